@@ -1,0 +1,1 @@
+//! The landfall tool for people.

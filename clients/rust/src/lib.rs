@@ -1,0 +1,1 @@
+//! The client library: publishers, subscribers, the order auditor.

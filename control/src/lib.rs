@@ -1,0 +1,1 @@
+//! The control process: topics, segments, sessions and the sequencer.

@@ -1,0 +1,1 @@
+//! A broker: lands batches, delivers them, reports what happened to them.

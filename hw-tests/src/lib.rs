@@ -1,0 +1,1 @@
+//! Scenarios run against every transport and rig.

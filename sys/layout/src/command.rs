@@ -1,0 +1,300 @@
+//! Command rings: what control and a broker say to each other through the pool.
+
+use crate::ids::TopicId;
+use crate::limits::{COMMAND_LINES, LINE_BYTES};
+use crate::segment::SegmentKind;
+
+/// Bytes of one command ring: the consumer's line, then the lines of the ring.
+pub const COMMAND_RING_BYTES: u64 = (1 + COMMAND_LINES) * LINE_BYTES;
+
+/// A line of a ring without its commit word: what a command packs into.
+pub type Body = [u64; 7];
+
+/// Why control could not do what a broker asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Denial {
+    /// No such topic, or it is being deleted.
+    NoTopic,
+    /// No free segment, and nothing that retention may take.
+    PoolFull,
+    /// Every session line is in use.
+    SessionsFull,
+    /// The session was fenced, or another publisher opened a later epoch of it.
+    Fenced,
+    /// No such session epoch was ever opened.
+    NoSession,
+}
+
+impl Denial {
+    fn raw(self) -> u64 {
+        match self {
+            Self::NoTopic => 1,
+            Self::PoolFull => 2,
+            Self::SessionsFull => 3,
+            Self::Fenced => 4,
+            Self::NoSession => 5,
+        }
+    }
+
+    fn from_raw(raw: u64) -> Option<Self> {
+        Some(match raw {
+            1 => Self::NoTopic,
+            2 => Self::PoolFull,
+            3 => Self::SessionsFull,
+            4 => Self::Fenced,
+            5 => Self::NoSession,
+            _ => return None,
+        })
+    }
+}
+
+/// From control to a broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Answers `Register`: this control leads and knows the broker.
+    Accepted {
+        /// Epoch of the leader.
+        epoch: u64,
+        /// Incarnation that registered.
+        incarnation: u64,
+    },
+    /// A segment is the broker's to fill. Sent again when in doubt: the broker knows what it has
+    /// by (segment, generation).
+    Grant {
+        /// Payload, or order log for the broker's own log.
+        kind: SegmentKind,
+        /// Topic it serves.
+        topic: TopicId,
+        /// The segment.
+        segment: u32,
+        /// Its generation.
+        generation: u64,
+        /// Order log: absolute index of its first entry.
+        base_index: u64,
+    },
+    /// The ring line of (topic, broker) is set.
+    RingReady {
+        /// Topic.
+        topic: TopicId,
+    },
+    /// Nothing could be granted.
+    Denied {
+        /// Topic it was asked for.
+        topic: TopicId,
+        /// What was asked for.
+        kind: SegmentKind,
+        /// Why not.
+        why: Denial,
+        /// Segments free, for the message to people.
+        free: u32,
+        /// Segments in all.
+        segments: u32,
+    },
+    /// A session is open.
+    SessionOpen {
+        /// Number of the broker's request.
+        request: u64,
+        /// Index of the session's line.
+        index: u32,
+        /// Its epoch.
+        epoch: u32,
+        /// Batch sequence expected next.
+        next_seq: u64,
+    },
+    /// A session could not be opened.
+    SessionDenied {
+        /// Number of the broker's request.
+        request: u64,
+        /// Why not.
+        why: Denial,
+        /// Current epoch of that client's session, when there is one.
+        epoch: u32,
+        /// Batch sequence expected next in it.
+        next_seq: u64,
+    },
+    /// Stop reading this segment and say `Retired`: the oldest index has moved past it.
+    Retire {
+        /// The segment.
+        segment: u32,
+        /// Its generation.
+        generation: u64,
+    },
+    /// The topic is being deleted: let go of everything of it, then say `TopicReleased`.
+    DropTopic {
+        /// Topic.
+        topic: TopicId,
+    },
+}
+
+/// From a broker to control.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// A process took this broker number. Segments of the incarnation before are sealed.
+    Register {
+        /// Its random number, the same as in its line.
+        incarnation: u64,
+    },
+    /// A ring for (topic, this broker).
+    OpenRing {
+        /// Topic.
+        topic: TopicId,
+    },
+    /// A segment ahead of need.
+    Want {
+        /// Payload, or order log for the broker's own log.
+        kind: SegmentKind,
+        /// Topic.
+        topic: TopicId,
+    },
+    /// Open a session, or join an epoch of it that another connection opened.
+    OpenSession {
+        /// Number that comes back in the answer.
+        request: u64,
+        /// Topic.
+        topic: TopicId,
+        /// Client id.
+        client: u64,
+        /// Epoch to join; 0 opens the next one.
+        epoch: u32,
+    },
+    /// The publisher said goodbye.
+    CloseSession {
+        /// Index of the session's line.
+        index: u32,
+        /// Its epoch.
+        epoch: u32,
+    },
+    /// Nothing more will be written into this segment by this broker.
+    Sealed {
+        /// The segment.
+        segment: u32,
+        /// Its generation.
+        generation: u64,
+        /// Payload: ring index (orders `none` and `broker`: log index) below which every batch
+        /// in the segment is.
+        through: u64,
+    },
+    /// Nobody on this broker reads the segment any more.
+    Retired {
+        /// The segment.
+        segment: u32,
+        /// Its generation.
+        generation: u64,
+    },
+    /// Nothing on this broker touches the topic any more.
+    TopicReleased {
+        /// Topic.
+        topic: TopicId,
+    },
+}
+
+fn kind_raw(kind: SegmentKind) -> u64 {
+    kind as u64
+}
+
+fn kind_from(raw: u64) -> Option<SegmentKind> {
+    match raw {
+        1 => Some(SegmentKind::Payload),
+        2 => Some(SegmentKind::Ring),
+        3 => Some(SegmentKind::OrderLog),
+        _ => None,
+    }
+}
+
+impl Command {
+    /// The command as the first seven words of its line.
+    pub fn pack(self) -> Body {
+        match self {
+            Self::Accepted { epoch, incarnation } => [1, epoch, incarnation, 0, 0, 0, 0],
+            Self::Grant { kind, topic, segment, generation, base_index } => {
+                [2, kind_raw(kind), topic.0.into(), segment.into(), generation, base_index, 0]
+            }
+            Self::RingReady { topic } => [3, topic.0.into(), 0, 0, 0, 0, 0],
+            Self::Denied { topic, kind, why, free, segments } => {
+                [4, topic.0.into(), kind_raw(kind), why.raw(), free.into(), segments.into(), 0]
+            }
+            Self::SessionOpen { request, index, epoch, next_seq } => {
+                [5, request, index.into(), epoch.into(), next_seq, 0, 0]
+            }
+            Self::SessionDenied { request, why, epoch, next_seq } => {
+                [6, request, why.raw(), epoch.into(), next_seq, 0, 0]
+            }
+            Self::Retire { segment, generation } => [7, segment.into(), generation, 0, 0, 0, 0],
+            Self::DropTopic { topic } => [8, topic.0.into(), 0, 0, 0, 0, 0],
+        }
+    }
+
+    /// The command that a line says; `None` for what no version of ours wrote.
+    pub fn unpack(body: Body) -> Option<Self> {
+        let [tag, a, b, c, d, e, _] = body;
+        Some(match tag {
+            1 => Self::Accepted { epoch: a, incarnation: b },
+            2 => Self::Grant {
+                kind: kind_from(a)?,
+                topic: TopicId(b as u32),
+                segment: c as u32,
+                generation: d,
+                base_index: e,
+            },
+            3 => Self::RingReady { topic: TopicId(a as u32) },
+            4 => Self::Denied {
+                topic: TopicId(a as u32),
+                kind: kind_from(b)?,
+                why: Denial::from_raw(c)?,
+                free: d as u32,
+                segments: e as u32,
+            },
+            5 => Self::SessionOpen { request: a, index: b as u32, epoch: c as u32, next_seq: d },
+            6 => Self::SessionDenied {
+                request: a,
+                why: Denial::from_raw(b)?,
+                epoch: c as u32,
+                next_seq: d,
+            },
+            7 => Self::Retire { segment: a as u32, generation: b },
+            8 => Self::DropTopic { topic: TopicId(a as u32) },
+            _ => return None,
+        })
+    }
+}
+
+impl Request {
+    /// The request as the first seven words of its line.
+    pub fn pack(self) -> Body {
+        match self {
+            Self::Register { incarnation } => [1, incarnation, 0, 0, 0, 0, 0],
+            Self::OpenRing { topic } => [2, topic.0.into(), 0, 0, 0, 0, 0],
+            Self::Want { kind, topic } => [3, kind_raw(kind), topic.0.into(), 0, 0, 0, 0],
+            Self::OpenSession { request, topic, client, epoch } => {
+                [4, request, topic.0.into(), client, epoch.into(), 0, 0]
+            }
+            Self::CloseSession { index, epoch } => [5, index.into(), epoch.into(), 0, 0, 0, 0],
+            Self::Sealed { segment, generation, through } => {
+                [6, segment.into(), generation, through, 0, 0, 0]
+            }
+            Self::Retired { segment, generation } => [7, segment.into(), generation, 0, 0, 0, 0],
+            Self::TopicReleased { topic } => [8, topic.0.into(), 0, 0, 0, 0, 0],
+        }
+    }
+
+    /// The request that a line says; `None` for what no version of ours wrote.
+    pub fn unpack(body: Body) -> Option<Self> {
+        let [tag, a, b, c, d, _, _] = body;
+        Some(match tag {
+            1 => Self::Register { incarnation: a },
+            2 => Self::OpenRing { topic: TopicId(a as u32) },
+            3 => Self::Want { kind: kind_from(a)?, topic: TopicId(b as u32) },
+            4 => Self::OpenSession {
+                request: a,
+                topic: TopicId(b as u32),
+                client: c,
+                epoch: d as u32,
+            },
+            5 => Self::CloseSession { index: a as u32, epoch: b as u32 },
+            6 => Self::Sealed { segment: a as u32, generation: b, through: c },
+            7 => Self::Retired { segment: a as u32, generation: b },
+            8 => Self::TopicReleased { topic: TopicId(a as u32) },
+            _ => return None,
+        })
+    }
+}

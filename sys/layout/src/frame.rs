@@ -1,0 +1,568 @@
+//! Frames between clients and brokers: one line each, some with a tail of text behind it.
+//!
+//! The same lines travel over sockets and through a memory client's channel. A publisher's stream
+//! holds frames and batches; both are 64 bytes first and their first word tells them apart.
+
+use std::fmt;
+
+use crate::batch::BATCH_MAGIC;
+use crate::command::Body;
+use crate::ids::TopicId;
+
+/// First word of a frame: "LFF1".
+pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"LFF1");
+/// Version of the frames; a broker refuses a `Hello` of any other.
+pub const FRAME_VERSION: u8 = 1;
+/// Bytes of a frame without its tail.
+pub const FRAME_BYTES: usize = 64;
+/// Bytes of the longest tail.
+pub const TAIL_BYTES_MAX: usize = 512;
+
+/// What a client wants of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Send batches.
+    Publish,
+    /// Receive batches.
+    Subscribe,
+}
+
+/// How bytes reach the broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Carrier {
+    /// Through the connection itself.
+    Stream,
+    /// Through the pool, by a client on the same host; the connection is only a bell.
+    Memory,
+}
+
+/// The frontier that a receipt names.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Ack {
+    /// No receipts.
+    None,
+    /// Ordered; for orders `none` and `broker`: landed.
+    Ordered,
+    /// On stable storage of every disk replica.
+    Durable,
+}
+
+/// Where a subscription starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum From {
+    /// The oldest batch that is still there.
+    Earliest,
+    /// Whatever comes after now.
+    Latest,
+    /// The batch that holds this position, or the first after it.
+    Position(u64),
+    /// The first batch that landed at this wall clock, nanoseconds, or later.
+    Time(u64),
+}
+
+/// First frame of every connection; its tail is the topic's name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// What the client wants.
+    pub role: Role,
+    /// How bytes will travel.
+    pub carrier: Carrier,
+    /// Publisher: the receipts it wants.
+    pub ack: Ack,
+    /// Publisher: its client id, not 0.
+    pub client: u64,
+    /// Publisher: session epoch to join; 0 opens the next one.
+    pub session_epoch: u32,
+    /// Subscriber: where to start.
+    pub from: From,
+}
+
+/// The broker's answer to a `Hello` it accepts. To a memory client it comes with two descriptors:
+/// the pool (read-only for subscribers) and the channel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Welcome {
+    /// Topic id.
+    pub topic: TopicId,
+    /// The topic's order level, raw.
+    pub order: u8,
+    /// This broker's number.
+    pub broker: u8,
+    /// Batches the connection may have landed and unacknowledged.
+    pub in_flight_max: u16,
+    /// Publisher: session epoch.
+    pub session_epoch: u32,
+    /// Publisher: index of the session's line.
+    pub session_index: u32,
+    /// Bytes of the largest batch.
+    pub batch_bytes_max: u32,
+    /// Publisher: batch sequence expected next; all below it is ordered.
+    pub next_seq: u64,
+    /// Subscriber: position of the first message it will see, sequenced topics.
+    pub start: u64,
+    /// Subscriber: position just past the last message there was, sequenced topics.
+    pub end: u64,
+}
+
+/// Why a connection or a batch was refused. The tail of `Refused` says it in a sentence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub enum Refusal {
+    /// Not a frame or batch of ours, or a field that makes no sense.
+    Malformed = 1,
+    /// Another version of the protocol.
+    Version = 2,
+    /// No topic of that name.
+    NoTopic = 3,
+    /// This broker cannot serve what was asked for.
+    NotServed = 4,
+    /// The batch does not belong to this session, topic or sequence.
+    BadBatch = 5,
+    /// Every session line is in use.
+    SessionsFull = 6,
+    /// Control does not answer.
+    NoControl = 7,
+    /// The acknowledgement level is not possible for this topic.
+    BadAck = 8,
+    /// The broker has as many connections as it takes.
+    Busy = 9,
+    /// The topic is being deleted.
+    TopicGone = 10,
+}
+
+impl Refusal {
+    const ALL: [Self; 10] = [
+        Self::Malformed,
+        Self::Version,
+        Self::NoTopic,
+        Self::NotServed,
+        Self::BadBatch,
+        Self::SessionsFull,
+        Self::NoControl,
+        Self::BadAck,
+        Self::Busy,
+        Self::TopicGone,
+    ];
+
+    fn from_raw(raw: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|refusal| *refusal as u16 == raw)
+    }
+}
+
+/// What a receipt says happened to a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reached {
+    /// In the pool, in its broker's log.
+    Landed,
+    /// In the total order.
+    Ordered,
+    /// Ordered earlier: this copy was a duplicate. The position is not known here.
+    Duplicate,
+    /// On stable storage.
+    Durable,
+}
+
+/// One batch's receipt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Receipt {
+    /// Frontier it reached.
+    pub reached: Reached,
+    /// Messages in the batch.
+    pub count: u16,
+    /// Batch sequence.
+    pub batch_seq: u64,
+    /// Position of its first message; of no meaning for a duplicate.
+    pub position: u64,
+    /// Wall clock when it landed, nanoseconds.
+    pub landed_ns: u64,
+    /// Session epoch.
+    pub session_epoch: u32,
+}
+
+/// In front of each delivered batch; preamble and payload follow on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Delivery {
+    /// Log it comes from.
+    pub log: u8,
+    /// Broker that landed it.
+    pub broker: u8,
+    /// Messages.
+    pub count: u16,
+    /// Bytes of preamble and payload.
+    pub bytes: u32,
+    /// Absolute index of the entry in its log.
+    pub index: u64,
+    /// Position of its first message.
+    pub first_position: u64,
+    /// Wall clock when it landed, nanoseconds.
+    pub landed_ns: u64,
+}
+
+/// Why a publisher has to wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stall {
+    /// The ring of (topic, broker) is full: the sequencer is behind, or a gap is open.
+    RingFull,
+    /// No segment to write into: the pool is full.
+    PoolFull,
+}
+
+/// One frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Frame {
+    /// Client: first frame; tail: topic name.
+    Hello(Hello),
+    /// Broker: accepted.
+    Welcome(Welcome),
+    /// Broker: refused; tail: a sentence.
+    Refused(Refusal),
+    /// Broker: what happened to a batch.
+    Receipt(Receipt),
+    /// Broker: the session epoch is over; batches from `next_seq` on were not ordered in it.
+    Fenced {
+        /// The epoch that is over.
+        session_epoch: u32,
+        /// First batch sequence that is not ordered.
+        next_seq: u64,
+    },
+    /// Broker: a batch follows.
+    Delivery(Delivery),
+    /// Broker: retention overtook the subscriber, in one log.
+    Gap {
+        /// The log.
+        log: u8,
+        /// Messages it will never see.
+        missed: u64,
+        /// Position it goes on from.
+        resume: u64,
+    },
+    /// Broker: everything that was there when the subscription began has been sent.
+    CaughtUp,
+    /// Broker: why nothing moves; counts behind it for people.
+    Stalled {
+        /// Reason.
+        why: Stall,
+        /// Segments free, or slots in use.
+        used: u32,
+        /// Segments in all, or slots in all.
+        of: u32,
+    },
+    /// Either side: no more will come, everything before it counts.
+    Bye,
+    /// Memory publisher: room for batches of up to this many bytes, please.
+    ExtentWanted {
+        /// Bytes.
+        bytes: u32,
+    },
+    /// Broker: this extent is the publisher's to write.
+    Extent {
+        /// Number of the grant on this connection.
+        extent: u32,
+        /// Segment it lies in.
+        segment: u32,
+        /// The segment's generation.
+        generation: u64,
+        /// Bytes from the start of the segment; a multiple of the line.
+        offset: u32,
+        /// Bytes of the extent.
+        bytes: u32,
+    },
+    /// Memory publisher: a sealed batch lies there, whole.
+    Written {
+        /// Grant it lies in.
+        extent: u32,
+        /// Bytes from the start of the segment.
+        offset: u32,
+        /// Bytes of preamble and payload.
+        bytes: u32,
+        /// Batch sequence.
+        batch_seq: u64,
+    },
+    /// Memory publisher: nothing more will be written into this grant.
+    ExtentDone {
+        /// Grant.
+        extent: u32,
+    },
+}
+
+/// Why bytes are not a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FrameError {
+    /// The first word is no frame's.
+    Magic {
+        /// Word found.
+        found: u32,
+    },
+    /// Another version.
+    Version {
+        /// Version found.
+        found: u8,
+    },
+    /// A kind, or a field's value, that does not exist.
+    Field {
+        /// Kind found.
+        kind: u8,
+        /// The field.
+        field: &'static str,
+        /// Value found.
+        value: u64,
+    },
+    /// A tail past the bound.
+    Tail {
+        /// Bytes claimed.
+        bytes: u16,
+    },
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Magic { found } => write!(
+                f,
+                "frame starts with {found:#010x}; a frame starts with {FRAME_MAGIC:#010x} and a \
+                 batch with {BATCH_MAGIC:#010x}"
+            ),
+            Self::Version { found } => {
+                write!(f, "frame has protocol version {found}; this program speaks {FRAME_VERSION}")
+            }
+            Self::Field { kind, field, value } => {
+                write!(f, "frame of kind {kind} has {field} = {value}, which does not exist")
+            }
+            Self::Tail { bytes } => {
+                write!(f, "frame claims a tail of {bytes} bytes; at most {TAIL_BYTES_MAX}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+fn pair(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+fn low(word: u64) -> u32 {
+    word as u32
+}
+
+fn high(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+impl Frame {
+    /// The frame as the seven words behind its head, with its kind.
+    fn body(self) -> (u8, Body) {
+        match self {
+            Self::Hello(h) => {
+                let (from, value) = match h.from {
+                    From::Earliest => (0, 0),
+                    From::Latest => (1, 0),
+                    From::Position(position) => (2, position),
+                    From::Time(ns) => (3, ns),
+                };
+                let modes = h.role as u64 | (h.carrier as u64) << 8 | (h.ack as u64) << 16;
+                (1, [modes | from << 24, h.client, h.session_epoch.into(), value, 0, 0, 0])
+            }
+            Self::Welcome(w) => {
+                let small = u64::from(w.order)
+                    | u64::from(w.broker) << 8
+                    | u64::from(w.in_flight_max) << 16;
+                let body = [
+                    pair(w.topic.0, w.session_epoch),
+                    pair(w.session_index, w.batch_bytes_max),
+                    w.next_seq,
+                    w.start,
+                    w.end,
+                    small,
+                    0,
+                ];
+                (2, body)
+            }
+            Self::Refused(why) => (3, [why as u64, 0, 0, 0, 0, 0, 0]),
+            Self::Receipt(r) => {
+                let small = r.reached as u64 | u64::from(r.count) << 16;
+                (
+                    4,
+                    [
+                        small | u64::from(r.session_epoch) << 32,
+                        r.batch_seq,
+                        r.position,
+                        r.landed_ns,
+                        0,
+                        0,
+                        0,
+                    ],
+                )
+            }
+            Self::Fenced { session_epoch, next_seq } => {
+                (5, [session_epoch.into(), next_seq, 0, 0, 0, 0, 0])
+            }
+            Self::Delivery(d) => {
+                let small = u64::from(d.log) | u64::from(d.broker) << 8 | u64::from(d.count) << 16;
+                let head = small | u64::from(d.bytes) << 32;
+                (6, [head, d.index, d.first_position, d.landed_ns, 0, 0, 0])
+            }
+            Self::Gap { log, missed, resume } => (7, [log.into(), missed, resume, 0, 0, 0, 0]),
+            Self::CaughtUp => (8, [0; 7]),
+            Self::Stalled { why, used, of } => (9, [why as u64, pair(used, of), 0, 0, 0, 0, 0]),
+            Self::Bye => (10, [0; 7]),
+            Self::ExtentWanted { bytes } => (11, [bytes.into(), 0, 0, 0, 0, 0, 0]),
+            Self::Extent { extent, segment, generation, offset, bytes } => {
+                (12, [pair(extent, segment), generation, pair(offset, bytes), 0, 0, 0, 0])
+            }
+            Self::Written { extent, offset, bytes, batch_seq } => {
+                (13, [extent.into(), pair(offset, bytes), batch_seq, 0, 0, 0, 0])
+            }
+            Self::ExtentDone { extent } => (14, [extent.into(), 0, 0, 0, 0, 0, 0]),
+        }
+    }
+
+    fn from_body(kind: u8, body: Body) -> Result<Self, FrameError> {
+        let [a, b, c, d, e, g, _] = body;
+        let bad = |field, value| FrameError::Field { kind, field, value };
+        Ok(match kind {
+            1 => Self::Hello(Hello {
+                role: match a & 0xff {
+                    0 => Role::Publish,
+                    1 => Role::Subscribe,
+                    value => return Err(bad("role", value)),
+                },
+                carrier: match a >> 8 & 0xff {
+                    0 => Carrier::Stream,
+                    1 => Carrier::Memory,
+                    value => return Err(bad("carrier", value)),
+                },
+                ack: match a >> 16 & 0xff {
+                    0 => Ack::None,
+                    1 => Ack::Ordered,
+                    2 => Ack::Durable,
+                    value => return Err(bad("ack", value)),
+                },
+                client: b,
+                session_epoch: low(c),
+                from: match a >> 24 {
+                    0 => From::Earliest,
+                    1 => From::Latest,
+                    2 => From::Position(d),
+                    3 => From::Time(d),
+                    value => return Err(bad("from", value)),
+                },
+            }),
+            2 => Self::Welcome(Welcome {
+                topic: TopicId(low(a)),
+                session_epoch: high(a),
+                session_index: low(b),
+                batch_bytes_max: high(b),
+                next_seq: c,
+                start: d,
+                end: e,
+                order: g as u8,
+                broker: (g >> 8) as u8,
+                in_flight_max: (g >> 16) as u16,
+            }),
+            3 => Self::Refused(
+                u16::try_from(a).ok().and_then(Refusal::from_raw).ok_or(bad("reason", a))?,
+            ),
+            4 => Self::Receipt(Receipt {
+                reached: match a & 0xffff {
+                    0 => Reached::Landed,
+                    1 => Reached::Ordered,
+                    2 => Reached::Duplicate,
+                    3 => Reached::Durable,
+                    value => return Err(bad("reached", value)),
+                },
+                count: (a >> 16) as u16,
+                session_epoch: high(a),
+                batch_seq: b,
+                position: c,
+                landed_ns: d,
+            }),
+            5 => Self::Fenced { session_epoch: low(a), next_seq: b },
+            6 => Self::Delivery(Delivery {
+                log: a as u8,
+                broker: (a >> 8) as u8,
+                count: (a >> 16) as u16,
+                bytes: high(a),
+                index: b,
+                first_position: c,
+                landed_ns: d,
+            }),
+            7 => Self::Gap { log: a as u8, missed: b, resume: c },
+            8 => Self::CaughtUp,
+            9 => Self::Stalled {
+                why: match a {
+                    0 => Stall::RingFull,
+                    1 => Stall::PoolFull,
+                    value => return Err(bad("why", value)),
+                },
+                used: low(b),
+                of: high(b),
+            },
+            10 => Self::Bye,
+            11 => Self::ExtentWanted { bytes: low(a) },
+            12 => Self::Extent {
+                extent: low(a),
+                segment: high(a),
+                generation: b,
+                offset: low(c),
+                bytes: high(c),
+            },
+            13 => Self::Written { extent: low(a), offset: low(b), bytes: high(b), batch_seq: c },
+            14 => Self::ExtentDone { extent: low(a) },
+            _ => return Err(bad("kind", kind.into())),
+        })
+    }
+
+    /// The frame as the first seven words of a channel line: the head shares the word with the
+    /// first of the body's, so only frames whose last body word is unused travel this way.
+    pub fn to_line(self) -> Body {
+        let (kind, [a, b, c, d, e, g, _]) = self.body();
+        [
+            u64::from(FRAME_MAGIC) | u64::from(FRAME_VERSION) << 32 | u64::from(kind) << 40,
+            a,
+            b,
+            c,
+            d,
+            e,
+            g,
+        ]
+    }
+
+    /// The frame that a channel line says.
+    pub fn from_line(line: Body) -> Result<Self, FrameError> {
+        let [head, a, b, c, d, e, g] = line;
+        let (kind, _) = check_head(head)?;
+        Self::from_body(kind, [a, b, c, d, e, g, 0])
+    }
+
+    /// The frame as bytes on the wire, announcing a tail of `tail_bytes` (at most 512).
+    pub fn encode(self, tail_bytes: usize) -> [u8; FRAME_BYTES] {
+        assert!(tail_bytes <= TAIL_BYTES_MAX, "a tail of {tail_bytes} bytes");
+        let mut line = self.to_line();
+        line[0] |= (tail_bytes as u64) << 48;
+        let [a, b, c, d, e, g, h] = line;
+        zerocopy::transmute!([a, b, c, d, e, g, h, 0])
+    }
+
+    /// The frame that bytes from the wire say, and the length of its tail.
+    pub fn decode(bytes: [u8; FRAME_BYTES]) -> Result<(Self, usize), FrameError> {
+        let words: [u64; 8] = zerocopy::transmute!(bytes);
+        let (kind, tail) = check_head(words[0])?;
+        let [_, a, b, c, d, e, g, _] = words;
+        Ok((Self::from_body(kind, [a, b, c, d, e, g, 0])?, tail))
+    }
+}
+
+fn check_head(head: u64) -> Result<(u8, usize), FrameError> {
+    if head as u32 != FRAME_MAGIC {
+        return Err(FrameError::Magic { found: head as u32 });
+    }
+    let version = (head >> 32) as u8;
+    if version != FRAME_VERSION {
+        return Err(FrameError::Version { found: version });
+    }
+    let tail = (head >> 48) as u16;
+    if usize::from(tail) > TAIL_BYTES_MAX {
+        return Err(FrameError::Tail { bytes: tail });
+    }
+    Ok(((head >> 40) as u8, usize::from(tail)))
+}

@@ -1,0 +1,292 @@
+//! Where everything lies in a pool, computed from its size.
+
+use std::fmt;
+
+use crate::command::COMMAND_RING_BYTES;
+use crate::counters::{COUNTER_BLOCK_BYTES, ERROR_LOG_BYTES};
+use crate::ids::{BrokerId, SegmentId};
+use crate::limits::*;
+
+/// Sizes of a pool, and from them the offset of each structure.
+///
+/// ```text
+/// header page | control lines | broker blocks | topic table | log and ring lines | session lines
+/// | segment headers | command rings | counters | errors | (up to 2 MiB) | segments ...
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    pool_bytes: u64,
+    segment_bytes: u64,
+    sessions: u32,
+    segments: u32,
+    sessions_at: u64,
+    headers_at: u64,
+    commands_at: u64,
+    counters_at: u64,
+    errors_at: u64,
+    segments_at: u64,
+}
+
+const CONTROL_AT: u64 = PAGE_BYTES;
+const BROKERS_AT: u64 = 2 * PAGE_BYTES;
+const BROKER_BYTES: u64 = 8 * LINE_BYTES;
+const TOPICS_AT: u64 = BROKERS_AT + BROKERS_MAX as u64 * BROKER_BYTES;
+const TOPIC_BYTES: u64 = 4 * LINE_BYTES;
+const LOGS_AT: u64 = TOPICS_AT + TOPICS_MAX as u64 * TOPIC_BYTES;
+/// Frontier and chain of each log, then ring and consumed line of each broker.
+const LOG_BYTES: u64 = 2 * LINE_BYTES;
+const LOGS_BYTES: u64 = (LOGS_PER_TOPIC + BROKERS_MAX) as u64 * LOG_BYTES;
+const SESSIONS_AT: u64 = LOGS_AT + TOPICS_MAX as u64 * LOGS_BYTES;
+
+/// Blocks of counters and errors: one a broker, and control's last.
+pub const PROCESS_BLOCKS: usize = BROKERS_MAX + 1;
+/// Control's block of counters and errors.
+pub const CONTROL_BLOCK: usize = BROKERS_MAX;
+
+/// Why a pool cannot have the sizes asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GeometryError {
+    /// Not a power of two, or outside the bounds.
+    SegmentBytes {
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// Too few or too many session lines.
+    Sessions {
+        /// Lines asked for.
+        sessions: u32,
+    },
+    /// Too small for the tables and the fewest segments.
+    TooSmall {
+        /// Bytes asked for.
+        bytes: u64,
+        /// Fewest bytes that would do with this segment size.
+        need: u64,
+    },
+    /// More segments than the header table may have.
+    TooLarge {
+        /// Segments that the size would give.
+        segments: u64,
+    },
+}
+
+impl fmt::Display for GeometryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SegmentBytes { bytes } => write!(
+                f,
+                "a segment of {bytes} bytes is not possible; say a power of two from \
+                 {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}"
+            ),
+            Self::Sessions { sessions } => {
+                write!(f, "{sessions} sessions are not possible; say 1 to {SESSIONS_MAX}")
+            }
+            Self::TooSmall { bytes, need } => write!(
+                f,
+                "a pool of {bytes} bytes is too small: its tables and {SEGMENTS_MIN} segments \
+                 need {need}; make the pool larger or its segments smaller"
+            ),
+            Self::TooLarge { segments } => write!(
+                f,
+                "the pool would have {segments} segments and at most {SEGMENTS_MAX} are \
+                 possible; make the segments larger"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for GeometryError {}
+
+impl Geometry {
+    /// The geometry of a pool of `pool_bytes` with segments of `segment_bytes`.
+    pub fn new(pool_bytes: u64, segment_bytes: u64, sessions: u32) -> Result<Self, GeometryError> {
+        if !segment_bytes.is_power_of_two()
+            || !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes)
+        {
+            return Err(GeometryError::SegmentBytes { bytes: segment_bytes });
+        }
+        if !(1..=SESSIONS_MAX).contains(&sessions) {
+            return Err(GeometryError::Sessions { sessions });
+        }
+        // The header table is sized for the segments that would fit if it took no room itself:
+        // at most one line in 32,768 too many.
+        let segments = pool_bytes / segment_bytes;
+        if segments > SEGMENTS_MAX {
+            return Err(GeometryError::TooLarge { segments });
+        }
+        let page = |at: u64| at.next_multiple_of(PAGE_BYTES);
+        let headers_at = page(SESSIONS_AT + u64::from(sessions) * LINE_BYTES);
+        let commands_at = page(headers_at + segments.max(SEGMENTS_MIN) * LINE_BYTES);
+        let counters_at = page(commands_at + 2 * BROKERS_MAX as u64 * COMMAND_RING_BYTES);
+        let errors_at = page(counters_at + PROCESS_BLOCKS as u64 * COUNTER_BLOCK_BYTES);
+        let head = errors_at + PROCESS_BLOCKS as u64 * ERROR_LOG_BYTES;
+        let segments_at = head.next_multiple_of(SEGMENT_BYTES_MIN);
+        let need = segments_at + SEGMENTS_MIN * segment_bytes;
+        if pool_bytes < need {
+            return Err(GeometryError::TooSmall { bytes: pool_bytes, need });
+        }
+        let segments = ((pool_bytes - segments_at) / segment_bytes) as u32;
+        Ok(Self {
+            pool_bytes,
+            segment_bytes,
+            sessions,
+            segments,
+            sessions_at: SESSIONS_AT,
+            headers_at,
+            commands_at,
+            counters_at,
+            errors_at,
+            segments_at,
+        })
+    }
+
+    /// Bytes of the pool.
+    pub fn pool_bytes(&self) -> u64 {
+        self.pool_bytes
+    }
+
+    /// Bytes of a segment.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Segments.
+    pub fn segments(&self) -> u32 {
+        self.segments
+    }
+
+    /// Session lines.
+    pub fn sessions(&self) -> u32 {
+        self.sessions
+    }
+
+    /// Bytes of the fixed tables, in front of the first segment.
+    pub fn head_bytes(&self) -> u64 {
+        self.segments_at
+    }
+
+    /// Bytes of the largest batch this pool takes: preamble and payload.
+    pub fn batch_bytes_max(&self) -> u32 {
+        self.segment_bytes.min(u64::from(BATCH_BYTES_MAX)) as u32
+    }
+
+    /// Order entries in one segment.
+    pub fn entries_per_segment(&self) -> u64 {
+        self.segment_bytes / LINE_BYTES
+    }
+
+    /// Offset of the epoch line.
+    pub fn epoch_line(&self) -> u64 {
+        CONTROL_AT
+    }
+
+    /// Offset of the leader's heartbeat word, on a line of its own.
+    pub fn leader_heartbeat(&self) -> u64 {
+        CONTROL_AT + LINE_BYTES
+    }
+
+    /// Offset of the sequencer's parked word, on a line of its own.
+    pub fn sequencer_parked(&self) -> u64 {
+        CONTROL_AT + 2 * LINE_BYTES
+    }
+
+    /// Offset of the parked word of control's keeper, on a line of its own.
+    pub fn keeper_parked(&self) -> u64 {
+        CONTROL_AT + 3 * LINE_BYTES
+    }
+
+    /// Offset of a broker's status line.
+    pub fn broker_line(&self, broker: BrokerId) -> u64 {
+        BROKERS_AT + broker.index() as u64 * BROKER_BYTES
+    }
+
+    /// Offset of a broker's parked word, on a line of its own.
+    pub fn broker_parked(&self, broker: BrokerId) -> u64 {
+        self.broker_line(broker) + LINE_BYTES
+    }
+
+    /// Offset of a broker's addresses.
+    pub fn broker_address(&self, broker: BrokerId) -> u64 {
+        self.broker_line(broker) + 2 * LINE_BYTES
+    }
+
+    /// Offset of the topic entry in `slot`, which is below `TOPICS_MAX`.
+    pub fn topic(&self, slot: usize) -> u64 {
+        assert!(slot < TOPICS_MAX, "topic slot {slot} of {TOPICS_MAX}");
+        TOPICS_AT + slot as u64 * TOPIC_BYTES
+    }
+
+    fn log(&self, slot: usize, log: usize) -> u64 {
+        assert!(slot < TOPICS_MAX && log < LOGS_PER_TOPIC, "log {log} of topic slot {slot}");
+        LOGS_AT + slot as u64 * LOGS_BYTES + log as u64 * LOG_BYTES
+    }
+
+    /// Offset of the frontier line of log `log` of the topic in `slot`.
+    pub fn frontier(&self, slot: usize, log: usize) -> u64 {
+        self.log(slot, log)
+    }
+
+    /// Offset of the chain line of log `log` of the topic in `slot`.
+    pub fn chain(&self, slot: usize, log: usize) -> u64 {
+        self.log(slot, log) + LINE_BYTES
+    }
+
+    /// Offset of the ring line of (topic in `slot`, broker).
+    pub fn ring(&self, slot: usize, broker: BrokerId) -> u64 {
+        self.log(slot, 0) + (LOGS_PER_TOPIC + broker.index()) as u64 * LOG_BYTES
+    }
+
+    /// Offset of the consumed line of (topic in `slot`, broker).
+    pub fn consumed(&self, slot: usize, broker: BrokerId) -> u64 {
+        self.ring(slot, broker) + LINE_BYTES
+    }
+
+    /// Offset of a session's line, if there is one of that index.
+    pub fn session(&self, index: u32) -> Option<u64> {
+        (index < self.sessions).then(|| self.sessions_at + u64::from(index) * LINE_BYTES)
+    }
+
+    /// Offset of a segment's header, if there is such a segment.
+    pub fn segment_header(&self, segment: SegmentId) -> Option<u64> {
+        (segment.0 < self.segments).then(|| self.headers_at + u64::from(segment.0) * LINE_BYTES)
+    }
+
+    /// Offset of a segment's first byte, if there is such a segment.
+    pub fn segment(&self, segment: SegmentId) -> Option<u64> {
+        (segment.0 < self.segments)
+            .then(|| self.segments_at + u64::from(segment.0) * self.segment_bytes)
+    }
+
+    /// Offset of `bytes` bytes at `offset` in a segment, if they lie inside it.
+    pub fn span(&self, segment: SegmentId, offset: u32, bytes: u32) -> Option<u64> {
+        let at = self.segment(segment)?;
+        (u64::from(offset) + u64::from(bytes) <= self.segment_bytes).then(|| at + u64::from(offset))
+    }
+
+    /// Offset of the command ring from control to a broker.
+    pub fn commands(&self, broker: BrokerId) -> u64 {
+        self.commands_at + 2 * broker.index() as u64 * COMMAND_RING_BYTES
+    }
+
+    /// Offset of the request ring from a broker to control.
+    pub fn requests(&self, broker: BrokerId) -> u64 {
+        self.commands(broker) + COMMAND_RING_BYTES
+    }
+
+    /// Offset of a process's counters: brokers by number, then [`CONTROL_BLOCK`].
+    pub fn counters(&self, block: usize) -> u64 {
+        assert!(block < PROCESS_BLOCKS, "counter block {block} of {PROCESS_BLOCKS}");
+        self.counters_at + block as u64 * COUNTER_BLOCK_BYTES
+    }
+
+    /// Offset of a process's distinct errors: brokers by number, then [`CONTROL_BLOCK`].
+    pub fn errors(&self, block: usize) -> u64 {
+        assert!(block < PROCESS_BLOCKS, "error block {block} of {PROCESS_BLOCKS}");
+        self.errors_at + block as u64 * ERROR_LOG_BYTES
+    }
+}
+
+const _: () = {
+    assert!(BROKER_BYTES >= 5 * LINE_BYTES, "status, parked and three address lines");
+    assert!(SESSIONS_AT.is_multiple_of(LINE_BYTES));
+};

@@ -1,0 +1,88 @@
+//! Every bound of the system, and the relations between them.
+
+/// Bytes in a coherence line on every host that maps the pool. Part of the format: it does not
+/// follow the compiler's target.
+pub const LINE_BYTES: u64 = 64;
+/// Bytes in the pages that the fixed tables are aligned to.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// Brokers of one pool. A broker mask fits one word with room to spare.
+pub const BROKERS_MAX: usize = 32;
+/// Topics of one pool; a topic's slot is the low byte of its id.
+pub const TOPICS_MAX: usize = 256;
+/// Logs a topic may have: one a broker (orders `none` and `broker`), and the sequenced one.
+pub const LOGS_PER_TOPIC: usize = BROKERS_MAX + 1;
+/// The log that the sequencer writes.
+pub const SEQUENCED_LOG: usize = BROKERS_MAX;
+/// Bytes in a topic's name. The alphabet is that of `topic::check_name`.
+pub const TOPIC_NAME_BYTES_MAX: usize = 120;
+
+/// Smallest segment: one huge page, and the alignment of devdax.
+pub const SEGMENT_BYTES_MIN: u64 = 2 << 20;
+/// Segment size when nobody says otherwise: eight batches of 1 MiB, two of the largest.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 8 << 20;
+/// Largest segment: offsets in it are 32 bits, with room.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Fewest segments a pool can do anything with: payload, ring and order log, each with a spare.
+pub const SEGMENTS_MIN: u64 = 8;
+/// Most segments: the header table stays below 64 MiB.
+pub const SEGMENTS_MAX: u64 = 1 << 20;
+/// Pool size when nobody says otherwise.
+pub const POOL_BYTES_DEFAULT: u64 = 1 << 30;
+
+/// Session lines when nobody says otherwise.
+pub const SESSIONS_DEFAULT: u32 = 16_384;
+/// Most session lines of one pool.
+pub const SESSIONS_MAX: u32 = 1 << 20;
+
+/// Bytes of a batch as it lies in a segment: preamble and payload.
+pub const BATCH_BYTES_MAX: u32 = 4 << 20;
+/// Messages in a batch: the count is 16 bits everywhere.
+pub const BATCH_MESSAGES_MAX: u32 = 65_535;
+/// Bytes in a message's key.
+pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
+/// Bytes of key and payload together that fit a batch of one message.
+pub const MESSAGE_BYTES_MAX: u32 = BATCH_BYTES_MAX - 64 - 16;
+
+/// Fewest slots in a batch-header ring.
+pub const RING_SLOTS_MIN: u32 = 16;
+/// Slots in a ring when a topic does not say.
+pub const RING_SLOTS_DEFAULT: u32 = 4096;
+/// Most slots in a ring. Order entries carry the low 32 bits of a ring index, which is enough to
+/// name a slot only while a ring is much shorter than that.
+pub const RING_SLOTS_MAX: u32 = 16_384;
+
+/// Lines in each command ring between control and a broker.
+pub const COMMAND_LINES: u64 = 256;
+/// Lines in each ring of a memory client's channel.
+pub const CHANNEL_LINES: u64 = 1024;
+/// Batches a connection may have landed and not yet been told about. Receipts for all of them fit
+/// the channel, so a broker never has a receipt and no place for it.
+pub const IN_FLIGHT_BATCHES_MAX: u16 = 512;
+
+/// Counters of one process.
+pub const COUNTERS: usize = 512;
+/// Distinct errors a process can show.
+pub const ERRORS_MAX: usize = 32;
+
+/// Segments are written off as lost only after the longest lease, so that a publisher can copy
+/// its unacknowledged batches out of a dead broker's segments. Nanoseconds.
+pub const SESSION_LEASE_NS: u64 = 10_000_000_000;
+/// A broker or control that has not moved its heartbeat for this long is dead. Nanoseconds.
+pub const HEARTBEAT_LEASE_NS: u64 = 3_000_000_000;
+/// How often a heartbeat moves. Nanoseconds.
+pub const HEARTBEAT_EVERY_NS: u64 = 100_000_000;
+
+const _: () = {
+    assert!(SEGMENT_BYTES_MIN.is_power_of_two() && SEGMENT_BYTES_DEFAULT.is_power_of_two());
+    assert!(SEGMENT_BYTES_DEFAULT >= BATCH_BYTES_MAX as u64, "the largest batch has to fit");
+    assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64, "offsets in a segment are 32 bits");
+    assert!(RING_SLOTS_MAX as u64 * 128 <= SEGMENT_BYTES_MIN, "a ring fits every segment");
+    assert!(RING_SLOTS_MIN.is_power_of_two() && RING_SLOTS_MAX.is_power_of_two());
+    assert!(BATCH_MESSAGES_MAX == u16::MAX as u32);
+    assert!((IN_FLIGHT_BATCHES_MAX as u64) < CHANNEL_LINES / 2 + 1, "receipts always fit");
+    assert!(HEARTBEAT_LEASE_NS >= 10 * HEARTBEAT_EVERY_NS, "a late beat is not a death");
+    assert!(SESSION_LEASE_NS > HEARTBEAT_LEASE_NS, "a broker's death is seen within the lease");
+    assert!(TOPICS_MAX == 1 << 8, "a topic's slot is the low byte of its id");
+    assert!(BROKERS_MAX < u8::MAX as usize, "the last broker number means control");
+};

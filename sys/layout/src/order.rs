@@ -1,0 +1,105 @@
+//! Order logs: entries, and the lines that say how far a log reaches.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// One batch's place in a log. Writer: the sequencer of that epoch (orders `total` and up), or
+/// the broker whose log it is (orders `none` and `broker`). Readers: everyone.
+///
+/// One line, so one flush a batch. The epoch is not here: each epoch writes its own segments, and
+/// their header carries it. The room it would take holds the ring index, with which a new
+/// sequencer recognises slots that were ordered before the old one died.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct OrderEntry {
+    /// Position of the batch's first message.
+    pub first_position: u64,
+    /// Publisher's client id.
+    pub client: u64,
+    /// Batch sequence in the publisher's session.
+    pub batch_seq: u64,
+    /// Wall clock when the batch landed, nanoseconds; never less than in the entry before.
+    pub landed_ns: u64,
+    /// Session epoch the batch was sealed under.
+    pub session_epoch: u32,
+    /// Low 32 bits of the batch's absolute index in its broker's ring.
+    pub ring_index: u32,
+    /// Segment the batch lies in.
+    pub segment: u32,
+    /// Bytes from the start of the segment to the batch's preamble.
+    pub offset: u32,
+    /// Bytes of preamble and payload.
+    pub bytes: u32,
+    /// Messages.
+    pub count: u16,
+    /// Broker that landed the batch.
+    pub broker: u8,
+    /// Zero.
+    pub flags: u8,
+    /// Absolute index of this entry in its log + 1, stored last.
+    pub commit: u64,
+}
+
+lines!(OrderEntry, 1, {
+    first_position @ 0, client @ 8, batch_seq @ 16, landed_ns @ 24, session_epoch @ 32,
+    ring_index @ 36, segment @ 40, offset @ 44, bytes @ 48, count @ 52, broker @ 54, flags @ 55,
+    commit @ 56,
+});
+
+impl OrderEntry {
+    /// Position just past the batch's last message.
+    pub fn end_position(&self) -> u64 {
+        self.first_position.saturating_add(u64::from(self.count))
+    }
+}
+
+/// How far a log reaches. Writer: the log's writer. Readers: everyone.
+///
+/// For the ring of a sequenced topic the same line says how many slots the broker has landed.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct FrontierLine {
+    /// Entries (or slots) committed: the absolute index of the next one. Stored last in a burst.
+    pub entries: u64,
+    /// Position of the next message.
+    pub position: u64,
+    /// Bytes of all batches so far.
+    pub bytes: u64,
+    /// Wall clock of the last advance, nanoseconds.
+    pub at_ns: u64,
+    /// Topic id these numbers are about, stored last when a log begins.
+    pub topic: u64,
+    /// Zero.
+    pub reserved: [u64; 3],
+}
+
+lines!(FrontierLine, 1, {
+    entries @ 0, position @ 8, bytes @ 16, at_ns @ 24, topic @ 32, reserved @ 40,
+});
+
+/// A log's chain of segments and what retention has left of it. Writer: control. Readers: all.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct ChainLine {
+    /// Absolute index of the oldest entry that may still be read. Moved before anything is freed.
+    pub oldest_index: u64,
+    /// Position of that entry's first message.
+    pub oldest_position: u64,
+    /// First segment of the chain.
+    pub head: u32,
+    /// Last segment of the chain.
+    pub tail: u32,
+    /// Topic id, stored last when a log begins.
+    pub topic: u64,
+    /// Zero.
+    pub reserved: [u64; 4],
+}
+
+lines!(ChainLine, 1, {
+    oldest_index @ 0, oldest_position @ 8, head @ 16, tail @ 20, topic @ 24, reserved @ 32,
+});

@@ -1,0 +1,215 @@
+//! The head of the pool: its header, and the lines of control and of each broker.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// First word of a pool, stored last by its creator: "LANDFALL" read as little-endian bytes.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"LANDFALL");
+/// Version of the whole format, pool and wire. Any change of a layout changes it.
+pub const VERSION: u32 = 1;
+
+/// Whether hosts that map the pool see each other's stores without being told to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Coherence {
+    /// One host, or hardware that keeps hosts coherent: nothing is ever flushed.
+    Coherent,
+    /// Lines are written back before they are published and invalidated before they are read.
+    Flush,
+}
+
+impl Coherence {
+    /// The mode as the header carries it.
+    pub fn raw(self) -> u32 {
+        match self {
+            Self::Coherent => 0,
+            Self::Flush => 1,
+        }
+    }
+
+    /// The mode that a header says.
+    pub fn from_raw(raw: u32) -> Option<Self> {
+        match raw {
+            0 => Some(Self::Coherent),
+            1 => Some(Self::Flush),
+            _ => None,
+        }
+    }
+}
+
+/// The pool's first line. Writer: its creator, once. Readers: everyone who attaches.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PoolHeader {
+    /// [`MAGIC`], stored last: zero means that the creator has not finished.
+    pub magic: u64,
+    /// [`VERSION`].
+    pub version: u32,
+    /// A [`Coherence`].
+    pub coherence: u32,
+    /// Random; names the pool in doorbells and messages.
+    pub uuid: [u8; 16],
+    /// Bytes of the whole pool.
+    pub pool_bytes: u64,
+    /// Bytes of a segment, a power of two.
+    pub segment_bytes: u64,
+    /// Session lines.
+    pub sessions: u32,
+    /// Segments.
+    pub segments: u32,
+    /// Wall clock at creation, nanoseconds since 1970.
+    pub created_ns: u64,
+}
+
+lines!(PoolHeader, 1, {
+    magic @ 0, version @ 8, coherence @ 12, uuid @ 16, pool_bytes @ 32, segment_bytes @ 40,
+    sessions @ 48, segments @ 52, created_ns @ 56,
+});
+
+/// Who leads. Writer: control, once at its start. Readers: everyone.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct EpochLine {
+    /// The control leader's generation, from 1. Fences the leader before it.
+    pub epoch: u64,
+    /// Process id of the leader, on its host.
+    pub pid: u64,
+    /// Wall clock when this epoch began, nanoseconds.
+    pub started_ns: u64,
+    /// Zero.
+    pub reserved: [u64; 5],
+}
+
+lines!(EpochLine, 1, { epoch @ 0, pid @ 8, started_ns @ 16, reserved @ 24 });
+
+/// A broker's status line. Writer: that broker. Reader: control.
+///
+/// `incarnation` is stored last at registration, so a reader that knows it has a whole line; the
+/// heartbeat and the epoch then move by single words.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct BrokerLine {
+    /// Random for each process that takes this number; zero: never taken.
+    pub incarnation: u64,
+    /// Wall clock of the last beat, nanoseconds.
+    pub heartbeat_ns: u64,
+    /// The epoch this broker has seen.
+    pub epoch_seen: u64,
+    /// A [`BrokerState`].
+    pub state: u64,
+    /// Process id on its host.
+    pub pid: u64,
+    /// Zero.
+    pub reserved: [u64; 3],
+}
+
+lines!(BrokerLine, 1, {
+    incarnation @ 0, heartbeat_ns @ 8, epoch_seen @ 16, state @ 24, pid @ 32, reserved @ 40,
+});
+
+/// What a broker says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BrokerState {
+    /// Never started on this pool, or stopped cleanly.
+    Absent,
+    /// Landing and delivering.
+    Serving,
+    /// Finishing what it has; takes no new connection.
+    Leaving,
+}
+
+impl BrokerState {
+    /// The state as the line carries it.
+    pub fn raw(self) -> u64 {
+        self as u64
+    }
+
+    /// The state that a line says; anything unknown is absent.
+    pub fn from_raw(raw: u64) -> Self {
+        match raw {
+            1 => Self::Serving,
+            2 => Self::Leaving,
+            _ => Self::Absent,
+        }
+    }
+}
+
+/// Where a broker listens. Writer: that broker, before it registers. Reader: control.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct BrokerAddress {
+    /// Bytes of the TCP address at the start of `text`.
+    pub tcp_bytes: u16,
+    /// Bytes of the Unix socket's path right after it.
+    pub unix_bytes: u16,
+    /// Both, one after the other.
+    pub text: [u8; 188],
+}
+
+lines!(BrokerAddress, 3, { tcp_bytes @ 0, unix_bytes @ 2, text @ 4 });
+
+impl BrokerAddress {
+    /// The two addresses in one line set; `None` when they are longer than 188 bytes together.
+    pub fn new(tcp: &str, unix: &str) -> Option<Self> {
+        let mut text = [0; 188];
+        text.get_mut(..tcp.len())?.copy_from_slice(tcp.as_bytes());
+        text.get_mut(tcp.len()..tcp.len() + unix.len())?.copy_from_slice(unix.as_bytes());
+        Some(Self { tcp_bytes: tcp.len() as u16, unix_bytes: unix.len() as u16, text })
+    }
+
+    /// The TCP address; empty when the line says nothing readable.
+    pub fn tcp(&self) -> &str {
+        self.text
+            .get(..usize::from(self.tcp_bytes))
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .unwrap_or("")
+    }
+
+    /// The Unix socket's path; empty when the line says nothing readable.
+    pub fn unix(&self) -> &str {
+        let start = usize::from(self.tcp_bytes);
+        self.text
+            .get(start..start + usize::from(self.unix_bytes))
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .unwrap_or("")
+    }
+}
+
+/// What a mapping holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attach {
+    /// All zero: its creator has not finished, or never began.
+    NotYet,
+    /// Something else lives there.
+    Foreign {
+        /// The first word found.
+        magic: u64,
+    },
+    /// A pool of another version of the format.
+    Other {
+        /// Version found.
+        theirs: u32,
+        /// Version of this program.
+        ours: u32,
+    },
+    /// A pool, but the mapping is shorter than the header says.
+    Short {
+        /// Bytes the header says.
+        need: u64,
+        /// Bytes mapped.
+        have: u64,
+    },
+    /// A pool of ours.
+    Ready,
+}
+
+/// Judges a header that was loaded once from a mapping of `mapped_bytes`.
+pub fn inspect(header: &PoolHeader, mapped_bytes: u64) -> Attach {
+    match (header.magic, header.version) {
+        (0, _) => Attach::NotYet,
+        (MAGIC, VERSION) if header.pool_bytes > mapped_bytes => {
+            Attach::Short { need: header.pool_bytes, have: mapped_bytes }
+        }
+        (MAGIC, VERSION) => Attach::Ready,
+        (MAGIC, theirs) => Attach::Other { theirs, ours: VERSION },
+        (magic, _) => Attach::Foreign { magic },
+    }
+}

@@ -1,0 +1,132 @@
+//! Doorbells: waking control or a broker that sleeps, on one host.
+//!
+//! A sleeper sets its parked word in the pool, looks for work once more, and waits on a datagram
+//! socket whose abstract name follows from the pool's uuid. Whoever publishes work looks at the
+//! word and, if it is set, sends one byte: a byte that arrives early waits in the socket, so no
+//! wake-up is lost. Abstract names leave nothing behind and are taken by one process at a time,
+//! which also keeps two processes from being the same broker. Other hosts never ring; they spin.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use landfall_layout::BrokerId;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::memory::Memory;
+use crate::pool::Pool;
+
+/// Who can be woken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Control's sequencer thread.
+    Sequencer,
+    /// Control's thread for segments, topics and brokers.
+    Keeper,
+    /// A broker.
+    Broker(BrokerId),
+}
+
+impl Role {
+    fn name(self, uuid: &str) -> String {
+        match self {
+            Self::Sequencer => format!("landfall/{uuid}/sequencer"),
+            Self::Keeper => format!("landfall/{uuid}/keeper"),
+            Self::Broker(broker) => format!("landfall/{uuid}/broker/{broker}"),
+        }
+    }
+
+    fn parked_at(self, pool: &Pool) -> u64 {
+        match self {
+            Self::Sequencer => pool.geometry().sequencer_parked(),
+            Self::Keeper => pool.geometry().keeper_parked(),
+            Self::Broker(broker) => pool.geometry().broker_parked(broker),
+        }
+    }
+}
+
+/// The sleeper's side.
+#[derive(Debug)]
+pub struct Bell {
+    socket: UnixDatagram,
+    parked_at: u64,
+}
+
+impl Bell {
+    /// Takes the name of `role` on this pool. [`io::ErrorKind::AddrInUse`] when a live process
+    /// has it.
+    pub fn bind(pool: &Pool, role: Role) -> io::Result<Self> {
+        let name = SocketAddr::from_abstract_name(role.name(&pool.uuid_text()))?;
+        let socket = UnixDatagram::bind_addr(&name)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, parked_at: role.parked_at(pool) })
+    }
+
+    /// Says that this process is about to sleep. Look for work once more after this.
+    pub fn park(&self, pool: &Pool) {
+        // EDGE parked, release half. Pairs with `Ringer::ring`; the fence makes it a Dekker pair
+        // with the work that the ringer published.
+        pool.store_release(self.parked_at, 1);
+        pool.publish(self.parked_at, 8);
+        pool.full_fence();
+    }
+
+    /// Says that this process is awake, and forgets the rings so far.
+    pub fn unpark(&self, pool: &Pool) {
+        pool.store_release(self.parked_at, 0);
+        pool.publish(self.parked_at, 8);
+        let mut byte = [0; 8];
+        while self.socket.recv(&mut byte).is_ok() {}
+    }
+
+    /// Sleeps until a ring or until `longest` has passed. Between `park` and `unpark`.
+    pub fn wait(&self, longest: Duration) {
+        let millis = u16::try_from(longest.as_millis().max(1)).unwrap_or(u16::MAX);
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        // An interrupted or failed wait only means that the caller looks for work too early.
+        let _ = poll(&mut fds, PollTimeout::from(millis));
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The waker's side.
+#[derive(Debug)]
+pub struct Ringer {
+    socket: UnixDatagram,
+    uuid: String,
+}
+
+impl Ringer {
+    /// A ringer for the processes of this pool.
+    pub fn new(pool: &Pool) -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, uuid: pool.uuid_text() })
+    }
+
+    /// Wakes `role` if it says that it sleeps. Called after work was published.
+    #[inline]
+    pub fn ring(&self, pool: &Pool, role: Role) {
+        pool.full_fence();
+        let at = role.parked_at(pool);
+        // EDGE parked, acquire half. Pairs with `Bell::park`.
+        if pool.load(at) != 0 {
+            self.ring_now(role);
+        }
+    }
+
+    #[cold]
+    fn ring_now(&self, role: Role) {
+        if let Ok(name) = SocketAddr::from_abstract_name(role.name(&self.uuid)) {
+            // Nobody there, or its socket full of rings: either way it need not be woken.
+            let _ = self.socket.send_to_addr(&[1], &name);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Counters and distinct errors in the pool, for whoever looks, even when the process is stuck.
+
+use landfall_layout::counters::{Counter, ErrorEntry, Stage, bucket};
+use landfall_layout::limits::ERRORS_MAX;
+
+use crate::memory::Memory;
+use crate::pool::Pool;
+
+/// A process's counters. Plain adds to its own words: nobody else writes them.
+#[derive(Clone, Copy, Debug)]
+pub struct Counters {
+    at: u64,
+}
+
+impl Counters {
+    /// The counters of block `block`: a broker's number, or control's.
+    pub fn new(pool: &Pool, block: usize) -> Self {
+        Self { at: pool.geometry().counters(block) }
+    }
+
+    /// Adds to a counter.
+    #[inline]
+    pub fn add(&self, pool: &Pool, counter: Counter, amount: u64) {
+        self.add_at(pool, counter as usize, amount);
+    }
+
+    /// Sets a counter that is a level, such as batches held.
+    #[inline]
+    pub fn set(&self, pool: &Pool, counter: Counter, value: u64) {
+        pool.store(self.at + 8 * counter as u64, value);
+    }
+
+    /// A counter's value.
+    pub fn get(&self, pool: &Pool, counter: Counter) -> u64 {
+        pool.load_relaxed(self.at + 8 * counter as u64)
+    }
+
+    /// Adds a latency to a stage's histogram.
+    #[inline]
+    pub fn latency(&self, pool: &Pool, stage: Stage, ns: u64) {
+        let first = stage.first_counter();
+        self.add_at(pool, first, 1);
+        self.add_at(pool, first + 1, ns);
+        self.add_at(pool, first + 2 + bucket(ns), 1);
+    }
+
+    /// Word `index` of the block.
+    pub fn word(&self, pool: &Pool, index: usize) -> u64 {
+        pool.load_relaxed(self.at + 8 * index as u64)
+    }
+
+    #[inline]
+    fn add_at(&self, pool: &Pool, index: usize, amount: u64) {
+        let at = self.at + 8 * index as u64;
+        pool.store(at, pool.load_relaxed(at).wrapping_add(amount));
+    }
+}
+
+/// A process's distinct errors.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorLog {
+    at: u64,
+}
+
+impl ErrorLog {
+    /// The errors of block `block`: a broker's number, or control's.
+    pub fn new(pool: &Pool, block: usize) -> Self {
+        Self { at: pool.geometry().errors(block) }
+    }
+
+    /// Notes an error: the same sentence again only counts. When there is no room for another
+    /// sentence, the one not seen for longest makes place.
+    pub fn note(&self, pool: &Pool, now_ns: u64, text: &str) {
+        let mut end = text.len().min(224);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let text = &text[..end];
+        let entries: Vec<ErrorEntry> = self.entries(pool);
+        let same = entries.iter().position(|entry| entry.count > 0 && entry.text() == text);
+        let place = same.unwrap_or_else(|| {
+            let unused = entries.iter().position(|entry| entry.count == 0);
+            unused.unwrap_or_else(|| {
+                (0..ERRORS_MAX).min_by_key(|i| entries[*i].last_ns).unwrap_or_default()
+            })
+        });
+        let at = self.at + place as u64 * ErrorEntry::BYTES;
+        if same.is_some() {
+            pool.store(at + 16, now_ns);
+            pool.store_release(at, entries[place].count + 1);
+        } else {
+            let mut entry = ErrorEntry {
+                count: 1,
+                first_ns: now_ns,
+                last_ns: now_ns,
+                text_bytes: text.len() as u64,
+                text: [0; 224],
+            };
+            entry.text[..text.len()].copy_from_slice(text.as_bytes());
+            pool.store_release(at, 0);
+            pool.store_words(at + 8, &entry.to_words()[1..]);
+            pool.store_release(at, 1);
+        }
+        pool.publish(at, ErrorEntry::BYTES);
+    }
+
+    /// All entries, unused ones with a count of 0.
+    pub fn entries(&self, pool: &Pool) -> Vec<ErrorEntry> {
+        (0..ERRORS_MAX as u64)
+            .map(|i| {
+                let at = self.at + i * ErrorEntry::BYTES;
+                pool.refresh(at, ErrorEntry::BYTES);
+                ErrorEntry::from_words(pool.load_words(at))
+            })
+            .collect()
+    }
+}

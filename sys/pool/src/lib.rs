@@ -1,0 +1,35 @@
+//! Where the bytes are: mappings of the pool, checked views of its structures, coherence.
+//!
+//! Everything that two processes share is written and read through the [`Memory`] trait, so that
+//! the protocols in this crate run unchanged over the real mapping, over loom's atomics in tests,
+//! and over a model of hosts that do not see each other's caches.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`map`], [`pool`] | mappings, kinds of memory, creating a pool and attaching to one |
+//! | [`memory`] | the `Memory` trait and the coherence instructions |
+//! | [`line_ring`], [`slot_ring`], [`log`], [`lines`] | the shared-line protocols |
+//! | [`hold`], [`channel`] | memory clients: what they read must not be reused |
+//! | [`stream`], [`io`] | bytes into and out of the mapping |
+//! | [`bell`] | waking a process that sleeps |
+//! | [`counters`] | counters and distinct errors that survive their process |
+
+pub mod bell;
+pub mod channel;
+pub mod counters;
+pub mod hold;
+pub mod io;
+pub mod line_ring;
+pub mod lines;
+pub mod log;
+pub mod map;
+pub mod memory;
+pub mod pool;
+pub mod slot_ring;
+pub mod stream;
+pub mod topics;
+mod x86;
+
+pub use map::Mapping;
+pub use memory::Memory;
+pub use pool::Pool;

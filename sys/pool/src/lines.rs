@@ -1,0 +1,273 @@
+//! Single lines with one writer: epoch, heartbeats, frontiers, chains, segment headers, sessions.
+
+use landfall_layout::limits::LINE_BYTES;
+use landfall_layout::order::{ChainLine, FrontierLine};
+use landfall_layout::pool::{BrokerAddress, BrokerLine, EpochLine};
+use landfall_layout::segment::{SegmentHeader, What};
+use landfall_layout::session::{SessionLine, Standing};
+use landfall_layout::slot::{ConsumedLine, RingLine};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
+
+use crate::memory::Memory;
+use crate::pool::Pool;
+
+/// Loads a whole line after an acquire load of its word `key`.
+fn load_keyed<const N: usize>(memory: &impl Memory, at: u64, key: usize) -> [u64; N] {
+    memory.refresh(at, 8 * N as u64);
+    // EDGE keyed-line, acquire half. Pairs with `store_keyed`.
+    let seen = memory.load(at + 8 * key as u64);
+    let mut words = memory.load_words(at);
+    words[key] = seen;
+    words
+}
+
+/// Stores a whole line, its word `key` last.
+fn store_keyed(memory: &impl Memory, at: u64, words: &[u64], key: usize) {
+    for (i, word) in words.iter().enumerate().filter(|(i, _)| *i != key) {
+        memory.store(at + 8 * i as u64, *word);
+    }
+    memory.publish(at, 8 * words.len() as u64);
+    // EDGE keyed-line, release half. Pairs with `load_keyed`.
+    memory.store_release(at + 8 * key as u64, words[key]);
+    memory.publish(at, 8 * words.len() as u64);
+}
+
+/// One word on a line of its own, for heartbeats and parked flags.
+fn store_word(memory: &impl Memory, at: u64, value: u64) {
+    memory.store_release(at, value);
+    memory.publish(at, 8);
+}
+
+fn load_word(memory: &impl Memory, at: u64) -> u64 {
+    memory.refresh(at, 8);
+    memory.load(at)
+}
+
+impl Pool {
+    /// The leader's epoch line.
+    pub fn epoch(&self) -> EpochLine {
+        EpochLine::from_words(load_keyed(self, self.geometry().epoch_line(), 0))
+    }
+
+    /// Only the epoch number.
+    pub fn epoch_number(&self) -> u64 {
+        load_word(self, self.geometry().epoch_line())
+    }
+
+    /// Writes the epoch line. Only control, once at its start.
+    pub fn set_epoch(&self, line: &EpochLine) {
+        store_keyed(self, self.geometry().epoch_line(), &line.to_words(), 0);
+        self.full_fence();
+    }
+
+    /// Wall clock of the leader's last beat, nanoseconds.
+    pub fn leader_heartbeat(&self) -> u64 {
+        load_word(self, self.geometry().leader_heartbeat())
+    }
+
+    /// Moves the leader's heartbeat. Only control.
+    pub fn beat_leader(&self, now_ns: u64) {
+        store_word(self, self.geometry().leader_heartbeat(), now_ns);
+    }
+
+    /// A broker's status.
+    pub fn broker(&self, broker: BrokerId) -> BrokerLine {
+        BrokerLine::from_words(load_keyed(self, self.geometry().broker_line(broker), 0))
+    }
+
+    /// Where a broker listens.
+    pub fn broker_address(&self, broker: BrokerId) -> BrokerAddress {
+        BrokerAddress::from_words(load_keyed(self, self.geometry().broker_address(broker), 0))
+    }
+
+    /// Writes a broker's addresses and then its status. Only that broker, when it starts.
+    pub fn set_broker(&self, broker: BrokerId, line: &BrokerLine, address: &BrokerAddress) {
+        let at = self.geometry().broker_address(broker);
+        self.store_words(at, &address.to_words());
+        self.publish(at, BrokerAddress::BYTES);
+        store_keyed(self, self.geometry().broker_line(broker), &line.to_words(), 0);
+    }
+
+    /// Moves a broker's heartbeat, epoch and state. Only that broker.
+    pub fn beat_broker(&self, broker: BrokerId, now_ns: u64, epoch_seen: u64, state: u64) {
+        let at = self.geometry().broker_line(broker);
+        self.store(at + 16, epoch_seen);
+        self.store(at + 24, state);
+        self.store_release(at + 8, now_ns);
+        self.publish(at, LINE_BYTES);
+    }
+
+    /// How far log `log` of `topic` reaches; zeros when the line is about another topic.
+    pub fn frontier(&self, topic: TopicId, log: usize) -> FrontierLine {
+        let at = self.geometry().frontier(topic.slot(), log);
+        self.refresh(at, LINE_BYTES);
+        let fresh = FrontierLine { topic: topic.0.into(), ..FrontierLine::default() };
+        if self.load(at + 32) != u64::from(topic.0) {
+            return fresh;
+        }
+        // EDGE frontier, acquire half. Pairs with `advance_frontier`: every entry below it is
+        // visible, and every batch those entries name.
+        let entries = self.load(at);
+        let mut words = self.load_words::<8>(at);
+        words[0] = entries;
+        words[4] = topic.0.into();
+        FrontierLine::from_words(words)
+    }
+
+    /// Starts log `log`'s frontier line for `topic` at zero. Only the log's writer.
+    pub fn start_frontier(&self, topic: TopicId, log: usize) {
+        let at = self.geometry().frontier(topic.slot(), log);
+        let line = FrontierLine { topic: topic.0.into(), ..FrontierLine::default() };
+        // A reader of the slot's topic before this one must not take new numbers for its own.
+        self.store_release(at + 32, u64::MAX);
+        store_keyed(self, at, &line.to_words(), 4);
+    }
+
+    /// Moves a frontier. Only the log's writer, after the entries it covers.
+    #[inline]
+    pub fn advance_frontier(&self, topic: TopicId, log: usize, line: &FrontierLine) {
+        let at = self.geometry().frontier(topic.slot(), log);
+        self.store(at + 8, line.position);
+        self.store(at + 16, line.bytes);
+        self.store(at + 24, line.at_ns);
+        // EDGE frontier, release half. Pairs with `frontier`.
+        self.store_release(at, line.entries);
+        self.publish(at, LINE_BYTES);
+    }
+
+    /// The chain of log `log` of `topic`; `None` when the line is about another topic.
+    pub fn chain(&self, topic: TopicId, log: usize) -> Option<ChainLine> {
+        let at = self.geometry().chain(topic.slot(), log);
+        let line = ChainLine::from_words(load_keyed(self, at, 3));
+        (line.topic == u64::from(topic.0)).then_some(line)
+    }
+
+    /// Writes a whole chain line. Only control.
+    pub fn set_chain(&self, topic: TopicId, log: usize, line: &ChainLine) {
+        store_keyed(self, self.geometry().chain(topic.slot(), log), &line.to_words(), 3);
+    }
+
+    /// Moves the oldest readable entry of a log, before anything below it is reused. Only control.
+    pub fn raise_oldest(&self, topic: TopicId, log: usize, index: u64, position: u64) {
+        let at = self.geometry().chain(topic.slot(), log);
+        self.store(at + 8, position);
+        // EDGE oldest, release half. Pairs with `oldest`; the fence is the other half of the
+        // Dekker pair in `hold`.
+        self.store_release(at, index);
+        self.publish(at, LINE_BYTES);
+        self.full_fence();
+    }
+
+    /// Absolute index of the oldest entry of a log that may be read.
+    pub fn oldest(&self, topic: TopicId, log: usize) -> u64 {
+        let at = self.geometry().chain(topic.slot(), log);
+        self.refresh(at, LINE_BYTES);
+        // EDGE oldest, acquire half. Pairs with `raise_oldest`.
+        self.load(at)
+    }
+
+    /// Where the ring of (topic, broker) is, if there is one.
+    pub fn ring(&self, topic: TopicId, broker: BrokerId) -> Option<RingLine> {
+        let at = self.geometry().ring(topic.slot(), broker);
+        let line = RingLine::from_words(load_keyed(self, at, 0));
+        (line.topic == u64::from(topic.0) && line.slots.is_power_of_two()).then_some(line)
+    }
+
+    /// Writes the ring line of (topic in its slot, broker). Only control.
+    pub fn set_ring(&self, slot: usize, broker: BrokerId, line: &RingLine) {
+        store_keyed(self, self.geometry().ring(slot, broker), &line.to_words(), 0);
+    }
+
+    /// Writes a whole consumed line, when a ring begins. Only the sequencer's process.
+    pub fn set_consumed(&self, slot: usize, broker: BrokerId, line: &ConsumedLine) {
+        store_keyed(self, self.geometry().consumed(slot, broker), &line.to_words(), 0);
+    }
+
+    /// The ring of (topic, broker) as a checked view.
+    pub fn slot_ring(
+        &self,
+        topic: TopicId,
+        broker: BrokerId,
+    ) -> Option<crate::slot_ring::SlotRing> {
+        let line = self.ring(topic, broker)?;
+        let bytes = line.slots.checked_mul(128)?;
+        let at = self.at(line.segment, 0, bytes)?;
+        let consumed_at = self.geometry().consumed(topic.slot(), broker) + 8;
+        Some(crate::slot_ring::SlotRing { at, slots: line.slots.into(), consumed_at })
+    }
+
+    /// A segment's header; `None` for a segment the pool does not have.
+    pub fn segment_header(&self, segment: SegmentId) -> Option<SegmentHeader> {
+        let at = self.geometry().segment_header(segment)?;
+        Some(SegmentHeader::from_words(load_keyed(self, at, 0)))
+    }
+
+    /// The generation of a segment's present use; 0 for one the pool does not have.
+    pub fn segment_generation(&self, segment: u32) -> u64 {
+        match self.geometry().segment_header(SegmentId(segment)) {
+            Some(at) => load_word(self, at + 8),
+            None => 0,
+        }
+    }
+
+    /// Gives a segment a use: everything first, what it is for last. Only control.
+    ///
+    /// Panics on a segment the pool does not have: control made the number up.
+    pub fn give_segment(&self, segment: SegmentId, header: &SegmentHeader) {
+        let at = self.geometry().segment_header(segment).expect("control's own segment number");
+        store_word(self, at, What::FREE.pack());
+        store_keyed(self, at, &header.to_words(), 0);
+    }
+
+    /// Changes what a segment is in, its use staying the same. Only control.
+    pub fn set_segment_what(&self, segment: SegmentId, what: What) {
+        let at = self.geometry().segment_header(segment).expect("control's own segment number");
+        store_word(self, at, what.pack());
+    }
+
+    /// Notes when a segment was sealed, nanoseconds. Only control.
+    pub fn set_segment_sealed(&self, segment: SegmentId, what: What, now_ns: u64) {
+        let at = self.geometry().segment_header(segment).expect("control's own segment number");
+        self.store(at + 48, now_ns);
+        store_word(self, at, what.pack());
+    }
+
+    /// Links a log's segment to the one after it. Only control, before anyone needs the link.
+    pub fn link_segment(&self, segment: SegmentId, next: SegmentId) {
+        let at = self.geometry().segment_header(segment).expect("control's own segment number");
+        let previous = self.load_relaxed(at + 24) & 0xffff_ffff;
+        store_word(self, at + 24, previous | u64::from(next.0) << 32);
+    }
+
+    /// Changes the index of a log segment's first entry, before anything is written into it.
+    pub fn set_segment_base(&self, segment: SegmentId, base_index: u64) {
+        let at = self.geometry().segment_header(segment).expect("control's own segment number");
+        store_word(self, at + 32, base_index);
+    }
+
+    /// A session's line; `None` for an index the pool does not have.
+    pub fn session(&self, index: u32) -> Option<SessionLine> {
+        let at = self.geometry().session(index)?;
+        Some(SessionLine::from_words(load_keyed(self, at, 0)))
+    }
+
+    /// Epoch and state of a session; `None` for an index the pool does not have.
+    #[inline]
+    pub fn session_standing(&self, index: u32) -> Option<Standing> {
+        Some(Standing::unpack(load_word(self, self.geometry().session(index)?)))
+    }
+
+    /// Writes a whole session line. Only the sequencer.
+    pub fn set_session(&self, index: u32, line: &SessionLine) {
+        let at = self.geometry().session(index).expect("the sequencer's own session index");
+        store_keyed(self, at, &line.to_words(), 0);
+    }
+
+    /// Moves the next sequence of a session. Only the sequencer, after the frontier that covers
+    /// the batches below it.
+    #[inline]
+    pub fn set_session_next(&self, index: u32, next_seq: u64) {
+        let at = self.geometry().session(index).expect("the sequencer's own session index");
+        store_word(self, at + 16, next_seq);
+    }
+}

@@ -1,0 +1,286 @@
+//! Mappings: memory that NICs can pin and other processes can map.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
+
+use crate::memory::{Memory, lines_of};
+use crate::x86;
+
+/// What stands behind a mapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backing {
+    /// A tmpfs file or a memfd.
+    Shmem,
+    /// A hugetlbfs file or a memfd of huge pages.
+    HugePages,
+    /// A devdax device: CXL or persistent memory.
+    DevDax,
+}
+
+/// Why memory could not be mapped.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum MapError {
+    /// The file could not be opened, sized or mapped.
+    Io {
+        /// What was tried, with the path.
+        what: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A file on a disk: NICs cannot pin its pages, and the kernel writes them back.
+    DiskFile {
+        /// The path.
+        path: String,
+        /// The file system's magic number (statfs(2)).
+        filesystem: i64,
+    },
+    /// Neither a file nor a devdax device.
+    NotMemory {
+        /// The path.
+        path: String,
+    },
+    /// A size or offset that this memory cannot be mapped with.
+    Unaligned {
+        /// Bytes asked for.
+        bytes: u64,
+        /// Multiple that is needed.
+        align: u64,
+    },
+}
+
+impl std::fmt::Display for MapError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io { what, source } => write!(f, "{what}: {source}"),
+            Self::DiskFile { path, filesystem } => write!(
+                f,
+                "{path} lies on a disk file system ({filesystem:#x}): NICs cannot pin its pages; \
+                 use a file on tmpfs (/dev/shm) or hugetlbfs, or a devdax device"
+            ),
+            Self::NotMemory { path } => {
+                write!(f, "{path} is neither a file nor a devdax device, so it cannot be a pool")
+            }
+            Self::Unaligned { bytes, align } => {
+                write!(f, "{bytes} bytes cannot be mapped here; say a multiple of {align}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for MapError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> MapError {
+    let what = what.into();
+    move |source| MapError::Io { what, source }
+}
+
+/// A fresh anonymous file in memory that can be passed to other processes.
+pub fn memfd(name: &str, bytes: u64) -> Result<OwnedFd, MapError> {
+    let what = format!("make a memfd of {bytes} bytes");
+    let fd =
+        memfd_create(name, MFdFlags::MFD_CLOEXEC).map_err(|e| io_error(what.clone())(e.into()))?;
+    nix::unistd::ftruncate(&fd, bytes as i64).map_err(|e| io_error(what)(e.into()))?;
+    Ok(fd)
+}
+
+/// What a file is as memory, and how many bytes it has now.
+pub fn examine(file: &File, path: &Path) -> Result<(Backing, u64), MapError> {
+    let shown = path.display().to_string();
+    let metadata = file.metadata().map_err(io_error(format!("look at {shown}")))?;
+    if metadata.file_type().is_char_device() {
+        return Ok((Backing::DevDax, devdax_size(path, metadata.rdev())?));
+    }
+    if !metadata.file_type().is_file() {
+        return Err(MapError::NotMemory { path: shown });
+    }
+    let statfs = fstatfs(file)
+        .map_err(|e| io_error(format!("ask for the file system of {shown}"))(e.into()))?;
+    match statfs.filesystem_type() {
+        TMPFS_MAGIC => Ok((Backing::Shmem, metadata.len())),
+        HUGETLBFS_MAGIC => Ok((Backing::HugePages, metadata.len())),
+        other => Err(MapError::DiskFile { path: shown, filesystem: other.0 }),
+    }
+}
+
+/// A devdax device's size: `fstat` says 0 for it, so sysfs is asked.
+fn devdax_size(path: &Path, rdev: u64) -> Result<u64, MapError> {
+    let shown = path.display().to_string();
+    let (major, minor) = (nix::sys::stat::major(rdev), nix::sys::stat::minor(rdev));
+    let device = std::fs::canonicalize(format!("/sys/dev/char/{major}:{minor}"))
+        .map_err(|_| MapError::NotMemory { path: shown.clone() })?;
+    let size = device.join("size");
+    if !device.to_string_lossy().contains("/dax") {
+        return Err(MapError::NotMemory { path: shown });
+    }
+    let text = std::fs::read_to_string(&size)
+        .map_err(io_error(format!("read the size of {shown} from sysfs")))?;
+    text.trim().parse().map_err(|_| MapError::Io {
+        what: format!("read the size of {shown} from sysfs"),
+        source: io::Error::new(io::ErrorKind::InvalidData, format!("{text:?} is no number")),
+    })
+}
+
+/// A shared mapping. All its words are atomics to us, since others write them at any time.
+pub struct Mapping {
+    raw: MmapRaw,
+    writable: bool,
+    flushes: bool,
+    ops: x86::LineOps,
+}
+
+impl Mapping {
+    /// Maps the first `bytes` bytes of a file or device, shared.
+    ///
+    /// `bytes` is a multiple of the page, for devdax of 2 MiB.
+    pub fn new(
+        fd: impl AsFd,
+        bytes: u64,
+        backing: Backing,
+        writable: bool,
+    ) -> Result<Self, MapError> {
+        let align = if backing == Backing::Shmem { 4096 } else { 2 << 20 };
+        if bytes == 0 || !bytes.is_multiple_of(align) {
+            return Err(MapError::Unaligned { bytes, align });
+        }
+        let mut options = MmapOptions::new();
+        options.len(bytes as usize);
+        let fd = fd.as_fd().as_raw_fd();
+        let raw = if writable { options.map_raw(fd) } else { options.map_raw_read_only(fd) }
+            .map_err(io_error(format!("map {bytes} bytes")))?;
+        if backing == Backing::Shmem {
+            // A hint: where the system has no huge pages for shared memory, small ones do.
+            let _ = raw.advise(Advice::HugePage);
+        }
+        Ok(Self { raw, writable, flushes: false, ops: x86::detect() })
+    }
+
+    /// Bytes mapped.
+    pub fn bytes(&self) -> u64 {
+        self.raw.len() as u64
+    }
+
+    /// Whether stores are possible. A store to a read-only mapping would end the process.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Whether this CPU can write lines back and drop them one by one.
+    pub fn can_flush() -> bool {
+        cfg!(target_arch = "x86_64")
+    }
+
+    pub(crate) fn set_flushes(&mut self, flushes: bool) {
+        self.flushes = flushes;
+    }
+
+    /// Touches every page, so that no page fault meets the fast path.
+    pub fn prefault(&self) -> io::Result<()> {
+        self.raw.advise(if self.writable { Advice::PopulateWrite } else { Advice::PopulateRead })
+    }
+
+    /// The mapping as words.
+    fn words(&self) -> &[AtomicU64] {
+        // SAFETY:
+        // - valid: the mapping is `len` bytes long and lives as long as `self`;
+        // - aligned: a mapping starts on a page;
+        // - no exclusive alias: this crate hands out words as atomics and bytes only under a
+        //   hold, when their writer has finished with them;
+        // - read-only mappings: atomics are only loaded, which `store` checks.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.raw.as_mut_ptr().cast::<AtomicU64>(),
+                self.raw.len() / 8,
+            )
+        }
+    }
+
+    #[inline]
+    fn word(&self, at: u64) -> &AtomicU64 {
+        debug_assert!(at.is_multiple_of(8), "word offset {at}");
+        &self.words()[(at / 8) as usize]
+    }
+
+    /// The address of `bytes` bytes at `at`, if they are inside the mapping.
+    pub(crate) fn span(&self, at: u64, bytes: u64) -> Option<*mut u8> {
+        let end = at.checked_add(bytes)?;
+        if end > self.bytes() {
+            return None;
+        }
+        // SAFETY: `at <= end <= len`, so the result is inside the mapping or one past its end.
+        Some(unsafe { self.raw.as_mut_ptr().add(at as usize) })
+    }
+}
+
+impl Memory for Mapping {
+    #[inline]
+    fn load(&self, at: u64) -> u64 {
+        self.word(at).load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn load_relaxed(&self, at: u64) -> u64 {
+        self.word(at).load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn store(&self, at: u64, value: u64) {
+        assert!(self.writable, "store to a mapping that is only for reading");
+        self.word(at).store(value, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn store_release(&self, at: u64, value: u64) {
+        assert!(self.writable, "store to a mapping that is only for reading");
+        self.word(at).store(value, Ordering::Release);
+    }
+
+    #[inline]
+    fn full_fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    #[inline]
+    fn flushes(&self) -> bool {
+        self.flushes
+    }
+
+    fn write_back(&self, at: u64, bytes: u64) {
+        for line in lines_of(at, bytes) {
+            let Some(address) = self.span(line, 1) else { return };
+            // SAFETY: `span` checked that the address is inside the mapping.
+            unsafe { x86::write_back(self.ops, address) }
+        }
+    }
+
+    fn after_write_back(&self) {
+        x86::store_fence();
+    }
+
+    fn invalidate(&self, at: u64, bytes: u64) {
+        for line in lines_of(at, bytes) {
+            let Some(address) = self.span(line, 1) else { return };
+            // SAFETY: `span` checked that the address is inside the mapping.
+            unsafe { x86::drop_line(self.ops, address) }
+        }
+    }
+
+    fn after_invalidate(&self) {
+        x86::memory_fence();
+    }
+}

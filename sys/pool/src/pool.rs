@@ -1,0 +1,334 @@
+//! The pool: created once, attached by every process.
+
+use std::fs::{File, OpenOptions};
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use landfall_layout::geometry::{Geometry, GeometryError};
+use landfall_layout::ids::SegmentId;
+use landfall_layout::pool::{Attach, Coherence, MAGIC, PoolHeader, VERSION, inspect};
+
+use crate::map::{Backing, MapError, Mapping, examine};
+use crate::memory::Memory;
+
+/// A mapped pool: its memory, where everything lies in it, and the file behind it.
+///
+/// Derefs to the [`Mapping`], so the pool is itself a [`Memory`].
+pub struct Pool {
+    mapping: Mapping,
+    geometry: Geometry,
+    header: PoolHeader,
+    backing: Backing,
+    file: File,
+}
+
+/// Why a pool could not be created or attached.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// The memory itself.
+    Map(MapError),
+    /// The sizes.
+    Geometry(GeometryError),
+    /// What was found there is not a pool that this program can use.
+    Attach {
+        /// The path.
+        path: PathBuf,
+        /// What was found.
+        found: Attach,
+    },
+    /// A header that contradicts itself.
+    Header {
+        /// The path.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+    /// The pool needs line flushes and this CPU has none that we know.
+    CannotFlush,
+}
+
+impl std::fmt::Display for PoolError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Map(error) => error.fmt(f),
+            Self::Geometry(error) => error.fmt(f),
+            Self::Attach { path, found } => {
+                let path = path.display();
+                match found {
+                    Attach::NotYet => write!(
+                        f,
+                        "{path} holds no pool yet: its first word is 0; start control to create one"
+                    ),
+                    Attach::Foreign { magic } => write!(
+                        f,
+                        "{path} holds something else: its first word is {magic:#018x}; a pool \
+                         starts with {MAGIC:#018x}"
+                    ),
+                    Attach::Other { theirs, ours } => write!(
+                        f,
+                        "{path} holds a pool of format version {theirs}; this program knows {ours}"
+                    ),
+                    Attach::Short { need, have } => write!(
+                        f,
+                        "{path} is too short: its header says {need} bytes and it has {have}"
+                    ),
+                    Attach::Ready => write!(f, "{path} already holds a pool"),
+                }
+            }
+            Self::Header { path, what } => {
+                write!(f, "{} has a pool header that cannot be: {what}", path.display())
+            }
+            Self::CannotFlush => f.write_str(
+                "the pool is in flush mode and this CPU has no cache-line write-back we know",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PoolError {}
+
+impl From<MapError> for PoolError {
+    fn from(error: MapError) -> Self {
+        Self::Map(error)
+    }
+}
+
+impl From<GeometryError> for PoolError {
+    fn from(error: GeometryError) -> Self {
+        Self::Geometry(error)
+    }
+}
+
+/// What a new pool shall be.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Bytes of the pool; for devdax 0 means the whole device.
+    pub pool_bytes: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Session lines.
+    pub sessions: u32,
+    /// Coherence mode.
+    pub coherence: Coherence,
+    /// Its name, random.
+    pub uuid: [u8; 16],
+    /// Wall clock now, nanoseconds.
+    pub now_ns: u64,
+}
+
+impl Pool {
+    /// Attaches to the pool at `path`, or creates it there when the memory is all new.
+    ///
+    /// One process at a time may do this: control, under its lock. What is not a pool and not
+    /// zero is refused, never overwritten.
+    pub fn create_or_attach(path: &Path, shape: Shape) -> Result<Self, PoolError> {
+        match Self::attach(path) {
+            Err(PoolError::Attach { found: Attach::NotYet, .. }) => {}
+            Err(PoolError::Map(MapError::Io { source, .. }))
+                if source.kind() == std::io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+        let file = open(path, true, true)?;
+        let (backing, have) = examine(&file, path)?;
+        let pool_bytes = match (backing, shape.pool_bytes) {
+            (Backing::DevDax, 0) => have,
+            (_, wanted) => wanted,
+        };
+        let geometry = Geometry::new(pool_bytes, shape.segment_bytes, shape.sessions)?;
+        if backing == Backing::DevDax && pool_bytes > have {
+            let found = Attach::Short { need: pool_bytes, have };
+            return Err(PoolError::Attach { path: path.to_owned(), found });
+        }
+        if backing != Backing::DevDax && have < pool_bytes {
+            file.set_len(pool_bytes).map_err(|source| MapError::Io {
+                what: format!("size {} to {pool_bytes} bytes", path.display()),
+                source,
+            })?;
+        }
+        let mut mapping = Mapping::new(&file, pool_bytes, backing, true)?;
+        set_mode(&mut mapping, shape.coherence)?;
+        let header = PoolHeader {
+            magic: MAGIC,
+            version: VERSION,
+            coherence: shape.coherence.raw(),
+            uuid: shape.uuid,
+            pool_bytes,
+            segment_bytes: shape.segment_bytes,
+            sessions: shape.sessions,
+            segments: geometry.segments(),
+            created_ns: shape.now_ns,
+        };
+        format(&mapping, &geometry, &header);
+        Ok(Self { mapping, geometry, header, backing, file })
+    }
+
+    /// Attaches to the pool at `path` for reading and writing.
+    pub fn attach(path: &Path) -> Result<Self, PoolError> {
+        Self::attach_file(open(path, true, false)?, path, true)
+    }
+
+    /// Attaches for reading only.
+    pub fn attach_read_only(path: &Path) -> Result<Self, PoolError> {
+        Self::attach_file(open(path, false, false)?, path, false)
+    }
+
+    /// Attaches to the pool behind an open file; `path` is only for messages and devdax sizes.
+    pub fn attach_file(file: File, path: &Path, writable: bool) -> Result<Self, PoolError> {
+        let refused = |found| PoolError::Attach { path: path.to_owned(), found };
+        let (backing, have) = examine(&file, path)?;
+        let least = if backing == Backing::Shmem { 4096 } else { 2 << 20 };
+        if have < least {
+            return Err(refused(Attach::NotYet));
+        }
+        // The header says how much to map; it is read through a mapping of its own.
+        let probe = Mapping::new(&file, least, backing, false)?;
+        // EDGE pool-magic, acquire half. Pairs with `format`.
+        let first = probe.load(0);
+        let mut words = probe.load_words::<8>(0);
+        words[0] = first;
+        let header = PoolHeader::from_words(words);
+        match inspect(&header, have) {
+            Attach::Ready => {}
+            found => return Err(refused(found)),
+        }
+        let bad = |what: String| PoolError::Header { path: path.to_owned(), what };
+        let geometry = Geometry::new(header.pool_bytes, header.segment_bytes, header.sessions)
+            .map_err(|error| bad(error.to_string()))?;
+        if geometry.segments() != header.segments {
+            let what = format!(
+                "it says {} segments and its sizes give {}",
+                header.segments,
+                geometry.segments()
+            );
+            return Err(bad(what));
+        }
+        let coherence = Coherence::from_raw(header.coherence)
+            .ok_or_else(|| bad(format!("coherence mode {}", header.coherence)))?;
+        let mut mapping = Mapping::new(&file, header.pool_bytes, backing, writable)?;
+        set_mode(&mut mapping, coherence)?;
+        Ok(Self { mapping, geometry, header, backing, file })
+    }
+
+    /// Where everything lies.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The header, as it was at attach.
+    pub fn header(&self) -> &PoolHeader {
+        &self.header
+    }
+
+    /// What stands behind the mapping.
+    pub fn backing(&self) -> Backing {
+        self.backing
+    }
+
+    /// The file behind the mapping, to pass to another process.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// A second descriptor of the pool that can only be read.
+    pub fn read_only_file(&self) -> std::io::Result<File> {
+        use std::os::fd::AsRawFd;
+        File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+
+    /// The pool's name as 32 hexadecimal digits.
+    pub fn uuid_text(&self) -> String {
+        self.header.uuid.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Offset of `bytes` bytes at `offset` in `segment`, if they lie inside it.
+    pub fn at(&self, segment: u32, offset: u32, bytes: u32) -> Option<u64> {
+        self.geometry.span(SegmentId(segment), offset, bytes)
+    }
+}
+
+impl Deref for Pool {
+    type Target = Mapping;
+
+    fn deref(&self) -> &Mapping {
+        &self.mapping
+    }
+}
+
+impl Memory for Pool {
+    #[inline]
+    fn load(&self, at: u64) -> u64 {
+        self.mapping.load(at)
+    }
+    #[inline]
+    fn load_relaxed(&self, at: u64) -> u64 {
+        self.mapping.load_relaxed(at)
+    }
+    #[inline]
+    fn store(&self, at: u64, value: u64) {
+        self.mapping.store(at, value);
+    }
+    #[inline]
+    fn store_release(&self, at: u64, value: u64) {
+        self.mapping.store_release(at, value);
+    }
+    #[inline]
+    fn full_fence(&self) {
+        self.mapping.full_fence();
+    }
+    #[inline]
+    fn flushes(&self) -> bool {
+        self.mapping.flushes()
+    }
+    fn write_back(&self, at: u64, bytes: u64) {
+        self.mapping.write_back(at, bytes);
+    }
+    fn after_write_back(&self) {
+        self.mapping.after_write_back();
+    }
+    fn invalidate(&self, at: u64, bytes: u64) {
+        self.mapping.invalidate(at, bytes);
+    }
+    fn after_invalidate(&self) {
+        self.mapping.after_invalidate();
+    }
+}
+
+fn open(path: &Path, write: bool, create: bool) -> Result<File, MapError> {
+    OpenOptions::new()
+        .read(true)
+        .write(write)
+        .create(create)
+        .truncate(false)
+        .open(path)
+        .map_err(|source| MapError::Io { what: format!("open {}", path.display()), source })
+}
+
+fn set_mode(mapping: &mut Mapping, coherence: Coherence) -> Result<(), PoolError> {
+    if coherence == Coherence::Flush {
+        if !Mapping::can_flush() {
+            return Err(PoolError::CannotFlush);
+        }
+        mapping.set_flushes(true);
+    }
+    Ok(())
+}
+
+/// Zeroes the tables and writes the header, magic last.
+fn format(mapping: &Mapping, geometry: &Geometry, header: &PoolHeader) {
+    let words = header.to_words();
+    // Fresh memory is zero already and reading it does not fault pages in for good; a device may
+    // hold anything.
+    for at in (0..geometry.head_bytes()).step_by(8) {
+        if mapping.load_relaxed(at) != 0 {
+            mapping.store(at, 0);
+        }
+    }
+    mapping.store_words(8, &words[1..]);
+    mapping.publish(0, geometry.head_bytes());
+    // EDGE pool-magic, release half. Pairs with `attach_file`: whoever sees the magic sees the
+    // header and zeroed tables.
+    mapping.store_release(0, words[0]);
+    mapping.publish(0, 8);
+}
