@@ -47,7 +47,7 @@ impl Mapping {
         Ok(())
     }
 
-    fn writable_span(&self, at: u64, bytes: usize) -> io::Result<*mut u8> {
+    pub(crate) fn writable_span(&self, at: u64, bytes: usize) -> io::Result<*mut u8> {
         if !self.is_writable() {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,

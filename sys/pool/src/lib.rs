@@ -10,10 +10,11 @@
 //! | [`memory`] | the `Memory` trait and the coherence instructions |
 //! | [`line_ring`], [`slot_ring`], [`log`], [`lines`] | the shared-line protocols |
 //! | [`hold`], [`channel`] | memory clients: what they read must not be reused |
-//! | [`stream`], [`io`] | bytes into and out of the mapping |
+//! | [`batch_writer`], [`stream`], [`io`] | bytes into and out of the mapping |
 //! | [`bell`] | waking a process that sleeps |
 //! | [`counters`] | counters and distinct errors that survive their process |
 
+pub mod batch_writer;
 pub mod bell;
 pub mod channel;
 pub mod counters;
