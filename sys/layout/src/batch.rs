@@ -238,7 +238,7 @@ impl BatchPreamble {
 
 /// CRC32C (Castagnoli) of `bytes`, RFC 3720 section 12.1.
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+    crc_fast::crc32_iscsi(bytes)
 }
 
 /// In front of each message. The body, key then payload, follows and is padded to 8 bytes.

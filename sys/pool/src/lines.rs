@@ -210,6 +210,13 @@ impl Pool {
         }
     }
 
+    /// The segment after this one in its log, once there is one.
+    #[inline]
+    pub fn next_segment(&self, segment: SegmentId) -> Option<SegmentId> {
+        let at = self.geometry().segment_header(segment)?;
+        SegmentId((load_word(self, at + 24) >> 32) as u32).some()
+    }
+
     /// Gives a segment a use: everything first, what it is for last. Only control.
     ///
     /// Panics on a segment the pool does not have: control made the number up.

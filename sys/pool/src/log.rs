@@ -64,7 +64,9 @@ pub struct LogReader {
     topic: TopicId,
     log: usize,
     current: Option<LogSegment>,
-    next: SegmentId,
+    /// Index at which the segment after the current one begins, once there is one. A new epoch's
+    /// segment may begin before the current one is full.
+    end: Option<u64>,
 }
 
 /// What is at an index below the frontier.
@@ -84,7 +86,7 @@ pub enum Found {
 impl LogReader {
     /// Reads log `log` of `topic`.
     pub fn new(topic: TopicId, log: usize) -> Self {
-        Self { topic, log, current: None, next: SegmentId::NONE }
+        Self { topic, log, current: None, end: None }
     }
 
     /// The log's number in its topic.
@@ -103,7 +105,7 @@ impl LogReader {
         for _ in 0..2 {
             if let Some(segment) = self.current
                 && segment.holds(index)
-                && (self.next == SegmentId::NONE || !self.is_cut(pool, segment, index))
+                && self.end_of(pool, segment).is_none_or(|end| index < end)
             {
                 let entry = segment.read(pool, index);
                 // EDGE entry-oldest, acquire half: the oldest index is loaded after the copy was
@@ -125,12 +127,15 @@ impl LogReader {
         Found::Gone
     }
 
-    /// A segment ends early where a new epoch began its own: the next segment's base says so.
-    fn is_cut(&self, pool: &Pool, segment: LogSegment, index: u64) -> bool {
-        index >= segment.base
-            && pool
-                .segment_header(self.next)
-                .is_some_and(|next| next.base_index <= index && next.base_index >= segment.base)
+    /// Where the current segment ends, if its log went on in another. Looked up anew until it is
+    /// known: what an old leader wrote beyond its frontier must not be taken for an entry.
+    #[inline]
+    fn end_of(&mut self, pool: &Pool, segment: LogSegment) -> Option<u64> {
+        if self.end.is_none() {
+            let next = pool.next_segment(segment.segment)?;
+            self.end = pool.segment_header(next).map(|next| next.base_index);
+        }
+        self.end
     }
 
     /// Finds the segment of `index`, from the current one or from the head of the chain.
@@ -156,7 +161,7 @@ impl LogReader {
                 .is_some_and(|next| self.is_ours(next.what) && next.base_index <= index);
             if !past && segment.holds(index) {
                 self.current = Some(segment);
-                self.next = next;
+                self.end = None;
                 return Ok(());
             }
             match next.some() {
