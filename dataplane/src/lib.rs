@@ -1,1 +1,43 @@
 //! A broker: lands batches, delivers them, reports what happened to them.
+//!
+//! One thread runs one loop to completion ([`poll`](mod@crate) is the fast path): commands from
+//! control, sockets, memory clients' channels, receipts, deliveries. Who does what with whom is in
+//! `docs/PROTOCOL.md`.
+//!
+//! | module | what |
+//! |---|---|
+//! | `broker`, `park`, `leave` | set-up, the loop around the turns, sleeping, going away |
+//! | `poll` | one turn |
+//! | `land`, `claim`, `segments` | the one way a batch becomes part of a log, and its room |
+//! | `topics`, `receipts` | what the broker knows of a topic, and what became of its batches |
+//! | `handshake`, `conn`, `conns` | connections |
+//! | `publish_tcp`, `publish_memory` | publishers by transport |
+//! | `deliver_tcp`, `subscribe_memory` | subscribers by transport |
+//! | `control_link`, `commands` | requests to control and its commands |
+
+#![forbid(unsafe_code)]
+
+mod broker;
+mod claim;
+mod commands;
+mod conn;
+mod connections;
+mod conns;
+mod control_link;
+mod deliver_tcp;
+mod env;
+mod handshake;
+mod land;
+mod leave;
+mod park;
+mod poll;
+mod publish_memory;
+mod publish_tcp;
+mod receipts;
+pub mod rig;
+mod segments;
+mod subscribe_memory;
+mod topics;
+
+pub use broker::{Broker, Config, StartError};
+pub use park::Idle;

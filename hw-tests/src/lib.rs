@@ -1,1 +1,24 @@
 //! Scenarios run against every transport and rig.
+//!
+//! A scenario is one promise of the whole system, told as a program: it starts real processes,
+//! publishes, disturbs, reads back and judges. Every scenario runs on every [`rig::Rig`], and the
+//! order auditor judges what subscribers saw in each.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`rig`] | rigs, and a running system on one of them |
+//! | [`flow`] | publishing and reading with known contents |
+//! | [`raw`] | a client that speaks the wire itself, also wrongly |
+//! | [`scenarios`] | the scenarios, in one table |
+
+#![forbid(unsafe_code)]
+
+#[macro_use]
+pub mod failure;
+pub mod flow;
+pub mod raw;
+pub mod rig;
+pub mod scenarios;
+
+pub use failure::Failure;
+pub use rig::{Rig, Site};

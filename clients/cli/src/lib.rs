@@ -1,1 +1,68 @@
-//! The landfall tool for people.
+//! The landfall tool for people: a system on this machine, topics, publishing, reading, measuring.
+//!
+//! Data goes to stdout and everything else to stderr. Exit status: 0 done, 1 failed, 2 wrong
+//! command line or configuration, 3 nobody answers at the control address.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod bench;
+mod config;
+mod demo;
+mod error;
+mod out;
+mod publish;
+mod signals;
+mod subscribe;
+mod topic;
+mod units;
+mod up;
+mod view;
+mod words;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use landfall::Client;
+
+use crate::args::{Cli, Command, ConfigCommand};
+use crate::config::Config;
+use crate::error::{Failure, Kind, Outcome};
+
+/// Runs the tool with this process's arguments.
+pub fn main() -> ExitCode {
+    // Wrong arguments end here, with status 2; --help and --version with 0.
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if failure.kind != Kind::PipeClosed {
+                out::say_failure(&failure);
+            }
+            failure.status()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Outcome {
+    let config = Config::read(cli.config.as_deref(), cli.flags())?;
+    let settings = &config.settings;
+    match &cli.command {
+        Command::Up(args) => up::run(args, settings),
+        Command::Topic(command) => topic::run(command, settings, &client(&config)?),
+        Command::Publish(args) => publish::run(args, settings, &client(&config)?),
+        Command::Subscribe(args) => subscribe::run(args, settings, &client(&config)?),
+        Command::Bench(args) => bench::run(args, &config),
+        Command::Demo(args) => demo::run(args, settings),
+        Command::Cluster(_) => view::cluster(settings, &client(&config)?),
+        Command::Counters(args) => view::counters(args.all, settings, &client(&config)?),
+        Command::Errors(_) => view::errors(settings, &client(&config)?),
+        Command::Config(ConfigCommand::Show(args)) => view::config(args.origin, &config),
+    }
+}
+
+/// A client of the configured control. Nothing is sent yet.
+fn client(config: &Config) -> Outcome<Client> {
+    Client::new(&config.settings.control.address)
+        .map_err(|error| Failure::usage("the control address cannot be used", error))
+}

@@ -1,1 +1,57 @@
 //! The client library: publishers, subscribers, the order auditor.
+//!
+//! A [`Client`] talks to control over HTTP: topics, brokers, counters. From it come a
+//! [`Publisher`] and a [`Subscriber`] for one topic each. Both are plain values without a thread
+//! behind them: everything happens inside the calls, one owner at a time.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use landfall::api::TopicSpec;
+//! use landfall::{Client, Event, From, Order};
+//!
+//! # fn main() -> Result<(), landfall::Error> {
+//! let client = Client::new("http://127.0.0.1:7400")?;
+//! client.create_topic(&TopicSpec::new("greetings", Order::Strong))?;
+//!
+//! let mut publisher = client.publisher("greetings").build()?;
+//! publisher.publish(b"hello")?;
+//! publisher.close()?;
+//!
+//! let mut subscriber = client.subscriber("greetings").from(From::Earliest).build()?;
+//! while let Event::Batch(batch) = subscriber.next(Duration::from_secs(1))? {
+//!     for message in batch.messages() {
+//!         println!("{}", String::from_utf8_lossy(message.payload));
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod audit;
+mod client;
+mod connect;
+mod error;
+mod http;
+pub mod local;
+pub mod publisher;
+mod route;
+pub mod subscriber;
+mod wait;
+
+pub use landfall_layout::batch::{Message, Messages};
+pub use landfall_layout::frame::{Ack, From, Reached};
+pub use landfall_layout::topic::Order;
+
+pub use client::Client;
+pub use connect::{Transport, UnknownTransport};
+pub use error::Error;
+pub use publisher::{
+    Acked, BatchReceipt, Lane, Outgoing, PublishError, Publisher, PublisherBuilder, PublisherStats,
+    Receipt, Ticket,
+};
+pub use subscriber::{Batch, Event, Subscriber, SubscriberBuilder};
+pub use wait::Idle;

@@ -47,6 +47,23 @@ impl Role {
     }
 }
 
+/// Says in the word at `at` that its owner is about to sleep; work is looked for after this.
+pub fn say_parked(memory: &impl Memory, at: u64) {
+    // EDGE parked, release half. Pairs with `is_parked`; the fence makes it a Dekker pair with the
+    // work that the ringer published.
+    memory.store_release(at, 1);
+    memory.publish(at, 8);
+    memory.full_fence();
+}
+
+/// Whether the owner of the word at `at` sleeps. Asked after work was published.
+#[inline]
+pub fn is_parked(memory: &impl Memory, at: u64) -> bool {
+    memory.full_fence();
+    // EDGE parked, acquire half. Pairs with `say_parked`.
+    memory.load(at) != 0
+}
+
 /// The sleeper's side.
 #[derive(Debug)]
 pub struct Bell {
@@ -66,11 +83,7 @@ impl Bell {
 
     /// Says that this process is about to sleep. Look for work once more after this.
     pub fn park(&self, pool: &Pool) {
-        // EDGE parked, release half. Pairs with `Ringer::ring`; the fence makes it a Dekker pair
-        // with the work that the ringer published.
-        pool.store_release(self.parked_at, 1);
-        pool.publish(self.parked_at, 8);
-        pool.full_fence();
+        say_parked(pool, self.parked_at);
     }
 
     /// Says that this process is awake, and forgets the rings so far.
@@ -114,10 +127,7 @@ impl Ringer {
     /// Wakes `role` if it says that it sleeps. Called after work was published.
     #[inline]
     pub fn ring(&self, pool: &Pool, role: Role) {
-        pool.full_fence();
-        let at = role.parked_at(pool);
-        // EDGE parked, acquire half. Pairs with `Bell::park`.
-        if pool.load(at) != 0 {
+        if is_parked(pool, role.parked_at(pool)) {
             self.ring_now(role);
         }
     }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use landfall_layout::channel::*;
 use landfall_layout::limits::CHANNEL_LINES;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 
 use crate::hold::HoldWord;
 use crate::line_ring::LineRing;
@@ -21,6 +22,10 @@ pub const HOLD: HoldWord = HoldWord { at: HOLD_AT };
 /// Makes a channel: its mapping, and the descriptor for the client.
 pub fn create() -> Result<(Mapping, OwnedFd), MapError> {
     let fd = memfd("landfall-channel", CHANNEL_BYTES)?;
+    // A client that cut the file short would end the broker at its next look at it.
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))
+        .map_err(|e| MapError::Io { what: "seal the channel's size".into(), source: e.into() })?;
     let mapping = Mapping::new(&fd, CHANNEL_BYTES, Backing::Shmem, true)?;
     mapping.store_release(MAGIC_AT, CHANNEL_MAGIC);
     Ok((mapping, fd))
@@ -34,9 +39,14 @@ pub fn open(fd: OwnedFd) -> Result<Mapping, MapError> {
         .map_err(|source| MapError::Io { what: "look at the channel".into(), source })?
         .len();
     if bytes != CHANNEL_BYTES {
-        return Err(MapError::Unaligned { bytes, align: CHANNEL_BYTES });
+        return Err(MapError::NotChannel { bytes, magic: 0 });
     }
-    Mapping::new(&file, CHANNEL_BYTES, Backing::Shmem, true)
+    let mapping = Mapping::new(&file, CHANNEL_BYTES, Backing::Shmem, true)?;
+    // The descriptor came over a socket after the word was stored, so no edge is needed.
+    match mapping.load_relaxed(MAGIC_AT) {
+        CHANNEL_MAGIC => Ok(mapping),
+        magic => Err(MapError::NotChannel { bytes, magic }),
+    }
 }
 
 /// Says in a parked word that this side is about to sleep (1) or is awake (0). After saying 1 the

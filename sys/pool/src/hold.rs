@@ -58,12 +58,23 @@ impl HoldWord {
         entry: EntryName,
         segment: u32,
     ) -> Option<Hold> {
+        let oldest = || pool.oldest_of(entry.topic, entry.log);
+        self.take_if(channel, segment, || oldest().is_some_and(|oldest| oldest <= entry.index))
+    }
+
+    /// Holds `segment` if, after that was said, `is_there` still finds its entry.
+    pub fn take_if(
+        self,
+        channel: &impl Memory,
+        segment: u32,
+        is_there: impl FnOnce() -> bool,
+    ) -> Option<Hold> {
         self.announce(channel, segment);
-        if pool.oldest(entry.topic, entry.log) > entry.index {
-            self.release(channel);
-            return None;
+        if is_there() {
+            return Some(Hold { segment });
         }
-        Some(Hold { segment })
+        self.release(channel);
+        None
     }
 
     /// The reader's store and fence; its load of the oldest index comes next.

@@ -1,7 +1,9 @@
 //! Bytes between the mapping and descriptors or private memory.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use crate::hold::Hold;
 use crate::map::Mapping;
@@ -96,4 +98,23 @@ pub fn send(socket: impl AsFd, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> 
     // - `fd` is open while `socket` is borrowed.
     let sent = unsafe { libc::sendmsg(fd, &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Receives from a Unix socket, with the descriptors that came along, at most two. Returns how
+/// many bytes came; 0 at end of stream. Blocks as long as the socket does.
+pub fn recv_with_fds(socket: impl AsFd, into: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut pieces = [io::IoSliceMut::new(into)];
+    let mut space = nix::cmsg_space!([RawFd; 2]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let fd = socket.as_fd().as_raw_fd();
+    let message = recvmsg::<()>(fd, &mut pieces, Some(&mut space), flags)?;
+    let mut fds = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = control {
+            // SAFETY: the kernel made these descriptors for this message, so they are open and
+            // nobody else knows of them.
+            fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    Ok((message.bytes, fds))
 }

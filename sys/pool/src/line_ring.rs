@@ -46,8 +46,10 @@ impl LineProducer {
         memory.refresh(ring.at, LINE_BYTES * (1 + ring.lines));
         let taken = memory.load(ring.at);
         let mut next = taken;
-        while next - taken < ring.lines && memory.load(ring.commit(next)) == next + 1 {
-            next += 1;
+        while next.wrapping_sub(taken) < ring.lines
+            && memory.load(ring.commit(next)) == next.wrapping_add(1)
+        {
+            next = next.wrapping_add(1);
         }
         Self { ring, next, taken }
     }
@@ -55,27 +57,30 @@ impl LineProducer {
     /// Puts a line in; false when the ring is full.
     #[must_use = "a full ring took nothing"]
     pub fn push(&mut self, memory: &impl Memory, body: Body) -> bool {
-        if self.next - self.taken == self.ring.lines {
+        if self.pending() == self.ring.lines {
             memory.refresh(self.ring.at, LINE_BYTES);
             // EDGE line-taken, acquire half. Pairs with `LineConsumer::pop`: the consumer has
             // copied the line that is written over.
-            self.taken = memory.load(self.ring.at);
-            if self.next.wrapping_sub(self.taken) >= self.ring.lines {
+            let taken = memory.load(self.ring.at);
+            // The other side may be a stranger's process: what goes back or runs ahead is no
+            // index of a consumer, and the ring stays full.
+            if self.next.wrapping_sub(taken) >= self.pending() {
                 return false;
             }
+            self.taken = taken;
         }
         let line = self.ring.line(self.next);
         memory.store_words(line, &body);
         // EDGE line-commit, release half. Pairs with `LineConsumer::pop`.
-        memory.store_release(line + 56, self.next + 1);
+        self.next = self.next.wrapping_add(1);
+        memory.store_release(line + 56, self.next);
         memory.publish(line, LINE_BYTES);
-        self.next += 1;
         true
     }
 
     /// Lines put in and not yet taken, as far as was last seen; never too few.
     pub fn pending(&self) -> u64 {
-        self.next - self.taken
+        self.next.wrapping_sub(self.taken)
     }
 }
 
@@ -97,7 +102,7 @@ impl LineConsumer {
     pub fn is_ready(&self, memory: &impl Memory) -> bool {
         let line = self.ring.line(self.next);
         memory.refresh(line, LINE_BYTES);
-        memory.load(line + 56) == self.next + 1
+        memory.load(line + 56) == self.next.wrapping_add(1)
     }
 
     /// Takes the next line, if there is one.
@@ -105,11 +110,11 @@ impl LineConsumer {
         let line = self.ring.line(self.next);
         memory.refresh(line, LINE_BYTES);
         // EDGE line-commit, acquire half. Pairs with `LineProducer::push`.
-        if memory.load(line + 56) != self.next + 1 {
+        if memory.load(line + 56) != self.next.wrapping_add(1) {
             return None;
         }
         let body = memory.load_words(line);
-        self.next += 1;
+        self.next = self.next.wrapping_add(1);
         // EDGE line-taken, release half. Pairs with `LineProducer::push`.
         memory.store_release(self.ring.at, self.next);
         memory.publish(self.ring.at, LINE_BYTES);

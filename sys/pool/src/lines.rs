@@ -12,7 +12,7 @@ use crate::memory::Memory;
 use crate::pool::Pool;
 
 /// Loads a whole line after an acquire load of its word `key`.
-fn load_keyed<const N: usize>(memory: &impl Memory, at: u64, key: usize) -> [u64; N] {
+pub fn load_keyed<const N: usize>(memory: &impl Memory, at: u64, key: usize) -> [u64; N] {
     memory.refresh(at, 8 * N as u64);
     // EDGE keyed-line, acquire half. Pairs with `store_keyed`.
     let seen = memory.load(at + 8 * key as u64);
@@ -22,7 +22,7 @@ fn load_keyed<const N: usize>(memory: &impl Memory, at: u64, key: usize) -> [u64
 }
 
 /// Stores a whole line, its word `key` last.
-fn store_keyed(memory: &impl Memory, at: u64, words: &[u64], key: usize) {
+pub fn store_keyed(memory: &impl Memory, at: u64, words: &[u64], key: usize) {
     for (i, word) in words.iter().enumerate().filter(|(i, _)| *i != key) {
         memory.store(at + 8 * i as u64, *word);
     }
@@ -41,6 +41,63 @@ fn store_word(memory: &impl Memory, at: u64, value: u64) {
 fn load_word(memory: &impl Memory, at: u64) -> u64 {
     memory.refresh(at, 8);
     memory.load(at)
+}
+
+/// Word of a frontier line that says whose it is.
+const FRONTIER_TOPIC: u64 = 32;
+/// Word of a chain line that says whose it is.
+const CHAIN_TOPIC: u64 = 24;
+
+/// The frontier line at `at`; zeros when it is about another topic.
+pub fn read_frontier(memory: &impl Memory, at: u64, topic: TopicId) -> FrontierLine {
+    memory.refresh(at, LINE_BYTES);
+    let fresh = FrontierLine { topic: topic.0.into(), ..FrontierLine::default() };
+    if memory.load(at + FRONTIER_TOPIC) != u64::from(topic.0) {
+        return fresh;
+    }
+    // EDGE frontier, acquire half. Pairs with `move_frontier`: every entry below it is visible,
+    // and every batch those entries name.
+    let entries = memory.load(at);
+    let mut words = memory.load_words::<8>(at);
+    words[0] = entries;
+    words[4] = topic.0.into();
+    FrontierLine::from_words(words)
+}
+
+/// Moves the frontier line at `at`, after the entries it covers.
+#[inline]
+pub fn move_frontier(memory: &impl Memory, at: u64, line: &FrontierLine) {
+    if memory.flushes() {
+        // The entries were only sent on their way; the frontier may not reach another host first.
+        memory.after_write_back();
+    }
+    memory.store(at + 8, line.position);
+    memory.store(at + 16, line.bytes);
+    memory.store(at + 24, line.at_ns);
+    // EDGE frontier, release half. Pairs with `read_frontier`.
+    memory.store_release(at, line.entries);
+    memory.publish(at, LINE_BYTES);
+}
+
+/// The oldest readable index in the chain line at `at`; `None` when it is about another topic.
+#[inline]
+pub fn read_oldest(memory: &impl Memory, at: u64, topic: TopicId) -> Option<u64> {
+    memory.refresh(at, LINE_BYTES);
+    // EDGE oldest, acquire half. Pairs with `move_oldest`.
+    let oldest = memory.load(at);
+    (memory.load(at + CHAIN_TOPIC) == u64::from(topic.0)).then_some(oldest)
+}
+
+/// Moves the oldest readable index in the chain line at `at`, before anything below it is reused.
+pub fn move_oldest(memory: &impl Memory, at: u64, index: u64, position: u64) {
+    memory.store(at + 8, position);
+    // EDGE oldest, release half. Pairs with `read_oldest`; the fence is the other half of the
+    // Dekker pair in `hold`.
+    memory.store_release(at, index);
+    memory.publish(at, LINE_BYTES);
+    // EDGE entry-oldest, release half. Pairs with `LogReader::entry`: whoever copies what is
+    // written below the index after this also sees the index.
+    memory.full_fence();
 }
 
 impl Pool {
@@ -99,19 +156,7 @@ impl Pool {
 
     /// How far log `log` of `topic` reaches; zeros when the line is about another topic.
     pub fn frontier(&self, topic: TopicId, log: usize) -> FrontierLine {
-        let at = self.geometry().frontier(topic.slot(), log);
-        self.refresh(at, LINE_BYTES);
-        let fresh = FrontierLine { topic: topic.0.into(), ..FrontierLine::default() };
-        if self.load(at + 32) != u64::from(topic.0) {
-            return fresh;
-        }
-        // EDGE frontier, acquire half. Pairs with `advance_frontier`: every entry below it is
-        // visible, and every batch those entries name.
-        let entries = self.load(at);
-        let mut words = self.load_words::<8>(at);
-        words[0] = entries;
-        words[4] = topic.0.into();
-        FrontierLine::from_words(words)
+        read_frontier(self, self.geometry().frontier(topic.slot(), log), topic)
     }
 
     /// Starts log `log`'s frontier line for `topic` at zero. Only the log's writer.
@@ -119,20 +164,14 @@ impl Pool {
         let at = self.geometry().frontier(topic.slot(), log);
         let line = FrontierLine { topic: topic.0.into(), ..FrontierLine::default() };
         // A reader of the slot's topic before this one must not take new numbers for its own.
-        self.store_release(at + 32, u64::MAX);
+        self.store_release(at + FRONTIER_TOPIC, u64::MAX);
         store_keyed(self, at, &line.to_words(), 4);
     }
 
     /// Moves a frontier. Only the log's writer, after the entries it covers.
     #[inline]
     pub fn advance_frontier(&self, topic: TopicId, log: usize, line: &FrontierLine) {
-        let at = self.geometry().frontier(topic.slot(), log);
-        self.store(at + 8, line.position);
-        self.store(at + 16, line.bytes);
-        self.store(at + 24, line.at_ns);
-        // EDGE frontier, release half. Pairs with `frontier`.
-        self.store_release(at, line.entries);
-        self.publish(at, LINE_BYTES);
+        move_frontier(self, self.geometry().frontier(topic.slot(), log), line);
     }
 
     /// The chain of log `log` of `topic`; `None` when the line is about another topic.
@@ -149,21 +188,19 @@ impl Pool {
 
     /// Moves the oldest readable entry of a log, before anything below it is reused. Only control.
     pub fn raise_oldest(&self, topic: TopicId, log: usize, index: u64, position: u64) {
-        let at = self.geometry().chain(topic.slot(), log);
-        self.store(at + 8, position);
-        // EDGE oldest, release half. Pairs with `oldest`; the fence is the other half of the
-        // Dekker pair in `hold`.
-        self.store_release(at, index);
-        self.publish(at, LINE_BYTES);
-        self.full_fence();
+        move_oldest(self, self.geometry().chain(topic.slot(), log), index, position);
     }
 
-    /// Absolute index of the oldest entry of a log that may be read.
+    /// Absolute index of the oldest entry of a log that may be read; 0 for a log that has none.
     pub fn oldest(&self, topic: TopicId, log: usize) -> u64 {
-        let at = self.geometry().chain(topic.slot(), log);
-        self.refresh(at, LINE_BYTES);
-        // EDGE oldest, acquire half. Pairs with `raise_oldest`.
-        self.load(at)
+        self.oldest_of(topic, log).unwrap_or_default()
+    }
+
+    /// Absolute index of the oldest entry of a log that may be read; `None` when the chain line is
+    /// about another topic, so that nothing of this one may be read.
+    #[inline]
+    pub fn oldest_of(&self, topic: TopicId, log: usize) -> Option<u64> {
+        read_oldest(self, self.geometry().chain(topic.slot(), log), topic)
     }
 
     /// Where the ring of (topic, broker) is, if there is one.
@@ -215,6 +252,12 @@ impl Pool {
     pub fn next_segment(&self, segment: SegmentId) -> Option<SegmentId> {
         let at = self.geometry().segment_header(segment)?;
         SegmentId((load_word(self, at + 24) >> 32) as u32).some()
+    }
+
+    /// Index of the first entry of a log's segment; `None` for one the pool does not have.
+    #[inline]
+    pub fn segment_base(&self, segment: SegmentId) -> Option<u64> {
+        Some(load_word(self, self.geometry().segment_header(segment)? + 32))
     }
 
     /// Gives a segment a use: everything first, what it is for last. Only control.

@@ -41,7 +41,7 @@ impl LogSegment {
         let at = self.at + (index - self.base) * OrderEntry::BYTES;
         let words = entry.to_words();
         memory.store_words(at, &words[..7]);
-        memory.store(at + 56, index + 1);
+        memory.store(at + 56, index.wrapping_add(1));
         if memory.flushes() {
             memory.write_back(at, OrderEntry::BYTES);
         }
@@ -54,9 +54,13 @@ impl LogSegment {
         let at = self.at + (index - self.base) * OrderEntry::BYTES;
         memory.refresh(at, LINE_BYTES);
         let entry = OrderEntry::from_words(memory.load_words(at));
-        (entry.commit == index + 1).then_some(entry)
+        (entry.commit == index.wrapping_add(1)).then_some(entry)
     }
 }
+
+/// Walks from the head of a chain that find nothing before the chain is called broken. Each one
+/// more is a head that retention moved meanwhile.
+const WALKS_MAX: u32 = 16;
 
 /// Reads one log, remembering the segment it is in.
 #[derive(Clone, Debug)]
@@ -64,9 +68,9 @@ pub struct LogReader {
     topic: TopicId,
     log: usize,
     current: Option<LogSegment>,
-    /// Index at which the segment after the current one begins, once there is one. A new epoch's
-    /// segment may begin before the current one is full.
-    end: Option<u64>,
+    /// The segment after the current one, once there is one. A new epoch's segment may begin
+    /// before the current one is full.
+    next: Option<SegmentId>,
 }
 
 /// What is at an index below the frontier.
@@ -86,7 +90,7 @@ pub enum Found {
 impl LogReader {
     /// Reads log `log` of `topic`.
     pub fn new(topic: TopicId, log: usize) -> Self {
-        Self { topic, log, current: None, end: None }
+        Self { topic, log, current: None, next: None }
     }
 
     /// The log's number in its topic.
@@ -110,11 +114,14 @@ impl LogReader {
                 let entry = segment.read(pool, index);
                 // EDGE entry-oldest, acquire half: the oldest index is loaded after the copy was
                 // made, so a copy of reused memory is never believed.
-                std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
-                let oldest = pool.oldest(self.topic, self.log);
-                if oldest > index {
-                    self.current = None;
-                    return Found::Lapped { oldest };
+                pool.acquire_fence();
+                match pool.oldest_of(self.topic, self.log) {
+                    None => return Found::Gone,
+                    Some(oldest) if oldest > index => {
+                        self.current = None;
+                        return Found::Lapped { oldest };
+                    }
+                    Some(_) => {}
                 }
                 if let Some(entry) = entry {
                     return Found::Entry(entry);
@@ -127,53 +134,64 @@ impl LogReader {
         Found::Gone
     }
 
-    /// Where the current segment ends, if its log went on in another. Looked up anew until it is
-    /// known: what an old leader wrote beyond its frontier must not be taken for an entry.
+    /// Where the current segment ends, if its log went on in another. Looked up anew each time,
+    /// since control may still change where a segment nobody has written to begins: what an old
+    /// leader wrote beyond its frontier must not be taken for an entry.
     #[inline]
     fn end_of(&mut self, pool: &Pool, segment: LogSegment) -> Option<u64> {
-        if self.end.is_none() {
-            let next = pool.next_segment(segment.segment)?;
-            self.end = pool.segment_header(next).map(|next| next.base_index);
+        if self.next.is_none() {
+            self.next = pool.next_segment(segment.segment);
         }
-        self.end
+        pool.segment_base(self.next?)
     }
 
     /// Finds the segment of `index`, from the current one or from the head of the chain.
     fn seek(&mut self, pool: &Pool, index: u64) -> Result<(), Found> {
-        let Some(chain) = pool.chain(self.topic, self.log) else { return Err(Found::Gone) };
-        if chain.oldest_index > index {
-            self.current = None;
-            return Err(Found::Lapped { oldest: chain.oldest_index });
+        let near = self.current.take().filter(|current| current.base <= index);
+        // The segment this reader was in may have gone back and serve another log, or this one
+        // again further on: then the walk from it finds nothing, and the head is asked.
+        if near.is_some_and(|near| self.walk(pool, near.segment, index)) {
+            return Ok(());
         }
-        let start = match self.current {
-            Some(current) if current.base <= index => current.segment,
-            _ => SegmentId(chain.head),
-        };
-        self.current = None;
+        let mut head = None;
+        // Retention may free the head while the walk starts there; then the line names another.
+        for _ in 0..WALKS_MAX {
+            let Some(chain) = pool.chain(self.topic, self.log) else { return Err(Found::Gone) };
+            if chain.oldest_index > index {
+                return Err(Found::Lapped { oldest: chain.oldest_index });
+            }
+            if head == Some(chain.head) {
+                break;
+            }
+            head = Some(chain.head);
+            if self.walk(pool, SegmentId(chain.head), index) {
+                return Ok(());
+            }
+        }
+        Err(Found::Gone)
+    }
+
+    /// Walks the chain from `start` until the segment of `index`, and makes it the current one.
+    fn walk(&mut self, pool: &Pool, start: SegmentId, index: u64) -> bool {
         let mut at = start;
         // A chain cannot be longer than the pool has segments; a loop would be a broken chain.
         for _ in 0..pool.geometry().segments() {
-            let Some(segment) = self.open(pool, at) else { break };
-            let next = pool.segment_header(at).map_or(SegmentId::NONE, |h| SegmentId(h.next));
+            let Some(segment) = self.open(pool, at) else { return false };
+            let next = pool.next_segment(at);
             let past = next
-                .some()
                 .and_then(|next| pool.segment_header(next))
-                .is_some_and(|next| self.is_ours(next.what) && next.base_index <= index);
+                .is_some_and(|header| self.is_ours(header.what) && header.base_index <= index);
             if !past && segment.holds(index) {
                 self.current = Some(segment);
-                self.end = None;
-                return Ok(());
+                self.next = next;
+                return true;
             }
-            match next.some() {
-                Some(next) => at = next,
-                None => break,
+            match next {
+                Some(next) if past => at = next,
+                _ => return false,
             }
         }
-        // The chain moved while it was walked, or it is broken: the oldest index tells which.
-        match pool.oldest(self.topic, self.log) {
-            oldest if oldest > index => Err(Found::Lapped { oldest }),
-            _ => Err(Found::Gone),
-        }
+        false
     }
 
     fn is_ours(&self, what: u64) -> bool {

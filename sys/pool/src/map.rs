@@ -11,6 +11,8 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
 
+use landfall_layout::channel::{CHANNEL_BYTES, CHANNEL_MAGIC};
+
 use crate::memory::{Memory, lines_of};
 use crate::x86;
 
@@ -48,6 +50,23 @@ pub enum MapError {
         /// The path.
         path: String,
     },
+    /// A file system that has less room than the pool needs. Pages are taken when they are
+    /// touched, and without room for one the process would be killed.
+    NoRoom {
+        /// The path.
+        path: String,
+        /// Bytes still to be taken.
+        bytes: u64,
+        /// Bytes the file system has.
+        free: u64,
+    },
+    /// A channel of another size or without its magic.
+    NotChannel {
+        /// Bytes it has.
+        bytes: u64,
+        /// Its first word.
+        magic: u64,
+    },
     /// A size or offset that this memory cannot be mapped with.
     Unaligned {
         /// Bytes asked for.
@@ -69,6 +88,16 @@ impl std::fmt::Display for MapError {
             Self::NotMemory { path } => {
                 write!(f, "{path} is neither a file nor a devdax device, so it cannot be a pool")
             }
+            Self::NoRoom { path, bytes, free } => write!(
+                f,
+                "{path} would take {bytes} bytes more and its file system has {free}; make the \
+                 pool smaller, or the file system larger (mount -o remount,size=..)"
+            ),
+            Self::NotChannel { bytes, magic } => write!(
+                f,
+                "the descriptor holds {bytes} bytes that begin with {magic:#018x}; a channel has \
+                 {CHANNEL_BYTES} and begins with {CHANNEL_MAGIC:#018x}"
+            ),
             Self::Unaligned { bytes, align } => {
                 write!(f, "{bytes} bytes cannot be mapped here; say a multiple of {align}")
             }
@@ -93,8 +122,8 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> MapError {
 /// A fresh anonymous file in memory that can be passed to other processes.
 pub fn memfd(name: &str, bytes: u64) -> Result<OwnedFd, MapError> {
     let what = format!("make a memfd of {bytes} bytes");
-    let fd =
-        memfd_create(name, MFdFlags::MFD_CLOEXEC).map_err(|e| io_error(what.clone())(e.into()))?;
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let fd = memfd_create(name, flags).map_err(|e| io_error(what.clone())(e.into()))?;
     nix::unistd::ftruncate(&fd, bytes as i64).map_err(|e| io_error(what)(e.into()))?;
     Ok(fd)
 }
@@ -116,6 +145,21 @@ pub fn examine(file: &File, path: &Path) -> Result<(Backing, u64), MapError> {
         HUGETLBFS_MAGIC => Ok((Backing::HugePages, metadata.len())),
         other => Err(MapError::DiskFile { path: shown, filesystem: other.0 }),
     }
+}
+
+/// Refuses a tmpfs that cannot hold `bytes` bytes of this file. One without a bound, such as that
+/// of memfds, holds what the machine holds.
+pub fn check_room(file: &File, path: &Path, bytes: u64) -> Result<(), MapError> {
+    let shown = || path.display().to_string();
+    let taken = file.metadata().map_err(io_error(format!("look at {}", shown())))?.blocks() * 512;
+    let statfs = fstatfs(file)
+        .map_err(|e| io_error(format!("ask for the room of {}", shown()))(e.into()))?;
+    let free = statfs.blocks_available().saturating_mul(statfs.block_size().unsigned_abs());
+    let wanted = bytes.saturating_sub(taken);
+    if statfs.blocks() > 0 && wanted > free {
+        return Err(MapError::NoRoom { path: shown(), bytes: wanted, free });
+    }
+    Ok(())
 }
 
 /// A devdax device's size: `fstat` says 0 for it, so sysfs is asked.

@@ -20,6 +20,14 @@ pub trait Memory {
     fn store_release(&self, at: u64, value: u64);
     /// Orders stores before it against loads after it (the fence in Dekker's algorithm).
     fn full_fence(&self);
+    /// Orders loads before it against loads and stores after it.
+    fn acquire_fence(&self) {
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+    }
+    /// Orders loads and stores before it against stores after it.
+    fn release_fence(&self) {
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
+    }
 
     /// Whether hosts need the flushes below. A property of the pool.
     fn flushes(&self) -> bool;

@@ -3,13 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use landfall_layout::geometry::{Geometry, GeometryError};
 use landfall_layout::ids::SegmentId;
 use landfall_layout::pool::{Attach, Coherence, MAGIC, PoolHeader, VERSION, inspect};
 
-use crate::map::{Backing, MapError, Mapping, examine};
+use crate::map::{Backing, MapError, Mapping, check_room, examine};
 use crate::memory::Memory;
 
 /// A mapped pool: its memory, where everything lies in it, and the file behind it.
@@ -130,6 +131,17 @@ impl Pool {
                 if source.kind() == std::io::ErrorKind::NotFound => {}
             other => return other,
         }
+        let existed = path.exists();
+        Self::create(path, shape).inspect_err(|_| {
+            if !existed {
+                // A file that did not become a pool is not left behind; if it cannot be removed,
+                // the error that is returned is still the one that matters.
+                let _ = std::fs::remove_file(path);
+            }
+        })
+    }
+
+    fn create(path: &Path, shape: Shape) -> Result<Self, PoolError> {
         let file = open(path, true, true)?;
         let (backing, have) = examine(&file, path)?;
         let pool_bytes = match (backing, shape.pool_bytes) {
@@ -140,6 +152,9 @@ impl Pool {
         if backing == Backing::DevDax && pool_bytes > have {
             let found = Attach::Short { need: pool_bytes, have };
             return Err(PoolError::Attach { path: path.to_owned(), found });
+        }
+        if backing == Backing::Shmem {
+            check_room(&file, path, pool_bytes)?;
         }
         if backing != Backing::DevDax && have < pool_bytes {
             file.set_len(pool_bytes).map_err(|source| MapError::Io {
@@ -180,7 +195,9 @@ impl Pool {
         let (backing, have) = examine(&file, path)?;
         let least = if backing == Backing::Shmem { 4096 } else { 2 << 20 };
         if have < least {
-            return Err(refused(Attach::NotYet));
+            // Nothing that long was ever a pool; but what is not zero is somebody's, and is not
+            // to be written over.
+            return Err(refused(inspect(&first_line(&file, path)?, have)));
         }
         // The header says how much to map; it is read through a mapping of its own.
         let probe = Mapping::new(&file, least, backing, false)?;
@@ -303,6 +320,22 @@ fn open(path: &Path, write: bool, create: bool) -> Result<File, MapError> {
         .truncate(false)
         .open(path)
         .map_err(|source| MapError::Io { what: format!("open {}", path.display()), source })
+}
+
+/// The first line of a file too short to be mapped as a pool, zeros behind its end.
+fn first_line(file: &File, path: &Path) -> Result<PoolHeader, MapError> {
+    let mut bytes = [0; PoolHeader::BYTES as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(source) => {
+                return Err(MapError::Io { what: format!("read {}", path.display()), source });
+            }
+        }
+    }
+    Ok(PoolHeader::from_bytes(bytes))
 }
 
 fn set_mode(mapping: &mut Mapping, coherence: Coherence) -> Result<(), PoolError> {

@@ -45,8 +45,8 @@ impl SlotWriter {
     pub fn resume(memory: &impl Memory, ring: SlotRing) -> Self {
         let consumed = ring.consumed(memory);
         let mut next = consumed;
-        while next - consumed < ring.slots && is_committed(memory, &ring, next) {
-            next += 1;
+        while next.wrapping_sub(consumed) < ring.slots && is_committed(memory, &ring, next) {
+            next = next.wrapping_add(1);
         }
         Self { ring, next, consumed }
     }
@@ -63,10 +63,18 @@ impl SlotWriter {
 
     /// Slots that are free, at least; asks the sequencer's line only when it has to.
     pub fn room(&mut self, memory: &impl Memory, wanted: u64) -> u64 {
-        if self.ring.slots - (self.next - self.consumed) < wanted {
-            self.consumed = self.ring.consumed(memory).min(self.next);
+        if self.ring.slots - self.pending() < wanted {
+            let consumed = self.ring.consumed(memory);
+            // What goes back or runs ahead is no index of the sequencer: the ring stays as full.
+            if self.next.wrapping_sub(consumed) <= self.pending() {
+                self.consumed = consumed;
+            }
         }
-        self.ring.slots - (self.next - self.consumed)
+        self.ring.slots - self.pending()
+    }
+
+    fn pending(&self) -> u64 {
+        self.next.wrapping_sub(self.consumed)
     }
 
     /// Commits a slot and returns its index; `None` when the ring is full.
@@ -83,9 +91,9 @@ impl SlotWriter {
         memory.publish(at, LINE_BYTES);
         // EDGE slot-commit, release half. Pairs with `SlotReader::peek`: whoever sees the commit
         // word sees the slot, and the batch that was landed before it.
-        memory.store_release(at + 120, index + 1);
+        self.next = index.wrapping_add(1);
+        memory.store_release(at + 120, self.next);
         memory.publish(at + LINE_BYTES, LINE_BYTES);
-        self.next += 1;
         Some(index)
     }
 }
@@ -93,7 +101,7 @@ impl SlotWriter {
 fn is_committed(memory: &impl Memory, ring: &SlotRing, index: u64) -> bool {
     let at = ring.slot(index);
     memory.refresh(at + LINE_BYTES, LINE_BYTES);
-    memory.load(at + 120) == index + 1
+    memory.load(at + 120) == index.wrapping_add(1)
 }
 
 /// The sequencer's side. It keeps its own scan index; this says what a slot holds.
@@ -119,7 +127,7 @@ impl SlotReader {
         let at = self.ring.slot(index);
         memory.refresh(at + LINE_BYTES, LINE_BYTES);
         // EDGE slot-commit, acquire half. Pairs with `SlotWriter::push`.
-        if memory.load(at + 120) != index + 1 {
+        if memory.load(at + 120) != index.wrapping_add(1) {
             return None;
         }
         memory.refresh(at, LINE_BYTES);

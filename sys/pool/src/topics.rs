@@ -7,20 +7,42 @@ use landfall_layout::{BrokerId, TopicId};
 use crate::memory::Memory;
 use crate::pool::Pool;
 
+/// A whole copy of the words at `at`, the first of which is their version; `None` while they
+/// change.
+pub fn read_versioned<const N: usize>(memory: &impl Memory, at: u64) -> Option<[u64; N]> {
+    memory.refresh(at, 8 * N as u64);
+    // EDGE topic-version, acquire half. Pairs with `write_versioned`.
+    let before = memory.load(at);
+    if before % 2 == 1 {
+        return None;
+    }
+    let mut words = memory.load_words(at);
+    words[0] = before;
+    memory.acquire_fence();
+    memory.refresh(at, 8);
+    (memory.load_relaxed(at) == before).then_some(words)
+}
+
+/// Writes the words at `at` but for the first, their version, which is set here. One writer.
+pub fn write_versioned(memory: &impl Memory, at: u64, words: &[u64]) {
+    // A writer that died in mid-change left an odd version, and this one goes on from it.
+    let version = memory.load_relaxed(at) | 1;
+    memory.store_release(at, version);
+    // The odd version comes before the words for every reader.
+    memory.release_fence();
+    memory.publish(at, 8);
+    memory.store_words(at + 8, &words[1..]);
+    memory.publish(at, 8 * words.len() as u64);
+    // EDGE topic-version, release half. Pairs with `read_versioned`.
+    memory.store_release(at, version.wrapping_add(1));
+    memory.publish(at, 8);
+}
+
 impl Pool {
     /// A whole copy of the entry in `slot`; `None` while control is changing it.
     pub fn topic_in_slot(&self, slot: usize) -> Option<TopicEntry> {
-        let at = self.geometry().topic(slot);
-        self.refresh(at, TopicEntry::BYTES);
-        // EDGE topic-version, acquire half. Pairs with `set_topic`.
-        let before = self.load(at);
-        if before % 2 == 1 {
-            return None;
-        }
-        let words = self.load_words(at);
-        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
-        self.refresh(at, 8);
-        (self.load_relaxed(at) == before).then(|| TopicEntry::from_words(words))
+        let words = read_versioned(self, self.geometry().topic(slot))?;
+        Some(TopicEntry::from_words(words))
     }
 
     /// The entry of a topic that is live.
@@ -39,17 +61,7 @@ impl Pool {
     /// Writes an entry; its version is set here. Only control.
     pub fn set_topic(&self, entry: &TopicEntry) {
         let at = self.geometry().topic(TopicId(entry.id).slot());
-        let version = self.load_relaxed(at) | 1;
-        self.store_release(at, version);
-        // The odd version comes before the words for every reader: a store fence by another name.
-        std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
-        self.publish(at, 8);
-        let words = entry.to_words();
-        self.store_words(at + 8, &words[1..]);
-        self.publish(at, TopicEntry::BYTES);
-        // EDGE topic-version, release half. Pairs with `topic_in_slot`.
-        self.store_release(at, version + 1);
-        self.publish(at, 8);
+        write_versioned(self, at, &entry.to_words());
     }
 
     /// Brokers whose line says they took their number at some time.

@@ -1,0 +1,92 @@
+//! Commands that start a system of their own.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::Flags;
+use crate::units::Size;
+use crate::words;
+
+/// `landfall up`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Prints `ready http://127.0.0.1:7400` on stdout when every broker is accepted, and stays in the
+foreground. SIGINT or SIGTERM stops all of it, with status 0. A process that dies is started again
+after 100 ms, then after twice as long each time, up to 5 s, and stderr says so. The pool is
+anonymous memory unless --pool names a file, so nothing is left behind.
+
+Examples:
+  landfall up --brokers 4
+  landfall up --control 127.0.0.1:0 --pool /dev/shm/landfall --pool-bytes 4G")]
+pub struct Up {
+    /// Brokers [default: 1]
+    #[arg(long, value_name = "N")]
+    pub brokers: Option<usize>,
+    /// The pool: a file on tmpfs or hugetlbfs, or a devdax device; an existing pool is opened
+    /// [default: anonymous memory]
+    #[arg(long, value_name = "PATH")]
+    pub pool: Option<PathBuf>,
+    /// Bytes of a new pool [default: 1G]
+    #[arg(long, value_name = "SIZE")]
+    pub pool_bytes: Option<Size>,
+    /// Bytes of a segment, a power of two from 2M [default: 8M]
+    #[arg(long, value_name = "SIZE")]
+    pub segment_bytes: Option<Size>,
+    /// Publisher sessions that the pool has room for [default: 16384]
+    #[arg(long, value_name = "N")]
+    pub sessions: Option<u32>,
+    /// How control and brokers wait [default: backoff]
+    #[arg(long, value_enum)]
+    pub idle: Option<words::Idle>,
+    /// Touch every page of the pool at the start
+    #[arg(long)]
+    pub prefault: bool,
+    /// A Unix socket for control as well: a path, or @NAME
+    #[arg(long, value_name = "PATH")]
+    pub unix: Option<String>,
+}
+
+impl Up {
+    pub(super) fn flags(&self, flags: &mut Flags) {
+        flags.set("up.brokers", "--brokers", self.brokers);
+        flags.set("up.pool_bytes", "--pool-bytes", self.pool_bytes);
+        flags.set("up.segment_bytes", "--segment-bytes", self.segment_bytes);
+        flags.set("up.sessions", "--sessions", self.sessions);
+        flags.set("up.idle", "--idle", self.idle);
+        flags.set("up.prefault", "--prefault", self.prefault.then_some(true));
+    }
+}
+
+/// `landfall demo`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Starts a system with 4 brokers, publishes every regular file under DIR from 4 publishers (two over
+memory, two over tcp, order strong), and reads it all back with two subscribers (one over memory,
+one over tcp) at the same time. Then it checks every file's SHA-256 at both subscribers, that both
+saw the same order, and that every publisher's order was kept, and prints throughput, latency by
+stage, and PASS or what failed.
+
+Example:
+  landfall demo /usr/share/doc")]
+pub struct Demo {
+    /// Folder whose files are published
+    #[arg(value_name = "DIR", default_value = "/usr/share/doc")]
+    pub dir: PathBuf,
+    /// Bytes of the pool [default: 512M]
+    #[arg(long, value_name = "SIZE")]
+    pub pool_bytes: Option<Size>,
+    /// Bytes of a file in one message [default: 32K]
+    #[arg(long, value_name = "SIZE")]
+    pub chunk_bytes: Option<Size>,
+    /// How to print the result
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<words::Format>,
+}
+
+impl Demo {
+    pub(super) fn flags(&self, flags: &mut Flags) {
+        flags.set("demo.pool_bytes", "--pool-bytes", self.pool_bytes);
+        flags.set("demo.chunk_bytes", "--chunk-bytes", self.chunk_bytes);
+    }
+}

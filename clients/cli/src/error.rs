@@ -1,0 +1,128 @@
+//! Failures: what, why, the next command, and the exit status.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+/// What kind of failure this is, which is what the exit status says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Whoever reads stdout has had enough: status 0, and nothing is said.
+    PipeClosed,
+    /// It was tried and failed: status 1.
+    Failed,
+    /// The command line or the configuration is wrong: status 2.
+    Usage,
+    /// Nobody answers at the address: status 3.
+    Unreachable,
+}
+
+/// Why a command stopped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Its kind.
+    pub kind: Kind,
+    what: String,
+    why: String,
+    next: Option<String>,
+}
+
+/// What every command returns.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// It was tried and failed.
+    pub fn failed(what: impl Into<String>, why: impl fmt::Display) -> Self {
+        Self { kind: Kind::Failed, what: what.into(), why: why.to_string(), next: None }
+    }
+
+    /// The command line or the configuration is wrong.
+    pub fn usage(what: impl Into<String>, why: impl fmt::Display) -> Self {
+        Self { kind: Kind::Usage, ..Self::failed(what, why) }
+    }
+
+    /// What the client library answered.
+    pub fn client(what: impl Into<String>, error: landfall::Error) -> Self {
+        let failure = Self::failed(what, &error);
+        if error.is_unreachable() {
+            let next = "landfall up  (or name the address with --control or LANDFALL_CONTROL)";
+            return Self { kind: Kind::Unreachable, ..failure }.next(next);
+        }
+        failure
+    }
+
+    /// Names the next command.
+    pub fn next(mut self, command: impl Into<String>) -> Self {
+        self.next.get_or_insert(command.into());
+        self
+    }
+
+    /// The exit status.
+    pub fn status(&self) -> ExitCode {
+        ExitCode::from(match self.kind {
+            Kind::PipeClosed => 0,
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::Unreachable => 3,
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)?;
+        match &self.next {
+            Some(next) => write!(f, "\n  next: {next}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// An error of writing to stdout.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::BrokenPipe => Kind::PipeClosed,
+            _ => Kind::Failed,
+        };
+        Self { kind, ..Self::failed("cannot write to stdout", error) }
+    }
+}
+
+/// Turns the client library's errors into failures that say what was tried.
+pub trait Tried<T> {
+    /// `what` is a phrase such as "cannot publish to topic x".
+    fn tried(self, what: impl FnOnce() -> String) -> Outcome<T>;
+}
+
+impl<T> Tried<T> for Result<T, landfall::Error> {
+    fn tried(self, what: impl FnOnce() -> String) -> Outcome<T> {
+        self.map_err(|error| Failure::client(what(), error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_why_and_the_next_command() {
+        let failure = Failure::failed("cannot publish to topic a", "it is full")
+            .next("landfall topic describe a")
+            .next("never said: the first one is nearer to the cause");
+        assert_eq!(
+            failure.to_string(),
+            "cannot publish to topic a: it is full\n  next: landfall topic describe a"
+        );
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
+        let closed = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(closed.kind, Kind::PipeClosed);
+        let full = Failure::from(io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(full.kind, Kind::Failed);
+    }
+}

@@ -1,0 +1,168 @@
+//! `landfall subscribe`: messages in their order.
+
+mod line;
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use landfall::audit::{Auditor, Seen};
+use landfall::{Batch, Client, Event, From, Message, Subscriber};
+
+use self::line::Line;
+use crate::args::Subscribe;
+use crate::config::Settings;
+use crate::error::{Failure, Outcome, Tried};
+use crate::out::{Out, SCHEMA_VERSION, grouped, note};
+use crate::signals::Stop;
+use crate::topic::named;
+use crate::words::Lines;
+
+/// Longest wait inside one call: signals are looked at between them.
+const WAIT: Duration = Duration::from_millis(100);
+
+pub fn run(args: &Subscribe, settings: &Settings, client: &Client) -> Outcome {
+    named(&args.topic)?;
+    let cannot = || format!("cannot subscribe to topic {}", args.topic);
+    let describe = format!("landfall topic describe {}", args.topic);
+    let from = settings.subscribe.from.0;
+    let mut builder =
+        client.subscriber(&args.topic).transport(settings.subscribe.transport.into()).from(from);
+    if let Some(broker) = args.broker {
+        builder = builder.broker(broker);
+    }
+    let stop = Stop::on_signals()?;
+    let mut subscriber =
+        builder.build().tried(cannot).map_err(|failure| failure.next(describe.clone()))?;
+    let mut printer = Printer {
+        out: Out::new(),
+        lines: settings.subscribe.output,
+        live: std::io::stdout().is_terminal(),
+        skip_below: match from {
+            From::Position(position) => position,
+            _ => 0,
+        },
+        left: args.count,
+        messages: 0,
+        missed: 0,
+    };
+    let mut auditor = args.audit.then(|| Auditor::new(subscriber.order()));
+    let read = read(&mut subscriber, args, &mut printer, auditor.as_mut(), &stop);
+    // What was read is delivered whatever came after it.
+    let flushed = printer.out.flush();
+    let audited = auditor.map_or(Ok(()), |auditor| report(&auditor));
+    read.map_err(|failure| failure.next(describe))?;
+    flushed?;
+    audited?;
+    match printer.left {
+        Some(left @ 1..) if !args.until_end => Err(Failure::failed(
+            cannot(),
+            format!("it ended {left} messages before --count was reached"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+struct Printer {
+    out: Out,
+    lines: Lines,
+    live: bool,
+    /// A batch is delivered whole; messages before the position asked for are not.
+    skip_below: u64,
+    left: Option<u64>,
+    messages: u64,
+    missed: u64,
+}
+
+fn read(
+    subscriber: &mut Subscriber,
+    args: &Subscribe,
+    printer: &mut Printer,
+    mut auditor: Option<&mut Auditor>,
+    stop: &Stop,
+) -> Outcome {
+    let topic = &args.topic;
+    while !stop.asked() && printer.left != Some(0) {
+        let event = subscriber.next(WAIT).tried(|| {
+            format!("reading topic {topic} stopped after {} messages", printer.messages)
+        })?;
+        match event {
+            Event::Batch(batch) => {
+                if let Some(auditor) = auditor.as_deref_mut() {
+                    auditor.batch(0, Seen::from(&batch));
+                }
+                printer.batch(&batch)?;
+            }
+            Event::Gap { log, missed, resume } => {
+                if let Some(auditor) = auditor.as_deref_mut() {
+                    auditor.gap(0, log, missed, resume);
+                }
+                printer.missed += missed;
+                note(format_args!(
+                    "gap: retention took {} messages of log {log}; going on at position {resume}",
+                    grouped(missed)
+                ));
+            }
+            Event::CaughtUp if args.until_end => return Ok(()),
+            Event::TopicGone => {
+                return Err(Failure::failed(
+                    format!("reading topic {topic} stopped after {} messages", printer.messages),
+                    "the topic was deleted",
+                ));
+            }
+            // Nothing more at the moment: whoever reads the pipe gets what there is.
+            _ => printer.out.flush()?,
+        }
+    }
+    Ok(())
+}
+
+impl Printer {
+    fn batch(&mut self, batch: &Batch<'_>) -> Outcome {
+        let positions = batch.first_position()..;
+        for (position, message) in positions.zip(batch.messages()) {
+            if position < self.skip_below {
+                continue;
+            }
+            if self.left == Some(0) {
+                break;
+            }
+            self.message(batch, position, &message)?;
+            self.messages += 1;
+            self.left = self.left.map(|left| left - 1);
+        }
+        if self.live { self.out.flush() } else { Ok(()) }
+    }
+
+    fn message(&mut self, batch: &Batch<'_>, position: u64, message: &Message<'_>) -> Outcome {
+        match self.lines {
+            Lines::Raw => {
+                self.out.bytes(message.payload)?;
+                self.out.bytes(b"\n")
+            }
+            Lines::Json => self.out.json_line(&Line {
+                schema_version: SCHEMA_VERSION,
+                position,
+                client: batch.client(),
+                sequence: batch.batch_seq(),
+                timestamp: message.timestamp_ns,
+                key: message.key.map(Into::into),
+                payload: message.payload.into(),
+                log: batch.log(),
+                broker: batch.broker(),
+            }),
+        }
+    }
+}
+
+/// The audit's report on stderr; a broken promise is a failure.
+fn report(auditor: &Auditor) -> Outcome {
+    let report = auditor.finish();
+    note(format_args!("audit: {report}"));
+    if report.ok {
+        return Ok(());
+    }
+    Err(Failure::failed(
+        "the topic's order was broken",
+        format!("{} violations, listed above", report.violations_total),
+    ))
+}

@@ -1,0 +1,147 @@
+//! `landfall topic`.
+
+use landfall::Client;
+use landfall::api::{self, TopicSpec};
+use landfall_layout::topic::check_name;
+use serde::Serialize;
+
+use crate::args::{Topic, TopicCreate};
+use crate::config::Settings;
+use crate::error::{Failure, Outcome, Tried};
+use crate::out::{Out, grouped, human_bytes, table};
+use crate::units::{Size, Time};
+use crate::words::Format;
+
+pub fn run(command: &Topic, settings: &Settings, client: &Client) -> Outcome {
+    let format = settings.output.format;
+    match command {
+        Topic::Create(args) => create(args, settings, client),
+        Topic::Ls(_) => list(format, client),
+        Topic::Describe(args) => {
+            named(&args.name)?;
+            let topic = client.topic(&args.name).tried(|| cannot("describe", &args.name));
+            describe(&topic.map_err(|f| f.next("landfall topic ls"))?, format)
+        }
+        Topic::Rm(args) => remove(&args.names, format, client),
+    }
+}
+
+/// Refuses a name that no topic can have, before anything is sent.
+pub fn named(name: &str) -> Outcome {
+    check_name(name).map_err(|error| Failure::usage(format!("{name:?} is no topic's name"), error))
+}
+
+fn cannot(what: &str, name: &str) -> String {
+    format!("cannot {what} topic {name}")
+}
+
+fn create(args: &TopicCreate, settings: &Settings, client: &Client) -> Outcome {
+    named(&args.name)?;
+    let spec = TopicSpec {
+        ring_slots: args.ring_slots,
+        retention_bytes: args.retention_bytes.map(|size| size.0),
+        retention_ms: args.retention.map(Time::as_ms),
+        keep: args.keep.then_some(true),
+        check_ingest: args.check_ingest.then_some(true),
+        replicas: args.replicas,
+        session_lease_ms: args.session_lease.map(Time::as_ms),
+        ..TopicSpec::new(args.name.clone(), settings.topic.order.into())
+    };
+    let topic = client.create_topic(&spec).tried(|| cannot("create", &args.name));
+    describe(&topic.map_err(|f| f.next("landfall topic ls"))?, settings.output.format)
+}
+
+#[derive(Serialize)]
+struct Topics<'a> {
+    topics: &'a [api::Topic],
+}
+
+fn list(format: Format, client: &Client) -> Outcome {
+    let topics = client.topics().tried(|| "cannot list topics".into())?;
+    let mut out = Out::new();
+    if format == Format::Json {
+        return out.document(&Topics { topics: &topics });
+    }
+    let heading = ["name", "order", "messages", "batches", "bytes", "oldest", "next", "segments"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    rows.extend(topics.iter().map(|topic| {
+        vec![
+            topic.name.clone(),
+            topic.order.clone(),
+            grouped(topic.messages),
+            grouped(topic.batches),
+            human_bytes(topic.bytes as f64),
+            grouped(topic.oldest_position),
+            grouped(topic.next_position),
+            grouped(topic.segments),
+        ]
+    }));
+    out.bytes(table(&rows).as_bytes())?;
+    out.flush()
+}
+
+fn describe(topic: &api::Topic, format: Format) -> Outcome {
+    let mut out = Out::new();
+    if format == Format::Json {
+        return out.document(topic);
+    }
+    let or = |value: u64, shown: String, none: &str| {
+        if value == 0 { none.to_owned() } else { shown }
+    };
+    let ms = |ms: u64| Time(std::time::Duration::from_millis(ms)).to_string();
+    let lines = [
+        ("name", topic.name.clone()),
+        ("id", topic.id.to_string()),
+        ("order", topic.order.clone()),
+        ("ring slots", grouped(topic.ring_slots.into())),
+        (
+            "retention bytes",
+            or(
+                topic.retention_bytes,
+                Size(topic.retention_bytes).to_string(),
+                "as the pool allows",
+            ),
+        ),
+        ("retention", or(topic.retention_ms, ms(topic.retention_ms), "as the pool allows")),
+        ("keep", topic.keep.to_string()),
+        ("check ingest", topic.check_ingest.to_string()),
+        ("replicas", topic.replicas.to_string()),
+        ("session lease", ms(topic.session_lease_ms)),
+        ("created", format!("@{}", topic.created_ns)),
+        ("messages", grouped(topic.messages)),
+        ("batches", grouped(topic.batches)),
+        ("bytes", grouped(topic.bytes)),
+        ("oldest position", grouped(topic.oldest_position)),
+        ("next position", grouped(topic.next_position)),
+        ("segments", grouped(topic.segments)),
+    ];
+    for (name, value) in lines {
+        out.line(format_args!("{name:<16}{value}"))?;
+    }
+    out.flush()
+}
+
+#[derive(Serialize)]
+struct Deleted<'a> {
+    deleted: &'a [String],
+}
+
+fn remove(names: &[String], format: Format, client: &Client) -> Outcome {
+    for name in names {
+        named(name)?;
+    }
+    for name in names {
+        let deleted = client.delete_topic(name).tried(|| cannot("delete", name));
+        deleted.map_err(|f| f.next("landfall topic ls"))?;
+    }
+    let mut out = Out::new();
+    match format {
+        Format::Json => out.document(&Deleted { deleted: names }),
+        Format::Table => {
+            for name in names {
+                out.line(format_args!("deleted {name}"))?;
+            }
+            out.flush()
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `landfall up`: a system in the foreground.
+
+use std::time::Duration;
+
+use landfall::local::{LocalConfig, LocalSystem};
+
+use crate::args::system::Up;
+use crate::config::Settings;
+use crate::error::{Failure, Kind, Outcome};
+use crate::out::{self, Out};
+use crate::signals::Stop;
+
+/// How often the children are looked after.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+pub fn run(args: &Up, settings: &Settings) -> Outcome {
+    let listen = listen_address(&settings.control.address)?;
+    let config = LocalConfig {
+        brokers: settings.up.brokers,
+        pool_bytes: settings.up.pool_bytes.0,
+        segment_bytes: settings.up.segment_bytes.0,
+        sessions: settings.up.sessions,
+        control: listen.to_owned(),
+        pool: args.pool.clone(),
+        idle: settings.up.idle.into(),
+        binaries: None,
+        restart: true,
+        unix: args.unix.clone(),
+        prefault: settings.up.prefault,
+    };
+    let stop = Stop::on_signals()?;
+    let mut system = LocalSystem::start(config).map_err(|error| explain(error, listen))?;
+    for line in system.tick() {
+        out::note(line);
+    }
+    let mut out = Out::new();
+    let ready = out.line(format_args!("ready {}", system.address())).and_then(|()| out.flush());
+    match ready {
+        // Whoever waited for the line has read enough; the system is wanted all the same.
+        Err(failure) if failure.kind != Kind::PipeClosed => return Err(failure),
+        _ => {}
+    }
+    while !stop.asked() {
+        for line in system.tick() {
+            out::note(line);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    system.stop().map_err(|error| Failure::failed("not everything stopped by itself", error))
+}
+
+/// The address to listen on: control takes `HOST:PORT`.
+fn listen_address(address: &str) -> Outcome<&str> {
+    let listen = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+    if let Some(unix) = listen.strip_prefix("unix:") {
+        return Err(Failure::usage(
+            "the control address cannot be used",
+            format!("{address:?} is a Unix socket, and control needs HOST:PORT as well"),
+        )
+        .next(format!("landfall up --unix {unix}")));
+    }
+    Ok(listen)
+}
+
+fn explain(error: landfall::Error, listen: &str) -> Failure {
+    let text = error.to_string();
+    let failure = Failure::failed("the system did not start", &text);
+    if text.to_ascii_lowercase().contains("in use") {
+        return failure.next(format!(
+            "landfall up --control 127.0.0.1:0  (takes any free port; {listen} is taken, perhaps by \
+             another landfall: see landfall cluster)"
+        ));
+    }
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_listens_where_clients_look() {
+        assert_eq!(listen_address("http://127.0.0.1:7400").unwrap(), "127.0.0.1:7400");
+        assert_eq!(listen_address("http://127.0.0.1:7400/").unwrap(), "127.0.0.1:7400");
+        assert_eq!(listen_address("[::1]:0").unwrap(), "[::1]:0");
+        let failure = listen_address("unix:/run/x").unwrap_err().to_string();
+        assert!(failure.contains("landfall up --unix /run/x"), "{failure}");
+    }
+}

@@ -1,0 +1,125 @@
+//! The words that flags and settings choose between.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+macro_rules! words {
+    ($($(#[$doc:meta])+ $name:ident { $($(#[$word_doc:meta])+ $word:ident),+ $(,)? })+) => { $(
+        $(#[$doc])+
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        pub enum $name { $($(#[$word_doc])+ $word),+ }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                match self {
+                    $(Self::$word => f.write_str(&stringify!($word).to_ascii_lowercase())),+
+                }
+            }
+        }
+    )+ };
+}
+
+words! {
+    /// What order a topic promises.
+    Order {
+        /// Every message is delivered, each broker's log in its own order
+        None,
+        /// First-in first-out of each broker's log, positions per broker
+        Broker,
+        /// One sequence, the same for every subscriber
+        Total,
+        /// Positions reserved first and written anywhere
+        Token,
+        /// Total, and first-in first-out for each (client, broker)
+        Stream,
+        /// Total, first-in first-out for each client across brokers, exactly once
+        Strong,
+    }
+
+    /// The level a publisher waits for.
+    Ack {
+        /// No receipts
+        None,
+        /// Ordered; for orders none and broker: landed
+        Ordered,
+        /// On stable storage of every disk replica
+        Durable,
+    }
+
+    /// How bytes reach a broker and come back.
+    Transport {
+        /// Memory where the broker is on this host and lets us, else tcp
+        Auto,
+        /// Through the shared pool
+        Memory,
+        /// Over a socket
+        Tcp,
+    }
+
+    /// How a process waits.
+    Idle {
+        /// Polls all the time
+        Spin,
+        /// Spins, yields, then sleeps
+        Backoff,
+    }
+
+    /// How a view is printed.
+    Format {
+        /// For people
+        Table,
+        /// For programs; has a schema_version
+        Json,
+    }
+
+    /// How messages are printed.
+    Lines {
+        /// The payload and a newline
+        Raw,
+        /// A JSON document a line
+        Json,
+    }
+}
+
+impl From<Order> for landfall::Order {
+    fn from(order: Order) -> Self {
+        match order {
+            Order::None => Self::None,
+            Order::Broker => Self::Broker,
+            Order::Total => Self::Total,
+            Order::Token => Self::Token,
+            Order::Stream => Self::Stream,
+            Order::Strong => Self::Strong,
+        }
+    }
+}
+
+impl From<Ack> for landfall::Ack {
+    fn from(ack: Ack) -> Self {
+        match ack {
+            Ack::None => Self::None,
+            Ack::Ordered => Self::Ordered,
+            Ack::Durable => Self::Durable,
+        }
+    }
+}
+
+impl From<Transport> for landfall::Transport {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Auto => Self::Auto,
+            Transport::Memory => Self::Memory,
+            Transport::Tcp => Self::Tcp,
+        }
+    }
+}
+
+impl From<Idle> for landfall::Idle {
+    fn from(idle: Idle) -> Self {
+        match idle {
+            Idle::Spin => Self::Spin,
+            Idle::Backoff => Self::Backoff,
+        }
+    }
+}

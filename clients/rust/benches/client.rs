@@ -1,0 +1,2 @@
+//! What a message costs its publisher and its reader.
+fn main() {}

@@ -1,0 +1,318 @@
+//! Checks that what subscribers saw is what the topic's order promises.
+//!
+//! Each subscriber's batches go in as they come. What can be judged from one subscriber alone is
+//! judged at once: positions without holes or overlaps, first-in first-out, duplicates, epochs. In
+//! the end the subscribers are compared with each other. Time is linear in the batches and memory
+//! proportional to them.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::topic::Order;
+
+use crate::subscriber::Batch;
+
+/// Violations that are written out; more are only counted.
+const VIOLATIONS_SHOWN: usize = 100;
+
+/// What a subscriber saw of one batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Log it stands in.
+    pub log: u8,
+    /// Index in that log.
+    pub index: u64,
+    /// Position of its first message.
+    pub first_position: u64,
+    /// Its messages.
+    pub count: u16,
+    /// Broker that landed it.
+    pub broker: u8,
+    /// Client id of its publisher.
+    pub client: u64,
+    /// Session epoch it was sealed under.
+    pub session_epoch: u32,
+    /// Its sequence in the session.
+    pub batch_seq: u64,
+    /// Checksum of its payload.
+    pub payload_crc: u32,
+}
+
+impl From<&Batch<'_>> for Seen {
+    fn from(batch: &Batch<'_>) -> Self {
+        Self {
+            log: batch.log(),
+            index: batch.index(),
+            first_position: batch.first_position(),
+            count: batch.count(),
+            broker: batch.broker(),
+            client: batch.client(),
+            session_epoch: batch.session_epoch(),
+            batch_seq: batch.batch_seq(),
+            payload_crc: batch.preamble.payload_crc,
+        }
+    }
+}
+
+impl Seen {
+    /// What two subscribers must agree on, in one number. FNV-1a over the fields: a difference is
+    /// missed once in 2^64.
+    fn digest(&self) -> u64 {
+        let words = [
+            self.first_position,
+            u64::from(self.count) | u64::from(self.broker) << 16,
+            self.client,
+            u64::from(self.session_epoch) | u64::from(self.payload_crc) << 32,
+            self.batch_seq,
+        ];
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in words.iter().flat_map(|word| word.to_le_bytes()) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        hash
+    }
+}
+
+/// What an audit found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// Whether every promise was kept.
+    pub ok: bool,
+    /// What was broken, a sentence each; the first hundred.
+    pub violations: Vec<String>,
+    /// Violations in all.
+    pub violations_total: u64,
+    /// Batches that the subscriber with the most saw.
+    pub batches: u64,
+    /// Messages in them.
+    pub messages: u64,
+    /// Messages that subscribers were told they missed.
+    pub missed: u64,
+    /// Subscribers.
+    pub subscribers: usize,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} batches with {} messages seen by {} subscribers, {} messages missed, {} violations",
+            self.batches, self.messages, self.subscribers, self.missed, self.violations_total
+        )?;
+        for violation in &self.violations {
+            write!(f, "\n  {violation}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a subscriber is in one log.
+#[derive(Debug, Default)]
+struct Cursor {
+    /// Index and position expected next; `None` before the first batch.
+    next: Option<(u64, u64)>,
+    /// Position that the last announced gap goes on from.
+    resume: Option<u64>,
+}
+
+/// A publisher's stream as one subscriber sees it.
+#[derive(Debug)]
+struct Stream {
+    epoch: u32,
+    batch_seq: u64,
+}
+
+/// One subscriber's account.
+#[derive(Debug, Default)]
+struct Account {
+    cursors: HashMap<u8, Cursor>,
+    streams: HashMap<(u64, u8), Stream>,
+    /// Orders without first-in first-out: the sequences seen of each client and epoch.
+    sequences: HashSet<(u64, u64, u32)>,
+    batches: u64,
+    messages: u64,
+    missed: u64,
+}
+
+/// Judges what subscribers of one topic see.
+#[derive(Debug)]
+pub struct Auditor {
+    order: Order,
+    accounts: Vec<Account>,
+    /// What the first subscriber who saw an entry saw there.
+    agreed: HashMap<(u8, u64), (u64, usize)>,
+    violations: Vec<String>,
+    violations_total: u64,
+}
+
+/// Any broker, where the promise holds across brokers.
+const EVERY_BROKER: u8 = u8::MAX;
+
+impl Auditor {
+    /// An auditor of a topic of that order.
+    pub fn new(order: Order) -> Self {
+        Self {
+            order,
+            accounts: Vec::new(),
+            agreed: HashMap::new(),
+            violations: Vec::new(),
+            violations_total: 0,
+        }
+    }
+
+    /// The subscriber of that number, from 0, saw a batch.
+    pub fn batch(&mut self, subscriber: usize, seen: Seen) {
+        let sequenced = usize::from(seen.log) == SEQUENCED_LOG;
+        if sequenced != self.order.is_sequenced() {
+            self.violation(format!(
+                "subscriber {subscriber} saw log {} of a topic of order {}",
+                seen.log, self.order
+            ));
+        }
+        if seen.count == 0 {
+            self.violation(format!(
+                "subscriber {subscriber} saw an empty batch at position {}",
+                seen.first_position
+            ));
+        }
+        self.check_place(subscriber, &seen);
+        self.check_stream(subscriber, &seen);
+        self.check_agreement(subscriber, &seen);
+        let account = self.account(subscriber);
+        account.batches += 1;
+        account.messages += u64::from(seen.count);
+    }
+
+    /// The subscriber of that number was told that it missed messages.
+    pub fn gap(&mut self, subscriber: usize, log: u8, missed: u64, resume: u64) {
+        let account = self.account(subscriber);
+        account.missed += missed;
+        let cursor = account.cursors.entry(log).or_default();
+        cursor.resume = Some(resume);
+        if let Some((_, position)) = cursor.next
+            && position.checked_add(missed) != Some(resume)
+        {
+            self.violation(format!(
+                "subscriber {subscriber} was at position {position} of log {log} and was told that \
+                 it missed {missed} messages and goes on at {resume}"
+            ));
+        }
+    }
+
+    /// What was found.
+    pub fn finish(&self) -> Report {
+        let most = self.accounts.iter().max_by_key(|account| account.messages);
+        Report {
+            ok: self.violations_total == 0,
+            violations: self.violations.clone(),
+            violations_total: self.violations_total,
+            batches: most.map_or(0, |account| account.batches),
+            messages: most.map_or(0, |account| account.messages),
+            missed: self.accounts.iter().map(|account| account.missed).sum(),
+            subscribers: self.accounts.len(),
+        }
+    }
+
+    fn account(&mut self, subscriber: usize) -> &mut Account {
+        if self.accounts.len() <= subscriber {
+            self.accounts.resize_with(subscriber + 1, Account::default);
+        }
+        &mut self.accounts[subscriber]
+    }
+
+    fn violation(&mut self, text: String) {
+        self.violations_total += 1;
+        if self.violations.len() < VIOLATIONS_SHOWN {
+            self.violations.push(text);
+        }
+    }
+
+    /// Positions follow each other, but for gaps that were announced.
+    fn check_place(&mut self, subscriber: usize, seen: &Seen) {
+        let cursor = self.account(subscriber).cursors.entry(seen.log).or_default();
+        let (before, resume) = (cursor.next, cursor.resume.take());
+        let end = seen.first_position.saturating_add(seen.count.into());
+        cursor.next = Some((seen.index.saturating_add(1), end));
+        let Some((index, position)) = before else { return };
+        let (expected, after_gap) = resume.map_or((position, false), |resume| (resume, true));
+        let index_ok = if after_gap { seen.index >= index } else { seen.index == index };
+        if seen.first_position == expected && index_ok {
+            return;
+        }
+        let what = match seen.first_position.cmp(&expected) {
+            std::cmp::Ordering::Greater => "a hole",
+            std::cmp::Ordering::Less => "an overlap",
+            std::cmp::Ordering::Equal => "another index",
+        };
+        self.violation(format!(
+            "subscriber {subscriber}, log {}: {what}: expected position {expected} at index \
+             {index}, saw position {} at index {}",
+            seen.log, seen.first_position, seen.index
+        ));
+    }
+
+    /// What is promised of one publisher's batches.
+    fn check_stream(&mut self, subscriber: usize, seen: &Seen) {
+        let broker = match self.order {
+            Order::Strong => EVERY_BROKER,
+            Order::Broker | Order::Stream => seen.broker,
+            Order::None | Order::Total | Order::Token => {
+                // No order and no exactly-once among a client's batches: but one sealed batch
+                // stands in one place, and only a batch sent again after a loss has another epoch.
+                let identity = (seen.client, seen.batch_seq, seen.session_epoch);
+                if !self.account(subscriber).sequences.insert(identity) {
+                    self.violation(format!(
+                        "subscriber {subscriber} saw batch {} of client {:#x} in session epoch {} \
+                         twice, the second time at position {}",
+                        seen.batch_seq, seen.client, seen.session_epoch, seen.first_position
+                    ));
+                }
+                return;
+            }
+        };
+        let strong = self.order == Order::Strong;
+        // Without exactly once, a batch that was sent again after a loss may come twice.
+        let repeats = self.order == Order::Broker;
+        let next = Stream { epoch: seen.session_epoch, batch_seq: seen.batch_seq };
+        let account = self.account(subscriber);
+        let lapped = account.missed > 0;
+        let Some(last) = account.streams.insert((seen.client, broker), next) else { return };
+        let what = if seen.session_epoch < last.epoch {
+            "an earlier epoch"
+        } else if seen.batch_seq == last.batch_seq && !(repeats && seen.session_epoch > last.epoch) {
+            "a duplicate"
+        } else if seen.batch_seq < last.batch_seq && !(repeats && seen.session_epoch > last.epoch) {
+            "a step back"
+        } else if strong && !lapped && seen.batch_seq != last.batch_seq + 1 {
+            "a missing batch"
+        } else {
+            return;
+        };
+        self.violation(format!(
+            "subscriber {subscriber}, client {:#x}: {what}: batch {} of epoch {} from broker {} at \
+             position {} after batch {} of epoch {}",
+            seen.client,
+            seen.batch_seq,
+            seen.session_epoch,
+            seen.broker,
+            seen.first_position,
+            last.batch_seq,
+            last.epoch
+        ));
+    }
+
+    /// All subscribers see the same batch in the same place.
+    fn check_agreement(&mut self, subscriber: usize, seen: &Seen) {
+        let digest = seen.digest();
+        let (first, who) =
+            *self.agreed.entry((seen.log, seen.index)).or_insert((digest, subscriber));
+        if first != digest {
+            self.violation(format!(
+                "subscribers {who} and {subscriber} disagree about batch {} of log {}: the latter \
+                 saw batch {} of client {:#x} at position {}",
+                seen.index, seen.log, seen.batch_seq, seen.client, seen.first_position
+            ));
+        }
+    }
+}

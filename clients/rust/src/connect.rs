@@ -1,0 +1,277 @@
+//! Connecting to a broker.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use landfall_layout::frame::{
+    Carrier, FRAME_BYTES, Frame, Hello, Refusal, TAIL_BYTES_MAX, Welcome,
+};
+use landfall_pool::io::recv_with_fds;
+use nix::sys::socket::sockopt::SendTimeout;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, socket};
+use nix::sys::time::TimeVal;
+
+use crate::error::Error;
+
+/// How bytes travel between client and broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Transport {
+    /// Memory where the broker's Unix socket allows it, otherwise TCP.
+    #[default]
+    Auto,
+    /// Through the pool, on the broker's host.
+    Memory,
+    /// Over TCP.
+    Tcp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Memory => "memory",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
+/// A word that names no transport.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnknownTransport(pub String);
+
+impl fmt::Display for UnknownTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is no transport; say one of auto, memory, tcp", self.0)
+    }
+}
+
+impl std::error::Error for UnknownTransport {}
+
+impl FromStr for Transport {
+    type Err = UnknownTransport;
+
+    fn from_str(word: &str) -> Result<Self, UnknownTransport> {
+        match word {
+            "auto" => Ok(Self::Auto),
+            "memory" => Ok(Self::Memory),
+            "tcp" => Ok(Self::Tcp),
+            _ => Err(UnknownTransport(word.to_owned())),
+        }
+    }
+}
+
+/// A connected socket, of either kind.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Read for Socket {
+    #[inline]
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(into),
+            Self::Unix(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Socket {
+    /// Connects to `host:port`, a path, or `@name`.
+    fn connect(address: &str, deadline: Instant) -> io::Result<Self> {
+        if address.starts_with(['@', '/', '.']) {
+            return connect_unix(address, deadline).map(Self::Unix);
+        }
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for resolved in address.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&resolved, left(deadline)?) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(Self::Tcp(stream));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn set_timeouts(&self, deadline: Instant) -> io::Result<()> {
+        let left = Some(left(deadline)?);
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_read_timeout(left).and(stream.set_write_timeout(left))
+            }
+            Self::Unix(stream) => {
+                stream.set_read_timeout(left).and(stream.set_write_timeout(left))
+            }
+        }
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nonblocking(true),
+            Self::Unix(stream) => stream.set_nonblocking(true),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.write_all(bytes),
+            Self::Unix(stream) => stream.write_all(bytes),
+        }
+    }
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+fn connect_unix(address: &str, deadline: Instant) -> io::Result<UnixStream> {
+    let name = match address.strip_prefix('@') {
+        Some(name) => UnixAddr::new_abstract(name.as_bytes())?,
+        None => UnixAddr::new(address)?,
+    };
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    // Connecting waits while the listener's queue is full; the send timeout bounds that wait.
+    let left = left(deadline)?;
+    let bound = TimeVal::new(left.as_secs() as i64, i64::from(left.subsec_micros()));
+    setsockopt(&fd, SendTimeout, &bound)?;
+    nix::sys::socket::connect(fd.as_raw_fd(), &name)?;
+    Ok(UnixStream::from(fd))
+}
+
+/// A connection that a broker accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: Socket,
+    pub(crate) welcome: Welcome,
+    /// The pool and the channel, for a memory client.
+    pub(crate) memory: Option<(OwnedFd, OwnedFd)>,
+}
+
+/// What a broker answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Yes.
+    Accepted(Box<Accepted>),
+    /// The session epoch that was to be joined is over.
+    Fenced,
+}
+
+/// Says hello at `address` and waits for the answer.
+pub(crate) fn greet(
+    broker: u8,
+    address: &str,
+    hello: Hello,
+    topic: &str,
+    deadline: Instant,
+) -> Result<Answer, Error> {
+    let began = Instant::now();
+    let mut socket = Socket::connect(address, deadline).map_err(|error| Error::Unreachable {
+        who: format!("broker {broker}"),
+        address: address.to_owned(),
+        why: error.to_string(),
+    })?;
+    let lost = |doing| move |source| Error::Connection { broker, doing, source };
+    socket.set_timeouts(deadline).map_err(lost("setting its timeouts"))?;
+    if topic.len() > TAIL_BYTES_MAX {
+        let why = format!("{} bytes; at most {TAIL_BYTES_MAX} can be asked for", topic.len());
+        return Err(Error::Setting { setting: "topic", why });
+    }
+    let mut greeting = Frame::Hello(hello).encode(topic.len()).to_vec();
+    greeting.extend_from_slice(topic.as_bytes());
+    socket.write_all(&greeting).map_err(lost("saying hello"))?;
+
+    let mut bytes = [0; FRAME_BYTES];
+    let mut fds = Vec::new();
+    let mut have = 0;
+    while have < FRAME_BYTES {
+        // Descriptors come with the first byte of the message they were sent with.
+        let got = match &socket {
+            Socket::Unix(stream) => recv_with_fds(stream, &mut bytes[have..]).map(|(got, more)| {
+                fds.extend(more);
+                got
+            }),
+            Socket::Tcp(_) => socket.read(&mut bytes[have..]),
+        };
+        have += match got {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(Error::Timeout {
+                    awaited: format!("broker {broker} to answer a hello"),
+                    waited: began.elapsed(),
+                    stalled: None,
+                });
+            }
+            other => other,
+        }
+        .map_err(lost("waiting for the answer to a hello"))?;
+    }
+    let (frame, tail) =
+        Frame::decode(bytes).map_err(|source| Error::Frame { broker, source })?;
+    let mut sentence = vec![0; tail];
+    socket.read_exact(&mut sentence).map_err(lost("reading its answer"))?;
+    let welcome = match frame {
+        Frame::Welcome(welcome) => welcome,
+        Frame::Fenced { .. } => return Ok(Answer::Fenced),
+        Frame::Refused(why) => {
+            let sentence = refusal_text(why, &sentence);
+            return Err(Error::Refused { broker, why, sentence });
+        }
+        other => {
+            let what = format!("answered a hello with {other:?}");
+            return Err(Error::Unexpected { broker, what });
+        }
+    };
+    let memory = match (hello.carrier, <[OwnedFd; 2]>::try_from(fds)) {
+        (Carrier::Stream, _) => None,
+        (Carrier::Memory, Ok([pool, channel])) => Some((pool, channel)),
+        (Carrier::Memory, Err(fds)) => {
+            let what = format!(
+                "welcomed a memory client with {} descriptors; two were expected",
+                fds.len()
+            );
+            return Err(Error::Unexpected { broker, what });
+        }
+    };
+    socket.set_nonblocking().map_err(lost("making it non-blocking"))?;
+    Ok(Answer::Accepted(Box::new(Accepted { socket, welcome, memory })))
+}
+
+/// A refusal's sentence; where none came, one that says the reason.
+pub(crate) fn refusal_text(why: Refusal, sentence: &[u8]) -> String {
+    if !sentence.is_empty() {
+        return String::from_utf8_lossy(sentence).into_owned();
+    }
+    match why {
+        Refusal::Malformed => "a frame or batch was malformed",
+        Refusal::Version => "it speaks another version of the protocol",
+        Refusal::NoTopic => "there is no such topic",
+        Refusal::NotServed => "it cannot serve what was asked for",
+        Refusal::BadBatch => "a batch does not belong to this session, topic or sequence",
+        Refusal::SessionsFull => "every session line of the pool is in use",
+        Refusal::NoControl => "control does not answer it",
+        Refusal::BadAck => "the topic cannot give that acknowledgement",
+        Refusal::Busy => "it has as many connections as it takes",
+        Refusal::TopicGone => "the topic is being deleted",
+    }
+    .to_owned()
+}

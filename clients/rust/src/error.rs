@@ -1,0 +1,360 @@
+//! What can go wrong, one variant for each operation, with the numbers in it.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use landfall_layout::batch::BatchError;
+use landfall_layout::frame::{FrameError, Refusal, Stall};
+use landfall_pool::map::MapError;
+use landfall_pool::pool::PoolError;
+
+/// Why an operation failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// An address that cannot be understood.
+    Address {
+        /// The address.
+        address: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nobody listens there, or nobody answers.
+    Unreachable {
+        /// Who was sought: `control`, or `broker N`.
+        who: String,
+        /// Where.
+        address: String,
+        /// What the system said.
+        why: String,
+    },
+    /// Control answered with an error.
+    Control {
+        /// Method and path of the request.
+        request: String,
+        /// HTTP status.
+        status: u16,
+        /// Its short code.
+        code: String,
+        /// Its sentence.
+        message: String,
+    },
+    /// Control answered something that is not its protocol.
+    Answer {
+        /// Method and path of the request.
+        request: String,
+        /// What was wrong.
+        why: String,
+    },
+    /// A setting that is not possible.
+    Setting {
+        /// Name of the setting.
+        setting: &'static str,
+        /// What was given and what is possible.
+        why: String,
+    },
+    /// No broker could be used.
+    NoBroker {
+        /// Topic it was wanted for.
+        topic: String,
+        /// What was found instead, and what each attempt said.
+        why: String,
+    },
+    /// A broker refused the connection or a batch.
+    Refused {
+        /// The broker.
+        broker: u8,
+        /// Its reason.
+        why: Refusal,
+        /// Its sentence.
+        sentence: String,
+    },
+    /// A connection ended or failed.
+    Connection {
+        /// The broker.
+        broker: u8,
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A broker sent something that is not the protocol.
+    Frame {
+        /// The broker.
+        broker: u8,
+        /// What came.
+        source: FrameError,
+    },
+    /// A broker sent a frame that has no place here.
+    Unexpected {
+        /// The broker.
+        broker: u8,
+        /// What came, and what was expected.
+        what: String,
+    },
+    /// The pool that a broker handed over could not be used.
+    Pool {
+        /// The broker.
+        broker: u8,
+        /// What is wrong with it.
+        source: Box<PoolError>,
+    },
+    /// The channel that a broker handed over could not be used.
+    Channel {
+        /// The broker.
+        broker: u8,
+        /// What is wrong with it.
+        source: Box<MapError>,
+    },
+    /// Nothing moved for too long.
+    Timeout {
+        /// What was awaited.
+        awaited: String,
+        /// For how long.
+        waited: Duration,
+        /// What the broker last said about why nothing moves.
+        stalled: Option<Stalled>,
+    },
+    /// Bytes written for a broker that died could not be read back.
+    Lost {
+        /// Batches lost.
+        batches: u64,
+        /// Messages in them.
+        messages: u64,
+        /// First batch sequence that was lost; `None` when it had none yet.
+        first_seq: Option<u64>,
+        /// Why they could not be read back.
+        why: String,
+    },
+    /// Another publisher took this client id.
+    Superseded {
+        /// The client id.
+        client: u64,
+        /// Epoch that this publisher had.
+        epoch: u32,
+        /// Epoch of the session now.
+        now: u32,
+    },
+    /// The publisher failed earlier and takes nothing more.
+    Failed {
+        /// What happened then.
+        why: String,
+    },
+    /// A message larger than the topic takes.
+    TooLarge {
+        /// Bytes of header, key, payload and padding, with the batch's preamble.
+        bytes: u64,
+        /// Most that are possible.
+        most: u64,
+    },
+    /// Receipts were asked for of a publisher that asks for none.
+    NoReceipts,
+    /// A batch whose bytes are not what its publisher sealed.
+    Corrupt {
+        /// Log it stands in.
+        log: u8,
+        /// Index in that log.
+        index: u64,
+        /// Position of its first message.
+        position: u64,
+        /// What is wrong.
+        why: Corruption,
+    },
+    /// The topic was deleted.
+    TopicGone {
+        /// Its name.
+        topic: String,
+    },
+    /// A process of a local system could not be started or stopped.
+    Local {
+        /// What happened, to which process.
+        what: String,
+    },
+}
+
+/// What is wrong with a batch's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Corruption {
+    /// Its preamble or checksum.
+    Batch(BatchError),
+    /// Its preamble is another batch's than the log says.
+    Mismatch {
+        /// Field that differs.
+        field: &'static str,
+        /// What the log says.
+        log: u64,
+        /// What the preamble says.
+        preamble: u64,
+    },
+    /// It does not lie inside its segment.
+    Outside {
+        /// Segment that the log names.
+        segment: u32,
+        /// Offset in it.
+        offset: u32,
+        /// Bytes.
+        bytes: u32,
+    },
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Batch(error) => error.fmt(f),
+            Self::Mismatch { field, log, preamble } => {
+                write!(f, "its {field} is {preamble} and the log says {log}")
+            }
+            Self::Outside { segment, offset, bytes } => {
+                write!(f, "{bytes} bytes at {offset} are not inside segment {segment}")
+            }
+        }
+    }
+}
+
+/// What a broker last said about why nothing moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stalled {
+    /// Its reason.
+    pub why: Stall,
+    /// Segments free, or slots in use.
+    pub used: u32,
+    /// Segments in all, or slots in all.
+    pub of: u32,
+}
+
+impl fmt::Display for Stalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { why, used, of } = self;
+        match why {
+            Stall::RingFull => write!(
+                f,
+                "the topic's ring is full ({used} of {of} slots in use): the sequencer is behind \
+                 or a batch is missing; wait, or give the topic a larger ring"
+            ),
+            Stall::PoolFull => write!(
+                f,
+                "the pool is full ({used} of {of} segments free): delete a topic, let retention \
+                 work, or make the pool larger"
+            ),
+        }
+    }
+}
+
+impl Error {
+    /// Whether nobody listens at the address of control or of a broker.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { address, why } => write!(
+                f,
+                "{address:?} is no address: {why}; say http://HOST:PORT, HOST:PORT, unix:PATH or \
+                 unix:@NAME"
+            ),
+            Self::Unreachable { who, address, why } => {
+                write!(f, "nobody answers for {who} at {address}: {why}; is it running?")
+            }
+            Self::Control { request, status, code, message } => {
+                write!(f, "{request}: {message} ({code}, status {status})")
+            }
+            Self::Answer { request, why } => {
+                write!(f, "{request}: the answer is not control's: {why}")
+            }
+            Self::Setting { setting, why } => write!(f, "{setting}: {why}"),
+            Self::NoBroker { topic, why } => {
+                write!(f, "no broker can be used for topic {topic:?}: {why}")
+            }
+            Self::Refused { broker, why, sentence } => {
+                write!(f, "broker {broker} refused: {sentence} ({why:?})")
+            }
+            Self::Connection { broker, doing, source } => {
+                write!(f, "connection to broker {broker} lost while {doing}: {source}")
+            }
+            Self::Frame { broker, source } => write!(f, "broker {broker}: {source}"),
+            Self::Unexpected { broker, what } => write!(f, "broker {broker}: {what}"),
+            Self::Pool { broker, source } => write!(f, "pool of broker {broker}: {source}"),
+            Self::Channel { broker, source } => write!(f, "channel of broker {broker}: {source}"),
+            Self::Timeout { awaited, waited, stalled } => {
+                write!(f, "waited {} ms for {awaited}", waited.as_millis())?;
+                match stalled {
+                    Some(stalled) => write!(f, ": {stalled}"),
+                    None => f.write_str(
+                        ": nothing came; see whether control and the brokers are alive, or give \
+                         it a longer timeout",
+                    ),
+                }
+            }
+            Self::Lost { batches, messages, first_seq, why } => {
+                write!(f, "{messages} messages in {batches} batches are lost")?;
+                if let Some(seq) = first_seq {
+                    write!(f, ", from batch sequence {seq} on")?;
+                }
+                write!(f, ": {why}; publish them again with a new publisher")
+            }
+            Self::Superseded { client, epoch, now } => write!(
+                f,
+                "another publisher uses client id {client}: this one had session epoch {epoch} \
+                 and the session is now in {now}; give each publisher its own client id"
+            ),
+            Self::Failed { why } => write!(f, "the publisher failed earlier: {why}"),
+            Self::TooLarge { bytes, most } => write!(
+                f,
+                "the message needs a batch of {bytes} bytes and at most {most} are possible"
+            ),
+            Self::NoReceipts => f.write_str(
+                "the publisher asks for no receipts, so there is none to wait for; build it with \
+                 ack ordered",
+            ),
+            Self::Corrupt { log, index, position, why } => {
+                write!(f, "batch {index} of log {log}, from position {position}, is corrupt: {why}")
+            }
+            Self::TopicGone { topic } => write!(f, "topic {topic:?} was deleted"),
+            Self::Local { what } => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Connection { source, .. } => Some(source),
+            Self::Frame { source, .. } => Some(source),
+            Self::Pool { source, .. } => Some(source),
+            Self::Channel { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_says_what_for_how_long_and_why() {
+        let text = Error::Timeout {
+            awaited: "room to publish".into(),
+            waited: Duration::from_millis(1500),
+            stalled: Some(Stalled { why: Stall::PoolFull, used: 0, of: 96 }),
+        }
+        .to_string();
+        for part in ["room to publish", "1500 ms", "0 of 96 segments free", "make the pool larger"]
+        {
+            assert!(text.contains(part), "{part:?} is missing in {text:?}");
+        }
+    }
+
+    #[test]
+    fn only_silence_at_an_address_is_unreachable() {
+        let unreachable =
+            Error::Unreachable { who: "control".into(), address: "x".into(), why: "y".into() };
+        assert!(unreachable.is_unreachable());
+        assert!(!Error::NoReceipts.is_unreachable());
+    }
+}

@@ -1,0 +1,464 @@
+//! A whole system on this machine: control and its brokers as child processes.
+//!
+//! The pool is a memfd of this process unless a path is given, so nothing is left behind. The
+//! children are told this process's id and die with it, even when it is killed.
+
+mod process;
+mod spawner;
+
+use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use landfall_layout::limits::{
+    BROKERS_MAX, POOL_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SESSIONS_DEFAULT,
+};
+
+use self::process::{Process, Waited};
+use self::spawner::Spawner;
+use crate::{Client, Error, Idle};
+
+/// Longest wait for a child's `ready` line. Creating and prefaulting a large pool takes seconds.
+const READY_WAIT: Duration = Duration::from_secs(30);
+/// Time between SIGTERM and SIGKILL.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+
+/// What a local system shall be.
+#[derive(Clone, Debug)]
+pub struct LocalConfig {
+    /// Brokers, 1 to 32.
+    pub brokers: usize,
+    /// Bytes of the pool.
+    pub pool_bytes: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Session lines.
+    pub sessions: u32,
+    /// Where control listens; port 0 takes any free one.
+    pub control: String,
+    /// The pool's file; `None`: a memfd of this process.
+    pub pool: Option<PathBuf>,
+    /// How the processes wait.
+    pub idle: Idle,
+    /// Folder of the two programs. `None`: `LANDFALL_BIN_DIR`, or beside this program.
+    pub binaries: Option<PathBuf>,
+    /// Whether [`LocalSystem::tick`] starts dead children again.
+    pub restart: bool,
+    /// Control's Unix socket: a path, or `@name`.
+    pub unix: Option<String>,
+    /// Touch every page of the pool at the start.
+    pub prefault: bool,
+}
+
+impl Default for LocalConfig {
+    fn default() -> Self {
+        Self {
+            brokers: 1,
+            pool_bytes: POOL_BYTES_DEFAULT,
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            sessions: SESSIONS_DEFAULT,
+            control: "127.0.0.1:0".into(),
+            pool: None,
+            idle: Idle::Backoff,
+            binaries: None,
+            restart: false,
+            unix: None,
+            prefault: false,
+        }
+    }
+}
+
+/// Why a local system did not start or stop.
+#[derive(Debug)]
+enum LocalError {
+    /// A number of brokers that no pool can have.
+    Brokers {
+        /// Brokers asked for.
+        asked: usize,
+    },
+    /// A program of the system is not where it was looked for.
+    Missing {
+        /// The program.
+        program: &'static str,
+        /// Folders looked in.
+        looked: Vec<PathBuf>,
+    },
+    /// The pool's memory could not be had.
+    Pool {
+        /// What was tried and the answer.
+        why: String,
+    },
+    /// A program could not be started at all.
+    Spawn {
+        /// The program's part: `control`, `broker 0`.
+        name: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A child ended before it was ready.
+    Died {
+        /// Its part.
+        name: String,
+        /// How it ended.
+        status: String,
+        /// The last it said on stderr.
+        said: String,
+    },
+    /// A child lives and does not become ready.
+    NotReady {
+        /// Its part.
+        name: String,
+        /// How long it was given.
+        waited: Duration,
+        /// The last it said on stderr.
+        said: String,
+    },
+    /// A child did not stop on SIGTERM and was killed.
+    Killed {
+        /// Their parts.
+        names: Vec<String>,
+    },
+    /// Control's address cannot be used by a client.
+    Address {
+        /// The address and what is wrong.
+        why: String,
+    },
+}
+
+impl fmt::Display for LocalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Brokers { asked } => {
+                write!(f, "{asked} brokers are not possible; say 1 to {BROKERS_MAX}")
+            }
+            Self::Missing { program, looked } => {
+                let looked: Vec<_> = looked.iter().map(|dir| dir.display().to_string()).collect();
+                write!(
+                    f,
+                    "{program} is not in {}; build it with `cargo build --workspace --bins`, or \
+                     set LANDFALL_BIN_DIR to its folder",
+                    looked.join(" or ")
+                )
+            }
+            Self::Pool { why } => write!(f, "no memory for the pool: {why}"),
+            Self::Spawn { name, source } => write!(f, "{name} could not be started: {source}"),
+            Self::Died { name, status, said } if said.is_empty() => {
+                write!(f, "{name} ended before it was ready ({status}) and said nothing")
+            }
+            Self::Died { name, status, said } => {
+                write!(f, "{name} ended before it was ready ({status}): {said}")
+            }
+            Self::NotReady { name, waited, said } => {
+                write!(f, "{name} was not ready within {waited:?}; it said: {said:?}")
+            }
+            Self::Killed { names } => write!(
+                f,
+                "{} did not stop within {STOP_WAIT:?} of SIGTERM and was killed",
+                names.join(", ")
+            ),
+            Self::Address { why } => f.write_str(why),
+        }
+    }
+}
+
+impl From<LocalError> for Error {
+    fn from(error: LocalError) -> Self {
+        Self::Local { what: error.to_string() }
+    }
+}
+
+/// Control and brokers, running. Dropping it kills them; [`LocalSystem::stop`] asks first.
+pub struct LocalSystem {
+    config: LocalConfig,
+    pool: PathBuf,
+    /// Keeps the pool's memory: the children open it through this process.
+    _memory: Option<OwnedFd>,
+    control_binary: PathBuf,
+    broker_binary: PathBuf,
+    address: String,
+    client: Client,
+    control: Process,
+    brokers: Vec<Process>,
+    spawner: Spawner,
+}
+
+impl LocalSystem {
+    /// Starts control and the brokers and returns when control has accepted every broker.
+    pub fn start(config: LocalConfig) -> Result<Self, Error> {
+        Ok(Self::launch(config)?)
+    }
+
+    fn launch(config: LocalConfig) -> Result<Self, LocalError> {
+        if !(1..=BROKERS_MAX).contains(&config.brokers) {
+            return Err(LocalError::Brokers { asked: config.brokers });
+        }
+        let control_binary = find("landfall-control", config.binaries.as_deref())?;
+        let broker_binary = find("landfall-broker", config.binaries.as_deref())?;
+        let (pool, memory) = match &config.pool {
+            Some(path) => (path.clone(), None),
+            None => {
+                let fd = landfall_pool::map::memfd("landfall-pool", config.pool_bytes)
+                    .map_err(|error| LocalError::Pool { why: error.to_string() })?;
+                let path = format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+                (PathBuf::from(path), Some(fd))
+            }
+        };
+        let spawner = Spawner::start()
+            .map_err(|source| LocalError::Spawn { name: "the spawner".into(), source })?;
+        let mut control = Process::new("control".into());
+        let mut command = control_command(&control_binary, &config, &pool, &config.control);
+        control.start(&spawner, &mut command)?;
+        let address = ready(&mut control, READY_WAIT)?
+            .strip_prefix("ready ")
+            .map(str::to_owned)
+            .ok_or_else(|| LocalError::Address { why: "control named no address".into() })?;
+        let client = Client::new(&address)
+            .map_err(|error| LocalError::Address { why: error.to_string() })?;
+        let mut system = Self {
+            config,
+            pool,
+            _memory: memory,
+            control_binary,
+            broker_binary,
+            address,
+            client,
+            control,
+            brokers: Vec::new(),
+            spawner,
+        };
+        for number in 0..system.config.brokers {
+            let mut broker = Process::new(format!("broker {number}"));
+            broker.start(&system.spawner, &mut system.broker_command(number))?;
+            system.brokers.push(broker);
+        }
+        for broker in &mut system.brokers {
+            ready(broker, READY_WAIT)?;
+        }
+        Ok(system)
+    }
+
+    /// Control's address: `http://127.0.0.1:PORT`. It stays the same when control restarts.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A client of this system.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The pool's path, as the children open it.
+    pub fn pool(&self) -> &Path {
+        &self.pool
+    }
+
+    /// Brokers of this system.
+    pub fn brokers(&self) -> usize {
+        self.brokers.len()
+    }
+
+    /// Looks after the children: starts dead ones again where the configuration says so, after
+    /// 100 ms and then twice as long each time, up to 5 s. Returns what happened and what the
+    /// children said, a line each. Call it a few times a second.
+    pub fn tick(&mut self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let now = Instant::now();
+        let restart = self.config.restart;
+        if self.control.look(now, restart, &mut notes) {
+            let mut command = self.control_again();
+            restarted(&mut self.control, &self.spawner, &mut command, &mut notes);
+        }
+        for number in 0..self.brokers.len() {
+            if self.brokers[number].look(now, restart, &mut notes) {
+                let mut command = self.broker_command(number);
+                restarted(&mut self.brokers[number], &self.spawner, &mut command, &mut notes);
+            }
+        }
+        notes
+    }
+
+    /// Whether every child lives.
+    pub fn is_whole(&mut self) -> bool {
+        self.control.is_alive() && self.brokers.iter_mut().all(Process::is_alive)
+    }
+
+    /// Kills a broker as a crash would and waits until it is gone.
+    pub fn kill_broker(&mut self, number: usize) {
+        if let Some(broker) = self.brokers.get_mut(number) {
+            broker.kill();
+        }
+    }
+
+    /// Kills control as a crash would and waits until it is gone.
+    pub fn kill_control(&mut self) {
+        self.control.kill();
+    }
+
+    /// Starts a dead broker again, now, and returns when it is accepted.
+    pub fn start_broker(&mut self, number: usize) -> Result<(), Error> {
+        let mut command = self.broker_command(number);
+        let asked = self.brokers.len();
+        let broker = self.brokers.get_mut(number).ok_or(LocalError::Brokers { asked })?;
+        if !broker.is_alive() {
+            broker.start(&self.spawner, &mut command)?;
+        }
+        ready(broker, READY_WAIT)?;
+        Ok(())
+    }
+
+    /// Starts dead control again, now, at the address it had, and returns when it serves.
+    pub fn start_control(&mut self) -> Result<(), Error> {
+        let mut command = self.control_again();
+        if !self.control.is_alive() {
+            self.control.start(&self.spawner, &mut command)?;
+        }
+        ready(&mut self.control, READY_WAIT)?;
+        Ok(())
+    }
+
+    /// A broker's process id, while it lives.
+    pub fn broker_pid(&self, number: usize) -> Option<u32> {
+        self.brokers.get(number).and_then(Process::pid)
+    }
+
+    /// Control's process id, while it lives.
+    pub fn control_pid(&self) -> Option<u32> {
+        self.control.pid()
+    }
+
+    /// Stops all: brokers first, so that control hears them leave. SIGTERM, then SIGKILL after
+    /// five seconds, which is an error that names who had to be killed.
+    pub fn stop(mut self) -> Result<(), Error> {
+        let mut names = Vec::new();
+        let mut brokers: Vec<&mut Process> = self.brokers.iter_mut().collect();
+        stop_all(&mut brokers, &mut names);
+        stop_all(&mut [&mut self.control], &mut names);
+        if names.is_empty() { Ok(()) } else { Err(LocalError::Killed { names }.into()) }
+    }
+
+    fn broker_command(&self, number: usize) -> Command {
+        let mut command = Command::new(&self.broker_binary);
+        command.arg("--pool").arg(&self.pool);
+        command.args(["--number", &number.to_string(), "--idle", idle_word(self.config.idle)]);
+        command.args(["--parent", &std::process::id().to_string()]);
+        command
+    }
+
+    /// Control's command with the port that it had.
+    fn control_again(&self) -> Command {
+        let listen = self.address.strip_prefix("http://").unwrap_or(&self.address);
+        control_command(&self.control_binary, &self.config, &self.pool, listen)
+    }
+}
+
+impl Drop for LocalSystem {
+    fn drop(&mut self) {
+        for broker in &mut self.brokers {
+            broker.kill();
+        }
+        self.control.kill();
+    }
+}
+
+fn control_command(binary: &Path, config: &LocalConfig, pool: &Path, listen: &str) -> Command {
+    let mut command = Command::new(binary);
+    command.arg("--pool").arg(pool);
+    command.args(["--pool-bytes", &config.pool_bytes.to_string()]);
+    command.args(["--segment-bytes", &config.segment_bytes.to_string()]);
+    command.args(["--sessions", &config.sessions.to_string()]);
+    command.args(["--listen", listen, "--idle", idle_word(config.idle)]);
+    command.args(["--parent", &std::process::id().to_string()]);
+    if let Some(unix) = &config.unix {
+        command.args(["--unix", unix]);
+    }
+    if config.prefault {
+        command.arg("--prefault");
+    }
+    command
+}
+
+fn idle_word(idle: Idle) -> &'static str {
+    match idle {
+        Idle::Spin => "spin",
+        Idle::Backoff => "backoff",
+    }
+}
+
+/// Waits for a child's `ready` line and returns it.
+fn ready(process: &mut Process, wait: Duration) -> Result<String, LocalError> {
+    let name = process.name().to_owned();
+    match process.wait_ready(wait) {
+        Waited::Ready(line) => Ok(line),
+        Waited::Died { status, said } => Err(LocalError::Died { name, status, said }),
+        Waited::Late { said } => Err(LocalError::NotReady { name, waited: wait, said }),
+    }
+}
+
+fn restarted(
+    process: &mut Process,
+    spawner: &Spawner,
+    command: &mut Command,
+    notes: &mut Vec<String>,
+) {
+    match process.start(spawner, command) {
+        Ok(()) => notes.push(format!("{} was started again", process.name())),
+        Err(error) => notes.push(error.to_string()),
+    }
+}
+
+fn stop_all(processes: &mut [&mut Process], killed: &mut Vec<String>) {
+    for process in processes.iter_mut() {
+        process.terminate();
+    }
+    let deadline = Instant::now() + STOP_WAIT;
+    for process in processes.iter_mut() {
+        if !process.wait_gone(deadline) {
+            process.kill();
+            killed.push(process.name().to_owned());
+        }
+    }
+}
+
+/// The program `name` in `given`, or in `LANDFALL_BIN_DIR`, or beside this program, or one folder
+/// up from it, where test and example programs have their siblings.
+fn find(name: &'static str, given: Option<&Path>) -> Result<PathBuf, LocalError> {
+    let from_environment = std::env::var_os("LANDFALL_BIN_DIR").map(PathBuf::from);
+    let looked: Vec<PathBuf> = match given.map(Path::to_owned).or(from_environment) {
+        Some(dir) => vec![dir],
+        None => {
+            let program = std::env::current_exe().unwrap_or_default();
+            program.ancestors().skip(1).take(2).map(Path::to_owned).collect()
+        }
+    };
+    looked
+        .iter()
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+        .ok_or(LocalError::Missing { program: name, looked })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_named_with_the_folders_and_the_remedy() {
+        let config =
+            LocalConfig { binaries: Some("/nonexistent".into()), ..LocalConfig::default() };
+        let Err(error) = LocalSystem::start(config) else { panic!("started from nowhere") };
+        let text = error.to_string();
+        assert!(text.contains("landfall-control is not in /nonexistent"), "{text}");
+        assert!(text.contains("cargo build --workspace --bins"), "{text}");
+    }
+
+    #[test]
+    fn no_broker_and_too_many_are_refused_with_the_bound() {
+        for asked in [0, BROKERS_MAX + 1] {
+            let config = LocalConfig { brokers: asked, ..LocalConfig::default() };
+            let Err(error) = LocalSystem::start(config) else { panic!("{asked} brokers") };
+            assert!(error.to_string().contains("say 1 to 32"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Filling a batch: where its messages go, and the preamble in front of them.
+
+use std::sync::Arc;
+
+use landfall_layout::TopicId;
+use landfall_layout::batch::{BatchPreamble, MESSAGE_HAS_KEY, MESSAGE_HEADER_BYTES, PREAMBLE_BYTES};
+use landfall_pool::Pool;
+use landfall_pool::stream::Crc32c;
+
+use super::session::Location;
+
+/// Bytes gathered before they go to the extent. Five times what the checksum folds at once, and
+/// whole lines; more no longer overlaps summing with the stores before.
+pub(crate) const STAGE_BYTES: usize = 1920;
+
+/// Batches from this size on go past the caches. A smaller batch is still in the cache of this
+/// core, or of one beside it, when its reader comes: fetching it back from memory would cost the
+/// reader more than the publisher saved. A larger one would only evict what both need.
+pub(crate) const STREAM_BYTES_LEAST: u32 = 64 << 10;
+
+/// A message's header as its two words.
+#[inline]
+pub(crate) fn header(key: Option<&[u8]>, payload: &[u8], timestamp_ns: u64) -> [u64; 2] {
+    let (key_bytes, flags) = key.map_or((0, 0), |key| (key.len() as u64, MESSAGE_HAS_KEY));
+    [payload.len() as u64 | key_bytes << 32 | u64::from(flags) << 48, timestamp_ns]
+}
+
+/// Bytes that a message takes, its parts being within bounds.
+#[inline]
+pub(crate) fn stride(part_bytes: usize) -> usize {
+    MESSAGE_HEADER_BYTES + part_bytes.next_multiple_of(8)
+}
+
+/// Where an open batch's messages go.
+pub(crate) enum Filler {
+    /// A granted extent.
+    Extent(ExtentFiller),
+    /// Private memory: 64 bytes for the preamble, then the payload.
+    Buffer(Vec<u8>),
+}
+
+impl Filler {
+    /// Appends a message of `stride` bytes, for which there is room.
+    #[inline]
+    pub(crate) fn append(&mut self, stride: usize, header: [u64; 2], key: &[u8], payload: &[u8]) {
+        match self {
+            Self::Extent(filler) => filler.append(stride, header, key, payload),
+            Self::Buffer(buffer) => {
+                let end = buffer.len() + stride;
+                buffer.extend_from_slice(&header[0].to_le_bytes());
+                buffer.extend_from_slice(&header[1].to_le_bytes());
+                buffer.extend_from_slice(key);
+                buffer.extend_from_slice(payload);
+                buffer.resize(end, 0);
+            }
+        }
+    }
+}
+
+/// Fills a batch straight in the pool, by way of a stage that stays in the first-level cache.
+pub(crate) struct ExtentFiller {
+    pool: Arc<Pool>,
+    /// Offset in the pool of the payload's first byte.
+    payload_at: u64,
+    pub(crate) location: Location,
+    pub(crate) extent: u32,
+    pub(crate) link: usize,
+    /// Payload bytes that are in the extent.
+    stored: usize,
+    staged: usize,
+    stage: Box<Stage>,
+    crc: Crc32c,
+    streams: bool,
+}
+
+/// Staged bytes, line by line as they will lie in the pool.
+#[repr(align(64))]
+pub(crate) struct Stage([u8; STAGE_BYTES]);
+
+impl Stage {
+    pub(crate) fn new() -> Box<Self> {
+        Box::new(Self([0; STAGE_BYTES]))
+    }
+}
+
+impl ExtentFiller {
+    /// A filler of the batch at `location`, whose bytes the extent holds.
+    pub(crate) fn new(
+        pool: Arc<Pool>,
+        payload_at: u64,
+        location: Location,
+        (extent, link): (u32, usize),
+        stage: Box<Stage>,
+        streams: bool,
+    ) -> Self {
+        Self {
+            pool,
+            payload_at,
+            location,
+            extent,
+            link,
+            stored: 0,
+            staged: 0,
+            stage,
+            crc: Crc32c::new(),
+            streams,
+        }
+    }
+
+    #[inline]
+    fn append(&mut self, stride: usize, header: [u64; 2], key: &[u8], payload: &[u8]) {
+        let end = self.staged + stride;
+        let Some(room) = self.stage.0.get_mut(self.staged..end) else {
+            return self.append_across(stride, header, key, payload);
+        };
+        let (head, body) = room.split_at_mut(MESSAGE_HEADER_BYTES);
+        head[..8].copy_from_slice(&header[0].to_le_bytes());
+        head[8..].copy_from_slice(&header[1].to_le_bytes());
+        let (key_room, rest) = body.split_at_mut(key.len());
+        key_room.copy_from_slice(key);
+        let (payload_room, padding) = rest.split_at_mut(payload.len());
+        payload_room.copy_from_slice(payload);
+        padding.fill(0);
+        self.staged = end;
+    }
+
+    /// A message that does not fit what is left of the stage.
+    fn append_across(&mut self, stride: usize, header: [u64; 2], key: &[u8], payload: &[u8]) {
+        let [low, high] = header.map(u64::to_le_bytes);
+        let padding = &[0; 8][..stride - MESSAGE_HEADER_BYTES - key.len() - payload.len()];
+        for mut bytes in [&low, &high, key, payload, padding] {
+            while !bytes.is_empty() {
+                let (now, later) = bytes.split_at(bytes.len().min(STAGE_BYTES - self.staged));
+                self.stage.0[self.staged..][..now.len()].copy_from_slice(now);
+                self.staged += now.len();
+                bytes = later;
+                if self.staged == STAGE_BYTES {
+                    self.store();
+                }
+            }
+        }
+    }
+
+    /// Moves the stage into the extent.
+    fn store(&mut self) {
+        let bytes = &self.stage.0[..self.staged];
+        // Summed first: the loads overlap the stores of the stage before.
+        self.crc.update(bytes);
+        let at = self.payload_at + self.stored as u64;
+        let stored = if self.streams { self.pool.stream(at, bytes) } else { self.pool.write(at, bytes) };
+        stored.expect("the extent was checked against the pool and the batch against the extent");
+        self.stored += self.staged;
+        self.staged = 0;
+    }
+
+    /// Stores what is staged. Returns the payload's checksum and the stage, to be used again.
+    pub(crate) fn finish(mut self) -> (u32, Location, u32, usize, Box<Stage>) {
+        self.store();
+        (self.crc.finish(), self.location, self.extent, self.link, self.stage)
+    }
+}
+
+/// Who publishes what, as a preamble says it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) topic: TopicId,
+    pub(crate) client: u64,
+    pub(crate) epoch: u32,
+}
+
+impl Identity {
+    /// The preamble of a batch sealed now.
+    pub(crate) fn seal(
+        self,
+        filled: &super::session::Filled,
+        batch_seq: u64,
+        sealed_ns: u64,
+    ) -> BatchPreamble {
+        BatchPreamble {
+            topic: self.topic.0,
+            session_epoch: self.epoch,
+            client: self.client,
+            batch_seq,
+            sealed_ns,
+            payload_bytes: filled.payload_bytes,
+            payload_crc: filled.payload_crc,
+            count: filled.count,
+            ..BatchPreamble::default()
+        }
+        .seal()
+    }
+}
+
+/// An empty batch in private memory.
+pub(crate) fn start_buffer(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.resize(PREAMBLE_BYTES as usize, 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use landfall_layout::batch::{MessageHeader, Messages};
+
+    #[test]
+    fn the_header_words_are_the_header() {
+        let words = header(Some(b"key"), b"payload", 99);
+        let expected = MessageHeader {
+            payload_bytes: 7,
+            key_bytes: 3,
+            flags: MESSAGE_HAS_KEY,
+            timestamp_ns: 99,
+        };
+        let low = u64::from(expected.payload_bytes)
+            | u64::from(expected.key_bytes) << 32
+            | u64::from(expected.flags) << 48;
+        assert_eq!(words, [low, 99]);
+    }
+
+    #[test]
+    fn a_buffer_holds_what_was_appended() {
+        let mut buffer = Vec::new();
+        start_buffer(&mut buffer);
+        let mut filler = Filler::Buffer(buffer);
+        let messages: [(Option<&[u8]>, &[u8]); 4] =
+            [(None, b""), (Some(b""), b"x"), (Some(b"key"), b"12345678"), (None, &[7; 100])];
+        for (key, payload) in messages {
+            let bytes = key.map_or(0, <[u8]>::len) + payload.len();
+            filler.append(stride(bytes), header(key, payload, 5), key.unwrap_or(b""), payload);
+        }
+        let Filler::Buffer(buffer) = filler else { panic!() };
+        let mut read = Messages::new(&buffer[64..], 4);
+        for (key, payload) in messages {
+            let message = read.next().unwrap();
+            assert_eq!((message.key, message.payload), (key, payload));
+        }
+        assert!(read.is_whole());
+    }
+}

@@ -1,0 +1,451 @@
+//! What moves a publisher: receipts in, filled batches out, and waiting for either.
+
+use std::time::Duration;
+
+use landfall_layout::batch::{PREAMBLE_BYTES, crc32c};
+use landfall_layout::frame::{Ack, Frame, Reached, Receipt as ReceiptFrame, Refusal};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Publisher;
+use super::batch::Filler;
+use super::link::{Carrier, Incoming};
+use super::receipts::{BatchReceipt, LANES, Outcome};
+use super::session::{Bytes, Filled};
+use crate::error::{Error, Stalled};
+use crate::wait::{Patience, Step, Waiter, coarse_ns, wall_ns};
+
+/// Time between two looks at whether the broker of a busy memory connection is still there.
+const ALIVE_EVERY_NS: u64 = 50_000_000;
+/// Longest sleep: a safety net under the bells, not a clock.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+
+/// Why the publisher cannot simply go on.
+pub(crate) enum Trouble {
+    /// The connections are lost; others may be had.
+    Lost(Error),
+    /// The session's epoch is over.
+    Fenced,
+    /// Nothing will help.
+    Fatal(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Connection { .. } | Error::Unreachable { .. } | Error::Timeout { .. } => {
+                Self::Lost(error)
+            }
+            Error::Refused { why: Refusal::Busy | Refusal::NoControl, .. } => Self::Lost(error),
+            other => Self::Fatal(other),
+        }
+    }
+}
+
+impl Publisher {
+    /// Whole batch or not: no more messages for the open batches of this lane and those above.
+    pub(super) fn close_through(&mut self, lane: usize) {
+        for lane in 0..=lane {
+            self.close_lane(lane);
+        }
+    }
+
+    fn close_lane(&mut self, lane: usize) {
+        let Some(open) = self.lanes[lane].open.take() else { return };
+        let payload_bytes = open.payload_bytes as u32;
+        let (payload_crc, bytes, extent, link) = match open.filler {
+            Filler::Extent(filler) => {
+                let (crc, location, extent, link, stage) = filler.finish();
+                self.stages.push(stage);
+                if let Some(Carrier::Memory(memory)) =
+                    self.links.get_mut(link).map(|link| &mut link.carrier)
+                {
+                    memory.filled(extent, PREAMBLE_BYTES + payload_bytes);
+                }
+                (crc, Bytes::Extent(location), extent, link)
+            }
+            Filler::Buffer(buffer) => {
+                let crc = crc32c(&buffer[PREAMBLE_BYTES as usize..]);
+                (crc, Bytes::Buffer(self.fit(buffer)), 0, 0)
+            }
+        };
+        let filled = Filled {
+            lane: lane as u8,
+            number: open.number,
+            count: open.count as u16,
+            payload_bytes,
+            payload_crc,
+            bytes,
+            link,
+            extent,
+        };
+        self.waiting_bytes += filled.batch_bytes();
+        self.lanes[lane].filled.push_back(filled);
+    }
+
+    /// A buffer that is mostly empty is exchanged for one that fits, so that the memory bound is
+    /// about bytes that are there.
+    fn fit(&mut self, buffer: Vec<u8>) -> Vec<u8> {
+        if buffer.len() >= buffer.capacity() / 4 {
+            return buffer;
+        }
+        let fitting = buffer.as_slice().to_vec();
+        self.recycle(buffer);
+        fitting
+    }
+
+    /// Keeps a full-size buffer for the next batch.
+    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
+        let kept = self.spare_buffers.len() as u64 * u64::from(self.setup.batch_bytes);
+        let room = self.setup.memory_bytes.saturating_sub(self.waiting_bytes);
+        if buffer.capacity() >= self.setup.batch_bytes as usize && kept < room {
+            self.spare_buffers.push(buffer);
+        }
+    }
+
+    /// Closes batches that were open for as long as they may be.
+    pub(super) fn close_lingering(&mut self) {
+        let linger_ns = self.linger_ns;
+        let now = self.clock.steady_ns;
+        let is_due = |lane: &usize| {
+            let open = self.lanes[*lane].open.as_ref();
+            open.is_some_and(|open| now.saturating_sub(open.since_ns) >= linger_ns)
+        };
+        if let Some(lane) = (0..LANES).rev().find(is_due) {
+            self.close_through(lane);
+        }
+    }
+
+    /// Takes what brokers said and sends what can be sent. Never blocks. Returns receipts taken.
+    pub(super) fn turn(&mut self) -> Result<usize, Trouble> {
+        let receipts = self.take_incoming()?;
+        self.dispatch()?;
+        Ok(receipts)
+    }
+
+    fn take_incoming(&mut self) -> Result<usize, Trouble> {
+        let now = coarse_ns();
+        let look = now.saturating_sub(self.looked_ns) > ALIVE_EVERY_NS;
+        if look {
+            self.looked_ns = now;
+        }
+        let mut receipts = 0;
+        for i in 0..self.links.len() {
+            match &mut self.links[i].carrier {
+                Carrier::Memory(memory) if look => memory.check_alive()?,
+                Carrier::Memory(_) => {}
+                Carrier::Tcp(tcp) => {
+                    // What came before the connection ended counts: it is looked at first.
+                    if let Err(error) = tcp.receive() {
+                        self.ended = Some(error);
+                    }
+                }
+            }
+            loop {
+                let (incoming, granted) = self.links[i].next()?;
+                self.moves += u64::from(granted);
+                match incoming {
+                    None => break,
+                    Some(Incoming::Refused(error)) => return Err(self.refused(error)),
+                    Some(Incoming::Frame(frame)) => {
+                        receipts += usize::from(self.take_frame(i, frame)?);
+                    }
+                }
+            }
+            if let Some(error) = self.ended.take()
+                && !self.links[i].gone
+            {
+                return Err(error.into());
+            }
+        }
+        Ok(receipts)
+    }
+
+    fn refused(&self, error: Error) -> Trouble {
+        match error {
+            Error::Refused { why: Refusal::TopicGone | Refusal::NoTopic, .. } => {
+                Trouble::Fatal(Error::TopicGone { topic: self.setup.topic.clone() })
+            }
+            other => other.into(),
+        }
+    }
+
+    /// One frame. Returns whether it was a receipt for something.
+    fn take_frame(&mut self, link: usize, frame: Frame) -> Result<bool, Trouble> {
+        match frame {
+            Frame::Receipt(receipt) => self.take_receipt(link, receipt),
+            Frame::Stalled { why, used, of } => {
+                self.stalled = Some(Stalled { why, used, of });
+                self.stats.stalls += 1;
+                Ok(false)
+            }
+            // A session of before: its connection is gone, but its words may still be on the way.
+            Frame::Fenced { session_epoch, .. } if session_epoch != self.epoch => Ok(false),
+            Frame::Fenced { .. } => Err(Trouble::Fenced),
+            Frame::Bye => {
+                self.links[link].gone = true;
+                self.moves += 1;
+                if self.closing {
+                    return Ok(false);
+                }
+                let source = std::io::Error::other("it said goodbye");
+                let broker = self.links[link].broker;
+                Err(Error::Connection { broker, doing: "publishing", source }.into())
+            }
+            other => {
+                let broker = self.links[link].broker;
+                let what = format!("sent a publisher {other:?}");
+                Err(Error::Unexpected { broker, what }.into())
+            }
+        }
+    }
+
+    fn take_receipt(&mut self, link: usize, receipt: ReceiptFrame) -> Result<bool, Trouble> {
+        if receipt.session_epoch != self.epoch {
+            return Ok(false);
+        }
+        let seq = receipt.batch_seq;
+        let known = self.session.get(seq).is_some_and(|batch| batch.filled.link == link);
+        let sent = match &self.links[link].carrier {
+            Carrier::Memory(_) => true,
+            Carrier::Tcp(tcp) => tcp.is_sent(seq),
+        };
+        if !known {
+            // Receipts may come twice, and one for a batch that was never sent is nothing to us.
+            return Ok(false);
+        }
+        if !sent {
+            let broker = self.links[link].broker;
+            let what = format!("sent a receipt for batch {seq}, which is not sent yet");
+            return Err(Error::Unexpected { broker, what }.into());
+        }
+        self.links[link].in_flight = self.links[link].in_flight.saturating_sub(1);
+        let position = (receipt.reached != Reached::Duplicate).then_some(receipt.position);
+        self.settle(seq, receipt.reached, position, receipt.landed_ns);
+        Ok(true)
+    }
+
+    /// A batch has reached what was asked for.
+    pub(super) fn settle(
+        &mut self,
+        seq: u64,
+        reached: Reached,
+        first_position: Option<u64>,
+        landed_ns: u64,
+    ) {
+        let Some((filled, sealed_ns)) = self.session.settle(seq) else { return };
+        self.moves += 1;
+        self.stalled = None;
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(filled.batch_bytes());
+        self.acked.batches += 1;
+        self.acked.messages += u64::from(filled.count);
+        self.acked.bytes += filled.batch_bytes();
+        self.lanes[usize::from(filled.lane)].outcomes.record(Outcome {
+            number: filled.number,
+            batch_seq: seq,
+            first_position,
+            landed_ns,
+            reached,
+        });
+        if self.setup.ack != Ack::None {
+            self.receipts.push(BatchReceipt {
+                batch_seq: seq,
+                first_position,
+                count: filled.count,
+                reached,
+                landed_ns,
+                sealed_ns,
+                acked_ns: wall_ns(),
+            });
+        }
+        if let Bytes::Buffer(buffer) = filled.bytes {
+            self.recycle(buffer);
+        }
+    }
+
+    /// Seals what is filled, as far as the connections take it, and sends it.
+    pub(super) fn dispatch(&mut self) -> Result<(), Trouble> {
+        if self.links.is_empty() {
+            return Ok(());
+        }
+        if self.send_again() {
+            self.send_new();
+        }
+        for i in 0..self.links.len() {
+            let mut written = std::mem::take(&mut self.written);
+            match &mut self.links[i].carrier {
+                Carrier::Memory(memory) => memory.flush()?,
+                Carrier::Tcp(tcp) => {
+                    let sent = tcp.write(&self.session, |seq| written.push(seq))?;
+                    self.moves += sent;
+                }
+            }
+            if self.setup.ack == Ack::None {
+                for seq in &written {
+                    self.settle(*seq, Reached::Landed, None, 0);
+                }
+            }
+            written.clear();
+            self.written = written;
+        }
+        Ok(())
+    }
+
+    /// What a lost connection left without a receipt goes first, in order. Whether all is sent.
+    fn send_again(&mut self) -> bool {
+        while let Some(seq) = self.session.to_resend() {
+            let Some(link) = self.pick_link() else { return false };
+            let mut spare = Vec::new();
+            let now = wall_ns();
+            let identity = self.identity();
+            let Some(batch) = self.session.get_mut(seq) else { return false };
+            batch.filled.link = link;
+            batch.sealed_ns = now;
+            let filled = &mut batch.filled;
+            if !self.links[link].ship(filled, identity, seq, now, &mut spare) {
+                return false;
+            }
+            self.recycle(spare);
+            self.session.resent(seq);
+            self.stats.resubmitted += 1;
+            self.settle_unwatched(link, seq);
+        }
+        true
+    }
+
+    /// Filled batches get their sequence: high before normal before low.
+    fn send_new(&mut self) {
+        for lane in 0..LANES {
+            while let Some(front) = self.lanes[lane].filled.front() {
+                let link = match front.bytes {
+                    Bytes::Extent(_) => Some(front.link).filter(|i| self.links[*i].takes()),
+                    _ => self.pick_link(),
+                };
+                let Some(link) = link else { return };
+                let (seq, now) = (self.session.next_seq(), wall_ns());
+                let (identity, mut spare) = (self.identity(), Vec::new());
+                let Some(mut filled) = self.lanes[lane].filled.pop_front() else { return };
+                filled.link = link;
+                if !self.links[link].ship(&mut filled, identity, seq, now, &mut spare) {
+                    self.lanes[lane].filled.push_front(filled);
+                    return;
+                }
+                self.recycle(spare);
+                self.stats.batches += 1;
+                self.stats.messages += u64::from(filled.count);
+                self.stats.bytes += filled.batch_bytes();
+                self.session.push(filled, now);
+                self.settle_unwatched(link, seq);
+            }
+        }
+    }
+
+    /// Without receipts, a batch in the pool is out of our hands once the broker can see it.
+    fn settle_unwatched(&mut self, link: usize, seq: u64) {
+        if self.setup.ack == Ack::None && self.links[link].memory().is_some() {
+            self.settle(seq, Reached::Landed, None, 0);
+        }
+    }
+
+    /// The next connection in turn that takes a batch.
+    pub(super) fn pick_link(&mut self) -> Option<usize> {
+        let count = self.links.len();
+        let found = (0..count)
+            .map(|i| (self.next_link + i) % count)
+            .find(|link| self.links[*link].takes())?;
+        self.next_link = (found + 1) % count;
+        Some(found)
+    }
+
+    /// Moves everything on, reconnecting when its time has come. Returns receipts taken.
+    pub(super) fn drive(&mut self) -> Result<usize, Error> {
+        self.check_failed()?;
+        if self.links.is_empty() && !self.reconnect_if_due()? {
+            return Ok(0);
+        }
+        match self.turn() {
+            Ok(receipts) => Ok(receipts),
+            Err(trouble) => self.suffer(trouble).map(|()| 0),
+        }
+    }
+
+    /// Drives until `done` finds something, or nothing moves for the timeout.
+    pub(super) fn wait_until<T>(
+        &mut self,
+        awaited: &str,
+        mut done: impl FnMut(&mut Self) -> Result<Option<T>, Error>,
+    ) -> Result<T, Error> {
+        let mut waiter = Waiter::new(self.setup.idle);
+        let mut patience = Patience::new(self.setup.timeout);
+        let mut moves = self.moves;
+        loop {
+            self.clock.look();
+            self.close_lingering();
+            self.drive()?;
+            if let Some(found) = done(self)? {
+                return Ok(found);
+            }
+            if moves != self.moves {
+                moves = self.moves;
+                waiter.reset();
+                patience.progress();
+            }
+            let left = patience.left();
+            if left.is_zero() {
+                return Err(self.too_long(awaited, patience.waited()));
+            }
+            match waiter.step() {
+                Step::Spin => std::hint::spin_loop(),
+                Step::Yield => std::thread::yield_now(),
+                Step::Park => self.park(left.min(SLEEP_MAX)),
+            }
+        }
+    }
+
+    #[cold]
+    fn too_long(&self, awaited: &str, waited: Duration) -> Error {
+        let mut awaited = awaited.to_owned();
+        if let Some(why) = &self.down_why {
+            awaited.push_str(&format!(" (not connected: {why})"));
+        }
+        Error::Timeout { awaited, waited, stalled: self.stalled }
+    }
+
+    /// Sleeps until a connection has something, or for `longest`.
+    fn park(&mut self, longest: Duration) {
+        let mut longest = longest;
+        if self.links.is_empty() {
+            std::thread::sleep(longest.min(self.until_retry()));
+            return;
+        }
+        if self.lanes.iter().any(|lane| lane.open.is_some()) {
+            longest = longest.min(self.setup.linger.max(Duration::from_micros(100)));
+        }
+        let mut may_sleep = true;
+        for link in &mut self.links {
+            if let Carrier::Memory(memory) = &mut link.carrier {
+                may_sleep &= memory.park(true);
+            }
+        }
+        if may_sleep {
+            let mut fds: Vec<PollFd<'_>> = self
+                .links
+                .iter()
+                .map(|link| {
+                    let writes = matches!(&link.carrier, Carrier::Tcp(tcp) if tcp.wants_write());
+                    let write = if writes { PollFlags::POLLOUT } else { PollFlags::empty() };
+                    PollFd::new(std::os::fd::AsFd::as_fd(link), PollFlags::POLLIN | write)
+                })
+                .collect();
+            let millis = u16::try_from(longest.as_millis().max(1)).unwrap_or(u16::MAX);
+            // A wait that fails or is interrupted only means that we look too early.
+            let _ = poll(&mut fds, PollTimeout::from(millis));
+        }
+        for link in &mut self.links {
+            if let Carrier::Memory(memory) = &mut link.carrier {
+                memory.park(false);
+            }
+        }
+        // The bell may have been the connection's end: look at the sockets next.
+        self.looked_ns = 0;
+    }
+}

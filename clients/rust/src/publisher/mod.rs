@@ -1,0 +1,585 @@
+//! Publishing.
+//!
+//! Messages gather in the open batch of their lane. A batch that is full, or was open for long
+//! enough, is *filled*; it is *sealed* (gets its sequence and preamble) when a connection takes
+//! it, and *settles* with its receipt. What has not settled when a connection is lost is sealed
+//! and sent again.
+
+mod batch;
+mod builder;
+mod drive;
+mod lanes;
+mod link;
+mod memory;
+mod receipts;
+mod recover;
+mod session;
+mod tcp;
+
+use std::time::Instant;
+
+use landfall_layout::TopicId;
+use landfall_layout::batch::{MESSAGE_HEADER_BYTES, PREAMBLE_BYTES};
+use landfall_layout::frame::{Ack, Reached};
+use landfall_layout::limits::{BATCH_MESSAGES_MAX, KEY_BYTES_MAX};
+use landfall_layout::topic::Order;
+
+use self::batch::{ExtentFiller, Filler, Identity, STREAM_BYTES_LEAST, Stage, start_buffer, stride};
+use self::lanes::{Clock, LaneState, Open};
+use self::link::{Carrier, Link};
+use self::receipts::{Known, LANES, ReceiptRing};
+use self::session::Session;
+use crate::connect::Transport;
+use crate::error::{Error, Stalled};
+use crate::route::Route;
+use crate::wait::Reconnects;
+
+pub use builder::PublisherBuilder;
+pub use receipts::{Acked, BatchReceipt, Lane, PublisherStats, Receipt, Ticket};
+
+/// A message to publish.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outgoing<'a> {
+    /// Its key, if it has one.
+    pub key: Option<&'a [u8]>,
+    /// What it says.
+    pub payload: &'a [u8],
+    /// Its timestamp, nanoseconds; `None`: the publisher's clock, as of its last look.
+    pub timestamp_ns: Option<u64>,
+    /// How urgent it is.
+    pub lane: Lane,
+}
+
+/// Why a message was not taken without waiting.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// No room now; call [`Publisher::poll`] and try again.
+    Full {
+        /// Bytes of batches open, queued or not yet acknowledged.
+        queued_bytes: u64,
+        /// The bound on them.
+        bound: u64,
+    },
+    /// The message is larger than the topic takes.
+    TooLarge {
+        /// Bytes of the batch it would need.
+        bytes: u64,
+        /// Most that are possible.
+        most: u64,
+    },
+    /// The publisher failed.
+    Failed(Error),
+}
+
+impl std::fmt::Display for PublishError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full { queued_bytes, bound } => write!(
+                f,
+                "no room now: {queued_bytes} of {bound} bytes are queued or not acknowledged; \
+                 poll the publisher and try again"
+            ),
+            Self::TooLarge { bytes, most } => {
+                Error::TooLarge { bytes: *bytes, most: *most }.fmt(f)
+            }
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {}
+
+/// Publishes to one topic. Built by [`Client::publisher`](crate::Client::publisher).
+///
+/// A publisher has one owner at a time and no thread: it moves when it is called. It may be handed
+/// to another thread by any means that makes a system call or a locked instruction, as all of the
+/// standard library's do; streamed bytes are then in memory before the other thread goes on.
+pub struct Publisher {
+    setup: PublisherBuilder,
+    linger_ns: u64,
+    route: Route,
+    links: Vec<Link>,
+    next_link: usize,
+    topic: Option<TopicId>,
+    order: Order,
+    epoch: u32,
+    batch_bytes_max: u32,
+    session: Session,
+    lanes: [LaneState; LANES],
+    clock: Clock,
+    /// Bytes of batches that are filled or sealed, and not settled.
+    waiting_bytes: u64,
+    spare_buffers: Vec<Vec<u8>>,
+    stages: Vec<Box<Stage>>,
+    /// Sequences that one write let go of; kept for its memory.
+    written: Vec<u64>,
+    receipts: ReceiptRing,
+    acked: Acked,
+    stats: PublisherStats,
+    stalled: Option<Stalled>,
+    /// Counts everything that moves, so that a wait knows whether anything did.
+    moves: u64,
+    /// When it was last looked whether the brokers of memory connections are there.
+    looked_ns: u64,
+    /// How a connection ended, until what came before that is taken.
+    ended: Option<Error>,
+    reconnects: Reconnects,
+    retry_at: Instant,
+    /// Hellos that opened an epoch since the last connection.
+    hellos: u32,
+    lost_broker: Option<u8>,
+    down_why: Option<String>,
+    failed: Option<String>,
+    closing: bool,
+}
+
+impl Publisher {
+    pub(crate) fn connect(setup: PublisherBuilder) -> Result<Self, Error> {
+        let route = Route::new(
+            setup.client.clone(),
+            setup.topic.clone(),
+            setup.transport,
+            setup.broker,
+        );
+        let mut publisher = Self {
+            linger_ns: u64::try_from(setup.linger.as_nanos()).unwrap_or(u64::MAX),
+            reconnects: Reconnects::new(setup.client_id),
+            setup,
+            route,
+            links: Vec::new(),
+            next_link: 0,
+            topic: None,
+            order: Order::None,
+            epoch: 0,
+            batch_bytes_max: 0,
+            session: Session::default(),
+            lanes: Default::default(),
+            clock: Clock::new(),
+            waiting_bytes: 0,
+            spare_buffers: Vec::new(),
+            stages: Vec::new(),
+            written: Vec::new(),
+            receipts: ReceiptRing::default(),
+            acked: Acked::default(),
+            stats: PublisherStats::default(),
+            stalled: None,
+            moves: 0,
+            looked_ns: 0,
+            ended: None,
+            retry_at: Instant::now(),
+            hellos: 0,
+            lost_broker: None,
+            down_why: None,
+            failed: None,
+            closing: false,
+        };
+        publisher.connect_first()?;
+        publisher.reconnects.reset();
+        Ok(publisher)
+    }
+
+    /// The client id in use.
+    pub fn client_id(&self) -> u64 {
+        self.setup.client_id
+    }
+
+    /// The transport in use; `Auto` while there is no connection.
+    pub fn transport(&self) -> Transport {
+        match self.links.first().map(|link| &link.carrier) {
+            Some(Carrier::Memory(_)) => Transport::Memory,
+            Some(Carrier::Tcp(_)) => Transport::Tcp,
+            None => Transport::Auto,
+        }
+    }
+
+    /// The topic's order.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// The session epoch that batches are sealed under now.
+    pub fn session_epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The sequence that the next batch will get.
+    pub fn next_seq(&self) -> u64 {
+        self.session.next_seq()
+    }
+
+    /// Publishes a message in the normal lane without ever blocking.
+    ///
+    /// A call that only adds to an open batch makes no system call, allocates nothing and looks at
+    /// no clock. While a connection is lost, messages gather up to the memory bound; it takes
+    /// [`poll`](Self::poll) or a call that waits to connect again.
+    #[inline]
+    pub fn try_publish(
+        &mut self,
+        key: Option<&[u8]>,
+        payload: &[u8],
+    ) -> Result<Ticket, PublishError> {
+        self.append(Lane::Normal, key, payload, None)
+    }
+
+    /// Publishes a message in the normal lane, waiting for room if need be.
+    #[inline]
+    pub fn publish(&mut self, payload: &[u8]) -> Result<Ticket, Error> {
+        match self.append(Lane::Normal, None, payload, None) {
+            Ok(ticket) => Ok(ticket),
+            Err(error) => self.publish_waiting(Outgoing { payload, ..Outgoing::default() }, error),
+        }
+    }
+
+    /// Publishes a message, waiting for room if need be.
+    #[inline]
+    pub fn publish_message(&mut self, message: Outgoing<'_>) -> Result<Ticket, Error> {
+        let Outgoing { key, payload, timestamp_ns, lane } = message;
+        match self.append(lane, key, payload, timestamp_ns) {
+            Ok(ticket) => Ok(ticket),
+            Err(error) => self.publish_waiting(message, error),
+        }
+    }
+
+    #[cold]
+    fn publish_waiting(
+        &mut self,
+        message: Outgoing<'_>,
+        error: PublishError,
+    ) -> Result<Ticket, Error> {
+        match error {
+            PublishError::Full { .. } => {}
+            PublishError::TooLarge { bytes, most } => return Err(Error::TooLarge { bytes, most }),
+            PublishError::Failed(error) => return Err(error),
+        }
+        let Outgoing { key, payload, timestamp_ns, lane } = message;
+        self.wait_until("room to publish", |publisher| {
+            match publisher.append(lane, key, payload, timestamp_ns) {
+                Ok(ticket) => Ok(Some(ticket)),
+                Err(PublishError::Full { .. }) => Ok(None),
+                Err(PublishError::TooLarge { bytes, most }) => {
+                    Err(Error::TooLarge { bytes, most })
+                }
+                Err(PublishError::Failed(error)) => Err(error),
+            }
+        })
+    }
+
+    /// Moves everything on without waiting: fills batches that lingered, sends, takes receipts.
+    /// Returns how many came.
+    ///
+    /// When a connection is lost this makes an attempt to connect again, as often as the back-off
+    /// of 10 ms to 1 s allows; an attempt takes as long as the broker takes to answer, up to the
+    /// timeout.
+    pub fn poll(&mut self) -> Result<usize, Error> {
+        self.clock.look();
+        self.close_lingering();
+        self.drive()
+    }
+
+    /// Fills the open batches now, high before normal before low, and sends what can be sent.
+    pub fn seal(&mut self) -> Result<(), Error> {
+        self.close_through(LANES - 1);
+        self.drive()?;
+        Ok(())
+    }
+
+    /// Fills the open batches and waits until everything has reached the level that was asked
+    /// for; without receipts: until it is sent. The timeout is for standing still, not in all.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        self.close_through(LANES - 1);
+        self.wait_until("receipts for what was published", |publisher| {
+            Ok(publisher.is_settled().then_some(()))
+        })
+    }
+
+    fn is_settled(&self) -> bool {
+        self.session.is_empty()
+            && self.lanes.iter().all(|lane| lane.open.is_none() && lane.filled.is_empty())
+    }
+
+    /// Waits for a message's receipt. Fills its batch now if it is still open.
+    ///
+    /// Of each lane's batches the outcomes of the last 1024 are known; for an older one the
+    /// receipt has no position.
+    pub fn wait(&mut self, ticket: Ticket) -> Result<Receipt, Error> {
+        if self.setup.ack == Ack::None {
+            return Err(Error::NoReceipts);
+        }
+        let lane = usize::from(ticket.lane);
+        let is_open = |open: &Open| open.number == ticket.batch;
+        if self.lanes[lane].open.as_ref().is_some_and(is_open) {
+            self.close_through(lane);
+        }
+        self.wait_until("a receipt", |publisher| {
+            Ok(match publisher.lanes[lane].outcomes.look(ticket.batch) {
+                Known::Pending => None,
+                Known::Settled(outcome) => Some(Receipt {
+                    reached: outcome.reached,
+                    position: outcome
+                        .first_position
+                        .map(|first| first.saturating_add(ticket.index.into())),
+                    landed_ns: outcome.landed_ns,
+                    batch_seq: Some(outcome.batch_seq),
+                }),
+                Known::Forgotten => Some(Receipt {
+                    reached: if publisher.order.is_sequenced() {
+                        Reached::Ordered
+                    } else {
+                        Reached::Landed
+                    },
+                    position: None,
+                    landed_ns: 0,
+                    batch_seq: None,
+                }),
+            })
+        })
+    }
+
+    /// What has reached the level that was asked for; without receipts: what is sent.
+    pub fn acked(&self) -> Acked {
+        self.acked
+    }
+
+    /// What was done so far.
+    pub fn stats(&self) -> PublisherStats {
+        self.stats
+    }
+
+    /// Moves the receipts that came since the last call to the end of `into`. The latest 65,536
+    /// are kept for it. Without receipts asked for there are none.
+    pub fn take_receipts(&mut self, into: &mut Vec<BatchReceipt>) {
+        self.receipts.take(into);
+    }
+
+    /// Sends everything, waits until it has reached its level, and says goodbye.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.flush()?;
+        self.closing = true;
+        for link in &mut self.links {
+            link.say_bye();
+        }
+        self.wait_until("the brokers to say goodbye", |publisher| {
+            Ok(publisher.links.iter().all(|link| link.gone).then_some(()))
+        })
+    }
+
+    fn identity(&self) -> Identity {
+        Identity {
+            topic: self.topic.unwrap_or_default(),
+            client: self.setup.client_id,
+            epoch: self.epoch,
+        }
+    }
+
+    /// Adds a message to its lane's open batch; everything else is in `append_slow`.
+    #[inline]
+    fn append(
+        &mut self,
+        lane: Lane,
+        key: Option<&[u8]>,
+        payload: &[u8],
+        timestamp_ns: Option<u64>,
+    ) -> Result<Ticket, PublishError> {
+        let key_bytes = key.map_or(0, <[u8]>::len);
+        if self.clock.left > 0
+            && let Some(open) = &mut self.lanes[lane.index()].open
+            && open.count < BATCH_MESSAGES_MAX
+            && key_bytes <= KEY_BYTES_MAX
+            // The room is a few MiB at most, so what follows cannot overflow.
+            && key_bytes <= open.room
+            && payload.len() <= open.room
+        {
+            let stride = stride(key_bytes + payload.len());
+            if stride <= open.room {
+                self.clock.left -= 1;
+                let timestamp_ns = timestamp_ns.unwrap_or(self.clock.wall_ns);
+                return Ok(open.append(lane, stride, key, payload, timestamp_ns));
+            }
+        }
+        self.append_slow(lane, key, payload, timestamp_ns)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn append_slow(
+        &mut self,
+        lane: Lane,
+        key: Option<&[u8]>,
+        payload: &[u8],
+        timestamp_ns: Option<u64>,
+    ) -> Result<Ticket, PublishError> {
+        self.check_failed().map_err(PublishError::Failed)?;
+        let stride = self.check_size(key, payload)?;
+        self.clock.look();
+        self.close_lingering();
+        let at = lane.index();
+        let is_full =
+            |open: &Open| open.room < stride || open.count >= BATCH_MESSAGES_MAX;
+        if self.lanes[at].open.as_ref().is_some_and(is_full) {
+            self.close_through(at);
+        }
+        if self.lanes[at].open.is_none() {
+            self.turn_over()?;
+            if !self.open_batch(at, stride) {
+                // What was in the way may just have settled or been granted.
+                self.turn_over()?;
+                if !self.open_batch(at, stride) {
+                    return Err(PublishError::Full {
+                        queued_bytes: self.queued_bytes(),
+                        bound: self.setup.memory_bytes,
+                    });
+                }
+            }
+        } else if self.has_filled() {
+            self.turn_over()?;
+        }
+        let Some(open) = &mut self.lanes[at].open else {
+            return Err(PublishError::Full {
+                queued_bytes: self.queued_bytes(),
+                bound: self.setup.memory_bytes,
+            });
+        };
+        let timestamp_ns = timestamp_ns.unwrap_or(self.clock.wall_ns);
+        let ticket = open.append(lane, stride, key, payload, timestamp_ns);
+        if self.linger_ns == 0 {
+            self.clock.left = 0;
+            self.close_through(at);
+            self.turn_over()?;
+        }
+        Ok(ticket)
+    }
+
+    /// Bytes that the message takes, or why it never fits.
+    fn check_size(&self, key: Option<&[u8]>, payload: &[u8]) -> Result<usize, PublishError> {
+        let most = u64::from(self.batch_bytes_max);
+        let key_bytes = key.map_or(0, <[u8]>::len);
+        let around = PREAMBLE_BYTES as usize + MESSAGE_HEADER_BYTES;
+        // Both are lengths of slices: their sum fits 64 bits with room for what is around.
+        let bytes = (key_bytes as u64 + payload.len() as u64).next_multiple_of(8) + around as u64;
+        if bytes > most {
+            return Err(PublishError::TooLarge { bytes, most });
+        }
+        if key_bytes > KEY_BYTES_MAX {
+            let why = format!("{key_bytes} bytes; at most {KEY_BYTES_MAX} are possible");
+            return Err(PublishError::Failed(Error::Setting { setting: "key", why }));
+        }
+        Ok(stride(key_bytes + payload.len()))
+    }
+
+    /// Takes and sends without blocking or reconnecting.
+    fn turn_over(&mut self) -> Result<(), PublishError> {
+        if self.links.is_empty() {
+            return Ok(());
+        }
+        match self.turn() {
+            Ok(_) => Ok(()),
+            Err(trouble) => self.suffer(trouble).map_err(PublishError::Failed),
+        }
+    }
+
+    fn has_filled(&self) -> bool {
+        self.lanes.iter().any(|lane| !lane.filled.is_empty())
+    }
+
+    fn queued_bytes(&self) -> u64 {
+        let open = self.lanes.iter().filter_map(|lane| lane.open.as_ref());
+        let open: u64 =
+            open.map(|open| u64::from(PREAMBLE_BYTES) + open.payload_bytes as u64).sum();
+        self.waiting_bytes + open
+    }
+
+    /// Opens a batch for a message of `stride` bytes. False: no room now.
+    fn open_batch(&mut self, lane: usize, stride: usize) -> bool {
+        let least = PREAMBLE_BYTES + stride as u32;
+        let queued = self.queued_bytes();
+        if queued > 0 && queued + u64::from(least) > self.setup.memory_bytes {
+            return false;
+        }
+        let whole = self.setup.batch_bytes.max(least);
+        // Without a connection batches gather in private memory, whatever will carry them.
+        let link = (!self.links.is_empty()).then(|| self.pick_link().unwrap_or(self.next_link));
+        let memory = match link.map(|link| &mut self.links[link].carrier) {
+            Some(Carrier::Memory(memory)) => Some(memory),
+            _ => None,
+        };
+        let (filler, room) = match (memory, link) {
+            (Some(memory), Some(link)) => {
+                let Some(room) = memory.room(lane, least) else {
+                    // The request for an extent has to reach the broker.
+                    let flushed = memory.flush();
+                    self.ended = self.ended.take().or(flushed.err());
+                    return false;
+                };
+                let stage = self.stages.pop().unwrap_or_else(Stage::new);
+                let filler = ExtentFiller::new(
+                    std::sync::Arc::clone(&memory.pool),
+                    room.at + u64::from(PREAMBLE_BYTES),
+                    room.location,
+                    (room.extent, link),
+                    stage,
+                    whole >= STREAM_BYTES_LEAST,
+                );
+                (Filler::Extent(filler), room.bytes.min(whole))
+            }
+            _ => {
+                let mut buffer = self
+                    .spare_buffers
+                    .pop()
+                    .unwrap_or_else(|| Vec::with_capacity(whole as usize));
+                start_buffer(&mut buffer);
+                (Filler::Buffer(buffer), whole)
+            }
+        };
+        let state = &mut self.lanes[lane];
+        let number = state.next_number;
+        state.next_number += 1;
+        state.open = Some(Open {
+            filler,
+            room: (room - PREAMBLE_BYTES) as usize,
+            payload_bytes: 0,
+            count: 0,
+            number,
+            since_ns: self.clock.steady_ns,
+        });
+        true
+    }
+}
+
+impl Open {
+    /// Adds a message of `stride` bytes, for which there is room.
+    #[inline]
+    fn append(
+        &mut self,
+        lane: Lane,
+        stride: usize,
+        key: Option<&[u8]>,
+        payload: &[u8],
+        timestamp_ns: u64,
+    ) -> Ticket {
+        let header = batch::header(key, payload, timestamp_ns);
+        self.filler.append(stride, header, key.unwrap_or(&[]), payload);
+        let index = self.count as u16;
+        self.room -= stride;
+        self.payload_bytes += stride;
+        self.count += 1;
+        Ticket { batch: self.number, lane: lane as u8, index }
+    }
+}
+
+impl Drop for Publisher {
+    /// Sends what can be sent at once. What is sure to have arrived only [`Publisher::close`]
+    /// knows.
+    fn drop(&mut self) {
+        if self.failed.is_some() || self.links.is_empty() || self.closing {
+            return;
+        }
+        self.close_through(LANES - 1);
+        // Nobody is left to tell of trouble.
+        if self.turn().is_ok() {
+            self.links.iter_mut().for_each(Link::say_bye);
+            self.closing = true;
+            let _ = self.turn();
+        }
+    }
+}

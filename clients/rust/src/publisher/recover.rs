@@ -1,0 +1,343 @@
+//! Connecting, and what a lost connection or a fenced session costs: everything without a receipt
+//! is gathered, a new epoch is opened, and the rest is sealed and sent again in order.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use landfall_layout::batch::{MESSAGE_HEADER_BYTES, PREAMBLE_BYTES, crc32c};
+use landfall_layout::frame::{Ack, From, Hello, Reached, Role, Welcome};
+use landfall_layout::topic::Order;
+use landfall_pool::Pool;
+
+use super::Publisher;
+use super::batch::Filler;
+use super::drive::Trouble;
+use super::link::Link;
+use super::memory::read_back;
+use super::receipts::LANES;
+use super::session::{Bytes, Location};
+use crate::error::Error;
+use crate::route::{Opened, is_final};
+
+/// What could not be read back.
+#[derive(Default)]
+struct Losses {
+    batches: u64,
+    messages: u64,
+    first_seq: Option<u64>,
+    why: String,
+}
+
+impl Losses {
+    fn add(&mut self, messages: u64, seq: Option<u64>, why: String) {
+        self.batches += 1;
+        self.messages += messages;
+        self.first_seq = self.first_seq.or(seq);
+        self.why = why;
+    }
+}
+
+impl Publisher {
+    /// The first connection. A broker that is just dying or not quite there is tried again for
+    /// as long as the timeout allows; what will not change fails at once.
+    pub(super) fn connect_first(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + self.setup.timeout;
+        loop {
+            let error = match self.dial() {
+                Ok(welcome) => {
+                    self.session.renumber(welcome.next_seq);
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            let delay = self.reconnects.next_delay();
+            let may_change = match &error {
+                Error::Unreachable { who, .. } => who != "control",
+                Error::Refused { .. } | Error::Connection { .. } => !is_final(&error),
+                _ => false,
+            };
+            if !may_change || Instant::now() + delay >= deadline {
+                return Err(error);
+            }
+            std::thread::sleep(delay);
+        }
+    }
+
+    /// Deals with trouble: an error only when nothing helps.
+    pub(super) fn suffer(&mut self, trouble: Trouble) -> Result<(), Error> {
+        let result = match trouble {
+            Trouble::Fatal(error) => Err(error),
+            Trouble::Lost(error) => self.lose(error.to_string()),
+            Trouble::Fenced => {
+                let now = self.links.iter().find_map(|link| link.memory()?.session_epoch_now());
+                match now {
+                    Some(now) if now > self.epoch => Err(self.superseded(now)),
+                    _ => self.lose(format!("session epoch {} was fenced", self.epoch)),
+                }
+            }
+        };
+        result.map_err(|error| self.fail(error))
+    }
+
+    fn superseded(&self, now: u32) -> Error {
+        Error::Superseded { client: self.setup.client_id, epoch: self.epoch, now }
+    }
+
+    /// Nothing more is taken after this.
+    pub(super) fn fail(&mut self, error: Error) -> Error {
+        self.failed = Some(error.to_string());
+        self.links.clear();
+        error
+    }
+
+    pub(super) fn check_failed(&self) -> Result<(), Error> {
+        match &self.failed {
+            None => Ok(()),
+            Some(why) => Err(Error::Failed { why: why.clone() }),
+        }
+    }
+
+    /// Brings everything without a receipt into private memory and lets go of the connections.
+    fn lose(&mut self, why: String) -> Result<(), Error> {
+        let mut losses = Losses::default();
+        let pool = self.links.iter().find_map(|link| Some(Arc::clone(&link.memory()?.pool)));
+        if let Some(pool) = pool {
+            self.gather_sealed(&pool, &mut losses);
+            self.gather_filled(&pool, &mut losses);
+            self.gather_open(&pool, &mut losses);
+        }
+        self.lost_broker = self.links.first().map(|link| link.broker);
+        self.links.clear();
+        self.session.resend();
+        self.retry_at = Instant::now() + self.reconnects.next_delay();
+        if losses.batches > 0 {
+            let Losses { batches, messages, first_seq, why: lost } = losses;
+            return Err(Error::Lost { batches, messages, first_seq, why: format!("{why}; {lost}") });
+        }
+        self.down_why = Some(why);
+        Ok(())
+    }
+
+    fn gather_sealed(&mut self, pool: &Pool, losses: &mut Losses) {
+        let seqs: Vec<u64> = self.session.unsettled().collect();
+        for seq in seqs {
+            let Some(batch) = self.session.get_mut(seq) else { continue };
+            let filled = &mut batch.filled;
+            if let Bytes::Extent(location) = filled.bytes {
+                match recover(pool, location, filled.payload_bytes, filled.payload_crc) {
+                    Ok(buffer) => filled.bytes = Bytes::Buffer(buffer),
+                    Err(why) => losses.add(filled.count.into(), Some(seq), why),
+                }
+            }
+        }
+    }
+
+    fn gather_filled(&mut self, pool: &Pool, losses: &mut Losses) {
+        for filled in self.lanes.iter_mut().flat_map(|lane| &mut lane.filled) {
+            if let Bytes::Extent(location) = filled.bytes {
+                match recover(pool, location, filled.payload_bytes, filled.payload_crc) {
+                    Ok(buffer) => filled.bytes = Bytes::Buffer(buffer),
+                    Err(why) => losses.add(filled.count.into(), None, why),
+                }
+            }
+        }
+    }
+
+    /// Open batches stay open, in private memory from now on.
+    fn gather_open(&mut self, pool: &Pool, losses: &mut Losses) {
+        for lane in 0..LANES {
+            let Some(mut open) = self.lanes[lane].open.take() else { continue };
+            if let Filler::Extent(filler) = open.filler {
+                let (crc, location, _, _, stage) = filler.finish();
+                self.stages.push(stage);
+                match recover(pool, location, open.payload_bytes as u32, crc) {
+                    Ok(buffer) => open.filler = Filler::Buffer(buffer),
+                    Err(why) => {
+                        losses.add(open.count.into(), None, why);
+                        continue;
+                    }
+                }
+            }
+            self.lanes[lane].open = Some(open);
+        }
+    }
+
+    /// Time until the next attempt to connect.
+    pub(super) fn until_retry(&self) -> Duration {
+        self.retry_at.saturating_duration_since(Instant::now())
+    }
+
+    /// One attempt, if its time has come. Whether there is a connection now.
+    pub(super) fn reconnect_if_due(&mut self) -> Result<bool, Error> {
+        if !self.until_retry().is_zero() {
+            return Ok(false);
+        }
+        let before = self.epoch;
+        let next = self.session.next_seq();
+        match self.dial() {
+            Ok(welcome) => self.resume(before, next, &welcome).map_err(|e| self.fail(e))?,
+            Err(error) if is_final(&error) || matches!(error, Error::Superseded { .. }) => {
+                return Err(self.fail(error));
+            }
+            Err(error) => {
+                self.down_why = Some(error.to_string());
+                self.retry_at = Instant::now() + self.reconnects.next_delay();
+                return Ok(false);
+            }
+        }
+        self.reconnects.reset();
+        self.stats.reconnects += 1;
+        self.down_why = None;
+        self.moves += 1;
+        Ok(true)
+    }
+
+    /// Where the session goes on after a reconnect.
+    fn resume(&mut self, before: u32, next: u64, welcome: &Welcome) -> Result<(), Error> {
+        // Each hello that opens an epoch makes one; more were made by somebody else.
+        if welcome.session_epoch > before.saturating_add(self.hellos) {
+            return Err(self.superseded(welcome.session_epoch));
+        }
+        self.hellos = 0;
+        // Through one broker at a time, what is below the sequence expected next is all there.
+        // Where brokers may overtake each other only `strong` promises that.
+        let released = match self.order {
+            Order::Strong => true,
+            Order::Stream => !self.setup.spread,
+            _ => false,
+        };
+        if released {
+            if welcome.next_seq > next {
+                return Err(self.superseded(welcome.session_epoch));
+            }
+            let done: Vec<u64> =
+                self.session.unsettled().take_while(|seq| *seq < welcome.next_seq).collect();
+            for seq in done {
+                self.settle(seq, Reached::Ordered, None, 0);
+            }
+            // Batches that were sent without asking for receipts and did not arrive: what comes
+            // next takes their place, or it would wait for them for ever.
+            if self.order == Order::Strong && self.session.first_seq() > welcome.next_seq {
+                self.session.renumber(welcome.next_seq);
+            }
+        }
+        self.session.resend();
+        Ok(())
+    }
+
+    /// Opens connections: one, or one to each live broker.
+    fn dial(&mut self) -> Result<Welcome, Error> {
+        self.route.refresh()?;
+        let turn = self.setup.client_id.wrapping_add(self.reconnects.attempts().into());
+        let candidates = self.route.candidates(turn, self.lost_broker);
+        let mut links: Vec<Link> = Vec::new();
+        let mut first: Option<Welcome> = None;
+        let mut attempts = Vec::new();
+        let hellos = Cell::new(self.hellos);
+        for broker in &candidates {
+            let epoch = first.map_or(0, |welcome| welcome.session_epoch);
+            let hello = |carrier| {
+                hellos.set(hellos.get() + u32::from(epoch == 0));
+                Hello {
+                    role: Role::Publish,
+                    carrier,
+                    ack: self.setup.ack,
+                    client: self.setup.client_id,
+                    session_epoch: epoch,
+                    from: From::Earliest,
+                }
+            };
+            let known = links.iter().find_map(|link| Some(Arc::clone(&link.memory()?.pool)));
+            let opened = self.route.open(broker, hello, self.setup.timeout, |accepted| {
+                let welcome = accepted.welcome;
+                check_welcome(broker.broker, &welcome, self.setup.ack)?;
+                let bytes = self.setup.batch_bytes;
+                let ack = self.setup.ack;
+                let link = Link::new(broker.broker, accepted, ack, known.as_ref(), bytes)?;
+                Ok((link, welcome))
+            });
+            match opened {
+                Ok(Opened::Yes((link, welcome))) => {
+                    first.get_or_insert(welcome);
+                    links.push(link);
+                    if !self.setup.spread {
+                        break;
+                    }
+                }
+                Ok(Opened::Fenced) => attempts.push(Error::Unexpected {
+                    broker: broker.broker,
+                    what: format!("session epoch {epoch} is over already"),
+                }),
+                Err(error) if is_final(&error) => {
+                    self.hellos = hellos.get();
+                    return Err(error);
+                }
+                Err(error) => attempts.push(error),
+            }
+        }
+        self.hellos = hellos.get();
+        let Some(welcome) = first else { return Err(self.route.nobody(attempts)) };
+        self.adopt(&welcome)?;
+        self.links = links;
+        self.next_link = 0;
+        Ok(welcome)
+    }
+
+    /// Takes over what the broker said of topic and session.
+    fn adopt(&mut self, welcome: &Welcome) -> Result<(), Error> {
+        let order = Order::from_raw(welcome.order).expect("the welcome was checked");
+        if self.topic.is_some_and(|topic| topic != welcome.topic) {
+            return Err(Error::TopicGone { topic: self.setup.topic.clone() });
+        }
+        if self.setup.batch_bytes > welcome.batch_bytes_max {
+            let why = format!(
+                "{} bytes; this pool takes at most {}",
+                self.setup.batch_bytes, welcome.batch_bytes_max
+            );
+            return Err(Error::Setting { setting: "batch_bytes", why });
+        }
+        if self.topic.is_none() {
+            self.hellos = 0;
+        }
+        self.topic = Some(welcome.topic);
+        self.order = order;
+        self.epoch = welcome.session_epoch;
+        self.batch_bytes_max = welcome.batch_bytes_max;
+        Ok(())
+    }
+}
+
+fn check_welcome(broker: u8, welcome: &Welcome, ack: Ack) -> Result<(), Error> {
+    let least = PREAMBLE_BYTES + MESSAGE_HEADER_BYTES as u32;
+    let what = if Order::from_raw(welcome.order).is_none() {
+        format!("its topic has order {}, which this program does not know", welcome.order)
+    } else if welcome.batch_bytes_max < least {
+        format!("takes batches of {} bytes; a message needs {least}", welcome.batch_bytes_max)
+    } else if welcome.in_flight_max == 0 && ack != Ack::None {
+        "takes no batch before it has sent the receipt for it".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Unexpected { broker, what })
+}
+
+/// Reads a payload back and makes sure that it is what was written.
+fn recover(
+    pool: &Pool,
+    location: Location,
+    payload_bytes: u32,
+    payload_crc: u32,
+) -> Result<Vec<u8>, String> {
+    let buffer = read_back(pool, location, payload_bytes)?;
+    let found = crc32c(&buffer[PREAMBLE_BYTES as usize..]);
+    if found == payload_crc {
+        Ok(buffer)
+    } else {
+        let Location { segment, offset, .. } = location;
+        Err(format!(
+            "{payload_bytes} bytes at {offset} of segment {segment} have checksum {found:#010x} \
+             and had {payload_crc:#010x}"
+        ))
+    }
+}

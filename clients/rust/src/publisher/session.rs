@@ -1,0 +1,226 @@
+//! Sealed batches that have no receipt yet, in the order of their sequences.
+//!
+//! A pure value: no memory of the pool, no socket, no clock. Sequences follow each other without
+//! holes, so a batch is found by its distance from the first.
+
+use std::collections::VecDeque;
+
+/// Where a sealed batch's bytes are.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Bytes {
+    /// In a granted extent.
+    Extent(Location),
+    /// In private memory: 64 bytes for the preamble, then the payload.
+    Buffer(Vec<u8>),
+    /// Nowhere any more: the batch has settled.
+    Gone,
+}
+
+/// A place in the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) segment: u32,
+    pub(crate) generation: u64,
+    /// Bytes from the start of the segment to the preamble.
+    pub(crate) offset: u32,
+}
+
+/// A batch whose messages are all in it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Filled {
+    pub(crate) lane: u8,
+    /// Its number in the lane.
+    pub(crate) number: u64,
+    pub(crate) count: u16,
+    pub(crate) payload_bytes: u32,
+    pub(crate) payload_crc: u32,
+    pub(crate) bytes: Bytes,
+    /// Connection that its extent belongs to.
+    pub(crate) link: usize,
+    /// Extent it lies in.
+    pub(crate) extent: u32,
+}
+
+impl Filled {
+    /// Bytes of preamble and payload.
+    pub(crate) fn batch_bytes(&self) -> u64 {
+        64 + u64::from(self.payload_bytes)
+    }
+}
+
+/// A batch with a sequence.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    pub(crate) filled: Filled,
+    pub(crate) sealed_ns: u64,
+    settled: bool,
+}
+
+/// The batches.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    first_seq: u64,
+    batches: VecDeque<Sealed>,
+    unsettled: usize,
+    /// Sequence of the first batch that has to be sent again; those from it on go first.
+    resend_from: Option<u64>,
+}
+
+impl Session {
+    /// The sequence of the next batch that is sealed.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.first_seq + self.batches.len() as u64
+    }
+
+    /// Whether every batch has settled.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.unsettled == 0
+    }
+
+    /// Adds a batch that was just sealed under [`next_seq`](Self::next_seq).
+    pub(crate) fn push(&mut self, filled: Filled, sealed_ns: u64) {
+        self.batches.push_back(Sealed { filled, sealed_ns, settled: false });
+        self.unsettled += 1;
+    }
+
+    /// The batch of that sequence, unless it has settled.
+    pub(crate) fn get(&self, seq: u64) -> Option<&Sealed> {
+        let at = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
+        self.batches.get(at).filter(|batch| !batch.settled)
+    }
+
+    /// The batch of that sequence, to change it.
+    pub(crate) fn get_mut(&mut self, seq: u64) -> Option<&mut Sealed> {
+        let at = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
+        self.batches.get_mut(at).filter(|batch| !batch.settled)
+    }
+
+    /// Takes out what is left of a batch that has its receipt. `None` when it had settled before
+    /// or never was: receipts may come twice.
+    pub(crate) fn settle(&mut self, seq: u64) -> Option<(Filled, u64)> {
+        let batch = self.get_mut(seq)?;
+        batch.settled = true;
+        let sealed_ns = batch.sealed_ns;
+        let bytes = std::mem::replace(&mut batch.filled.bytes, Bytes::Gone);
+        let filled = Filled { bytes, ..batch.filled };
+        self.unsettled -= 1;
+        while self.batches.front().is_some_and(|batch| batch.settled) {
+            self.batches.pop_front();
+            self.first_seq += 1;
+        }
+        Some((filled, sealed_ns))
+    }
+
+    /// Sequences of all batches without a receipt.
+    pub(crate) fn unsettled(&self) -> impl Iterator<Item = u64> + '_ {
+        (self.first_seq..)
+            .zip(&self.batches)
+            .filter(|(_, batch)| !batch.settled)
+            .map(|(seq, _)| seq)
+    }
+
+    /// Everything without a receipt has to be sent again.
+    pub(crate) fn resend(&mut self) {
+        self.resend_from = (!self.is_empty()).then_some(self.first_seq);
+    }
+
+    /// The next batch to send again, if there is one.
+    pub(crate) fn to_resend(&mut self) -> Option<u64> {
+        let mut seq = self.resend_from?;
+        while seq < self.next_seq() {
+            if self.get(seq).is_some() {
+                self.resend_from = Some(seq);
+                return Some(seq);
+            }
+            seq += 1;
+        }
+        self.resend_from = None;
+        None
+    }
+
+    /// The batch that [`to_resend`](Self::to_resend) named is on its way.
+    pub(crate) fn resent(&mut self, seq: u64) {
+        self.resend_from = Some(seq + 1);
+    }
+
+    /// Goes on at `next_seq`, all below it being done: with nothing waiting, the next batch gets
+    /// it; otherwise, what waits keeps its distance. Only where sequences below are released.
+    pub(crate) fn renumber(&mut self, next_seq: u64) {
+        self.first_seq = next_seq;
+        self.resend();
+    }
+
+    /// Sequence of the first batch that is still here, or of the next.
+    pub(crate) fn first_seq(&self) -> u64 {
+        self.first_seq
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(number: u64) -> Filled {
+        Filled {
+            lane: 1,
+            number,
+            count: 1,
+            payload_bytes: 16,
+            payload_crc: 0,
+            bytes: Bytes::Buffer(vec![0; 80]),
+            link: 0,
+            extent: 0,
+        }
+    }
+
+    fn session(batches: u64) -> Session {
+        let mut session = Session::default();
+        (0..batches).for_each(|number| session.push(filled(number), 1));
+        session
+    }
+
+    #[test]
+    fn receipts_in_any_order_release_each_batch_once() {
+        let mut session = session(4);
+        assert_eq!(session.settle(2).unwrap().0.number, 2);
+        assert_eq!(session.settle(2), None);
+        assert_eq!(session.first_seq(), 0);
+        assert_eq!(session.settle(0).unwrap().0.number, 0);
+        assert_eq!(session.first_seq(), 1);
+        assert_eq!(session.unsettled().collect::<Vec<_>>(), [1, 3]);
+        assert!(session.settle(1).is_some());
+        assert_eq!(session.first_seq(), 3);
+        assert!(session.settle(3).is_some());
+        assert!(session.is_empty());
+        assert_eq!(session.next_seq(), 4);
+        assert_eq!(session.settle(u64::MAX), None);
+    }
+
+    #[test]
+    fn what_has_no_receipt_is_sent_again_in_order() {
+        let mut session = session(5);
+        session.settle(1);
+        session.settle(0);
+        session.settle(3);
+        session.resend();
+        let mut order = Vec::new();
+        while let Some(seq) = session.to_resend() {
+            order.push(seq);
+            session.resent(seq);
+        }
+        assert_eq!(order, [2, 4]);
+        assert_eq!(session.to_resend(), None);
+    }
+
+    #[test]
+    fn a_batch_that_settles_before_its_turn_is_not_sent_again() {
+        let mut session = session(3);
+        session.resend();
+        assert_eq!(session.to_resend(), Some(0));
+        session.settle(0);
+        session.settle(1);
+        assert_eq!(session.to_resend(), Some(2));
+        session.settle(2);
+        assert_eq!(session.to_resend(), None);
+    }
+}

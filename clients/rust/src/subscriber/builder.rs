@@ -1,0 +1,87 @@
+//! How a subscriber is set up.
+
+use std::time::Duration;
+
+use landfall_layout::frame::From;
+use landfall_layout::limits::BROKERS_MAX;
+
+use super::Subscriber;
+use crate::client::Client;
+use crate::connect::Transport;
+use crate::error::Error;
+use crate::wait::Idle;
+
+/// What a subscriber shall do, until [`build`](Self::build) connects it.
+#[derive(Clone, Debug)]
+pub struct SubscriberBuilder {
+    pub(crate) client: Client,
+    pub(crate) topic: String,
+    pub(crate) transport: Transport,
+    pub(crate) from: From,
+    pub(crate) broker: Option<u8>,
+    pub(crate) idle: Idle,
+    pub(crate) timeout: Duration,
+    pub(crate) verify: bool,
+}
+
+impl SubscriberBuilder {
+    pub(crate) fn new(client: Client, topic: &str) -> Self {
+        Self {
+            client,
+            topic: topic.to_owned(),
+            transport: Transport::Auto,
+            from: From::Latest,
+            broker: None,
+            idle: Idle::Backoff,
+            timeout: Duration::from_secs(10),
+            verify: true,
+        }
+    }
+
+    /// How bytes reach the subscriber. Default: memory where the broker's Unix socket allows it.
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Where to start. Default: the latest.
+    pub fn from(mut self, from: From) -> Self {
+        self.from = from;
+        self
+    }
+
+    /// Uses this broker and no other. Default: any that serves; each can deliver every batch.
+    pub fn broker(mut self, broker: u8) -> Self {
+        self.broker = Some(broker);
+        self
+    }
+
+    /// How [`Subscriber::next`] waits. Default: backing off.
+    pub fn idle(mut self, idle: Idle) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// How long connecting takes at most. Default 10 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Whether each payload's checksum is compared with the publisher's. Default: yes.
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
+        self
+    }
+
+    /// Connects.
+    pub fn build(self) -> Result<Subscriber, Error> {
+        if let Some(broker) = self.broker
+            && usize::from(broker) >= BROKERS_MAX
+        {
+            let why = format!("{broker}; brokers are 0 to {}", BROKERS_MAX - 1);
+            return Err(Error::Setting { setting: "broker", why });
+        }
+        Subscriber::connect(self)
+    }
+}

@@ -1,0 +1,379 @@
+//! Reading the logs in the pool, read-only, under a hold.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use landfall_layout::TopicId;
+use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES};
+use landfall_layout::channel::CLIENT_PARKED_AT;
+use landfall_layout::frame::{Frame, From, Refusal};
+use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG};
+use landfall_layout::order::OrderEntry;
+use landfall_pool::channel::{HOLD, TO_CLIENT, open as open_channel, set_parked};
+use landfall_pool::hold::{EntryName, Hold};
+use landfall_pool::line_ring::LineConsumer;
+use landfall_pool::log::{Found, LogReader};
+use landfall_pool::{Mapping, Memory, Pool};
+
+use super::places::{Arrival, Places};
+use super::{Place, Step, check_batch};
+use crate::connect::{Accepted, Socket};
+use crate::error::{Corruption, Error};
+use crate::wait::coarse_ns;
+
+/// Time between two looks at whether the broker is there: it answers for the hold, and control
+/// takes a broker for dead after 3 s.
+const ALIVE_EVERY_NS: u64 = 250_000_000;
+
+/// A place in one log.
+struct Cursor {
+    reader: LogReader,
+    next: u64,
+    /// Entries there are, as last seen.
+    frontier: u64,
+    /// Entries there were when the subscription began.
+    goal: u64,
+}
+
+/// A batch found, and where its bytes are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Located {
+    pub(crate) place: Place,
+    pub(crate) preamble: BatchPreamble,
+    pub(crate) offset: u32,
+}
+
+/// The connection.
+pub(crate) struct MemoryReader {
+    pub(crate) broker: u8,
+    pub(crate) pool: Pool,
+    socket: Socket,
+    channel: Mapping,
+    from_broker: LineConsumer,
+    topic: TopicId,
+    sequenced: bool,
+    from: From,
+    cursors: Vec<Cursor>,
+    turn: usize,
+    hold: Option<Hold>,
+    looked_ns: u64,
+    batch_bytes_max: u32,
+}
+
+impl MemoryReader {
+    /// Maps what a broker handed over and finds the places to read from.
+    pub(crate) fn new(
+        broker: u8,
+        accepted: Accepted,
+        sequenced: bool,
+        from: From,
+        places: &Places,
+    ) -> Result<Self, Error> {
+        let Accepted { socket, welcome, memory } = accepted;
+        let Some((pool, channel)) = memory else {
+            let what = "welcomed a memory client without a pool".to_owned();
+            return Err(Error::Unexpected { broker, what });
+        };
+        let channel =
+            open_channel(channel).map_err(|e| Error::Channel { broker, source: Box::new(e) })?;
+        let pool = Pool::attach_file(File::from(pool), Path::new("the broker's pool"), false)
+            .map_err(|e| Error::Pool { broker, source: Box::new(e) })?;
+        let batch_bytes_max = pool.geometry().batch_bytes_max();
+        let mut reader = Self {
+            broker,
+            pool,
+            socket,
+            from_broker: LineConsumer::resume(&channel, TO_CLIENT),
+            channel,
+            topic: welcome.topic,
+            sequenced,
+            from,
+            cursors: Vec::new(),
+            turn: 0,
+            hold: None,
+            looked_ns: coarse_ns(),
+            batch_bytes_max,
+        };
+        reader.notice_logs(places, true);
+        Ok(reader)
+    }
+
+    /// Takes up logs that began meanwhile. A log that began after the subscription is all later
+    /// than its start.
+    fn notice_logs(&mut self, places: &Places, at_start: bool) {
+        let logs = if self.sequenced { SEQUENCED_LOG..SEQUENCED_LOG + 1 } else { 0..BROKERS_MAX };
+        for log in logs {
+            if self.cursors.iter().any(|cursor| cursor.reader.log() == log) {
+                continue;
+            }
+            let frontier = self.pool.frontier(self.topic, log);
+            let chain = self.pool.chain(self.topic, log);
+            if !self.sequenced && frontier.entries == 0 && chain.is_none() {
+                continue;
+            }
+            let mut reader = LogReader::new(self.topic, log);
+            let end = frontier.entries;
+            let oldest = chain.map_or(0, |chain| chain.oldest_index).min(end);
+            let from = match self.from {
+                From::Latest if !at_start => From::Earliest,
+                from => from,
+            };
+            let seen = places.get(log as u8).and_then(|place| place.next);
+            let next = match (seen, from) {
+                (Some(next), _) => next,
+                (None, From::Earliest) => oldest,
+                (None, From::Latest) => end,
+                (None, From::Position(position)) => {
+                    let before = |entry: &OrderEntry| entry.end_position() <= position;
+                    reader.partition(&self.pool, oldest, end, before)
+                }
+                (None, From::Time(ns)) => {
+                    reader.partition(&self.pool, oldest, end, |entry| entry.landed_ns < ns)
+                }
+            };
+            let goal = if at_start { end } else { 0 };
+            self.cursors.push(Cursor { reader, next, frontier: end, goal });
+        }
+    }
+
+    /// Whether everything that was there at the start has been read.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.cursors.iter().all(|cursor| cursor.next >= cursor.goal)
+    }
+
+    /// The next thing, if there is one. Never waits.
+    #[inline]
+    pub(crate) fn step(
+        &mut self,
+        places: &mut Places,
+        verify: bool,
+    ) -> Result<Step<Located>, Error> {
+        let count = self.cursors.len();
+        for _ in 0..count {
+            let at = self.turn % count;
+            self.turn = (at + 1) % count;
+            match self.step_log(at, places, verify)? {
+                Step::Nothing => {}
+                step => return Ok(step),
+            }
+        }
+        Ok(Step::Nothing)
+    }
+
+    fn step_log(
+        &mut self,
+        at: usize,
+        places: &mut Places,
+        verify: bool,
+    ) -> Result<Step<Located>, Error> {
+        loop {
+            let cursor = &mut self.cursors[at];
+            let log = cursor.reader.log();
+            if cursor.next >= cursor.frontier {
+                cursor.frontier = self.pool.frontier(self.topic, log).entries;
+                if cursor.next >= cursor.frontier {
+                    return Ok(Step::Nothing);
+                }
+            }
+            let index = cursor.next;
+            match cursor.reader.entry(&self.pool, index) {
+                Found::Entry(entry) => {
+                    let (first, end) = (entry.first_position, entry.end_position());
+                    match places.judge(log as u8, index, first, end) {
+                        Arrival::Old => cursor.next += 1,
+                        Arrival::AfterGap { missed } => {
+                            places.resumed(log as u8, first);
+                            return Ok(Step::Gap { log: log as u8, missed, resume: first });
+                        }
+                        Arrival::Next => {
+                            if let Some(found) = self.take(log, index, &entry, verify) {
+                                self.cursors[at].next += 1;
+                                places.shown(log as u8, index, end);
+                                return found.map(Step::Batch);
+                            }
+                        }
+                    }
+                }
+                Found::Lapped { oldest } => {
+                    cursor.next = oldest.max(index + 1);
+                    if let Some(step) = self.gap_to_end(at, places) {
+                        return Ok(step);
+                    }
+                }
+                Found::Gone => return self.gone(log, index).map(|()| Step::TopicGone),
+            }
+        }
+    }
+
+    /// Retention took everything there was: the gap reaches to where the log goes on.
+    fn gap_to_end(&mut self, at: usize, places: &mut Places) -> Option<Step<Located>> {
+        let cursor = &self.cursors[at];
+        let log = cursor.reader.log();
+        if cursor.next < self.pool.frontier(self.topic, log).entries {
+            return None;
+        }
+        let chain = self.pool.chain(self.topic, log)?;
+        let position = places.get(log as u8)?.position?;
+        let missed = chain.oldest_position.checked_sub(position)?;
+        if chain.oldest_index != cursor.next || missed == 0 {
+            return None;
+        }
+        places.resumed(log as u8, chain.oldest_position);
+        Some(Step::Gap { log: log as u8, missed, resume: chain.oldest_position })
+    }
+
+    /// The log is not what it was: an error, unless the topic was deleted.
+    #[cold]
+    fn gone(&self, log: usize, index: u64) -> Result<(), Error> {
+        if !self.is_live() {
+            return Ok(());
+        }
+        let what = format!("log {log} of the topic has no entry {index} although it is there");
+        Err(Error::Unexpected { broker: self.broker, what })
+    }
+
+    fn is_live(&self) -> bool {
+        // While control changes the entry there is none to be seen: the next look decides.
+        match self.pool.topic_in_slot(self.topic.slot()) {
+            Some(_) => self.pool.topic(self.topic).is_some(),
+            None => true,
+        }
+    }
+
+    /// Holds the entry's batch and checks it. `None`: retention was first.
+    fn take(
+        &mut self,
+        log: usize,
+        index: u64,
+        entry: &OrderEntry,
+        verify: bool,
+    ) -> Option<Result<Located, Error>> {
+        // A hold that stands goes on protecting its whole segment, so only the first batch of each
+        // segment costs the fence.
+        if self.hold.as_ref().is_none_or(|hold| hold.segment() != entry.segment) {
+            self.hold = None;
+            let name = EntryName { topic: self.topic, log, index };
+            self.hold = HOLD.take(&self.channel, &self.pool, name, entry.segment);
+        }
+        let hold = self.hold.as_ref()?;
+        let corrupt = |why| {
+            Error::Corrupt { log: log as u8, index, position: entry.first_position, why }
+        };
+        let Some(at) = self.pool.at(entry.segment, entry.offset, entry.bytes) else {
+            let OrderEntry { segment, offset, bytes, .. } = *entry;
+            return Some(Err(corrupt(Corruption::Outside { segment, offset, bytes })));
+        };
+        self.pool.refresh(at, entry.bytes.into());
+        let bytes = self.pool.read(hold, entry.offset, entry.bytes).unwrap_or_default();
+        let place = Place {
+            log: log as u8,
+            broker: entry.broker,
+            count: entry.count,
+            index,
+            first_position: entry.first_position,
+            landed_ns: entry.landed_ns,
+        };
+        let checked = check_batch(bytes, &place, self.batch_bytes_max, verify).and_then(|preamble| {
+            let differs = |field, log: u64, preamble: u64| {
+                if log == preamble {
+                    Ok(())
+                } else {
+                    Err(Corruption::Mismatch { field, log, preamble })
+                }
+            };
+            differs("client", entry.client, preamble.client)?;
+            differs("sequence", entry.batch_seq, preamble.batch_seq)?;
+            differs("epoch", entry.session_epoch.into(), preamble.session_epoch.into())?;
+            Ok(preamble)
+        });
+        match checked {
+            Ok(preamble) => Some(Ok(Located { place, preamble, offset: entry.offset })),
+            Err(why) => Some(Err(corrupt(why))),
+        }
+    }
+
+    /// The payload of the batch that was found last.
+    #[inline]
+    pub(crate) fn payload(&self, located: &Located) -> &[u8] {
+        let offset = located.offset + PREAMBLE_BYTES;
+        let hold = self.hold.as_ref();
+        hold.and_then(|hold| self.pool.read(hold, offset, located.preamble.payload_bytes))
+            .unwrap_or_default()
+    }
+
+    /// Lets go of the segment that was read last.
+    pub(crate) fn let_go(&mut self) {
+        if self.hold.take().is_some() {
+            HOLD.release(&self.channel);
+        }
+    }
+
+    /// Looks whether the broker is there, now and then.
+    #[inline]
+    pub(crate) fn check_alive_sometimes(&mut self) -> Result<bool, Error> {
+        let now = coarse_ns();
+        if now.saturating_sub(self.looked_ns) < ALIVE_EVERY_NS {
+            return Ok(true);
+        }
+        self.looked_ns = now;
+        self.check_alive()
+    }
+
+    /// What the broker said, and whether it is there. False: the topic is gone.
+    pub(crate) fn check_alive(&mut self) -> Result<bool, Error> {
+        let broker = self.broker;
+        let lost = |source| Error::Connection { broker, doing: "listening", source };
+        while let Some(line) = self.from_broker.pop(&self.channel) {
+            match Frame::from_line(line).map_err(|source| Error::Frame { broker, source })? {
+                Frame::Refused(Refusal::TopicGone | Refusal::NoTopic) => return Ok(false),
+                Frame::Refused(why) => {
+                    let sentence = crate::connect::refusal_text(why, &[]);
+                    return Err(Error::Refused { broker, why, sentence });
+                }
+                Frame::Bye => return Err(lost(io::Error::other("it said goodbye"))),
+                _ => {}
+            }
+        }
+        let mut bells = [0; 64];
+        loop {
+            match self.socket.read(&mut bells) {
+                Ok(0) => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => {}
+                Err(error) => {
+                    return match error.kind() {
+                        io::ErrorKind::WouldBlock => Ok(true),
+                        io::ErrorKind::Interrupted => continue,
+                        _ => Err(lost(error)),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Before a wait: lets go, takes up new logs, and sees whether the topic is still there.
+    pub(crate) fn rest(&mut self, places: &Places) -> Result<bool, Error> {
+        self.let_go();
+        if !self.sequenced {
+            self.notice_logs(places, false);
+        }
+        Ok(self.check_alive()? && self.is_live())
+    }
+
+    /// Says that this side is about to sleep, or is awake. Returns whether it may sleep.
+    pub(crate) fn park(&mut self, parked: bool) -> bool {
+        set_parked(&self.channel, CLIENT_PARKED_AT, parked);
+        parked
+            && !self.from_broker.is_ready(&self.channel)
+            && self.cursors.iter().all(|cursor| {
+                self.pool.frontier(self.topic, cursor.reader.log()).entries <= cursor.next
+            })
+    }
+}
+
+impl AsFd for MemoryReader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

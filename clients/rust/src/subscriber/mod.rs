@@ -1,0 +1,600 @@
+//! Subscribing.
+//!
+//! A subscriber knows its place in each log and its connection does not: a connection that is lost
+//! is replaced by one to any broker, and reading goes on where it was.
+
+mod builder;
+mod memory;
+mod places;
+mod tcp;
+
+pub use builder::SubscriberBuilder;
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use landfall_layout::TopicId;
+use landfall_layout::batch::{BatchPreamble, Messages, PREAMBLE_BYTES};
+use landfall_layout::frame::{Ack, From, Hello, Role};
+use landfall_layout::topic::Order;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use self::memory::{Located, MemoryReader};
+use self::places::Places;
+use self::tcp::{Received, StreamReader};
+use crate::connect::{Accepted, Transport};
+use crate::error::{Corruption, Error};
+use crate::route::{Opened, Route, is_final};
+use crate::wait::{self, Reconnects, Waiter, wall_ns};
+
+/// Longest sleep: a safety net under the bells, not a clock.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+
+/// What [`Subscriber::next`] found.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'s> {
+    /// The next batch.
+    Batch(Batch<'s>),
+    /// Retention was faster: messages that will never be seen.
+    Gap {
+        /// Log that has the gap.
+        log: u8,
+        /// Messages missed.
+        missed: u64,
+        /// Position that it goes on from.
+        resume: u64,
+    },
+    /// Everything that was there when the subscription began has been read. Said once.
+    CaughtUp,
+    /// Nothing came within the wait.
+    Idle,
+    /// The topic was deleted; nothing more will come.
+    TopicGone,
+}
+
+/// A batch where it lies: in the pool, held until the subscriber is asked for the next one, or in
+/// the subscriber's receive buffer.
+///
+/// Through memory, the broker answers for the hold. If it dies, control takes its holds for gone
+/// after 3 s: a batch that is looked at for longer than that after its broker's death may change.
+#[derive(Debug)]
+pub struct Batch<'s> {
+    pub(crate) place: Place,
+    pub(crate) preamble: BatchPreamble,
+    pub(crate) payload: &'s [u8],
+}
+
+/// What the log says of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) log: u8,
+    pub(crate) broker: u8,
+    pub(crate) count: u16,
+    pub(crate) index: u64,
+    pub(crate) first_position: u64,
+    pub(crate) landed_ns: u64,
+}
+
+impl<'s> Batch<'s> {
+    /// Log it stands in: 32 is the sequenced one, any other a broker's.
+    pub fn log(&self) -> u8 {
+        self.place.log
+    }
+
+    /// Its index in that log.
+    pub fn index(&self) -> u64 {
+        self.place.index
+    }
+
+    /// Position of its first message.
+    pub fn first_position(&self) -> u64 {
+        self.place.first_position
+    }
+
+    /// Position just past its last message.
+    pub fn end_position(&self) -> u64 {
+        self.place.first_position.saturating_add(self.place.count.into())
+    }
+
+    /// Its messages, counted.
+    pub fn count(&self) -> u16 {
+        self.place.count
+    }
+
+    /// Broker that landed it.
+    pub fn broker(&self) -> u8 {
+        self.place.broker
+    }
+
+    /// Client id of its publisher.
+    pub fn client(&self) -> u64 {
+        self.preamble.client
+    }
+
+    /// Session epoch it was sealed under.
+    pub fn session_epoch(&self) -> u32 {
+        self.preamble.session_epoch
+    }
+
+    /// Its sequence in the session.
+    pub fn batch_seq(&self) -> u64 {
+        self.preamble.batch_seq
+    }
+
+    /// Wall clock when it landed, nanoseconds.
+    pub fn landed_ns(&self) -> u64 {
+        self.place.landed_ns
+    }
+
+    /// Wall clock when it was sealed, nanoseconds.
+    pub fn sealed_ns(&self) -> u64 {
+        self.preamble.sealed_ns
+    }
+
+    /// Its messages as they lie: headers, keys, payloads.
+    pub fn payload(&self) -> &'s [u8] {
+        self.payload
+    }
+
+    /// Its messages, one by one.
+    #[inline]
+    pub fn messages(&self) -> Messages<'s> {
+        Messages::new(self.payload, self.place.count)
+    }
+
+    /// Bytes of preamble and payload.
+    pub fn bytes(&self) -> u32 {
+        self.preamble.batch_bytes() as u32
+    }
+}
+
+/// What a look at a connection found.
+#[derive(Debug)]
+pub(crate) enum Step<T> {
+    Batch(T),
+    Gap { log: u8, missed: u64, resume: u64 },
+    CaughtUp,
+    TopicGone,
+    Nothing,
+}
+
+impl<T> Step<T> {
+    fn map<U>(self, with: impl FnOnce(T) -> U) -> Step<U> {
+        match self {
+            Self::Batch(batch) => Step::Batch(with(batch)),
+            Self::Gap { log, missed, resume } => Step::Gap { log, missed, resume },
+            Self::CaughtUp => Step::CaughtUp,
+            Self::TopicGone => Step::TopicGone,
+            Self::Nothing => Step::Nothing,
+        }
+    }
+}
+
+/// Where a found batch is.
+enum Found {
+    Memory(Located),
+    Tcp(Received),
+}
+
+/// The connection, if there is one.
+enum Via {
+    Memory(Box<MemoryReader>),
+    Tcp(Box<StreamReader>),
+    Down,
+}
+
+/// Whether `bytes` are the batch that the log says stands at `place`.
+pub(crate) fn check_batch(
+    bytes: &[u8],
+    place: &Place,
+    batch_bytes_max: u32,
+    verify: bool,
+) -> Result<BatchPreamble, Corruption> {
+    let short = landfall_layout::batch::BatchError::TooShort {
+        bytes: bytes.len() as u32,
+        count: place.count,
+    };
+    let (head, payload) =
+        bytes.split_first_chunk::<{ PREAMBLE_BYTES as usize }>().ok_or(Corruption::Batch(short))?;
+    let preamble = BatchPreamble::from_bytes(*head);
+    preamble.check(batch_bytes_max).map_err(Corruption::Batch)?;
+    let differs = |field, log: u64, preamble: u64| {
+        if log == preamble { Ok(()) } else { Err(Corruption::Mismatch { field, log, preamble }) }
+    };
+    differs("size", bytes.len() as u64, preamble.batch_bytes())?;
+    differs("count", place.count.into(), preamble.count.into())?;
+    if verify {
+        preamble.check_payload(payload).map_err(Corruption::Batch)?;
+    }
+    Ok(preamble)
+}
+
+/// Reads one topic in its order. Built by [`Client::subscriber`](crate::Client::subscriber).
+///
+/// Every broker delivers the whole topic, so there is one connection. When it is lost, the next
+/// call connects to any broker and goes on where it was: nothing is shown twice, and what
+/// retention took meanwhile is a counted gap.
+pub struct Subscriber {
+    setup: SubscriberBuilder,
+    route: Route,
+    via: Via,
+    places: Places,
+    topic: Option<TopicId>,
+    order: Order,
+    start: u64,
+    end: u64,
+    /// Wall clock when the subscription began.
+    began_ns: u64,
+    broker: u8,
+    caught_up: bool,
+    gone: bool,
+    reconnects: Reconnects,
+    retry_at: Instant,
+    /// Since when there is no connection, and why.
+    down: Option<(Instant, Error)>,
+}
+
+impl Subscriber {
+    pub(crate) fn connect(setup: SubscriberBuilder) -> Result<Self, Error> {
+        let route = Route::new(
+            setup.client.clone(),
+            setup.topic.clone(),
+            setup.transport,
+            setup.broker,
+        );
+        let mut subscriber = Self {
+            setup,
+            route,
+            via: Via::Down,
+            places: Places::new(),
+            topic: None,
+            order: Order::None,
+            start: 0,
+            end: 0,
+            began_ns: wall_ns(),
+            broker: 0,
+            caught_up: false,
+            gone: false,
+            reconnects: Reconnects::new(wait::random_id()),
+            retry_at: Instant::now(),
+            down: None,
+        };
+        let deadline = Instant::now() + subscriber.setup.timeout;
+        loop {
+            let error = match subscriber.dial(None) {
+                Ok(()) => return Ok(subscriber),
+                Err(error) => error,
+            };
+            let delay = subscriber.reconnects.next_delay();
+            let may_change = match &error {
+                Error::Unreachable { who, .. } => who != "control",
+                Error::Refused { .. } | Error::Connection { .. } => !is_final(&error),
+                _ => false,
+            };
+            if !may_change || Instant::now() + delay >= deadline {
+                return Err(error);
+            }
+            std::thread::sleep(delay);
+        }
+    }
+
+    /// The transport in use; `Auto` while there is no connection.
+    pub fn transport(&self) -> Transport {
+        match self.via {
+            Via::Memory(_) => Transport::Memory,
+            Via::Tcp(_) => Transport::Tcp,
+            Via::Down => Transport::Auto,
+        }
+    }
+
+    /// The topic's order.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// Position of the first message that will be seen; 0 for orders `none` and `broker`, where
+    /// each log has its own.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Position just past the last message there was when the subscription began; 0 for orders
+    /// `none` and `broker`.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The broker in use, or the one used last.
+    pub fn broker(&self) -> u8 {
+        self.broker
+    }
+
+    /// The next thing there is, waiting for it up to `wait`.
+    ///
+    /// An error about one batch ([`Error::Corrupt`]) passes it over; the next call goes on behind
+    /// it. Without a connection this tries to get one, as often as the back-off allows, and fails
+    /// once there was none for as long as the timeout.
+    #[inline]
+    pub fn next(&mut self, wait: Duration) -> Result<Event<'_>, Error> {
+        let step = match self.look()? {
+            Step::Nothing => self.next_waiting(wait)?,
+            step => step,
+        };
+        Ok(match step {
+            Step::Batch(found) => Event::Batch(self.batch(found)),
+            Step::Gap { log, missed, resume } => Event::Gap { log, missed, resume },
+            Step::CaughtUp => Event::CaughtUp,
+            Step::TopicGone => Event::TopicGone,
+            Step::Nothing => Event::Idle,
+        })
+    }
+
+    fn batch(&self, found: Found) -> Batch<'_> {
+        match (&self.via, found) {
+            (Via::Memory(reader), Found::Memory(found)) => Batch {
+                place: found.place,
+                preamble: found.preamble,
+                payload: reader.payload(&found),
+            },
+            (Via::Tcp(reader), Found::Tcp(found)) => {
+                let payload = reader.payload(&found);
+                Batch { place: found.place, preamble: found.preamble, payload }
+            }
+            // The connection is not touched between finding a batch and showing it.
+            (_, Found::Memory(Located { place, preamble, .. }))
+            | (_, Found::Tcp(Received { place, preamble, .. })) => {
+                Batch { place, preamble, payload: &[] }
+            }
+        }
+    }
+
+    /// One look, without waiting.
+    #[inline]
+    fn look(&mut self) -> Result<Step<Found>, Error> {
+        if self.gone {
+            return Ok(Step::TopicGone);
+        }
+        let verify = self.setup.verify;
+        let looked = match &mut self.via {
+            Via::Memory(reader) => match reader.check_alive_sometimes() {
+                Ok(true) => {
+                    reader.step(&mut self.places, verify).map(|step| step.map(Found::Memory))
+                }
+                Ok(false) => Ok(Step::TopicGone),
+                Err(error) => Err(error),
+            },
+            Via::Tcp(reader) => {
+                reader.step(&mut self.places, verify).map(|step| step.map(Found::Tcp))
+            }
+            Via::Down => Ok(Step::Nothing),
+        };
+        match looked {
+            Ok(Step::CaughtUp) if self.caught_up => Ok(Step::Nothing),
+            Ok(Step::CaughtUp) => {
+                self.caught_up = true;
+                Ok(Step::CaughtUp)
+            }
+            Ok(Step::Nothing) => Ok(self.caught_up_in_memory()),
+            Ok(Step::TopicGone) => {
+                self.gone = true;
+                Ok(Step::TopicGone)
+            }
+            Ok(step) => Ok(step),
+            Err(error) => self.suffer(error),
+        }
+    }
+
+    /// Over TCP the broker says it; in memory it shows by there being nothing more.
+    fn caught_up_in_memory(&mut self) -> Step<Found> {
+        match &self.via {
+            Via::Memory(reader) if !self.caught_up && reader.is_caught_up() => {
+                self.caught_up = true;
+                Step::CaughtUp
+            }
+            _ => Step::Nothing,
+        }
+    }
+
+    /// A lost connection is replaced later; anything else is told.
+    #[cold]
+    fn suffer(&mut self, error: Error) -> Result<Step<Found>, Error> {
+        match error {
+            Error::Corrupt { .. } => Err(error),
+            Error::Connection { .. } | Error::Refused { .. } if !is_final(&error) => {
+                self.via = Via::Down;
+                self.down = Some((Instant::now(), error));
+                self.retry_at = Instant::now() + self.reconnects.next_delay();
+                Ok(Step::Nothing)
+            }
+            _ => {
+                // What such a connection says next means nothing: the next call has another.
+                self.via = Via::Down;
+                Err(error)
+            }
+        }
+    }
+
+    #[cold]
+    fn next_waiting(&mut self, wait: Duration) -> Result<Step<Found>, Error> {
+        let until = Instant::now() + wait;
+        let mut waiter = Waiter::new(self.setup.idle);
+        loop {
+            self.reconnect_if_due()?;
+            match self.look()? {
+                Step::Nothing => {}
+                step => return Ok(step),
+            }
+            if let Via::Memory(reader) = &mut self.via {
+                match reader.rest(&self.places) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        self.gone = true;
+                        return Ok(Step::TopicGone);
+                    }
+                    Err(error) => {
+                        self.suffer(error)?;
+                    }
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Step::Nothing);
+            }
+            match waiter.step() {
+                wait::Step::Spin => std::hint::spin_loop(),
+                wait::Step::Yield => std::thread::yield_now(),
+                wait::Step::Park => self.park(left.min(SLEEP_MAX)),
+            }
+        }
+    }
+
+    fn park(&mut self, longest: Duration) {
+        let until_retry = self.retry_at.saturating_duration_since(Instant::now());
+        let fd = match &mut self.via {
+            Via::Down => {
+                std::thread::sleep(longest.min(until_retry));
+                return;
+            }
+            Via::Memory(reader) => {
+                if !reader.park(true) {
+                    reader.park(false);
+                    return;
+                }
+                reader.as_ref().as_fd()
+            }
+            Via::Tcp(reader) => reader.as_ref().as_fd(),
+        };
+        let millis = u16::try_from(longest.as_millis().max(1)).unwrap_or(u16::MAX);
+        // A wait that fails or is interrupted only means that we look too early.
+        let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(millis));
+        if let Via::Memory(reader) = &mut self.via {
+            reader.park(false);
+        }
+    }
+
+    fn reconnect_if_due(&mut self) -> Result<(), Error> {
+        if !matches!(self.via, Via::Down) || self.gone || Instant::now() < self.retry_at {
+            return Ok(());
+        }
+        match self.dial(Some(self.broker)) {
+            Ok(()) => {
+                self.reconnects.reset();
+                self.down = None;
+                Ok(())
+            }
+            Err(Error::TopicGone { .. }) => {
+                self.gone = true;
+                Ok(())
+            }
+            Err(Error::Refused {
+                why:
+                    landfall_layout::frame::Refusal::NoTopic
+                    | landfall_layout::frame::Refusal::TopicGone,
+                ..
+            }) => {
+                self.gone = true;
+                Ok(())
+            }
+            Err(error) => {
+                self.retry_at = Instant::now() + self.reconnects.next_delay();
+                let since = self.down.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+                if is_final(&error) || since.elapsed() >= self.setup.timeout {
+                    self.down = None;
+                    return Err(error);
+                }
+                self.down = Some((since, error));
+                Ok(())
+            }
+        }
+    }
+
+    /// One attempt at each broker that serves, until one takes the subscription.
+    fn dial(&mut self, lost: Option<u8>) -> Result<(), Error> {
+        self.route.refresh()?;
+        let first = self.topic.is_none();
+        let from = if first {
+            self.setup.from
+        } else {
+            let sequenced = self.order.is_sequenced();
+            self.places.resume_from(sequenced, self.setup.from, self.began_ns)
+        };
+        let hello = |carrier| Hello {
+            role: Role::Subscribe,
+            carrier,
+            ack: Ack::None,
+            client: 0,
+            session_epoch: 0,
+            from,
+        };
+        let turn = self.began_ns.wrapping_add(self.reconnects.attempts().into());
+        let mut attempts = Vec::new();
+        for broker in &self.route.candidates(turn, lost) {
+            let (places, topic) = (&self.places, self.topic);
+            let name = &self.setup.topic;
+            let opened = self.route.open(broker, hello, self.setup.timeout, |accepted| {
+                adopt(broker.broker, accepted, from, places, topic, name)
+            });
+            match opened {
+                Ok(Opened::Yes((via, welcome))) => {
+                    self.via = via;
+                    self.broker = broker.broker;
+                    if first {
+                        self.topic = Some(welcome.topic);
+                        self.order = Order::from_raw(welcome.order).expect("it was checked");
+                        (self.start, self.end) = (welcome.start, welcome.end);
+                        if self.order.is_sequenced() {
+                            self.places.expect_start(from, welcome.start);
+                        }
+                    }
+                    return Ok(());
+                }
+                Ok(Opened::Fenced) => attempts.push(Error::Unexpected {
+                    broker: broker.broker,
+                    what: "told a subscriber that it is fenced".to_owned(),
+                }),
+                Err(error) if is_final(&error) || matches!(error, Error::TopicGone { .. }) => {
+                    return Err(error);
+                }
+                Err(error) => attempts.push(error),
+            }
+        }
+        Err(self.route.nobody(attempts))
+    }
+}
+
+/// Makes a connection of what a broker accepted.
+fn adopt(
+    broker: u8,
+    accepted: Accepted,
+    from: From,
+    places: &Places,
+    topic: Option<TopicId>,
+    name: &str,
+) -> Result<(Via, landfall_layout::frame::Welcome), Error> {
+    let welcome = accepted.welcome;
+    if topic.is_some_and(|topic| topic != welcome.topic) {
+        return Err(Error::TopicGone { topic: name.to_owned() });
+    }
+    let Some(order) = Order::from_raw(welcome.order) else {
+        let what =
+            format!("its topic has order {}, which this program does not know", welcome.order);
+        return Err(Error::Unexpected { broker, what });
+    };
+    if welcome.batch_bytes_max > landfall_layout::limits::BATCH_BYTES_MAX {
+        let what = format!("announces batches of up to {} bytes", welcome.batch_bytes_max);
+        return Err(Error::Unexpected { broker, what });
+    }
+    let via = if accepted.memory.is_some() {
+        // "Now" is when the broker said so, not when the pool is mapped.
+        let from = match from {
+            From::Latest if order.is_sequenced() => From::Position(welcome.start),
+            from => from,
+        };
+        let reader = MemoryReader::new(broker, accepted, order.is_sequenced(), from, places)?;
+        Via::Memory(Box::new(reader))
+    } else {
+        Via::Tcp(Box::new(StreamReader::new(broker, accepted)))
+    };
+    Ok((via, welcome))
+}

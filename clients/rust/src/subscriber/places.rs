@@ -1,0 +1,147 @@
+//! Where a subscriber is in each log. It outlives connections: after a reconnect nothing is shown
+//! twice, and what was missed meanwhile is counted.
+
+use landfall_layout::frame::From;
+use landfall_layout::limits::{LOGS_PER_TOPIC, SEQUENCED_LOG};
+
+/// A place in one log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogPlace {
+    /// Index of the next entry, once one was seen.
+    pub(crate) next: Option<u64>,
+    /// Position expected next, once it is known: a later one is a gap.
+    pub(crate) position: Option<u64>,
+}
+
+/// The places in all logs of a topic.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    logs: [LogPlace; LOGS_PER_TOPIC],
+}
+
+/// What a batch at some place is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// What comes next.
+    Next,
+    /// Seen before, or before the position that was asked for.
+    Old,
+    /// Messages before it are missing.
+    AfterGap {
+        /// How many.
+        missed: u64,
+    },
+}
+
+impl Places {
+    pub(crate) fn new() -> Self {
+        Self { logs: [LogPlace::default(); LOGS_PER_TOPIC] }
+    }
+
+    /// The place in `log`; `None` for a log that no topic has.
+    pub(crate) fn get(&self, log: u8) -> Option<LogPlace> {
+        self.logs.get(usize::from(log)).copied()
+    }
+
+    /// Sets the position expected in the sequenced log before anything was seen.
+    pub(crate) fn expect_start(&mut self, from: From, start: u64) {
+        self.logs[SEQUENCED_LOG].position = Some(match from {
+            // What retention has taken of what was asked for is a gap.
+            From::Position(position) => position,
+            _ => start,
+        });
+    }
+
+    /// Judges the batch of `index` in `log`, whose messages have the positions from `first` to
+    /// below `end`, and does not move.
+    pub(crate) fn judge(&self, log: u8, index: u64, first: u64, end: u64) -> Arrival {
+        let place = self.get(log).unwrap_or_default();
+        match place {
+            LogPlace { next: Some(next), .. } if index < next => Arrival::Old,
+            LogPlace { next: None, position: Some(position) } if end <= position => Arrival::Old,
+            LogPlace { position: Some(position), .. } if first > position => {
+                Arrival::AfterGap { missed: first - position }
+            }
+            _ => Arrival::Next,
+        }
+    }
+
+    /// The batch of `index` in `log`, which ends at position `end`, was shown.
+    pub(crate) fn shown(&mut self, log: u8, index: u64, end: u64) {
+        if let Some(place) = self.logs.get_mut(usize::from(log)) {
+            *place = LogPlace { next: Some(index.saturating_add(1)), position: Some(end) };
+        }
+    }
+
+    /// A gap in `log` was shown: it goes on at position `resume`.
+    pub(crate) fn resumed(&mut self, log: u8, resume: u64) {
+        if let Some(place) = self.logs.get_mut(usize::from(log)) {
+            place.position = Some(resume);
+        }
+    }
+
+    /// What to ask a broker for when the connection is replaced. `began_ns`: when the
+    /// subscription began.
+    ///
+    /// With one log it is the position. With several, each is at its own position, and a log that
+    /// nothing came from yet may have batches that were never shown: so everything that was asked
+    /// for at first is asked for again, and what was seen is passed over by its index.
+    pub(crate) fn resume_from(&self, sequenced: bool, from: From, began_ns: u64) -> From {
+        if sequenced && let Some(position) = self.logs[SEQUENCED_LOG].position {
+            return From::Position(position);
+        }
+        match from {
+            From::Latest => From::Time(began_ns),
+            from => from,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: u8 = SEQUENCED_LOG as u8;
+
+    #[test]
+    fn what_was_seen_is_old_and_what_is_missing_is_counted() {
+        let mut places = Places::new();
+        assert_eq!(places.judge(LOG, 5, 50, 60), Arrival::Next);
+        places.shown(LOG, 5, 60);
+        assert_eq!(places.judge(LOG, 5, 50, 60), Arrival::Old);
+        assert_eq!(places.judge(LOG, 6, 60, 61), Arrival::Next);
+        assert_eq!(places.judge(LOG, 9, 75, 80), Arrival::AfterGap { missed: 15 });
+        places.resumed(LOG, 75);
+        assert_eq!(places.judge(LOG, 9, 75, 80), Arrival::Next);
+    }
+
+    #[test]
+    fn a_position_in_mid_batch_shows_the_whole_batch_and_nothing_before() {
+        let mut places = Places::new();
+        places.expect_start(From::Position(55), 50);
+        assert_eq!(places.judge(LOG, 4, 40, 50), Arrival::Old);
+        assert_eq!(places.judge(LOG, 5, 50, 60), Arrival::Next);
+        assert_eq!(places.judge(LOG, 6, 60, 70), Arrival::AfterGap { missed: 5 });
+    }
+
+    #[test]
+    fn a_reconnect_goes_on_where_it_was() {
+        let mut places = Places::new();
+        assert_eq!(places.resume_from(true, From::Earliest, 9), From::Earliest);
+        assert_eq!(places.resume_from(true, From::Latest, 9), From::Time(9));
+        places.expect_start(From::Latest, 100);
+        assert_eq!(places.resume_from(true, From::Latest, 9), From::Position(100));
+        places.shown(LOG, 7, 130);
+        assert_eq!(places.resume_from(true, From::Latest, 9), From::Position(130));
+        assert_eq!(places.resume_from(false, From::Latest, 9), From::Time(9));
+        assert_eq!(places.resume_from(false, From::Earliest, 9), From::Earliest);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_is_no_place() {
+        let mut places = Places::new();
+        places.shown(200, 1, 1);
+        places.resumed(200, 1);
+        assert_eq!(places.get(200), None);
+    }
+}

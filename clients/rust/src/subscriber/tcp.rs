@@ -1,0 +1,217 @@
+//! Receiving batches over a socket, and reading them where they were received.
+
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES};
+use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, Refusal, TAIL_BYTES_MAX};
+
+use super::places::{Arrival, Places};
+use super::{Place, Step, check_batch};
+use crate::connect::{Accepted, Socket, refusal_text};
+use crate::error::Error;
+
+/// Bytes received ahead of what is needed, at most: small batches come many in one system call,
+/// and what is left of a half-received one is little to move to the front.
+const AHEAD_BYTES: usize = 256 << 10;
+
+/// A batch found, and where its bytes are.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) place: Place,
+    pub(crate) preamble: BatchPreamble,
+    pub(crate) payload: Range<usize>,
+}
+
+/// The connection, with one buffer that is used again and again.
+pub(crate) struct StreamReader {
+    pub(crate) broker: u8,
+    socket: Socket,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Bytes from `start` on that the next item needs before it is whole.
+    need: usize,
+    batch_bytes_max: u32,
+}
+
+impl StreamReader {
+    pub(crate) fn new(broker: u8, accepted: Accepted) -> Self {
+        let batch_bytes_max = accepted.welcome.batch_bytes_max;
+        let room = batch_bytes_max as usize + FRAME_BYTES + TAIL_BYTES_MAX + AHEAD_BYTES;
+        Self {
+            broker,
+            socket: accepted.socket,
+            buffer: vec![0; room],
+            start: 0,
+            end: 0,
+            need: FRAME_BYTES,
+            batch_bytes_max,
+        }
+    }
+
+    /// The next thing that is whole in the buffer; receives as long as there is none and the
+    /// socket has some. Never waits.
+    pub(crate) fn step(
+        &mut self,
+        places: &mut Places,
+        verify: bool,
+    ) -> Result<Step<Received>, Error> {
+        loop {
+            match self.parse(places, verify)? {
+                Step::Nothing => {}
+                step => return Ok(step),
+            }
+            if self.end - self.start < self.need && !self.receive()? {
+                return Ok(Step::Nothing);
+            }
+        }
+    }
+
+    /// What lies at the start of the buffer. `Nothing`: more is needed, or it was passed over.
+    fn parse(&mut self, places: &mut Places, verify: bool) -> Result<Step<Received>, Error> {
+        let broker = self.broker;
+        let here = &self.buffer[self.start..self.end];
+        let Some(head) = here.first_chunk::<FRAME_BYTES>() else {
+            self.need = FRAME_BYTES;
+            return Ok(Step::Nothing);
+        };
+        let (frame, tail) =
+            Frame::decode(*head).map_err(|source| Error::Frame { broker, source })?;
+        if let Frame::Delivery(delivery) = frame {
+            return self.parse_batch(delivery, places, verify);
+        }
+        let whole = FRAME_BYTES + tail;
+        if here.len() < whole {
+            self.need = whole;
+            return Ok(Step::Nothing);
+        }
+        let sentence = &here[FRAME_BYTES..whole];
+        let step = match frame {
+            Frame::Gap { log, missed, resume } => {
+                let known = places.get(log).and_then(|place| place.position);
+                // A gap that a reconnect shows again, or a part of one, is counted once.
+                let missed = known.map_or(missed, |position| resume.saturating_sub(position));
+                places.resumed(log, known.map_or(resume, |position| position.max(resume)));
+                if missed == 0 { Step::Nothing } else { Step::Gap { log, missed, resume } }
+            }
+            Frame::CaughtUp => Step::CaughtUp,
+            Frame::Bye => {
+                let source = io::Error::other("it said goodbye");
+                return Err(Error::Connection { broker, doing: "subscribing", source });
+            }
+            Frame::Refused(Refusal::TopicGone | Refusal::NoTopic) => Step::TopicGone,
+            Frame::Refused(why) => {
+                let sentence = refusal_text(why, sentence);
+                return Err(Error::Refused { broker, why, sentence });
+            }
+            Frame::Stalled { .. } => Step::Nothing,
+            other => {
+                let what = format!("sent a subscriber {other:?}");
+                return Err(Error::Unexpected { broker, what });
+            }
+        };
+        self.pass(whole);
+        Ok(step)
+    }
+
+    fn parse_batch(
+        &mut self,
+        delivery: Delivery,
+        places: &mut Places,
+        verify: bool,
+    ) -> Result<Step<Received>, Error> {
+        let Delivery { log, broker: landed_by, count, bytes, index, first_position, landed_ns } =
+            delivery;
+        if !(PREAMBLE_BYTES..=self.batch_bytes_max).contains(&bytes) || places.get(log).is_none() {
+            let what = format!(
+                "announced a batch of {bytes} bytes of log {log}; at most {} are possible",
+                self.batch_bytes_max
+            );
+            return Err(Error::Unexpected { broker: self.broker, what });
+        }
+        let whole = FRAME_BYTES + bytes as usize;
+        if self.end - self.start < whole {
+            self.need = whole;
+            return Ok(Step::Nothing);
+        }
+        let end = first_position.saturating_add(count.into());
+        match places.judge(log, index, first_position, end) {
+            Arrival::Old => {
+                self.pass(whole);
+                return Ok(Step::Nothing);
+            }
+            Arrival::AfterGap { missed } => {
+                // The batch stays where it is and is what comes next.
+                places.resumed(log, first_position);
+                return Ok(Step::Gap { log, missed, resume: first_position });
+            }
+            Arrival::Next => {}
+        }
+        let at = self.start + FRAME_BYTES;
+        let place = Place { log, broker: landed_by, count, index, first_position, landed_ns };
+        let batch = &self.buffer[at..at + bytes as usize];
+        let checked = check_batch(batch, &place, self.batch_bytes_max, verify);
+        places.shown(log, index, end);
+        self.pass(whole);
+        match checked {
+            Ok(preamble) => {
+                let payload = at + PREAMBLE_BYTES as usize..at + bytes as usize;
+                Ok(Step::Batch(Received { place, preamble, payload }))
+            }
+            Err(why) => Err(Error::Corrupt { log, index, position: first_position, why }),
+        }
+    }
+
+    /// What was at the start of the buffer is done with, once something is received again.
+    fn pass(&mut self, bytes: usize) {
+        self.start += bytes;
+        self.need = FRAME_BYTES;
+    }
+
+    /// Receives what the next item needs, and some more. Whether anything came.
+    fn receive(&mut self) -> Result<bool, Error> {
+        if self.start == self.end {
+            // The front of the buffer is what the caches still have.
+            (self.start, self.end) = (0, 0);
+        } else if self.start + self.need > self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let missing = self.need - (self.end - self.start);
+        // A large batch is received to its end and the next frame's: nothing of the batch after it
+        // has then to be moved to the front.
+        let most = if missing >= AHEAD_BYTES { missing + FRAME_BYTES } else { AHEAD_BYTES };
+        let until = self.buffer.len().min(self.end + most);
+        match self.socket.read(&mut self.buffer[self.end..until]) {
+            Ok(0) => Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
+            Ok(got) => {
+                self.end += got;
+                Ok(true)
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => Ok(false),
+                io::ErrorKind::Interrupted => Ok(true),
+                _ => Err(self.lost(error)),
+            },
+        }
+    }
+
+    fn lost(&self, source: io::Error) -> Error {
+        Error::Connection { broker: self.broker, doing: "receiving", source }
+    }
+
+    /// The payload of the batch that was found last.
+    #[inline]
+    pub(crate) fn payload(&self, received: &Received) -> &[u8] {
+        self.buffer.get(received.payload.clone()).unwrap_or_default()
+    }
+}
+
+impl AsFd for StreamReader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

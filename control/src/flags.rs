@@ -1,0 +1,96 @@
+//! What the command line says.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use landfall_control::Idle;
+use landfall_layout::limits::{POOL_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SESSIONS_DEFAULT};
+use landfall_layout::pool::Coherence;
+
+/// Leads a Landfall pool: topics, segments, sessions and the one order.
+#[derive(Debug, Parser)]
+#[command(name = "landfall-control", version)]
+pub struct Flags {
+    /// The pool: a file on tmpfs or hugetlbfs, a devdax device, or /proc/PID/fd/N of a memfd.
+    #[arg(long)]
+    pub pool: PathBuf,
+    /// Bytes of a pool that is created; 0 takes all of a devdax device. K, M and G are KiB and up.
+    #[arg(long, value_parser = size, default_value_t = POOL_BYTES_DEFAULT)]
+    pub pool_bytes: u64,
+    /// Bytes of a segment of a pool that is created, a power of two.
+    #[arg(long, value_parser = size, default_value_t = SEGMENT_BYTES_DEFAULT)]
+    pub segment_bytes: u64,
+    /// Sessions of a pool that is created.
+    #[arg(long, default_value_t = SESSIONS_DEFAULT)]
+    pub sessions: u32,
+    /// Whether hosts see each other's stores: coherent, or flush where lines must be written back.
+    #[arg(long, value_parser = coherence, default_value = "coherent")]
+    pub coherence: Coherence,
+    /// TCP address of the HTTP API; port 0 takes any.
+    #[arg(long, default_value = "127.0.0.1:7400")]
+    pub listen: String,
+    /// Unix socket of the HTTP API: a path, or @ and an abstract name.
+    #[arg(long)]
+    pub unix: Option<String>,
+    /// How the sequencer waits: spin, or backoff (spin, yield, sleep).
+    #[arg(long, default_value_t = Idle::Backoff)]
+    pub idle: Idle,
+    /// Core that the sequencer is pinned to.
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Die when the process that started this one dies, which has this id.
+    #[arg(long)]
+    pub parent: Option<u32>,
+    /// Touch every page of the pool at the start.
+    #[arg(long)]
+    pub prefault: bool,
+}
+
+/// Bytes, with K, M or G for powers of 1024.
+pub fn size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("{text:?} is no size; say bytes, or a number with K, M or G"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is more than 64 bits of bytes"))
+}
+
+fn coherence(text: &str) -> Result<Coherence, String> {
+    match text {
+        "coherent" => Ok(Coherence::Coherent),
+        "flush" => Ok(Coherence::Flush),
+        _ => Err(format!("{text:?} is no coherence mode; say coherent or flush")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_take_suffixes_of_1024() {
+        assert_eq!(size("12"), Ok(12));
+        assert_eq!((size("2K"), size("3m"), size("4G")), (Ok(2048), Ok(3 << 20), Ok(4 << 30)));
+        assert!(size("1.5G").unwrap_err().contains("1.5G"));
+        assert!(size("").is_err() && size("K").is_err());
+        assert!(size("99999999999999G").unwrap_err().contains("64 bits"));
+    }
+
+    #[test]
+    fn the_flags_are_as_agreed() {
+        let flags = Flags::try_parse_from([
+            "landfall-control", "--pool", "/dev/shm/a", "--pool-bytes", "256M", "--segment-bytes",
+            "2M", "--sessions", "100", "--coherence", "flush", "--listen", "127.0.0.1:0", "--unix",
+            "@x", "--idle", "spin", "--core", "1", "--parent", "7", "--prefault",
+        ])
+        .unwrap();
+        assert_eq!((flags.pool_bytes, flags.segment_bytes, flags.sessions), (256 << 20, 2 << 20, 100));
+        assert_eq!((flags.coherence, flags.idle), (Coherence::Flush, Idle::Spin));
+        assert!(Flags::try_parse_from(["landfall-control"]).is_err(), "a pool has to be named");
+    }
+}

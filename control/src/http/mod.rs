@@ -1,0 +1,116 @@
+//! The HTTP API of docs/PROTOCOL.md section 10.
+
+mod metrics;
+mod serve;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::answers::{Problem, SCHEMA_VERSION, TopicSpec};
+use crate::messages::Ask;
+use crate::start::Asker;
+
+pub use serve::{Listeners, ServeError, serve};
+
+/// What every handler answers.
+type Answer = Result<Response, Problem>;
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        json_of(status, &json!({"error": {"code": self.code, "message": self.message}}))
+    }
+}
+
+fn json_of(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn ok(value: &impl Serialize) -> Answer {
+    Ok(json_of(StatusCode::OK, value))
+}
+
+/// The answer of a keeper that is no more.
+fn stopping<T>(answer: Option<T>) -> Result<T, Problem> {
+    answer.ok_or_else(|| Problem::full("stopping", "control is stopping"))
+}
+
+/// All routes.
+pub fn router(asker: Asker) -> Router {
+    Router::new()
+        .route("/v1/health", get(health))
+        .route("/v1/cluster", get(cluster))
+        .route("/v1/topics", get(topics).post(create))
+        .route("/v1/topics/{name}", get(topic).delete(delete))
+        .route("/v1/counters", get(counters))
+        .route("/v1/errors", get(errors))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(asker)
+}
+
+async fn health(State(asker): State<Asker>) -> Answer {
+    ok(&stopping(asker.ask(Ask::Health).await)?)
+}
+
+async fn cluster(State(asker): State<Asker>) -> Answer {
+    ok(&stopping(asker.ask(Ask::Cluster).await)?)
+}
+
+async fn topics(State(asker): State<Asker>) -> Answer {
+    let topics = stopping(asker.ask(Ask::Topics).await)?;
+    ok(&json!({"schema_version": SCHEMA_VERSION, "topics": topics}))
+}
+
+async fn topic(State(asker): State<Asker>, Path(name): Path<String>) -> Answer {
+    ok(&stopping(asker.ask(|reply| Ask::Topic(name, reply)).await)??)
+}
+
+async fn create(State(asker): State<Asker>, body: Result<Bytes, BytesRejection>) -> Answer {
+    let body = body.map_err(|error| Problem::bad(error.body_text()))?;
+    let spec: TopicSpec = serde_json::from_slice(&body).map_err(|error| {
+        Problem::bad(format!("the body of POST /v1/topics is not a topic: {error}"))
+    })?;
+    let topic = stopping(asker.ask(|reply| Ask::Create(spec, reply)).await)??;
+    Ok(json_of(StatusCode::CREATED, &topic))
+}
+
+async fn delete(State(asker): State<Asker>, Path(name): Path<String>) -> Answer {
+    let deleted = name.clone();
+    stopping(asker.ask(|reply| Ask::Delete(name, reply)).await)??;
+    ok(&json!({"schema_version": SCHEMA_VERSION, "deleted": deleted}))
+}
+
+async fn counters(State(asker): State<Asker>) -> Answer {
+    let processes = metrics::counters(asker.pool());
+    ok(&json!({"schema_version": SCHEMA_VERSION, "processes": processes}))
+}
+
+async fn errors(State(asker): State<Asker>) -> Answer {
+    let errors = metrics::errors(asker.pool());
+    ok(&json!({"schema_version": SCHEMA_VERSION, "errors": errors}))
+}
+
+async fn no_such_path(uri: Uri) -> Problem {
+    Problem::missing(format!(
+        "there is no {}; there are /v1/health, /v1/cluster, /v1/topics, /v1/topics/NAME, \
+         /v1/counters and /v1/errors",
+        uri.path()
+    ))
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    let message = format!("{} does not take {method}", uri.path());
+    Problem { status: 405, code: "method_not_allowed", message }
+}

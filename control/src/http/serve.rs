@@ -1,0 +1,127 @@
+//! Listening: TCP, and a Unix socket by path or abstract name.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net as unix;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+
+/// Longest wait for requests that are being answered when the server stops.
+const STOP_WAIT: Duration = Duration::from_millis(500);
+
+/// An address that cannot be listened on.
+#[derive(Debug)]
+pub struct ServeError {
+    /// The address, as it was given.
+    pub address: String,
+    /// The system's answer.
+    pub source: io::Error,
+}
+
+impl std::fmt::Display for ServeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "listen on {}: {}", self.address, self.source)
+    }
+}
+
+impl std::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// What control listens on.
+#[derive(Debug)]
+pub struct Listeners {
+    tcp: TcpListener,
+    unix: Option<UnixListener>,
+    path: Option<PathBuf>,
+}
+
+impl Listeners {
+    /// Listens on a TCP address and, if one is given, on a Unix socket: a path, or `@` and an
+    /// abstract name. Inside a runtime.
+    pub async fn bind(tcp: &str, unix: Option<&str>) -> Result<Self, ServeError> {
+        let failed = |address: &str| {
+            let address = address.to_owned();
+            move |source| ServeError { address, source }
+        };
+        let listener = TcpListener::bind(tcp).await.map_err(failed(tcp))?;
+        let mut listeners = Self { tcp: listener, unix: None, path: None };
+        if let Some(address) = unix {
+            let socket = bind_unix(address).map_err(failed(address))?;
+            listeners.path = (!address.starts_with('@')).then(|| PathBuf::from(address));
+            let socket = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
+            listeners.unix = Some(socket.map_err(failed(address))?);
+        }
+        Ok(listeners)
+    }
+
+    /// The TCP address, with the port that was given out.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+}
+
+fn bind_unix(address: &str) -> io::Result<unix::UnixListener> {
+    if let Some(name) = address.strip_prefix('@') {
+        return unix::UnixListener::bind_addr(&unix::SocketAddr::from_abstract_name(name)?);
+    }
+    match unix::UnixListener::bind(address) {
+        // A control that was killed leaves its socket; one that runs answers.
+        Err(error)
+            if error.kind() == io::ErrorKind::AddrInUse
+                && unix::UnixStream::connect(address)
+                    .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) =>
+        {
+            std::fs::remove_file(address)?;
+            unix::UnixListener::bind(address)
+        }
+        other => other,
+    }
+}
+
+/// Serves until `stop` is done.
+pub async fn serve(
+    listeners: Listeners,
+    router: Router,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let Listeners { tcp, unix, path } = listeners;
+    let (stopping, _) = watch::channel(false);
+    let until = || {
+        let mut stopped = stopping.subscribe();
+        async move {
+            // The sender lives as long as the servers; its end would be a stop as well.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        }
+    };
+    let over_tcp = axum::serve(tcp, router.clone()).with_graceful_shutdown(until());
+    let over_unix = async {
+        match unix {
+            Some(unix) => axum::serve(unix, router).with_graceful_shutdown(until()).await,
+            None => Ok(()),
+        }
+    };
+    let both = async { tokio::try_join!(over_tcp.into_future(), over_unix).map(|_| ()) };
+    tokio::pin!(both);
+    let result = tokio::select! {
+        result = &mut both => result,
+        () = stop => {
+            stopping.send_replace(true);
+            // Whoever waits for longer, for a deletion say, learns it from the closed connection.
+            tokio::time::timeout(STOP_WAIT, both).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Some(path) = path {
+        // Somebody else may have removed it.
+        let _ = std::fs::remove_file(path);
+    }
+    result
+}

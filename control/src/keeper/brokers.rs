@@ -1,0 +1,302 @@
+//! Brokers: who lives, what they ask, what happens when one starts or dies.
+
+use std::sync::atomic::Ordering;
+
+use landfall_layout::BrokerId;
+use landfall_layout::command::{Command, Denial, Request};
+use landfall_layout::limits::{HEARTBEAT_LEASE_NS, SESSION_LEASE_NS};
+use landfall_layout::pool::{BrokerLine, BrokerState};
+use landfall_layout::segment::{SegmentKind, SegmentState};
+use landfall_pool::Pool;
+use landfall_pool::slot_ring::SlotWriter;
+
+use super::Keeper;
+use super::grants::Sort;
+use crate::clock::now_ns;
+use crate::life::{Beats, Life, judge, process_started};
+use crate::messages::{OpenSession, ToSequencer};
+use crate::outbox::Outbox;
+
+/// Requests of one broker taken in one pass, so that one does not keep the others waiting.
+const REQUESTS_PER_PASS: usize = 256;
+/// Session answers remembered for each broker: a request that is repeated gets the same answer
+/// and opens nothing twice.
+const ANSWERS_KEPT: usize = 4096;
+
+/// A broker as the keeper sees it.
+#[derive(Debug)]
+pub struct Broker {
+    /// Its number.
+    pub id: BrokerId,
+    /// Its command rings.
+    pub outbox: Outbox,
+    /// How it is.
+    pub life: Life,
+    /// Its heartbeats.
+    pub beats: Beats,
+    /// The incarnation whose segments it may have open; 0: none.
+    pub incarnation: u64,
+    /// This control has taken a `Register` of that incarnation.
+    pub registered: bool,
+    /// What its last process left behind has been dealt with.
+    ended: bool,
+    /// Its dead process's subscribers may be reading until then, by control's own clock.
+    pub grace_ns: u64,
+    /// When its process started, while that is known.
+    started: Option<u64>,
+    answers: Vec<(u64, Option<Command>)>,
+}
+
+impl Broker {
+    /// A broker at control's start.
+    pub fn resume(pool: &Pool, id: BrokerId) -> Self {
+        Self {
+            id,
+            outbox: Outbox::resume(pool, id),
+            life: Life::Never,
+            beats: Beats::default(),
+            incarnation: pool.broker(id).incarnation,
+            registered: false,
+            ended: false,
+            grace_ns: 0,
+            started: None,
+            answers: Vec::new(),
+        }
+    }
+
+    /// Its bit in a mask.
+    pub fn bit(&self) -> u32 {
+        1 << self.id.index()
+    }
+
+    /// Its state for people and clients.
+    pub fn state_name(&self, line: &BrokerLine) -> &'static str {
+        match (self.life, BrokerState::from_raw(line.state)) {
+            (Life::Live, BrokerState::Leaving) => "leaving",
+            (Life::Live, _) => "serving",
+            _ => "dead",
+        }
+    }
+
+    /// What a session request is to do: ask the sequencer, say the answer again, or wait.
+    fn session_request(&mut self, request: u64) -> Option<Option<Command>> {
+        if let Some((_, answer)) = self.answers.iter().rev().find(|(number, _)| *number == request)
+        {
+            return Some(*answer);
+        }
+        if self.answers.len() >= ANSWERS_KEPT {
+            self.answers.drain(..ANSWERS_KEPT / 2);
+        }
+        self.answers.push((request, None));
+        None
+    }
+}
+
+impl Keeper {
+    pub(super) fn send(&mut self, broker: BrokerId, command: Command) {
+        self.brokers[broker.index()].outbox.send(command);
+    }
+
+    /// Brokers that may be reading or landing, a bit each.
+    pub(super) fn acting(&self) -> u32 {
+        let acting = self.brokers.iter().filter(|broker| broker.life.may_act());
+        acting.fold(0, |mask, broker| mask | broker.bit())
+    }
+
+    /// When the last subscriber of a broker that died has let go, by control's own clock.
+    pub(super) fn grace_ns(&self) -> u64 {
+        self.brokers.iter().map(|broker| broker.grace_ns).max().unwrap_or(0)
+    }
+
+    pub(super) fn take_requests(&mut self) -> bool {
+        let mut busy = false;
+        for id in BrokerId::all() {
+            for _ in 0..REQUESTS_PER_PASS {
+                let broker = &mut self.brokers[id.index()];
+                let Some(request) = broker.outbox.next_request(&self.pool) else { break };
+                busy = true;
+                self.on_request(id, request);
+            }
+        }
+        busy
+    }
+
+    fn on_request(&mut self, broker: BrokerId, request: Request) {
+        match request {
+            Request::Register { incarnation } => self.register(broker, incarnation),
+            Request::OpenRing { topic } => self.want(broker, topic, Sort::Ring),
+            Request::Want { kind: SegmentKind::Payload, topic } => {
+                self.want(broker, topic, Sort::Payload);
+            }
+            Request::Want { kind: SegmentKind::OrderLog, topic } => {
+                self.want(broker, topic, Sort::Log);
+            }
+            Request::Want { kind, topic } => {
+                // Rings are asked for by `OpenRing`, and nothing else can be granted.
+                let why = Denial::NoTopic;
+                let command = self.denied(topic, kind, why);
+                self.send(broker, command);
+            }
+            Request::OpenSession { request, topic, client, epoch } => {
+                self.open_session(OpenSession { broker, request, topic, client, epoch });
+            }
+            Request::CloseSession { index, epoch } => {
+                self.tell_sequencer(ToSequencer::CloseSession { broker, index, epoch });
+            }
+            Request::Sealed { segment, generation, through } => {
+                self.sealed(broker, segment, generation, through);
+            }
+            Request::Retired { segment, generation } => self.retired(broker, segment, generation),
+            Request::TopicReleased { topic } => self.topic_released(broker, topic),
+        }
+    }
+
+    fn open_session(&mut self, open: OpenSession) {
+        let OpenSession { broker, request, topic, client, .. } = open;
+        match self.brokers[broker.index()].session_request(request) {
+            Some(Some(answer)) => self.send(broker, answer),
+            Some(None) => {}
+            None if client == 0 || self.live_topic(topic).is_none() => {
+                let why = if client == 0 { Denial::NoSession } else { Denial::NoTopic };
+                let denied = Command::SessionDenied { request, why, epoch: 0, next_seq: 0 };
+                self.answer_session(broker, denied);
+            }
+            None => self.tell_sequencer(ToSequencer::OpenSession(open)),
+        }
+    }
+
+    /// Sends a session's answer, and keeps it in case the request comes again.
+    pub(super) fn answer_session(&mut self, broker: BrokerId, command: Command) {
+        if let Command::SessionOpen { request, .. } | Command::SessionDenied { request, .. } =
+            command
+        {
+            let answers = &mut self.brokers[broker.index()].answers;
+            match answers.iter_mut().rev().find(|(number, _)| *number == request) {
+                Some((_, answer)) => *answer = Some(command),
+                // Its broker is another process now; the number may mean something else to it.
+                None => return,
+            }
+            self.send(broker, command);
+        }
+    }
+
+    /// A process took this broker's number, or asks again whether it may begin.
+    fn register(&mut self, id: BrokerId, incarnation: u64) {
+        let broker = &self.brokers[id.index()];
+        // A control that has just begun cannot know whether the one before it took this request.
+        // Either way the process has not had its answer, so it has no segment of its own yet.
+        if !broker.registered || broker.incarnation != incarnation {
+            if !broker.ended {
+                self.process_ended(id, false);
+            }
+            let broker = &mut self.brokers[id.index()];
+            broker.incarnation = incarnation;
+            broker.registered = true;
+            broker.ended = false;
+            broker.started = None;
+            self.look_at_brokers();
+        }
+        let epoch = self.epoch;
+        self.send(id, Command::Accepted { epoch, incarnation });
+    }
+
+    /// What a broker's process leaves behind when it is gone: its payload segments are sealed and
+    /// kept for the session lease, and it is waited for no more.
+    fn process_ended(&mut self, id: BrokerId, cleanly: bool) {
+        let now = now_ns();
+        let clock_ns = self.clock_ns();
+        let owned: Vec<_> = self
+            .segments
+            .all()
+            .filter(|(_, used)| {
+                used.what.owner == id.raw()
+                    && used.what.kind == SegmentKind::Payload
+                    && used.what.state == SegmentState::Open
+            })
+            .map(|(segment, used)| (segment, used.what.topic))
+            .collect();
+        for (segment, topic) in &owned {
+            let through = self.landed_through(*topic, id);
+            let until = now.saturating_add(SESSION_LEASE_NS);
+            if let Some(used) = self.segments.get_mut(*segment) {
+                used.through = through;
+                used.kept_until_ns = until;
+            }
+            self.segments.set_state(*segment, SegmentState::Sealed, now);
+            self.unpadded.push((*segment, until));
+        }
+        self.wanted.retain(|wanted| wanted.broker != id);
+        self.offer_logs_again(id);
+        let bit: u32 = 1 << id.index();
+        self.retiring.iter_mut().for_each(|retiring| retiring.waiting &= !bit);
+        self.deletions.iter_mut().for_each(|deletion| deletion.waiting &= !bit);
+        let broker = &mut self.brokers[id.index()];
+        broker.outbox.clear();
+        broker.answers.clear();
+        broker.ended = true;
+        if broker.incarnation != 0 && !cleanly {
+            broker.grace_ns = clock_ns.saturating_add(HEARTBEAT_LEASE_NS);
+        }
+        self.tell_sequencer(ToSequencer::BrokerGone { broker: id });
+    }
+
+    /// Ring or log index below which everything is that the broker has committed for a topic.
+    pub(super) fn landed_through(&self, topic: landfall_layout::TopicId, broker: BrokerId) -> u64 {
+        match self.topic(topic) {
+            Some(known) if known.order.is_sequenced() => self
+                .pool
+                .slot_ring(topic, broker)
+                .map_or(0, |ring| SlotWriter::resume(&*self.pool, ring).next()),
+            _ => self.pool.frontier(topic, broker.index()).entries,
+        }
+    }
+
+    /// Judges every broker anew.
+    pub(super) fn look_at_brokers(&mut self) {
+        let clock_ns = self.clock_ns();
+        let wall_ns = now_ns();
+        for id in BrokerId::all() {
+            let line = self.pool.broker(id);
+            if line.incarnation == 0 {
+                continue;
+            }
+            let broker = &mut self.brokers[id.index()];
+            broker.beats.look(&line, clock_ns, wall_ns);
+            let age_ns = broker.beats.age_ns(clock_ns);
+            let started = &mut broker.started;
+            let life = judge(&line, age_ns, || match (process_started(line.pid), *started) {
+                (None, _) => false,
+                (Some(now), Some(then)) => now == then,
+                (Some(now), None) => {
+                    *started = Some(now);
+                    true
+                }
+            });
+            let before = std::mem::replace(&mut broker.life, life);
+            if broker.started.is_none() && life == Life::Live {
+                broker.started = process_started(line.pid);
+            }
+            if before != life {
+                self.life_changed(id, before, life);
+            }
+        }
+        // Relaxed: a broker that is missed for one burst sleeps a millisecond longer.
+        self.shared.brokers.store(self.acting(), Ordering::Relaxed);
+    }
+
+    fn life_changed(&mut self, id: BrokerId, before: Life, life: Life) {
+        match life {
+            Life::Gone { cleanly } => {
+                if before != Life::Never && !cleanly {
+                    self.note(&format!("broker {id} died: its process is gone"));
+                }
+                self.process_ended(id, cleanly);
+            }
+            Life::Hung => self.note(&format!(
+                "broker {id} has not moved its heartbeat for {} s and its process is still there",
+                HEARTBEAT_LEASE_NS / 1_000_000_000
+            )),
+            Life::Live | Life::Never => {}
+        }
+    }
+}

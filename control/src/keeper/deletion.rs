@@ -1,0 +1,142 @@
+//! Topics deleted: brokers let go, the sequencer forgets, everything goes back.
+
+use landfall_layout::command::Command;
+use landfall_layout::counters::Counter;
+use landfall_layout::limits::LOGS_PER_TOPIC;
+use landfall_layout::order::ChainLine;
+use landfall_layout::slot::RingLine;
+use landfall_layout::topic::TopicState;
+use landfall_layout::{BrokerId, TopicId};
+
+use super::Keeper;
+use super::topics::being_deleted;
+use crate::answers::Problem;
+use crate::messages::{Reply, ToSequencer};
+
+/// A topic on its way out.
+#[derive(Debug)]
+pub struct Deletion {
+    /// The topic.
+    pub topic: TopicId,
+    /// Brokers that have not let go, a bit each.
+    pub waiting: u32,
+    /// Where the sequencer is with it.
+    sequencer: Step,
+    /// Who waits for the answer; nobody after a change of control.
+    reply: Option<Reply<Result<(), Problem>>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    NotAsked,
+    Asked,
+    Done,
+}
+
+impl Keeper {
+    pub(super) fn delete_topic(&mut self, name: &str, reply: Reply<Result<(), Problem>>) {
+        let found = match self.topic_named(name) {
+            Some(topic) if topic.is_live() => Ok(topic.id),
+            Some(_) => Err(being_deleted(name)),
+            None => Err(Problem::missing(format!("there is no topic {name:?}"))),
+        };
+        match found {
+            Ok(id) => self.begin_deletion(id, Some(reply)),
+            // Whoever asked may have gone.
+            Err(problem) => drop(reply.send(Err(problem))),
+        }
+    }
+
+    /// Goes on with the deletions that the control before this one had begun.
+    pub(super) fn delete_again(&mut self) {
+        let begun: Vec<TopicId> =
+            self.topics.iter().flatten().filter(|t| !t.is_live()).map(|t| t.id).collect();
+        for id in begun {
+            self.begin_deletion(id, None);
+        }
+    }
+
+    fn begin_deletion(&mut self, id: TopicId, reply: Option<Reply<Result<(), Problem>>>) {
+        let Some(topic) = self.topic_mut(id) else { return };
+        topic.entry.state = TopicState::Deleting as u8;
+        let entry = topic.entry;
+        self.pool.set_topic(&entry);
+        self.wanted.retain(|wanted| wanted.topic != id);
+        let waiting = self.acting();
+        for broker in BrokerId::all().filter(|id| waiting >> id.index() & 1 == 1) {
+            self.send(broker, Command::DropTopic { topic: id });
+        }
+        self.deletions.push(Deletion { topic: id, waiting, sequencer: Step::NotAsked, reply });
+    }
+
+    /// A broker touches a topic no more.
+    pub(super) fn topic_released(&mut self, broker: BrokerId, topic: TopicId) {
+        if let Some(deletion) = self.deletions.iter_mut().find(|d| d.topic == topic) {
+            deletion.waiting &= !(1 << broker.index());
+        }
+    }
+
+    /// The sequencer touches a topic no more.
+    pub(super) fn sequencer_dropped(&mut self, topic: TopicId) {
+        if let Some(deletion) = self.deletions.iter_mut().find(|d| d.topic == topic) {
+            deletion.sequencer = Step::Done;
+        }
+    }
+
+    /// Moves each deletion on as far as the answers allow.
+    pub(super) fn finish_deletions(&mut self) {
+        if self.deletions.is_empty() || self.clock_ns() < self.grace_ns() {
+            return;
+        }
+        let mut ask = Vec::new();
+        let mut done = Vec::new();
+        for (i, deletion) in self.deletions.iter_mut().enumerate() {
+            match deletion.sequencer {
+                Step::NotAsked if deletion.waiting == 0 => {
+                    deletion.sequencer = Step::Asked;
+                    ask.push(deletion.topic);
+                }
+                Step::Done => done.push(i),
+                _ => {}
+            }
+        }
+        for topic in ask {
+            self.tell_sequencer(ToSequencer::DropTopic { topic });
+        }
+        for i in done.into_iter().rev() {
+            let deletion = self.deletions.swap_remove(i);
+            self.erase(deletion.topic);
+            if let Some(reply) = deletion.reply {
+                // Whoever asked may have gone.
+                drop(reply.send(Ok(())));
+            }
+        }
+    }
+
+    /// Takes back everything of a topic that nobody touches any more. The entry in the table goes
+    /// last, so a crash in between leaves a topic that is being deleted.
+    fn erase(&mut self, id: TopicId) {
+        let Some(topic) = self.topics[id.slot()].take() else { return };
+        for log in 0..LOGS_PER_TOPIC {
+            if self.pool.chain(id, log).is_some() {
+                // A reader that still looks finds itself past everything, and the topic gone.
+                let line = ChainLine { oldest_index: u64::MAX, ..ChainLine::default() };
+                self.pool.set_chain(id, log, &line);
+            }
+        }
+        for broker in BrokerId::all() {
+            self.pool.set_ring(id.slot(), broker, &RingLine::default());
+        }
+        self.retiring.retain(|retiring| retiring.topic != id);
+        self.unpadded.retain(|(segment, _)| {
+            self.segments.get(*segment).is_some_and(|used| used.what.topic != id)
+        });
+        for segment in self.segments.of(id) {
+            self.segments.give_back(segment);
+            self.count(Counter::SegmentsFreed, 1);
+        }
+        let mut entry = topic.entry;
+        entry.state = TopicState::Absent as u8;
+        self.pool.set_topic(&entry);
+    }
+}

@@ -1,0 +1,219 @@
+//! Grants: segments, rings and logs for brokers, ahead of their need.
+//!
+//! A payload segment is granted once. Should control die between the header and the ring, the
+//! segment stays its broker's, unused, until that broker's process ends: granting it again could
+//! meet a broker that has filled it, reported it and forgotten it.
+
+use landfall_layout::command::{Command, Denial};
+use landfall_layout::segment::{SegmentKind, SegmentState, What};
+use landfall_layout::slot::{ConsumedLine, RingLine, RingSlot};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
+use landfall_layout::counters::Counter;
+use landfall_pool::Memory;
+
+use super::Keeper;
+use crate::clock::now_ns;
+use crate::messages::{NewRing, ToSequencer};
+use crate::segments::Purpose;
+
+/// A broker is told that there is no segment only after this long: retention may find one first.
+const DENY_AFTER_NS: u64 = 50_000_000;
+
+/// What a broker may want.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sort {
+    /// A segment for batches.
+    Payload,
+    /// A segment for its own log.
+    Log,
+    /// A ring.
+    Ring,
+}
+
+impl Sort {
+    fn kind(self) -> SegmentKind {
+        match self {
+            Self::Payload => SegmentKind::Payload,
+            Self::Log => SegmentKind::OrderLog,
+            Self::Ring => SegmentKind::Ring,
+        }
+    }
+}
+
+/// Something wanted that there was no segment for yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Who.
+    pub broker: BrokerId,
+    /// For which topic.
+    pub topic: TopicId,
+    /// What.
+    pub sort: Sort,
+    /// When it is time to say that there is none, by control's own clock; `None`: said already.
+    pub deny_ns: Option<u64>,
+}
+
+impl Keeper {
+    /// Segments that shall stay free for what a full pool cannot do without: order logs and rings.
+    fn reserve(&self) -> u32 {
+        (self.segments.total() / 16).clamp(1, 4)
+    }
+
+    /// Notes what a broker wants. A request that is repeated while it waits is one request.
+    pub(super) fn want(&mut self, broker: BrokerId, topic: TopicId, sort: Sort) {
+        let fits = |sequenced: bool| match sort {
+            Sort::Payload => true,
+            Sort::Log => !sequenced,
+            Sort::Ring => sequenced,
+        };
+        let usable = self.live_topic(topic).is_some_and(|t| fits(t.order.is_sequenced()));
+        if !usable {
+            let command = self.denied(topic, sort.kind(), Denial::NoTopic);
+            self.send(broker, command);
+            return;
+        }
+        let kind = sort.kind();
+        let on_its_way = |command: &Command| match *command {
+            Command::Grant { topic: granted, kind: of, .. } => granted == topic && of == kind,
+            _ => false,
+        };
+        if self.brokers[broker.index()].outbox.is_queued(on_its_way) {
+            return;
+        }
+        let deny_ns = Some(self.clock_ns() + DENY_AFTER_NS);
+        let same = |w: &&mut Wanted| w.broker == broker && w.topic == topic && w.sort == sort;
+        match self.wanted.iter_mut().find(same) {
+            Some(wanted) => wanted.deny_ns = wanted.deny_ns.or(deny_ns),
+            None => self.wanted.push(Wanted { broker, topic, sort, deny_ns }),
+        }
+    }
+
+    /// Grants what can be granted; says of the rest, once, that it cannot.
+    pub(super) fn serve_wanted(&mut self) {
+        if self.wanted.is_empty() {
+            return;
+        }
+        let clock_ns = self.clock_ns();
+        let mut unserved = Vec::new();
+        for mut wanted in std::mem::take(&mut self.wanted) {
+            if self.live_topic(wanted.topic).is_none() {
+                let command = self.denied(wanted.topic, wanted.sort.kind(), Denial::NoTopic);
+                self.send(wanted.broker, command);
+                continue;
+            }
+            if let Some(command) = self.grant(wanted) {
+                self.send(wanted.broker, command);
+                continue;
+            }
+            if wanted.deny_ns.is_some_and(|at| at <= clock_ns) {
+                wanted.deny_ns = None;
+                let command = self.denied(wanted.topic, wanted.sort.kind(), Denial::PoolFull);
+                self.send(wanted.broker, command);
+            }
+            unserved.push(wanted);
+        }
+        self.wanted = unserved;
+    }
+
+    pub(super) fn denied(&self, topic: TopicId, kind: SegmentKind, why: Denial) -> Command {
+        let (free, segments) = (self.segments.free(), self.segments.total());
+        Command::Denied { topic, kind, why, free, segments }
+    }
+
+    fn grant(&mut self, wanted: Wanted) -> Option<Command> {
+        let Wanted { broker, topic, sort, .. } = wanted;
+        match sort {
+            Sort::Ring => self.grant_ring(broker, topic),
+            Sort::Payload => {
+                if self.segments.free() <= self.reserve() {
+                    return None;
+                }
+                let segment = self.take_for(broker, topic, SegmentKind::Payload)?;
+                self.topic_mut(topic)?.payload.push(segment);
+                self.grant_of(segment)
+            }
+            Sort::Log => {
+                let segment = self.next_own_log(topic, broker)?;
+                self.grant_of(segment)
+            }
+        }
+    }
+
+    fn take_for(
+        &mut self,
+        broker: BrokerId,
+        topic: TopicId,
+        kind: SegmentKind,
+    ) -> Option<SegmentId> {
+        let what =
+            What { kind, state: SegmentState::Open, owner: broker.raw(), log: 0, topic };
+        let purpose = Purpose { what, base_index: 0, previous: None };
+        let segment = self.segments.take(purpose, now_ns())?;
+        self.shared.last_entries.reset(segment.0);
+        self.count(Counter::SegmentsGranted, 1);
+        Some(segment)
+    }
+
+    /// The grant of a segment that a broker owns.
+    fn grant_of(&self, segment: SegmentId) -> Option<Command> {
+        let used = self.segments.get(segment)?;
+        Some(Command::Grant {
+            kind: used.what.kind,
+            topic: used.what.topic,
+            segment: segment.0,
+            generation: used.generation,
+            base_index: used.base_index,
+        })
+    }
+
+    /// The ring of (topic, broker): the one there is, or a new one.
+    fn grant_ring(&mut self, broker: BrokerId, topic: TopicId) -> Option<Command> {
+        if self.pool.slot_ring(topic, broker).is_some() {
+            return Some(Command::RingReady { topic });
+        }
+        let slots = self.topic(topic)?.entry.ring_slots;
+        let segment = self.take_for(broker, topic, SegmentKind::Ring)?;
+        let at = self.pool.geometry().segment(segment)?;
+        let bytes = u64::from(slots) * RingSlot::BYTES;
+        // Commit words of an earlier use must never match an index of this one.
+        for word in (at..at + bytes).step_by(8) {
+            self.pool.store(word, 0);
+        }
+        self.pool.publish(at, bytes);
+        let generation = self.segments.get(segment)?.generation;
+        let consumed = ConsumedLine { topic: topic.0.into(), through: 0, reserved: [0; 6] };
+        self.pool.set_consumed(topic.slot(), broker, &consumed);
+        let line = RingLine {
+            topic: topic.0.into(),
+            segment: segment.0,
+            slots,
+            generation,
+            reserved: [0; 5],
+        };
+        self.pool.set_ring(topic.slot(), broker, &line);
+        let ring = self.pool.slot_ring(topic, broker)?;
+        self.tell_sequencer(ToSequencer::AddRing(NewRing { topic, broker, ring }));
+        Some(Command::RingReady { topic })
+    }
+
+    /// A broker will write nothing more into a segment.
+    pub(super) fn sealed(
+        &mut self,
+        broker: BrokerId,
+        segment: u32,
+        generation: u64,
+        through: u64,
+    ) {
+        let Some(used) = self.segments.named(segment, generation) else { return };
+        let what = used.what;
+        let kinds = [SegmentKind::Payload, SegmentKind::OrderLog];
+        if what.owner != broker.raw()
+            || !kinds.contains(&what.kind)
+            || what.state != SegmentState::Open
+        {
+            return;
+        }
+        used.through = through;
+        self.segments.set_state(SegmentId(segment), SegmentState::Sealed, now_ns());
+    }
+}

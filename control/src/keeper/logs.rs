@@ -1,0 +1,194 @@
+//! Log segments: chains that grow ahead of their frontier.
+
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::order::ChainLine;
+use landfall_layout::segment::{OWNER_CONTROL, SegmentKind, SegmentState, What};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
+use landfall_layout::counters::Counter;
+use landfall_pool::log::LogSegment;
+
+use super::Keeper;
+use super::topics::Log;
+use crate::clock::now_ns;
+use crate::messages::ToSequencer;
+use crate::segments::Purpose;
+
+impl Keeper {
+    /// A log segment as its writer needs it.
+    pub(super) fn log_segment(&self, segment: SegmentId) -> Option<LogSegment> {
+        Some(LogSegment {
+            segment,
+            at: self.pool.geometry().segment(segment)?,
+            base: self.segments.get(segment)?.base_index,
+            capacity: self.pool.geometry().entries_per_segment(),
+        })
+    }
+
+    fn take_log_segment(
+        &mut self,
+        topic: TopicId,
+        log: usize,
+        owner: u8,
+        place: (u64, Option<SegmentId>),
+    ) -> Option<SegmentId> {
+        let what = What {
+            kind: SegmentKind::OrderLog,
+            state: SegmentState::Open,
+            owner,
+            log: u8::try_from(log).ok()?,
+            topic,
+        };
+        let (base_index, previous) = place;
+        let segment =
+            self.segments.take(Purpose { what, base_index, previous }, now_ns())?;
+        self.count(Counter::SegmentsGranted, 1);
+        Some(segment)
+    }
+
+    /// Starts a log at `base`: its first segment and its chain line.
+    pub(super) fn begin_log(&mut self, topic: TopicId, log: usize, base: u64) -> Option<Log> {
+        let owner = if log == SEQUENCED_LOG { OWNER_CONTROL } else { log as u8 };
+        let segment = self.take_log_segment(topic, log, owner, (base, None))?;
+        let begun =
+            Log { chain: [segment].into(), oldest_index: base, ..Log::default() };
+        self.pool.set_chain(topic, log, &begun.line(topic));
+        Some(begun)
+    }
+
+    /// Puts one more segment behind a log, starting it if need be. Readers need the link only
+    /// once the frontier has passed into the segment, which nobody can write before it is granted.
+    pub(super) fn extend_log(
+        &mut self,
+        topic: TopicId,
+        log: usize,
+        owner: u8,
+    ) -> Option<SegmentId> {
+        let tail = self.topic(topic)?.logs.get(&log).and_then(|log| log.chain.back().copied());
+        let Some(tail) = tail else {
+            let begun = self.begin_log(topic, log, 0)?;
+            let first = begun.chain[0];
+            self.topic_mut(topic)?.logs.insert(log, begun);
+            return Some(first);
+        };
+        let base = self.segments.get(tail)?.base_index + self.pool.geometry().entries_per_segment();
+        let segment = self.take_log_segment(topic, log, owner, (base, Some(tail)))?;
+        self.pool.link_segment(tail, segment);
+        let known = self.topic_mut(topic)?.logs.get_mut(&log)?;
+        known.chain.push_back(segment);
+        let line = known.line(topic);
+        self.pool.set_chain(topic, log, &line);
+        Some(segment)
+    }
+
+    /// The next segment for a broker's own log. A new process first gets those again that the one
+    /// before it had, from its frontier on.
+    pub(super) fn next_own_log(&mut self, topic: TopicId, broker: BrokerId) -> Option<SegmentId> {
+        let log = broker.index();
+        let capacity = self.pool.geometry().entries_per_segment();
+        let reached = self.pool.frontier(topic, log).entries;
+        let known = self.topic(topic)?.logs.get(&log);
+        let there = known.and_then(|known| {
+            let from = known.granted.and_then(|last| known.chain.iter().position(|s| *s == last));
+            known.chain.iter().skip(from.map_or(0, |at| at + 1)).copied().find(|segment| {
+                self.segments.get(*segment).is_some_and(|u| u.base_index + capacity > reached)
+            })
+        });
+        let segment = match there {
+            Some(segment) => segment,
+            None => self.extend_log(topic, log, broker.raw())?,
+        };
+        self.topic_mut(topic)?.logs.get_mut(&log)?.granted = Some(segment);
+        Some(segment)
+    }
+
+    /// A broker's process ended: the next one begins at the frontiers of its logs.
+    pub(super) fn offer_logs_again(&mut self, broker: BrokerId) {
+        for topic in self.topics.iter_mut().flatten().filter(|t| !t.order.is_sequenced()) {
+            if let Some(log) = topic.logs.get_mut(&broker.index()) {
+                log.granted = None;
+            }
+        }
+    }
+
+    /// Gives the sequencer room for `room` entries behind the topic's frontier, if there is any.
+    pub(super) fn extend_sequenced(&mut self, topic: TopicId, room: u64) {
+        let capacity = self.pool.geometry().entries_per_segment();
+        loop {
+            let Some(tail) = self
+                .live_topic(topic)
+                .and_then(|topic| topic.logs.get(&SEQUENCED_LOG))
+                .and_then(|log| log.chain.back())
+                .and_then(|tail| self.segments.get(*tail))
+            else {
+                return;
+            };
+            let end = tail.base_index + capacity;
+            let reached = self.pool.frontier(topic, SEQUENCED_LOG).entries;
+            if end.saturating_sub(reached) >= room {
+                return;
+            }
+            let Some(segment) = self.extend_log(topic, SEQUENCED_LOG, OWNER_CONTROL) else {
+                return;
+            };
+            let Some(segment) = self.log_segment(segment) else { return };
+            self.tell_sequencer(ToSequencer::AddLog { topic, segment });
+        }
+    }
+
+    /// Keeps every sequenced log at least half a segment ahead of its frontier.
+    pub(super) fn room_for_logs(&mut self) {
+        let half = self.pool.geometry().entries_per_segment() / 2;
+        let sequenced: Vec<TopicId> = self
+            .topics
+            .iter()
+            .flatten()
+            .filter(|topic| topic.is_live() && topic.order.is_sequenced())
+            .map(|topic| topic.id)
+            .collect();
+        for topic in sequenced {
+            self.extend_sequenced(topic, half);
+        }
+    }
+
+    /// Frees the segments of a log that lie wholly below its oldest index. Readers copy entries
+    /// and look at the oldest index after, so nobody has to be asked.
+    pub(super) fn trim_log(&mut self, topic: TopicId, log: usize) {
+        loop {
+            let Some(known) = self.topic(topic).and_then(|topic| topic.logs.get(&log)) else {
+                return;
+            };
+            let (Some(head), Some(next)) = (known.chain.front(), known.chain.get(1)) else {
+                return;
+            };
+            let head = *head;
+            let base = self.segments.get(*next).map_or(u64::MAX, |used| used.base_index);
+            if base > known.oldest_index {
+                return;
+            }
+            let Some(known) = self.topic_mut(topic).and_then(|topic| topic.logs.get_mut(&log))
+            else {
+                return;
+            };
+            known.chain.pop_front();
+            let line = known.line(topic);
+            self.pool.set_chain(topic, log, &line);
+            self.segments.give_back(head);
+            self.count(Counter::SegmentsFreed, 1);
+        }
+    }
+}
+
+impl Log {
+    /// The log's chain line.
+    pub fn line(&self, topic: TopicId) -> ChainLine {
+        let end = |segment: Option<&SegmentId>| segment.map_or(SegmentId::NONE.0, |s| s.0);
+        ChainLine {
+            oldest_index: self.oldest_index,
+            oldest_position: self.oldest_position,
+            head: end(self.chain.front()),
+            tail: end(self.chain.back()),
+            topic: topic.0.into(),
+            reserved: [0; 4],
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Retention carried out: the oldest index moves, brokers let go, the segment is free.
+
+use std::collections::BTreeMap;
+
+use landfall_layout::command::Command;
+use landfall_layout::counters::Counter;
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::segment::{SegmentKind, SegmentState};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
+use landfall_pool::log::{Found, LogReader};
+
+use super::Keeper;
+use crate::clock::now_ns;
+use crate::retention::{Candidate, PoolView, Retirement, TopicView, plan};
+use crate::segments::Settled;
+
+/// A segment that brokers have been asked to let go of.
+#[derive(Clone, Copy, Debug)]
+pub struct Retiring {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Which use of it.
+    pub generation: u64,
+    /// Its topic.
+    pub topic: TopicId,
+    /// Brokers that have not answered, a bit each.
+    pub waiting: u32,
+}
+
+impl Keeper {
+    /// Segments that shall be free, so that grants are ahead of need.
+    fn free_wanted(&self) -> u32 {
+        let low = (self.segments.total() / 8).clamp(2, 64);
+        low.saturating_add(u32::try_from(self.wanted.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Looks at what retention may take, and begins to take it.
+    pub(super) fn retain(&mut self) {
+        let topics: Vec<TopicId> =
+            self.topics.iter().flatten().filter(|t| t.is_live()).map(|t| t.id).collect();
+        let views: Vec<TopicView> = topics.iter().filter_map(|id| self.view(*id)).collect();
+        let view = PoolView {
+            now_ns: now_ns(),
+            segment_bytes: self.pool.geometry().segment_bytes(),
+            free: self.segments.free() + self.retiring.len() as u32,
+            wanted: self.free_wanted(),
+        };
+        let taken = plan(view, &views);
+        if taken.is_empty() {
+            return;
+        }
+        self.raise_oldest(&taken);
+        for retirement in &taken {
+            self.begin_retirement(retirement.topic, retirement.segment);
+        }
+    }
+
+    fn view(&mut self, id: TopicId) -> Option<TopicView> {
+        let topic = self.topic(id)?;
+        let entry = topic.entry;
+        let sequenced = topic.order.is_sequenced();
+        let payload = topic.payload.clone();
+        let candidates = payload
+            .into_iter()
+            .filter_map(|segment| {
+                let settled = self.settle(id, segment)?;
+                let used = self.segments.get(segment)?;
+                let log =
+                    if sequenced { SEQUENCED_LOG } else { usize::from(used.what.owner) };
+                let oldest =
+                    self.topic(id)?.logs.get(&log).map_or(0, |log| log.oldest_index);
+                Some(Candidate {
+                    segment,
+                    log,
+                    last: settled.last.filter(|last| *last >= oldest),
+                    landed_ns: settled.landed_ns,
+                    kept_until_ns: used.kept_until_ns,
+                })
+            })
+            .collect();
+        Some(TopicView {
+            topic: id,
+            keeps: entry.keeps(),
+            retention_bytes: entry.retention_bytes,
+            retention_ns: entry.retention_ns,
+            candidates,
+        })
+    }
+
+    /// What is known of a sealed payload segment once all its batches are ordered or dropped.
+    fn settle(&mut self, topic: TopicId, segment: SegmentId) -> Option<Settled> {
+        let used = *self.segments.get(segment)?;
+        if used.what.state != SegmentState::Sealed {
+            return None;
+        }
+        if used.settled.is_some() {
+            return used.settled;
+        }
+        let owner = BrokerId::new(usize::from(used.what.owner))?;
+        let (log, last) = if self.topic(topic)?.order.is_sequenced() {
+            let consumed =
+                self.pool.slot_ring(topic, owner).map_or(0, |ring| ring.consumed(&*self.pool));
+            if consumed < used.through {
+                return None;
+            }
+            (SEQUENCED_LOG, self.shared.last_entries.last(segment.0))
+        } else {
+            let reached = self.pool.frontier(topic, owner.index()).entries;
+            if reached < used.through {
+                return None;
+            }
+            (owner.index(), used.through.checked_sub(1))
+        };
+        let entry = last.and_then(|last| {
+            match LogReader::new(topic, log).entry(&self.pool, last) {
+                Found::Entry(entry) => Some(entry),
+                Found::Lapped { .. } | Found::Gone => None,
+            }
+        });
+        let settled = Settled {
+            last: entry.and(last),
+            end_position: entry.map_or(0, |entry| entry.end_position()),
+            landed_ns: entry.map_or(0, |entry| entry.landed_ns),
+        };
+        self.segments.get_mut(segment)?.settled = Some(settled);
+        Some(settled)
+    }
+
+    /// Moves each log past the last entry that goes, before anything is reused.
+    fn raise_oldest(&mut self, taken: &[Retirement]) {
+        let mut raised: BTreeMap<(TopicId, usize), (u64, u64)> = BTreeMap::new();
+        for retirement in taken {
+            let Some(past) = retirement.past else { continue };
+            let end = self
+                .segments
+                .get(retirement.segment)
+                .and_then(|used| used.settled)
+                .map_or(0, |settled| settled.end_position);
+            let place = raised.entry((retirement.topic, retirement.log)).or_default();
+            *place = (*place).max((past + 1, end));
+        }
+        for ((id, log), (index, position)) in raised {
+            let Some(known) = self.topic_mut(id).and_then(|topic| topic.logs.get_mut(&log)) else {
+                continue;
+            };
+            known.oldest_index = index;
+            known.oldest_position = position;
+            self.pool.raise_oldest(id, log, index, position);
+            self.trim_log(id, log);
+        }
+    }
+
+    fn begin_retirement(&mut self, topic: TopicId, segment: SegmentId) {
+        let Some(used) = self.segments.get(segment) else { return };
+        let generation = used.generation;
+        self.segments.set_state(segment, SegmentState::Retiring, now_ns());
+        if let Some(topic) = self.topic_mut(topic) {
+            topic.payload.retain(|payload| *payload != segment);
+        }
+        let waiting = self.acting();
+        for id in BrokerId::all().filter(|id| waiting >> id.index() & 1 == 1) {
+            self.send(id, Command::Retire { segment: segment.0, generation });
+        }
+        self.retiring.push(Retiring { segment, generation, topic, waiting });
+    }
+
+    /// Retirements that the control before this one had begun: the oldest index has moved, the
+    /// answers are not known.
+    pub(super) fn retire_again(&mut self) {
+        let begun: Vec<(SegmentId, TopicId)> = self
+            .segments
+            .all()
+            .filter(|(_, used)| {
+                used.what.kind == SegmentKind::Payload
+                    && used.what.state == SegmentState::Retiring
+                    && self.live_topic(used.what.topic).is_some()
+            })
+            .map(|(segment, used)| (segment, used.what.topic))
+            .collect();
+        for (segment, topic) in begun {
+            self.begin_retirement(topic, segment);
+        }
+    }
+
+    /// A broker has let go of a segment.
+    pub(super) fn retired(&mut self, broker: BrokerId, segment: u32, generation: u64) {
+        let same = |r: &&mut Retiring| r.segment.0 == segment && r.generation == generation;
+        if let Some(retiring) = self.retiring.iter_mut().find(same) {
+            retiring.waiting &= !(1 << broker.index());
+        }
+    }
+
+    /// Frees what every broker has let go of.
+    pub(super) fn finish_retirements(&mut self) {
+        if self.retiring.iter().all(|retiring| retiring.waiting != 0)
+            || self.clock_ns() < self.grace_ns()
+        {
+            return;
+        }
+        let (free, left) = std::mem::take(&mut self.retiring)
+            .into_iter()
+            .partition(|retiring: &Retiring| retiring.waiting == 0);
+        self.retiring = left;
+        for retiring in free {
+            self.segments.give_back(retiring.segment);
+            self.count(Counter::SegmentsFreed, 1);
+        }
+    }
+}

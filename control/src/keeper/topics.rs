@@ -1,0 +1,333 @@
+//! Topics: created, listed, described.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use landfall_layout::limits::{
+    LOGS_PER_TOPIC, RING_SLOTS_DEFAULT, SEQUENCED_LOG, SESSION_LEASE_NS, TOPICS_MAX,
+};
+use landfall_layout::order::FrontierLine;
+use landfall_layout::pool::Coherence;
+use landfall_layout::topic::{
+    Order, TOPIC_CHECK_INGEST, TOPIC_KEEP, TopicEntry, TopicState, check_name, check_ring_slots,
+};
+use landfall_layout::{SegmentId, TopicId};
+
+use super::Keeper;
+use crate::answers::{
+    BrokerFacts, Cluster, Health, PoolFacts, Problem, SCHEMA_VERSION, Topic as TopicAnswer,
+    TopicSpec,
+};
+use crate::clock::now_ns;
+use crate::life::Life;
+use crate::messages::{NewTopic, ToSequencer};
+use crate::sequencer::{Frontier, TopicSequencer};
+
+const MS: u64 = 1_000_000;
+
+/// A topic as the keeper keeps it.
+#[derive(Debug)]
+pub struct Topic {
+    /// Its entry in the table.
+    pub entry: TopicEntry,
+    /// Its id.
+    pub id: TopicId,
+    /// Its order.
+    pub order: Order,
+    /// Its logs that have a segment, by number.
+    pub logs: BTreeMap<usize, Log>,
+    /// Its payload segments.
+    pub payload: Vec<SegmentId>,
+}
+
+/// A log's chain and where it begins for readers.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// Segments, the oldest first.
+    pub chain: VecDeque<SegmentId>,
+    /// Oldest index that may be read.
+    pub oldest_index: u64,
+    /// Position of that entry's first message.
+    pub oldest_position: u64,
+    /// A broker's own log: the last segment granted to its present process.
+    pub granted: Option<SegmentId>,
+}
+
+impl Topic {
+    /// Whether it may be used.
+    pub fn is_live(&self) -> bool {
+        self.entry.state() == TopicState::Live
+    }
+}
+
+/// What a new topic's spec says, checked.
+fn entry_of(spec: &TopicSpec, id: TopicId) -> Result<(TopicEntry, Order), Problem> {
+    check_name(&spec.name).map_err(|error| Problem::bad(error.to_string()))?;
+    let order: Order = spec.order.parse().map_err(|error| Problem::bad(format!("{error}")))?;
+    if order == Order::Token {
+        return Err(Problem::bad("order token is not built yet: use strong or total"));
+    }
+    let ring_slots = spec.ring_slots.unwrap_or(RING_SLOTS_DEFAULT);
+    check_ring_slots(ring_slots).map_err(|error| Problem::bad(error.to_string()))?;
+    let replicas = spec.replicas.unwrap_or(1);
+    if replicas > 1 {
+        return Err(Problem::bad(format!(
+            "{replicas} replicas are not possible: this version keeps one copy, in the pool"
+        )));
+    }
+    let keep = spec.keep.unwrap_or(false);
+    let retention_bytes = spec.retention_bytes.unwrap_or(0);
+    let retention_ns = nanoseconds("retention_ms", spec.retention_ms.unwrap_or(0))?;
+    if keep && (retention_bytes != 0 || retention_ns != 0) {
+        return Err(Problem::bad(
+            "a topic that keeps everything has no retention bound: leave out keep, or \
+             retention_bytes and retention_ms",
+        ));
+    }
+    let lease = spec.session_lease_ms.unwrap_or(SESSION_LEASE_NS / MS);
+    if lease == 0 {
+        return Err(Problem::bad("session_lease_ms is 0; a session needs at least 1"));
+    }
+    let mut name = [0; 120];
+    name[..spec.name.len()].copy_from_slice(spec.name.as_bytes());
+    let check = if spec.check_ingest.unwrap_or(false) { TOPIC_CHECK_INGEST } else { 0 };
+    let entry = TopicEntry {
+        version: 0,
+        id: id.0,
+        state: TopicState::Live as u8,
+        order: order.raw(),
+        flags: check | if keep { TOPIC_KEEP } else { 0 },
+        replicas: 1,
+        ring_slots,
+        name_bytes: spec.name.len() as u32,
+        retention_bytes,
+        retention_ns,
+        created_ns: now_ns(),
+        session_lease_ns: nanoseconds("session_lease_ms", lease)?,
+        name,
+        reserved: [0; 10],
+    };
+    Ok((entry, order))
+}
+
+fn nanoseconds(what: &str, ms: u64) -> Result<u64, Problem> {
+    ms.checked_mul(MS).ok_or_else(|| {
+        let most = u64::MAX / MS;
+        Problem::bad(format!("{what} is {ms}; at most {most} milliseconds are possible"))
+    })
+}
+
+impl Keeper {
+    pub(super) fn create_topic(&mut self, spec: &TopicSpec) -> Result<TopicAnswer, Problem> {
+        let (mut entry, order) = entry_of(spec, TopicId(0))?;
+        if let Some(topic) = self.topic_named(&spec.name) {
+            return Err(match topic.is_live() {
+                true => {
+                    Problem::conflict("exists", format!("topic {} exists already", spec.name))
+                }
+                false => being_deleted(&spec.name),
+            });
+        }
+        let id = self.next_topic_id()?;
+        entry.id = id.0;
+        let mut topic =
+            Topic { entry, id, order, logs: BTreeMap::new(), payload: Vec::new() };
+        if order.is_sequenced() {
+            let Some(log) = self.begin_log(id, SEQUENCED_LOG, 0) else {
+                let (free, all) = (self.segments.free(), self.segments.total());
+                return Err(Problem::full(
+                    "pool_full",
+                    format!(
+                        "topic {} needs a segment for its order log and {free} of {all} segments \
+                         are free; delete a topic, or make the pool larger",
+                        spec.name
+                    ),
+                ));
+            };
+            let room = self.log_segment(log.chain[0]).expect("the segment was just given out");
+            let sequencer =
+                TopicSequencer::new(order, entry.session_lease_ns, Frontier::default())
+                    .expect("a sequenced order has a sequencer");
+            topic.logs.insert(SEQUENCED_LOG, log);
+            let new = NewTopic { topic: id, sequencer, is_new: true, log: room };
+            self.tell_sequencer(ToSequencer::AddTopic(Box::new(new)));
+        }
+        self.pool.set_topic(&entry);
+        let answer = self.answer_of(&topic);
+        self.topics[id.slot()] = Some(topic);
+        Ok(answer)
+    }
+
+    /// The id of the next topic: a free slot's next generation. Generation 0 is never used, so no
+    /// topic's id is 0, which is what unused lines say.
+    fn next_topic_id(&self) -> Result<TopicId, Problem> {
+        let slot = self.topics.iter().position(Option::is_none).ok_or_else(|| {
+            let text = format!("all {TOPICS_MAX} topics are in use; delete one");
+            Problem::full("topics_full", text)
+        })?;
+        let before = self.pool.topic_in_slot(slot).map_or(0, |entry| TopicId(entry.id).generation());
+        let generation = (before + 1) & 0x00ff_ffff;
+        Ok(TopicId::new(slot, generation.max(1)))
+    }
+
+    pub(super) fn topic_named(&self, name: &str) -> Option<&Topic> {
+        self.topics.iter().flatten().find(|topic| topic.entry.name() == name)
+    }
+
+    pub(super) fn list_topics(&self) -> Vec<TopicAnswer> {
+        let live = self.topics.iter().flatten().filter(|topic| topic.is_live());
+        let mut answers: Vec<_> = live.map(|topic| self.answer_of(topic)).collect();
+        answers.sort_by(|a, b| a.name.cmp(&b.name));
+        answers
+    }
+
+    pub(super) fn describe_topic(&self, name: &str) -> Result<TopicAnswer, Problem> {
+        self.usable_topic(name).map(|topic| self.answer_of(topic))
+    }
+
+    pub(super) fn usable_topic(&self, name: &str) -> Result<&Topic, Problem> {
+        match self.topic_named(name) {
+            Some(topic) if topic.is_live() => Ok(topic),
+            Some(_) => Err(being_deleted(name)),
+            None => Err(Problem::missing(format!("there is no topic {name:?}"))),
+        }
+    }
+
+    fn answer_of(&self, topic: &Topic) -> TopicAnswer {
+        let logs: Vec<usize> = match topic.order.is_sequenced() {
+            true => vec![SEQUENCED_LOG],
+            false => (0..LOGS_PER_TOPIC - 1).collect(),
+        };
+        let mut longest = (FrontierLine::default(), 0);
+        let (mut messages, mut batches, mut bytes) = (0_u64, 0_u64, 0_u64);
+        for log in logs {
+            let line = self.pool.frontier(topic.id, log);
+            messages = messages.saturating_add(line.position);
+            batches = batches.saturating_add(line.entries);
+            bytes = bytes.saturating_add(line.bytes);
+            if line.position >= longest.0.position {
+                longest = (line, topic.logs.get(&log).map_or(0, |log| log.oldest_position));
+            }
+        }
+        let entry = &topic.entry;
+        TopicAnswer {
+            name: entry.name().to_owned(),
+            id: entry.id,
+            order: topic.order.name(),
+            ring_slots: entry.ring_slots,
+            retention_bytes: entry.retention_bytes,
+            retention_ms: entry.retention_ns / MS,
+            keep: entry.keeps(),
+            check_ingest: entry.checks_ingest(),
+            replicas: entry.replicas.max(1),
+            session_lease_ms: entry.session_lease_ns / MS,
+            created_ns: entry.created_ns,
+            messages,
+            batches,
+            bytes,
+            oldest_position: longest.1,
+            next_position: longest.0.position,
+            segments: self.segments.of(topic.id).len() as u32,
+        }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let live = self.brokers.iter().filter(|broker| broker.life == Life::Live);
+        Health {
+            schema_version: SCHEMA_VERSION,
+            ready: true,
+            epoch: self.epoch,
+            brokers: live.count() as u32,
+        }
+    }
+
+    pub(super) fn cluster(&self) -> Cluster {
+        let geometry = self.pool.geometry();
+        let clock_ns = self.clock_ns();
+        let known = self.brokers.iter().filter(|broker| broker.life != Life::Never);
+        Cluster {
+            schema_version: SCHEMA_VERSION,
+            epoch: self.epoch,
+            pid: std::process::id(),
+            pool: PoolFacts {
+                uuid: self.pool.uuid_text(),
+                path: self.path.clone(),
+                bytes: geometry.pool_bytes(),
+                segment_bytes: geometry.segment_bytes(),
+                segments: self.segments.total(),
+                segments_free: self.segments.free(),
+                batch_bytes_max: geometry.batch_bytes_max(),
+                sessions: geometry.sessions(),
+                coherence: match Coherence::from_raw(self.pool.header().coherence) {
+                    Some(Coherence::Flush) => "flush",
+                    _ => "coherent",
+                },
+            },
+            brokers: known
+                .map(|broker| {
+                    let line = self.pool.broker(broker.id);
+                    let address = self.pool.broker_address(broker.id);
+                    BrokerFacts {
+                        broker: broker.id.raw(),
+                        state: broker.state_name(&line),
+                        tcp: address.tcp().to_owned(),
+                        unix: address.unix().to_owned(),
+                        pid: line.pid,
+                        heartbeat_age_ms: broker.beats.age_ns(clock_ns) / MS,
+                        epoch_seen: line.epoch_seen,
+                    }
+                })
+                .collect(),
+        }
+    }
+}
+
+pub(super) fn being_deleted(name: &str) -> Problem {
+    Problem::conflict("deleting", format!("topic {name} is being deleted"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(order: &str) -> TopicSpec {
+        TopicSpec { name: "a".into(), order: order.into(), ..TopicSpec::default() }
+    }
+
+    fn refusal(spec: &TopicSpec) -> String {
+        let problem = entry_of(spec, TopicId(256)).unwrap_err();
+        assert_eq!(problem.status, 400);
+        problem.message
+    }
+
+    #[test]
+    fn what_nobody_says_has_a_default() {
+        let (entry, order) = entry_of(&spec("strong"), TopicId(256)).unwrap();
+        assert_eq!(order, Order::Strong);
+        assert_eq!((entry.ring_slots, entry.replicas), (RING_SLOTS_DEFAULT, 1));
+        assert_eq!(entry.session_lease_ns, SESSION_LEASE_NS);
+        assert_eq!((entry.name(), entry.keeps(), entry.checks_ingest()), ("a", false, false));
+    }
+
+    #[test]
+    fn an_unknown_order_is_told_which_there_are() {
+        let text = refusal(&spec("sorted"));
+        assert!(text.contains("sorted") && text.contains("none, broker, total"), "{text}");
+        assert!(refusal(&spec("token")).contains("use strong or total"));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_numbers() {
+        let text = refusal(&TopicSpec { replicas: Some(3), ..spec("total") });
+        assert!(text.contains('3') && text.contains("one copy"), "{text}");
+        let text = refusal(&TopicSpec { ring_slots: Some(100), ..spec("total") });
+        assert!(text.contains("100"), "{text}");
+        let text = refusal(&TopicSpec { name: "a/b".into(), ..spec("total") });
+        assert!(text.contains("'/'"), "{text}");
+        let text = refusal(&TopicSpec { session_lease_ms: Some(0), ..spec("total") });
+        assert!(text.contains("session_lease_ms"), "{text}");
+        let text = refusal(&TopicSpec { retention_ms: Some(u64::MAX), ..spec("total") });
+        assert!(text.contains("retention_ms"), "{text}");
+        let both = TopicSpec { keep: Some(true), retention_bytes: Some(1), ..spec("total") };
+        assert!(refusal(&both).contains("keep"));
+    }
+}

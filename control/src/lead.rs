@@ -1,0 +1,172 @@
+//! The process: its pool, its signals, its sockets.
+
+use std::future::Future;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use landfall_control::http::{Listeners, router, serve};
+use landfall_control::{Control, Options, clock};
+use landfall_pool::Pool;
+use landfall_pool::pool::Shape;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::flags::Flags;
+
+/// How often the process looks whether its threads are well.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Runs until a signal, or until it cannot go on; then the sentence says why.
+pub fn run(flags: &Flags) -> Result<(), String> {
+    if let Some(parent) = flags.parent {
+        die_with(parent)?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("start the runtime: {error}"))?;
+    runtime.block_on(lead(flags))
+}
+
+fn die_with(parent: u32) -> Result<(), String> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+        .map_err(|error| format!("ask to die with process {parent}: {error}"))?;
+    let actual = std::os::unix::process::parent_id();
+    if actual != parent {
+        return Err(format!("process {parent} is gone; this one's parent is {actual}"));
+    }
+    Ok(())
+}
+
+async fn lead(flags: &Flags) -> Result<(), String> {
+    // Before anything takes long, so that a signal is never the default death.
+    let mut stop = Stop::new()?;
+    let (pool, _lock) = open_pool(flags)?;
+    if flags.prefault {
+        pool.prefault().map_err(|error| format!("touch every page of the pool: {error}"))?;
+    }
+    let pool = Arc::new(pool);
+    let unix = flags.unix.as_deref();
+    let listeners = Listeners::bind(&flags.listen, unix).await.map_err(|e| e.to_string())?;
+    let options = Options { idle: flags.idle, core: flags.core };
+    let control =
+        Control::start(pool, &flags.pool, options).map_err(|error| error.to_string())?;
+    let asker = control.asker().map_err(|error| format!("make a socket: {error}"))?;
+    let address = listeners.address().map_err(|error| format!("ask for the address: {error}"))?;
+    say_ready(&format!("http://{address}"))?;
+    let mut failure = None;
+    let until = async {
+        tokio::select! {
+            () = stop.signalled() => {}
+            sentence = watch(&control) => failure = Some(sentence),
+        }
+    };
+    serve_until(listeners, router(asker), until).await?;
+    control.stop();
+    failure.map_or(Ok(()), Err)
+}
+
+async fn serve_until(
+    listeners: Listeners,
+    router: axum::Router,
+    until: impl Future<Output = ()>,
+) -> Result<(), String> {
+    serve(listeners, router, until).await.map_err(|error| format!("serve HTTP: {error}"))
+}
+
+fn say_ready(address: &str) -> Result<(), String> {
+    let mut out = std::io::stdout();
+    writeln!(out, "ready {address}")
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("say ready on stdout: {error}"))
+}
+
+/// Waits until control cannot go on.
+async fn watch(control: &Control) -> String {
+    loop {
+        if let Some(sentence) = control.failure() {
+            return sentence;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The signals that end the process in order.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self, String> {
+        let take = |kind| signal(kind).map_err(|error| format!("take a signal: {error}"));
+        Ok(Self {
+            terminate: take(SignalKind::terminate())?,
+            interrupt: take(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn signalled(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The pool, and the lock on it that one control has at a time: two that start together must not
+/// both find the memory new.
+fn open_pool(flags: &Flags) -> Result<(Pool, Flock<std::fs::File>), String> {
+    let path = &flags.pool;
+    let shown = path.display();
+    let is_new = !path.exists();
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|error| format!("open {shown}: {error}"))?;
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        format!("lock {shown}: {error}; another control may lead this pool, stop it first")
+    })?;
+    match create_or_attach(flags, path) {
+        Ok(pool) => Ok((pool, lock)),
+        Err(sentence) => {
+            if is_new {
+                // Nothing is left behind of what could not be made; the sentence matters more.
+                let _ = std::fs::remove_file(path);
+            }
+            Err(sentence)
+        }
+    }
+}
+
+fn create_or_attach(flags: &Flags, path: &Path) -> Result<Pool, String> {
+    let shape = Shape {
+        pool_bytes: flags.pool_bytes,
+        segment_bytes: flags.segment_bytes,
+        sessions: flags.sessions,
+        coherence: flags.coherence,
+        uuid: clock::random_uuid().map_err(|error| format!("read /dev/urandom: {error}"))?,
+        now_ns: clock::now_ns(),
+    };
+    let pool = Pool::create_or_attach(path, shape).map_err(|error| error.to_string())?;
+    let header = pool.header();
+    let is_other = header.uuid != shape.uuid
+        && (header.pool_bytes, header.segment_bytes, header.sessions, header.coherence)
+            != (shape.pool_bytes, shape.segment_bytes, shape.sessions, shape.coherence.raw());
+    if is_other {
+        eprintln!(
+            "landfall-control: {} holds a pool already, of {} bytes in segments of {} with {} \
+             sessions; it is used as it is",
+            path.display(),
+            header.pool_bytes,
+            header.segment_bytes,
+            header.sessions
+        );
+    }
+    Ok(pool)
+}

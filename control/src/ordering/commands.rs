@@ -1,0 +1,131 @@
+//! What the keeper tells the sequencer: set-up, apart from the fast path.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use landfall_layout::TopicId;
+use landfall_layout::command::Command;
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::session::SessionLine;
+use landfall_pool::log::LogSegment;
+use landfall_pool::slot_ring::SlotReader;
+
+use super::{Ring, SequencerThread, Work};
+use crate::clock::now_ns;
+use crate::messages::{FromSequencer, NewRing, NewTopic, OpenSession, ToSequencer};
+
+/// Commands taken between two bursts.
+const COMMANDS_PER_TURN: usize = 64;
+
+impl SequencerThread {
+    /// Takes some commands, as long as answers find room. Whether there was one.
+    #[cold]
+    pub(super) fn take_commands(&mut self) -> bool {
+        // EDGE for-sequencer, acquire half. Pairs with the keeper's `tell_sequencer`: a swap, so
+        // that whatever was sent before the flag that it clears is in the channel.
+        self.shared.for_sequencer.swap(false, Ordering::AcqRel);
+        for _ in 0..COMMANDS_PER_TURN {
+            if self.to_keeper.is_backed_up() {
+                break;
+            }
+            let Ok(command) = self.from_keeper.try_recv() else { return true };
+            self.obey(command);
+        }
+        self.shared.for_sequencer.store(true, Ordering::Relaxed);
+        true
+    }
+
+    fn obey(&mut self, command: ToSequencer) {
+        match command {
+            ToSequencer::AddTopic(new) => self.add_topic(*new),
+            ToSequencer::AddRing(new) => self.add_ring(new),
+            ToSequencer::AddLog { topic, segment } => self.add_log(topic, segment),
+            ToSequencer::DropTopic { topic } => self.drop_topic(topic),
+            ToSequencer::OpenSession(open) => self.open_session(open),
+            ToSequencer::CloseSession { broker, index, epoch } => {
+                let Some(session) = self.sessions.close(index, epoch, broker) else { return };
+                let (session, topic) = (*session, session.topic);
+                let next_seq = self.next_seq(topic, index);
+                self.pool.set_session(index, &session.line(next_seq));
+            }
+            ToSequencer::BrokerGone { broker } => self.sessions.broker_gone(broker),
+        }
+    }
+
+    fn add_topic(&mut self, new: NewTopic) {
+        let NewTopic { topic, sequencer, is_new, log } = new;
+        if is_new {
+            self.pool.start_frontier(topic, SEQUENCED_LOG);
+        }
+        self.works.push(Work {
+            topic,
+            sequencer,
+            rings: Vec::new(),
+            log,
+            spares: VecDeque::with_capacity(8),
+            asked: 0,
+        });
+    }
+
+    fn add_ring(&mut self, new: NewRing) {
+        let NewRing { topic, broker, ring } = new;
+        let consumed = ring.consumed(&*self.pool);
+        let Some(work) = self.work_of(topic) else { return };
+        // A topic that was recovered has its rings open already; its slots were checked before.
+        let opened = work.sequencer.open_ring(broker, ring.slots as u32, consumed);
+        if opened.is_ok() && work.rings.iter().all(|ring| ring.broker != broker) {
+            work.rings.push(Ring { broker, reader: SlotReader::new(ring), told: consumed });
+        }
+    }
+
+    fn add_log(&mut self, topic: TopicId, segment: LogSegment) {
+        if let Some(work) = self.work_of(topic) {
+            work.spares.push_back(segment);
+        }
+    }
+
+    fn drop_topic(&mut self, topic: TopicId) {
+        self.works.retain(|work| work.topic != topic);
+        for index in self.sessions.drop_topic(topic) {
+            self.pool.set_session(index, &SessionLine::default());
+        }
+        self.tell_keeper(FromSequencer::Dropped { topic });
+    }
+
+    fn next_seq(&mut self, topic: TopicId, index: u32) -> u64 {
+        self.work_of(topic)
+            .and_then(|work| work.sequencer.session(index))
+            .map_or(0, |session| session.next_seq)
+    }
+
+    fn open_session(&mut self, open: OpenSession) {
+        let OpenSession { broker, request, topic, client, .. } = open;
+        let command = match self.sessions.open(&open, now_ns()) {
+            Ok(opened) => {
+                let (index, epoch) = (opened.index, opened.epoch);
+                if let Some(before) = opened.evicted
+                    && let Some(work) = self.work_of(before)
+                {
+                    work.sequencer.forget_session(index);
+                }
+                if let Some(work) = self.work_of(topic) {
+                    work.sequencer.open_session(index, client, epoch, 0);
+                }
+                let next_seq = self.next_seq(topic, index);
+                if let Some(session) = self.sessions.get(index) {
+                    self.pool.set_session(index, &session.line(next_seq));
+                }
+                Command::SessionOpen { request, index, epoch, next_seq }
+            }
+            Err(refused) => {
+                let (index, epoch) = refused.current.unwrap_or_default();
+                let next_seq = match refused.current {
+                    Some(_) => self.next_seq(topic, index),
+                    None => 0,
+                };
+                Command::SessionDenied { request, why: refused.why, epoch, next_seq }
+            }
+        };
+        self.tell_keeper(FromSequencer::Answer { broker, command });
+    }
+}

@@ -1,0 +1,323 @@
+//! Which session has which line. Pure: lines are written by the sequencer thread around it.
+
+use std::collections::HashMap;
+
+use landfall_layout::command::Denial;
+use landfall_layout::session::{SessionLine, SessionState, Standing};
+use landfall_layout::{BrokerId, TopicId};
+
+use crate::messages::OpenSession;
+
+/// What is known of one line.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// Topic.
+    pub topic: TopicId,
+    /// Client.
+    pub client: u64,
+    /// Epoch and state.
+    pub standing: Standing,
+    /// When the line was given to this client, nanoseconds.
+    pub opened_ns: u64,
+    /// Brokers through which the epoch was opened or joined, a bit each.
+    joined: u32,
+    /// Counts openings and fencings of the whole table: the lower, the longer unused.
+    used: u64,
+}
+
+impl Session {
+    /// The line that says it.
+    pub fn line(&self, next_seq: u64) -> SessionLine {
+        SessionLine {
+            standing: self.standing.pack(),
+            client: self.client,
+            next_seq,
+            topic: self.topic.0,
+            reserved32: 0,
+            opened_ns: self.opened_ns,
+            reserved: [0; 3],
+        }
+    }
+}
+
+/// A session that was opened or joined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Opened {
+    /// Index of its line.
+    pub index: u32,
+    /// Its epoch.
+    pub epoch: u32,
+    /// The topic of another session that had the line until now.
+    pub evicted: Option<TopicId>,
+}
+
+/// Why a session was not opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// The reason.
+    pub why: Denial,
+    /// Line and epoch of the client's session, when it has one.
+    pub current: Option<(u32, u32)>,
+}
+
+/// All lines of the pool.
+#[derive(Debug)]
+pub struct SessionTable {
+    lines: Vec<Option<Session>>,
+    by_client: HashMap<(TopicId, u64), u32>,
+    free: Vec<u32>,
+    uses: u64,
+}
+
+impl SessionTable {
+    /// A table of `lines` unused lines.
+    pub fn new(lines: u32) -> Self {
+        Self {
+            lines: vec![None; lines as usize],
+            by_client: HashMap::new(),
+            free: (0..lines).rev().collect(),
+            uses: 0,
+        }
+    }
+
+    /// A table of `lines` lines as a control before this one left them, by index. Any of the
+    /// brokers in `joined` may be in any of the sessions.
+    pub fn restored(
+        lines: u32,
+        found: impl IntoIterator<Item = (u32, SessionLine)>,
+        joined: u32,
+    ) -> Self {
+        let mut table = Self::new(lines);
+        for (index, line) in found {
+            let standing = Standing::unpack(line.standing);
+            if standing.state == SessionState::Free || index >= lines {
+                continue;
+            }
+            let (topic, client) = (TopicId(line.topic), line.client);
+            let opened_ns = line.opened_ns;
+            let session = Session { topic, client, standing, opened_ns, joined, used: 0 };
+            table.lines[index as usize] = Some(session);
+            table.by_client.insert((topic, client), index);
+        }
+        let Self { lines, free, .. } = &mut table;
+        free.retain(|index| lines[*index as usize].is_none());
+        table
+    }
+
+    /// A session.
+    pub fn get(&self, index: u32) -> Option<&Session> {
+        self.lines.get(index as usize)?.as_ref()
+    }
+
+    /// Index and state of every session.
+    pub fn all(&self) -> impl Iterator<Item = (u32, &Session)> {
+        self.lines.iter().enumerate().filter_map(|(i, line)| Some((i as u32, line.as_ref()?)))
+    }
+
+    /// The line of a client.
+    pub fn index_of(&self, topic: TopicId, client: u64) -> Option<u32> {
+        self.by_client.get(&(topic, client)).copied()
+    }
+
+    /// Opens the next epoch of a session, or joins the one that is named.
+    pub fn open(&mut self, open: &OpenSession, now_ns: u64) -> Result<Opened, Refused> {
+        let bit = 1 << open.broker.index();
+        let Some(index) = self.index_of(open.topic, open.client) else {
+            if open.epoch != 0 {
+                return Err(Refused { why: Denial::NoSession, current: None });
+            }
+            let (index, evicted) = self
+                .take_line()
+                .ok_or(Refused { why: Denial::SessionsFull, current: None })?;
+            let session = Session {
+                topic: open.topic,
+                client: open.client,
+                standing: Standing { epoch: 1, state: SessionState::Active },
+                opened_ns: now_ns,
+                joined: bit,
+                used: self.next_use(),
+            };
+            self.lines[index as usize] = Some(session);
+            self.by_client.insert((open.topic, open.client), index);
+            return Ok(Opened { index, epoch: 1, evicted });
+        };
+        let used = self.next_use();
+        let session = self.lines[index as usize].as_mut().expect("a client's line is in use");
+        let Standing { epoch, state } = session.standing;
+        let refused = |why| Err(Refused { why, current: Some((index, epoch)) });
+        if open.epoch == 0 {
+            let Some(next) = epoch.checked_add(1) else { return refused(Denial::Fenced) };
+            session.standing = Standing { epoch: next, state: SessionState::Active };
+            session.joined = bit;
+        } else if open.epoch > epoch {
+            return refused(Denial::NoSession);
+        } else if open.epoch < epoch || state == SessionState::Fenced {
+            return refused(Denial::Fenced);
+        } else {
+            session.standing.state = SessionState::Active;
+            session.joined |= bit;
+        }
+        session.used = used;
+        Ok(Opened { index, epoch: session.standing.epoch, evicted: None })
+    }
+
+    /// A publisher said goodbye to a broker. The session is closed when it has said so to every
+    /// broker it was with: until then the others may have batches of it that are not ordered.
+    pub fn close(&mut self, index: u32, epoch: u32, broker: BrokerId) -> Option<&Session> {
+        let session = self.lines.get_mut(index as usize)?.as_mut()?;
+        if session.standing != (Standing { epoch, state: SessionState::Active }) {
+            return None;
+        }
+        session.joined &= !(1 << broker.index());
+        if session.joined != 0 {
+            return None;
+        }
+        session.standing.state = SessionState::Closed;
+        Some(session)
+    }
+
+    /// A broker's process is gone, and so is every connection it had.
+    pub fn broker_gone(&mut self, broker: BrokerId) {
+        for session in self.lines.iter_mut().flatten() {
+            session.joined &= !(1 << broker.index());
+        }
+    }
+
+    /// Moves a session to another state.
+    pub fn set_state(&mut self, index: u32, state: SessionState) -> Option<&Session> {
+        let used = self.next_use();
+        let session = self.lines.get_mut(index as usize)?.as_mut()?;
+        session.standing.state = state;
+        session.used = used;
+        Some(session)
+    }
+
+    /// Forgets every session of a topic; the lines that are unused now.
+    pub fn drop_topic(&mut self, topic: TopicId) -> Vec<u32> {
+        let mut dropped = Vec::new();
+        for (index, line) in self.lines.iter_mut().enumerate() {
+            if let Some(session) = line.take_if(|session| session.topic == topic) {
+                self.by_client.remove(&(topic, session.client));
+                dropped.push(index as u32);
+            }
+        }
+        self.free.extend(dropped.iter().rev());
+        dropped
+    }
+
+    fn next_use(&mut self) -> u64 {
+        self.uses += 1;
+        self.uses
+    }
+
+    /// A line for a new session: an unused one, or that of the session closed or fenced longest.
+    fn take_line(&mut self) -> Option<(u32, Option<TopicId>)> {
+        if let Some(index) = self.free.pop() {
+            return Some((index, None));
+        }
+        let over = |session: &Session| match session.standing.state {
+            SessionState::Closed => Some(0),
+            SessionState::Fenced => Some(1),
+            SessionState::Active | SessionState::Free => None,
+        };
+        let (_, _, index) = self
+            .lines
+            .iter()
+            .enumerate()
+            .filter_map(|(i, line)| line.as_ref().map(|session| (i, session)))
+            .filter_map(|(i, session)| Some((over(session)?, session.used, i)))
+            .min()?;
+        let session = self.lines[index].take()?;
+        self.by_client.remove(&(session.topic, session.client));
+        Some((index as u32, Some(session.topic)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPIC: TopicId = TopicId(256);
+
+    fn ask(client: u64, epoch: u32, broker: usize) -> OpenSession {
+        let broker = BrokerId::new(broker).unwrap();
+        OpenSession { broker, request: 0, topic: TOPIC, client, epoch }
+    }
+
+    fn why(answer: Result<Opened, Refused>) -> Denial {
+        answer.unwrap_err().why
+    }
+
+    #[test]
+    fn zero_opens_the_next_epoch_and_a_number_joins_it() {
+        let mut table = SessionTable::new(4);
+        let first = table.open(&ask(7, 0, 0), 1).unwrap();
+        assert_eq!((first.index, first.epoch), (0, 1));
+        assert_eq!(table.open(&ask(7, 1, 1), 2).unwrap().epoch, 1);
+        assert_eq!(table.open(&ask(7, 0, 0), 3).unwrap().epoch, 2);
+        assert_eq!(why(table.open(&ask(7, 1, 0), 4)), Denial::Fenced);
+        assert_eq!(why(table.open(&ask(7, 3, 0), 5)), Denial::NoSession);
+        assert_eq!(why(table.open(&ask(8, 1, 0), 6)), Denial::NoSession);
+        assert_eq!(table.get(0).unwrap().opened_ns, 1, "the line is as old as its client");
+    }
+
+    #[test]
+    fn a_fenced_epoch_cannot_be_joined_and_the_next_can_be_opened() {
+        let mut table = SessionTable::new(4);
+        table.open(&ask(7, 0, 0), 1).unwrap();
+        table.set_state(0, SessionState::Fenced);
+        assert_eq!(table.open(&ask(7, 1, 0), 1).unwrap_err().current, Some((0, 1)));
+        assert_eq!(table.open(&ask(7, 0, 0), 1).unwrap().epoch, 2);
+    }
+
+    #[test]
+    fn a_session_closes_with_its_last_broker() {
+        let mut table = SessionTable::new(4);
+        table.open(&ask(7, 0, 0), 1).unwrap();
+        table.open(&ask(7, 1, 3), 1).unwrap();
+        let broker = |number| BrokerId::new(number).unwrap();
+        assert!(table.close(0, 1, broker(0)).is_none());
+        assert!(table.close(0, 9, broker(3)).is_none(), "another epoch");
+        assert_eq!(table.close(0, 1, broker(3)).unwrap().standing.state, SessionState::Closed);
+        assert_eq!(table.open(&ask(7, 1, 0), 1).unwrap().epoch, 1, "it may come back");
+    }
+
+    #[test]
+    fn a_full_table_gives_up_closed_lines_then_fenced_ones_and_never_active_ones() {
+        let mut table = SessionTable::new(3);
+        for client in 1..=3 {
+            table.open(&ask(client, 0, 0), 1).unwrap();
+        }
+        assert_eq!(why(table.open(&ask(4, 0, 0), 1)), Denial::SessionsFull);
+        table.set_state(2, SessionState::Fenced);
+        table.set_state(1, SessionState::Fenced);
+        table.close(0, 1, BrokerId::new(0).unwrap()).unwrap();
+        let mut line = |client| table.open(&ask(client, 0, 0), 1).map(|opened| opened.index);
+        assert_eq!((line(4), line(5), line(6)), (Ok(0), Ok(2), Ok(1)));
+        assert!(line(7).is_err());
+        assert_eq!(table.index_of(TOPIC, 1), None);
+    }
+
+    #[test]
+    fn a_deleted_topics_lines_are_free_again() {
+        let mut table = SessionTable::new(2);
+        table.open(&ask(1, 0, 0), 1).unwrap();
+        table.open(&ask(2, 0, 0), 1).unwrap();
+        assert_eq!(table.drop_topic(TOPIC), [0, 1]);
+        assert_eq!(table.open(&ask(1, 0, 0), 1).unwrap().epoch, 1);
+    }
+
+    #[test]
+    fn lines_are_restored_as_they_say() {
+        let mut table = SessionTable::new(3);
+        table.open(&ask(7, 0, 0), 5).unwrap();
+        table.open(&ask(7, 0, 0), 6).unwrap();
+        let line = table.get(0).unwrap().line(9);
+        let found = [(0, line), (1, SessionLine::default()), (99, line)];
+        let mut next = SessionTable::restored(3, found, 1);
+        assert_eq!(next.open(&ask(7, 2, 1), 7).unwrap().index, 0);
+        assert_eq!(next.open(&ask(8, 0, 1), 7).unwrap().index, 1);
+        next.broker_gone(BrokerId::new(0).unwrap());
+        assert!(next.close(0, 2, BrokerId::new(1).unwrap()).is_some());
+    }
+}

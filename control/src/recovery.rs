@@ -1,0 +1,247 @@
+//! Reading a pool that another control left: segments, topics, logs, sessions, order.
+//!
+//! Everything is read from the pool alone; what a control before this one had in memory is gone.
+//! Brokers and readers may be at work meanwhile, so what they use is only added to.
+
+mod logs;
+mod replay;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use landfall_layout::limits::{LOGS_PER_TOPIC, SEQUENCED_LOG, SESSION_LEASE_NS, TOPICS_MAX};
+use landfall_layout::pool::BrokerState;
+use landfall_layout::segment::{SegmentKind, SegmentState};
+use landfall_layout::session::{SessionLine, SessionState, Standing};
+use landfall_layout::topic::{Order, TopicEntry, TopicState};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
+use landfall_pool::slot_ring::SlotWriter;
+use landfall_pool::{Memory, Pool};
+
+use crate::keeper::{Log, State, Topic};
+use crate::messages::{NewRing, ToSequencer};
+use crate::ordering::SessionTable;
+use crate::segments::{LastEntries, Segments};
+
+/// What was found, ready for both threads.
+pub struct Recovered {
+    /// For the keeper.
+    pub state: State,
+    /// For the sequencer thread, before anything else.
+    pub commands: Vec<ToSequencer>,
+    /// For the sequencer thread.
+    pub sessions: SessionTable,
+    /// What people should know.
+    pub notes: Vec<String>,
+}
+
+/// A topic that this program cannot serve.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnknownTopic {
+    /// Its slot.
+    pub slot: usize,
+    /// Its name.
+    pub name: String,
+    /// The order its entry says.
+    pub order: u8,
+}
+
+impl std::fmt::Display for UnknownTopic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { slot, name, order } = self;
+        write!(
+            f,
+            "topic {name:?} in slot {slot} of the pool has order number {order}, which this \
+             program cannot serve; use the program that made it, or another pool"
+        )
+    }
+}
+
+impl std::error::Error for UnknownTopic {}
+
+/// Reads the pool and makes it fit for the leader of `epoch`: a fresh segment for each sequenced
+/// log, and segments that nothing leads to given back.
+pub fn recover(
+    pool: &Arc<Pool>,
+    epoch: u64,
+    last_entries: &LastEntries,
+    now_ns: u64,
+) -> Result<Recovered, UnknownTopic> {
+    let (mut segments, mut notes) = Segments::read(Arc::clone(pool), epoch);
+    let mut topics = read_topics(pool)?;
+    for topic in topics.iter_mut().flatten() {
+        topic.logs = logs::chains(pool, &segments, topic.id);
+    }
+    give_back_strays(pool, &mut segments, &topics);
+    let sessions = read_sessions(pool, &topics);
+    let mut commands = Vec::new();
+    for topic in topics.iter_mut().flatten() {
+        let of = segments.of(topic.id).into_iter();
+        topic.payload = of
+            .filter(|segment| {
+                segments.get(*segment).is_some_and(|used| {
+                    used.what.kind == SegmentKind::Payload
+                        && used.what.state != SegmentState::Retiring
+                })
+            })
+            .collect();
+        if topic.is_live() && topic.order.is_sequenced() {
+            match logs::begin_epoch(pool, &mut segments, topic, now_ns) {
+                Some(log) => {
+                    let new = replay::sequencer(pool, topic, &sessions, last_entries, log);
+                    commands.push(ToSequencer::AddTopic(Box::new(new)));
+                    commands.extend(rings(pool, topic.id).map(ToSequencer::AddRing));
+                }
+                None => notes.push(format!(
+                    "topic {} is not ordered: its log has no segment and none is free",
+                    topic.entry.name()
+                )),
+            }
+        }
+    }
+    let unpadded = know_sealed(pool, &mut segments, &topics, now_ns);
+    let state = State { segments, topics, unpadded };
+    Ok(Recovered { state, commands, sessions, notes })
+}
+
+/// The topic table. An entry that was being changed belongs to a topic that was being created or
+/// deleted, and nobody was told that it exists: it is deleted.
+fn read_topics(pool: &Pool) -> Result<Vec<Option<Topic>>, UnknownTopic> {
+    let mut topics: Vec<Option<Topic>> = (0..TOPICS_MAX).map(|_| None).collect();
+    for (slot, place) in topics.iter_mut().enumerate() {
+        let entry = match pool.topic_in_slot(slot) {
+            Some(entry) => entry,
+            None => {
+                let words = pool.load_words(pool.geometry().topic(slot));
+                let mut torn = TopicEntry::from_words(words);
+                if TopicId(torn.id).slot() != slot {
+                    torn.id = TopicId::new(slot, 1).0;
+                }
+                if torn.state() == TopicState::Live {
+                    torn.state = TopicState::Deleting as u8;
+                }
+                if torn.order().is_none() {
+                    torn.order = Order::None.raw();
+                }
+                pool.set_topic(&torn);
+                torn
+            }
+        };
+        if entry.state() == TopicState::Absent {
+            continue;
+        }
+        let order = entry.order().filter(|order| *order != Order::Token);
+        let Some(order) = order else {
+            let name = entry.name().to_owned();
+            return Err(UnknownTopic { slot, name, order: entry.order });
+        };
+        let id = TopicId(entry.id);
+        *place = Some(Topic { entry, id, order, logs: BTreeMap::new(), payload: Vec::new() });
+    }
+    Ok(topics)
+}
+
+/// Gives back what nothing leads to: a control that died between two stores left it.
+fn give_back_strays(pool: &Pool, segments: &mut Segments, topics: &[Option<Topic>]) {
+    let is_stray = |segment: SegmentId, used: &crate::segments::Use| {
+        let what = used.what;
+        let topic = topics[what.topic.slot()].as_ref().filter(|topic| topic.id == what.topic);
+        let Some(topic) = topic else { return true };
+        match what.kind {
+            SegmentKind::OrderLog => topic
+                .logs
+                .get(&usize::from(what.log))
+                .is_none_or(|log| !log.chain.contains(&segment)),
+            SegmentKind::Ring => BrokerId::new(what.owner.into())
+                .and_then(|owner| pool.ring(topic.id, owner))
+                .is_none_or(|ring| {
+                    ring.segment != segment.0 || ring.generation != used.generation
+                }),
+            SegmentKind::Payload | SegmentKind::Free => false,
+        }
+    };
+    let strays: Vec<SegmentId> = segments
+        .all()
+        .filter(|(segment, used)| is_stray(*segment, used))
+        .map(|(segment, _)| segment)
+        .collect();
+    for segment in strays {
+        segments.give_back(segment);
+    }
+}
+
+/// The session lines; those of topics that are gone are cleared.
+fn read_sessions(pool: &Pool, topics: &[Option<Topic>]) -> SessionTable {
+    let is_there = |id: TopicId| topics[id.slot()].as_ref().is_some_and(|topic| topic.id == id);
+    let joined = BrokerId::all()
+        .filter(|broker| BrokerState::from_raw(pool.broker(*broker).state) != BrokerState::Absent)
+        .fold(0, |mask, broker| mask | 1 << broker.index());
+    let lines = pool.geometry().sessions();
+    let mut found = Vec::new();
+    for index in 0..lines {
+        let Some(line) = pool.session(index) else { continue };
+        if Standing::unpack(line.standing).state == SessionState::Free {
+            continue;
+        }
+        if is_there(TopicId(line.topic)) {
+            found.push((index, line));
+        } else {
+            pool.set_session(index, &SessionLine::default());
+        }
+    }
+    SessionTable::restored(lines, found, joined)
+}
+
+/// The rings that brokers have of a topic.
+fn rings(pool: &Pool, topic: TopicId) -> impl Iterator<Item = NewRing> {
+    BrokerId::all().filter_map(move |broker| {
+        Some(NewRing { topic, broker, ring: pool.slot_ring(topic, broker)? })
+    })
+}
+
+/// Finds out again below which index the batches of each sealed segment are. Those sealed within
+/// the last lease may be a dead broker's: they are kept, and padded, as if they were.
+fn know_sealed(
+    pool: &Pool,
+    segments: &mut Segments,
+    topics: &[Option<Topic>],
+    now_ns: u64,
+) -> Vec<(SegmentId, u64)> {
+    let mut unpadded = Vec::new();
+    for topic in topics.iter().flatten().filter(|topic| topic.is_live()) {
+        let lasts = match topic.order.is_sequenced() {
+            true => BTreeMap::new(),
+            false => replay::last_entries(pool, topic.id),
+        };
+        for segment in &topic.payload {
+            let Some(used) = segments.get_mut(*segment) else { continue };
+            let owner = BrokerId::new(used.what.owner.into());
+            let (SegmentState::Sealed, Some(owner)) = (used.what.state, owner) else { continue };
+            used.through = match topic.order.is_sequenced() {
+                true => pool
+                    .slot_ring(topic.id, owner)
+                    .map_or(0, |ring| SlotWriter::resume(pool, ring).next()),
+                false => lasts.get(&segment.0).map_or(0, |last| last + 1),
+            };
+            let sealed_ns = pool.segment_header(*segment).map_or(0, |header| header.sealed_ns);
+            let until = sealed_ns.saturating_add(SESSION_LEASE_NS);
+            if until > now_ns {
+                used.kept_until_ns = until;
+                unpadded.push((*segment, until));
+            }
+        }
+    }
+    unpadded
+}
+
+/// The log numbers that a topic of that order may have.
+fn log_numbers(order: Order) -> std::ops::Range<usize> {
+    if order.is_sequenced() { SEQUENCED_LOG..LOGS_PER_TOPIC } else { 0..SEQUENCED_LOG }
+}
+
+impl Topic {
+    /// The log that the sequencer writes, if the topic has it.
+    fn sequenced(&self) -> Option<&Log> {
+        self.logs.get(&SEQUENCED_LOG)
+    }
+}

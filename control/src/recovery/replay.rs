@@ -1,0 +1,89 @@
+//! Reading logs again: what was ordered, of whom, and where the last entry of each segment is.
+
+use std::collections::BTreeMap;
+
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::order::OrderEntry;
+use landfall_layout::session::{SessionState, Standing};
+use landfall_layout::{BrokerId, TopicId};
+use landfall_pool::Pool;
+use landfall_pool::log::{Found, LogReader, LogSegment};
+
+use super::log_numbers;
+use crate::keeper::Topic;
+use crate::messages::NewTopic;
+use crate::ordering::SessionTable;
+use crate::segments::LastEntries;
+use crate::sequencer::{Frontier, TopicSequencer};
+
+/// Calls `each` for every entry of a log that can still be read, in order.
+fn walk(pool: &Pool, topic: TopicId, log: usize, mut each: impl FnMut(u64, &OrderEntry)) {
+    let end = pool.frontier(topic, log).entries;
+    let mut reader = LogReader::new(topic, log);
+    let mut index = pool.chain(topic, log).map_or(end, |chain| chain.oldest_index);
+    while index < end {
+        match reader.entry(pool, index) {
+            Found::Entry(entry) => {
+                each(index, &entry);
+                index += 1;
+            }
+            Found::Lapped { oldest } => index = oldest.max(index + 1),
+            // A hole in the chain: nobody can read these entries, and nothing follows from them.
+            Found::Gone => index += 1,
+        }
+    }
+}
+
+/// For each segment that a broker's own logs name, the last entry that names it.
+pub(super) fn last_entries(pool: &Pool, topic: TopicId) -> BTreeMap<u32, u64> {
+    let mut lasts = BTreeMap::new();
+    for log in log_numbers(landfall_layout::topic::Order::None) {
+        walk(pool, topic, log, |index, entry| {
+            lasts.insert(entry.segment, index);
+        });
+    }
+    lasts
+}
+
+/// The sequencer of a topic as it was when the last frontier was stored.
+pub(super) fn sequencer(
+    pool: &Pool,
+    topic: &Topic,
+    sessions: &SessionTable,
+    last_entries: &LastEntries,
+    log: LogSegment,
+) -> NewTopic {
+    let id = topic.id;
+    let line = pool.frontier(id, SEQUENCED_LOG);
+    let mut value =
+        TopicSequencer::new(topic.order, topic.entry.session_lease_ns, Frontier::of(&line, 0))
+            .expect("only sequenced topics are given here");
+    for broker in BrokerId::all() {
+        if let Some(ring) = pool.slot_ring(id, broker) {
+            // A ring line of impossible size is not read: the broker cannot use it either.
+            let _ = value.open_ring(broker, ring.slots as u32, ring.consumed(pool));
+        }
+    }
+    for (index, session) in sessions.all().filter(|(_, session)| session.topic == id) {
+        let next_seq = pool.session(index).map_or(0, |line| line.next_seq);
+        // A publisher that said goodbye has its receipts; until its line goes to another, what
+        // may still be in a ring of it is ordered like before.
+        let state = match session.standing.state {
+            SessionState::Closed => SessionState::Active,
+            state => state,
+        };
+        let standing = Standing { state, ..session.standing };
+        value.restore_session(index, session.client, standing, next_seq);
+    }
+    walk(pool, id, SEQUENCED_LOG, |index, entry| {
+        last_entries.note(entry.segment, index);
+        let session = sessions
+            .index_of(id, entry.client)
+            .filter(|at| sessions.get(*at).is_some_and(|s| s.opened_ns <= entry.landed_ns));
+        value.replay(session, entry);
+    });
+    // The frontier line is stored in the topic's name only once the log begins; a control that
+    // died before that left none.
+    let is_new = line.entries == 0 && topic.sequenced().is_some();
+    NewTopic { topic: id, sequencer: value, is_new, log }
+}

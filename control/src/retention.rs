@@ -1,0 +1,201 @@
+//! What retention takes. Pure: the keeper says what there is and carries out the answer.
+
+use landfall_layout::{SegmentId, TopicId};
+
+/// A payload segment that nothing more will be written into and whose batches are all ordered or
+/// dropped.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Log whose entries name it.
+    pub log: usize,
+    /// Last entry that names it; none when no readable entry does.
+    pub last: Option<u64>,
+    /// When its last batch landed, nanoseconds.
+    pub landed_ns: u64,
+    /// Not before this wall clock, nanoseconds.
+    pub kept_until_ns: u64,
+}
+
+/// A topic and what may be taken from it.
+#[derive(Clone, Debug)]
+pub struct TopicView {
+    /// The topic.
+    pub topic: TopicId,
+    /// It keeps everything.
+    pub keeps: bool,
+    /// Bytes it keeps at least; 0: as many as the pool has room for.
+    pub retention_bytes: u64,
+    /// Nanoseconds it keeps a batch at least; 0: as long as the pool has room.
+    pub retention_ns: u64,
+    /// Its segments.
+    pub candidates: Vec<Candidate>,
+}
+
+/// The pool's side of it.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolView {
+    /// Wall clock, nanoseconds.
+    pub now_ns: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Segments that are free or on their way to be.
+    pub free: u32,
+    /// Segments that shall be free.
+    pub wanted: u32,
+}
+
+/// One segment to retire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retirement {
+    /// Its topic.
+    pub topic: TopicId,
+    /// The segment.
+    pub segment: SegmentId,
+    /// Log that moves on.
+    pub log: usize,
+    /// Entry the log moves past; none when no readable entry names the segment.
+    pub past: Option<u64>,
+}
+
+/// What to retire now: first what nobody can read, then what is beyond a topic's bounds, then,
+/// while segments are short, the oldest of the topics that set no bound.
+///
+/// Within a log segments go in the order of their last entries, so a log is cut at one place.
+pub fn plan(pool: PoolView, topics: &[TopicView]) -> Vec<Retirement> {
+    let mut taken = Vec::new();
+    let mut left: Vec<(usize, Candidate)> = Vec::new();
+    for (i, view) in topics.iter().enumerate() {
+        let due = |candidate: &&Candidate| candidate.kept_until_ns <= pool.now_ns;
+        let mut ordered = Vec::new();
+        for candidate in view.candidates.iter().filter(due) {
+            match candidate.last {
+                None => taken.push(retire(view.topic, candidate)),
+                Some(_) => ordered.push(*candidate),
+            }
+        }
+        if view.keeps {
+            continue;
+        }
+        ordered.sort_by_key(|candidate| (candidate.landed_ns, candidate.last));
+        let beyond = beyond_bounds(pool, view, &ordered);
+        taken.extend(ordered[..beyond].iter().map(|candidate| retire(view.topic, candidate)));
+        if view.retention_bytes == 0 && view.retention_ns == 0 {
+            left.extend(ordered[beyond..].iter().map(|candidate| (i, *candidate)));
+        }
+    }
+    let free = u64::from(pool.free) + taken.len() as u64;
+    let short = u64::from(pool.wanted).saturating_sub(free) as usize;
+    left.sort_by_key(|(_, candidate)| candidate.landed_ns);
+    let oldest = left.iter().take(short);
+    taken.extend(oldest.map(|(i, candidate)| retire(topics[*i].topic, candidate)));
+    taken
+}
+
+/// How many of a topic's segments, oldest first, its own bounds let go of.
+fn beyond_bounds(pool: PoolView, view: &TopicView, ordered: &[Candidate]) -> usize {
+    let newer = |i: usize| (ordered.len() - 1 - i) as u64 * pool.segment_bytes;
+    let by_bytes = |i: usize| view.retention_bytes != 0 && newer(i) >= view.retention_bytes;
+    let by_time = |candidate: &Candidate| {
+        let until = candidate.landed_ns.saturating_add(view.retention_ns);
+        view.retention_ns != 0 && until <= pool.now_ns
+    };
+    let keeps = |(i, candidate): (usize, &Candidate)| !by_bytes(i) && !by_time(candidate);
+    ordered.iter().enumerate().position(keeps).unwrap_or(ordered.len())
+}
+
+fn retire(topic: TopicId, candidate: &Candidate) -> Retirement {
+    let Candidate { segment, log, last, .. } = *candidate;
+    Retirement { topic, segment, log, past: last }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POOL: PoolView = PoolView { now_ns: 1000, segment_bytes: 100, free: 5, wanted: 0 };
+
+    fn topic(slot: usize, landed: &[u64]) -> TopicView {
+        let candidate = |(i, landed_ns): (usize, &u64)| Candidate {
+            segment: SegmentId((slot * 100 + i) as u32),
+            log: 32,
+            last: Some(i as u64 * 10 + 9),
+            landed_ns: *landed_ns,
+            kept_until_ns: 0,
+        };
+        TopicView {
+            topic: TopicId::new(slot, 1),
+            keeps: false,
+            retention_bytes: 0,
+            retention_ns: 0,
+            candidates: landed.iter().enumerate().map(candidate).collect(),
+        }
+    }
+
+    fn segments(plan: &[Retirement]) -> Vec<u32> {
+        plan.iter().map(|retirement| retirement.segment.0).collect()
+    }
+
+    #[test]
+    fn with_room_and_no_bounds_nothing_goes() {
+        assert_eq!(plan(POOL, &[topic(0, &[1, 2, 3])]), []);
+    }
+
+    #[test]
+    fn short_of_segments_the_oldest_of_all_topics_go() {
+        let pool = PoolView { wanted: 8, ..POOL };
+        let answer = plan(pool, &[topic(0, &[10, 30, 50]), topic(1, &[20, 40])]);
+        assert_eq!(segments(&answer), [0, 100, 1]);
+        assert_eq!(answer[2].past, Some(19), "the log moves past the segment's last entry");
+    }
+
+    #[test]
+    fn bytes_are_kept_at_least() {
+        let view = TopicView { retention_bytes: 200, ..topic(0, &[1, 2, 3, 4]) };
+        assert_eq!(segments(&plan(POOL, &[view])), [0, 1]);
+        let view = TopicView { retention_bytes: 201, ..topic(0, &[1, 2, 3, 4]) };
+        assert_eq!(segments(&plan(POOL, &[view])), [0]);
+    }
+
+    #[test]
+    fn time_is_kept_at_least() {
+        let view = TopicView { retention_ns: 500, ..topic(0, &[100, 500, 501]) };
+        assert_eq!(segments(&plan(POOL, &[view])), [0, 1]);
+    }
+
+    #[test]
+    fn bounds_hold_even_when_segments_are_short() {
+        let pool = PoolView { wanted: 100, ..POOL };
+        let view = TopicView { retention_bytes: 1000, ..topic(0, &[1, 2]) };
+        assert_eq!(plan(pool, &[view]), []);
+    }
+
+    #[test]
+    fn a_topic_that_keeps_loses_nothing_that_can_be_read() {
+        let pool = PoolView { wanted: 100, ..POOL };
+        let mut view =
+            TopicView { keeps: true, retention_ns: 1, retention_bytes: 1, ..topic(0, &[1, 2, 3]) };
+        view.candidates[1].last = None;
+        assert_eq!(segments(&plan(pool, &[view])), [1], "nobody can read that one");
+    }
+
+    #[test]
+    fn a_dead_brokers_segment_waits_for_its_lease() {
+        let pool = PoolView { wanted: 100, ..POOL };
+        let mut view = topic(0, &[1, 2]);
+        view.candidates[0].kept_until_ns = 1001;
+        view.candidates[0].last = None;
+        assert_eq!(segments(&plan(pool, &[view.clone()])), [1]);
+        let later = PoolView { now_ns: 1001, ..pool };
+        assert_eq!(segments(&plan(later, &[view])), [0, 1]);
+    }
+
+    #[test]
+    fn what_goes_anyway_counts_against_the_shortage() {
+        let pool = PoolView { wanted: 6, ..POOL };
+        let mut view = topic(0, &[1, 2, 3]);
+        view.candidates[2].last = None;
+        assert_eq!(segments(&plan(pool, &[view])), [2]);
+    }
+}

@@ -1,0 +1,222 @@
+//! The segments of the pool: what each is for, given out and taken back by control alone.
+//!
+//! Every change goes to the segment's header first; this table and the bitmap in it are copies
+//! that a new control reads back from the headers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use landfall_layout::segment::{SegmentHeader, SegmentKind, SegmentState, What};
+use landfall_layout::{SegmentId, TopicId};
+use landfall_pool::Pool;
+
+use crate::bitmap::Bitmap;
+
+/// For each segment, 1 + the log index of the last entry that names it; 0: none does.
+///
+/// Writer: the sequencer, before it gives the slot back; the keeper only resets it, before it
+/// grants the segment. Reader: the keeper, after it saw that all the segment's slots are consumed.
+#[derive(Debug)]
+pub struct LastEntries(Vec<AtomicU64>);
+
+impl LastEntries {
+    /// Nothing is known of `segments` segments.
+    pub fn new(segments: u32) -> Self {
+        Self((0..segments).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// Notes that entry `index` names `segment`.
+    #[inline]
+    pub fn note(&self, segment: u32, index: u64) {
+        if let Some(word) = self.0.get(segment as usize) {
+            // Relaxed: the release store of the ring's consumed index follows and covers it.
+            word.store(index + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets a segment that begins a new use.
+    pub fn reset(&self, segment: u32) {
+        if let Some(word) = self.0.get(segment as usize) {
+            // Relaxed: the grant, which is released later, is what makes anyone note it again.
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Index of the last entry that names `segment`.
+    pub fn last(&self, segment: u32) -> Option<u64> {
+        // Relaxed: the acquire load of the ring's consumed index came before.
+        self.0.get(segment as usize)?.load(Ordering::Relaxed).checked_sub(1)
+    }
+}
+
+/// One segment's present use, as control keeps it.
+#[derive(Clone, Copy, Debug)]
+pub struct Use {
+    /// What it is for.
+    pub what: What,
+    /// Which use it is.
+    pub generation: u64,
+    /// Order log: index of its first entry.
+    pub base_index: u64,
+    /// Ring or log index below which all its batches are, once it is sealed.
+    pub through: u64,
+    /// Not to be reused before this wall clock, nanoseconds.
+    pub kept_until_ns: u64,
+    /// What retention has found out about a sealed payload segment.
+    pub settled: Option<Settled>,
+}
+
+/// What is known of a payload segment once every batch in it was ordered or dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settled {
+    /// The last entry that names it.
+    pub last: Option<u64>,
+    /// Position after that entry's last message.
+    pub end_position: u64,
+    /// When that batch landed, nanoseconds.
+    pub landed_ns: u64,
+}
+
+/// What a segment is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose {
+    /// Kind, owner, log and topic; the state is where it starts.
+    pub what: What,
+    /// Order log: index of its first entry.
+    pub base_index: u64,
+    /// Order log: the segment before it in the chain.
+    pub previous: Option<SegmentId>,
+}
+
+/// The table.
+pub struct Segments {
+    pool: Arc<Pool>,
+    uses: Vec<Use>,
+    bitmap: Bitmap,
+    next_generation: u64,
+    epoch: u64,
+}
+
+const UNUSED: Use = Use {
+    what: What::FREE,
+    generation: 0,
+    base_index: 0,
+    through: 0,
+    kept_until_ns: 0,
+    settled: None,
+};
+
+impl Segments {
+    /// Reads every header. A header that says no known use keeps its segment from being given
+    /// out, and comes back as a sentence.
+    pub fn read(pool: Arc<Pool>, epoch: u64) -> (Self, Vec<String>) {
+        let segments = pool.geometry().segments();
+        let mut bitmap = Bitmap::new(segments);
+        let mut strange = Vec::new();
+        let mut next_generation = 1;
+        let uses = (0..segments)
+            .map(|segment| {
+                let Some(header) = pool.segment_header(SegmentId(segment)) else { return UNUSED };
+                next_generation = next_generation.max(header.generation.wrapping_add(1));
+                let what = What::unpack(header.what).unwrap_or_else(|error| {
+                    bitmap.mark(segment);
+                    strange.push(format!("segment {segment} is left alone: its {error}"));
+                    What::FREE
+                });
+                if what.kind != SegmentKind::Free {
+                    bitmap.mark(segment);
+                }
+                Use {
+                    what,
+                    generation: header.generation,
+                    base_index: header.base_index,
+                    ..UNUSED
+                }
+            })
+            .collect();
+        (Self { pool, uses, bitmap, next_generation, epoch }, strange)
+    }
+
+    /// Segments free.
+    pub fn free(&self) -> u32 {
+        self.bitmap.free()
+    }
+
+    /// Segments in all.
+    pub fn total(&self) -> u32 {
+        self.bitmap.segments()
+    }
+
+    /// The present use of a segment, while it has one.
+    pub fn get(&self, segment: SegmentId) -> Option<&Use> {
+        self.uses.get(segment.0 as usize).filter(|used| used.what.kind != SegmentKind::Free)
+    }
+
+    /// The same, to note something.
+    pub fn get_mut(&mut self, segment: SegmentId) -> Option<&mut Use> {
+        self.uses.get_mut(segment.0 as usize).filter(|used| used.what.kind != SegmentKind::Free)
+    }
+
+    /// The present use if it is of that generation.
+    pub fn named(&mut self, segment: u32, generation: u64) -> Option<&mut Use> {
+        self.get_mut(SegmentId(segment)).filter(|used| used.generation == generation)
+    }
+
+    /// Every segment in use, with its use.
+    pub fn all(&self) -> impl Iterator<Item = (SegmentId, &Use)> {
+        self.uses
+            .iter()
+            .enumerate()
+            .filter(|(_, used)| used.what.kind != SegmentKind::Free)
+            .map(|(i, used)| (SegmentId(i as u32), used))
+    }
+
+    /// Every segment of a topic.
+    pub fn of(&self, topic: TopicId) -> Vec<SegmentId> {
+        self.all().filter(|(_, used)| used.what.topic == topic).map(|(id, _)| id).collect()
+    }
+
+    /// Gives a free segment a use, if there is one. The header says so when this returns.
+    pub fn take(&mut self, purpose: Purpose, now_ns: u64) -> Option<SegmentId> {
+        let segment = SegmentId(self.bitmap.take()?);
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        let header = SegmentHeader {
+            what: purpose.what.pack(),
+            generation,
+            epoch: self.epoch,
+            previous: purpose.previous.unwrap_or(SegmentId::NONE).0,
+            next: SegmentId::NONE.0,
+            base_index: purpose.base_index,
+            granted_ns: now_ns,
+            sealed_ns: 0,
+            reserved: 0,
+        };
+        self.pool.give_segment(segment, &header);
+        self.uses[segment.0 as usize] =
+            Use { what: purpose.what, generation, base_index: purpose.base_index, ..UNUSED };
+        Some(segment)
+    }
+
+    /// Moves a segment on in its use.
+    pub fn set_state(&mut self, segment: SegmentId, state: SegmentState, now_ns: u64) {
+        let Some(used) = self.get_mut(segment) else { return };
+        used.what.state = state;
+        let what = used.what;
+        if state == SegmentState::Sealed {
+            self.pool.set_segment_sealed(segment, what, now_ns);
+        } else {
+            self.pool.set_segment_what(segment, what);
+        }
+    }
+
+    /// Takes a segment back. Its header keeps the generation, so that no later use repeats it.
+    pub fn give_back(&mut self, segment: SegmentId) {
+        if self.get(segment).is_none() {
+            return;
+        }
+        self.pool.set_segment_what(segment, What::FREE);
+        self.uses[segment.0 as usize].what = What::FREE;
+        self.bitmap.give_back(segment.0);
+    }
+}

@@ -1,0 +1,368 @@
+//! The sequencer: gives every batch of a topic its place in the one order.
+//!
+//! A pure value, one for each topic of order `total`, `stream` or `strong`: no clock, no memory,
+//! no thread. In go ring slots as they are seen, out come verdicts and order entries. The loop
+//! around it reads the slots and carries out what was decided, a burst at a time, in this order:
+//!
+//! 1. [`TopicSequencer::offer`] the slot at each ring's [`TopicSequencer::scan_index`], writing
+//!    the entries it emits; then [`TopicSequencer::tick`];
+//! 2. write the entries back, re-read the epoch, move the frontier to
+//!    [`TopicSequencer::frontier`];
+//! 3. write the lines of the sessions that moved ([`TopicSequencer::drain_touched`]) and of those
+//!    that `tick` fenced;
+//! 4. move each ring's consumed index to [`TopicSequencer::consumed`].
+//!
+//! The session lines go before the consumed indices: a broker whose slot was consumed and not
+//! ordered reads the session's line to know whether it was a duplicate or fenced.
+//!
+//! After a crash: [`TopicSequencer::new`] with the log's frontier, [`TopicSequencer::open_ring`]
+//! with each ring's consumed index, [`TopicSequencer::restore_session`] with each session line,
+//! [`TopicSequencer::replay`] with each entry of the log, and the order goes on as if nothing had
+//! happened. What was held is still in the rings.
+
+mod hold;
+#[cfg(test)]
+mod oracle;
+mod recover;
+mod ring;
+mod session;
+mod standing;
+#[cfg(test)]
+mod tests;
+
+use landfall_layout::BrokerId;
+use landfall_layout::limits::BROKERS_MAX;
+use landfall_layout::order::{FrontierLine, OrderEntry};
+use landfall_layout::session::{SessionState, Standing};
+use landfall_layout::slot::{RingSlot, SLOT_PADDING};
+use landfall_layout::topic::{Order, TopicError, check_ring_slots};
+
+use hold::{Held, Holds, NOWHERE};
+use ring::RingScan;
+use session::Sessions;
+
+pub use standing::Fencing;
+
+/// What became of a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It has an entry.
+    Ordered,
+    /// Its batch is ordered already: dropped.
+    Duplicate,
+    /// It names no session epoch that is active: dropped.
+    Fenced,
+    /// It waits for the batches before it, and keeps its slot meanwhile.
+    Held,
+    /// The ring is full of held slots, or was never opened: the slot is not taken, and the scan
+    /// index stays. A broker that keeps to the consumed index has committed nothing there.
+    Busy,
+    /// It carries no batch.
+    Padding,
+}
+
+/// How far a log reaches: where a sequencer starts, and where it has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Frontier {
+    /// Entries: the absolute index of the next one.
+    pub entries: u64,
+    /// Position of the next message.
+    pub position: u64,
+    /// Bytes of all batches.
+    pub bytes: u64,
+    /// Landing time of the last entry, nanoseconds; no later entry has an earlier one.
+    pub landed_ns: u64,
+}
+
+impl Frontier {
+    /// The frontier that a line and the landing time of the log's last entry say.
+    pub fn of(line: &FrontierLine, landed_ns: u64) -> Self {
+        Self { entries: line.entries, position: line.position, bytes: line.bytes, landed_ns }
+    }
+
+    /// The line that says it, about the topic of that raw id.
+    pub fn line(&self, topic: u32, at_ns: u64) -> FrontierLine {
+        let Self { entries, position, bytes, .. } = *self;
+        FrontierLine { entries, position, bytes, at_ns, topic: topic.into(), reserved: [0; 3] }
+    }
+
+    /// Gives an entry the next place.
+    #[inline]
+    fn place(&mut self, entry: &mut OrderEntry) {
+        self.landed_ns = self.landed_ns.max(entry.landed_ns);
+        entry.landed_ns = self.landed_ns;
+        entry.first_position = self.position;
+        self.entries += 1;
+        entry.commit = self.entries;
+        self.position = entry.end_position();
+        self.bytes = self.bytes.saturating_add(entry.bytes.into());
+    }
+}
+
+/// A session as the sequencer sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionView {
+    /// Index of its line.
+    pub index: u32,
+    /// The publisher.
+    pub client: u64,
+    /// Epoch and state.
+    pub standing: Standing,
+    /// Order `strong`: everything below is ordered, and this is not. Order `stream`: above every
+    /// sequence that is ordered, so a new publisher of this client starts here; with several
+    /// brokers in use a sequence below may still be missing. Order `total`: as it was opened.
+    pub next_seq: u64,
+}
+
+/// The rule by which slots are let through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rule {
+    Total,
+    Stream,
+    Strong,
+}
+
+/// The sequencer of one topic.
+pub struct TopicSequencer {
+    rule: Rule,
+    lease_ns: u64,
+    frontier: Frontier,
+    rings: [RingScan; BROKERS_MAX],
+    sessions: Sessions,
+    holds: Holds,
+}
+
+impl TopicSequencer {
+    /// A sequencer that goes on at `start`; `None` for an order that has no sequencer.
+    ///
+    /// A session that waits for a batch for longer than `lease_ns` is fenced by [`Self::tick`].
+    pub fn new(order: Order, lease_ns: u64, start: Frontier) -> Option<Self> {
+        let rule = match order {
+            Order::Total => Rule::Total,
+            Order::Stream => Rule::Stream,
+            Order::Strong => Rule::Strong,
+            Order::None | Order::Broker | Order::Token => return None,
+        };
+        Some(Self {
+            rule,
+            lease_ns,
+            frontier: start,
+            rings: std::array::from_fn(|_| RingScan::default()),
+            sessions: Sessions::default(),
+            holds: Holds::new(),
+        })
+    }
+
+    /// Begins with a broker's ring, of `slots` slots, at its consumed index. A ring is opened
+    /// once: saying it again changes nothing.
+    pub fn open_ring(
+        &mut self,
+        broker: BrokerId,
+        slots: u32,
+        consumed: u64,
+    ) -> Result<(), TopicError> {
+        check_ring_slots(slots)?;
+        let ring = &mut self.rings[broker.index()];
+        if !ring.is_open() {
+            *ring = RingScan::new(slots, consumed);
+            if self.rule == Rule::Strong {
+                self.holds.open(broker, slots);
+            }
+        }
+        Ok(())
+    }
+
+    /// Absolute index of the slot to offer next.
+    #[inline]
+    pub fn scan_index(&self, broker: BrokerId) -> u64 {
+        self.rings[broker.index()].scan()
+    }
+
+    /// Absolute index of the first slot that is still needed: every slot below is ordered or
+    /// dropped.
+    #[inline]
+    pub fn consumed(&self, broker: BrokerId) -> u64 {
+        self.rings[broker.index()].consumed()
+    }
+
+    /// How far the log reaches with every entry that was emitted.
+    pub fn frontier(&self) -> Frontier {
+        self.frontier
+    }
+
+    /// Batches in the hold buffer. One offer emits at most one entry more than this.
+    pub fn held(&self) -> usize {
+        self.holds.len()
+    }
+
+    /// Sessions that wait for a batch.
+    pub fn gaps(&self) -> usize {
+        self.sessions.gaps()
+    }
+
+    /// When [`Self::tick`] may have something to do, if ever. It may turn out to be too early,
+    /// never too late.
+    pub fn deadline_ns(&self) -> Option<u64> {
+        self.sessions.oldest_gap_ns().map(|oldest| oldest.saturating_add(self.lease_ns))
+    }
+
+    /// A session, if one was ever opened under that index.
+    pub fn session(&self, index: u32) -> Option<SessionView> {
+        let session = self.sessions.get(index).filter(|s| s.state != SessionState::Free)?;
+        Some(session.view(index))
+    }
+
+    /// Calls `each` once for every session whose next sequence moved since the last time.
+    pub fn drain_touched(&mut self, mut each: impl FnMut(SessionView)) {
+        self.sessions.drain_touched(|index, session| each(session.view(index)));
+    }
+
+    /// Takes the slot at the scan index of the broker's ring, and calls `out` with every entry
+    /// that this lets into the log, in log order: the slot's own, and those of the held batches
+    /// that waited for it.
+    ///
+    /// `now_ns` is any clock that does not go back, the one that [`Self::tick`] is given.
+    #[inline]
+    pub fn offer(
+        &mut self,
+        broker: BrokerId,
+        slot: &RingSlot,
+        now_ns: u64,
+        mut out: impl FnMut(OrderEntry),
+    ) -> Verdict {
+        let ring = &mut self.rings[broker.index()];
+        if !ring.has_next() {
+            return Verdict::Busy;
+        }
+        let index = ring.take();
+        let verdict = self.judge(broker, slot);
+        match verdict {
+            Verdict::Held => return self.hold(broker, slot, index, now_ns),
+            Verdict::Ordered => {
+                self.rings[broker.index()].resolve(index);
+                let mut entry = entry_of(broker, slot, index);
+                self.frontier.place(&mut entry);
+                out(entry);
+                if self.holds.len() > 0 {
+                    self.release(slot.session, now_ns, out);
+                }
+            }
+            _ => self.rings[broker.index()].resolve(index),
+        }
+        verdict
+    }
+
+    /// What is to become of a slot; moves the session on if it is to be ordered.
+    #[inline]
+    fn judge(&mut self, broker: BrokerId, slot: &RingSlot) -> Verdict {
+        if slot.count == 0 || slot.flags & SLOT_PADDING != 0 {
+            return Verdict::Padding;
+        }
+        let Some((session, touched)) = self.sessions.enter(slot.session) else {
+            return Verdict::Fenced;
+        };
+        if !session.takes(slot.client, slot.session_epoch) {
+            return Verdict::Fenced;
+        }
+        let seq = slot.batch_seq;
+        // The largest sequence has no next one; it stays its own, and nothing overflows.
+        let after = seq.saturating_add(1);
+        match self.rule {
+            Rule::Total => Verdict::Ordered,
+            Rule::Strong if seq == session.next_seq => {
+                session.advance(slot.session, after, touched);
+                Verdict::Ordered
+            }
+            Rule::Strong if seq < session.next_seq => Verdict::Duplicate,
+            Rule::Strong => Verdict::Held,
+            Rule::Stream => {
+                if after > session.next_seq {
+                    session.advance(slot.session, after, touched);
+                }
+                match self.sessions.stream_mut(slot.session, broker) {
+                    Some(next) if seq >= *next => {
+                        *next = after;
+                        Verdict::Ordered
+                    }
+                    _ => Verdict::Duplicate,
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, broker: BrokerId, slot: &RingSlot, index: u64, now_ns: u64) -> Verdict {
+        let held = Held {
+            batch_seq: slot.batch_seq,
+            landed_ns: slot.landed_ns,
+            index,
+            session: slot.session,
+            segment: slot.segment,
+            offset: slot.offset,
+            bytes: slot.bytes,
+            count: slot.count,
+            ..Held::default()
+        };
+        let Some(session) = self.sessions.get_mut(slot.session) else { return Verdict::Fenced };
+        self.holds.insert(broker, &mut session.first_held, held);
+        self.sessions.open_gap(slot.session, now_ns);
+        Verdict::Held
+    }
+
+    /// Orders what was held of a session and is now next, as far as it goes without a gap.
+    fn release(&mut self, index: u32, now_ns: u64, mut out: impl FnMut(OrderEntry)) {
+        let Some((session, touched)) = self.sessions.enter(index) else { return };
+        if session.first_held == NOWHERE {
+            return;
+        }
+        let has_copies = self.holds.has_copies();
+        let mut next = session.next_seq;
+        while let Some(place) = self.holds.take(index, next, &mut session.first_held) {
+            let held = self.holds.get(place);
+            let broker = Holds::broker_of(place);
+            let mut entry = OrderEntry {
+                client: session.client,
+                batch_seq: held.batch_seq,
+                landed_ns: held.landed_ns,
+                session_epoch: session.epoch,
+                ring_index: held.index as u32,
+                segment: held.segment,
+                offset: held.offset,
+                bytes: held.bytes,
+                count: held.count,
+                broker: broker as u8,
+                ..OrderEntry::default()
+            };
+            self.rings[broker].resolve(held.index);
+            self.frontier.place(&mut entry);
+            out(entry);
+            if has_copies {
+                // Now that the batch is ordered its other copies are duplicates. Before, their
+                // brokers would have reported as ordered what a fence can still drop.
+                while let Some(copy) = self.holds.take(index, next, &mut session.first_held) {
+                    self.rings[Holds::broker_of(copy)].resolve(self.holds.get(copy).index);
+                }
+            }
+            next = next.saturating_add(1);
+        }
+        session.advance(index, next, touched);
+        self.sessions.renew_gap(index, now_ns);
+    }
+}
+
+/// The entry of a slot, but for its place in the log.
+#[inline]
+fn entry_of(broker: BrokerId, slot: &RingSlot, index: u64) -> OrderEntry {
+    OrderEntry {
+        client: slot.client,
+        batch_seq: slot.batch_seq,
+        landed_ns: slot.landed_ns,
+        session_epoch: slot.session_epoch,
+        ring_index: index as u32,
+        segment: slot.segment,
+        offset: slot.offset,
+        bytes: slot.bytes,
+        count: slot.count,
+        broker: broker.raw(),
+        ..OrderEntry::default()
+    }
+}

@@ -1,0 +1,585 @@
+//! The sequencer against a model that searches lists, over random operations and crashes.
+//!
+//! `World` is what survives: rings, log, session lines, consumed indices. Both sequencers see the
+//! same world and have to say the same; what must hold of the log itself is checked from the log
+//! alone, so an error that the two share is found as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use landfall_layout::BrokerId;
+use landfall_layout::order::OrderEntry;
+use landfall_layout::session::{SessionState, Standing};
+use landfall_layout::slot::{RingSlot, SLOT_PADDING};
+use landfall_layout::topic::Order;
+use proptest::prelude::*;
+
+use super::{Frontier, TopicSequencer, Verdict};
+
+const BROKERS: usize = 3;
+const SLOTS: u32 = 16;
+const SESSIONS: u32 = 4;
+const LEASE_NS: u64 = 100;
+/// Rings start where the low half of their indices is about to wrap.
+const BASE: u64 = (3 << 32) - 10;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Line {
+    client: u64,
+    standing: Standing,
+    next_seq: u64,
+}
+
+/// The model: no index, no list that is kept in order, nothing is remembered twice.
+#[derive(Default)]
+struct Model {
+    strong: bool,
+    stream: bool,
+    entries: u64,
+    position: u64,
+    landed_ns: u64,
+    scan: [u64; BROKERS],
+    resolved: BTreeSet<(usize, u64)>,
+    floor: [u64; BROKERS],
+    lines: BTreeMap<u32, Line>,
+    had: BTreeMap<(u32, usize), u64>,
+    held: Vec<(usize, u64, RingSlot)>,
+    since: BTreeMap<u32, u64>,
+}
+
+impl Model {
+    fn consumed(&self, broker: usize) -> u64 {
+        (self.floor[broker]..).find(|at| !self.resolved.contains(&(broker, *at))).unwrap()
+    }
+
+    fn emit(&mut self, broker: usize, index: u64, slot: &RingSlot, out: &mut Vec<OrderEntry>) {
+        self.landed_ns = self.landed_ns.max(slot.landed_ns);
+        out.push(OrderEntry {
+            first_position: self.position,
+            client: slot.client,
+            batch_seq: slot.batch_seq,
+            landed_ns: self.landed_ns,
+            session_epoch: slot.session_epoch,
+            ring_index: index as u32,
+            segment: slot.segment,
+            offset: slot.offset,
+            bytes: slot.bytes,
+            count: slot.count,
+            broker: broker as u8,
+            flags: 0,
+            commit: self.entries + 1,
+        });
+        self.entries += 1;
+        self.position += u64::from(slot.count);
+        self.resolved.insert((broker, index));
+    }
+
+    fn offer(&mut self, broker: usize, slot: &RingSlot, now: u64) -> (Verdict, Vec<OrderEntry>) {
+        let index = self.scan[broker];
+        let mut out = Vec::new();
+        if index - self.consumed(broker) >= u64::from(SLOTS) {
+            return (Verdict::Busy, out);
+        }
+        self.scan[broker] += 1;
+        let verdict = self.judge(broker, slot);
+        match verdict {
+            Verdict::Ordered => self.emit(broker, index, slot, &mut out),
+            Verdict::Held => self.held.push((broker, index, *slot)),
+            _ => {
+                self.resolved.insert((broker, index));
+            }
+        }
+        if verdict == Verdict::Held {
+            self.since.entry(slot.session).or_insert(now);
+        } else if verdict == Verdict::Ordered && self.strong {
+            self.release(slot.session, now, &mut out);
+        }
+        while self.resolved.contains(&(broker, self.scan[broker])) {
+            self.scan[broker] += 1;
+        }
+        (verdict, out)
+    }
+
+    fn judge(&mut self, broker: usize, slot: &RingSlot) -> Verdict {
+        if slot.count == 0 || slot.flags == SLOT_PADDING {
+            return Verdict::Padding;
+        }
+        let Some(line) = self.lines.get_mut(&slot.session) else { return Verdict::Fenced };
+        let standing = Standing { epoch: slot.session_epoch, state: SessionState::Active };
+        if line.client != slot.client || line.standing != standing {
+            return Verdict::Fenced;
+        }
+        let seq = slot.batch_seq;
+        if self.stream {
+            let had = self.had.entry((slot.session, broker)).or_default();
+            if seq < *had {
+                return Verdict::Duplicate;
+            }
+            *had = seq + 1;
+            line.next_seq = line.next_seq.max(seq + 1);
+        }
+        if self.strong {
+            if seq < line.next_seq {
+                return Verdict::Duplicate;
+            }
+            if seq > line.next_seq {
+                return Verdict::Held;
+            }
+            line.next_seq += 1;
+        }
+        Verdict::Ordered
+    }
+
+    fn release(&mut self, session: u32, now: u64, out: &mut Vec<OrderEntry>) {
+        loop {
+            let next = self.lines[&session].next_seq;
+            let mut held = self.held.iter();
+            let Some(at) =
+                held.position(|(.., slot)| (slot.session, slot.batch_seq) == (session, next))
+            else {
+                break;
+            };
+            let (broker, index, slot) = self.held.remove(at);
+            self.emit(broker, index, &slot, out);
+            self.lines.get_mut(&session).unwrap().next_seq += 1;
+            for (broker, index, _) in self
+                .held
+                .extract_if(.., |(.., slot)| (slot.session, slot.batch_seq) == (session, next))
+            {
+                self.resolved.insert((broker, index));
+            }
+        }
+        self.since.remove(&session);
+        if self.held.iter().any(|(.., slot)| slot.session == session) {
+            self.since.insert(session, now);
+        }
+    }
+
+    fn drop_held(&mut self, session: u32) {
+        self.since.remove(&session);
+        for (broker, index, _) in self.held.extract_if(.., |(.., slot)| slot.session == session) {
+            self.resolved.insert((broker, index));
+        }
+    }
+
+    fn open(&mut self, session: u32, client: u64, epoch: u32) {
+        self.drop_held(session);
+        let standing = Standing { epoch, state: SessionState::Active };
+        let fresh = Line { client, standing, next_seq: 0 };
+        let line = self.lines.entry(session).or_insert(fresh);
+        if line.client == client {
+            line.standing = standing;
+        } else {
+            *line = fresh;
+            self.had.retain(|(of, _), _| *of != session);
+        }
+    }
+
+    fn end(&mut self, session: u32, state: SessionState) {
+        if let Some(line) = self.lines.get_mut(&session)
+            && line.standing.state == SessionState::Active
+        {
+            line.standing.state = state;
+            self.drop_held(session);
+        }
+    }
+
+    fn tick(&mut self, now: u64) -> BTreeSet<u32> {
+        let late = |since: &u64| now.saturating_sub(*since) > LEASE_NS;
+        let expired: BTreeSet<u32> =
+            self.since.iter().filter(|(_, since)| late(since)).map(|(of, _)| *of).collect();
+        expired.iter().for_each(|session| self.end(*session, SessionState::Fenced));
+        expired
+    }
+}
+
+/// What is in the pool.
+struct World {
+    order: Order,
+    rings: [Vec<RingSlot>; BROKERS],
+    consumed: [u64; BROKERS],
+    log: Vec<OrderEntry>,
+    /// What retention has left of the log begins here.
+    oldest: usize,
+    lines: BTreeMap<u32, Line>,
+    clients: u64,
+    now: u64,
+    sequencer: TopicSequencer,
+    model: Model,
+    /// Emitted, and not yet in the log.
+    pending: Vec<OrderEntry>,
+    /// Sessions whose lines are to be written.
+    dirty: BTreeSet<u32>,
+}
+
+fn broker(number: usize) -> BrokerId {
+    BrokerId::new(number).unwrap()
+}
+
+impl World {
+    fn new(order: Order) -> Self {
+        let mut world = Self {
+            order,
+            rings: Default::default(),
+            consumed: [BASE; BROKERS],
+            log: Vec::new(),
+            oldest: 0,
+            lines: BTreeMap::new(),
+            clients: 0,
+            now: 1,
+            sequencer: TopicSequencer::new(order, LEASE_NS, Frontier::default()).unwrap(),
+            model: Model::default(),
+            pending: Vec::new(),
+            dirty: BTreeSet::new(),
+        };
+        world.recover();
+        world
+    }
+
+    /// Both sequencers anew, from what is in the pool.
+    fn recover(&mut self) {
+        (self.pending, self.dirty) = Default::default();
+        let last = self.log.last().copied().unwrap_or_default();
+        let start = Frontier {
+            entries: self.log.len() as u64,
+            position: last.end_position(),
+            bytes: 0,
+            landed_ns: last.landed_ns,
+        };
+        self.sequencer = TopicSequencer::new(self.order, LEASE_NS, start).unwrap();
+        self.model = Model {
+            strong: self.order == Order::Strong,
+            stream: self.order == Order::Stream,
+            entries: start.entries,
+            position: start.position,
+            landed_ns: start.landed_ns,
+            floor: self.consumed,
+            lines: self.lines.clone(),
+            ..Model::default()
+        };
+        for number in 0..BROKERS {
+            self.sequencer.open_ring(broker(number), SLOTS, self.consumed[number]).unwrap();
+        }
+        for (index, line) in &self.lines {
+            self.sequencer.restore_session(*index, line.client, line.standing, line.next_seq);
+        }
+        for entry in &self.log[self.oldest..] {
+            let mut lines = self.lines.iter();
+            let session = lines.find(|(_, line)| line.client == entry.client).map(|(at, _)| *at);
+            self.sequencer.replay(session, entry);
+            let number = usize::from(entry.broker);
+            let mut indices = BASE..BASE + self.rings[number].len() as u64;
+            let index = indices.find(|index| *index as u32 == entry.ring_index).unwrap();
+            self.model.resolved.insert((number, index));
+            if let Some(session) = session {
+                let next = entry.batch_seq + 1;
+                let line = self.model.lines.get_mut(&session).unwrap();
+                if self.order != Order::Total {
+                    line.next_seq = line.next_seq.max(next);
+                }
+                let had = self.model.had.entry((session, number)).or_default();
+                *had = (*had).max(next);
+            }
+        }
+        for number in 0..BROKERS {
+            self.model.scan[number] = self.model.consumed(number);
+        }
+        self.compare();
+    }
+
+    fn compare(&self) {
+        for number in 0..BROKERS {
+            assert_eq!(self.sequencer.consumed(broker(number)), self.model.consumed(number));
+            assert_eq!(self.sequencer.scan_index(broker(number)), self.model.scan[number]);
+        }
+        for index in 0..=SESSIONS {
+            let ours = self.sequencer.session(index).map(|view| Line {
+                client: view.client,
+                standing: view.standing,
+                next_seq: view.next_seq,
+            });
+            assert_eq!(ours, self.model.lines.get(&index).copied(), "session {index}");
+        }
+        assert_eq!(self.sequencer.held(), self.model.held.len());
+        assert_eq!(self.sequencer.gaps(), self.model.since.len());
+        let oldest = self.model.since.values().min().map(|since| since + LEASE_NS);
+        assert!(self.sequencer.deadline_ns() <= oldest, "a deadline is never too late");
+        assert_eq!(self.sequencer.deadline_ns().is_some(), oldest.is_some());
+        let frontier = self.sequencer.frontier();
+        assert_eq!(
+            (frontier.entries, frontier.position, frontier.landed_ns),
+            (self.model.entries, self.model.position, self.model.landed_ns)
+        );
+    }
+
+    /// A broker lands a batch of a session, of an epoch `back` before the line's.
+    fn land(&mut self, number: usize, session: u32, shape: Shape) {
+        let index = BASE + self.rings[number].len() as u64;
+        if index - self.consumed[number] >= u64::from(SLOTS) {
+            return;
+        }
+        let Some(line) = self.lines.get(&session) else { return };
+        let next = self.model.lines.get(&session).map_or(0, |line| line.next_seq);
+        self.rings[number].push(RingSlot {
+            client: line.client + u64::from(shape.stranger),
+            batch_seq: (next + u64::from(shape.ahead)).saturating_sub(3),
+            session_epoch: line.standing.epoch.saturating_sub(shape.back),
+            session: session + SESSIONS * u32::from(shape.stranger) * 1000,
+            segment: number as u32,
+            offset: index as u32,
+            bytes: 64,
+            count: shape.count,
+            flags: if shape.padding { SLOT_PADDING } else { 0 },
+            landed_ns: self.now.saturating_sub(u64::from(shape.ahead) * 7),
+            ..RingSlot::default()
+        });
+    }
+
+    /// The sequencers look at one slot of a ring.
+    fn scan(&mut self, number: usize) {
+        let index = self.sequencer.scan_index(broker(number));
+        let Some(slot) = self.rings[number].get((index - BASE) as usize).copied() else { return };
+        let mut out = Vec::new();
+        let verdict =
+            self.sequencer.offer(broker(number), &slot, self.now, |entry| out.push(entry));
+        let expected = self.model.offer(number, &slot, self.now);
+        assert_eq!((verdict, out), expected);
+        self.pending.extend(expected.1);
+    }
+
+    fn tick(&mut self) {
+        let mut fenced = BTreeSet::new();
+        self.sequencer.tick(self.now, |fencing| {
+            assert_eq!(fencing.session.standing.state, SessionState::Fenced);
+            assert!(fencing.dropped > 0);
+            fenced.insert(fencing.session.index);
+        });
+        assert_eq!(fenced, self.model.tick(self.now));
+        self.dirty.extend(fenced);
+    }
+
+    /// Carries a burst into the pool, as far as a crash lets it.
+    fn commit(&mut self, stages: u8) {
+        if stages == 0 {
+            return;
+        }
+        self.log.append(&mut self.pending);
+        if stages == 1 {
+            return;
+        }
+        self.sequencer.drain_touched(|view| {
+            assert!(self.order != Order::Total, "order total moves no session");
+            self.dirty.insert(view.index);
+        });
+        for index in std::mem::take(&mut self.dirty) {
+            match self.model.lines.get(&index) {
+                Some(line) => self.lines.insert(index, *line),
+                None => self.lines.remove(&index),
+            };
+        }
+        for number in 0..BROKERS.min(usize::from(stages - 2)) {
+            self.consumed[number] = self.sequencer.consumed(broker(number));
+        }
+    }
+
+    /// Retention takes the log away. The session lines say enough for `strong`, and `total` needs
+    /// nothing; what a broker had of a `stream` is known only from the log.
+    fn retain(&mut self) {
+        self.commit(5);
+        let consumed = |entry: &OrderEntry| {
+            let low = self.consumed[usize::from(entry.broker)] as u32;
+            entry.ring_index.wrapping_sub(low) > 1 << 31
+        };
+        let past = self.log[self.oldest..].iter().take_while(|entry| consumed(entry)).count();
+        if self.order != Order::Stream {
+            self.oldest += past;
+        }
+    }
+
+    fn open(&mut self, session: u32, stranger: bool) {
+        let line = self.model.lines.get(&session).copied();
+        let (client, epoch) = match line {
+            Some(line) if !stranger => (line.client, line.standing.epoch + 1),
+            _ => {
+                self.clients += 10;
+                (self.clients, 1)
+            }
+        };
+        self.sequencer.open_session(session, client, epoch, 0);
+        self.model.open(session, client, epoch);
+        // Whoever asked is told once the line says so.
+        self.dirty.insert(session);
+        self.commit(2);
+    }
+
+    /// What holds of a log, whatever led to it.
+    fn check(&self) {
+        let mut position = 0;
+        let mut slots = BTreeSet::new();
+        let mut next: BTreeMap<(u64, u8), u64> = BTreeMap::new();
+        let mut epochs: BTreeMap<u64, u32> = BTreeMap::new();
+        let mut landed_ns = 0;
+        for (index, entry) in self.log.iter().enumerate() {
+            assert_eq!((entry.commit, entry.first_position), (index as u64 + 1, position));
+            position = entry.end_position();
+            assert!(entry.landed_ns >= landed_ns);
+            landed_ns = entry.landed_ns;
+            assert!(slots.insert((entry.broker, entry.ring_index)), "a slot is ordered once");
+            let epoch = epochs.entry(entry.client).or_default();
+            assert!(entry.session_epoch >= *epoch, "an epoch that was over came back");
+            *epoch = entry.session_epoch;
+            let of = if self.order == Order::Stream { entry.broker } else { 0 };
+            let next = next.entry((entry.client, of)).or_default();
+            match self.order {
+                Order::Strong => assert_eq!(entry.batch_seq, *next, "each once, in sequence"),
+                Order::Stream => assert!(entry.batch_seq >= *next, "in sequence, by broker"),
+                _ => {}
+            }
+            *next = entry.batch_seq + 1;
+        }
+        for number in 0..BROKERS {
+            let given_back = (self.consumed[number] - BASE) as usize;
+            for (at, slot) in self.rings[number][..given_back].iter().enumerate() {
+                let index = (BASE + at as u64) as u32;
+                if slots.contains(&(number as u8, index)) || slot.count == 0 || slot.flags != 0 {
+                    continue;
+                }
+                let line = self.lines.get(&slot.session).filter(|l| l.client == slot.client);
+                let over = line.is_none_or(|line| {
+                    line.standing.epoch != slot.session_epoch
+                        || line.standing.state != SessionState::Active
+                });
+                let had = match self.order {
+                    Order::Strong => next.get(&(slot.client, 0)),
+                    Order::Stream => next.get(&(slot.client, number as u8)),
+                    _ => None,
+                };
+                let twice = had.is_some_and(|next| slot.batch_seq < *next);
+                assert!(over || twice, "slot {index} of broker {number} is lost: {slot:?}");
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    ahead: u8,
+    back: u32,
+    count: u16,
+    padding: bool,
+    stranger: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Land(usize, u32, Shape),
+    Scan(usize),
+    Pass(u64),
+    Tick,
+    Open(u32, bool),
+    End(u32, bool),
+    Forget(u32),
+    Commit,
+    Retain,
+    Crash(u8),
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let rare = || prop::bool::weighted(0.03);
+    // Mostly the next sequence, by which the model is led into long runs.
+    let ahead = prop_oneof![4 => Just(3_u8), 3 => 4_u8..8, 1 => 0_u8..3];
+    let shape = (ahead, prop::bool::weighted(0.05), 0_u16..40, rare(), rare()).prop_map(
+        |(ahead, back, count, padding, stranger)| Shape {
+            ahead,
+            back: back.into(),
+            count: count.saturating_sub(1),
+            padding,
+            stranger,
+        },
+    );
+    let op = prop_oneof![
+        40 => (0..BROKERS, 0..SESSIONS, shape).prop_map(|(b, s, shape)| Op::Land(b, s, shape)),
+        40 => (0..BROKERS).prop_map(Op::Scan),
+        6 => (0_u64..60).prop_map(Op::Pass),
+        4 => Just(Op::Tick),
+        6 => (0..SESSIONS, rare()).prop_map(|(session, stranger)| Op::Open(session, stranger)),
+        1 => (0..SESSIONS, any::<bool>()).prop_map(|(session, fence)| Op::End(session, fence)),
+        1 => (0..SESSIONS).prop_map(Op::Forget),
+        10 => Just(Op::Commit),
+        2 => Just(Op::Retain),
+        3 => (0_u8..6).prop_map(Op::Crash),
+    ];
+    prop::collection::vec(op, 0..400)
+}
+
+fn run(order: Order, ops: &[Op]) {
+    let mut world = World::new(order);
+    (0..SESSIONS).for_each(|session| world.open(session, true));
+    for op in ops {
+        match *op {
+            Op::Land(number, session, shape) => world.land(number, session, shape),
+            Op::Scan(number) => world.scan(number),
+            Op::Pass(ns) => world.now += ns,
+            Op::Tick => world.tick(),
+            Op::Open(session, stranger) => world.open(session, stranger),
+            Op::End(session, fence) => {
+                let (ended, state) = match fence {
+                    true => (world.sequencer.fence_session(session), SessionState::Fenced),
+                    false => (world.sequencer.close_session(session), SessionState::Closed),
+                };
+                world.model.end(session, state);
+                world.dirty.extend(ended.map(|fencing| fencing.session.index));
+            }
+            Op::Forget(session) => {
+                world.sequencer.forget_session(session);
+                world.model.drop_held(session);
+                world.model.lines.remove(&session);
+                world.model.had.retain(|(of, _), _| *of != session);
+                world.dirty.insert(session);
+            }
+            Op::Commit => world.commit(5),
+            Op::Retain => world.retain(),
+            Op::Crash(stages) => {
+                world.commit(stages);
+                world.recover();
+            }
+        }
+        world.compare();
+    }
+    for number in (0..BROKERS).cycle().take(BROKERS * 64) {
+        world.scan(number);
+    }
+    world.commit(5);
+    world.compare();
+    world.check();
+    for number in 0..BROKERS {
+        let end = BASE + world.rings[number].len() as u64;
+        assert_eq!(world.sequencer.scan_index(broker(number)), end, "every slot was looked at");
+    }
+    // Whatever is held goes with its gap's lease, and the rings are empty.
+    world.now += LEASE_NS + 1;
+    world.tick();
+    world.commit(5);
+    world.check();
+    for number in 0..BROKERS {
+        assert_eq!(world.consumed[number], BASE + world.rings[number].len() as u64);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn total_is_as_the_model(ops in ops()) {
+        run(Order::Total, &ops);
+    }
+
+    #[test]
+    fn stream_is_as_the_model(ops in ops()) {
+        run(Order::Stream, &ops);
+    }
+
+    #[test]
+    fn strong_is_as_the_model(ops in ops()) {
+        run(Order::Strong, &ops);
+    }
+}

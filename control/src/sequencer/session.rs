@@ -1,0 +1,222 @@
+//! What the sequencer knows of each session, by the index of the session's line.
+
+use landfall_layout::BrokerId;
+use landfall_layout::limits::{BROKERS_MAX, SESSIONS_MAX};
+use landfall_layout::session::{SessionState, Standing};
+
+use super::SessionView;
+use super::hold::{NOWHERE, Place};
+
+/// One session. Two share a line, so that 10,000 of them stay in a core's own cache.
+#[derive(Clone, Copy)]
+#[repr(align(32))]
+pub(super) struct Session {
+    pub client: u64,
+    pub next_seq: u64,
+    pub epoch: u32,
+    /// Head of the list of what is held of it.
+    pub first_held: Place,
+    gap: u32,
+    pub state: SessionState,
+    touched: bool,
+}
+
+const _: () = assert!(size_of::<Session>() == 32);
+
+const NO_GAP: u32 = u32::MAX;
+
+impl Session {
+    const FREE: Self = Self {
+        client: 0,
+        next_seq: 0,
+        epoch: 0,
+        first_held: NOWHERE,
+        gap: NO_GAP,
+        state: SessionState::Free,
+        touched: false,
+    };
+
+    /// Whether a batch sealed by that client under that epoch may be ordered.
+    #[inline]
+    pub fn takes(&self, client: u64, epoch: u32) -> bool {
+        self.state == SessionState::Active && self.client == client && self.epoch == epoch
+    }
+
+    pub fn view(&self, index: u32) -> SessionView {
+        let standing = Standing { epoch: self.epoch, state: self.state };
+        SessionView { index, client: self.client, standing, next_seq: self.next_seq }
+    }
+
+    /// Moves the next sequence, and remembers in `touched` that it moved.
+    #[inline]
+    pub fn advance(&mut self, index: u32, next_seq: u64, touched: &mut Vec<u32>) {
+        self.next_seq = next_seq;
+        if !self.touched {
+            self.touched = true;
+            touched.push(index);
+        }
+    }
+}
+
+/// Sessions of one page. Session lines are the pool's, so one topic's are scattered.
+const PAGE: usize = 64;
+
+/// A session that waits for a batch while later ones are here.
+struct Gap {
+    session: u32,
+    since_ns: u64,
+}
+
+/// All sessions of a topic.
+///
+/// A slot names its session by an index from shared memory: an index that nothing was opened
+/// under finds nothing.
+#[derive(Default)]
+pub(super) struct Sessions {
+    pages: Vec<Option<Box<[Session; PAGE]>>>,
+    /// Next sequence of each (session, broker); only for order `stream`.
+    streams: Vec<Option<Box<[[u64; BROKERS_MAX]; PAGE]>>>,
+    /// Sessions that there is a page for. The two lists below have room for as many, so they
+    /// never grow while batches are ordered.
+    known: usize,
+    touched: Vec<u32>,
+    gaps: Vec<Gap>,
+    /// No gap is older than this; it may be lower than the oldest one.
+    oldest_gap_ns: u64,
+}
+
+impl Sessions {
+    #[inline]
+    pub fn get(&self, index: u32) -> Option<&Session> {
+        let page = self.pages.get(index as usize / PAGE)?.as_deref()?;
+        Some(&page[index as usize % PAGE])
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut Session> {
+        let page = self.pages.get_mut(index as usize / PAGE)?.as_deref_mut()?;
+        Some(&mut page[index as usize % PAGE])
+    }
+
+    /// The session of that index, made free if there was none.
+    pub fn make(&mut self, index: u32) -> &mut Session {
+        assert!(index < SESSIONS_MAX, "session {index}: a pool has at most {SESSIONS_MAX}");
+        let page = index as usize / PAGE;
+        if page >= self.pages.len() {
+            self.pages.resize_with(page + 1, || None);
+        }
+        let known = &mut self.known;
+        let sessions = self.pages[page].get_or_insert_with(|| {
+            *known += PAGE;
+            Box::new([Session::FREE; PAGE])
+        });
+        self.touched.reserve(*known - self.touched.len());
+        self.gaps.reserve(*known - self.gaps.len());
+        &mut sessions[index as usize % PAGE]
+    }
+
+    /// The next sequences of a session, one for each broker, made zero if there were none.
+    pub fn make_streams(&mut self, index: u32) -> &mut [u64; BROKERS_MAX] {
+        let page = index as usize / PAGE;
+        if page >= self.streams.len() {
+            self.streams.resize_with(page + 1, || None);
+        }
+        let streams = self.streams[page].get_or_insert_with(|| Box::new([[0; BROKERS_MAX]; PAGE]));
+        &mut streams[index as usize % PAGE]
+    }
+
+    /// The next sequence of (session, broker); made when the session was opened.
+    #[inline]
+    pub fn stream_mut(&mut self, index: u32, broker: BrokerId) -> Option<&mut u64> {
+        let page = self.streams.get_mut(index as usize / PAGE)?.as_deref_mut()?;
+        Some(&mut page[index as usize % PAGE][broker.index()])
+    }
+
+    /// A session, and the list that [`Session::advance`] puts it on.
+    #[inline]
+    pub fn enter(&mut self, index: u32) -> Option<(&mut Session, &mut Vec<u32>)> {
+        let page = self.pages.get_mut(index as usize / PAGE)?.as_deref_mut()?;
+        Some((&mut page[index as usize % PAGE], &mut self.touched))
+    }
+
+    /// Calls `each` for every session that moved since the last time, once.
+    pub fn drain_touched(&mut self, mut each: impl FnMut(u32, &Session)) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for index in touched.drain(..) {
+            if let Some(session) = self.get_mut(index) {
+                session.touched = false;
+                // A forgotten session's line is somebody else's.
+                if session.state != SessionState::Free {
+                    each(index, session);
+                }
+            }
+        }
+        self.touched = touched;
+    }
+
+    /// Notes that a batch of the session is held: its gap is as old as its first hold.
+    pub fn open_gap(&mut self, index: u32, now_ns: u64) {
+        let gap = self.gaps.len() as u32;
+        let Some(session) = self.get_mut(index) else { return };
+        if session.gap != NO_GAP {
+            return;
+        }
+        session.gap = gap;
+        self.oldest_gap_ns = if gap == 0 { now_ns } else { self.oldest_gap_ns.min(now_ns) };
+        self.gaps.push(Gap { session: index, since_ns: now_ns });
+    }
+
+    /// Notes that the session moved or lost its holds: it waits anew for its next batch, or for
+    /// none.
+    pub fn renew_gap(&mut self, index: u32, now_ns: u64) {
+        let Some(session) = self.get_mut(index) else { return };
+        let gap = session.gap as usize;
+        if session.gap == NO_GAP {
+            return;
+        }
+        if session.first_held != NOWHERE {
+            self.gaps[gap].since_ns = now_ns;
+            return;
+        }
+        session.gap = NO_GAP;
+        self.gaps.swap_remove(gap);
+        if let Some(moved) = self.gaps.get(gap).map(|gap| gap.session)
+            && let Some(moved) = self.get_mut(moved)
+        {
+            moved.gap = gap as u32;
+        }
+    }
+
+    /// Sessions that wait for a batch.
+    pub fn gaps(&self) -> usize {
+        self.gaps.len()
+    }
+
+    /// No gap was opened or renewed before this, if there is one.
+    pub fn oldest_gap_ns(&self) -> Option<u64> {
+        (!self.gaps.is_empty()).then_some(self.oldest_gap_ns)
+    }
+
+    /// Whether a gap may be older than `lease_ns`. If so, [`Sessions::next_expired`] has to be
+    /// asked until it has seen every gap: it finds anew which is the oldest.
+    pub fn begin_expiry(&mut self, now_ns: u64, lease_ns: u64) -> bool {
+        let late = self.oldest_gap_ns().is_some_and(|at| now_ns.saturating_sub(at) > lease_ns);
+        if late {
+            self.oldest_gap_ns = u64::MAX;
+        }
+        late
+    }
+
+    /// From the gap at `at` on, the first session whose gap is older than `lease_ns`. The caller
+    /// closes that gap, and another takes its place in the list.
+    pub fn next_expired(&mut self, at: &mut usize, now_ns: u64, lease_ns: u64) -> Option<u32> {
+        while let Some(gap) = self.gaps.get(*at) {
+            if now_ns.saturating_sub(gap.since_ns) > lease_ns {
+                return Some(gap.session);
+            }
+            self.oldest_gap_ns = self.oldest_gap_ns.min(gap.since_ns);
+            *at += 1;
+        }
+        None
+    }
+}

@@ -1,0 +1,97 @@
+//! Sessions begin, are fenced and end.
+
+use landfall_layout::limits::BROKERS_MAX;
+use landfall_layout::session::SessionState;
+
+use super::hold::Holds;
+use super::{Rule, SessionView, TopicSequencer};
+
+/// A session that was fenced. Its line is to say so once the frontier covers every entry that was
+/// emitted before, and before any consumed index moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fencing {
+    /// The session as it stands now.
+    pub session: SessionView,
+    /// Batches that were held of it and are dropped.
+    pub dropped: u32,
+}
+
+impl TopicSequencer {
+    /// Opens a session under a line's index, or its next epoch; what is held of an epoch before
+    /// is dropped, and what still comes of it is fenced.
+    ///
+    /// A client that has the line already goes on where it was, or at `next_seq` if that is
+    /// later; the epoch that is active already is joined, and nothing changes.
+    pub fn open_session(&mut self, index: u32, client: u64, epoch: u32, next_seq: u64) {
+        let known = *self.sessions.make(index);
+        if known.takes(client, epoch) {
+            return;
+        }
+        self.drop_held(index);
+        let goes_on = known.client == client && known.state != SessionState::Free;
+        let session = self.sessions.make(index);
+        session.client = client;
+        session.epoch = epoch;
+        session.state = SessionState::Active;
+        session.next_seq = if goes_on { known.next_seq.max(next_seq) } else { next_seq };
+        if self.rule == Rule::Stream {
+            let streams = self.sessions.make_streams(index);
+            if !goes_on {
+                *streams = [0; BROKERS_MAX];
+            }
+        }
+    }
+
+    /// Fences a session's epoch: what is held of it is dropped, and nothing more of it is ever
+    /// ordered. `None` if it is not active.
+    pub fn fence_session(&mut self, index: u32) -> Option<Fencing> {
+        self.end_epoch(index, SessionState::Fenced)
+    }
+
+    /// Ends a session that its publisher is done with; its sequences are remembered for as long
+    /// as its line is. `None` if it is not active.
+    pub fn close_session(&mut self, index: u32) -> Option<Fencing> {
+        self.end_epoch(index, SessionState::Closed)
+    }
+
+    /// Forgets a session, because its line goes to another client or topic.
+    pub fn forget_session(&mut self, index: u32) {
+        self.drop_held(index);
+        if let Some(session) = self.sessions.get_mut(index) {
+            session.state = SessionState::Free;
+        }
+    }
+
+    /// Fences every session that waited for a batch for longer than the lease.
+    pub fn tick(&mut self, now_ns: u64, mut fenced: impl FnMut(Fencing)) {
+        if !self.sessions.begin_expiry(now_ns, self.lease_ns) {
+            return;
+        }
+        let mut at = 0;
+        while let Some(index) = self.sessions.next_expired(&mut at, now_ns, self.lease_ns) {
+            let fencing = self.fence_session(index);
+            fenced(fencing.expect("only an active session waits: its gap ends with its epoch"));
+        }
+    }
+
+    fn end_epoch(&mut self, index: u32, state: SessionState) -> Option<Fencing> {
+        self.sessions.get(index).filter(|session| session.state == SessionState::Active)?;
+        let dropped = self.drop_held(index);
+        let session = self.sessions.get_mut(index)?;
+        session.state = state;
+        Some(Fencing { session: session.view(index), dropped })
+    }
+
+    /// Drops what is held of a session: those slots are done with. Its gap ends.
+    fn drop_held(&mut self, index: u32) -> u32 {
+        let mut dropped = 0;
+        let Some(session) = self.sessions.get_mut(index) else { return 0 };
+        while let Some(place) = self.holds.take_any(&mut session.first_held) {
+            self.rings[Holds::broker_of(place)].resolve(self.holds.get(place).index);
+            dropped += 1;
+        }
+        // No clock is needed: without a hold there is no gap to renew.
+        self.sessions.renew_gap(index, 0);
+        dropped
+    }
+}

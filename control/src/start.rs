@@ -1,0 +1,243 @@
+//! Control as a whole: started on a pool, asked, stopped.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender as AskSender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+use landfall_layout::pool::EpochLine;
+use landfall_pool::Pool;
+use landfall_pool::bell::{Bell, Ringer, Role};
+use tokio::sync::oneshot;
+
+use crate::clock::now_ns;
+use crate::keeper::{self, Keeper};
+use crate::messages::{Ask, CHANNEL_MESSAGES, Reply, Sender, Shared, ToSequencer};
+use crate::ordering::{self, Idle, SequencerThread};
+use crate::recovery::{UnknownTopic, recover};
+
+/// Why control could not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Another control has this pool's bells.
+    Led {
+        /// Its epoch.
+        epoch: u64,
+        /// Its process, on its host.
+        pid: u64,
+    },
+    /// A bell or a thread could not be made.
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The pool holds a topic that this program cannot serve.
+    Topic(UnknownTopic),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Led { epoch, pid } => write!(
+                f,
+                "another control leads this pool, in epoch {epoch}, as process {pid}; stop it first"
+            ),
+            Self::Io { what, source } => write!(f, "{what}: {source}"),
+            Self::Topic(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// How to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// How the sequencer waits.
+    pub idle: Idle,
+    /// Core that the sequencer is pinned to.
+    pub core: Option<usize>,
+}
+
+/// A running control. Dropping it stops both threads and leaves the pool as it is.
+pub struct Control {
+    pool: Arc<Pool>,
+    epoch: u64,
+    shared: Arc<Shared>,
+    asks: AskSender<Ask>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Control {
+    /// Takes the lead of a pool: its bells, the next epoch, everything that is in it.
+    pub fn start(pool: Arc<Pool>, path: &Path, options: Options) -> Result<Self, StartError> {
+        let io = |what| move |source| StartError::Io { what, source };
+        let bind = |role| {
+            Bell::bind(&pool, role).map_err(|source| match source.kind() {
+                io::ErrorKind::AddrInUse => {
+                    let line = pool.epoch();
+                    StartError::Led { epoch: line.epoch, pid: line.pid }
+                }
+                _ => StartError::Io { what: "take the name of a bell", source },
+            })
+        };
+        let (keeper_bell, sequencer_bell) = (bind(Role::Keeper)?, bind(Role::Sequencer)?);
+        let now = now_ns();
+        let epoch = pool.epoch_number() + 1;
+        let pid = std::process::id().into();
+        pool.set_epoch(&EpochLine { epoch, pid, started_ns: now, reserved: [0; 5] });
+        pool.beat_leader(now);
+        let shared = Arc::new(Shared::new(pool.geometry().segments()));
+        let recovered = recover(&pool, epoch, &shared.last_entries, now)
+            .map_err(StartError::Topic)?;
+        for note in &recovered.notes {
+            eprintln!("control: {note}");
+        }
+        let (to_sequencer, from_keeper) = sync_channel::<ToSequencer>(CHANNEL_MESSAGES);
+        let (to_keeper, from_sequencer) = sync_channel(CHANNEL_MESSAGES);
+        let (asks, asked) = channel();
+        let mut to_sequencer = Sender::new(to_sequencer);
+        recovered.commands.into_iter().for_each(|command| to_sequencer.send(command));
+        // EDGE for-sequencer, release half: the thread that takes these is not started yet.
+        shared.for_sequencer.store(true, Ordering::Release);
+        let make_ringer = || Ringer::new(&pool).map_err(io("make a socket to ring bells with"));
+        let sequencer = SequencerThread::new(
+            Arc::clone(&pool),
+            epoch,
+            ordering::Wiring {
+                shared: Arc::clone(&shared),
+                bell: sequencer_bell,
+                ringer: make_ringer()?,
+                from_keeper,
+                to_keeper: Sender::new(to_keeper),
+                idle: options.idle,
+            },
+            recovered.sessions,
+        );
+        let keeper = Keeper::new(
+            Arc::clone(&pool),
+            path.display().to_string(),
+            epoch,
+            keeper::Wiring {
+                shared: Arc::clone(&shared),
+                bell: keeper_bell,
+                ringer: make_ringer()?,
+                to_sequencer,
+                from_sequencer,
+                asks: asked,
+            },
+            recovered.state,
+        );
+        let mut control = Self { pool, epoch, shared, asks, threads: Vec::new() };
+        let core = options.core;
+        control.spawn("sequencer", move || {
+            pin(core);
+            sequencer.run();
+        })?;
+        control.spawn("keeper", move || keeper.run())?;
+        Ok(control)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), StartError> {
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(body)
+            .map_err(|source| StartError::Io { what: "start a thread", source })?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// The epoch it leads in.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Something to ask it with.
+    pub fn asker(&self) -> io::Result<Asker> {
+        let ringer = Arc::new(Ringer::new(&self.pool)?);
+        Ok(Asker { pool: Arc::clone(&self.pool), asks: self.asks.clone(), ringer })
+    }
+
+    /// Why it cannot go on, once that is so.
+    pub fn failure(&self) -> Option<String> {
+        // Relaxed: a number on its own.
+        let epoch = self.shared.deposed_by.load(Ordering::Relaxed);
+        if epoch != 0 {
+            return Some(format!("epoch {epoch} has begun: another control leads this pool"));
+        }
+        let ended = self.threads.iter().find(|thread| thread.is_finished())?;
+        Some(format!("the {} thread ended", ended.thread().name().unwrap_or("other")))
+    }
+
+    /// Stops, leaving the pool as it is.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Relaxed: nothing else is read on the strength of it.
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Ok(ringer) = Ringer::new(&self.pool) {
+            ringer.ring(&self.pool, Role::Keeper);
+            ringer.ring(&self.pool, Role::Sequencer);
+        }
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Asks the keeper from any thread.
+#[derive(Clone)]
+pub struct Asker {
+    pool: Arc<Pool>,
+    asks: AskSender<Ask>,
+    ringer: Arc<Ringer>,
+}
+
+impl Asker {
+    /// The pool, to look at.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Asks and awaits the answer; `None` when control is stopping.
+    pub async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(ask(reply)).ok()?;
+        self.ringer.ring(&self.pool, Role::Keeper);
+        answer.await.ok()
+    }
+
+    /// Asks and waits for the answer, outside the runtime; `None` when control is stopping.
+    pub fn ask_now<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(ask(reply)).ok()?;
+        self.ringer.ring(&self.pool, Role::Keeper);
+        answer.blocking_recv().ok()
+    }
+}
+
+/// Pins the calling thread; a core that cannot be had is said, and any other does.
+fn pin(core: Option<usize>) {
+    use nix::sched::{CpuSet, sched_setaffinity};
+    let Some(core) = core else { return };
+    let mut set = CpuSet::new();
+    let pinned =
+        set.set(core).and_then(|()| sched_setaffinity(nix::unistd::Pid::from_raw(0), &set));
+    if let Err(error) = pinned {
+        eprintln!("control: the sequencer is not pinned to core {core}: {error}");
+    }
+}

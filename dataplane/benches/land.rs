@@ -1,0 +1,2 @@
+//! Landing alone.
+fn main() {}

@@ -1,0 +1,288 @@
+//! A broker: taking a number on a pool, listening, and the loop around the turns.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
+use std::path::Path;
+
+use landfall_layout::BrokerId;
+use landfall_layout::command::Request;
+use landfall_layout::limits::TOPICS_MAX;
+use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState};
+use landfall_pool::Pool;
+use landfall_pool::bell::{Bell, Role};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+
+use crate::commands::Dropping;
+use crate::conns::{Conns, Token};
+use crate::control_link::ControlLink;
+use crate::env::{Env, now_ns};
+use crate::park::{Backoff, Idle, Rest};
+use crate::publish_tcp::SCRATCH_BYTES;
+use crate::segments::Granted;
+use crate::topics::Topic;
+
+/// Marks of the descriptors in epoll that are no connection.
+pub(crate) const TCP_LISTENER: u64 = u64::MAX;
+pub(crate) const UNIX_LISTENER: u64 = u64::MAX - 1;
+pub(crate) const BELL: u64 = u64::MAX - 2;
+
+/// How a broker is to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its number.
+    pub number: BrokerId,
+    /// TCP address to listen on; port 0 lets the system choose.
+    pub listen: String,
+    /// Unix socket: a path, or `@name` for an abstract one; none: a name made from the pool's.
+    pub unix: Option<String>,
+    /// How it waits.
+    pub idle: Idle,
+}
+
+/// Why a broker could not start.
+#[derive(Debug)]
+pub struct StartError {
+    what: String,
+    source: io::Error,
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.source)
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+    let what = what.into();
+    move |source| StartError { what, source }
+}
+
+/// One broker on one pool. [`Broker::run`] is its whole life.
+pub struct Broker {
+    pub(crate) env: Env,
+    pub(crate) link: ControlLink,
+    pub(crate) topics: Vec<Option<Box<Topic>>>,
+    /// Slots of the topics there are.
+    pub(crate) live_topics: Vec<usize>,
+    pub(crate) conns: Conns,
+    pub(crate) epoll: Epoll,
+    pub(crate) bell: Bell,
+    pub(crate) tcp: TcpListener,
+    pub(crate) unix: UnixListener,
+    pub(crate) scratch: Vec<u8>,
+    /// Connections whose session is being opened, by request number.
+    pub(crate) opening: HashMap<u64, Token>,
+    pub(crate) retiring: Vec<Granted>,
+    pub(crate) dropping: Vec<Dropping>,
+    /// Brokers that deliver what this one lands in its own logs.
+    pub(crate) peers: Vec<BrokerId>,
+    pub(crate) events: Vec<EpollEvent>,
+    pub(crate) leaving: bool,
+    /// Turns until sockets are looked at again.
+    pub(crate) sockets_in: u32,
+    pub(crate) ticked_ns: u64,
+    pub(crate) turns: u32,
+    tcp_address: String,
+    unix_address: String,
+    idle: Idle,
+}
+
+impl Broker {
+    /// Takes the number on the pool, listens, and asks control to be accepted.
+    ///
+    /// Two processes cannot have one number: the second gets an error that says so.
+    pub fn start(pool: Pool, config: &Config) -> Result<Self, StartError> {
+        let me = config.number;
+        let bell = Bell::bind(&pool, Role::Broker(me)).map_err(|source| {
+            let what = if source.kind() == io::ErrorKind::AddrInUse {
+                format!("another process is broker {me} of this pool; choose another number")
+            } else {
+                format!("take the bell of broker {me}")
+            };
+            StartError { what, source }
+        })?;
+        let incarnation = random().map_err(failed("draw a random number"))?;
+        let env = Env::new(pool, me, incarnation).map_err(failed("open the pool again"))?;
+        let tcp = TcpListener::bind(&config.listen)
+            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+            .map_err(failed(format!("listen on {}", config.listen)))?;
+        let tcp_address = shown(tcp.local_addr().map_err(failed("ask for the TCP address"))?);
+        let unix_address = config
+            .unix
+            .clone()
+            .unwrap_or_else(|| format!("@landfall/{}/memory/{me}", env.pool.uuid_text()));
+        let unix = listen_unix(&unix_address)
+            .map_err(failed(format!("listen on unix socket {unix_address}")))?;
+        let epoll = watch(&tcp, &unix, &bell).map_err(failed("set up epoll"))?;
+        take_number(&env, &tcp_address, &unix_address)?;
+        let mut link = ControlLink::new(&env);
+        link.ask(&env, Request::Register { incarnation });
+        Ok(Self {
+            link,
+            topics: (0..TOPICS_MAX).map(|_| None).collect(),
+            live_topics: Vec::with_capacity(TOPICS_MAX),
+            conns: Conns::new(),
+            epoll,
+            bell,
+            tcp,
+            unix,
+            scratch: vec![0; SCRATCH_BYTES],
+            opening: HashMap::new(),
+            retiring: Vec::with_capacity(64),
+            dropping: Vec::new(),
+            peers: Vec::with_capacity(landfall_layout::limits::BROKERS_MAX),
+            events: vec![EpollEvent::empty(); 256],
+            leaving: false,
+            sockets_in: 0,
+            ticked_ns: 0,
+            turns: 0,
+            tcp_address,
+            unix_address,
+            idle: config.idle,
+            env,
+        })
+    }
+
+    /// Where it listens for TCP, `host:port`.
+    pub fn tcp_address(&self) -> &str {
+        &self.tcp_address
+    }
+
+    /// Where it listens on a Unix socket: a path, or `@name`.
+    pub fn unix_address(&self) -> &str {
+        &self.unix_address
+    }
+
+    /// Serves until `stop` says so, then takes leave of everyone. `ready` is called once, when
+    /// control has accepted the broker.
+    pub fn run(&mut self, mut stop: impl FnMut() -> bool, ready: impl FnOnce(&Self)) {
+        let mut ready = Some(ready);
+        let mut backoff = Backoff::new(self.idle);
+        let mut stopped_at = None;
+        loop {
+            if self.turn() > 0 {
+                backoff.busy();
+            } else {
+                self.rest(&mut backoff);
+            }
+            if self.ticked_ns == 0 {
+                continue;
+            }
+            if self.link.is_accepted()
+                && let Some(ready) = ready.take()
+            {
+                ready(self);
+            }
+            if stopped_at != Some(self.ticked_ns) {
+                // Asked once a tick: the answer may cost a system call.
+                stopped_at = Some(self.ticked_ns);
+                if stop() {
+                    break;
+                }
+            }
+        }
+        self.leave();
+        self.forget_address();
+    }
+
+    fn rest(&mut self, backoff: &mut Backoff) {
+        match backoff.rest() {
+            Rest::Spin => std::hint::spin_loop(),
+            Rest::Yield => std::thread::yield_now(),
+            Rest::Park => {
+                if self.park() {
+                    backoff.busy();
+                }
+            }
+        }
+    }
+
+    fn forget_address(&self) {
+        if !self.unix_address.starts_with('@') {
+            // Whoever comes next binds the path anew; a file that is gone already is no loss.
+            let _ = fs::remove_file(&self.unix_address);
+        }
+    }
+}
+
+/// An address as clients on this host can use it.
+fn shown(address: SocketAddr) -> String {
+    address.to_string()
+}
+
+fn random() -> io::Result<u64> {
+    use std::io::Read;
+    let mut bytes = [0; 8];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes) | 1)
+}
+
+fn listen_unix(address: &str) -> io::Result<UnixListener> {
+    let listener = match address.strip_prefix('@') {
+        Some(name) => UnixListener::bind_addr(&UnixAddr::from_abstract_name(name)?)?,
+        None => {
+            remove_stale(Path::new(address));
+            UnixListener::bind(address)?
+        }
+    };
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Removes a socket that a dead process left; one that answers stays, and binding then fails.
+fn remove_stale(path: &Path) {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let is_dead = UnixStream::connect(path)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if is_socket && is_dead {
+        // If it cannot be removed, binding says why.
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn watch(tcp: &TcpListener, unix: &UnixListener, bell: &Bell) -> io::Result<Epoll> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let add = |fd: std::os::fd::BorrowedFd<'_>, mark| {
+        epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, mark))
+    };
+    add(tcp.as_fd(), TCP_LISTENER)?;
+    add(unix.as_fd(), UNIX_LISTENER)?;
+    add(bell.as_fd(), BELL)?;
+    Ok(epoll)
+}
+
+fn take_number(env: &Env, tcp: &str, unix: &str) -> Result<(), StartError> {
+    let address = BrokerAddress::new(tcp, unix).ok_or_else(|| {
+        let bytes = tcp.len() + unix.len();
+        let source = io::Error::new(io::ErrorKind::InvalidInput, format!("{bytes} of 188 bytes"));
+        failed("the TCP and Unix addresses are too long together")(source)
+    })?;
+    let line = BrokerLine {
+        incarnation: env.incarnation,
+        heartbeat_ns: now_ns(),
+        epoch_seen: env.pool.epoch_number(),
+        state: BrokerState::Serving.raw(),
+        pid: std::process::id().into(),
+        reserved: [0; 3],
+    };
+    env.pool.set_broker(env.me, &line, &address);
+    Ok(())
+}
+
+/// Makes a fresh connection ready for this loop.
+pub(crate) fn prepare_tcp(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)
+}

@@ -1,0 +1,221 @@
+//! What control tells the broker to do.
+
+use landfall_layout::command::{Command, Denial, Request};
+use landfall_layout::frame::Refusal;
+use landfall_layout::segment::SegmentKind;
+use landfall_layout::{SegmentId, TopicId};
+
+use crate::broker::Broker;
+use crate::conn::{Kind, Publisher, Via};
+use crate::env::now_ns;
+use crate::segments::Granted;
+use crate::topics::{Landing, Topic};
+
+/// Commands taken in one turn.
+const COMMANDS_PER_TURN: usize = 64;
+/// How long clients of a deleted topic have to close before it is released without them.
+const DROP_WAIT_NS: u64 = 2_000_000_000;
+
+/// A topic that is being deleted and still has memory clients.
+pub struct Dropping {
+    topic: TopicId,
+    deadline_ns: u64,
+}
+
+impl Broker {
+    /// Takes commands; how many there were.
+    pub(crate) fn take_commands(&mut self) -> usize {
+        let mut taken = 0;
+        self.link.drain(&self.env);
+        while taken < COMMANDS_PER_TURN
+            && let Some(command) = self.link.next(&self.env)
+        {
+            taken += 1;
+            self.obey(command);
+        }
+        taken
+    }
+
+    #[cold]
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Accepted { incarnation, .. } => {
+                if incarnation == self.env.incarnation {
+                    self.link.answered(|r| matches!(r, Request::Register { .. }));
+                    self.link.set_accepted();
+                }
+            }
+            Command::Grant { kind, topic, segment, generation, base_index } => {
+                self.granted(kind, topic, Granted { segment, generation }, base_index);
+            }
+            Command::RingReady { topic } => self.ring_ready(topic),
+            Command::Denied { topic, kind, why, .. } => self.denied(topic, kind, why),
+            Command::SessionOpen { request, index, epoch, next_seq } => {
+                self.session_open(request, index, epoch, next_seq);
+            }
+            Command::SessionDenied { request, why, epoch, next_seq } => {
+                self.session_denied(request, why, epoch, next_seq);
+            }
+            Command::Retire { segment, generation } => {
+                let granted = Granted { segment, generation };
+                if !self.retiring.contains(&granted) {
+                    self.retiring.push(granted);
+                }
+            }
+            Command::DropTopic { topic } => self.drop_topic(topic),
+        }
+    }
+
+    fn granted(&mut self, kind: SegmentKind, topic: TopicId, granted: Granted, base: u64) {
+        self.link.answered(|request| *request == Request::Want { kind, topic });
+        let Self { env, topics, link, .. } = self;
+        // A repeated or late grant may name a segment that has gone on to another use.
+        if env.pool.segment_generation(granted.segment) != granted.generation {
+            return;
+        }
+        let Granted { segment, generation } = granted;
+        let Some(known) = topics[topic.slot()].as_mut().filter(|known| known.id == topic) else {
+            // Nobody lands here any more: it goes back unused.
+            link.sealed(env, Request::Sealed { segment, generation, through: 0 });
+            return;
+        };
+        match (kind, &mut known.landing) {
+            (SegmentKind::Payload, _) => {
+                known.stock.grant(granted);
+            }
+            (SegmentKind::OrderLog, Landing::Own(own)) => {
+                own.grant(env, granted, base);
+            }
+            _ => env.error(&format!(
+                "control granted segment {segment} as {kind:?} for topic id {:#x}, which has no \
+                 use for it here",
+                topic.0
+            )),
+        }
+        known.replenish(env, link);
+    }
+
+    fn ring_ready(&mut self, topic: TopicId) {
+        let Self { env, topics, link, .. } = self;
+        if let Some(known) = topics[topic.slot()].as_mut().filter(|known| known.id == topic)
+            && known.try_ring(env)
+        {
+            link.answered(|request| *request == Request::OpenRing { topic });
+            self.topic_ready(topic);
+        }
+    }
+
+    fn denied(&mut self, topic: TopicId, kind: SegmentKind, why: Denial) {
+        let is_it = move |request: &Request| match kind {
+            SegmentKind::Ring => *request == Request::OpenRing { topic },
+            _ => *request == Request::Want { kind, topic },
+        };
+        // A full pool keeps the request: control grants it when a segment comes back.
+        if why != Denial::PoolFull {
+            self.link.answered(is_it);
+        }
+    }
+
+    /// Closes everything of a topic. It is released once no memory client can touch it.
+    fn drop_topic(&mut self, topic: TopicId) {
+        for slot in self.conns.slots() {
+            let Some(conn) = self.conns.get(slot) else { continue };
+            if conn.topic() == Some(topic) {
+                self.refuse(slot, Refusal::TopicGone, "the topic was deleted");
+            }
+        }
+        let Self { topics, link, dropping, live_topics, .. } = self;
+        if topics[topic.slot()].as_ref().is_some_and(|known| known.id == topic) {
+            topics[topic.slot()] = None;
+            live_topics.retain(|slot| *slot != topic.slot());
+        }
+        link.forget(|request| names(request, topic));
+        if !dropping.iter().any(|other| other.topic == topic) {
+            let deadline_ns = now_ns() + DROP_WAIT_NS;
+            dropping.push(Dropping { topic, deadline_ns });
+        }
+    }
+
+    /// Says of deleted topics that nobody here touches them, once that is so.
+    pub(crate) fn release_topics(&mut self, now_ns: u64) {
+        let Self { env, link, conns, dropping, .. } = self;
+        dropping.retain(|drop| {
+            let busy = conns.iter_mut().any(|conn| {
+                conn.was_topic == Some(drop.topic)
+                    && match conn.held() {
+                        // A reader's word stands for as long as it reads.
+                        Some(_) => true,
+                        None => conn.channel.is_some() && now_ns < drop.deadline_ns,
+                    }
+            });
+            if !busy {
+                link.say(env, Request::TopicReleased { topic: drop.topic });
+            }
+            busy
+        });
+    }
+
+    /// Answers `Retire` for segments that nobody here reads.
+    pub(crate) fn release_segments(&mut self) {
+        let Self { env, link, conns, retiring, .. } = self;
+        retiring.retain(|granted| {
+            let Granted { segment, generation } = *granted;
+            let mut held = false;
+            for conn in conns.iter_mut() {
+                held |= conn.held() == Some(segment);
+                if let Kind::Stream(delivering) = &mut conn.kind {
+                    delivering.spill(env, segment, &mut conn.out);
+                }
+            }
+            if !held {
+                link.say(env, Request::Retired { segment, generation });
+            }
+            held
+        });
+    }
+
+    /// Gives back what a topic has here when nobody has published to it for a while.
+    pub(crate) fn tidy_topic(topic: &mut Topic, env: &crate::env::Env, now_ns: u64) {
+        const IDLE_NS: u64 = 5_000_000_000;
+        if topic.publishers == 0
+            && !topic.stock.is_empty()
+            && now_ns.saturating_sub(topic.idle_since_ns) > IDLE_NS
+        {
+            topic.stock.close(env);
+        }
+    }
+
+    /// Ends a publisher's claims. `polite`: it promised to write nothing more.
+    pub(crate) fn end_claims(&mut self, publisher: &mut Publisher, polite: bool) {
+        let Self { env, topics, link, .. } = self;
+        let id = publisher.topic;
+        let Some(topic) = topics[id.slot()].as_mut().filter(|topic| topic.id == id) else {
+            return;
+        };
+        match &mut publisher.via {
+            Via::Stream(reading) => reading.abandon(env, topic),
+            Via::Memory(extents) => extents.end(env, topic, polite),
+        }
+        topic.report_sealed(env, link);
+    }
+}
+
+fn names(request: &Request, dropped: TopicId) -> bool {
+    match *request {
+        Request::OpenRing { topic }
+        | Request::Want { topic, .. }
+        | Request::OpenSession { topic, .. } => topic == dropped,
+        _ => false,
+    }
+}
+
+/// Free segments, as the headers say; for the message to people.
+#[cold]
+pub fn free_segments(env: &crate::env::Env) -> u32 {
+    let all = env.pool.geometry().segments();
+    (0..all)
+        .filter(|segment| {
+            env.pool.segment_header(SegmentId(*segment)).is_some_and(|header| header.what == 0)
+        })
+        .count() as u32
+}

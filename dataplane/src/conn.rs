@@ -1,0 +1,320 @@
+//! One connection: its socket, what it is for, what is still to be sent.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use landfall_layout::TopicId;
+use landfall_layout::channel::CLIENT_PARKED_AT;
+use landfall_layout::command::Body;
+use landfall_layout::frame::{Ack, FRAME_BYTES, Frame, FrameError, Refusal, Stall, TAIL_BYTES_MAX};
+use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
+use landfall_pool::Mapping;
+use landfall_pool::channel::{HOLD, is_parked};
+use landfall_pool::line_ring::{LineConsumer, LineProducer};
+
+use crate::conns::Token;
+use crate::deliver_tcp::Delivering;
+use crate::handshake::Greeting;
+use crate::land::{Session, Wait};
+use crate::publish_memory::Extents;
+use crate::publish_tcp::Reading;
+
+/// A connected socket.
+pub enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Socket {
+    pub fn recv(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(into),
+            Self::Unix(stream) => stream.read(into),
+        }
+    }
+
+    pub fn shutdown_write(&self) {
+        // The other side may be gone already, which is what this is for.
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+        };
+    }
+}
+
+/// What a connection is for.
+pub enum Kind {
+    /// Its first frame is not here yet, or not answered.
+    Greeting(Box<Greeting>),
+    Publisher(Publisher),
+    /// A subscriber over the socket.
+    Stream(Box<Delivering>),
+    /// A subscriber that reads the pool.
+    Reader(Reader),
+    /// Only waits until the other side has read everything and closed, or for the deadline. A
+    /// memory publisher's claims stand until then: it may still be writing.
+    Closing {
+        deadline_ns: u64,
+        publisher: Option<Publisher>,
+        said_all: bool,
+    },
+}
+
+/// A publisher.
+pub struct Publisher {
+    pub topic: TopicId,
+    pub session: Session,
+    pub ack: Ack,
+    /// Batches landed and not reported.
+    pub in_flight: u32,
+    /// It was told that its epoch is over: what it still sends is dropped.
+    pub fenced: bool,
+    pub bye: bool,
+    pub stalled: Option<Stalled>,
+    pub via: Via,
+}
+
+/// How its batches come.
+pub enum Via {
+    Stream(Reading),
+    Memory(Extents),
+}
+
+/// Since when a publisher waits, and when it was last told.
+#[derive(Clone, Copy, Debug)]
+pub struct Stalled {
+    pub why: Wait,
+    pub since_ns: u64,
+    pub told_ns: u64,
+}
+
+/// A memory subscriber.
+pub struct Reader {
+    pub topic: TopicId,
+    pub sequenced: bool,
+    /// Sum of the frontiers when the subscriber was last rung.
+    pub rung_at: u64,
+}
+
+/// A memory client's channel.
+pub struct Channel {
+    pub mapping: Mapping,
+    from_client: LineConsumer,
+    to_client: LineProducer,
+    /// Lines the ring had no room for: a client that sends and does not read.
+    backlog: VecDeque<Body>,
+    ring: bool,
+}
+
+impl Channel {
+    pub fn new(mapping: Mapping) -> Self {
+        use landfall_pool::channel::{TO_BROKER, TO_CLIENT};
+        let from_client = LineConsumer::resume(&mapping, TO_BROKER);
+        let to_client = LineProducer::resume(&mapping, TO_CLIENT);
+        Self { mapping, from_client, to_client, backlog: VecDeque::new(), ring: false }
+    }
+
+    /// The client's next frame, if there is one.
+    #[inline]
+    pub fn take(&mut self) -> Option<Result<Frame, FrameError>> {
+        self.from_client.pop(&self.mapping).map(Frame::from_line)
+    }
+
+    /// Whether a frame or a line for the client waits.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        self.from_client.is_ready(&self.mapping) || self.is_behind()
+    }
+
+    /// Whether the client was sent something since it was last rung.
+    pub fn has_news(&self) -> bool {
+        self.ring || self.is_behind()
+    }
+
+    /// Puts a line in; one that has no room waits.
+    pub fn push(&mut self, line: Body) {
+        if !self.backlog.is_empty() || !self.to_client.push(&self.mapping, line) {
+            self.backlog.push_back(line);
+        }
+        self.ring = true;
+    }
+
+    /// Whether the client does not take what it is sent.
+    pub fn is_behind(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+}
+
+/// Bytes that wait for the socket.
+pub struct Out {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Out {
+    fn new() -> Self {
+        Self { bytes: Vec::new(), sent: 0 }
+    }
+
+    /// Makes room for every receipt a publisher can have outstanding, and a few words more.
+    pub fn reserve(&mut self) {
+        self.bytes.reserve((usize::from(IN_FLIGHT_BATCHES_MAX) + 16) * FRAME_BYTES);
+    }
+
+    pub fn frames(&self) -> usize {
+        (self.bytes.len() - self.sent) / FRAME_BYTES
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sent == self.bytes.len()
+    }
+
+    fn push(&mut self, frame: Frame, tail: &str) {
+        let mut end = tail.len().min(TAIL_BYTES_MAX);
+        while !tail.is_char_boundary(end) {
+            end -= 1;
+        }
+        if self.sent > 0 && self.bytes.len() + FRAME_BYTES + end > self.bytes.capacity() {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+        self.bytes.extend_from_slice(&frame.encode(end));
+        self.bytes.extend_from_slice(&tail.as_bytes()[..end]);
+    }
+
+    /// Bytes of something that was begun already.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn flush(&mut self, socket: &Socket) -> io::Result<()> {
+        while self.sent < self.bytes.len() {
+            let piece = [IoSlice::new(&self.bytes[self.sent..])];
+            self.sent += landfall_pool::io::send(socket, &piece)?;
+        }
+        self.bytes.clear();
+        self.sent = 0;
+        Ok(())
+    }
+}
+
+/// What a connection waits for in epoll.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Interest {
+    pub read: bool,
+    pub write: bool,
+    /// The other side hung up while nothing was read from it: epoll would say so for ever.
+    pub detached: bool,
+}
+
+/// A connection.
+pub struct Conn {
+    pub token: Token,
+    pub socket: Socket,
+    pub kind: Kind,
+    pub out: Out,
+    pub channel: Option<Channel>,
+    /// What epoll was told.
+    pub interest: Interest,
+    pub touched: bool,
+    /// The topic it came for, also while it is closing.
+    pub was_topic: Option<TopicId>,
+}
+
+impl Conn {
+    pub fn new(token: Token, socket: Socket, kind: Kind) -> Self {
+        Self {
+            token,
+            socket,
+            kind,
+            out: Out::new(),
+            channel: None,
+            interest: Interest { read: true, write: false, detached: false },
+            touched: false,
+            was_topic: None,
+        }
+    }
+
+    /// Queues a frame; the caller touches the connection.
+    #[inline]
+    pub fn tell(&mut self, frame: Frame) {
+        match &mut self.channel {
+            Some(channel) => channel.push(frame.to_line()),
+            None => self.out.push(frame, ""),
+        }
+    }
+
+    /// Queues a refusal. Lines of a channel have no tail, so there only the reason travels.
+    #[cold]
+    pub fn refuse(&mut self, why: Refusal, sentence: &str) {
+        match &mut self.channel {
+            Some(channel) => channel.push(Frame::Refused(why).to_line()),
+            None => self.out.push(Frame::Refused(why), sentence),
+        }
+    }
+
+    /// Sends what is queued, as far as the socket takes it, and rings a sleeping memory client.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if let Some(channel) = &mut self.channel {
+            while let Some(line) = channel.backlog.front() {
+                if !channel.to_client.push(&channel.mapping, *line) {
+                    break;
+                }
+                channel.backlog.pop_front();
+            }
+            if std::mem::take(&mut channel.ring) && is_parked(&channel.mapping, CLIENT_PARKED_AT) {
+                return self.ring();
+            }
+        }
+        match self.out.flush(&self.socket) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Wakes a memory client. A full socket already holds enough to wake it.
+    pub fn ring(&self) -> io::Result<()> {
+        match landfall_pool::io::send(&self.socket, &[IoSlice::new(&[1])]) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The segment that a memory subscriber says it reads.
+    pub fn held(&self) -> Option<u32> {
+        self.channel.as_ref().and_then(|channel| HOLD.held(&channel.mapping))
+    }
+
+    pub fn topic(&self) -> Option<TopicId> {
+        match &self.kind {
+            Kind::Greeting(greeting) => greeting.topic(),
+            Kind::Publisher(publisher) => Some(publisher.topic),
+            Kind::Stream(delivering) => Some(delivering.topic()),
+            Kind::Reader(reader) => Some(reader.topic),
+            Kind::Closing { .. } => None,
+        }
+    }
+}
+
+impl Stalled {
+    /// What a client is told about a wait, if it is one that others cause.
+    pub fn shown(self) -> Option<Stall> {
+        match self.why {
+            Wait::Ring => Some(Stall::RingFull),
+            Wait::Segment => Some(Stall::PoolFull),
+            Wait::InFlight => None,
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Connections come, want to be watched, and go.
+
+use std::os::fd::AsFd;
+
+use landfall_layout::command::Request;
+use landfall_layout::counters::Counter;
+use landfall_layout::frame::{FRAME_BYTES, Frame, Refusal};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+
+use crate::broker::{Broker, prepare_tcp};
+use crate::conn::{Conn, Interest, Kind, Publisher, Socket, Via};
+use crate::conns::Token;
+use crate::env::now_ns;
+use crate::handshake::{Greeting, Refused};
+
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 16_384;
+/// Connections accepted in one turn, so that those there are get their turn.
+const ACCEPTS_PER_TURN: usize = 64;
+/// A connection that is told to go has this long to close by itself.
+const CLOSING_NS: u64 = 1_000_000_000;
+
+impl Broker {
+    #[cold]
+    pub(crate) fn accept_tcp(&mut self) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.tcp.accept() {
+                Ok((stream, _)) => {
+                    if prepare_tcp(&stream).is_ok() {
+                        self.take_in(Socket::Tcp(stream));
+                    }
+                }
+                Err(error) => return self.accept_failed(&error),
+            }
+        }
+    }
+
+    #[cold]
+    pub(crate) fn accept_unix(&mut self) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.unix.accept() {
+                Ok((stream, _)) => {
+                    if stream.set_nonblocking(true).is_ok() {
+                        self.take_in(Socket::Unix(stream));
+                    }
+                }
+                Err(error) => return self.accept_failed(&error),
+            }
+        }
+    }
+
+    fn accept_failed(&self, error: &std::io::Error) {
+        use std::io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
+        if !matches!(error.kind(), WouldBlock | Interrupted | ConnectionAborted) {
+            self.env.error(&format!("accept a connection: {error}"));
+        }
+    }
+
+    fn take_in(&mut self, socket: Socket) {
+        let full = self.conns.live() >= CONNECTIONS_MAX;
+        let greeting = Kind::Greeting(Box::new(Greeting::new()));
+        let slot = self.conns.add(|token| Conn::new(token, socket, greeting));
+        let Some(conn) = self.conns.get(slot) else { return };
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, conn.token.0);
+        if let Err(error) = self.epoll.add(conn.socket.as_fd(), event) {
+            self.env.error(&format!("watch a connection: {error}"));
+            return self.drop_conn(slot);
+        }
+        if full {
+            let text = format!("this broker has {CONNECTIONS_MAX} connections, which is its bound");
+            self.refuse(slot, Refusal::Busy, &text);
+        }
+    }
+
+    /// Something happened on a connection's socket.
+    pub(crate) fn conn_event(&mut self, mark: u64, flags: EpollFlags) {
+        let slot = Token(mark).slot();
+        let Some(conn) = self.conns.by_token(Token(mark)) else { return };
+        if flags.contains(EpollFlags::EPOLLOUT) {
+            if let Kind::Stream(delivering) = &mut conn.kind {
+                delivering.blocked = false;
+            }
+            self.flush_conn(slot);
+        }
+        let ended = EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+        let Some(conn) = self.conns.by_token(Token(mark)) else { return };
+        if !conn.interest.read && flags.intersects(ended) {
+            return self.hung_up(slot);
+        }
+        if flags.intersects(EpollFlags::EPOLLIN | ended) {
+            self.readable(slot);
+        }
+    }
+
+    /// The other side is gone and nothing is read from the connection at this time. What it sent
+    /// before still counts, so a publisher that waits for room is only taken out of epoll.
+    fn hung_up(&mut self, slot: usize) {
+        let Self { conns, epoll, .. } = self;
+        let Some(conn) = conns.get(slot) else { return };
+        let waits = matches!(&conn.kind, Kind::Publisher(p) if p.stalled.is_some());
+        if waits && conn.channel.is_none() {
+            if !std::mem::replace(&mut conn.interest.detached, true) {
+                // It is watched, or else there would have been no event.
+                let _ = epoll.delete(conn.socket.as_fd());
+            }
+        } else {
+            self.drop_conn(slot);
+        }
+    }
+
+    fn readable(&mut self, slot: usize) {
+        let Self { conns, scratch, .. } = self;
+        let Some(conn) = conns.get(slot) else { return };
+        match &mut conn.kind {
+            Kind::Greeting(_) => self.greet(slot),
+            Kind::Publisher(Publisher { via: Via::Stream(_), .. }) => {
+                self.serve_publisher(slot);
+            }
+            Kind::Publisher(_) | Kind::Reader(_) | Kind::Closing { .. } => {
+                // Bells, or what a client still sends that was told to go.
+                let over = match conn.socket.recv(scratch) {
+                    Ok(got) => got == 0,
+                    Err(error) => !matches!(
+                        error.kind(),
+                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted
+                    ),
+                };
+                if over {
+                    self.last_words(slot);
+                    self.drop_conn(slot);
+                }
+            }
+            Kind::Stream(_) => self.hear_subscriber(slot),
+        }
+    }
+
+    /// What a memory publisher wrote before it left still counts.
+    fn last_words(&mut self, slot: usize) {
+        for _ in 0..64 {
+            let is_publisher = self.conns.get(slot).is_some_and(|conn| {
+                matches!(&conn.kind, Kind::Publisher(_))
+                    && conn.channel.as_ref().is_some_and(|channel| channel.is_ready())
+            });
+            if !is_publisher || self.serve_publisher(slot) == 0 {
+                return;
+            }
+        }
+    }
+
+    /// A subscriber only ever says goodbye.
+    fn hear_subscriber(&mut self, slot: usize) {
+        let Some(conn) = self.conns.get(slot) else { return };
+        let Conn { socket, kind: Kind::Stream(delivering), .. } = conn else { return };
+        match socket.recv(&mut delivering.inbox[delivering.have..]) {
+            Ok(0) => return self.drop_conn(slot),
+            Ok(got) => delivering.have += got,
+            Err(error) => {
+                if !matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted
+                ) {
+                    self.drop_conn(slot);
+                }
+                return;
+            }
+        }
+        if delivering.have < FRAME_BYTES {
+            return;
+        }
+        match Frame::decode(delivering.inbox) {
+            Ok((Frame::Bye, 0)) => self.drop_conn(slot),
+            Ok((frame, _)) => {
+                let text = format!("a subscriber says nothing but Bye; found {frame:?}");
+                self.refuse(slot, Refusal::Malformed, &text);
+            }
+            Err(error) => self.refuse(slot, Refusal::Malformed, &error.to_string()),
+        }
+    }
+
+    /// Refuses a connection and lets it go.
+    #[cold]
+    pub(crate) fn refuse(&mut self, slot: usize, why: Refusal, sentence: &str) {
+        let Self { env, conns, .. } = self;
+        let Some(conn) = conns.get(slot) else { return };
+        env.count(Counter::Refused, 1);
+        env.error(&format!("refused ({why:?}): {sentence}"));
+        if let Kind::Stream(delivering) = &mut conn.kind {
+            delivering.spill_any(env, &mut conn.out);
+        }
+        conn.refuse(why, sentence);
+        self.begin_closing(slot);
+    }
+
+    /// A connection's last frame is queued: it has a little while to read it and close.
+    #[cold]
+    pub(crate) fn begin_closing(&mut self, slot: usize) {
+        let deadline_ns = now_ns() + CLOSING_NS;
+        let Some(conn) = self.conns.get(slot) else { return };
+        let closing = Kind::Closing { deadline_ns, publisher: None, said_all: false };
+        let old = std::mem::replace(&mut conn.kind, closing);
+        for list in [
+            &mut self.conns.channels,
+            &mut self.conns.readers,
+            &mut self.conns.deliveries,
+            &mut self.conns.waiting,
+        ] {
+            list.retain(|other| *other != slot);
+        }
+        if let Kind::Publisher(mut publisher) = old {
+            self.leave_topic(&publisher);
+            if matches!(publisher.via, Via::Stream(_)) {
+                self.end_claims(&mut publisher, false);
+            } else if let Some(Conn { kind: Kind::Closing { publisher: place, .. }, .. }) =
+                self.conns.get(slot)
+            {
+                *place = Some(publisher);
+            }
+        }
+        self.want_read(slot, true);
+        self.conns.touch(slot);
+    }
+
+    fn leave_topic(&mut self, publisher: &Publisher) {
+        let id = publisher.topic;
+        if let Some(topic) = self.topics[id.slot()].as_deref_mut().filter(|topic| topic.id == id) {
+            topic.publishers = topic.publishers.saturating_sub(1);
+            topic.idle_since_ns = now_ns();
+        }
+    }
+
+    /// A publisher that said goodbye writes nothing more and waits for its last receipts.
+    #[cold]
+    pub(crate) fn said_bye(&mut self, slot: usize) {
+        let Self { env, topics, link, conns, .. } = self;
+        let Some(Conn { kind: Kind::Publisher(publisher), .. }) = conns.get(slot) else { return };
+        let id = publisher.topic;
+        publisher.bye = true;
+        if let Via::Memory(extents) = &mut publisher.via
+            && let Some(topic) = topics[id.slot()].as_deref_mut().filter(|topic| topic.id == id)
+        {
+            extents.end(env, topic, true);
+            topic.report_sealed(env, link);
+        }
+        conns.touch(slot);
+    }
+
+    /// Says goodbye back once every batch has its receipt.
+    #[cold]
+    fn finish_bye(&mut self, slot: usize) {
+        let Self { env, link, conns, .. } = self;
+        let Some(Conn { kind: Kind::Publisher(publisher), .. }) = conns.get(slot) else { return };
+        let (index, epoch) = (publisher.session.index, publisher.session.epoch);
+        let shared = conns.iter_mut().any(|other| {
+            other.token.slot() != slot
+                && matches!(&other.kind, Kind::Publisher(p)
+                    if p.session.index == index && p.session.epoch == epoch)
+        });
+        if !shared {
+            link.say(env, Request::CloseSession { index, epoch });
+        }
+        if let Some(conn) = conns.get(slot) {
+            conn.tell(Frame::Bye);
+        }
+        self.begin_closing(slot);
+    }
+
+    /// Sends what a connection has queued, and sees whether that was the last of it.
+    pub(crate) fn flush_conn(&mut self, slot: usize) {
+        let Some(conn) = self.conns.get(slot) else { return };
+        conn.touched = false;
+        if conn.flush().is_err() {
+            return self.drop_conn(slot);
+        }
+        let drained = conn.out.is_empty();
+        let finished = matches!(&conn.kind, Kind::Publisher(p) if p.bye && p.in_flight == 0);
+        let blocked = matches!(&conn.kind, Kind::Stream(delivering) if delivering.blocked);
+        if let Kind::Closing { said_all, .. } = &mut conn.kind
+            && drained
+            && !std::mem::replace(said_all, true)
+        {
+            conn.socket.shutdown_write();
+        }
+        self.want_write(slot, !drained || blocked);
+        if finished {
+            self.finish_bye(slot);
+        }
+    }
+
+    /// Forgets a connection at once. What it had claimed becomes padding.
+    pub(crate) fn drop_conn(&mut self, slot: usize) {
+        let Some(conn) = self.conns.remove(slot) else { return };
+        if !conn.interest.detached {
+            // Closing the descriptor would do the same; it may have been removed already.
+            let _ = self.epoll.delete(conn.socket.as_fd());
+        }
+        match conn.kind {
+            Kind::Publisher(mut publisher) => {
+                self.leave_topic(&publisher);
+                let polite = publisher.bye;
+                self.end_claims(&mut publisher, polite);
+            }
+            Kind::Closing { publisher: Some(mut publisher), .. } => {
+                self.end_claims(&mut publisher, false);
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends handshakes and goodbyes that take too long, and hears memory subscribers out.
+    pub(crate) fn tick_conns(&mut self, now_ns: u64) {
+        for slot in self.conns.slots() {
+            let Self { env, conns, .. } = self;
+            let Some(conn) = conns.get(slot) else { continue };
+            let held = matches!(conn.kind, Kind::Closing { .. }) && conn.held().is_some();
+            match &mut conn.kind {
+                Kind::Greeting(greeting) if greeting.deadline_ns < now_ns => {
+                    let Refused { why, sentence } = greeting.overdue();
+                    let token = conn.token;
+                    self.opening.retain(|_, waiting| *waiting != token);
+                    self.refuse(slot, why, &sentence);
+                }
+                // A subscriber that still holds a segment is waited for.
+                Kind::Closing { deadline_ns, .. } if *deadline_ns < now_ns && !held => {
+                    self.drop_conn(slot);
+                }
+                Kind::Stream(delivering) => delivering.notice_logs(env, false),
+                Kind::Reader(_) => {
+                    let heard = conn.channel.as_mut().and_then(|channel| channel.take());
+                    if matches!(heard, Some(Ok(Frame::Bye))) {
+                        self.drop_conn(slot);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Other brokers, which deliver what this one lands in its own logs.
+    pub(crate) fn find_peers(&mut self) {
+        use landfall_layout::pool::BrokerState;
+        let Self { env, peers, .. } = self;
+        peers.clear();
+        peers.extend(env.pool.known_brokers().filter(|peer| {
+            *peer != env.me && env.pool.broker(*peer).state == BrokerState::Serving.raw()
+        }));
+    }
+
+    /// Whether a connection is read from when something comes.
+    pub(crate) fn want_read(&mut self, slot: usize, read: bool) {
+        let Some(conn) = self.conns.get(slot) else { return };
+        let wanted = Interest { read, ..conn.interest };
+        self.set_interest(slot, wanted);
+    }
+
+    /// Whether a connection is told when it takes more.
+    pub(crate) fn want_write(&mut self, slot: usize, write: bool) {
+        let Some(conn) = self.conns.get(slot) else { return };
+        let wanted = Interest { write, ..conn.interest };
+        self.set_interest(slot, wanted);
+    }
+
+    fn set_interest(&mut self, slot: usize, wanted: Interest) {
+        let Self { conns, epoll, env, .. } = self;
+        let Some(conn) = conns.get(slot) else { return };
+        if conn.interest == wanted {
+            return;
+        }
+        let mut flags = EpollFlags::empty();
+        flags.set(EpollFlags::EPOLLIN, wanted.read);
+        flags.set(EpollFlags::EPOLLOUT, wanted.write);
+        let mut event = EpollEvent::new(flags, conn.token.0);
+        let detached = conn.interest.detached;
+        let changed = if !detached {
+            epoll.modify(conn.socket.as_fd(), &mut event)
+        } else if wanted.read {
+            epoll.add(conn.socket.as_fd(), event)
+        } else {
+            Ok(())
+        };
+        conn.interest = Interest { detached: detached && !wanted.read, ..wanted };
+        if let Err(error) = changed {
+            env.error(&format!("watch a connection: {error}"));
+        }
+    }
+}

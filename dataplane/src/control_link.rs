@@ -1,0 +1,165 @@
+//! What the broker asked of control and has no answer to, and the rings between the two.
+
+use std::collections::VecDeque;
+
+use landfall_layout::SegmentId;
+use landfall_layout::command::{Body, Command, Request};
+use landfall_layout::counters::Counter;
+use landfall_layout::limits::COMMAND_LINES;
+use landfall_layout::segment::{SegmentState, What};
+use landfall_pool::line_ring::{LineConsumer, LineProducer, LineRing};
+
+use crate::env::{Env, now_ns};
+
+/// A request without an answer is sent again after this long.
+const REPEAT_NS: u64 = 500_000_000;
+
+struct Open {
+    request: Request,
+    /// When to send it again.
+    again_ns: u64,
+}
+
+/// The two rings between this broker and control.
+pub struct ControlLink {
+    requests: LineProducer,
+    commands: LineConsumer,
+    /// Requests that want an answer.
+    open: Vec<Open>,
+    /// Lines the ring had no room for.
+    queue: VecDeque<Body>,
+    epoch: u64,
+    next_request: u64,
+    accepted: bool,
+}
+
+impl ControlLink {
+    /// Goes on in both rings where an earlier process of this number stopped.
+    pub fn new(env: &Env) -> Self {
+        let geometry = env.pool.geometry();
+        let ring = |at| LineRing { at, lines: COMMAND_LINES };
+        Self {
+            requests: LineProducer::resume(&env.pool, ring(geometry.requests(env.me))),
+            commands: LineConsumer::resume(&env.pool, ring(geometry.commands(env.me))),
+            open: Vec::with_capacity(64),
+            queue: VecDeque::with_capacity(64),
+            epoch: env.pool.epoch_number(),
+            // Answers to an earlier process of this number must not be taken for ours.
+            next_request: env.incarnation << 16,
+            accepted: false,
+        }
+    }
+
+    /// The epoch last seen.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether control has answered `Register`.
+    pub fn is_accepted(&self) -> bool {
+        self.accepted
+    }
+
+    pub fn set_accepted(&mut self) {
+        self.accepted = true;
+    }
+
+    /// A number for a request whose answer carries it back.
+    pub fn number(&mut self) -> u64 {
+        self.next_request = self.next_request.wrapping_add(1);
+        self.next_request
+    }
+
+    /// Sends a request that wants an answer, unless it is open already.
+    pub fn ask(&mut self, env: &Env, request: Request) {
+        if self.open.iter().any(|open| open.request == request) {
+            return;
+        }
+        self.open.push(Open { request, again_ns: now_ns() + REPEAT_NS });
+        self.say(env, request);
+    }
+
+    /// Reports a finished segment; repeated until the segment's header says that it is sealed.
+    pub fn sealed(&mut self, env: &Env, request: Request) {
+        self.ask(env, request);
+    }
+
+    /// Sends a request that wants no answer.
+    pub fn say(&mut self, env: &Env, request: Request) {
+        let body = request.pack();
+        if !self.queue.is_empty() || !self.requests.push(&env.pool, body) {
+            self.queue.push_back(body);
+        }
+        env.ring_control();
+    }
+
+    /// Sends lines that had no room, as far as there is some now; whether none is left.
+    pub fn drain(&mut self, env: &Env) -> bool {
+        while let Some(body) = self.queue.front() {
+            if !self.requests.push(&env.pool, *body) {
+                return false;
+            }
+            self.queue.pop_front();
+            if self.queue.is_empty() {
+                env.ring_control();
+            }
+        }
+        true
+    }
+
+    /// The answer is here: whether the request was open.
+    pub fn answered(&mut self, is_it: impl Fn(&Request) -> bool) -> Option<Request> {
+        let i = self.open.iter().position(|open| is_it(&open.request))?;
+        Some(self.open.swap_remove(i).request)
+    }
+
+    /// Forgets open requests.
+    pub fn forget(&mut self, is_it: impl Fn(&Request) -> bool) {
+        self.open.retain(|open| !is_it(&open.request));
+    }
+
+    /// The next command. A line that says nothing we know is noted and passed over.
+    pub fn next(&mut self, env: &Env) -> Option<Command> {
+        while let Some(body) = self.commands.pop(&env.pool) {
+            match Command::unpack(body) {
+                Some(command) => return Some(command),
+                None => env.error("control sent a command this broker does not know"),
+            }
+        }
+        None
+    }
+
+    /// Sends again what is overdue; everything open when another control leads.
+    pub fn tick(&mut self, env: &Env, now_ns: u64) {
+        let epoch = env.pool.epoch_number();
+        let is_new = epoch != self.epoch;
+        self.epoch = epoch;
+        if !self.drain(env) {
+            return;
+        }
+        self.open.retain(|open| !is_done(env, &open.request));
+        let mut sent = false;
+        for open in &mut self.open {
+            if !is_new && now_ns < open.again_ns {
+                continue;
+            }
+            if !self.requests.push(&env.pool, open.request.pack()) {
+                break;
+            }
+            open.again_ns = now_ns + REPEAT_NS;
+            sent = true;
+            env.count(Counter::RequestsRepeated, 1);
+        }
+        if sent {
+            env.ring_control();
+        }
+    }
+}
+
+/// `Sealed` has no answer but the segment's header.
+fn is_done(env: &Env, request: &Request) -> bool {
+    let Request::Sealed { segment, generation, .. } = *request else { return false };
+    let Some(header) = env.pool.segment_header(SegmentId(segment)) else { return true };
+    header.generation != generation
+        || What::unpack(header.what).map_or(true, |what| !matches!(what.state, SegmentState::Open))
+}

@@ -1,0 +1,61 @@
+//! What every part of the broker needs: the pool, its own number, counters, bells.
+
+use std::fs::File;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use landfall_layout::BrokerId;
+use landfall_layout::counters::{Counter, Stage};
+use landfall_pool::Pool;
+use landfall_pool::bell::{Ringer, Role};
+use landfall_pool::counters::{Counters, ErrorLog};
+
+/// Shared by all parts, changed by none.
+pub struct Env {
+    pub pool: Pool,
+    pub me: BrokerId,
+    pub incarnation: u64,
+    pub read_only: File,
+    pub ringer: Ringer,
+    pub uid: u32,
+    counters: Counters,
+    errors: ErrorLog,
+}
+
+impl Env {
+    pub fn new(pool: Pool, me: BrokerId, incarnation: u64) -> std::io::Result<Self> {
+        let read_only = pool.read_only_file()?;
+        let ringer = Ringer::new(&pool)?;
+        let counters = Counters::new(&pool, me.index());
+        let errors = ErrorLog::new(&pool, me.index());
+        let uid = nix::unistd::geteuid().as_raw();
+        Ok(Self { pool, me, incarnation, read_only, ringer, uid, counters, errors })
+    }
+
+    #[inline]
+    pub fn count(&self, counter: Counter, amount: u64) {
+        self.counters.add(&self.pool, counter, amount);
+    }
+
+    #[inline]
+    pub fn latency(&self, stage: Stage, from_ns: u64, to_ns: u64) {
+        self.counters.latency(&self.pool, stage, to_ns.saturating_sub(from_ns));
+    }
+
+    /// Notes an error where tools find it.
+    #[cold]
+    pub fn error(&self, text: &str) {
+        self.errors.note(&self.pool, now_ns(), text);
+    }
+
+    /// Wakes control's threads after a request.
+    pub fn ring_control(&self) {
+        self.ringer.ring(&self.pool, Role::Keeper);
+        self.ringer.ring(&self.pool, Role::Sequencer);
+    }
+}
+
+/// Wall clock, nanoseconds since 1970.
+#[inline]
+pub fn now_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}

@@ -1,0 +1,70 @@
+//! Going away in good order.
+
+use std::time::Duration;
+
+use landfall_layout::frame::Frame;
+use landfall_layout::pool::BrokerState;
+
+use crate::broker::Broker;
+use crate::conn::Kind;
+use crate::env::now_ns;
+
+/// Receipts for what has landed are waited for this long.
+const RECEIPTS_NS: u64 = 2_000_000_000;
+/// Then clients have this long to read what they were told.
+const FAREWELL_NS: u64 = 500_000_000;
+
+impl Broker {
+    /// Takes nothing new, reports what has landed, says goodbye to everyone, gives its segments
+    /// back and leaves its line absent.
+    pub(crate) fn leave(&mut self) {
+        self.leaving = true;
+        self.env.pool.beat_broker(
+            self.env.me,
+            now_ns(),
+            self.link.epoch(),
+            BrokerState::Leaving.raw(),
+        );
+        self.turn_until(RECEIPTS_NS, |broker| {
+            broker.topics.iter().flatten().all(|topic| topic.in_flight.is_empty())
+        });
+        for slot in self.conns.slots() {
+            let Self { env, conns, .. } = self;
+            let Some(conn) = conns.get(slot) else { continue };
+            if matches!(conn.kind, Kind::Closing { .. }) {
+                continue;
+            }
+            if let Kind::Stream(delivering) = &mut conn.kind {
+                delivering.spill_any(env, &mut conn.out);
+            }
+            conn.tell(Frame::Bye);
+            self.begin_closing(slot);
+        }
+        self.turn_until(FAREWELL_NS, |broker| broker.conns.live() == 0);
+        // A memory client that has not closed may still read or write the pool. Then this is no
+        // clean end: control waits a while, as it does for a process that died.
+        let clean = self.conns.iter_mut().all(|conn| conn.channel.is_none());
+        for slot in self.conns.slots() {
+            self.drop_conn(slot);
+        }
+        if !clean {
+            return;
+        }
+        let Self { env, topics, link, .. } = self;
+        for topic in topics.iter_mut().flatten() {
+            topic.stock.close(env);
+            topic.report_sealed(env, link);
+        }
+        env.pool.beat_broker(env.me, now_ns(), link.epoch(), BrokerState::Absent.raw());
+        env.ring_control();
+    }
+
+    fn turn_until(&mut self, at_most_ns: u64, done: impl Fn(&Self) -> bool) {
+        let end = now_ns() + at_most_ns;
+        while !done(self) && now_ns() < end {
+            if self.turn() == 0 {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+    }
+}

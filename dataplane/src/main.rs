@@ -1,0 +1,170 @@
+//! `landfall-broker`: one broker of a pool.
+
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use landfall_dataplane::{Broker, Config, Idle};
+use landfall_layout::BrokerId;
+use landfall_layout::limits::BROKERS_MAX;
+use landfall_layout::pool::Attach;
+use landfall_pool::Pool;
+use landfall_pool::map::MapError;
+use landfall_pool::pool::PoolError;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// A pool that control is still making is waited for this long.
+const POOL_WAIT: Duration = Duration::from_secs(10);
+
+/// One broker: lands what publishers send, delivers the log to subscribers.
+#[derive(Parser)]
+#[command(name = "landfall-broker", version)]
+struct Flags {
+    /// The pool: a devdax device, a file on tmpfs or hugetlbfs, or /proc/PID/fd/N of a memfd.
+    #[arg(long, value_name = "PATH")]
+    pool: PathBuf,
+    /// Number of this broker.
+    #[arg(long, value_name = "N", value_parser = number)]
+    number: BrokerId,
+    /// TCP address to listen on; port 0 lets the system choose.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    listen: String,
+    /// Unix socket to listen on: a path, or @NAME for an abstract one.
+    #[arg(long, value_name = "PATH|@NAME")]
+    unix: Option<String>,
+    /// How to wait: spin needs a core of its own.
+    #[arg(long, value_enum, default_value_t = How::Backoff)]
+    idle: How,
+    /// Core to run on.
+    #[arg(long, value_name = "N")]
+    core: Option<usize>,
+    /// End when this process ends.
+    #[arg(long, value_name = "PID")]
+    parent: Option<i32>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum How {
+    Spin,
+    Backoff,
+}
+
+fn number(word: &str) -> Result<BrokerId, String> {
+    word.parse()
+        .ok()
+        .and_then(BrokerId::new)
+        .ok_or_else(|| format!("say a number from 0 to {}", BROKERS_MAX - 1))
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    match serve(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("landfall-broker {}: {error}", flags.number);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn serve(flags: &Flags) -> Result<(), Failure> {
+    if let Some(parent) = flags.parent {
+        follow(parent)?;
+    }
+    // Blocked before anything else, so that a signal at any time ends the loop in good order.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block().map_err(|error| format!("block signals: {error}"))?;
+    let arrived = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .map_err(|error| format!("watch for signals: {error}"))?;
+    let stop = || arrived.read_signal().is_ok_and(|signal| signal.is_some());
+    if let Some(core) = flags.core {
+        pin(core)?;
+    }
+    raise_descriptors()?;
+    let Some(pool) = attach(&flags.pool, stop)? else { return Ok(()) };
+    let idle = match flags.idle {
+        How::Spin => Idle::Spin,
+        How::Backoff => Idle::Backoff,
+    };
+    let config = Config {
+        number: flags.number,
+        listen: flags.listen.clone(),
+        unix: flags.unix.clone(),
+        idle,
+    };
+    let mut broker = Broker::start(pool, &config)?;
+    broker.run(stop, |broker| {
+        let (tcp, unix) = (broker.tcp_address(), broker.unix_address());
+        let mut out = std::io::stdout();
+        // Nobody may be reading, which is no reason not to serve.
+        let _ = writeln!(out, "ready broker {} tcp {tcp} unix {unix}", flags.number);
+        let _ = out.flush();
+    });
+    Ok(())
+}
+
+/// Makes the kernel end this process when its parent ends.
+fn follow(parent: i32) -> Result<(), Failure> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|error| format!("ask to end with process {parent}: {error}"))?;
+    // It may have ended before the kernel was asked.
+    let now = nix::unistd::getppid().as_raw();
+    if now == parent {
+        Ok(())
+    } else {
+        Err(format!("the parent is process {now}, not {parent}: it has ended already").into())
+    }
+}
+
+fn pin(core: usize) -> Result<(), Failure> {
+    let mut set = nix::sched::CpuSet::new();
+    set.set(core).map_err(|error| format!("core {core}: {error}"))?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)
+        .map_err(|error| format!("run on core {core}: {error}; leave --core off or say another"))?;
+    Ok(())
+}
+
+/// As many descriptors as the system lets this process have: connections need one or two each.
+fn raise_descriptors() -> Result<(), Failure> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+            .map_err(|error| format!("raise the bound on descriptors to {hard}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Attaches to the pool, waiting for control to make it. `None` when a signal came first.
+fn attach(path: &Path, stop: impl Fn() -> bool) -> Result<Option<Pool>, Failure> {
+    let since = Instant::now();
+    loop {
+        let error = match Pool::attach(path) {
+            Ok(pool) => return Ok(Some(pool)),
+            Err(error) => error,
+        };
+        let is_early = match &error {
+            PoolError::Attach { found: Attach::NotYet, .. } => true,
+            PoolError::Map(MapError::Io { source, .. }) => {
+                source.kind() == std::io::ErrorKind::NotFound
+            }
+            _ => false,
+        };
+        if !is_early || since.elapsed() > POOL_WAIT {
+            return Err(error.into());
+        }
+        if stop() {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,371 @@
+//! One turn of the loop. Nothing here allocates, locks or formats while batches flow.
+
+use landfall_layout::channel::BROKER_PARKED_AT;
+use landfall_layout::counters::Counter;
+use landfall_layout::frame::Frame;
+use landfall_layout::limits::{HEARTBEAT_EVERY_NS, IN_FLIGHT_BATCHES_MAX};
+use landfall_layout::pool::BrokerState;
+use landfall_pool::bell::Role;
+use landfall_pool::channel::set_parked;
+use nix::sys::epoll::{EpollEvent, EpollTimeout};
+
+use crate::broker::Broker;
+use crate::commands::free_segments;
+use crate::conn::{Conn, Kind, Publisher, Stalled, Via};
+use crate::deliver_tcp::Sent;
+use crate::env::now_ns;
+use crate::land::Wait;
+use crate::park::PARK_LONGEST;
+use crate::publish_memory;
+use crate::publish_tcp::{self, Stop};
+use crate::receipts::settle;
+use crate::subscribe_memory::wake;
+
+/// Turns between looks at the sockets: after a look that found something, after one that did not,
+/// and where no stream depends on it.
+const SOCKETS_BUSY: u32 = 1;
+const SOCKETS_QUIET: u32 = 4;
+const SOCKETS_NO_STREAMS: u32 = 32;
+/// Turns between looks at the clock.
+const TURNS_PER_CLOCK: u32 = 32;
+/// A publisher that waits is told after this long, and again at most this often.
+const STALL_AFTER_NS: u64 = 100_000_000;
+const STALL_EVERY_NS: u64 = 1_000_000_000;
+
+impl Broker {
+    /// Does once everything there is to do; how much that was.
+    pub fn turn(&mut self) -> usize {
+        let mut work = self.take_commands();
+        // Until control has accepted this process, nothing may be asked for on its behalf: what an
+        // earlier process of this number had is sealed first. Clients wait in the backlog.
+        if self.sockets_in == 0 && self.link.is_accepted() {
+            let found = self.take_sockets();
+            work += found;
+            self.sockets_in = match found {
+                0 if self.conns.live() == self.conns.channels.len() + self.conns.readers.len() => {
+                    SOCKETS_NO_STREAMS
+                }
+                0 => SOCKETS_QUIET,
+                _ => SOCKETS_BUSY,
+            };
+        }
+        self.sockets_in = self.sockets_in.saturating_sub(1);
+        work += self.take_channels();
+        work += self.retry_waiting();
+        work += self.finish_burst();
+        work += self.deliver();
+        self.flush_touched();
+        if !self.retiring.is_empty() {
+            self.release_segments();
+        }
+        let counter = if work > 0 { Counter::PollsBusy } else { Counter::PollsEmpty };
+        self.env.count(counter, 1);
+        self.turns = self.turns.wrapping_add(1);
+        if self.turns.is_multiple_of(TURNS_PER_CLOCK) || self.ticked_ns == 0 {
+            self.tick(now_ns());
+        }
+        work
+    }
+
+    /// Sleeps until something happens, for a few milliseconds at most. Whether there was work
+    /// after all.
+    pub(crate) fn park(&mut self) -> bool {
+        self.bell.park(&self.env.pool);
+        self.set_channels_parked(true);
+        // Once more, now that others can see that they have to ring.
+        self.sockets_in = 0;
+        let found = self.turn() > 0;
+        if !found {
+            self.env.count(Counter::Parks, 1);
+            if self.link.is_accepted() {
+                let longest = EpollTimeout::from(PARK_LONGEST.as_millis() as u8);
+                // What woke it is found again by the next turn: epoll is level-triggered here.
+                let _ = self.epoll.wait(&mut self.events[..8], longest);
+            } else {
+                self.bell.wait(PARK_LONGEST);
+            }
+        }
+        self.set_channels_parked(false);
+        self.bell.unpark(&self.env.pool);
+        self.sockets_in = 0;
+        self.tick(now_ns());
+        found
+    }
+
+    fn set_channels_parked(&mut self, parked: bool) {
+        for i in 0..self.conns.channels.len() {
+            let slot = self.conns.channels[i];
+            if let Some(channel) = self.conns.get(slot).and_then(|conn| conn.channel.as_ref()) {
+                set_parked(&channel.mapping, BROKER_PARKED_AT, parked);
+            }
+        }
+    }
+
+    /// Takes what sockets have; how many had something.
+    fn take_sockets(&mut self) -> usize {
+        let mut events = std::mem::take(&mut self.events);
+        // An interrupted wait only means that the sockets are looked at in the next turn.
+        let ready = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+        for event in &events[..ready] {
+            self.socket_event(*event);
+        }
+        self.events = events;
+        ready
+    }
+
+    fn socket_event(&mut self, event: EpollEvent) {
+        use crate::broker::{BELL, TCP_LISTENER, UNIX_LISTENER};
+        match event.data() {
+            TCP_LISTENER => self.accept_tcp(),
+            UNIX_LISTENER => self.accept_unix(),
+            BELL => self.bell.unpark(&self.env.pool),
+            mark => self.conn_event(mark, event.events()),
+        }
+    }
+
+    /// Looks at the channels of memory publishers.
+    fn take_channels(&mut self) -> usize {
+        let mut work = 0;
+        let mut i = 0;
+        while i < self.conns.channels.len() {
+            let slot = self.conns.channels[i];
+            let ready = self.conns.get(slot).is_some_and(|conn| {
+                let waits = matches!(&conn.kind, Kind::Publisher(p) if p.stalled.is_some());
+                !waits && conn.channel.as_ref().is_some_and(|channel| channel.is_ready())
+            });
+            if ready {
+                work += self.serve_publisher(slot);
+            }
+            // A connection that ended has left the list, and another is in its place.
+            i += usize::from(self.conns.channels.get(i) == Some(&slot));
+        }
+        work
+    }
+
+    /// Tries again for publishers that wait for room.
+    fn retry_waiting(&mut self) -> usize {
+        let mut work = 0;
+        let mut i = 0;
+        while i < self.conns.waiting.len() {
+            let slot = self.conns.waiting[i];
+            work += self.serve_publisher(slot);
+            i += usize::from(self.conns.waiting.get(i) == Some(&slot));
+        }
+        work
+    }
+
+    /// Takes what a publisher has sent; how much that was.
+    pub(crate) fn serve_publisher(&mut self, slot: usize) -> usize {
+        let Self { env, topics, conns, scratch, .. } = self;
+        let Some(conn) = conns.get(slot) else { return 0 };
+        let Conn { token, socket, kind, out, channel, .. } = conn;
+        let Kind::Publisher(publisher) = kind else { return 0 };
+        let id = publisher.topic;
+        let Some(topic) = topics[id.slot()].as_deref_mut().filter(|topic| topic.id == id) else {
+            return 0;
+        };
+        let Publisher { session, via, fenced, in_flight, .. } = publisher;
+        let free = u32::from(IN_FLIGHT_BATCHES_MAX).saturating_sub(*in_flight);
+        let (taken, landed, stop) = match via {
+            Via::Stream(reading) => {
+                let allowance = free.saturating_sub(out.frames() as u32);
+                let from = publish_tcp::From {
+                    socket,
+                    session,
+                    owner: *token,
+                    fenced: *fenced,
+                    allowance,
+                };
+                let (landed, stop) = reading.read_on(env, topic, from, scratch);
+                (landed, landed, stop)
+            }
+            Via::Memory(extents) => {
+                let Some(channel) = channel else { return 0 };
+                let allowance = if channel.is_behind() { 0 } else { free };
+                let from =
+                    publish_memory::From { session, owner: *token, fenced: *fenced, allowance };
+                extents.read_on(env, topic, from, channel)
+            }
+        };
+        *in_flight += landed;
+        if channel.as_ref().is_some_and(|channel| channel.has_news()) {
+            conns.touch(slot);
+        }
+        self.after_serving(slot, stop);
+        taken as usize
+    }
+
+    /// Acts on what stopped a publisher.
+    fn after_serving(&mut self, slot: usize, stop: Stop) {
+        let Self { env, conns, .. } = self;
+        let Some(Conn { kind: Kind::Publisher(publisher), .. }) = conns.get(slot) else { return };
+        match stop {
+            Stop::Dry | Stop::Share => {
+                if publisher.stalled.take().is_some() {
+                    self.stop_waiting(slot);
+                }
+            }
+            Stop::Wait(why) => {
+                let is_new = publisher.stalled.is_none_or(|stalled| stalled.why != why);
+                if is_new {
+                    publisher.stalled = Some(Stalled { why, since_ns: now_ns(), told_ns: 0 });
+                    self.start_waiting(slot, why);
+                }
+            }
+            Stop::Fenced { epoch, next_seq } => {
+                publisher.fenced = true;
+                env.count(Counter::Fenced, 1);
+                if let Some(conn) = conns.get(slot) {
+                    conn.tell(Frame::Fenced { session_epoch: epoch, next_seq });
+                }
+                conns.touch(slot);
+            }
+            Stop::Bye => self.said_bye(slot),
+            Stop::Ended { .. } => self.drop_conn(slot),
+            Stop::Refuse(why, sentence) => self.refuse(slot, why, &sentence),
+        }
+    }
+
+    #[cold]
+    fn start_waiting(&mut self, slot: usize, why: Wait) {
+        if why == Wait::Ring {
+            self.env.count(Counter::RingFull, 1);
+        }
+        if why == Wait::Segment {
+            self.env.count(Counter::SegmentWait, 1);
+        }
+        if !self.conns.waiting.contains(&slot) {
+            self.conns.waiting.push(slot);
+        }
+        self.want_read(slot, false);
+    }
+
+    #[cold]
+    fn stop_waiting(&mut self, slot: usize) {
+        self.conns.waiting.retain(|other| *other != slot);
+        self.want_read(slot, true);
+    }
+
+    /// Makes what was landed count, wakes who waits for it, and reports what is known.
+    fn finish_burst(&mut self) -> usize {
+        let Self { env, topics, conns, link, peers, live_topics, .. } = self;
+        let mut settled = 0;
+        let (mut ring_sequencer, mut ring_peers) = (false, false);
+        for slot in live_topics.iter() {
+            let Some(topic) = topics[*slot].as_deref_mut() else { continue };
+            let mut now = 0;
+            if topic.dirty {
+                now = now_ns();
+                topic.publish_frontier(env, now);
+                topic.replenish(env, link);
+                topic.report_sealed(env, link);
+                ring_sequencer |= topic.order.is_sequenced();
+                ring_peers |= !topic.order.is_sequenced();
+            }
+            settled += settle(env, topic, conns, now);
+        }
+        if ring_sequencer {
+            env.ringer.ring(&env.pool, Role::Sequencer);
+        }
+        if ring_peers {
+            for peer in peers.iter() {
+                env.ringer.ring(&env.pool, Role::Broker(*peer));
+            }
+        }
+        settled
+    }
+
+    /// Serves subscribers.
+    fn deliver(&mut self) -> usize {
+        let mut work = 0;
+        let mut i = 0;
+        while i < self.conns.deliveries.len() {
+            let slot = self.conns.deliveries[i];
+            work += self.deliver_to(slot);
+            i += usize::from(self.conns.deliveries.get(i) == Some(&slot));
+        }
+        let mut i = 0;
+        while i < self.conns.readers.len() {
+            let slot = self.conns.readers[i];
+            let Self { env, conns, .. } = self;
+            if conns.get(slot).is_some_and(|conn| !wake(env, conn)) {
+                self.drop_conn(slot);
+            }
+            i += usize::from(self.conns.readers.get(i) == Some(&slot));
+        }
+        work
+    }
+
+    fn deliver_to(&mut self, slot: usize) -> usize {
+        let Self { env, conns, .. } = self;
+        let Some(conn) = conns.get(slot) else { return 0 };
+        let Kind::Stream(delivering) = &mut conn.kind else { return 0 };
+        if delivering.blocked || !conn.out.is_empty() {
+            return 0;
+        }
+        match delivering.send_on(env, &conn.socket) {
+            Ok(sent) => {
+                if delivering.blocked {
+                    self.want_write(slot, true);
+                }
+                usize::from(sent == Sent::Some)
+            }
+            Err(_) => {
+                self.drop_conn(slot);
+                1
+            }
+        }
+    }
+
+    /// Sends what was queued in this turn.
+    fn flush_touched(&mut self) {
+        while let Some(slot) = self.conns.touched.pop() {
+            self.flush_conn(slot);
+        }
+    }
+
+    /// What has to be done now and then, judged by the clock.
+    fn tick(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.ticked_ns) < HEARTBEAT_EVERY_NS {
+            return;
+        }
+        self.ticked_ns = now_ns;
+        let Self { env, link, topics, leaving, .. } = self;
+        let state = if *leaving { BrokerState::Leaving } else { BrokerState::Serving };
+        env.pool.beat_broker(env.me, now_ns, link.epoch(), state.raw());
+        link.tick(env, now_ns);
+        for topic in topics.iter_mut().flatten() {
+            Self::tidy_topic(topic, env, now_ns);
+            topic.replenish(env, link);
+            topic.report_sealed(env, link);
+        }
+        self.tick_conns(now_ns);
+        self.tell_stalled(now_ns);
+        self.release_topics(now_ns);
+        self.find_peers();
+    }
+
+    /// Tells publishers why they wait.
+    fn tell_stalled(&mut self, now_ns: u64) {
+        for i in 0..self.conns.waiting.len() {
+            let slot = self.conns.waiting[i];
+            let Self { env, topics, conns, .. } = self;
+            let Some(conn) = conns.get(slot) else { continue };
+            let Kind::Publisher(publisher) = &mut conn.kind else { continue };
+            let Some(stalled) = &mut publisher.stalled else { continue };
+            let due = now_ns.saturating_sub(stalled.since_ns) >= STALL_AFTER_NS
+                && now_ns.saturating_sub(stalled.told_ns) >= STALL_EVERY_NS;
+            let Some(why) = stalled.shown().filter(|_| due) else { continue };
+            stalled.told_ns = now_ns;
+            let topic = topics[publisher.topic.slot()].as_deref_mut();
+            let (used, of) = match (why, topic) {
+                (landfall_layout::frame::Stall::RingFull, Some(topic)) => topic.ring_use(env),
+                _ => (free_segments(env), env.pool.geometry().segments()),
+            };
+            if conn.out.frames() < usize::from(IN_FLIGHT_BATCHES_MAX) {
+                conn.tell(Frame::Stalled { why, used, of });
+                conns.touch(slot);
+            }
+        }
+    }
+}

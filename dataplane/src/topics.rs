@@ -1,0 +1,277 @@
+//! What the broker knows of a topic: where its batches go and which of them have no receipt yet.
+
+use std::collections::VecDeque;
+
+use landfall_layout::command::Request;
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::order::FrontierLine;
+use landfall_layout::segment::SegmentKind;
+use landfall_layout::topic::{Order, TopicEntry};
+use landfall_layout::{SegmentId, TopicId};
+use landfall_pool::Memory;
+use landfall_pool::log::{LogReader, LogSegment};
+use landfall_pool::slot_ring::SlotWriter;
+
+use crate::conns::Token;
+use crate::control_link::ControlLink;
+use crate::env::Env;
+use crate::segments::{Granted, Stock};
+
+/// Batches of one broker's own log that may wait for the end of the burst.
+const OWN_IN_FLIGHT: usize = 4096;
+
+/// A topic that somebody published to through this broker.
+pub struct Topic {
+    pub id: TopicId,
+    pub order: Order,
+    pub check_ingest: bool,
+    pub ring_slots: u32,
+    pub stock: Stock,
+    pub landing: Landing,
+    /// Frontier line of log `me`: entries or slots landed. Moved in the pool at a burst's end.
+    pub frontier: FrontierLine,
+    pub dirty: bool,
+    pub in_flight: InFlight,
+    pub follower: Follower,
+    /// Publisher connections.
+    pub publishers: u32,
+    /// When the last of them left.
+    pub idle_since_ns: u64,
+}
+
+/// Where landed batches are shown.
+pub enum Landing {
+    /// The ring is not there yet.
+    Closed,
+    /// The ring of (topic, this broker): sequenced topics.
+    Ring(SlotWriter),
+    /// This broker's own log: orders `none` and `broker`.
+    Own(OwnLog),
+}
+
+/// Segments of the broker's own log.
+#[derive(Default)]
+pub struct OwnLog {
+    segments: VecDeque<(LogSegment, Granted)>,
+    sealed: Vec<Granted>,
+}
+
+/// Batches without a receipt, in the order of their ring (or log) indices.
+pub struct InFlight {
+    base: u64,
+    batches: VecDeque<Waiting>,
+    bound: usize,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting {
+    pub owner: Token,
+    pub batch_seq: u64,
+    pub landed_ns: u64,
+    /// Own logs: position of the first message.
+    pub position: u64,
+    pub session: u32,
+    pub session_epoch: u32,
+    pub count: u16,
+    pub reported: bool,
+}
+
+/// Reads the sequenced log for receipts.
+pub struct Follower {
+    pub reader: LogReader,
+    pub next: u64,
+}
+
+impl InFlight {
+    fn new(bound: usize) -> Self {
+        Self { base: 0, batches: VecDeque::with_capacity(bound), bound }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.batches.len() >= self.bound
+    }
+
+    /// Adds the batch at `index`, which follows the one before.
+    pub fn push(&mut self, index: u64, waiting: Waiting) {
+        if self.batches.is_empty() {
+            self.base = index;
+        }
+        debug_assert_eq!(self.base + self.batches.len() as u64, index, "ring indices have no hole");
+        self.batches.push_back(waiting);
+    }
+
+    /// The batch whose index ends in these 32 bits, if it waits.
+    pub fn by_low(&mut self, low: u32) -> Option<&mut Waiting> {
+        let distance = low.wrapping_sub(self.base as u32);
+        self.batches.get_mut(distance as usize)
+    }
+
+    /// The oldest batch and its index.
+    pub fn front(&self) -> Option<(u64, &Waiting)> {
+        self.batches.front().map(|waiting| (self.base, waiting))
+    }
+
+    pub fn pop(&mut self) -> Option<Waiting> {
+        let waiting = self.batches.pop_front()?;
+        self.base += 1;
+        Some(waiting)
+    }
+}
+
+impl OwnLog {
+    /// Takes a grant; false when it is already here or unknown to the pool.
+    pub fn grant(&mut self, env: &Env, granted: Granted, base: u64) -> bool {
+        if self.segments.iter().any(|(_, have)| *have == granted) || self.sealed.contains(&granted)
+        {
+            return false;
+        }
+        let segment = SegmentId(granted.segment);
+        let Some(at) = env.pool.geometry().segment(segment) else { return false };
+        let capacity = env.pool.geometry().entries_per_segment();
+        let place = self.segments.partition_point(|(have, _)| have.base <= base);
+        self.segments.insert(place, (LogSegment { segment, at, base, capacity }, granted));
+        true
+    }
+
+    /// The segment for entry `index`: the last that holds it, since a later one cuts an earlier.
+    pub fn segment_for(&mut self, index: u64) -> Option<LogSegment> {
+        loop {
+            let first = self.segments.front()?.0;
+            let second = self.segments.get(1).map(|(segment, _)| *segment);
+            if first.holds(index) && second.is_none_or(|second| second.base > index) {
+                return Some(first);
+            }
+            if first.base > index {
+                return None;
+            }
+            let (_, granted) = self.segments.pop_front()?;
+            self.sealed.push(granted);
+        }
+    }
+
+    fn is_short(&self) -> bool {
+        self.segments.len() < 2
+    }
+}
+
+impl Topic {
+    pub fn new(env: &Env, entry: &TopicEntry, order: Order) -> Self {
+        let id = TopicId(entry.id);
+        let mut topic = Self {
+            id,
+            order,
+            check_ingest: entry.checks_ingest(),
+            ring_slots: entry.ring_slots,
+            stock: Stock::new(env.pool.geometry().segment_bytes() as u32),
+            landing: Landing::Closed,
+            frontier: FrontierLine::default(),
+            dirty: false,
+            in_flight: InFlight::new(if order.is_sequenced() {
+                entry.ring_slots as usize
+            } else {
+                OWN_IN_FLIGHT
+            }),
+            follower: Follower { reader: LogReader::new(id, SEQUENCED_LOG), next: 0 },
+            publishers: 0,
+            idle_since_ns: 0,
+        };
+        if order.is_sequenced() {
+            topic.try_ring(env);
+        } else {
+            topic.begin_frontier(env);
+            topic.landing = Landing::Own(OwnLog::default());
+        }
+        topic
+    }
+
+    /// Opens the ring if control has made it; whether it is open now.
+    pub fn try_ring(&mut self, env: &Env) -> bool {
+        if !matches!(self.landing, Landing::Closed) {
+            return true;
+        }
+        let Some(ring) = env.pool.slot_ring(self.id, env.me) else { return false };
+        let writer = SlotWriter::resume(&env.pool, ring);
+        self.begin_frontier(env);
+        if self.frontier.entries != writer.next() {
+            // Slots that were committed just before an earlier process of this number died.
+            self.frontier.entries = writer.next();
+            self.dirty = true;
+        }
+        self.landing = Landing::Ring(writer);
+        true
+    }
+
+    /// Takes over the frontier line of log `me`, or starts it when the topic is new to the line.
+    fn begin_frontier(&mut self, env: &Env) {
+        let at = env.pool.geometry().frontier(self.id.slot(), env.me.index());
+        // EDGE keyed-line, acquire half: only this broker writes the line, so it reads its own.
+        if env.pool.load(at + 32) != u64::from(self.id.0) {
+            env.pool.start_frontier(self.id, env.me.index());
+        }
+        self.frontier = env.pool.frontier(self.id, env.me.index());
+    }
+
+    /// Asks control for what will be needed.
+    pub fn replenish(&mut self, env: &Env, link: &mut ControlLink) {
+        if self.publishers == 0 {
+            return;
+        }
+        let topic = self.id;
+        if self.stock.is_short() {
+            link.ask(env, Request::Want { kind: SegmentKind::Payload, topic });
+        }
+        match &self.landing {
+            Landing::Closed => link.ask(env, Request::OpenRing { topic }),
+            Landing::Own(own) if own.is_short() => {
+                link.ask(env, Request::Want { kind: SegmentKind::OrderLog, topic });
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells control of segments that are finished.
+    pub fn report_sealed(&mut self, env: &Env, link: &mut ControlLink) {
+        while let Some(Granted { segment, generation }) = self.stock.next_sealed() {
+            let through = self.next_index();
+            link.sealed(env, Request::Sealed { segment, generation, through });
+        }
+        if let Landing::Own(own) = &mut self.landing {
+            while let Some(Granted { segment, generation }) = own.sealed.pop() {
+                let through = self.frontier.entries;
+                link.sealed(env, Request::Sealed { segment, generation, through });
+            }
+        }
+    }
+
+    /// Ring or log index below which everything landed is.
+    pub fn next_index(&self) -> u64 {
+        match &self.landing {
+            Landing::Ring(writer) => writer.next(),
+            Landing::Own(_) | Landing::Closed => self.frontier.entries,
+        }
+    }
+
+    /// Slots in use and slots in all, for the message to people.
+    pub fn ring_use(&mut self, env: &Env) -> (u32, u32) {
+        let slots = self.ring_slots;
+        match &mut self.landing {
+            Landing::Ring(writer) => {
+                let all = writer.ring().slots;
+                ((all - writer.room(&env.pool, all)) as u32, all as u32)
+            }
+            _ => (0, slots),
+        }
+    }
+
+    /// At a burst's end: what was landed counts from here on.
+    pub fn publish_frontier(&mut self, env: &Env, now_ns: u64) {
+        self.frontier.at_ns = now_ns;
+        env.pool.advance_frontier(self.id, env.me.index(), &self.frontier);
+        self.dirty = false;
+    }
+}

@@ -1,0 +1,9 @@
+//! A broker in this process, on a pool in a memfd, with a scripted control.
+
+mod client;
+mod control;
+mod garbage;
+mod memory;
+mod retention;
+mod rig;
+mod tcp;

@@ -1,0 +1,225 @@
+//! Clients that use the pool themselves.
+
+use std::io::Write;
+
+use landfall_layout::batch::BatchPreamble;
+use landfall_layout::counters::Counter;
+use landfall_layout::frame::{Frame, From, Reached, Refusal};
+use landfall_layout::topic::Order;
+use landfall_pool::Memory;
+use landfall_pool::log::{Found, LogReader};
+
+use crate::client::{Client, Member, batch, publisher, subscriber};
+use crate::rig::{Rig, until};
+
+struct Extent {
+    number: u32,
+    segment: u32,
+    next: u32,
+    end: u32,
+}
+
+fn extent(member: &mut Member, bytes: u32) -> Extent {
+    member.say(Frame::ExtentWanted { bytes });
+    match member.hear() {
+        Frame::Extent { extent, segment, offset, bytes, .. } => {
+            Extent { number: extent, segment, next: offset, end: offset + bytes }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Writes a batch into the extent and returns the frame that announces it.
+fn write(member: &Member, extent: &mut Extent, client: u64, seq: u64, payload: &[u8]) -> Frame {
+    let bytes = batch(member.welcome.topic, client, member.welcome.session_epoch, seq, payload);
+    let at = member.pool.at(extent.segment, extent.next, bytes.len() as u32).unwrap();
+    member.pool.write(at, &bytes).unwrap();
+    let offset = extent.next;
+    extent.next = (offset + bytes.len() as u32).next_multiple_of(64);
+    assert!(extent.next <= extent.end);
+    Frame::Written { extent: extent.number, offset, bytes: bytes.len() as u32, batch_seq: seq }
+}
+
+fn receipt(member: &mut Member) -> (u64, Reached, u64) {
+    match member.hear() {
+        Frame::Receipt(receipt) => (receipt.batch_seq, receipt.reached, receipt.position),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_publisher_writes_its_extents_itself() {
+    let rig = Rig::new();
+    rig.control().topic("direct", Order::Strong, 64, 2);
+    let mut read = Client::welcomed(rig.tcp(), subscriber(From::Earliest), "direct");
+    assert_eq!(read.frame().0, Frame::CaughtUp);
+    let mut member = Member::new(rig.unix(), publisher(3), "direct");
+    let mut extent = extent(&mut member, 70_000);
+    assert!(extent.end - extent.next >= 256 << 10);
+    for seq in 0..8 {
+        let frame = write(&member, &mut extent, 3, seq, &vec![seq as u8; 1000 * seq as usize]);
+        member.say(frame);
+        assert_eq!(receipt(&mut member), (seq, Reached::Ordered, seq));
+        let (delivery, bytes) = read.delivery();
+        assert_eq!(delivery.first_position, seq);
+        assert!(bytes[80..80 + 1000 * seq as usize].iter().all(|byte| *byte == seq as u8));
+    }
+    member.say(Frame::Bye);
+    assert_eq!(member.hear(), Frame::Bye);
+    assert_eq!(rig.counter(Counter::BytesReceived), 0);
+    assert_eq!(rig.counter(Counter::BytesCopied), 0);
+}
+
+#[test]
+fn extents_never_overlap_and_segments_are_sealed_when_they_end() {
+    let rig = Rig::new();
+    rig.control().topic("extents", Order::Total, 64, 0);
+    let mut members: Vec<Member> =
+        (1..4).map(|client| Member::new(rig.unix(), publisher(client), "extents")).collect();
+    let mut granted: Vec<(u32, u32, u32)> = Vec::new();
+    for round in 0..6 {
+        for (i, member) in members.iter_mut().enumerate() {
+            let client = i as u64 + 1;
+            let mut extent = extent(member, 100_000);
+            let (from, to) = (extent.next, extent.end);
+            let overlap = granted.iter().find(|(segment, start, end)| {
+                *segment == extent.segment && from < *end && *start < to
+            });
+            assert_eq!(overlap, None);
+            let frame = write(member, &mut extent, client, round, &[1; 90_000]);
+            member.say(frame);
+            receipt(member);
+            granted.push((extent.segment, from, extent.next));
+            member.say(Frame::ExtentDone { extent: extent.number });
+        }
+    }
+    assert!(granted.iter().map(|(segment, ..)| *segment).max() < Some(20), "{granted:?}");
+    drop(members);
+}
+
+#[test]
+fn what_a_publisher_leaves_of_an_extent_becomes_padding() {
+    let rig = Rig::new();
+    rig.control().topic("left", Order::Total, 64, 0);
+    let mut member = Member::new(rig.unix(), publisher(3), "left");
+    let mut extent = extent(&mut member, 10_000);
+    let frame = write(&member, &mut extent, 3, 0, &[1; 5000]);
+    member.say(frame);
+    receipt(&mut member);
+    let (segment, next, end) = (extent.segment, extent.next, extent.end);
+    drop(member);
+    until("the rest becomes padding", || rig.counter(Counter::ClaimsPadded) > 0);
+    let at = rig.pool.at(segment, next, 64).unwrap();
+    let padding = BatchPreamble::from_words(rig.pool.load_words(at));
+    assert_eq!(padding, BatchPreamble::padding(end - next));
+}
+
+#[test]
+fn batches_outside_the_extent_are_refused() {
+    type Spoil = fn(&mut Extent, u32, u32) -> (u32, u32, u32);
+    let cases: [(&str, Spoil); 6] = [
+        ("another extent", |extent, offset, bytes| (extent.number + 1, offset, bytes)),
+        ("before it", |extent, offset, bytes| (extent.number, offset.wrapping_sub(64), bytes)),
+        ("past its end", |extent, _, bytes| (extent.number, extent.end - 64, bytes.max(128))),
+        ("off the line", |extent, offset, bytes| (extent.number, offset + 8, bytes)),
+        ("of another size", |extent, offset, bytes| (extent.number, offset, bytes + 64)),
+        ("overflowing", |extent, offset, _| (extent.number, offset, u32::MAX)),
+    ];
+    let rig = Rig::new();
+    rig.control().topic("spoilt", Order::Total, 64, 0);
+    let mut calm = Client::welcomed(rig.tcp(), publisher(1), "spoilt");
+    for (seq, (name, spoil)) in cases.into_iter().enumerate() {
+        let mut member = Member::new(rig.unix(), publisher(50), "spoilt");
+        let mut extent = extent(&mut member, 10_000);
+        let Frame::Written { offset, bytes, .. } = write(&member, &mut extent, 50, 0, &[1; 5000])
+        else {
+            panic!()
+        };
+        let (number, offset, bytes) = spoil(&mut extent, offset, bytes);
+        member.say(Frame::Written { extent: number, offset, bytes, batch_seq: 0 });
+        assert_eq!(member.hear(), Frame::Refused(Refusal::BadBatch), "{name}");
+        calm.publish(1, seq as u64, b"calm");
+        calm.receipt();
+    }
+    assert_eq!(rig.counter(Counter::BatchesLanded), cases.len() as u64);
+}
+
+#[test]
+fn a_fenced_memory_publisher_is_told_once_and_its_batches_are_padded() {
+    let rig = Rig::new();
+    let topic = rig.control().topic("fenced", Order::Strong, 64, 0);
+    let mut member = Member::new(rig.unix(), publisher(3), "fenced");
+    let mut extent = extent(&mut member, 10_000);
+    let frame = write(&member, &mut extent, 3, 0, b"counts");
+    member.say(frame);
+    receipt(&mut member);
+    rig.control().fence(topic, 3);
+    let place = extent.next;
+    for seq in 1..4 {
+        let frame = write(&member, &mut extent, 3, seq, b"does not");
+        member.say(frame);
+    }
+    assert_eq!(member.hear(), Frame::Fenced { session_epoch: 1, next_seq: 1 });
+    member.say(Frame::Bye);
+    assert_eq!(member.hear(), Frame::Bye);
+    let at = rig.pool.at(extent.segment, place, 64).unwrap();
+    assert_eq!(BatchPreamble::from_words(rig.pool.load_words(at)), BatchPreamble::padding(128));
+    assert_eq!(rig.counter(Counter::BatchesLanded), 1);
+}
+
+#[test]
+fn a_sleeping_subscriber_is_woken_and_reads_for_itself() {
+    let rig = Rig::new();
+    for (name, order) in [("woken", Order::Total), ("own", Order::None)] {
+        let topic = rig.control().topic(name, order, 64, 0);
+        let mut member = Member::new(rig.unix(), subscriber(From::Latest), name);
+        member.park(true);
+        until("the first bell, which may be for nothing", || {
+            member.rung();
+            true
+        });
+        let mut publish = Client::welcomed(rig.tcp(), publisher(3), name);
+        publish.publish(3, 0, b"wake up");
+        publish.receipt();
+        until("the bell", || member.rung());
+        member.park(false);
+        let log = if order == Order::None { 0 } else { 32 };
+        assert_eq!(member.pool.frontier(topic, log).entries, 1);
+        let found = LogReader::new(topic, log).entry(&member.pool, 0);
+        assert!(matches!(found, Found::Entry(entry) if entry.client == 3), "{found:?}");
+    }
+}
+
+#[test]
+fn a_subscriber_cannot_write_the_pool() {
+    let rig = Rig::new();
+    rig.control().topic("locked", Order::Total, 64, 0);
+    let member = Member::new(rig.unix(), subscriber(From::Latest), "locked");
+    assert!(!member.pool.is_writable());
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&member.pool.fd()));
+    let link = std::fs::File::open(path).unwrap();
+    assert!((&link).write(&[1]).is_err());
+    // A mapping for writing of the descriptor itself is refused by the kernel.
+    let file = std::fs::File::from(member.pool.fd().try_clone_to_owned().unwrap());
+    let again = landfall_pool::Pool::attach_file(file, std::path::Path::new("handed over"), true);
+    assert!(again.is_err());
+}
+
+#[test]
+fn the_in_flight_bound_holds_a_publisher_back_and_every_receipt_comes() {
+    let rig = Rig::new();
+    rig.control().topic("bound", Order::Total, 1024, 0);
+    let mut member = Member::new(rig.unix(), publisher(3), "bound");
+    let bound = u64::from(member.welcome.in_flight_max);
+    let mut extent = extent(&mut member, 300_000);
+    rig.control().paused = true;
+    for seq in 0..bound + 100 {
+        let frame = write(&member, &mut extent, 3, seq, b"m");
+        member.say(frame);
+    }
+    until("as many land as may", || rig.counter(Counter::BatchesLanded) == bound);
+    rig.control().paused = false;
+    for seq in 0..bound + 100 {
+        assert_eq!(receipt(&mut member).0, seq);
+    }
+}

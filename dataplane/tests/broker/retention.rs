@@ -1,0 +1,129 @@
+//! What is taken away: segments that retire, topics that are dropped.
+
+use landfall_layout::command::Command;
+use landfall_layout::counters::Counter;
+use landfall_layout::frame::{Frame, From, Refusal};
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::topic::Order;
+use landfall_pool::channel::HOLD;
+
+use crate::client::{Client, Member, publisher, subscriber};
+use crate::rig::{Rig, until};
+
+#[test]
+fn a_subscriber_that_retention_overtakes_gets_a_counted_gap() {
+    let rig = Rig::new();
+    let topic = rig.control().topic("short", Order::Total, 64, 0);
+    let mut publish = Client::welcomed(rig.tcp(), publisher(1), "short");
+    let mut slow = Client::welcomed(rig.tcp(), subscriber(From::Earliest), "short");
+    assert_eq!(slow.frame().0, Frame::CaughtUp);
+    // More than the sockets hold, so that the broker waits for the subscriber.
+    let count = 40;
+    for seq in 0..count {
+        publish.publish(1, seq, &vec![seq as u8; 600_000]);
+        publish.receipt();
+    }
+    rig.pool.raise_oldest(topic, SEQUENCED_LOG, count - 2, count - 2);
+    let (mut next, mut missed) = (0, 0);
+    while next < count {
+        match slow.frame().0 {
+            Frame::Delivery(delivery) => {
+                slow.bytes(delivery.bytes as usize);
+                assert_eq!(delivery.first_position, next);
+                next += 1;
+            }
+            Frame::Gap { log, missed: gap, resume } => {
+                assert_eq!((u64::from(log), gap), (SEQUENCED_LOG as u64, resume - next));
+                (missed, next) = (missed + gap, resume);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(missed > 0);
+    until("they are counted", || rig.counter(Counter::MessagesMissed) == missed);
+}
+
+#[test]
+fn a_slow_subscriber_does_not_keep_a_segment_from_retiring() {
+    let rig = Rig::new();
+    let topic = rig.control().topic("slow", Order::Total, 64, 0);
+    let mut publish = Client::welcomed(rig.tcp(), publisher(1), "slow");
+    let mut slow = Client::welcomed(rig.tcp(), subscriber(From::Earliest), "slow");
+    assert_eq!(slow.frame().0, Frame::CaughtUp);
+    for seq in 0..20 {
+        publish.publish(1, seq, &vec![seq as u8; 1_500_000]);
+        publish.receipt();
+    }
+    // Wherever the socket stopped taking bytes, every segment is let go of.
+    let entries: Vec<_> = (0..20).map(|i| rig.control().entry(topic, i).unwrap()).collect();
+    rig.pool.raise_oldest(topic, SEQUENCED_LOG, 20, 20);
+    let mut segments: Vec<u32> = entries.iter().map(|entry| entry.segment).collect();
+    segments.dedup();
+    for segment in &segments {
+        let generation = rig.pool.segment_generation(*segment);
+        rig.control().tell_all(Command::Retire { segment: *segment, generation });
+    }
+    until("all are retired", || {
+        segments.iter().all(|segment| rig.control().retired.contains(&(0, *segment)))
+    });
+    // Their bytes may change now; what was begun arrives whole all the same.
+    for entry in &entries {
+        let at = rig.pool.at(entry.segment, entry.offset, entry.bytes).unwrap();
+        rig.pool.write(at, &vec![0xee; entry.bytes as usize]).unwrap();
+    }
+    let mut next = 0;
+    while next < 20 {
+        match slow.frame().0 {
+            Frame::Delivery(delivery) => {
+                let bytes = slow.bytes(delivery.bytes as usize);
+                assert!(bytes[80..1_500_080].iter().all(|byte| *byte == next as u8));
+                next += 1;
+            }
+            Frame::Gap { resume, .. } => next = resume,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_segment_retires_only_when_no_memory_subscriber_holds_it() {
+    let rig = Rig::new();
+    let topic = rig.control().topic("held", Order::Total, 64, 0);
+    let mut publish = Client::welcomed(rig.tcp(), publisher(1), "held");
+    publish.publish(1, 0, b"m");
+    publish.receipt();
+    let segment = rig.control().entry(topic, 0).unwrap().segment;
+    let generation = rig.pool.segment_generation(segment);
+    let member = Member::new(rig.unix(), subscriber(From::Earliest), "held");
+    HOLD.announce(&member.channel, segment);
+    rig.control().tell_all(Command::Retire { segment, generation });
+    rig.control().tell_all(Command::Retire { segment: segment + 1, generation: 99 });
+    until("the other one is retired", || rig.control().retired.contains(&(0, segment + 1)));
+    assert!(!rig.control().retired.contains(&(0, segment)));
+    HOLD.release(&member.channel);
+    until("this one too", || rig.control().retired.contains(&(0, segment)));
+}
+
+#[test]
+fn a_deleted_topics_clients_are_told_and_the_topic_is_released() {
+    let rig = Rig::new();
+    let topic = rig.control().topic("gone", Order::Total, 64, 0);
+    rig.control().topic("stays", Order::Total, 64, 0);
+    let mut stays = Client::welcomed(rig.tcp(), publisher(1), "stays");
+    let mut publish = Client::welcomed(rig.tcp(), publisher(1), "gone");
+    publish.publish(1, 0, b"m");
+    publish.receipt();
+    let mut read = Client::welcomed(rig.tcp(), subscriber(From::Latest), "gone");
+    assert_eq!(read.frame().0, Frame::CaughtUp);
+    let mut member = Member::new(rig.unix(), publisher(2), "gone");
+    rig.control().delete(topic);
+    assert_eq!(publish.refused().0, Refusal::TopicGone);
+    assert_eq!(read.refused().0, Refusal::TopicGone);
+    assert_eq!(member.hear(), Frame::Refused(Refusal::TopicGone));
+    drop(member);
+    until("it is released", || rig.control().released.contains(&(0, topic.0)));
+    let (_, frame, _) = Client::hello(rig.tcp(), publisher(1), "gone");
+    assert_eq!(frame, Frame::Refused(Refusal::TopicGone));
+    stays.publish(1, 0, b"m");
+    assert_eq!(stays.receipt().position, 0);
+}

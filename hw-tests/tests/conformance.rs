@@ -1,0 +1,39 @@
+//! Every scenario on every rig, each a test of its own.
+
+use landfall::Transport;
+use landfall_hw_tests::Rig;
+use landfall_hw_tests::scenarios::find;
+
+macro_rules! tests {
+    ([$transport:ident $brokers:literal] $($module:ident { $($name:ident)* })*) => {
+        $(mod $module {
+            use super::*;
+
+            $(#[test]
+            fn $name() {
+                let rig = Rig { transport: Transport::$transport, brokers: $brokers };
+                rig.run(find(stringify!($name)));
+            })*
+        })*
+    };
+}
+
+mod memory_1_broker {
+    use super::*;
+    landfall_hw_tests::for_each_scenario!(tests, [Memory 1]);
+}
+
+mod memory_4_brokers {
+    use super::*;
+    landfall_hw_tests::for_each_scenario!(tests, [Memory 4]);
+}
+
+mod tcp_1_broker {
+    use super::*;
+    landfall_hw_tests::for_each_scenario!(tests, [Tcp 1]);
+}
+
+mod tcp_4_brokers {
+    use super::*;
+    landfall_hw_tests::for_each_scenario!(tests, [Tcp 4]);
+}

@@ -1,0 +1,166 @@
+//! Where everything lies: no two structures share a byte, and none reaches past the pool.
+
+use landfall_layout::command::COMMAND_RING_BYTES;
+use landfall_layout::counters::{COUNTER_BLOCK_BYTES, ERROR_LOG_BYTES};
+use landfall_layout::geometry::{Geometry, GeometryError, PROCESS_BLOCKS};
+use landfall_layout::limits::*;
+use landfall_layout::pool::BrokerAddress;
+use landfall_layout::topic::TopicEntry;
+use landfall_layout::{BrokerId, SegmentId};
+use proptest::prelude::*;
+
+/// Every structure of a pool: its first byte, the byte past its last, and its name.
+fn pieces(geometry: &Geometry) -> Vec<(u64, u64, String)> {
+    let mut pieces = Vec::new();
+    let mut add = |at: u64, bytes: u64, name: String| pieces.push((at, at + bytes, name));
+    add(0, LINE_BYTES, "header".into());
+    add(geometry.epoch_line(), LINE_BYTES, "epoch".into());
+    add(geometry.leader_heartbeat(), LINE_BYTES, "heartbeat".into());
+    add(geometry.sequencer_parked(), LINE_BYTES, "sequencer parked".into());
+    add(geometry.keeper_parked(), LINE_BYTES, "keeper parked".into());
+    for broker in BrokerId::all() {
+        add(geometry.broker_line(broker), LINE_BYTES, format!("broker {broker}"));
+        add(geometry.broker_parked(broker), LINE_BYTES, format!("parked {broker}"));
+        add(geometry.broker_address(broker), BrokerAddress::BYTES, format!("address {broker}"));
+        add(geometry.commands(broker), COMMAND_RING_BYTES, format!("commands {broker}"));
+        add(geometry.requests(broker), COMMAND_RING_BYTES, format!("requests {broker}"));
+    }
+    for slot in 0..TOPICS_MAX {
+        add(geometry.topic(slot), TopicEntry::BYTES, format!("topic {slot}"));
+        for log in 0..LOGS_PER_TOPIC {
+            add(geometry.frontier(slot, log), LINE_BYTES, format!("frontier {slot} {log}"));
+            add(geometry.chain(slot, log), LINE_BYTES, format!("chain {slot} {log}"));
+        }
+        for broker in BrokerId::all() {
+            add(geometry.ring(slot, broker), LINE_BYTES, format!("ring {slot} {broker}"));
+            add(geometry.consumed(slot, broker), LINE_BYTES, format!("consumed {slot} {broker}"));
+        }
+    }
+    for block in 0..PROCESS_BLOCKS {
+        add(geometry.counters(block), COUNTER_BLOCK_BYTES, format!("counters {block}"));
+        add(geometry.errors(block), ERROR_LOG_BYTES, format!("errors {block}"));
+    }
+    for index in [0, geometry.sessions() / 2, geometry.sessions() - 1] {
+        let at = geometry.session(index).expect("below the count");
+        add(at, LINE_BYTES, format!("session {index}"));
+    }
+    for index in [0, geometry.segments() / 2, geometry.segments() - 1] {
+        let at = geometry.segment_header(SegmentId(index)).expect("below the count");
+        add(at, LINE_BYTES, format!("segment header {index}"));
+        let at = geometry.segment(SegmentId(index)).expect("below the count");
+        add(at, geometry.segment_bytes(), format!("segment {index}"));
+    }
+    pieces
+}
+
+fn check(geometry: &Geometry) {
+    let mut pieces = pieces(geometry);
+    pieces.sort();
+    // With few sessions or segments the first, middle and last are the same.
+    pieces.dedup();
+    for pair in pieces.windows(2) {
+        assert!(pair[0].1 <= pair[1].0, "{:?} overlaps {:?} in {geometry:?}", pair[0], pair[1]);
+    }
+    let last = pieces.last().expect("never empty");
+    assert!(last.1 <= geometry.pool_bytes(), "{last:?} is past the end of {geometry:?}");
+    for (at, _, name) in &pieces {
+        assert!(at.is_multiple_of(LINE_BYTES), "{name} at {at} begins in mid-line");
+    }
+    let first = geometry.segment(SegmentId(0)).expect("there is one");
+    assert_eq!(first, geometry.head_bytes());
+    assert!(first.is_multiple_of(SEGMENT_BYTES_MIN), "segments begin on a huge page");
+    assert!(u64::from(geometry.segments()) >= SEGMENTS_MIN);
+    let left =
+        geometry.pool_bytes() - first - u64::from(geometry.segments()) * geometry.segment_bytes();
+    assert!(left < geometry.segment_bytes(), "{left} bytes are given to nobody in {geometry:?}");
+}
+
+#[test]
+fn default_sizes_fit() {
+    let geometry = Geometry::new(POOL_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SESSIONS_DEFAULT)
+        .expect("the defaults are possible");
+    check(&geometry);
+    assert_eq!(geometry.batch_bytes_max(), BATCH_BYTES_MAX);
+    assert!(geometry.head_bytes() < 32 << 20, "the tables take {}", geometry.head_bytes());
+}
+
+#[test]
+fn the_bounds_themselves_fit() {
+    for segment_bytes in [SEGMENT_BYTES_MIN, 4 << 20, 8 << 20, 512 << 20, SEGMENT_BYTES_MAX] {
+        for sessions in [1, SESSIONS_DEFAULT, SESSIONS_MAX] {
+            let need = match Geometry::new(0, segment_bytes, sessions) {
+                Err(GeometryError::TooSmall { bytes: 0, need }) => need,
+                other => panic!("a pool of 0 bytes gave {other:?}"),
+            };
+            let smallest = Geometry::new(need, segment_bytes, sessions).expect("what was asked");
+            assert_eq!(u64::from(smallest.segments()), SEGMENTS_MIN);
+            check(&smallest);
+            let error = Geometry::new(need - 1, segment_bytes, sessions);
+            assert_eq!(error, Err(GeometryError::TooSmall { bytes: need - 1, need }));
+        }
+    }
+    let most = Geometry::new(SEGMENTS_MAX * SEGMENT_BYTES_MIN, SEGMENT_BYTES_MIN, SESSIONS_MAX)
+        .expect("as many segments as there may be");
+    check(&most);
+}
+
+#[test]
+fn errors_carry_the_numbers_and_say_what_to_do() {
+    let text = |pool, segment, sessions| {
+        Geometry::new(pool, segment, sessions).expect_err("impossible").to_string()
+    };
+    let small = text(1 << 20, SEGMENT_BYTES_MIN, 1);
+    assert!(small.contains("1048576") && small.contains("need"), "{small}");
+    let odd = text(1 << 30, 3 << 20, 1);
+    assert!(odd.contains("3145728") && odd.contains("2097152"), "{odd}");
+    assert!(text(1 << 30, 1 << 20, 1).contains("1048576"));
+    assert!(text(1 << 40, 2 << 30, 1).contains("2147483648"));
+    assert!(text(1 << 30, 0, 1).contains("0 bytes"));
+    assert!(text(1 << 30, 2 << 20, 0).contains("0 sessions"));
+    assert!(text(1 << 30, 2 << 20, SESSIONS_MAX + 1).contains("1048577"));
+    let large = text(u64::MAX, SEGMENT_BYTES_MIN, 1);
+    assert!(large.contains("8796093022207"), "{large}");
+}
+
+#[test]
+fn what_is_outside_has_no_offset() {
+    let geometry = Geometry::new(64 << 20, 2 << 20, 10).expect("possible");
+    assert_eq!(geometry.session(10), None);
+    assert_eq!(geometry.segment(SegmentId(geometry.segments())), None);
+    assert_eq!(geometry.segment_header(SegmentId::NONE), None);
+    assert_eq!(geometry.segment(SegmentId::NONE), None);
+    let one = SegmentId(1);
+    let whole = geometry.segment_bytes() as u32;
+    assert_eq!(geometry.span(one, 0, whole), geometry.segment(one));
+    assert_eq!(geometry.span(one, 64, whole), None);
+    assert_eq!(geometry.span(one, whole, 0), Some(geometry.segment(one).unwrap() + 2 * (1 << 20)));
+    assert_eq!(geometry.span(one, u32::MAX, u32::MAX), None);
+    assert_eq!(geometry.span(SegmentId::NONE, 0, 0), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_two_structures_overlap(
+        pool in 16_u64 << 20..64 << 30,
+        shift in 21_u32..=30,
+        sessions in 1_u32..200_000,
+    ) {
+        if let Ok(geometry) = Geometry::new(pool, 1 << shift, sessions) {
+            check(&geometry);
+        }
+    }
+
+    #[test]
+    fn any_sizes_give_a_geometry_or_an_error(
+        pool: u64, segment: u64, shift in 0_u32..64, sessions: u32,
+    ) {
+        for segment in [segment, 1 << shift] {
+            match Geometry::new(pool, segment, sessions) {
+                Ok(geometry) => prop_assert_eq!(geometry.pool_bytes(), pool),
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+        }
+    }
+}

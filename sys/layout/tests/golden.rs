@@ -1,0 +1,301 @@
+//! Bytes of every fixed structure, written out: a layout that changes by accident fails here even
+//! when both its writer and its reader changed together. A change on purpose changes
+//! `pool::VERSION` too.
+
+use landfall_layout::batch::BatchPreamble;
+use landfall_layout::order::{ChainLine, FrontierLine, OrderEntry};
+use landfall_layout::pool::{BrokerLine, EpochLine, PoolHeader};
+use landfall_layout::segment::SegmentHeader;
+use landfall_layout::session::SessionLine;
+use landfall_layout::slot::{ConsumedLine, RingLine, RingSlot};
+
+mod hex;
+use hex::golden;
+
+#[test]
+fn pool_header() {
+    let value = PoolHeader {
+        magic: 0x0807_0605_0403_0201,
+        version: 0x0c0b_0a09,
+        coherence: 0x100f_0e0d,
+        uuid: [
+            0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e,
+            0x1f, 0x20,
+        ],
+        pool_bytes: 0x2827_2625_2423_2221,
+        segment_bytes: 0x302f_2e2d_2c2b_2a29,
+        sessions: 0x3433_3231,
+        segments: 0x3837_3635,
+        created_ns: 0x403f_3e3d_3c3b_3a39,
+    };
+    golden(
+        &value.to_bytes(),
+        "01020304 05060708 090a0b0c 0d0e0f10 \
+         11121314 15161718 191a1b1c 1d1e1f20 \
+         21222324 25262728 292a2b2c 2d2e2f30 \
+         31323334 35363738 393a3b3c 3d3e3f40",
+    );
+    assert_eq!(PoolHeader::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(PoolHeader::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn epoch_line() {
+    let value = EpochLine {
+        epoch: 0x0807_0605_0403_0201,
+        pid: 0x100f_0e0d_0c0b_0a09,
+        started_ns: 0x1817_1615_1413_1211,
+        reserved: [0; 5],
+    };
+    golden(
+        &value.to_bytes(),
+        "01020304 05060708 090a0b0c 0d0e0f10 \
+         11121314 15161718 00000000 00000000 \
+         00000000 00000000 00000000 00000000 \
+         00000000 00000000 00000000 00000000",
+    );
+    assert_eq!(EpochLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(EpochLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn broker_line() {
+    let value = BrokerLine {
+        incarnation: 0x0807_0605_0403_0201,
+        heartbeat_ns: 0x100f_0e0d_0c0b_0a09,
+        epoch_seen: 0x1817_1615_1413_1211,
+        state: 0x201f_1e1d_1c1b_1a19,
+        pid: 0x2827_2625_2423_2221,
+        reserved: [0; 3],
+    };
+    golden(
+        &value.to_bytes(),
+        "01020304 05060708 090a0b0c 0d0e0f10 \
+         11121314 15161718 191a1b1c 1d1e1f20 \
+         21222324 25262728 00000000 00000000 \
+         00000000 00000000 00000000 00000000",
+    );
+    assert_eq!(BrokerLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(BrokerLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn segment_header() {
+    let value = SegmentHeader {
+        what: 0x0807_0605_0403_0201,
+        generation: 0x100f_0e0d_0c0b_0a09,
+        epoch: 0x1817_1615_1413_1211,
+        previous: 0x1c1b_1a19,
+        next: 0x201f_1e1d,
+        base_index: 0x2827_2625_2423_2221,
+        granted_ns: 0x302f_2e2d_2c2b_2a29,
+        sealed_ns: 0x3837_3635_3433_3231,
+        reserved: 0,
+    };
+    golden(
+        &value.to_bytes(),
+        "01020304 05060708 090a0b0c 0d0e0f10 \
+         11121314 15161718 191a1b1c 1d1e1f20 \
+         21222324 25262728 292a2b2c 2d2e2f30 \
+         31323334 35363738 00000000 00000000",
+    );
+    assert_eq!(SegmentHeader::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(SegmentHeader::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn frontier_line() {
+    let value = FrontierLine {
+        entries: 0x0807_0605_0403_0201,
+        position: 0x100f_0e0d_0c0b_0a09,
+        bytes: 0x1817_1615_1413_1211,
+        at_ns: 0x201f_1e1d_1c1b_1a19,
+        topic: 0x2827_2625_2423_2221,
+        reserved: [0; 3],
+    };
+    golden(
+        &value.to_bytes(),
+        "01020304 05060708 090a0b0c 0d0e0f10 \
+         11121314 15161718 191a1b1c 1d1e1f20 \
+         21222324 25262728 00000000 00000000 \
+         00000000 00000000 00000000 00000000",
+    );
+    assert_eq!(FrontierLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(FrontierLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn chain_line() {
+    let value = ChainLine {
+        oldest_index: 0x0807_0605_0403_0201,
+        oldest_position: 0x100f_0e0d_0c0b_0a09,
+        head: 0x1413_1211,
+        tail: 0x1817_1615,
+        topic: 0x201f_1e1d_1c1b_1a19,
+        reserved: [0; 4],
+    };
+    golden(
+        &value.to_bytes(),
+        "01020304 05060708 090a0b0c 0d0e0f10 \
+         11121314 15161718 191a1b1c 1d1e1f20 \
+         00000000 00000000 00000000 00000000 \
+         00000000 00000000 00000000 00000000",
+    );
+    assert_eq!(ChainLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(ChainLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn order_entry() {
+    let value = OrderEntry {
+        first_position: 0x0807_0605_0403_0201,
+        client: 0x100f_0e0d_0c0b_0a09,
+        batch_seq: 0x1817_1615_1413_1211,
+        landed_ns: 0x201f_1e1d_1c1b_1a19,
+        session_epoch: 0x2423_2221,
+        ring_index: 0x2827_2625,
+        segment: 0x2c2b_2a29,
+        offset: 0x302f_2e2d,
+        bytes: 0x3433_3231,
+        count: 0x3635,
+        broker: 0x37,
+        flags: 0x38,
+        commit: 0x403f_3e3d_3c3b_3a39,
+    };
+    golden(
+        &value.to_bytes(),
+        "01020304 05060708 090a0b0c 0d0e0f10 \
+         11121314 15161718 191a1b1c 1d1e1f20 \
+         21222324 25262728 292a2b2c 2d2e2f30 \
+         31323334 35363738 393a3b3c 3d3e3f40",
+    );
+    assert_eq!(OrderEntry::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(OrderEntry::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn ring_slot() {
+    let value = RingSlot {
+        client: 0x0807_0605_0403_0201,
+        batch_seq: 0x100f_0e0d_0c0b_0a09,
+        session_epoch: 0x1413_1211,
+        session: 0x1817_1615,
+        segment: 0x1c1b_1a19,
+        offset: 0x201f_1e1d,
+        bytes: 0x2423_2221,
+        count: 0x2625,
+        flags: 0x2827,
+        landed_ns: 0x302f_2e2d_2c2b_2a29,
+        topic: 0x3433_3231,
+        payload_crc: 0x3837_3635,
+        segment_generation: 0x403f_3e3d_3c3b_3a39,
+        sealed_ns: 0x4847_4645_4443_4241,
+        reserved: [0; 6],
+        commit: 0x504f_4e4d_4c4b_4a49,
+    };
+    golden(
+        &value.to_bytes(),
+        "01020304 05060708 090a0b0c 0d0e0f10 \
+         11121314 15161718 191a1b1c 1d1e1f20 \
+         21222324 25262728 292a2b2c 2d2e2f30 \
+         31323334 35363738 393a3b3c 3d3e3f40 \
+         41424344 45464748 00000000 00000000 \
+         00000000 00000000 00000000 00000000 \
+         00000000 00000000 00000000 00000000 \
+         00000000 00000000 494a4b4c 4d4e4f50",
+    );
+    assert_eq!(RingSlot::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(RingSlot::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn ring_line() {
+    let value = RingLine {
+        topic: 0x0807_0605_0403_0201,
+        segment: 0x0c0b_0a09,
+        slots: 0x100f_0e0d,
+        generation: 0x1817_1615_1413_1211,
+        reserved: [0; 5],
+    };
+    golden(
+        &value.to_bytes(),
+        "01020304 05060708 090a0b0c 0d0e0f10 \
+         11121314 15161718 00000000 00000000 \
+         00000000 00000000 00000000 00000000 \
+         00000000 00000000 00000000 00000000",
+    );
+    assert_eq!(RingLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(RingLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn consumed_line() {
+    let value = ConsumedLine {
+        topic: 0x0807_0605_0403_0201,
+        through: 0x100f_0e0d_0c0b_0a09,
+        reserved: [0; 6],
+    };
+    golden(
+        &value.to_bytes(),
+        "01020304 05060708 090a0b0c 0d0e0f10 \
+         00000000 00000000 00000000 00000000 \
+         00000000 00000000 00000000 00000000 \
+         00000000 00000000 00000000 00000000",
+    );
+    assert_eq!(ConsumedLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(ConsumedLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn session_line() {
+    let value = SessionLine {
+        standing: 0x0807_0605_0403_0201,
+        client: 0x100f_0e0d_0c0b_0a09,
+        next_seq: 0x1817_1615_1413_1211,
+        topic: 0x1c1b_1a19,
+        reserved32: 0,
+        opened_ns: 0x2423_2221_201f_1e1d,
+        reserved: [0; 3],
+    };
+    golden(
+        &value.to_bytes(),
+        "01020304 05060708 090a0b0c 0d0e0f10 \
+         11121314 15161718 191a1b1c 00000000 \
+         1d1e1f20 21222324 00000000 00000000 \
+         00000000 00000000 00000000 00000000",
+    );
+    assert_eq!(SessionLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(SessionLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn batch_preamble() {
+    let value = BatchPreamble {
+        magic: 0x0403_0201,
+        version: 0x05,
+        encoding: 0x06,
+        codec: 0x07,
+        flags: 0x08,
+        topic: 0x0c0b_0a09,
+        session_epoch: 0x100f_0e0d,
+        client: 0x1817_1615_1413_1211,
+        batch_seq: 0x201f_1e1d_1c1b_1a19,
+        sealed_ns: 0x2827_2625_2423_2221,
+        payload_bytes: 0x2c2b_2a29,
+        payload_crc: 0x302f_2e2d,
+        count: 0x3231,
+        reserved16: 0,
+        reserved32: 0,
+        header_crc: 0x3635_3433,
+        reserved_tail: 0,
+    };
+    golden(
+        &value.to_bytes(),
+        "01020304 05060708 090a0b0c 0d0e0f10 \
+         11121314 15161718 191a1b1c 1d1e1f20 \
+         21222324 25262728 292a2b2c 2d2e2f30 \
+         31320000 00000000 33343536 00000000",
+    );
+    assert_eq!(BatchPreamble::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(BatchPreamble::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
