@@ -10,6 +10,7 @@
 //!   buffer that is as large as all rings (8 MiB with 32 brokers), so expect 10 ns where the
 //!   caches hold it and 40 ns where they do not. The bound to stay below is 60 ns.
 //! * `drive`: the loop that feeds the above, with no sequencer in it; part of each number there.
+//!   Expect 1 to 2 ns: more means that others are using the core, and by what factor.
 //! * `loop`: through a pool in a memfd, as the control process runs it: peek the slot, decide,
 //!   write the entry, and once a burst the epoch, the frontier, session lines and consumed
 //!   indices. Expect 12 to 25 ns: slots are read and entries written one behind the other. The

@@ -84,12 +84,34 @@ mod tests {
     #[test]
     fn the_flags_are_as_agreed() {
         let flags = Flags::try_parse_from([
-            "landfall-control", "--pool", "/dev/shm/a", "--pool-bytes", "256M", "--segment-bytes",
-            "2M", "--sessions", "100", "--coherence", "flush", "--listen", "127.0.0.1:0", "--unix",
-            "@x", "--idle", "spin", "--core", "1", "--parent", "7", "--prefault",
+            "landfall-control",
+            "--pool",
+            "/dev/shm/a",
+            "--pool-bytes",
+            "256M",
+            "--segment-bytes",
+            "2M",
+            "--sessions",
+            "100",
+            "--coherence",
+            "flush",
+            "--listen",
+            "127.0.0.1:0",
+            "--unix",
+            "@x",
+            "--idle",
+            "spin",
+            "--core",
+            "1",
+            "--parent",
+            "7",
+            "--prefault",
         ])
         .unwrap();
-        assert_eq!((flags.pool_bytes, flags.segment_bytes, flags.sessions), (256 << 20, 2 << 20, 100));
+        assert_eq!(
+            (flags.pool_bytes, flags.segment_bytes, flags.sessions),
+            (256 << 20, 2 << 20, 100)
+        );
         assert_eq!((flags.coherence, flags.idle), (Coherence::Flush, Idle::Spin));
         assert!(Flags::try_parse_from(["landfall-control"]).is_err(), "a pool has to be named");
     }

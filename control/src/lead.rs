@@ -10,6 +10,7 @@ use landfall_control::http::{Listeners, router, serve};
 use landfall_control::{Control, Options, clock};
 use landfall_pool::Pool;
 use landfall_pool::pool::Shape;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -50,9 +51,8 @@ async fn lead(flags: &Flags) -> Result<(), String> {
     let pool = Arc::new(pool);
     let unix = flags.unix.as_deref();
     let listeners = Listeners::bind(&flags.listen, unix).await.map_err(|e| e.to_string())?;
-    let options = Options { idle: flags.idle, core: flags.core };
-    let control =
-        Control::start(pool, &flags.pool, options).map_err(|error| error.to_string())?;
+    let options = Options { idle: flags.idle, core: flags.core, ..Options::default() };
+    let control = Control::start(pool, &flags.pool, options).map_err(|error| error.to_string())?;
     let asker = control.asker().map_err(|error| format!("make a socket: {error}"))?;
     let address = listeners.address().map_err(|error| format!("ask for the address: {error}"))?;
     say_ready(&format!("http://{address}"))?;
@@ -129,9 +129,11 @@ fn open_pool(flags: &Flags) -> Result<(Pool, Flock<std::fs::File>), String> {
         .truncate(false)
         .open(path)
         .map_err(|error| format!("open {shown}: {error}"))?;
-    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        format!("lock {shown}: {error}; another control may lead this pool, stop it first")
-    })?;
+    let lock =
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+            Errno::EWOULDBLOCK => format!("another control leads the pool {shown}; stop it first"),
+            error => format!("lock {shown}: {error}"),
+        })?;
     match create_or_attach(flags, path) {
         Ok(pool) => Ok((pool, lock)),
         Err(sentence) => {

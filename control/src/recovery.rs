@@ -9,7 +9,7 @@ mod replay;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use landfall_layout::limits::{LOGS_PER_TOPIC, SEQUENCED_LOG, SESSION_LEASE_NS, TOPICS_MAX};
+use landfall_layout::limits::{LOGS_PER_TOPIC, SEQUENCED_LOG, TOPICS_MAX};
 use landfall_layout::pool::BrokerState;
 use landfall_layout::segment::{SegmentKind, SegmentState};
 use landfall_layout::session::{SessionLine, SessionState, Standing};
@@ -33,6 +33,15 @@ pub struct Recovered {
     pub sessions: SessionTable,
     /// What people should know.
     pub notes: Vec<String>,
+}
+
+/// Which sealed segments a publisher may still want to read back.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Wall clock, nanoseconds.
+    pub now_ns: u64,
+    /// How long a dead broker's segments are kept, nanoseconds.
+    pub kept_ns: u64,
 }
 
 /// A topic that this program cannot serve.
@@ -65,7 +74,7 @@ pub fn recover(
     pool: &Arc<Pool>,
     epoch: u64,
     last_entries: &LastEntries,
-    now_ns: u64,
+    kept: Kept,
 ) -> Result<Recovered, UnknownTopic> {
     let (mut segments, mut notes) = Segments::read(Arc::clone(pool), epoch);
     let mut topics = read_topics(pool)?;
@@ -86,7 +95,7 @@ pub fn recover(
             })
             .collect();
         if topic.is_live() && topic.order.is_sequenced() {
-            match logs::begin_epoch(pool, &mut segments, topic, now_ns) {
+            match logs::begin_epoch(pool, &mut segments, topic, kept.now_ns) {
                 Some(log) => {
                     let new = replay::sequencer(pool, topic, &sessions, last_entries, log);
                     commands.push(ToSequencer::AddTopic(Box::new(new)));
@@ -99,7 +108,7 @@ pub fn recover(
             }
         }
     }
-    let unpadded = know_sealed(pool, &mut segments, &topics, now_ns);
+    let unpadded = know_sealed(pool, &mut segments, &topics, kept);
     let state = State { segments, topics, unpadded };
     Ok(Recovered { state, commands, sessions, notes })
 }
@@ -154,9 +163,7 @@ fn give_back_strays(pool: &Pool, segments: &mut Segments, topics: &[Option<Topic
                 .is_none_or(|log| !log.chain.contains(&segment)),
             SegmentKind::Ring => BrokerId::new(what.owner.into())
                 .and_then(|owner| pool.ring(topic.id, owner))
-                .is_none_or(|ring| {
-                    ring.segment != segment.0 || ring.generation != used.generation
-                }),
+                .is_none_or(|ring| ring.segment != segment.0 || ring.generation != used.generation),
             SegmentKind::Payload | SegmentKind::Free => false,
         }
     };
@@ -205,7 +212,7 @@ fn know_sealed(
     pool: &Pool,
     segments: &mut Segments,
     topics: &[Option<Topic>],
-    now_ns: u64,
+    kept: Kept,
 ) -> Vec<(SegmentId, u64)> {
     let mut unpadded = Vec::new();
     for topic in topics.iter().flatten().filter(|topic| topic.is_live()) {
@@ -224,8 +231,8 @@ fn know_sealed(
                 false => lasts.get(&segment.0).map_or(0, |last| last + 1),
             };
             let sealed_ns = pool.segment_header(*segment).map_or(0, |header| header.sealed_ns);
-            let until = sealed_ns.saturating_add(SESSION_LEASE_NS);
-            if until > now_ns {
+            let until = sealed_ns.saturating_add(kept.kept_ns);
+            if until > kept.now_ns {
                 used.kept_until_ns = until;
                 unpadded.push((*segment, until));
             }

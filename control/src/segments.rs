@@ -126,12 +126,7 @@ impl Segments {
                 if what.kind != SegmentKind::Free {
                     bitmap.mark(segment);
                 }
-                Use {
-                    what,
-                    generation: header.generation,
-                    base_index: header.base_index,
-                    ..UNUSED
-                }
+                Use { what, generation: header.generation, base_index: header.base_index, ..UNUSED }
             })
             .collect();
         (Self { pool, uses, bitmap, next_generation, epoch }, strange)

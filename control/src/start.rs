@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender as AskSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
+use landfall_layout::limits::SESSION_LEASE_NS;
 use landfall_layout::pool::EpochLine;
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Ringer, Role};
@@ -16,7 +17,7 @@ use crate::clock::now_ns;
 use crate::keeper::{self, Keeper};
 use crate::messages::{Ask, CHANNEL_MESSAGES, Reply, Sender, Shared, ToSequencer};
 use crate::ordering::{self, Idle, SequencerThread};
-use crate::recovery::{UnknownTopic, recover};
+use crate::recovery::{Kept, UnknownTopic, recover};
 
 /// Why control could not start.
 #[derive(Debug)]
@@ -56,12 +57,20 @@ impl std::fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 /// How to run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// How the sequencer waits.
     pub idle: Idle,
     /// Core that the sequencer is pinned to.
     pub core: Option<usize>,
+    /// How long a dead broker's segments are kept for publishers to read back, nanoseconds.
+    pub kept_ns: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { idle: Idle::default(), core: None, kept_ns: SESSION_LEASE_NS }
+    }
 }
 
 /// A running control. Dropping it stops both threads and leaves the pool as it is.
@@ -93,8 +102,13 @@ impl Control {
         pool.set_epoch(&EpochLine { epoch, pid, started_ns: now, reserved: [0; 5] });
         pool.beat_leader(now);
         let shared = Arc::new(Shared::new(pool.geometry().segments()));
-        let recovered = recover(&pool, epoch, &shared.last_entries, now)
-            .map_err(StartError::Topic)?;
+        let recovered = recover(
+            &pool,
+            epoch,
+            &shared.last_entries,
+            Kept { now_ns: now, kept_ns: options.kept_ns },
+        )
+        .map_err(StartError::Topic)?;
         for note in &recovered.notes {
             eprintln!("control: {note}");
         }
@@ -130,6 +144,7 @@ impl Control {
                 to_sequencer,
                 from_sequencer,
                 asks: asked,
+                kept_ns: options.kept_ns,
             },
             recovered.state,
         );

@@ -90,6 +90,8 @@ pub struct Broker {
     pub(crate) peers: Vec<BrokerId>,
     pub(crate) events: Vec<EpollEvent>,
     pub(crate) leaving: bool,
+    /// Listeners are watched.
+    pub(crate) accepts: bool,
     /// Turns until sockets are looked at again.
     pub(crate) sockets_in: u32,
     pub(crate) ticked_ns: u64,
@@ -145,6 +147,7 @@ impl Broker {
             peers: Vec::with_capacity(landfall_layout::limits::BROKERS_MAX),
             events: vec![EpollEvent::empty(); 256],
             leaving: false,
+            accepts: true,
             sockets_in: 0,
             ticked_ns: 0,
             turns: 0,

@@ -17,7 +17,7 @@ use landfall_pool::line_ring::{LineConsumer, LineProducer};
 
 use crate::conns::Token;
 use crate::deliver_tcp::Delivering;
-use crate::handshake::Greeting;
+use crate::hello::Greeting;
 use crate::land::{Session, Wait};
 use crate::publish_memory::Extents;
 use crate::publish_tcp::Reading;

@@ -2,23 +2,18 @@
 
 use std::os::fd::AsFd;
 
-use landfall_layout::command::Request;
-use landfall_layout::counters::Counter;
 use landfall_layout::frame::{FRAME_BYTES, Frame, Refusal};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
-use crate::broker::{Broker, prepare_tcp};
+use crate::broker::{Broker, TCP_LISTENER, UNIX_LISTENER, prepare_tcp};
 use crate::conn::{Conn, Interest, Kind, Publisher, Socket, Via};
 use crate::conns::Token;
-use crate::env::now_ns;
-use crate::handshake::{Greeting, Refused};
+use crate::hello::Greeting;
 
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 16_384;
 /// Connections accepted in one turn, so that those there are get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
-/// A connection that is told to go has this long to close by itself.
-const CLOSING_NS: u64 = 1_000_000_000;
 
 impl Broker {
     #[cold]
@@ -49,10 +44,28 @@ impl Broker {
         }
     }
 
-    fn accept_failed(&self, error: &std::io::Error) {
+    /// Out of descriptors, most likely: the listeners would say so for ever, so they are left
+    /// alone until the next tick.
+    fn accept_failed(&mut self, error: &std::io::Error) {
         use std::io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
         if !matches!(error.kind(), WouldBlock | Interrupted | ConnectionAborted) {
             self.env.error(&format!("accept a connection: {error}"));
+            self.accepting(false);
+        }
+    }
+
+    /// Whether new connections are looked for.
+    pub(crate) fn accepting(&mut self, wanted: bool) {
+        if self.accepts == wanted {
+            return;
+        }
+        self.accepts = wanted;
+        let flags = if wanted { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+        let listeners = [(self.tcp.as_fd(), TCP_LISTENER), (self.unix.as_fd(), UNIX_LISTENER)];
+        for (listener, mark) in listeners {
+            if let Err(error) = self.epoll.modify(listener, &mut EpollEvent::new(flags, mark)) {
+                self.env.error(&format!("watch a listener: {error}"));
+            }
         }
     }
 
@@ -177,93 +190,6 @@ impl Broker {
         }
     }
 
-    /// Refuses a connection and lets it go.
-    #[cold]
-    pub(crate) fn refuse(&mut self, slot: usize, why: Refusal, sentence: &str) {
-        let Self { env, conns, .. } = self;
-        let Some(conn) = conns.get(slot) else { return };
-        env.count(Counter::Refused, 1);
-        env.error(&format!("refused ({why:?}): {sentence}"));
-        if let Kind::Stream(delivering) = &mut conn.kind {
-            delivering.spill_any(env, &mut conn.out);
-        }
-        conn.refuse(why, sentence);
-        self.begin_closing(slot);
-    }
-
-    /// A connection's last frame is queued: it has a little while to read it and close.
-    #[cold]
-    pub(crate) fn begin_closing(&mut self, slot: usize) {
-        let deadline_ns = now_ns() + CLOSING_NS;
-        let Some(conn) = self.conns.get(slot) else { return };
-        let closing = Kind::Closing { deadline_ns, publisher: None, said_all: false };
-        let old = std::mem::replace(&mut conn.kind, closing);
-        for list in [
-            &mut self.conns.channels,
-            &mut self.conns.readers,
-            &mut self.conns.deliveries,
-            &mut self.conns.waiting,
-        ] {
-            list.retain(|other| *other != slot);
-        }
-        if let Kind::Publisher(mut publisher) = old {
-            self.leave_topic(&publisher);
-            if matches!(publisher.via, Via::Stream(_)) {
-                self.end_claims(&mut publisher, false);
-            } else if let Some(Conn { kind: Kind::Closing { publisher: place, .. }, .. }) =
-                self.conns.get(slot)
-            {
-                *place = Some(publisher);
-            }
-        }
-        self.want_read(slot, true);
-        self.conns.touch(slot);
-    }
-
-    fn leave_topic(&mut self, publisher: &Publisher) {
-        let id = publisher.topic;
-        if let Some(topic) = self.topics[id.slot()].as_deref_mut().filter(|topic| topic.id == id) {
-            topic.publishers = topic.publishers.saturating_sub(1);
-            topic.idle_since_ns = now_ns();
-        }
-    }
-
-    /// A publisher that said goodbye writes nothing more and waits for its last receipts.
-    #[cold]
-    pub(crate) fn said_bye(&mut self, slot: usize) {
-        let Self { env, topics, link, conns, .. } = self;
-        let Some(Conn { kind: Kind::Publisher(publisher), .. }) = conns.get(slot) else { return };
-        let id = publisher.topic;
-        publisher.bye = true;
-        if let Via::Memory(extents) = &mut publisher.via
-            && let Some(topic) = topics[id.slot()].as_deref_mut().filter(|topic| topic.id == id)
-        {
-            extents.end(env, topic, true);
-            topic.report_sealed(env, link);
-        }
-        conns.touch(slot);
-    }
-
-    /// Says goodbye back once every batch has its receipt.
-    #[cold]
-    fn finish_bye(&mut self, slot: usize) {
-        let Self { env, link, conns, .. } = self;
-        let Some(Conn { kind: Kind::Publisher(publisher), .. }) = conns.get(slot) else { return };
-        let (index, epoch) = (publisher.session.index, publisher.session.epoch);
-        let shared = conns.iter_mut().any(|other| {
-            other.token.slot() != slot
-                && matches!(&other.kind, Kind::Publisher(p)
-                    if p.session.index == index && p.session.epoch == epoch)
-        });
-        if !shared {
-            link.say(env, Request::CloseSession { index, epoch });
-        }
-        if let Some(conn) = conns.get(slot) {
-            conn.tell(Frame::Bye);
-        }
-        self.begin_closing(slot);
-    }
-
     /// Sends what a connection has queued, and sees whether that was the last of it.
     pub(crate) fn flush_conn(&mut self, slot: usize) {
         let Some(conn) = self.conns.get(slot) else { return };
@@ -283,55 +209,6 @@ impl Broker {
         self.want_write(slot, !drained || blocked);
         if finished {
             self.finish_bye(slot);
-        }
-    }
-
-    /// Forgets a connection at once. What it had claimed becomes padding.
-    pub(crate) fn drop_conn(&mut self, slot: usize) {
-        let Some(conn) = self.conns.remove(slot) else { return };
-        if !conn.interest.detached {
-            // Closing the descriptor would do the same; it may have been removed already.
-            let _ = self.epoll.delete(conn.socket.as_fd());
-        }
-        match conn.kind {
-            Kind::Publisher(mut publisher) => {
-                self.leave_topic(&publisher);
-                let polite = publisher.bye;
-                self.end_claims(&mut publisher, polite);
-            }
-            Kind::Closing { publisher: Some(mut publisher), .. } => {
-                self.end_claims(&mut publisher, false);
-            }
-            _ => {}
-        }
-    }
-
-    /// Ends handshakes and goodbyes that take too long, and hears memory subscribers out.
-    pub(crate) fn tick_conns(&mut self, now_ns: u64) {
-        for slot in self.conns.slots() {
-            let Self { env, conns, .. } = self;
-            let Some(conn) = conns.get(slot) else { continue };
-            let held = matches!(conn.kind, Kind::Closing { .. }) && conn.held().is_some();
-            match &mut conn.kind {
-                Kind::Greeting(greeting) if greeting.deadline_ns < now_ns => {
-                    let Refused { why, sentence } = greeting.overdue();
-                    let token = conn.token;
-                    self.opening.retain(|_, waiting| *waiting != token);
-                    self.refuse(slot, why, &sentence);
-                }
-                // A subscriber that still holds a segment is waited for.
-                Kind::Closing { deadline_ns, .. } if *deadline_ns < now_ns && !held => {
-                    self.drop_conn(slot);
-                }
-                Kind::Stream(delivering) => delivering.notice_logs(env, false),
-                Kind::Reader(_) => {
-                    let heard = conn.channel.as_mut().and_then(|channel| channel.take());
-                    if matches!(heard, Some(Ok(Frame::Bye))) {
-                        self.drop_conn(slot);
-                    }
-                }
-                _ => {}
-            }
         }
     }
 

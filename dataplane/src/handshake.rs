@@ -6,11 +6,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use landfall_layout::TopicId;
 use landfall_layout::command::{Denial, Request};
 use landfall_layout::counters::Counter;
-use landfall_layout::frame::{
-    Ack, Carrier, FRAME_BYTES, Frame, FrameError, Hello, Refusal, Role, TAIL_BYTES_MAX, Welcome,
-};
-use landfall_layout::limits::{IN_FLIGHT_BATCHES_MAX, TOPICS_MAX};
-use landfall_layout::topic::{Order, TopicEntry, TopicState, check_name};
+use landfall_layout::frame::{Carrier, Frame, Hello, Refusal, Role, Welcome};
+use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
+use landfall_layout::topic::{Order, TopicEntry};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use crate::broker::Broker;
@@ -18,225 +16,13 @@ use crate::conn::{Channel, Conn, Kind, Publisher, Reader, Socket, Via};
 use crate::conns::Token;
 use crate::deliver_tcp::Delivering;
 use crate::env::{Env, now_ns};
+use crate::hello::{
+    Greeting, Heard, Refused, Stage, check_memory, check_publisher, find_topic, refused,
+};
 use crate::land::Session;
 use crate::publish_memory::Extents;
 use crate::publish_tcp::Reading;
 use crate::topics::Topic;
-
-/// A handshake ends within this time.
-pub const HANDSHAKE_NS: u64 = 5_000_000_000;
-
-/// A connection that is not a publisher or subscriber yet.
-pub struct Greeting {
-    bytes: [u8; FRAME_BYTES + TAIL_BYTES_MAX],
-    have: usize,
-    pub deadline_ns: u64,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy)]
-enum Stage {
-    /// Its `Hello` is not whole.
-    Reading,
-    /// The topic's ring at this broker is being made.
-    Ring { hello: Hello, topic: TopicId },
-    /// Its session is being opened.
-    Session { hello: Hello, topic: TopicId },
-}
-
-/// What a refused client is told.
-pub struct Refused {
-    pub why: Refusal,
-    pub sentence: String,
-}
-
-fn refused<T>(why: Refusal, sentence: impl Into<String>) -> Result<T, Refused> {
-    Err(Refused { why, sentence: sentence.into() })
-}
-
-/// Whether the `Hello` is whole, and what it says.
-enum Heard {
-    More,
-    Ended,
-    Whole(Hello, String),
-}
-
-impl Greeting {
-    pub fn new() -> Self {
-        Self {
-            bytes: [0; FRAME_BYTES + TAIL_BYTES_MAX],
-            have: 0,
-            deadline_ns: now_ns() + HANDSHAKE_NS,
-            stage: Stage::Reading,
-        }
-    }
-
-    pub fn topic(&self) -> Option<TopicId> {
-        match self.stage {
-            Stage::Reading => None,
-            Stage::Ring { topic, .. } | Stage::Session { topic, .. } => Some(topic),
-        }
-    }
-
-    /// Whether it waits for control, so that nothing is read from it.
-    pub fn is_asking(&self) -> bool {
-        !matches!(self.stage, Stage::Reading)
-    }
-
-    /// What a client is told whose handshake took too long.
-    pub fn overdue(&self) -> Refused {
-        let seconds = HANDSHAKE_NS / 1_000_000_000;
-        let (why, sentence) = match self.stage {
-            Stage::Reading => (
-                Refusal::Malformed,
-                format!("no whole Hello came within {seconds} s: {} bytes did", self.have),
-            ),
-            Stage::Ring { .. } => (
-                Refusal::NoControl,
-                format!("control gave this broker no ring for the topic within {seconds} s"),
-            ),
-            Stage::Session { .. } => {
-                (Refusal::NoControl, format!("control did not open the session within {seconds} s"))
-            }
-        };
-        Refused { why, sentence }
-    }
-
-    /// Reads exactly the frame and its tail: what is behind them belongs to the next stage.
-    fn hear(&mut self, socket: &mut Socket) -> Result<Heard, Refused> {
-        loop {
-            let need = match self.have {
-                0..FRAME_BYTES => FRAME_BYTES,
-                _ => FRAME_BYTES + self.tail_bytes()?,
-            };
-            if self.have == need {
-                return self.understand();
-            }
-            match socket.recv(&mut self.bytes[self.have..need]) {
-                Ok(0) => return Ok(Heard::Ended),
-                Ok(got) => self.have += got,
-                Err(error) => match error.kind() {
-                    std::io::ErrorKind::WouldBlock => return Ok(Heard::More),
-                    std::io::ErrorKind::Interrupted => {}
-                    _ => return Ok(Heard::Ended),
-                },
-            }
-        }
-    }
-
-    fn decode(&self) -> Result<(Frame, usize), Refused> {
-        let mut head = [0; FRAME_BYTES];
-        head.copy_from_slice(&self.bytes[..FRAME_BYTES]);
-        Frame::decode(head).or_else(|error| {
-            let why = match error {
-                FrameError::Version { .. } => Refusal::Version,
-                _ => Refusal::Malformed,
-            };
-            refused(why, error.to_string())
-        })
-    }
-
-    fn tail_bytes(&self) -> Result<usize, Refused> {
-        self.decode().map(|(_, tail)| tail)
-    }
-
-    fn understand(&self) -> Result<Heard, Refused> {
-        let (frame, tail) = self.decode()?;
-        let Frame::Hello(hello) = frame else {
-            return refused(
-                Refusal::Malformed,
-                format!("a connection begins with Hello; found {frame:?}"),
-            );
-        };
-        match std::str::from_utf8(&self.bytes[FRAME_BYTES..FRAME_BYTES + tail]) {
-            Ok(name) => Ok(Heard::Whole(hello, name.to_owned())),
-            Err(error) => refused(Refusal::Malformed, format!("the topic's name: {error}")),
-        }
-    }
-}
-
-/// The entry of the topic a client names, and its order.
-fn find_topic(env: &Env, name: &str) -> Result<(TopicEntry, Order), Refused> {
-    if let Err(error) = check_name(name) {
-        return refused(Refusal::NoTopic, error.to_string());
-    }
-    let entries = || (0..TOPICS_MAX).filter_map(|slot| env.pool.topic_in_slot(slot));
-    let Some(entry) =
-        entries().find(|entry| entry.state() != TopicState::Absent && entry.name() == name)
-    else {
-        let near = entries()
-            .filter(|entry| entry.state() == TopicState::Live)
-            .map(|entry| (distance(name, entry.name()), entry.name().to_owned()))
-            .filter(|(distance, near)| *distance <= 2.max(near.len() / 3))
-            .min();
-        let hint = near.map_or_else(String::new, |(_, near)| format!("; did you mean {near:?}?"));
-        return refused(Refusal::NoTopic, format!("there is no topic {name:?}{hint}"));
-    };
-    if entry.state() != TopicState::Live {
-        return refused(Refusal::TopicGone, format!("topic {name:?} is being deleted"));
-    }
-    match entry.order() {
-        Some(Order::Token) | None => refused(
-            Refusal::NotServed,
-            format!("topic {name:?} has order {}, which this broker cannot serve", entry.order),
-        ),
-        Some(order) => Ok((entry, order)),
-    }
-}
-
-/// Edit distance, for names that were mistyped.
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.bytes().enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in right.bytes().enumerate() {
-            let swap = corner + usize::from(a != b);
-            corner = row[j + 1];
-            row[j + 1] = swap.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row[right.len()]
-}
-
-/// A publisher's wishes that no topic can meet.
-fn check_publisher(hello: &Hello, entry: &TopicEntry) -> Result<(), Refused> {
-    if hello.client == 0 {
-        return refused(Refusal::Malformed, "client id 0 names nobody; choose another");
-    }
-    if hello.ack == Ack::Durable {
-        return refused(
-            Refusal::BadAck,
-            format!(
-                "ack durable needs a disk replica; this topic keeps {} {}",
-                entry.replicas.max(1),
-                if entry.replicas > 1 { "copies, and this broker has no disk" } else { "copy" }
-            ),
-        );
-    }
-    Ok(())
-}
-
-/// Whether a connection may use the pool itself.
-fn check_memory(env: &Env, socket: &Socket) -> Result<(), Refused> {
-    let Socket::Unix(stream) = socket else {
-        return refused(
-            Refusal::NotServed,
-            "the memory transport needs the broker's Unix socket; over TCP use transport tcp",
-        );
-    };
-    let peer = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials)
-        .map_err(|error| Refused {
-            why: Refusal::NotServed,
-            sentence: format!("ask for the peer's user: {error}"),
-        })?;
-    if peer.uid() != env.uid && peer.uid() != 0 {
-        return refused(
-            Refusal::NotServed,
-            format!("this socket serves user {} and root; you are user {}", env.uid, peer.uid()),
-        );
-    }
-    Ok(())
-}
 
 impl Broker {
     /// Something came from a connection that has not begun.
@@ -353,11 +139,21 @@ impl Broker {
         let token = conn.token;
         let Kind::Greeting(greeting) = &mut conn.kind else { return };
         let Stage::Ring { hello, topic } = greeting.stage else { return };
-        greeting.stage = Stage::Session { hello, topic };
         let request = link.number();
+        greeting.stage = Stage::Session { hello, topic, request };
         opening.insert(request, token);
         let (client, epoch) = (hello.client, hello.session_epoch);
         link.ask(env, Request::OpenSession { request, topic, client, epoch });
+    }
+
+    /// A handshake ended before its answer came: the request is not repeated for it.
+    pub(crate) fn cancel(&mut self, greeting: &Greeting) {
+        if let Stage::Session { request, .. } = greeting.stage {
+            self.opening.remove(&request);
+            self.link.forget(
+                |open| matches!(open, Request::OpenSession { request: of, .. } if *of == request),
+            );
+        }
     }
 
     /// The connection that an answer is for, if it is still there.
@@ -370,7 +166,7 @@ impl Broker {
         let conn = self.conns.by_token(token)?;
         let Kind::Greeting(greeting) = &conn.kind else { return None };
         match greeting.stage {
-            Stage::Session { hello, topic } => Some((token.slot(), hello, topic)),
+            Stage::Session { hello, topic, .. } => Some((token.slot(), hello, topic)),
             Stage::Reading | Stage::Ring { .. } => None,
         }
     }
@@ -533,17 +329,4 @@ fn welcome_to(
     }
     conn.channel = Some(Channel::new(mapping));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances_are_edits() {
-        assert_eq!(distance("orders", "orders"), 0);
-        assert_eq!(distance("order", "orders"), 1);
-        assert_eq!(distance("odrers", "orders"), 2);
-        assert_eq!(distance("", "abc"), 3);
-    }
 }

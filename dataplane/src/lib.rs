@@ -1,7 +1,7 @@
 //! A broker: lands batches, delivers them, reports what happened to them.
 //!
-//! One thread runs one loop to completion ([`poll`](mod@crate) is the fast path): commands from
-//! control, sockets, memory clients' channels, receipts, deliveries. Who does what with whom is in
+//! One thread runs one loop to completion: commands from control, sockets, memory clients'
+//! channels, receipts, deliveries. Who does what with whom is in
 //! `docs/PROTOCOL.md`.
 //!
 //! | module | what |
@@ -10,10 +10,12 @@
 //! | `poll` | one turn |
 //! | `land`, `claim`, `segments` | the one way a batch becomes part of a log, and its room |
 //! | `topics`, `receipts` | what the broker knows of a topic, and what became of its batches |
-//! | `handshake`, `conn`, `conns` | connections |
+//! | `hello`, `handshake` | from a connection's first byte to `Welcome` or `Refused` |
+//! | `conn`, `conns`, `connections`, `goodbye` | connections, and how they come and go |
 //! | `publish_tcp`, `publish_memory` | publishers by transport |
-//! | `deliver_tcp`, `subscribe_memory` | subscribers by transport |
+//! | `deliver_tcp`, `cursor`, `subscribe_memory` | subscribers by transport |
 //! | `control_link`, `commands` | requests to control and its commands |
+//! | [`rig`] | landing alone, for benchmarks |
 
 #![forbid(unsafe_code)]
 
@@ -24,9 +26,12 @@ mod conn;
 mod connections;
 mod conns;
 mod control_link;
+mod cursor;
 mod deliver_tcp;
 mod env;
+mod goodbye;
 mod handshake;
+mod hello;
 mod land;
 mod leave;
 mod park;

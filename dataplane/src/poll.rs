@@ -12,7 +12,6 @@ use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use crate::broker::Broker;
 use crate::commands::free_segments;
 use crate::conn::{Conn, Kind, Publisher, Stalled, Via};
-use crate::deliver_tcp::Sent;
 use crate::env::now_ns;
 use crate::land::Wait;
 use crate::park::PARK_LONGEST;
@@ -26,7 +25,7 @@ use crate::subscribe_memory::wake;
 const SOCKETS_BUSY: u32 = 1;
 const SOCKETS_QUIET: u32 = 4;
 const SOCKETS_NO_STREAMS: u32 = 32;
-/// Turns between looks at the clock.
+/// Idle turns between looks at the clock.
 const TURNS_PER_CLOCK: u32 = 32;
 /// A publisher that waits is told after this long, and again at most this often.
 const STALL_AFTER_NS: u64 = 100_000_000;
@@ -61,7 +60,8 @@ impl Broker {
         let counter = if work > 0 { Counter::PollsBusy } else { Counter::PollsEmpty };
         self.env.count(counter, 1);
         self.turns = self.turns.wrapping_add(1);
-        if self.turns.is_multiple_of(TURNS_PER_CLOCK) || self.ticked_ns == 0 {
+        // A busy turn may take long, and a heartbeat must not be late.
+        if work > 0 || self.turns.is_multiple_of(TURNS_PER_CLOCK) {
             self.tick(now_ns());
         }
         work
@@ -156,7 +156,7 @@ impl Broker {
 
     /// Takes what a publisher has sent; how much that was.
     pub(crate) fn serve_publisher(&mut self, slot: usize) -> usize {
-        let Self { env, topics, conns, scratch, .. } = self;
+        let Self { env, topics, conns, scratch, leaving, .. } = self;
         let Some(conn) = conns.get(slot) else { return 0 };
         let Conn { token, socket, kind, out, channel, .. } = conn;
         let Kind::Publisher(publisher) = kind else { return 0 };
@@ -165,7 +165,9 @@ impl Broker {
             return 0;
         };
         let Publisher { session, via, fenced, in_flight, .. } = publisher;
-        let free = u32::from(IN_FLIGHT_BATCHES_MAX).saturating_sub(*in_flight);
+        // A broker that is leaving finishes what has begun and begins nothing.
+        let bound = if *leaving { 0 } else { u32::from(IN_FLIGHT_BATCHES_MAX) };
+        let free = bound.saturating_sub(*in_flight);
         let (taken, landed, stop) = match via {
             Via::Stream(reading) => {
                 let allowance = free.saturating_sub(out.frames() as u32);
@@ -221,6 +223,7 @@ impl Broker {
                 conns.touch(slot);
             }
             Stop::Bye => self.said_bye(slot),
+            Stop::Silent => self.want_read(slot, false),
             Stop::Ended { .. } => self.drop_conn(slot),
             Stop::Refuse(why, sentence) => self.refuse(slot, why, &sentence),
         }
@@ -300,7 +303,7 @@ impl Broker {
         let Self { env, conns, .. } = self;
         let Some(conn) = conns.get(slot) else { return 0 };
         let Kind::Stream(delivering) = &mut conn.kind else { return 0 };
-        if delivering.blocked || !conn.out.is_empty() {
+        if delivering.blocked || !conn.out.is_empty() || !delivering.has_work(env) {
             return 0;
         }
         match delivering.send_on(env, &conn.socket) {
@@ -308,7 +311,7 @@ impl Broker {
                 if delivering.blocked {
                     self.want_write(slot, true);
                 }
-                usize::from(sent == Sent::Some)
+                usize::from(sent)
             }
             Err(_) => {
                 self.drop_conn(slot);
@@ -343,6 +346,7 @@ impl Broker {
         self.tell_stalled(now_ns);
         self.release_topics(now_ns);
         self.find_peers();
+        self.accepting(true);
     }
 
     /// Tells publishers why they wait.

@@ -16,7 +16,7 @@ use crate::topics::Topic;
 
 /// Batches and payload bytes taken from one connection in one turn, so that others get theirs.
 const BATCHES_PER_TURN: u32 = 32;
-const BYTES_PER_TURN: usize = 4 << 20;
+const BYTES_PER_TURN: usize = 1 << 20;
 /// Bytes received to be thrown away, at a time.
 pub const SCRATCH_BYTES: usize = 64 << 10;
 
@@ -33,7 +33,7 @@ pub enum Reading {
     Filling { preamble: BatchPreamble, claim: Claim, received: u32 },
     /// Its session is over: the payload is thrown away.
     Skipping { left: u32 },
-    /// Nothing more is read.
+    /// The publisher said goodbye: what still comes means nothing.
     Over,
 }
 
@@ -50,6 +50,8 @@ pub enum Stop {
     Fenced { epoch: u32, next_seq: u64 },
     /// The publisher said goodbye.
     Bye,
+    /// After its goodbye the publisher closed its side: it may still be reading.
+    Silent,
     /// The connection ended; in the middle of a batch if so.
     Ended { in_batch: bool },
     /// What came cannot be accepted.
@@ -131,7 +133,10 @@ impl Reading {
                         bytes_left -= got;
                     })
                 }
-                Self::Over => Err(Stop::Dry),
+                Self::Over => match taken(from.socket.recv(scratch), false) {
+                    Err(Stop::Ended { .. }) => Err(Stop::Silent),
+                    other => other.map(|got| bytes_left = bytes_left.saturating_sub(got)),
+                },
             };
             match step {
                 Ok(()) => {}

@@ -1,9 +1,17 @@
-//! For benchmarks: landing alone, on a pool in this process's own memory.
+//! For benchmarks and tests: landing alone, on a pool in this process's own memory.
 
-use landfall_layout::batch::BatchPreamble;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES, crc32c};
+use landfall_layout::limits::RING_SLOTS_DEFAULT;
+use landfall_layout::pool::Coherence;
+use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::slot::RingLine;
-use landfall_layout::topic::{Order, TopicEntry};
+use landfall_layout::topic::{Order, TOPIC_CHECK_INGEST, TopicEntry};
 use landfall_layout::{BrokerId, TopicId};
+use landfall_pool::map::memfd;
+use landfall_pool::pool::Shape;
 use landfall_pool::slot_ring::SlotReader;
 use landfall_pool::{Memory, Pool};
 
@@ -12,6 +20,22 @@ use crate::env::Env;
 use crate::land::{Placed, Session, land};
 use crate::segments::Granted;
 use crate::topics::Topic;
+
+/// A small fresh pool in a memfd: 2 MiB segments, a few sessions.
+pub fn pool() -> Pool {
+    const BYTES: u64 = 64 << 20;
+    let memory = memfd("landing", BYTES).expect("the system has memory for a small pool");
+    let path = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
+    let shape = Shape {
+        pool_bytes: BYTES,
+        segment_bytes: 2 << 20,
+        sessions: 16,
+        coherence: Coherence::Coherent,
+        uuid: [7; 16],
+        now_ns: 1,
+    };
+    Pool::create_or_attach(&path, shape).expect("a fresh memfd becomes a pool")
+}
 
 /// One topic of one broker, with a session that stands; nobody orders what is landed.
 pub struct LandRig {
@@ -23,32 +47,38 @@ pub struct LandRig {
 }
 
 impl LandRig {
-    /// A rig on a fresh pool. The ring of (topic, broker 0) is put into segment 0.
-    pub fn new(pool: Pool, entry: &TopicEntry, session_index: u32, epoch: u32) -> Self {
+    /// A rig on a fresh pool. The ring of (topic, broker 0) lies in segment 0, batches of `bytes`
+    /// bytes in segment 1.
+    pub fn new(bytes: u32, checks_payloads: bool) -> Self {
+        let pool = pool();
         let me = BrokerId::new(0).expect("0 is below the bound");
-        let id = TopicId(entry.id);
-        pool.set_ring(
-            id.slot(),
-            me,
-            &RingLine {
-                topic: entry.id.into(),
-                segment: 0,
-                slots: entry.ring_slots,
-                ..RingLine::default()
-            },
-        );
+        let id = TopicId::new(0, 1);
+        let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
+        (entry.id, entry.ring_slots) = (id.0, RING_SLOTS_DEFAULT);
+        entry.flags = if checks_payloads { TOPIC_CHECK_INGEST } else { 0 };
+        let ring = RingLine {
+            topic: id.0.into(),
+            segment: 0,
+            slots: RING_SLOTS_DEFAULT,
+            ..RingLine::default()
+        };
+        pool.set_ring(id.slot(), me, &ring);
+        let standing = Standing { epoch: 1, state: SessionState::Active }.pack();
+        pool.set_session(0, &SessionLine { standing, client: 1, ..SessionLine::default() });
         let reader = SlotReader::new(pool.slot_ring(id, me).expect("the line was just written"));
         let env = Env::new(pool, me, 1).expect("the pool's own file can be opened again");
-        let mut topic = Topic::new(&env, entry, Order::Total);
+        let mut topic = Topic::new(&env, &entry, Order::Total);
         topic.stock.grant(Granted { segment: 1, generation: 1 });
-        let session = Session { client: 1, epoch, index: session_index, last_seq: None };
-        let claim = topic.stock.claim(&env, 4096, 4096).expect("a segment was granted");
+        let session = Session { client: 1, epoch: 1, index: 0, last_seq: None };
+        let claim = topic.stock.claim(&env, bytes, bytes).expect("a segment was granted");
+        let payload = vec![0; (bytes - PREAMBLE_BYTES) as usize];
         let preamble = BatchPreamble {
-            topic: entry.id,
+            topic: id.0,
             client: 1,
-            session_epoch: epoch,
-            payload_bytes: 4096 - 64,
-            count: 3,
+            session_epoch: 1,
+            payload_bytes: payload.len() as u32,
+            payload_crc: crc32c(&payload),
+            count: 1,
             ..BatchPreamble::default()
         };
         let batch = Placed {

@@ -160,3 +160,118 @@ impl Stock {
         self.sealed.pop()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use landfall_layout::batch::BatchPreamble;
+    use landfall_pool::Memory;
+
+    use super::*;
+    use crate::rig::pool;
+
+    const CAPACITY: u32 = 2 << 20;
+
+    fn stock(grants: u32) -> (Env, Stock) {
+        let me = landfall_layout::BrokerId::new(0).unwrap();
+        let env = Env::new(pool(), me, 1).unwrap();
+        let mut stock = Stock::new(CAPACITY);
+        for segment in 0..grants {
+            assert!(stock.grant(Granted { segment, generation: 1 }));
+        }
+        (env, stock)
+    }
+
+    fn padding(env: &Env, segment: u32, offset: u32) -> BatchPreamble {
+        let at = env.pool.at(segment, offset, 64).unwrap();
+        BatchPreamble::from_words(env.pool.load_words(at))
+    }
+
+    #[test]
+    fn claims_are_whole_lines_one_behind_the_other() {
+        let (env, mut stock) = stock(1);
+        let first = stock.claim(&env, 65, 65).unwrap();
+        let second = stock.claim(&env, 64, 1000).unwrap();
+        assert_eq!((first.offset, first.bytes), (0, 128));
+        assert_eq!((second.offset, second.bytes), (128, 960));
+        stock.done(first);
+        stock.done(second);
+    }
+
+    #[test]
+    fn a_repeated_grant_changes_nothing() {
+        let (env, mut stock) = stock(1);
+        assert!(!stock.grant(Granted { segment: 0, generation: 1 }));
+        let claim = stock.claim(&env, 64, 64).unwrap();
+        assert!(!stock.grant(Granted { segment: 0, generation: 1 }));
+        assert!(stock.is_short());
+        stock.done(claim);
+    }
+
+    #[test]
+    fn without_a_spare_the_segment_stays_for_what_still_fits() {
+        let (env, mut stock) = stock(1);
+        let large = stock.claim(&env, CAPACITY - 128, CAPACITY - 128).unwrap();
+        assert_eq!(stock.claim(&env, 129, 129), None);
+        let small = stock.claim(&env, 100, 100).unwrap();
+        assert_eq!(small.end(), CAPACITY);
+        stock.done(large);
+        stock.done(small);
+        assert_eq!(stock.next_sealed(), None);
+    }
+
+    #[test]
+    fn a_segment_is_sealed_when_it_is_left_and_its_last_claim_ends() {
+        let (env, mut stock) = stock(2);
+        let open = stock.claim(&env, 1 << 20, 1 << 20).unwrap();
+        let next = stock.claim(&env, CAPACITY, CAPACITY).unwrap();
+        assert_eq!((next.segment, next.offset), (1, 0));
+        assert_eq!(padding(&env, 0, 1 << 20), BatchPreamble::padding(1 << 20), "the rest");
+        assert_eq!(stock.next_sealed(), None, "a claim is open");
+        stock.done(open);
+        assert_eq!(stock.next_sealed(), Some(Granted { segment: 0, generation: 1 }));
+        stock.done(next);
+        assert_eq!(stock.next_sealed(), None, "still the one that is filled");
+    }
+
+    #[test]
+    fn a_dropped_claim_is_padding() {
+        let (env, mut stock) = stock(1);
+        let claim = stock.claim(&env, 4096, 4096).unwrap();
+        let from = claim.offset + 1024;
+        stock.abandon(&env, claim, from);
+        assert_eq!(padding(&env, 0, 1024), BatchPreamble::padding(3072));
+        assert_eq!(stock.claim(&env, 64, 64).map(|claim| claim.offset), Some(4096));
+    }
+
+    #[test]
+    fn what_is_given_back_at_the_end_is_claimed_again() {
+        let (env, mut stock) = stock(1);
+        let first = stock.claim(&env, 4096, 4096).unwrap();
+        let second = stock.claim(&env, 4096, 4096).unwrap();
+        stock.give_back(&env, second, 4160);
+        let third = stock.claim(&env, 64, 64).unwrap();
+        assert_eq!(third.offset, 4160);
+        stock.give_back(&env, first, 64);
+        assert_eq!(padding(&env, 0, 64), BatchPreamble::padding(4032), "others lie behind it");
+        stock.done(third);
+    }
+
+    #[test]
+    fn closing_gives_everything_back() {
+        let (env, mut stock) = stock(3);
+        let claim = stock.claim(&env, 64, 64).unwrap();
+        stock.close(&env);
+        assert_eq!((stock.next_sealed().is_some(), stock.next_sealed().is_some()), (true, true));
+        assert_eq!(stock.next_sealed(), None);
+        stock.done(claim);
+        assert!(stock.next_sealed().is_some());
+        assert!(stock.is_empty());
+    }
+
+    #[test]
+    fn more_than_a_segment_is_never_claimed() {
+        let (env, mut stock) = stock(2);
+        assert_eq!(stock.claim(&env, CAPACITY + 1, CAPACITY + 1), None);
+        assert_eq!(stock.claim(&env, u32::MAX, u32::MAX), None);
+    }
+}

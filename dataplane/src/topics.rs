@@ -275,3 +275,72 @@ impl Topic {
         self.dirty = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rig::pool;
+
+    fn waiting(batch_seq: u64) -> Waiting {
+        Waiting {
+            owner: Token(1),
+            batch_seq,
+            landed_ns: 0,
+            position: 0,
+            session: 0,
+            session_epoch: 1,
+            count: 1,
+            reported: false,
+        }
+    }
+
+    #[test]
+    fn a_batch_is_found_by_the_low_half_of_its_index_also_where_that_wraps() {
+        let mut in_flight = InFlight::new(16);
+        let base = u64::from(u32::MAX) - 1;
+        for i in 0..4 {
+            in_flight.push(base + i, waiting(i));
+        }
+        for i in 0..4 {
+            let low = (base + i) as u32;
+            assert_eq!(in_flight.by_low(low).map(|w| w.batch_seq), Some(i));
+        }
+        assert!(in_flight.by_low(base as u32 - 1).is_none(), "an earlier process's batch");
+        assert!(in_flight.by_low((base + 4) as u32).is_none(), "not landed yet");
+        in_flight.pop();
+        assert_eq!(in_flight.front().map(|(index, _)| index), Some(base + 1));
+        assert!(in_flight.by_low(base as u32).is_none(), "reported already");
+    }
+
+    #[test]
+    fn the_list_is_full_at_its_bound_and_begins_anywhere_again() {
+        let mut in_flight = InFlight::new(2);
+        in_flight.push(5, waiting(0));
+        in_flight.push(6, waiting(1));
+        assert!(in_flight.is_full());
+        in_flight.pop();
+        in_flight.pop();
+        assert!(in_flight.is_empty());
+        in_flight.push(90, waiting(2));
+        assert_eq!(in_flight.front().map(|(index, _)| index), Some(90));
+    }
+
+    #[test]
+    fn an_own_log_goes_on_in_the_segment_that_cuts_the_one_before() {
+        let me = landfall_layout::BrokerId::new(0).unwrap();
+        let env = Env::new(pool(), me, 1).unwrap();
+        let capacity = env.pool.geometry().entries_per_segment();
+        let mut own = OwnLog::default();
+        let granted = |segment| Granted { segment, generation: 1 };
+        assert!(own.grant(&env, granted(1), capacity));
+        assert!(own.grant(&env, granted(0), 0), "grants may come in any order");
+        assert!(!own.grant(&env, granted(1), capacity), "and twice");
+        assert_eq!(own.segment_for(capacity - 1).map(|s| s.segment.0), Some(0));
+        assert_eq!(own.segment_for(capacity).map(|s| s.segment.0), Some(1));
+        assert_eq!(own.sealed, [granted(0)]);
+        assert!(own.grant(&env, granted(2), capacity + 7), "a new control began its own there");
+        assert_eq!(own.segment_for(capacity + 6).map(|s| s.segment.0), Some(1));
+        assert_eq!(own.segment_for(capacity + 7).map(|s| s.segment.0), Some(2));
+        assert_eq!(own.segment_for(3 * capacity), None);
+    }
+}

@@ -15,6 +15,12 @@ impl Failure {
     pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), at: Location::caller() }
     }
+
+    /// The same with more said about it.
+    pub fn with(mut self, more: &str) -> Self {
+        self.what.push_str(more);
+        self
+    }
 }
 
 impl<E: std::error::Error> From<E> for Failure {

@@ -233,7 +233,10 @@ pub fn check_sent(reading: &Reading, sent: &[(u64, u64)], promise: Promise) -> R
             && let Some(at) = numbers.windows(2).position(|pair| pair[0] >= pair[1])
         {
             let pair = &numbers[at..at + 2];
-            return Err(Failure::new(format!("publisher {publisher}: {} before {}", pair[0], pair[1])));
+            return Err(Failure::new(format!(
+                "publisher {publisher}: {} before {}",
+                pair[0], pair[1]
+            )));
         }
         numbers.sort_unstable();
         let total = numbers.len();

@@ -7,9 +7,7 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::{Duration, Instant};
 
 use landfall::api::Topic;
-use landfall_layout::batch::{
-    BatchPreamble, MESSAGE_ALIGN, MESSAGE_HEADER_BYTES, crc32c,
-};
+use landfall_layout::batch::{BatchPreamble, MESSAGE_ALIGN, MESSAGE_HEADER_BYTES, crc32c};
 use landfall_layout::frame::{
     Ack, Carrier, FRAME_BYTES, Frame, From, Hello, Receipt, Refusal, Role, Welcome,
 };
@@ -162,7 +160,9 @@ impl Raw {
                     }
                 }
                 (Frame::Receipt(_) | Frame::Welcome(_) | Frame::Stalled { .. }, _) => {}
-                other => return Err(Failure::new(format!("a refusal was expected, not {other:?}"))),
+                other => {
+                    return Err(Failure::new(format!("a refusal was expected, not {other:?}")));
+                }
             }
         }
     }
@@ -227,7 +227,9 @@ impl Session {
             match self.raw.expect()? {
                 (Frame::Receipt(receipt), _) => return Ok(receipt),
                 (Frame::Stalled { .. }, _) => {}
-                other => return Err(Failure::new(format!("a receipt was expected, not {other:?}"))),
+                other => {
+                    return Err(Failure::new(format!("a receipt was expected, not {other:?}")));
+                }
             }
         }
     }

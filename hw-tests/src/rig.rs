@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use landfall::api::{Topic, TopicSpec};
 use landfall::local::{LocalConfig, LocalSystem};
-use landfall::{Client, Order, PublisherBuilder, SubscriberBuilder, Transport};
+use landfall::{Client, From, Order, PublisherBuilder, SubscriberBuilder, Transport};
 
 use crate::Failure;
 use crate::scenarios::Scenario;
@@ -103,9 +103,10 @@ impl Site {
         self.client.publisher(&topic.name).transport(self.rig.transport).timeout(PATIENCE)
     }
 
-    /// A subscriber over this rig's transport.
+    /// A subscriber over this rig's transport, from the earliest.
     pub fn subscriber(&self, topic: &Topic) -> SubscriberBuilder {
-        self.client.subscriber(&topic.name).transport(self.rig.transport).timeout(PATIENCE)
+        let builder = self.client.subscriber(&topic.name).from(From::Earliest);
+        builder.transport(self.rig.transport).timeout(PATIENCE)
     }
 
     /// Where a raw client finds a broker: its Unix socket on memory rigs.
@@ -120,6 +121,19 @@ impl Site {
             Transport::Memory => broker.unix.clone(),
             _ => broker.tcp.clone(),
         })
+    }
+
+    /// A failure with what the processes noted as errors.
+    pub fn explain(&self, failure: Failure) -> Failure {
+        match self.client.errors() {
+            Ok(errors) => {
+                let noted = errors.iter().map(|error| {
+                    format!("\n  {} ({} times): {}", error.process, error.count, error.text)
+                });
+                failure.with(&noted.collect::<String>())
+            }
+            Err(error) => failure.with(&format!("; and control does not answer: {error}")),
+        }
     }
 
     /// A counter of a broker, or the sum over all of them.

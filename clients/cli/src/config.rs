@@ -208,11 +208,11 @@ impl Config {
             figment = figment.merge(flag);
         }
         let wrong = |error: figment::Error| {
-            Failure::usage("the configuration cannot be used", sentence(&figment, error))
+            Failure::usage("the configuration cannot be used", sentence(error))
                 .next("landfall config show --origin")
         };
         let whole: Value = figment.extract().map_err(wrong)?;
-        keys::check(&whole, |value| origin(&figment, value, None))?;
+        keys::check(&whole, |value, key| origin(&figment, value, key))?;
         let settings = figment.extract().map_err(wrong)?;
         Ok(Self { settings, file, figment })
     }
@@ -220,7 +220,7 @@ impl Config {
     /// Whether somebody set this one: a file, the environment or a flag.
     pub fn is_set(&self, key: &str) -> bool {
         let value = self.figment.find_value(key).ok();
-        value.is_some_and(|value| origin(&self.figment, &value, Some(key)) != DEFAULT)
+        value.is_some_and(|value| origin(&self.figment, &value, key) != DEFAULT)
     }
 
     /// Every setting, in order of section and key.
@@ -229,7 +229,7 @@ impl Config {
             .into_iter()
             .filter_map(|key| {
                 let value = self.figment.find_value(&key).ok()?;
-                let origin = origin(&self.figment, &value, Some(&key));
+                let origin = origin(&self.figment, &value, &key);
                 Some(Shown { value: keys::json(&self.settings, &key)?, key, origin })
             })
             .collect()
@@ -270,18 +270,18 @@ fn find(
 }
 
 /// Where a value came from, in words.
-fn origin(figment: &Figment, value: &Value, key: Option<&str>) -> String {
+fn origin(figment: &Figment, value: &Value, key: &str) -> String {
     let Some(metadata) = figment.get_metadata(value.tag()) else { return DEFAULT.into() };
     describe(metadata, key)
 }
 
-fn describe(metadata: &Metadata, key: Option<&str>) -> String {
+fn describe(metadata: &Metadata, key: &str) -> String {
     if let Some(Source::File(path)) = &metadata.source {
         return format!("file {}", path.display());
     }
     if metadata.name.contains(IN_THE_ENVIRONMENT) {
-        let variable = key.map(|key| key.to_ascii_uppercase().replace('.', "__"));
-        return format!("environment {ENVIRONMENT}{}", variable.unwrap_or_default());
+        let variable = key.to_ascii_uppercase().replace('.', "__");
+        return format!("environment {ENVIRONMENT}{variable}");
     }
     match metadata.name.strip_prefix("flag ") {
         Some("LANDFALL_CONTROL") => "environment LANDFALL_CONTROL".into(),
@@ -291,9 +291,9 @@ fn describe(metadata: &Metadata, key: Option<&str>) -> String {
 }
 
 /// The library's error as one sentence that names the setting and where it was set.
-fn sentence(_figment: &Figment, error: figment::Error) -> String {
+fn sentence(error: figment::Error) -> String {
     let key = error.path.join(".");
-    let place = error.metadata.as_ref().map(|metadata| describe(metadata, Some(&key)));
+    let place = error.metadata.as_ref().map(|metadata| describe(metadata, &key));
     let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
     if key.is_empty() {
         format!("{}{place}", error.kind)

@@ -14,16 +14,18 @@ use landfall::api::TopicSpec;
 use landfall::audit::Auditor;
 use landfall::local::{LocalConfig, LocalSystem};
 use landfall::{Client, From, Order, Publisher, Subscriber, Transport};
+use landfall_layout::limits::SEGMENT_BYTES_MIN;
 
 use self::files::Files;
 use self::read::Rebuilt;
 use self::send::Sent;
 use crate::args::system::Demo;
-use crate::bench::window::Window;
+use crate::bench::window::{Window, kept_bytes, segments_beside, window_bytes};
 use crate::config::Settings;
 use crate::error::{Failure, Outcome, Tried};
 use crate::out::{Progress, human_bytes};
 use crate::signals::Stop;
+use crate::units::Size;
 
 const BROKERS: usize = 4;
 const TOPIC: &str = "demo";
@@ -87,6 +89,8 @@ pub fn run(args: &Demo, settings: &Settings) -> Outcome {
     let config = LocalConfig {
         brokers: BROKERS,
         pool_bytes: settings.demo.pool_bytes.0,
+        // Four brokers keep some segments open each: small ones leave more of a small pool.
+        segment_bytes: SEGMENT_BYTES_MIN,
         ..LocalConfig::default()
     };
     let system = LocalSystem::start(config).tried(|| "the system did not start".into())?;
@@ -112,13 +116,22 @@ fn find(dir: &Path) -> Outcome<Files> {
 }
 
 fn on(client: &Client, files: &Files, chunk_bytes: usize, stop: &Stop) -> Outcome<Run> {
-    let spec = TopicSpec::new(TOPIC, Order::Strong);
-    client.create_topic(&spec).tried(|| format!("cannot create topic {TOPIC}"))?;
     let pool = client.cluster().tried(|| "cannot describe the cluster".into())?.pool;
-    // Brokers keep an open and a spare segment each, and the log and the rings take some.
-    let open = 3 * BROKERS as u64 + 4;
-    let window = (pool.segments_free.saturating_sub(open) * pool.segment_bytes / 2)
-        .max(4 * u64::from(BATCH_BYTES));
+    let needed = segments_beside(&pool, BROKERS) + 2 * BROKERS as u64;
+    if pool.segments_free < needed {
+        return Err(Failure::usage(
+            format!("--pool-bytes {} is not possible", Size(pool.bytes)),
+            format!(
+                "it has {} free segments and {BROKERS} brokers need {needed}",
+                pool.segments_free
+            ),
+        )
+        .next("landfall demo --pool-bytes 128M"));
+    }
+    let window = window_bytes(&pool, BROKERS, 4 * u64::from(BATCH_BYTES));
+    let kept = kept_bytes(&pool, BROKERS, window);
+    let spec = TopicSpec { retention_bytes: Some(kept), ..TopicSpec::new(TOPIC, Order::Strong) };
+    client.create_topic(&spec).tried(|| format!("cannot create topic {TOPIC}"))?;
     let subscribers = SUBSCRIBERS.map(|transport| {
         let builder = client.subscriber(TOPIC).transport(transport).from(From::Earliest);
         builder.build().tried(|| format!("cannot subscribe over {transport}"))

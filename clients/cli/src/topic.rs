@@ -48,7 +48,7 @@ fn create(args: &TopicCreate, settings: &Settings, client: &Client) -> Outcome {
         ..TopicSpec::new(args.name.clone(), settings.topic.order.into())
     };
     let topic = client.create_topic(&spec).tried(|| cannot("create", &args.name));
-    describe(&topic.map_err(|f| f.next("landfall topic ls"))?, settings.output.format)
+    describe(&topic.map_err(|f| f.next("landfall topic create --help"))?, settings.output.format)
 }
 
 #[derive(Serialize)]
@@ -116,7 +116,7 @@ fn describe(topic: &api::Topic, format: Format) -> Outcome {
         ("segments", grouped(topic.segments)),
     ];
     for (name, value) in lines {
-        out.line(format_args!("{name:<16}{value}"))?;
+        out.line(format_args!("{name:<17}{value}"))?;
     }
     out.flush()
 }

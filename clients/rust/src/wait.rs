@@ -58,11 +58,6 @@ impl Waiter {
             Idle::Backoff => Step::Park,
         }
     }
-
-    /// Looks so far; a spinning waiter uses it to do what costs a system call only now and then.
-    pub(crate) fn looks(&self) -> u32 {
-        self.looks
-    }
 }
 
 /// Wall clock, nanoseconds since 1970.

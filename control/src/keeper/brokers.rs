@@ -1,10 +1,11 @@
 //! Brokers: who lives, what they ask, what happens when one starts or dies.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 
 use landfall_layout::BrokerId;
 use landfall_layout::command::{Command, Denial, Request};
-use landfall_layout::limits::{HEARTBEAT_LEASE_NS, SESSION_LEASE_NS};
+use landfall_layout::limits::HEARTBEAT_LEASE_NS;
 use landfall_layout::pool::{BrokerLine, BrokerState};
 use landfall_layout::segment::{SegmentKind, SegmentState};
 use landfall_pool::Pool;
@@ -44,7 +45,10 @@ pub struct Broker {
     pub grace_ns: u64,
     /// When its process started, while that is known.
     started: Option<u64>,
-    answers: Vec<(u64, Option<Command>)>,
+    /// Session requests by number, with their answers once there are.
+    answers: HashMap<u64, Option<Command>>,
+    /// Numbers that are answered, the oldest first.
+    answered: VecDeque<u64>,
 }
 
 impl Broker {
@@ -60,7 +64,8 @@ impl Broker {
             ended: false,
             grace_ns: 0,
             started: None,
-            answers: Vec::new(),
+            answers: HashMap::new(),
+            answered: VecDeque::new(),
         }
     }
 
@@ -78,17 +83,28 @@ impl Broker {
         }
     }
 
-    /// What a session request is to do: ask the sequencer, say the answer again, or wait.
+    /// What a session request is to do: wait for its answer, get it again, or, when it is new,
+    /// ask the sequencer.
     fn session_request(&mut self, request: u64) -> Option<Option<Command>> {
-        if let Some((_, answer)) = self.answers.iter().rev().find(|(number, _)| *number == request)
-        {
+        if let Some(answer) = self.answers.get(&request) {
             return Some(*answer);
         }
-        if self.answers.len() >= ANSWERS_KEPT {
-            self.answers.drain(..ANSWERS_KEPT / 2);
-        }
-        self.answers.push((request, None));
+        self.answers.insert(request, None);
         None
+    }
+
+    /// Keeps an answer, in case its request comes again. False when nobody waits for it: its
+    /// broker is another process now, to which the number may mean something else.
+    fn session_answer(&mut self, request: u64, answer: Command) -> bool {
+        let Some(place) = self.answers.get_mut(&request) else { return false };
+        *place = Some(answer);
+        self.answered.push_back(request);
+        if self.answered.len() > ANSWERS_KEPT
+            && let Some(oldest) = self.answered.pop_front()
+        {
+            self.answers.remove(&oldest);
+        }
+        true
     }
 }
 
@@ -169,13 +185,8 @@ impl Keeper {
     pub(super) fn answer_session(&mut self, broker: BrokerId, command: Command) {
         if let Command::SessionOpen { request, .. } | Command::SessionDenied { request, .. } =
             command
+            && self.brokers[broker.index()].session_answer(request, command)
         {
-            let answers = &mut self.brokers[broker.index()].answers;
-            match answers.iter_mut().rev().find(|(number, _)| *number == request) {
-                Some((_, answer)) => *answer = Some(command),
-                // Its broker is another process now; the number may mean something else to it.
-                None => return,
-            }
             self.send(broker, command);
         }
     }
@@ -187,7 +198,7 @@ impl Keeper {
         // Either way the process has not had its answer, so it has no segment of its own yet.
         if !broker.registered || broker.incarnation != incarnation {
             if !broker.ended {
-                self.process_ended(id, false);
+                self.process_ended(id, HEARTBEAT_LEASE_NS);
             }
             let broker = &mut self.brokers[id.index()];
             broker.incarnation = incarnation;
@@ -201,8 +212,9 @@ impl Keeper {
     }
 
     /// What a broker's process leaves behind when it is gone: its payload segments are sealed and
-    /// kept for the session lease, and it is waited for no more.
-    fn process_ended(&mut self, id: BrokerId, cleanly: bool) {
+    /// kept for the session lease, and it is waited for no more. Its subscribers, which read the
+    /// pool by themselves, have `grace_ns` from now to see that their connection ended.
+    fn process_ended(&mut self, id: BrokerId, grace_ns: u64) {
         let now = now_ns();
         let clock_ns = self.clock_ns();
         let owned: Vec<_> = self
@@ -217,7 +229,7 @@ impl Keeper {
             .collect();
         for (segment, topic) in &owned {
             let through = self.landed_through(*topic, id);
-            let until = now.saturating_add(SESSION_LEASE_NS);
+            let until = now.saturating_add(self.kept_ns);
             if let Some(used) = self.segments.get_mut(*segment) {
                 used.through = through;
                 used.kept_until_ns = until;
@@ -233,9 +245,10 @@ impl Keeper {
         let broker = &mut self.brokers[id.index()];
         broker.outbox.clear();
         broker.answers.clear();
+        broker.answered.clear();
         broker.ended = true;
-        if broker.incarnation != 0 && !cleanly {
-            broker.grace_ns = clock_ns.saturating_add(HEARTBEAT_LEASE_NS);
+        if broker.incarnation != 0 {
+            broker.grace_ns = clock_ns.saturating_add(grace_ns);
         }
         self.tell_sequencer(ToSequencer::BrokerGone { broker: id });
     }
@@ -290,7 +303,14 @@ impl Keeper {
                 if before != Life::Never && !cleanly {
                     self.note(&format!("broker {id} died: its process is gone"));
                 }
-                self.process_ended(id, cleanly);
+                let age_ns = self.brokers[id.index()].beats.age_ns(self.clock_ns());
+                let grace_ns = match before {
+                    _ if cleanly => 0,
+                    // Found dead at the start: it was not there for as long as it did not beat.
+                    Life::Never => HEARTBEAT_LEASE_NS.saturating_sub(age_ns),
+                    _ => HEARTBEAT_LEASE_NS,
+                };
+                self.process_ended(id, grace_ns);
             }
             Life::Hung => self.note(&format!(
                 "broker {id} has not moved its heartbeat for {} s and its process is still there",

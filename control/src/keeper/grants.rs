@@ -5,10 +5,10 @@
 //! meet a broker that has filled it, reported it and forgotten it.
 
 use landfall_layout::command::{Command, Denial};
+use landfall_layout::counters::Counter;
 use landfall_layout::segment::{SegmentKind, SegmentState, What};
 use landfall_layout::slot::{ConsumedLine, RingLine, RingSlot};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
-use landfall_layout::counters::Counter;
 use landfall_pool::Memory;
 
 use super::Keeper;
@@ -145,8 +145,7 @@ impl Keeper {
         topic: TopicId,
         kind: SegmentKind,
     ) -> Option<SegmentId> {
-        let what =
-            What { kind, state: SegmentState::Open, owner: broker.raw(), log: 0, topic };
+        let what = What { kind, state: SegmentState::Open, owner: broker.raw(), log: 0, topic };
         let purpose = Purpose { what, base_index: 0, previous: None };
         let segment = self.segments.take(purpose, now_ns())?;
         self.shared.last_entries.reset(segment.0);
@@ -197,13 +196,7 @@ impl Keeper {
     }
 
     /// A broker will write nothing more into a segment.
-    pub(super) fn sealed(
-        &mut self,
-        broker: BrokerId,
-        segment: u32,
-        generation: u64,
-        through: u64,
-    ) {
+    pub(super) fn sealed(&mut self, broker: BrokerId, segment: u32, generation: u64, through: u64) {
         let Some(used) = self.segments.named(segment, generation) else { return };
         let what = used.what;
         let kinds = [SegmentKind::Payload, SegmentKind::OrderLog];

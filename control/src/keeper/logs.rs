@@ -1,10 +1,10 @@
 //! Log segments: chains that grow ahead of their frontier.
 
+use landfall_layout::counters::Counter;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::ChainLine;
 use landfall_layout::segment::{OWNER_CONTROL, SegmentKind, SegmentState, What};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
-use landfall_layout::counters::Counter;
 use landfall_pool::log::LogSegment;
 
 use super::Keeper;
@@ -39,8 +39,7 @@ impl Keeper {
             topic,
         };
         let (base_index, previous) = place;
-        let segment =
-            self.segments.take(Purpose { what, base_index, previous }, now_ns())?;
+        let segment = self.segments.take(Purpose { what, base_index, previous }, now_ns())?;
         self.count(Counter::SegmentsGranted, 1);
         Some(segment)
     }
@@ -49,8 +48,7 @@ impl Keeper {
     pub(super) fn begin_log(&mut self, topic: TopicId, log: usize, base: u64) -> Option<Log> {
         let owner = if log == SEQUENCED_LOG { OWNER_CONTROL } else { log as u8 };
         let segment = self.take_log_segment(topic, log, owner, (base, None))?;
-        let begun =
-            Log { chain: [segment].into(), oldest_index: base, ..Log::default() };
+        let begun = Log { chain: [segment].into(), oldest_index: base, ..Log::default() };
         self.pool.set_chain(topic, log, &begun.line(topic));
         Some(begun)
     }

@@ -54,6 +54,8 @@ pub struct Wiring {
     pub from_sequencer: Receiver<FromSequencer>,
     /// From HTTP.
     pub asks: Receiver<Ask>,
+    /// How long a dead broker's segments are kept, nanoseconds.
+    pub kept_ns: u64,
 }
 
 /// What recovery has found, or fresh tables.
@@ -77,6 +79,7 @@ pub struct Keeper {
     to_sequencer: Sender<ToSequencer>,
     from_sequencer: Receiver<FromSequencer>,
     asks: Receiver<Ask>,
+    kept_ns: u64,
     segments: Segments,
     topics: Vec<Option<Topic>>,
     brokers: Vec<Broker>,
@@ -89,6 +92,7 @@ pub struct Keeper {
     origin: Instant,
     next_round_ns: u64,
     next_beat_ns: u64,
+    retained_ns: u64,
 }
 
 impl Keeper {
@@ -107,6 +111,7 @@ impl Keeper {
             to_sequencer: wiring.to_sequencer,
             from_sequencer: wiring.from_sequencer,
             asks: wiring.asks,
+            kept_ns: wiring.kept_ns,
             segments: state.segments,
             topics: state.topics,
             brokers,
@@ -117,6 +122,7 @@ impl Keeper {
             origin: Instant::now(),
             next_round_ns: 0,
             next_beat_ns: 0,
+            retained_ns: 0,
         };
         keeper.take_over();
         keeper
@@ -148,10 +154,12 @@ impl Keeper {
             self.look_at_brokers();
             self.pad_what_is_due();
             self.room_for_logs();
-            self.retain();
         }
         self.finish_retirements();
         self.serve_wanted();
+        if self.is_time_to_retain(clock_ns) {
+            self.retain();
+        }
         self.finish_deletions();
         busy | self.flush()
     }

@@ -52,8 +52,8 @@ impl Keeper {
 
     fn pad(&mut self, segment: SegmentId) {
         let Some(used) = self.segments.get(segment).copied() else { return };
-        let sealed = used.what.kind == SegmentKind::Payload
-            && used.what.state == SegmentState::Sealed;
+        let sealed =
+            used.what.kind == SegmentKind::Payload && used.what.state == SegmentState::Sealed;
         let (Some(at), Some(owner)) =
             (self.pool.geometry().segment(segment), BrokerId::new(used.what.owner.into()))
         else {

@@ -9,10 +9,13 @@ use landfall_layout::segment::{SegmentKind, SegmentState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::log::{Found, LogReader};
 
-use super::Keeper;
+use super::{Keeper, ROUND_NS};
 use crate::clock::now_ns;
 use crate::retention::{Candidate, PoolView, Retirement, TopicView, plan};
 use crate::segments::Settled;
+
+/// How often retention looks while segments are short, nanoseconds.
+const SHORT_ROUND_NS: u64 = 1_000_000;
 
 /// A segment that brokers have been asked to let go of.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +37,16 @@ impl Keeper {
         low.saturating_add(u32::try_from(self.wanted.len()).unwrap_or(u32::MAX))
     }
 
+    /// Retention looks every round, and sooner when segments are short.
+    pub(super) fn is_time_to_retain(&self, clock_ns: u64) -> bool {
+        let since_ns = clock_ns.saturating_sub(self.retained_ns);
+        let coming = self.segments.free() as usize + self.retiring.len();
+        since_ns >= ROUND_NS || (since_ns >= SHORT_ROUND_NS && coming < self.free_wanted() as usize)
+    }
+
     /// Looks at what retention may take, and begins to take it.
     pub(super) fn retain(&mut self) {
+        self.retained_ns = self.clock_ns();
         let topics: Vec<TopicId> =
             self.topics.iter().flatten().filter(|t| t.is_live()).map(|t| t.id).collect();
         let views: Vec<TopicView> = topics.iter().filter_map(|id| self.view(*id)).collect();
@@ -65,10 +76,8 @@ impl Keeper {
             .filter_map(|segment| {
                 let settled = self.settle(id, segment)?;
                 let used = self.segments.get(segment)?;
-                let log =
-                    if sequenced { SEQUENCED_LOG } else { usize::from(used.what.owner) };
-                let oldest =
-                    self.topic(id)?.logs.get(&log).map_or(0, |log| log.oldest_index);
+                let log = if sequenced { SEQUENCED_LOG } else { usize::from(used.what.owner) };
+                let oldest = self.topic(id)?.logs.get(&log).map_or(0, |log| log.oldest_index);
                 Some(Candidate {
                     segment,
                     log,
@@ -111,12 +120,11 @@ impl Keeper {
             }
             (owner.index(), used.through.checked_sub(1))
         };
-        let entry = last.and_then(|last| {
-            match LogReader::new(topic, log).entry(&self.pool, last) {
+        let entry =
+            last.and_then(|last| match LogReader::new(topic, log).entry(&self.pool, last) {
                 Found::Entry(entry) => Some(entry),
                 Found::Lapped { .. } | Found::Gone => None,
-            }
-        });
+            });
         let settled = Settled {
             last: entry.and(last),
             end_position: entry.map_or(0, |entry| entry.end_position()),

@@ -10,7 +10,7 @@ use landfall_layout::pool::Coherence;
 use landfall_layout::topic::{
     Order, TOPIC_CHECK_INGEST, TOPIC_KEEP, TopicEntry, TopicState, check_name, check_ring_slots,
 };
-use landfall_layout::{SegmentId, TopicId};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
 
 use super::Keeper;
 use crate::answers::{
@@ -121,16 +121,13 @@ impl Keeper {
         let (mut entry, order) = entry_of(spec, TopicId(0))?;
         if let Some(topic) = self.topic_named(&spec.name) {
             return Err(match topic.is_live() {
-                true => {
-                    Problem::conflict("exists", format!("topic {} exists already", spec.name))
-                }
+                true => Problem::conflict("exists", format!("topic {} exists already", spec.name)),
                 false => being_deleted(&spec.name),
             });
         }
         let id = self.next_topic_id()?;
         entry.id = id.0;
-        let mut topic =
-            Topic { entry, id, order, logs: BTreeMap::new(), payload: Vec::new() };
+        let mut topic = Topic { entry, id, order, logs: BTreeMap::new(), payload: Vec::new() };
         if order.is_sequenced() {
             let Some(log) = self.begin_log(id, SEQUENCED_LOG, 0) else {
                 let (free, all) = (self.segments.free(), self.segments.total());
@@ -144,9 +141,8 @@ impl Keeper {
                 ));
             };
             let room = self.log_segment(log.chain[0]).expect("the segment was just given out");
-            let sequencer =
-                TopicSequencer::new(order, entry.session_lease_ns, Frontier::default())
-                    .expect("a sequenced order has a sequencer");
+            let sequencer = TopicSequencer::new(order, entry.session_lease_ns, Frontier::default())
+                .expect("a sequenced order has a sequencer");
             topic.logs.insert(SEQUENCED_LOG, log);
             let new = NewTopic { topic: id, sequencer, is_new: true, log: room };
             self.tell_sequencer(ToSequencer::AddTopic(Box::new(new)));
@@ -164,7 +160,8 @@ impl Keeper {
             let text = format!("all {TOPICS_MAX} topics are in use; delete one");
             Problem::full("topics_full", text)
         })?;
-        let before = self.pool.topic_in_slot(slot).map_or(0, |entry| TopicId(entry.id).generation());
+        let before =
+            self.pool.topic_in_slot(slot).map_or(0, |entry| TopicId(entry.id).generation());
         let generation = (before + 1) & 0x00ff_ffff;
         Ok(TopicId::new(slot, generation.max(1)))
     }
@@ -226,8 +223,15 @@ impl Keeper {
             bytes,
             oldest_position: longest.1,
             next_position: longest.0.position,
-            segments: self.segments.of(topic.id).len() as u32,
+            segments: self.segments_of(topic),
         }
+    }
+
+    fn segments_of(&self, topic: &Topic) -> u32 {
+        let logs: usize = topic.logs.values().map(|log| log.chain.len()).sum();
+        let retiring = self.retiring.iter().filter(|retiring| retiring.topic == topic.id).count();
+        let rings = BrokerId::all().filter(|b| self.pool.ring(topic.id, *b).is_some()).count();
+        (logs + retiring + rings + topic.payload.len()) as u32
     }
 
     pub(super) fn health(&self) -> Health {

@@ -45,8 +45,8 @@ impl SequencerThread {
             let fenced = &mut self.fenced;
             work.sequencer.tick(clock_ns, |fencing| fenced.push(fencing));
         }
-        if done.entries > 0 {
-            // Entries were written back one by one; the frontier comes after all of them.
+        if done.slots > 0 || !self.fenced.is_empty() {
+            // Entries were written back one by one; what makes them count comes after all of them.
             if self.pool.flushes() {
                 self.pool.after_write_back();
             }
@@ -55,6 +55,8 @@ impl SequencerThread {
                 self.depose(epoch);
                 return None;
             }
+        }
+        if done.entries > 0 {
             let frontier = work.sequencer.frontier();
             let line = frontier.line(work.topic.0, now_ns());
             self.pool.advance_frontier(work.topic, SEQUENCED_LOG, &line);
@@ -68,7 +70,7 @@ impl SequencerThread {
             self.write_fences(i);
         }
         self.release(i);
-        self.ask_for_room(i, done.starved);
+        self.ask_for_room(i, done.starved, tick);
         self.count(&done);
         Some(done.slots > 0)
     }
@@ -137,8 +139,8 @@ impl SequencerThread {
         }
     }
 
-    /// Asks the keeper for log segments before there is need, and again when there is.
-    fn ask_for_room(&mut self, i: usize, starved: bool) {
+    /// Asks the keeper for log segments before there is need, and again and again when there is.
+    fn ask_for_room(&mut self, i: usize, starved: bool, tick: bool) {
         let work = &mut self.works[i];
         let least = work.log.capacity / 2;
         let room = work.room();
@@ -147,7 +149,7 @@ impl SequencerThread {
         }
         let end = work.sequencer.frontier().entries + room;
         let wanted = (work.sequencer.held() as u64 + 1).max(least);
-        if work.asked == end + 1 {
+        if work.asked == end + 1 && !(starved && tick) {
             return;
         }
         work.asked = end + 1;

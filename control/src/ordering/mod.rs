@@ -49,7 +49,7 @@ struct Work {
     log: LogSegment,
     /// The segments behind it.
     spares: VecDeque<LogSegment>,
-    /// More room has been asked for, up to this index.
+    /// More room has been asked for when it ended below this index.
     asked: u64,
 }
 

@@ -126,9 +126,8 @@ impl SessionTable {
             if open.epoch != 0 {
                 return Err(Refused { why: Denial::NoSession, current: None });
             }
-            let (index, evicted) = self
-                .take_line()
-                .ok_or(Refused { why: Denial::SessionsFull, current: None })?;
+            let (index, evicted) =
+                self.take_line().ok_or(Refused { why: Denial::SessionsFull, current: None })?;
             let session = Session {
                 topic: open.topic,
                 client: open.client,

@@ -22,6 +22,8 @@
 
 mod hold;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod oracle;
 mod recover;
 mod ring;

@@ -12,11 +12,11 @@ use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::slot::{ConsumedLine, RingLine, RingSlot};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
+use landfall_pool::Pool;
 use landfall_pool::bell::{Ringer, Role};
 use landfall_pool::line_ring::{LineConsumer, LineProducer, LineRing};
 use landfall_pool::log::LogSegment;
 use landfall_pool::slot_ring::SlotReader;
-use landfall_pool::Pool;
 
 struct Side {
     id: BrokerId,

@@ -215,10 +215,7 @@ pub fn any_position_and_time_can_be_started_from(rig: &Rig) -> Result<(), Failur
     let mut receipts = Vec::new();
     publisher.take_receipts(&mut receipts);
     let landed = receipts[7].landed_ns;
-    let reading = read(
-        site.subscriber(&topic).from(From::Time(landed)).build()?,
-        Until::CaughtUp,
-    )?;
+    let reading = read(site.subscriber(&topic).from(From::Time(landed)).build()?, Until::CaughtUp)?;
     let first = reading.messages.first().map(|read| read.position);
     ensure!(first == Some(70), "from the time of batch 7: {first:?}");
     let mut latest = site.subscriber(&topic).from(From::Latest).build()?;

@@ -54,8 +54,7 @@ fn crowd(site: &Site, order: Order, publishers: u64, each: u64) -> Result<(), Fa
     let everyone: Vec<(u64, u64)> = (0..publishers).map(|who| (who, each)).collect();
     for reading in readings.iter().chain([&late]) {
         ensure!(reading.missed == 0, "{} messages were missed", reading.missed);
-        let promise =
-            if order == Order::Strong { Promise::InOrderOnce } else { Promise::Once };
+        let promise = if order == Order::Strong { Promise::InOrderOnce } else { Promise::Once };
         check_sent(reading, &everyone, promise)?;
     }
     let topic = site.client.topic(&topic.name)?;

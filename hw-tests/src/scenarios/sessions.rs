@@ -25,8 +25,7 @@ pub fn duplicates_are_told_and_not_delivered(rig: &Rig) -> Result<(), Failure> {
     let mut receipts = again.receipts(10)?;
     receipts.sort_by_key(|receipt| receipt.batch_seq);
     for receipt in receipts {
-        let expected =
-            if receipt.batch_seq < 10 { Reached::Duplicate } else { Reached::Ordered };
+        let expected = if receipt.batch_seq < 10 { Reached::Duplicate } else { Reached::Ordered };
         ensure!(receipt.reached == expected, "batch {}: {:?}", receipt.batch_seq, receipt.reached);
     }
     again.bye()?;

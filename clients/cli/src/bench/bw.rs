@@ -83,7 +83,7 @@ pub fn run(args: &Bw, config: &Config) -> Outcome {
         Transport::Memory | Transport::Auto => prober.memory(time),
     };
     let before = limit(LIMIT_TIME)?;
-    let target = Target::start(&args.common, config)?;
+    let target = Target::start(&args.common, config, !args.publish_only)?;
     let measured = measure(args, settings, &target, (warmup, time), &stop, &mut progress);
     let (brokers, pool_bytes) = (target.brokers().len(), target.pool_bytes());
     // The run's own error says more than one of stopping.
@@ -144,7 +144,7 @@ fn measure(
     progress: &mut Progress,
 ) -> Outcome<Measured> {
     let subscribers = usize::from(!args.publish_only);
-    let window = target.window_bytes().max(2 * settings.bench.batch_bytes.0);
+    let window = target.window_bytes(2 * settings.bench.batch_bytes.0);
     let shared = Shared::new(Window::new(window, subscribers));
     let subscriber = (!args.publish_only)
         .then(|| {

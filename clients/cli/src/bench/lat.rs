@@ -125,7 +125,7 @@ pub fn run(args: &Lat, config: &Config) -> Outcome {
         Transport::Tcp => ("echo over a bare socket pair", echo::socket(message_bytes as usize)?),
         _ => ("echo through a word that two threads share", echo::word()?),
     };
-    let target = Target::start(&args.common, config)?;
+    let target = Target::start(&args.common, config, true)?;
     let mut run = || -> Outcome<(Times, u64, Latency)> {
         let before = ordered(&target)?;
         let mut parties = Parties::connect(args, settings, &target)?;

@@ -6,6 +6,7 @@ use landfall::Client;
 use landfall::api::{Cluster, TopicSpec};
 use landfall::local::{LocalConfig, LocalSystem};
 
+use super::window::{kept_bytes, window_bytes};
 use crate::args::bench::Common;
 use crate::config::Config;
 use crate::error::{Failure, Outcome, Tried};
@@ -20,8 +21,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// Starts a system, unless the control address was set by somebody, and makes the topic.
-    pub fn start(common: &Common, config: &Config) -> Outcome<Self> {
+    /// Starts a system, unless the control address was set by somebody, and makes the topic. Where
+    /// somebody `reads`, the topic keeps what that one may still have to read.
+    pub fn start(common: &Common, config: &Config, reads: bool) -> Outcome<Self> {
         let settings = &config.settings;
         let system = if config.is_set("control.address") {
             None
@@ -49,9 +51,16 @@ impl Target {
         let cluster = client.cluster().tried(|| "cannot describe the cluster".into())?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let topic = format!("bench-{}-{:x}", std::process::id(), now.as_nanos());
-        let spec = TopicSpec::new(topic.clone(), settings.topic.order.into());
-        client.create_topic(&spec).tried(|| format!("cannot create topic {topic}"))?;
-        Ok(Self { client, system, topic, cluster })
+        let target = Self { client, system, topic: topic.clone(), cluster };
+        let mut spec = TopicSpec::new(topic, settings.topic.order.into());
+        if reads {
+            let window = target.window_bytes(2 * settings.bench.batch_bytes.0);
+            let kept = kept_bytes(&target.cluster.pool, target.brokers().len(), window);
+            spec.retention_bytes = Some(kept);
+        }
+        let created = target.client.create_topic(&spec);
+        created.tried(|| format!("cannot create topic {}", spec.name))?;
+        Ok(target)
     }
 
     /// A client of it.
@@ -74,12 +83,9 @@ impl Target {
         self.cluster.pool.bytes
     }
 
-    /// How far publishers may be ahead of a subscriber: half of what was free at the start, and
-    /// less the segments that brokers keep open and spare.
-    pub fn window_bytes(&self) -> u64 {
-        let pool = &self.cluster.pool;
-        let open = 2 * self.brokers().len() as u64 + 4;
-        pool.segments_free.saturating_sub(open) * pool.segment_bytes / 2
+    /// How far publishers may be ahead of a subscriber.
+    pub fn window_bytes(&self, least: u64) -> u64 {
+        window_bytes(&self.cluster.pool, self.brokers().len(), least)
     }
 
     /// Deletes the topic and stops the system, if it is this run's own.

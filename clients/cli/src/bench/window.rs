@@ -1,7 +1,17 @@
-//! Publishers wait while the slowest subscriber is too far behind, so that retention, which takes
-//! the oldest when the pool runs low, never takes what has not been read.
+//! Publishers wait while the slowest subscriber is too far behind, and the topic keeps as much as
+//! they may be ahead, so that retention never takes what has not been read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use landfall::api::Pool;
+
+/// Segments that a broker may have beside full ones: open and spare for sockets and for memory
+/// publishers, its ring, and one it is waiting for.
+const SEGMENTS_PER_BROKER: u64 = 6;
+/// Segments of a topic's order log: the current one and the next.
+const SEGMENTS_OF_LOG: u64 = 2;
+/// Retention starts when less than this part of the pool is free.
+const FREE_PART: u64 = 8;
 
 /// How far publishers may be ahead of subscribers, in bytes as they lie in the pool.
 #[derive(Debug)]
@@ -9,6 +19,25 @@ pub struct Window {
     most: u64,
     published: AtomicU64,
     read: Vec<AtomicU64>,
+}
+
+/// Segments that cannot hold what waits to be read.
+pub fn segments_beside(pool: &Pool, brokers: usize) -> u64 {
+    SEGMENTS_PER_BROKER * brokers as u64 + SEGMENTS_OF_LOG + pool.segments / FREE_PART
+}
+
+/// Bytes that publishers may be ahead in this pool before anything of theirs is in danger: half of
+/// what full segments can take, since each broker fills its own and they are not taken in the
+/// order of their first batches. At least `least`, which a publisher needs to move at all.
+pub fn window_bytes(pool: &Pool, brokers: usize, least: u64) -> u64 {
+    (pool.segments_free.saturating_sub(segments_beside(pool, brokers)) * pool.segment_bytes / 2)
+        .max(least)
+}
+
+/// Bytes that a topic has to keep so that nothing inside the window is taken: retention takes whole
+/// segments, and each broker's may end with what is still unread.
+pub fn kept_bytes(pool: &Pool, brokers: usize, window: u64) -> u64 {
+    window + (brokers as u64 + 1) * pool.segment_bytes
 }
 
 // Relaxed everywhere: the numbers only steer; no other memory is published with them.
@@ -53,6 +82,24 @@ mod tests {
         assert!(window.is_full(), "the other has read nothing");
         window.read(1, 50);
         assert!(!window.is_full());
+    }
+
+    #[test]
+    fn a_window_leaves_room_for_what_is_not_full() {
+        let pool = |segments: u64| Pool {
+            uuid: String::new(),
+            path: String::new(),
+            bytes: 0,
+            segment_bytes: 8,
+            segments,
+            segments_free: segments,
+            batch_bytes_max: 0,
+            sessions: 0,
+            coherence: String::new(),
+        };
+        assert_eq!(window_bytes(&pool(127), 1, 0), (127 - 6 - 2 - 15) * 4);
+        assert_eq!(window_bytes(&pool(63), 4, 0), (63 - 24 - 2 - 7) * 4);
+        assert_eq!(window_bytes(&pool(8), 4, 17), 17, "never less than a publisher needs");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn json(settings: &Settings, key: &str) -> Option<serde_json::Value> 
 }
 
 /// Refuses the first name that is no setting.
-pub(super) fn check(whole: &Value, origin: impl Fn(&Value) -> String) -> Outcome {
+pub(super) fn check(whole: &Value, origin: impl Fn(&Value, &str) -> String) -> Outcome {
     let known = known();
     let mut found = Vec::new();
     flatten(whole, String::new(), &mut found);
@@ -35,14 +35,14 @@ pub(super) fn check(whole: &Value, origin: impl Fn(&Value) -> String) -> Outcome
         }
         let is_section = known.iter().any(|name| name.starts_with(&format!("{key}.")));
         let why = if is_section {
-            format!("{key} is a section with settings of its own ({})", origin(value))
+            format!("{key} is a section with settings of its own ({})", origin(value, &key))
         } else {
             match nearest(&key, &known) {
                 Some(near) => format!("there is no such setting; did you mean {near}?"),
                 None => "there is no such setting".into(),
             }
         };
-        let place = origin(value);
+        let place = origin(value, &key);
         return Err(Failure::usage(format!("unknown setting {key} ({place})"), why)
             .next("landfall config show"));
     }

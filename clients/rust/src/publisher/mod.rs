@@ -28,7 +28,7 @@ use self::batch::{ExtentFiller, Filler, Identity, STREAM_BYTES_LEAST, Stage, sta
 use self::lanes::{Clock, LaneState, Open};
 use self::link::{Carrier, Link};
 use self::receipts::{Known, LANES, ReceiptRing};
-use self::session::Session;
+use self::session::{Bytes, Session};
 use crate::connect::Transport;
 use crate::error::{Error, Stalled};
 use crate::route::Route;
@@ -482,6 +482,15 @@ impl Publisher {
         self.lanes.iter().any(|lane| !lane.filled.is_empty())
     }
 
+    /// Whether a whole batch lies in private memory. The last one of a lane tells for all of it:
+    /// none is filled in an extent before those are placed.
+    fn has_unplaced(&mut self) -> bool {
+        let in_buffer = |lane: &LaneState| {
+            lane.filled.back().is_some_and(|filled| matches!(filled.bytes, Bytes::Buffer(_)))
+        };
+        self.session.to_resend().is_some() || self.lanes.iter().any(in_buffer)
+    }
+
     fn queued_bytes(&self) -> u64 {
         let open = self.lanes.iter().filter_map(|lane| lane.open.as_ref());
         let open: u64 =
@@ -497,10 +506,13 @@ impl Publisher {
             return false;
         }
         let whole = self.setup.batch_bytes.max(least);
-        // Without a connection batches gather in private memory, whatever will carry them.
+        // Without a connection batches gather in private memory, whatever will carry them; and
+        // while older ones still wait there for a place in an extent, since batches are written
+        // one behind the other and these come first.
+        let older = self.has_unplaced();
         let link = (!self.links.is_empty()).then(|| self.pick_link().unwrap_or(self.next_link));
         let memory = match link.map(|link| &mut self.links[link].carrier) {
-            Some(Carrier::Memory(memory)) => Some(memory),
+            Some(Carrier::Memory(memory)) if !older => Some(memory),
             _ => None,
         };
         let (filler, room) = match (memory, link) {

@@ -28,8 +28,6 @@ pub enum Lane {
 pub(crate) const LANES: usize = 3;
 
 impl Lane {
-    pub(crate) const ALL: [Self; LANES] = [Self::High, Self::Normal, Self::Low];
-
     pub(crate) fn index(self) -> usize {
         self as usize
     }

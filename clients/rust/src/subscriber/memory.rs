@@ -45,6 +45,23 @@ pub(crate) struct Located {
     pub(crate) offset: u32,
 }
 
+/// A hold that ends when the batch that was shown under it is dropped: a subscriber that pauses
+/// between batches then keeps nothing from being reused.
+pub(crate) struct Held<'s>(&'s Mapping);
+
+impl std::fmt::Debug for Held<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+impl Drop for Held<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        HOLD.release(self.0);
+    }
+}
+
 /// The connection.
 pub(crate) struct MemoryReader {
     pub(crate) broker: u8,
@@ -250,13 +267,8 @@ impl MemoryReader {
         entry: &OrderEntry,
         verify: bool,
     ) -> Option<Result<Located, Error>> {
-        // A hold that stands goes on protecting its whole segment, so only the first batch of each
-        // segment costs the fence.
-        if self.hold.as_ref().is_none_or(|hold| hold.segment() != entry.segment) {
-            self.hold = None;
-            let name = EntryName { topic: self.topic, log, index };
-            self.hold = HOLD.take(&self.channel, &self.pool, name, entry.segment);
-        }
+        let name = EntryName { topic: self.topic, log, index };
+        self.hold = HOLD.take(&self.channel, &self.pool, name, entry.segment);
         let hold = self.hold.as_ref()?;
         let corrupt = |why| {
             Error::Corrupt { log: log as u8, index, position: entry.first_position, why }
@@ -290,21 +302,26 @@ impl MemoryReader {
         });
         match checked {
             Ok(preamble) => Some(Ok(Located { place, preamble, offset: entry.offset })),
-            Err(why) => Some(Err(corrupt(why))),
+            Err(why) => {
+                self.let_go();
+                Some(Err(corrupt(why)))
+            }
         }
     }
 
-    /// The payload of the batch that was found last.
+    /// The payload of the batch that was found last, and its hold.
     #[inline]
-    pub(crate) fn payload(&self, located: &Located) -> &[u8] {
+    pub(crate) fn payload(&self, located: &Located) -> (&[u8], Held<'_>) {
         let offset = located.offset + PREAMBLE_BYTES;
         let hold = self.hold.as_ref();
-        hold.and_then(|hold| self.pool.read(hold, offset, located.preamble.payload_bytes))
-            .unwrap_or_default()
+        let payload = hold
+            .and_then(|hold| self.pool.read(hold, offset, located.preamble.payload_bytes))
+            .unwrap_or_default();
+        (payload, Held(&self.channel))
     }
 
-    /// Lets go of the segment that was read last.
-    pub(crate) fn let_go(&mut self) {
+    /// Lets go of the segment that was read last, for batches that were not shown.
+    fn let_go(&mut self) {
         if self.hold.take().is_some() {
             HOLD.release(&self.channel);
         }
@@ -352,9 +369,8 @@ impl MemoryReader {
         }
     }
 
-    /// Before a wait: lets go, takes up new logs, and sees whether the topic is still there.
+    /// Before a wait: takes up new logs, and sees whether the topic is still there.
     pub(crate) fn rest(&mut self, places: &Places) -> Result<bool, Error> {
-        self.let_go();
         if !self.sequenced {
             self.notice_logs(places, false);
         }

@@ -19,7 +19,7 @@ use landfall_layout::frame::{Ack, From, Hello, Role};
 use landfall_layout::topic::Order;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use self::memory::{Located, MemoryReader};
+use self::memory::{Held, Located, MemoryReader};
 use self::places::Places;
 use self::tcp::{Received, StreamReader};
 use crate::connect::{Accepted, Transport};
@@ -53,8 +53,8 @@ pub enum Event<'s> {
     TopicGone,
 }
 
-/// A batch where it lies: in the pool, held until the subscriber is asked for the next one, or in
-/// the subscriber's receive buffer.
+/// A batch where it lies: in the pool, held until this is dropped, or in the subscriber's receive
+/// buffer.
 ///
 /// Through memory, the broker answers for the hold. If it dies, control takes its holds for gone
 /// after 3 s: a batch that is looked at for longer than that after its broker's death may change.
@@ -63,6 +63,7 @@ pub struct Batch<'s> {
     pub(crate) place: Place,
     pub(crate) preamble: BatchPreamble,
     pub(crate) payload: &'s [u8],
+    _held: Option<Held<'s>>,
 }
 
 /// What the log says of a batch.
@@ -76,7 +77,7 @@ pub(crate) struct Place {
     pub(crate) landed_ns: u64,
 }
 
-impl<'s> Batch<'s> {
+impl Batch<'_> {
     /// Log it stands in: 32 is the sequenced one, any other a broker's.
     pub fn log(&self) -> u8 {
         self.place.log
@@ -133,13 +134,13 @@ impl<'s> Batch<'s> {
     }
 
     /// Its messages as they lie: headers, keys, payloads.
-    pub fn payload(&self) -> &'s [u8] {
+    pub fn payload(&self) -> &[u8] {
         self.payload
     }
 
     /// Its messages, one by one.
     #[inline]
-    pub fn messages(&self) -> Messages<'s> {
+    pub fn messages(&self) -> Messages<'_> {
         Messages::new(self.payload, self.place.count)
     }
 
@@ -330,21 +331,26 @@ impl Subscriber {
         })
     }
 
+    #[inline]
     fn batch(&self, found: Found) -> Batch<'_> {
         match (&self.via, found) {
-            (Via::Memory(reader), Found::Memory(found)) => Batch {
-                place: found.place,
-                preamble: found.preamble,
-                payload: reader.payload(&found),
-            },
+            (Via::Memory(reader), Found::Memory(found)) => {
+                let (payload, held) = reader.payload(&found);
+                Batch {
+                    place: found.place,
+                    preamble: found.preamble,
+                    payload,
+                    _held: Some(held),
+                }
+            }
             (Via::Tcp(reader), Found::Tcp(found)) => {
                 let payload = reader.payload(&found);
-                Batch { place: found.place, preamble: found.preamble, payload }
+                Batch { place: found.place, preamble: found.preamble, payload, _held: None }
             }
             // The connection is not touched between finding a batch and showing it.
             (_, Found::Memory(Located { place, preamble, .. }))
             | (_, Found::Tcp(Received { place, preamble, .. })) => {
-                Batch { place, preamble, payload: &[] }
+                Batch { place, preamble, payload: &[], _held: None }
             }
         }
     }
@@ -461,9 +467,9 @@ impl Subscriber {
                     reader.park(false);
                     return;
                 }
-                reader.as_ref().as_fd()
+                (**reader).as_fd()
             }
-            Via::Tcp(reader) => reader.as_ref().as_fd(),
+            Via::Tcp(reader) => (**reader).as_fd(),
         };
         let millis = u16::try_from(longest.as_millis().max(1)).unwrap_or(u16::MAX);
         // A wait that fails or is interrupted only means that we look too early.

@@ -1,0 +1,192 @@
+//! The model that the sequencer is held against.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use landfall_layout::order::OrderEntry;
+use landfall_layout::session::{SessionState, Standing};
+use landfall_layout::slot::{RingSlot, SLOT_PADDING};
+
+use super::Verdict;
+
+/// Brokers of the model.
+pub(super) const BROKERS: usize = 3;
+/// Slots of each ring.
+pub(super) const SLOTS: u32 = 16;
+/// The longest wait for a missing batch.
+pub(super) const LEASE_NS: u64 = 100;
+
+/// A session.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Line {
+    pub client: u64,
+    pub standing: Standing,
+    pub next_seq: u64,
+}
+
+/// The model: no index, no list that is kept in order, nothing is remembered twice.
+#[derive(Default)]
+pub(super) struct Model {
+    pub strong: bool,
+    pub stream: bool,
+    pub entries: u64,
+    pub position: u64,
+    pub landed_ns: u64,
+    pub scan: [u64; BROKERS],
+    pub resolved: BTreeSet<(usize, u64)>,
+    pub floor: [u64; BROKERS],
+    pub lines: BTreeMap<u32, Line>,
+    pub had: BTreeMap<(u32, usize), u64>,
+    pub held: Vec<(usize, u64, RingSlot)>,
+    pub since: BTreeMap<u32, u64>,
+}
+
+impl Model {
+    pub fn consumed(&self, broker: usize) -> u64 {
+        (self.floor[broker]..).find(|at| !self.resolved.contains(&(broker, *at))).unwrap()
+    }
+
+    fn emit(&mut self, broker: usize, index: u64, slot: &RingSlot, out: &mut Vec<OrderEntry>) {
+        self.landed_ns = self.landed_ns.max(slot.landed_ns);
+        out.push(OrderEntry {
+            first_position: self.position,
+            client: slot.client,
+            batch_seq: slot.batch_seq,
+            landed_ns: self.landed_ns,
+            session_epoch: slot.session_epoch,
+            ring_index: index as u32,
+            segment: slot.segment,
+            offset: slot.offset,
+            bytes: slot.bytes,
+            count: slot.count,
+            broker: broker as u8,
+            flags: 0,
+            commit: self.entries + 1,
+        });
+        self.entries += 1;
+        self.position += u64::from(slot.count);
+        self.resolved.insert((broker, index));
+    }
+
+    pub fn offer(
+        &mut self,
+        broker: usize,
+        slot: &RingSlot,
+        now: u64,
+    ) -> (Verdict, Vec<OrderEntry>) {
+        let index = self.scan[broker];
+        let mut out = Vec::new();
+        if index - self.consumed(broker) >= u64::from(SLOTS) {
+            return (Verdict::Busy, out);
+        }
+        self.scan[broker] += 1;
+        let verdict = self.judge(broker, slot);
+        match verdict {
+            Verdict::Ordered => self.emit(broker, index, slot, &mut out),
+            Verdict::Held => self.held.push((broker, index, *slot)),
+            _ => {
+                self.resolved.insert((broker, index));
+            }
+        }
+        if verdict == Verdict::Held {
+            self.since.entry(slot.session).or_insert(now);
+        } else if verdict == Verdict::Ordered && self.strong {
+            self.release(slot.session, now, &mut out);
+        }
+        while self.resolved.contains(&(broker, self.scan[broker])) {
+            self.scan[broker] += 1;
+        }
+        (verdict, out)
+    }
+
+    fn judge(&mut self, broker: usize, slot: &RingSlot) -> Verdict {
+        if slot.count == 0 || slot.flags == SLOT_PADDING {
+            return Verdict::Padding;
+        }
+        let Some(line) = self.lines.get_mut(&slot.session) else { return Verdict::Fenced };
+        let standing = Standing { epoch: slot.session_epoch, state: SessionState::Active };
+        if line.client != slot.client || line.standing != standing {
+            return Verdict::Fenced;
+        }
+        let seq = slot.batch_seq;
+        if self.stream {
+            let had = self.had.entry((slot.session, broker)).or_default();
+            if seq < *had {
+                return Verdict::Duplicate;
+            }
+            *had = seq + 1;
+            line.next_seq = line.next_seq.max(seq + 1);
+        }
+        if self.strong {
+            if seq < line.next_seq {
+                return Verdict::Duplicate;
+            }
+            if seq > line.next_seq {
+                return Verdict::Held;
+            }
+            line.next_seq += 1;
+        }
+        Verdict::Ordered
+    }
+
+    fn release(&mut self, session: u32, now: u64, out: &mut Vec<OrderEntry>) {
+        loop {
+            let next = self.lines[&session].next_seq;
+            let mut held = self.held.iter();
+            let Some(at) =
+                held.position(|(.., slot)| (slot.session, slot.batch_seq) == (session, next))
+            else {
+                break;
+            };
+            let (broker, index, slot) = self.held.remove(at);
+            self.emit(broker, index, &slot, out);
+            self.lines.get_mut(&session).unwrap().next_seq += 1;
+            for (broker, index, _) in self
+                .held
+                .extract_if(.., |(.., slot)| (slot.session, slot.batch_seq) == (session, next))
+            {
+                self.resolved.insert((broker, index));
+            }
+        }
+        self.since.remove(&session);
+        if self.held.iter().any(|(.., slot)| slot.session == session) {
+            self.since.insert(session, now);
+        }
+    }
+
+    pub fn drop_held(&mut self, session: u32) {
+        self.since.remove(&session);
+        for (broker, index, _) in self.held.extract_if(.., |(.., slot)| slot.session == session) {
+            self.resolved.insert((broker, index));
+        }
+    }
+
+    pub fn open(&mut self, session: u32, client: u64, epoch: u32) {
+        self.drop_held(session);
+        let standing = Standing { epoch, state: SessionState::Active };
+        let fresh = Line { client, standing, next_seq: 0 };
+        let line = self.lines.entry(session).or_insert(fresh);
+        if line.client == client {
+            line.standing = standing;
+        } else {
+            *line = fresh;
+            self.had.retain(|(of, _), _| *of != session);
+        }
+    }
+
+    pub fn end(&mut self, session: u32, state: SessionState) {
+        if let Some(line) = self.lines.get_mut(&session)
+            && line.standing.state == SessionState::Active
+        {
+            line.standing.state = state;
+            self.drop_held(session);
+        }
+    }
+
+    pub fn tick(&mut self, now: u64) -> BTreeSet<u32> {
+        let late = |since: &u64| now.saturating_sub(*since) > LEASE_NS;
+        let expired: BTreeSet<u32> =
+            self.since.iter().filter(|(_, since)| late(since)).map(|(of, _)| *of).collect();
+        expired.iter().for_each(|session| self.end(*session, SessionState::Fenced));
+        expired
+    }
+}

@@ -1,0 +1,139 @@
+//! The HTTP API over real sockets.
+
+mod fake;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net as unix;
+
+use fake::{Broker, System};
+use landfall_control::http::{Listeners, router, serve};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+/// A server in a thread of its own; it stops when the sender is dropped.
+fn start(system: &System, unix: Option<String>) -> (SocketAddr, oneshot::Sender<()>) {
+    let (told, address) = std::sync::mpsc::channel();
+    let (stop, stopped) = oneshot::channel();
+    let asker = system.asker.clone();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listeners = Listeners::bind("127.0.0.1:0", unix.as_deref()).await.unwrap();
+            told.send(listeners.address().unwrap()).unwrap();
+            let until = async { drop(stopped.await) };
+            serve(listeners, router(asker), until).await.unwrap();
+        });
+    });
+    (address.recv().unwrap(), stop)
+}
+
+/// One request on a connection of its own: the status and the body.
+fn exchange(stream: impl Read + Write, method: &str, path: &str, body: &str) -> (u16, Value) {
+    exchange_announced(stream, method, path, (body, body.len()))
+}
+
+/// The same with a body that may be shorter than is announced.
+fn exchange_announced(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    (body, length): (&str, usize),
+) -> (u16, Value) {
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    write!(stream, "{head}content-length: {length}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
+}
+
+#[test]
+fn topics_are_made_described_and_deleted() {
+    let system = System::start(64);
+    let (address, _stop) = start(&system, None);
+    let ask = |method: &str, path: &str, body: &str| {
+        exchange(TcpStream::connect(address).unwrap(), method, path, body)
+    };
+    let (status, made) = ask("POST", "/v1/topics", r#"{"name":"a.b","order":"stream"}"#);
+    assert_eq!((status, &made["order"], &made["replicas"]), (201, &"stream".into(), &1.into()));
+    let keys: Vec<&str> = made.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys.len(), 17, "{keys:?}");
+    assert_eq!(ask("GET", "/v1/topics/a.b", ""), (200, made.clone()));
+    let (status, listed) = ask("GET", "/v1/topics", "");
+    assert_eq!((status, &listed["schema_version"], &listed["topics"][0]), (200, &1.into(), &made));
+    let (status, deleted) = ask("DELETE", "/v1/topics/a.b", "");
+    assert_eq!((status, &deleted["deleted"]), (200, &"a.b".into()));
+    assert_eq!(ask("GET", "/v1/topics/a.b", "").0, 404);
+    assert_eq!(ask("DELETE", "/v1/topics/a.b", "").0, 404);
+}
+
+#[test]
+fn bad_input_is_refused_with_a_sentence_and_disturbs_nobody() {
+    let system = System::start(64);
+    let (address, _stop) = start(&system, None);
+    let refused = |body: &str| {
+        let stream = TcpStream::connect(address).unwrap();
+        let (status, answer) = exchange(stream, "POST", "/v1/topics", body);
+        assert_eq!(status, 400, "{answer}");
+        answer["error"]["message"].as_str().unwrap().to_owned()
+    };
+    assert!(refused("").contains("is not a topic"));
+    assert!(refused("[").contains("is not a topic"));
+    assert!(refused(r#"{"name":"a"}"#).contains("order"));
+    assert!(refused(r#"{"name":"a","order":"total","colour":"red"}"#).contains("colour"));
+    assert!(refused(r#"{"name":"a","order":"sorted"}"#).contains("none, broker, total"));
+    assert!(refused(r#"{"name":"a","order":"token"}"#).contains("use strong or total"));
+    assert!(refused(r#"{"name":"a b","order":"total"}"#).contains("byte 1"));
+    assert!(refused(r#"{"name":"","order":"total"}"#).contains("at least one"));
+    assert!(refused(r#"{"name":"a","order":"total","replicas":2}"#).contains("one copy"));
+    assert!(refused(r#"{"name":"a","order":"total","ring_slots":17}"#).contains("17"));
+    let long = format!(r#"{{"name":"{}","order":"total"}}"#, "n".repeat(121));
+    assert!(refused(&long).contains("121"));
+    // Only announced: the answer comes before a body that is too long.
+    let stream = TcpStream::connect(address).unwrap();
+    assert_eq!(exchange_announced(stream, "POST", "/v1/topics", ("", 4 << 20)).0, 400);
+    let stream = TcpStream::connect(address).unwrap();
+    assert_eq!(exchange(stream, "PATCH", "/v1/topics", "").0, 405);
+    let stream = TcpStream::connect(address).unwrap();
+    assert_eq!(exchange(stream, "GET", "/v1/nothing", "").0, 404);
+    let mut rude = TcpStream::connect(address).unwrap();
+    rude.write_all(b"\x16\x03\x01 no HTTP at all\r\n\r\n").unwrap();
+    drop(rude);
+    let (status, topics) = exchange(TcpStream::connect(address).unwrap(), "GET", "/v1/topics", "");
+    assert_eq!((status, topics["topics"].as_array().unwrap().len()), (200, 0));
+}
+
+#[test]
+fn the_cluster_and_its_counters_are_told_over_both_sockets() {
+    let system = System::start(64);
+    let name = format!("landfall-test/{}", system.pool.uuid_text());
+    let (address, _stop) = start(&system, Some(format!("@{name}")));
+    let mut broker = Broker::register(&system.pool, 5, 1);
+    let topic = system.topic("a", "total");
+    broker.open_ring(topic);
+    let connect = || {
+        let name = unix::SocketAddr::from_abstract_name(&name).unwrap();
+        unix::UnixStream::connect_addr(&name).unwrap()
+    };
+    let (status, health) = exchange(connect(), "GET", "/v1/health", "");
+    assert_eq!((status, &health["ready"], &health["brokers"]), (200, &true.into(), &1.into()));
+    let tcp = || TcpStream::connect(address).unwrap();
+    let (_, cluster) = exchange(tcp(), "GET", "/v1/cluster", "");
+    let shown = &cluster["brokers"][0];
+    assert_eq!((&shown["broker"], &shown["state"]), (&5.into(), &"serving".into()));
+    assert_eq!((&shown["tcp"], &shown["unix"]), (&"127.0.0.1:9".into(), &"@nowhere".into()));
+    assert_eq!(cluster["pool"]["segment_bytes"], 2 << 20);
+    assert_eq!(cluster["pool"]["coherence"], "coherent");
+    let (_, counters) = exchange(tcp(), "GET", "/v1/counters", "");
+    let processes = counters["processes"].as_array().unwrap();
+    let names: Vec<&str> = processes.iter().map(|p| p["process"].as_str().unwrap()).collect();
+    assert_eq!(names, ["broker-5", "control"]);
+    assert!(processes[1]["counters"]["segments_granted_total"].as_u64().unwrap() >= 2);
+    let latency = &processes[1]["latencies"]["landed_to_ordered"];
+    assert!(latency["buckets"].is_array() && latency["count"].is_u64(), "{latency}");
+    let (status, errors) = exchange(tcp(), "GET", "/v1/errors", "");
+    assert_eq!((status, errors["errors"].as_array().unwrap().len()), (200, 0));
+}

@@ -1,0 +1,276 @@
+//! Segments come and go: grants, retention, topics deleted, brokers that die.
+
+mod fake;
+
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use fake::{Batch, Broker, Granted, System, eventually, spec};
+use landfall_control::Options;
+use landfall_control::answers::TopicSpec;
+use landfall_control::messages::Ask;
+use landfall_layout::batch::{BatchPreamble, PADDING_MAGIC};
+use landfall_layout::command::{Command, Denial, Request};
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::order::{FrontierLine, OrderEntry};
+use landfall_layout::segment::{SegmentKind, SegmentState, What};
+use landfall_layout::{SegmentId, TopicId};
+use landfall_pool::log::LogSegment;
+use landfall_pool::{Memory, Pool};
+
+fn state(pool: &Pool, segment: u32) -> What {
+    What::unpack(pool.segment_header(SegmentId(segment)).unwrap().what).unwrap()
+}
+
+fn retire(granted: Granted) -> impl Fn(Command) -> Option<()> {
+    let Granted { segment, generation, .. } = granted;
+    move |command| (command == Command::Retire { segment, generation }).then_some(())
+}
+
+#[test]
+fn retention_moves_the_oldest_index_and_waits_for_every_broker() {
+    let system = System::start(64);
+    let bound = TopicSpec { retention_bytes: Some(1), ..spec("a", "total") };
+    let topic = TopicId(system.create(bound).unwrap().id);
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let mut reader = Broker::register(&system.pool, 1, 2);
+    let mut ring = broker.open_ring(topic);
+    let (session, epoch, _) = broker.session(topic, 7, 0);
+    let segments = [0, 1].map(|_| broker.want(topic, SegmentKind::Payload));
+    for (i, granted) in segments.into_iter().enumerate() {
+        let batch = Batch { topic, granted, client: 7, session, epoch, seq: i as u64, offset: 0 };
+        let through = broker.land(&mut ring, batch) + 1;
+        let Granted { segment, generation, .. } = granted;
+        broker.ask(Request::Sealed { segment, generation, through });
+    }
+    let first = segments[0];
+    broker.wait("Retire", retire(first));
+    reader.wait("Retire", retire(first));
+    assert_eq!(system.pool.oldest(topic, SEQUENCED_LOG), 1, "moved before anyone was asked");
+    assert_eq!(system.describe("a").unwrap().oldest_position, 3);
+    let free = system.free();
+    let Granted { segment, generation, .. } = first;
+    broker.ask(Request::Retired { segment, generation });
+    broker.ask(Request::Retired { segment, generation });
+    // An answer to a later request says that the one before was taken.
+    broker.session(topic, 8, 0);
+    assert_eq!(state(&system.pool, segment).state, SegmentState::Retiring);
+    reader.ask(Request::Retired { segment, generation: generation + 1 });
+    reader.ask(Request::Retired { segment, generation });
+    eventually("a free segment", || (system.free() == free + 1).then_some(()));
+    assert_eq!(state(&system.pool, segment), What::FREE);
+    assert_eq!(
+        state(&system.pool, segments[1].segment).state,
+        SegmentState::Sealed,
+        "the bytes in it are kept"
+    );
+}
+
+#[test]
+fn a_segment_is_not_retired_before_its_batches_are_ordered() {
+    let mut system = System::start(64);
+    let bound = TopicSpec { retention_ms: Some(1), ..spec("a", "total") };
+    let topic = TopicId(system.create(bound).unwrap().id);
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let mut ring = broker.open_ring(topic);
+    let (session, epoch, _) = broker.session(topic, 7, 0);
+    let granted = broker.want(topic, SegmentKind::Payload);
+    let Granted { segment, generation, .. } = granted;
+    // The slot that the segment's last batch will have is not there yet.
+    broker.ask(Request::Sealed { segment, generation, through: 1 });
+    eventually("sealed", || {
+        (state(&system.pool, segment).state == SegmentState::Sealed).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(broker.find(retire(granted)), None);
+    let batch = Batch { topic, granted, client: 7, session, epoch, seq: 0, offset: 0 };
+    broker.land(&mut ring, batch);
+    broker.wait("Retire", retire(granted));
+    // A control that starts again asks again, because it does not know who answered.
+    system.stop();
+    system.start_again();
+    broker.wait("Retire", retire(granted));
+    broker.ask(Request::Retired { segment, generation });
+    eventually("free", || (state(&system.pool, segment) == What::FREE).then_some(()));
+}
+
+#[test]
+fn a_topic_is_gone_only_when_every_broker_has_let_go() {
+    let system = System::start(64);
+    let topic = system.topic("a", "strong");
+    let before = system.free() + 1;
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let gone = Broker::register(&system.pool, 1, 2);
+    broker.open_ring(topic);
+    broker.want(topic, SegmentKind::Payload);
+    let (index, ..) = broker.session(topic, 7, 0);
+    let (done, answer) = channel();
+    let asker = system.asker.clone();
+    std::thread::spawn(move || {
+        let deleted = asker.ask_now(|reply| Ask::Delete("a".into(), reply));
+        done.send(deleted).unwrap();
+    });
+    broker.wait("DropTopic", |c| (c == Command::DropTopic { topic }).then_some(()));
+    assert_eq!(system.describe("a").unwrap_err().status, 409);
+    assert_eq!(system.create(spec("a", "total")).unwrap_err().status, 409);
+    assert!(system.pool.topic(topic).is_none(), "nobody finds it any more");
+    gone.leave();
+    assert!(answer.recv_timeout(Duration::from_millis(100)).is_err(), "one has not let go");
+    broker.ask(Request::TopicReleased { topic });
+    assert_eq!(answer.recv_timeout(Duration::from_secs(20)), Ok(Some(Ok(()))));
+    assert_eq!(system.describe("a").unwrap_err().status, 404);
+    assert_eq!(system.free(), before);
+    assert_eq!(system.pool.session(index).unwrap().client, 0);
+    let again = system.topic("a", "total");
+    assert_eq!((again.slot(), again != topic), (topic.slot(), true), "an id never comes back");
+}
+
+#[test]
+fn a_deletion_goes_on_after_control_started_again() {
+    let mut system = System::start(64);
+    let topic = system.topic("a", "total");
+    let before = system.free() + 1;
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    broker.want(topic, SegmentKind::Payload);
+    let asker = system.asker.clone();
+    let waiter = std::thread::spawn(move || asker.ask_now(|reply| Ask::Delete("a".into(), reply)));
+    broker.wait("DropTopic", |c| (c == Command::DropTopic { topic }).then_some(()));
+    system.stop();
+    assert_eq!(waiter.join().unwrap(), None, "that control did not finish it");
+    system.start_again();
+    broker.wait("DropTopic", |c| (c == Command::DropTopic { topic }).then_some(()));
+    broker.ask(Request::TopicReleased { topic });
+    eventually("all free", || (system.free() == before).then_some(()));
+    assert_eq!(system.describe("a").unwrap_err().status, 404);
+}
+
+#[test]
+fn a_full_pool_says_so_with_numbers_and_grants_when_there_is_room() {
+    let system = System::start(32);
+    let keep = TopicSpec { keep: Some(true), ..spec("a", "none") };
+    let topic = TopicId(system.create(keep).unwrap().id);
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let want = Request::Want { kind: SegmentKind::Payload, topic };
+    let mut granted = Vec::new();
+    let (free, segments) = loop {
+        broker.ask(want);
+        let answer = broker.wait("an answer", |command| match command {
+            Command::Grant { segment, generation, .. } => Some(Ok((segment, generation))),
+            Command::Denied { why: Denial::PoolFull, free, segments, .. } => {
+                Some(Err((free, segments)))
+            }
+            _ => None,
+        });
+        match answer {
+            Ok(grant) => granted.push(grant),
+            Err(numbers) => break numbers,
+        }
+    };
+    assert_eq!(segments, system.pool.geometry().segments());
+    assert_eq!(free as usize + granted.len(), segments as usize);
+    assert!(free >= 1, "logs and rings have something left");
+    for i in 0..free {
+        system.create(spec(&format!("t{i}"), "total")).unwrap();
+    }
+    let problem = system.create(spec("one-more", "total")).unwrap_err();
+    assert_eq!(problem.status, 503);
+    assert!(problem.message.contains(&format!("of {segments}")), "{}", problem.message);
+    // Two segments come back unused; one is granted to the want that waits.
+    for (segment, generation) in &granted[..2] {
+        let (segment, generation) = (*segment, *generation);
+        broker.ask(Request::Sealed { segment, generation, through: 0 });
+        let granted = Granted { segment, generation, base_index: 0 };
+        broker.wait("Retire", retire(granted));
+        broker.ask(Request::Retired { segment, generation });
+    }
+    let again = broker.granted(topic, SegmentKind::Payload);
+    assert!(granted.iter().all(|(_, generation)| *generation < again.generation));
+}
+
+#[test]
+fn a_new_process_of_a_broker_finds_its_log_and_its_old_segments_are_sealed_and_padded() {
+    let options = Options { kept_ns: 200_000_000, ..Options::default() };
+    let mut system = System::with(64, options);
+    let topic = system.topic("a", "broker");
+    let mut broker = Broker::register(&system.pool, 3, 1);
+    let log = broker.want(topic, SegmentKind::OrderLog);
+    assert_eq!(log.base_index, 0);
+    let payload = broker.want(topic, SegmentKind::Payload);
+    let pool = &system.pool;
+    let at = pool.at(log.segment, 0, 64).unwrap();
+    let capacity = pool.geometry().entries_per_segment();
+    let segment = LogSegment { segment: SegmentId(log.segment), at, base: 0, capacity };
+    pool.start_frontier(topic, 3);
+    let entry = OrderEntry {
+        client: 9,
+        segment: payload.segment,
+        offset: 256,
+        bytes: 100,
+        count: 4,
+        broker: 3,
+        ..OrderEntry::default()
+    };
+    segment.write(&**pool, 0, &entry);
+    let line = FrontierLine { entries: 1, position: 4, bytes: 100, ..FrontierLine::default() };
+    pool.advance_frontier(topic, 3, &line);
+    let described = system.describe("a").unwrap();
+    assert_eq!((described.messages, described.next_position, described.segments), (4, 4, 2));
+    let next = broker.want(topic, SegmentKind::OrderLog);
+    assert_eq!(next.base_index, capacity, "the next segment goes on where this one ends");
+
+    let mut broker = Broker::register(pool, 3, 2);
+    assert_eq!(state(pool, payload.segment).state, SegmentState::Sealed);
+    assert_eq!(broker.want(topic, SegmentKind::OrderLog), log, "it goes on at its frontier");
+    assert_eq!(broker.want(topic, SegmentKind::OrderLog), next);
+    let start = pool.at(payload.segment, 0, 64).unwrap();
+    let preamble = |offset: u64| BatchPreamble::from_words(pool.load_words(start + offset));
+    let magic = |offset| (preamble(offset).magic == PADDING_MAGIC).then(|| preamble(offset));
+    let head = eventually("padding", || magic(0));
+    assert_eq!(head.batch_bytes(), 256);
+    let tail = eventually("padding", || magic(384));
+    assert_eq!(384 + tail.batch_bytes(), pool.geometry().segment_bytes());
+    assert_eq!(preamble(256).magic, 0, "what landed is not touched");
+    // And after control started again.
+    system.stop();
+    system.start_again();
+    assert_eq!(broker.want(topic, SegmentKind::OrderLog), log);
+}
+
+#[test]
+fn wants_of_topics_and_kinds_that_are_not_are_denied() {
+    let system = System::start(64);
+    let topic = system.topic("a", "total");
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    for (asked, denied) in [
+        (Request::Want { kind: SegmentKind::OrderLog, topic }, SegmentKind::OrderLog),
+        (Request::Want { kind: SegmentKind::Payload, topic: TopicId(1) }, SegmentKind::Payload),
+        (Request::OpenRing { topic: TopicId(1) }, SegmentKind::Ring),
+    ] {
+        broker.ask(asked);
+        broker.wait("Denied", |command| match command {
+            Command::Denied { kind, why: Denial::NoTopic, .. } if kind == denied => Some(()),
+            _ => None,
+        });
+    }
+}
+
+#[test]
+fn the_last_batch_of_a_dead_broker_is_still_ordered() {
+    let options = Options { kept_ns: 100_000_000, ..Options::default() };
+    let mut system = System::with(64, options);
+    let bound = TopicSpec { retention_ms: Some(1), ..spec("a", "total") };
+    let topic = TopicId(system.create(bound).unwrap().id);
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let mut ring = broker.open_ring(topic);
+    let (session, epoch, _) = broker.session(topic, 7, 0);
+    let granted = broker.want(topic, SegmentKind::Payload);
+    system.stop();
+    let batch = Batch { topic, granted, client: 7, session, epoch, seq: 0, offset: 0 };
+    broker.land(&mut ring, batch);
+    broker.leave();
+    system.start_again();
+    system.wait_for_entries(topic, SEQUENCED_LOG, 1);
+    eventually("free", || (state(&system.pool, granted.segment) == What::FREE).then_some(()));
+    let described = system.describe("a").unwrap();
+    assert_eq!((described.oldest_position, described.next_position), (3, 3));
+}

@@ -1,0 +1,204 @@
+//! A place in one log, and what is sent from there: batches and gaps.
+
+use landfall_layout::TopicId;
+use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, From};
+use landfall_layout::order::{FrontierLine, OrderEntry};
+use landfall_pool::hold::Hold;
+use landfall_pool::log::{Found, LogReader};
+
+use crate::env::Env;
+
+/// A place in one log.
+pub struct Cursor {
+    pub reader: LogReader,
+    pub next: u64,
+    /// Position expected next: a jump is a gap.
+    pub position: u64,
+    /// Batches that end at or below this position were not asked for.
+    skip_below: u64,
+    /// Entries there were when the subscription began.
+    pub goal: u64,
+    frontier: u64,
+}
+
+/// One frame and the batch behind it, if there is one.
+#[derive(Clone, Copy)]
+pub struct Item {
+    head: [u8; FRAME_BYTES],
+    pub segment: u32,
+    offset: u32,
+    pub bytes: u32,
+    pub landed_ns: u64,
+    pub missed: u64,
+    /// Where its cursor was before it.
+    pub undo: Option<(usize, u64, u64)>,
+}
+
+impl Item {
+    pub const NONE: Self = Self {
+        head: [0; FRAME_BYTES],
+        segment: 0,
+        offset: 0,
+        bytes: 0,
+        landed_ns: 0,
+        missed: 0,
+        undo: None,
+    };
+
+    pub fn frame(frame: Frame) -> Self {
+        Self { head: frame.encode(0), ..Self::NONE }
+    }
+
+    pub fn len(&self) -> usize {
+        FRAME_BYTES + self.bytes as usize
+    }
+
+    /// What is left of it after `sent` bytes, in two pieces.
+    pub fn rest<'a>(&'a self, env: &'a Env, hold: &'a Hold, sent: usize) -> (&'a [u8], &'a [u8]) {
+        let body = env.pool.read(hold, self.offset, self.bytes).unwrap_or_default();
+        let body = if self.bytes == 0 { &[] } else { body };
+        let head = self.head.get(sent..).unwrap_or_default();
+        (head, body.get(sent.saturating_sub(FRAME_BYTES)..).unwrap_or_default())
+    }
+}
+
+impl Cursor {
+    pub fn new(env: &Env, topic: TopicId, log: usize, from: From, frontier: &FrontierLine) -> Self {
+        let mut reader = LogReader::new(topic, log);
+        let oldest = env.pool.chain(topic, log).map_or(0, |chain| chain.oldest_index);
+        let end = frontier.entries;
+        let start = oldest.min(end);
+        let next = match from {
+            From::Earliest => start,
+            From::Latest => end,
+            From::Position(position) => {
+                reader.partition(&env.pool, start, end, |entry| entry.end_position() <= position)
+            }
+            From::Time(ns) => reader.partition(&env.pool, start, end, |entry| entry.landed_ns < ns),
+        };
+        let position = match reader.entry_below(env, next, end) {
+            Some(entry) => entry.first_position,
+            None => frontier.position,
+        };
+        let skip_below = if let From::Position(position) = from { position } else { 0 };
+        Self { reader, next, position, skip_below, goal: end, frontier: end }
+    }
+
+    #[inline]
+    pub fn is_behind(&mut self, env: &Env, topic: TopicId) -> bool {
+        if self.next >= self.frontier {
+            self.frontier = env.pool.frontier(topic, self.reader.log()).entries;
+        }
+        self.next < self.frontier
+    }
+
+    pub fn next_item(
+        &mut self,
+        env: &Env,
+        topic: TopicId,
+        me: usize,
+        skips: &mut u32,
+    ) -> Option<Item> {
+        while *skips > 0 && self.is_behind(env, topic) {
+            match self.reader.entry(&env.pool, self.next) {
+                Found::Entry(entry) if entry.end_position() <= self.skip_below => {
+                    self.next += 1;
+                    self.position = entry.end_position();
+                    *skips -= 1;
+                }
+                Found::Entry(entry) if entry.first_position > self.position => {
+                    return Some(self.gap(me, entry.first_position));
+                }
+                Found::Entry(entry) => match self.item(env, me, &entry) {
+                    Some(item) => return Some(item),
+                    None => *skips -= 1,
+                },
+                Found::Lapped { oldest } => {
+                    self.next = oldest.max(self.next + 1);
+                    if let Some(item) = self.gap_to_end(env, topic, me) {
+                        return Some(item);
+                    }
+                }
+                // The topic is being deleted, or the chain moved while it was read.
+                Found::Gone => return None,
+            }
+        }
+        None
+    }
+
+    /// The batch of an entry. One that cannot be is passed over, and is a gap by its positions.
+    fn item(&mut self, env: &Env, me: usize, entry: &OrderEntry) -> Option<Item> {
+        let undo = Some((me, self.next, self.position));
+        let index = self.next;
+        self.next += 1;
+        if env.pool.at(entry.segment, entry.offset, entry.bytes).is_none() || entry.bytes == 0 {
+            broken(env, self.reader.log(), index, entry);
+            return None;
+        }
+        self.position = entry.end_position();
+        let frame = Frame::Delivery(Delivery {
+            log: self.reader.log() as u8,
+            broker: entry.broker,
+            count: entry.count,
+            bytes: entry.bytes,
+            index,
+            first_position: entry.first_position,
+            landed_ns: entry.landed_ns,
+        });
+        Some(Item {
+            segment: entry.segment,
+            offset: entry.offset,
+            bytes: entry.bytes,
+            landed_ns: entry.landed_ns,
+            undo,
+            ..Item::frame(frame)
+        })
+    }
+
+    #[cold]
+    fn gap(&mut self, me: usize, resume: u64) -> Item {
+        let missed = resume - self.position;
+        let undo = Some((me, self.next, self.position));
+        self.position = resume;
+        let log = self.reader.log() as u8;
+        Item { missed, undo, ..Item::frame(Frame::Gap { log, missed, resume }) }
+    }
+
+    /// Retention took everything up to the end: there is no entry to measure the gap by.
+    #[cold]
+    fn gap_to_end(&mut self, env: &Env, topic: TopicId, me: usize) -> Option<Item> {
+        let frontier = env.pool.frontier(topic, self.reader.log());
+        if self.next < frontier.entries {
+            return None;
+        }
+        let chain = env.pool.chain(topic, self.reader.log())?;
+        (chain.oldest_index == self.next && chain.oldest_position > self.position)
+            .then(|| self.gap(me, chain.oldest_position))
+    }
+}
+
+#[cold]
+fn broken(env: &Env, log: usize, index: u64, entry: &OrderEntry) {
+    env.error(&format!(
+        "entry {index} of log {log} names {} bytes at {} of segment {}, which the pool does not \
+         have",
+        entry.bytes, entry.offset, entry.segment
+    ));
+}
+
+/// A reader that is asked about the end of its log, too.
+trait EntryBelow {
+    fn entry_below(&mut self, env: &Env, index: u64, end: u64) -> Option<OrderEntry>;
+}
+
+impl EntryBelow for LogReader {
+    fn entry_below(&mut self, env: &Env, index: u64, end: u64) -> Option<OrderEntry> {
+        if index >= end {
+            return None;
+        }
+        match self.entry(&env.pool, index) {
+            Found::Entry(entry) => Some(entry),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The first frame of a connection: heard whole, and judged by what it asks for.
+
+use landfall_layout::TopicId;
+use landfall_layout::frame::{Ack, FRAME_BYTES, Frame, FrameError, Hello, Refusal, TAIL_BYTES_MAX};
+use landfall_layout::limits::TOPICS_MAX;
+use landfall_layout::topic::{Order, TopicEntry, TopicState, check_name};
+
+use crate::conn::Socket;
+use crate::env::{Env, now_ns};
+
+/// A handshake ends within this time.
+pub const HANDSHAKE_NS: u64 = 5_000_000_000;
+
+/// A connection that is not a publisher or subscriber yet.
+pub struct Greeting {
+    bytes: [u8; FRAME_BYTES + TAIL_BYTES_MAX],
+    have: usize,
+    pub deadline_ns: u64,
+    pub stage: Stage,
+}
+
+#[derive(Clone, Copy)]
+pub enum Stage {
+    /// Its `Hello` is not whole.
+    Reading,
+    /// The topic's ring at this broker is being made.
+    Ring { hello: Hello, topic: TopicId },
+    /// Its session is being opened.
+    Session { hello: Hello, topic: TopicId, request: u64 },
+}
+
+/// What a refused client is told.
+pub struct Refused {
+    pub why: Refusal,
+    pub sentence: String,
+}
+
+pub fn refused<T>(why: Refusal, sentence: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused { why, sentence: sentence.into() })
+}
+
+/// Whether the `Hello` is whole, and what it says.
+pub enum Heard {
+    More,
+    Ended,
+    Whole(Hello, String),
+}
+
+impl Greeting {
+    pub fn new() -> Self {
+        Self {
+            bytes: [0; FRAME_BYTES + TAIL_BYTES_MAX],
+            have: 0,
+            deadline_ns: now_ns() + HANDSHAKE_NS,
+            stage: Stage::Reading,
+        }
+    }
+
+    pub fn topic(&self) -> Option<TopicId> {
+        match self.stage {
+            Stage::Reading => None,
+            Stage::Ring { topic, .. } | Stage::Session { topic, .. } => Some(topic),
+        }
+    }
+
+    /// Whether it waits for control, so that nothing is read from it.
+    pub fn is_asking(&self) -> bool {
+        !matches!(self.stage, Stage::Reading)
+    }
+
+    /// What a client is told whose handshake took too long.
+    pub fn overdue(&self) -> Refused {
+        let seconds = HANDSHAKE_NS / 1_000_000_000;
+        let (why, sentence) = match self.stage {
+            Stage::Reading => (
+                Refusal::Malformed,
+                format!("no whole Hello came within {seconds} s: {} bytes did", self.have),
+            ),
+            Stage::Ring { .. } => (
+                Refusal::NoControl,
+                format!("control gave this broker no ring for the topic within {seconds} s"),
+            ),
+            Stage::Session { .. } => {
+                (Refusal::NoControl, format!("control did not open the session within {seconds} s"))
+            }
+        };
+        Refused { why, sentence }
+    }
+
+    /// Reads exactly the frame and its tail: what is behind them belongs to the next stage.
+    pub fn hear(&mut self, socket: &mut Socket) -> Result<Heard, Refused> {
+        loop {
+            let need = match self.have {
+                0..FRAME_BYTES => FRAME_BYTES,
+                _ => FRAME_BYTES + self.tail_bytes()?,
+            };
+            if self.have == need {
+                return self.understand();
+            }
+            match socket.recv(&mut self.bytes[self.have..need]) {
+                Ok(0) => return Ok(Heard::Ended),
+                Ok(got) => self.have += got,
+                Err(error) => match error.kind() {
+                    std::io::ErrorKind::WouldBlock => return Ok(Heard::More),
+                    std::io::ErrorKind::Interrupted => {}
+                    _ => return Ok(Heard::Ended),
+                },
+            }
+        }
+    }
+
+    fn decode(&self) -> Result<(Frame, usize), Refused> {
+        let mut head = [0; FRAME_BYTES];
+        head.copy_from_slice(&self.bytes[..FRAME_BYTES]);
+        Frame::decode(head).or_else(|error| {
+            let why = match error {
+                FrameError::Version { .. } => Refusal::Version,
+                _ => Refusal::Malformed,
+            };
+            refused(why, error.to_string())
+        })
+    }
+
+    fn tail_bytes(&self) -> Result<usize, Refused> {
+        self.decode().map(|(_, tail)| tail)
+    }
+
+    fn understand(&self) -> Result<Heard, Refused> {
+        let (frame, tail) = self.decode()?;
+        let Frame::Hello(hello) = frame else {
+            return refused(
+                Refusal::Malformed,
+                format!("a connection begins with Hello; found {frame:?}"),
+            );
+        };
+        match std::str::from_utf8(&self.bytes[FRAME_BYTES..FRAME_BYTES + tail]) {
+            Ok(name) => Ok(Heard::Whole(hello, name.to_owned())),
+            Err(error) => refused(Refusal::Malformed, format!("the topic's name: {error}")),
+        }
+    }
+}
+
+/// The entry of the topic a client names, and its order.
+pub fn find_topic(env: &Env, name: &str) -> Result<(TopicEntry, Order), Refused> {
+    if let Err(error) = check_name(name) {
+        return refused(Refusal::NoTopic, error.to_string());
+    }
+    let entries = || (0..TOPICS_MAX).filter_map(|slot| env.pool.topic_in_slot(slot));
+    let Some(entry) =
+        entries().find(|entry| entry.state() != TopicState::Absent && entry.name() == name)
+    else {
+        let near = entries()
+            .filter(|entry| entry.state() == TopicState::Live)
+            .map(|entry| (distance(name, entry.name()), entry.name().to_owned()))
+            .filter(|(distance, near)| *distance <= 2.max(near.len() / 3))
+            .min();
+        let hint = near.map_or_else(String::new, |(_, near)| format!("; did you mean {near:?}?"));
+        return refused(Refusal::NoTopic, format!("there is no topic {name:?}{hint}"));
+    };
+    if entry.state() != TopicState::Live {
+        return refused(Refusal::TopicGone, format!("topic {name:?} is being deleted"));
+    }
+    match entry.order() {
+        Some(Order::Token) | None => refused(
+            Refusal::NotServed,
+            format!("topic {name:?} has order {}, which this broker cannot serve", entry.order),
+        ),
+        Some(order) => Ok((entry, order)),
+    }
+}
+
+/// Edit distance, for names that were mistyped.
+fn distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.bytes().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in right.bytes().enumerate() {
+            let swap = corner + usize::from(a != b);
+            corner = row[j + 1];
+            row[j + 1] = swap.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[right.len()]
+}
+
+/// A publisher's wishes that no topic can meet.
+pub fn check_publisher(hello: &Hello, entry: &TopicEntry) -> Result<(), Refused> {
+    if hello.client == 0 {
+        return refused(Refusal::Malformed, "client id 0 names nobody; choose another");
+    }
+    if hello.ack == Ack::Durable {
+        return refused(
+            Refusal::BadAck,
+            format!(
+                "ack durable needs a disk replica; this topic keeps {} {}",
+                entry.replicas.max(1),
+                if entry.replicas > 1 { "copies, and this broker has no disk" } else { "copy" }
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// Whether a connection may use the pool itself.
+pub fn check_memory(env: &Env, socket: &Socket) -> Result<(), Refused> {
+    let Socket::Unix(stream) = socket else {
+        return refused(
+            Refusal::NotServed,
+            "the memory transport needs the broker's Unix socket; over TCP use transport tcp",
+        );
+    };
+    let peer = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials)
+        .map_err(|error| Refused {
+            why: Refusal::NotServed,
+            sentence: format!("ask for the peer's user: {error}"),
+        })?;
+    if peer.uid() != env.uid && peer.uid() != 0 {
+        return refused(
+            Refusal::NotServed,
+            format!("this socket serves user {} and root; you are user {}", env.uid, peer.uid()),
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_edits() {
+        assert_eq!(distance("orders", "orders"), 0);
+        assert_eq!(distance("order", "orders"), 1);
+        assert_eq!(distance("odrers", "orders"), 2);
+        assert_eq!(distance("", "abc"), 3);
+    }
+}

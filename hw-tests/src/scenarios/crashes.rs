@@ -1,0 +1,222 @@
+//! Processes that are killed: nothing acknowledged is lost, nothing is shown in another order.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use landfall::{Ack, Order};
+
+use crate::flow::{Promise, Until, audit, check_sent, message, name_of, publish, read};
+use crate::raw::Session;
+use crate::scenarios::tools::tool;
+use crate::{Failure, Rig, Site};
+
+/// A publisher that is gone after half a payload: its claim becomes padding, nothing of the batch
+/// is delivered, others go on, and the session goes on elsewhere.
+pub fn a_publisher_gone_in_mid_batch_leaves_nothing(rig: &Rig) -> Result<(), Failure> {
+    let site = rig.start()?;
+    let topic = site.topic(Order::Strong)?;
+    let mut witness = site.publisher(&topic).client_id(50).broker(0).build()?;
+    publish(&mut witness, 50, 0..50, 500)?;
+    let mut epoch = 0;
+    for round in 0..5_u64 {
+        let mut session = Session::open(&site, 0, &topic, 9, epoch)?;
+        epoch = session.welcome.session_epoch;
+        ensure!(session.welcome.next_seq == round, "next is {}", session.welcome.next_seq);
+        session.send([round])?;
+        session.receipt()?;
+        let batch = session.batch(round + 1, &message(9, round + 1, 200_000)).bytes();
+        // In the payload, right behind the preamble, and in the preamble itself.
+        let cut = [batch.len() / 2, 64, 30, batch.len() - 1, 1000][round as usize];
+        session.raw.send(&batch[..cut])?;
+        std::thread::sleep(Duration::from_millis(20));
+        drop(session);
+        publish(&mut witness, 50, 50 + round * 20..70 + round * 20, 500)?;
+    }
+    witness.close()?;
+    site.wait_until("that dropped claims become padding", |_| {
+        Ok(site.counter("claims_padded_total")? >= 4)
+    })?;
+    let reading = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
+    check_sent(&reading, &[(9, 5), (50, 150)], Promise::InOrderOnce)?;
+    audit(Order::Strong, &[&reading])?;
+    site.close()
+}
+
+/// `landfall publish` is killed while it publishes: what is there is a whole prefix of its lines.
+pub fn a_publisher_process_killed_leaves_a_whole_prefix(rig: &Rig) -> Result<(), Failure> {
+    let site = rig.start()?;
+    let topic = site.topic(Order::Strong)?;
+    let mut child = Command::new(tool("landfall")?)
+        .args(["publish", &topic.name, "--control", site.system.address()])
+        .args(["--transport", &site.rig.transport.to_string(), "--batch-bytes", "4096"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut lines = child.stdin.take().ok_or_else(|| Failure::new("no stdin"))?;
+    let feeder = std::thread::spawn(move || {
+        for n in 0_u64.. {
+            if writeln!(lines, "line {n} {}", "x".repeat((n % 90) as usize)).is_err() {
+                break;
+            }
+        }
+    });
+    let enough = site.wait_until("that the tool publishes", |client| {
+        Ok(client.topic(&topic.name)?.messages >= 5_000)
+    });
+    child.kill()?;
+    child.wait()?;
+    feeder.join().map_err(|_| Failure::new("the feeder panicked"))?;
+    enough?;
+    let reading = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
+    ensure!(reading.messages.len() >= 5_000, "{} lines", reading.messages.len());
+    for (n, read) in reading.messages.iter().enumerate() {
+        let line = format!("line {n} {}", "x".repeat(n % 90));
+        ensure!(read.payload == line.as_bytes(), "line {n} came as {:?}", read.payload);
+    }
+    audit(Order::Strong, &[&reading])?;
+    // The place the killed process had is free for the next one.
+    let mut next = site.publisher(&topic).build()?;
+    publish(&mut next, 1, 0..100, 100)?;
+    next.close()?;
+    site.close()
+}
+
+/// Publishers of three orders, disturbed while they publish; then everything is looked for.
+fn disturbed(rig: &Rig, disturb: impl Fn(&mut Site) -> Result<(), Failure>) -> Result<(), Failure> {
+    const BYTES: usize = 300;
+    let mut site = rig.start()?;
+    let orders = [Order::Strong, Order::Total, Order::Broker];
+    let topics = orders.map(|order| site.topic(order));
+    let topics = topics.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let stop = AtomicBool::new(false);
+    let builders: Vec<_> = (0..4_u64)
+        .map(|who| {
+            // Two of order strong, one of them through every broker; one of each other order.
+            let topic = &topics[[0, 0, 1, 2][who as usize]];
+            let builder = site
+                .publisher(topic)
+                .client_id(who + 1)
+                .batch_bytes(4 << 10)
+                .memory_bytes(1 << 20)
+                .ack(Ack::Ordered);
+            (who, if who == 1 { builder.spread(true) } else { builder.broker(0) })
+        })
+        .collect();
+    let sent = std::thread::scope(|scope| -> Result<Vec<u64>, Failure> {
+        let writers: Vec<_> = builders
+            .into_iter()
+            .map(|(who, builder)| {
+                let stop = &stop;
+                scope.spawn(move || -> Result<u64, Failure> {
+                    let mut publisher = builder.build()?;
+                    let mut n = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        publisher.publish(&message(who, n, BYTES))?;
+                        n += 1;
+                        if n % 50 == 0 {
+                            std::thread::sleep(Duration::from_millis(2));
+                        }
+                    }
+                    // Closing waits for every receipt.
+                    publisher.close()?;
+                    Ok(n)
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(300));
+        let disturbed = disturb(&mut site);
+        std::thread::sleep(Duration::from_millis(300));
+        stop.store(true, Ordering::Relaxed);
+        let sent = writers
+            .into_iter()
+            .map(|it| it.join().map_err(|_| Failure::new("a publisher panicked"))?)
+            .collect();
+        disturbed?;
+        sent
+    });
+    let sent = sent.map_err(|failure| site.explain(failure))?;
+    for (topic, (order, who)) in topics.iter().zip([
+        (Order::Strong, &[0_u64, 1][..]),
+        (Order::Total, &[2]),
+        (Order::Broker, &[3]),
+    ]) {
+        let first = read(site.subscriber(topic).build()?, Until::CaughtUp)?;
+        let last = site.subscriber(topic).broker(rig.brokers as u8 - 1).build()?;
+        let last = read(last, Until::CaughtUp)?;
+        let sent: Vec<_> = who.iter().map(|who| (*who, sent[*who as usize])).collect();
+        let promise =
+            if order == Order::Strong { Promise::InOrderOnce } else { Promise::AtLeastOnce };
+        check_sent(&first, &sent, promise)?;
+        check_sent(&last, &sent, promise)?;
+        audit(order, &[&first, &last])?;
+    }
+    site.close()
+}
+
+/// A broker dies and comes back: publishers reconnect and send again what had no receipt. Nothing
+/// acknowledged is lost; in order `strong` nothing comes twice.
+pub fn a_broker_killed_and_started_again(rig: &Rig) -> Result<(), Failure> {
+    disturbed(rig, |site| {
+        site.system.kill_broker(0);
+        std::thread::sleep(Duration::from_millis(100));
+        Ok(site.system.start_broker(0)?)
+    })
+}
+
+/// Control dies and comes back, twice: brokers keep what they have, the next epoch goes on.
+pub fn control_killed_and_started_again(rig: &Rig) -> Result<(), Failure> {
+    disturbed(rig, |site| {
+        let before = site.client.cluster()?.epoch;
+        for _ in 0..2 {
+            site.system.kill_control();
+            std::thread::sleep(Duration::from_millis(100));
+            site.system.start_control()?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let after = site.client.cluster()?.epoch;
+        ensure!(after >= before + 2, "the epoch was {before} and is {after}");
+        Ok(())
+    })
+}
+
+/// Every process dies at once; the pool is all that is left, and it is enough.
+pub fn everything_killed_and_started_again(rig: &Rig) -> Result<(), Failure> {
+    disturbed(rig, |site| {
+        site.system.kill_control();
+        for broker in 0..site.rig.brokers {
+            site.system.kill_broker(broker);
+        }
+        site.system.start_control()?;
+        for broker in 0..site.rig.brokers {
+            site.system.start_broker(broker)?;
+        }
+        Ok(())
+    })?;
+    // And with nobody publishing: what was ordered is read as before.
+    let mut site = rig.start()?;
+    let topic = site.topic(Order::Strong)?;
+    let mut publisher = site.publisher(&topic).build()?;
+    publish(&mut publisher, 1, 0..500, 300)?;
+    publisher.close()?;
+    let before = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
+    site.system.kill_control();
+    for broker in 0..rig.brokers {
+        site.system.kill_broker(broker);
+    }
+    site.system.start_control()?;
+    for broker in 0..rig.brokers {
+        site.system.start_broker(broker)?;
+    }
+    let mut publisher = site.publisher(&topic).build()?;
+    publish(&mut publisher, 2, 0..500, 300)?;
+    publisher.close()?;
+    let after = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
+    ensure!(after.messages[..500] == before.messages[..], "the order changed");
+    check_sent(&after, &[(1, 500), (2, 500)], Promise::InOrderOnce)?;
+    ensure!(after.messages.iter().all(|read| name_of(&read.payload).is_some()), "bytes changed");
+    audit(Order::Strong, &[&before, &after])?;
+    site.close()
+}
