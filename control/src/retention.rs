@@ -1,5 +1,7 @@
 //! What retention takes. Pure: the keeper says what there is and carries out the answer.
 
+use std::collections::BTreeMap;
+
 use landfall_layout::{SegmentId, TopicId};
 
 /// A payload segment that nothing more will be written into and whose batches are all ordered or
@@ -12,6 +14,8 @@ pub struct Candidate {
     pub log: usize,
     /// Last entry that names it; none when no readable entry does.
     pub last: Option<u64>,
+    /// Bytes of its log up to and with that entry.
+    pub end_bytes: u64,
     /// When its last batch landed, nanoseconds.
     pub landed_ns: u64,
     /// Not before this wall clock, nanoseconds.
@@ -29,6 +33,8 @@ pub struct TopicView {
     pub retention_bytes: u64,
     /// Nanoseconds it keeps a batch at least; 0: as long as the pool has room.
     pub retention_ns: u64,
+    /// Bytes of all batches so far in each of its logs.
+    pub log_bytes: BTreeMap<usize, u64>,
     /// Its segments.
     pub candidates: Vec<Candidate>,
 }
@@ -38,8 +44,6 @@ pub struct TopicView {
 pub struct PoolView {
     /// Wall clock, nanoseconds.
     pub now_ns: u64,
-    /// Bytes of a segment.
-    pub segment_bytes: u64,
     /// Segments that are free or on their way to be.
     pub free: u32,
     /// Segments that shall be free.
@@ -95,14 +99,26 @@ pub fn plan(pool: PoolView, topics: &[TopicView]) -> Vec<Retirement> {
 
 /// How many of a topic's segments, oldest first, its own bounds let go of.
 fn beyond_bounds(pool: PoolView, view: &TopicView, ordered: &[Candidate]) -> usize {
-    let newer = |i: usize| (ordered.len() - 1 - i) as u64 * pool.segment_bytes;
-    let by_bytes = |i: usize| view.retention_bytes != 0 && newer(i) >= view.retention_bytes;
+    // What is left of each log once it is cut behind the segment. A cut takes every entry before
+    // it, of whichever segment, so segments cannot be counted instead. Logs that are not cut yet
+    // do not count: more is kept then, never less.
+    let mut left: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut by_bytes = |candidate: &Candidate| {
+        if view.retention_bytes == 0 {
+            return false;
+        }
+        let all = view.log_bytes.get(&candidate.log).copied().unwrap_or_default();
+        let behind = all.saturating_sub(candidate.end_bytes);
+        let least = left.entry(candidate.log).or_insert(behind);
+        *least = behind.min(*least);
+        left.values().sum::<u64>() >= view.retention_bytes
+    };
     let by_time = |candidate: &Candidate| {
         let until = candidate.landed_ns.saturating_add(view.retention_ns);
         view.retention_ns != 0 && until <= pool.now_ns
     };
-    let keeps = |(i, candidate): (usize, &Candidate)| !by_bytes(i) && !by_time(candidate);
-    ordered.iter().enumerate().position(keeps).unwrap_or(ordered.len())
+    let keeps = |candidate: &Candidate| !by_bytes(candidate) && !by_time(candidate);
+    ordered.iter().position(keeps).unwrap_or(ordered.len())
 }
 
 fn retire(topic: TopicId, candidate: &Candidate) -> Retirement {
@@ -114,13 +130,14 @@ fn retire(topic: TopicId, candidate: &Candidate) -> Retirement {
 mod tests {
     use super::*;
 
-    const POOL: PoolView = PoolView { now_ns: 1000, segment_bytes: 100, free: 5, wanted: 0 };
+    const POOL: PoolView = PoolView { now_ns: 1000, free: 5, wanted: 0 };
 
     fn topic(slot: usize, landed: &[u64]) -> TopicView {
         let candidate = |(i, landed_ns): (usize, &u64)| Candidate {
             segment: SegmentId((slot * 100 + i) as u32),
             log: 32,
             last: Some(i as u64 * 10 + 9),
+            end_bytes: (i as u64 + 1) * 100,
             landed_ns: *landed_ns,
             kept_until_ns: 0,
         };
@@ -129,6 +146,7 @@ mod tests {
             keeps: false,
             retention_bytes: 0,
             retention_ns: 0,
+            log_bytes: [(32, landed.len() as u64 * 100)].into(),
             candidates: landed.iter().enumerate().map(candidate).collect(),
         }
     }
@@ -156,6 +174,28 @@ mod tests {
         assert_eq!(segments(&plan(POOL, &[view])), [0, 1]);
         let view = TopicView { retention_bytes: 201, ..topic(0, &[1, 2, 3, 4]) };
         assert_eq!(segments(&plan(POOL, &[view])), [0]);
+    }
+
+    #[test]
+    fn a_cut_takes_what_other_segments_hold_before_it() {
+        let mut view = TopicView { retention_bytes: 200, ..topic(0, &[1, 2, 3, 4]) };
+        // The second segment's last entry stands behind almost everything of the others.
+        view.candidates[1].end_bytes = 350;
+        assert_eq!(segments(&plan(POOL, &[view])), [0]);
+    }
+
+    #[test]
+    fn bytes_of_several_logs_count_together() {
+        let mut view = TopicView { retention_bytes: 251, ..topic(0, &[1, 2, 3, 4]) };
+        for (candidate, log) in view.candidates.iter_mut().zip([0, 1, 0, 1]) {
+            candidate.log = log;
+            candidate.end_bytes = candidate.end_bytes.div_ceil(200) * 100;
+        }
+        view.log_bytes = [(0, 250), (1, 250)].into();
+        assert_eq!(segments(&plan(POOL, &[view.clone()])), [] as [u32; 0]);
+        // Cut twice, 200 bytes are left of the first, and 150 of the second that was cut once.
+        view.log_bytes = [(0, 400), (1, 250)].into();
+        assert_eq!(segments(&plan(POOL, &[view])), [0, 1, 2]);
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub struct Settled {
     pub last: Option<u64>,
     /// Position after that entry's last message.
     pub end_position: u64,
+    /// Bytes of its log up to and with that entry; 0 where the topic sets no bound on them.
+    pub end_bytes: u64,
     /// When that batch landed, nanoseconds.
     pub landed_ns: u64,
 }

@@ -22,6 +22,7 @@ use crate::commands::Dropping;
 use crate::conns::{Conns, Token};
 use crate::control_link::ControlLink;
 use crate::env::{Env, now_ns};
+use crate::lost::Lost;
 use crate::park::{Backoff, Idle, Rest};
 use crate::publish_tcp::SCRATCH_BYTES;
 use crate::segments::Granted;
@@ -86,6 +87,7 @@ pub struct Broker {
     pub(crate) opening: HashMap<u64, Token>,
     pub(crate) retiring: Vec<Granted>,
     pub(crate) dropping: Vec<Dropping>,
+    pub(crate) lost: Lost,
     /// Brokers that deliver what this one lands in its own logs.
     pub(crate) peers: Vec<BrokerId>,
     pub(crate) events: Vec<EpollEvent>,
@@ -136,6 +138,7 @@ impl Broker {
             topics: (0..TOPICS_MAX).map(|_| None).collect(),
             live_topics: Vec::with_capacity(TOPICS_MAX),
             conns: Conns::new(),
+            lost: Lost::default(),
             epoll,
             bell,
             tcp,

@@ -10,6 +10,7 @@ use crate::broker::Broker;
 use crate::conn::{Conn, Kind, Publisher, Via};
 use crate::env::now_ns;
 use crate::hello::Refused;
+use crate::lost::is_shared;
 use crate::publish_tcp::Reading;
 
 /// A connection that is told to go has this long to close by itself.
@@ -50,6 +51,9 @@ impl Broker {
         }
         if let Kind::Publisher(mut publisher) = old {
             self.leave_topic(&publisher);
+            if !publisher.bye {
+                self.lost.note(&publisher);
+            }
             if matches!(publisher.via, Via::Stream(_)) {
                 self.end_claims(&mut publisher, false);
             } else if let Some(Conn { kind: Kind::Closing { publisher: place, .. }, .. }) =
@@ -96,12 +100,7 @@ impl Broker {
         let Self { env, link, conns, .. } = self;
         let Some(Conn { kind: Kind::Publisher(publisher), .. }) = conns.get(slot) else { return };
         let (index, epoch) = (publisher.session.index, publisher.session.epoch);
-        let shared = conns.iter_mut().any(|other| {
-            other.token.slot() != slot
-                && matches!(&other.kind, Kind::Publisher(p)
-                    if p.session.index == index && p.session.epoch == epoch)
-        });
-        if !shared {
+        if !is_shared(conns, Some(slot), index, epoch) {
             link.say(env, Request::CloseSession { index, epoch });
         }
         if let Some(conn) = conns.get(slot) {
@@ -121,6 +120,9 @@ impl Broker {
             Kind::Publisher(mut publisher) => {
                 self.leave_topic(&publisher);
                 let polite = publisher.bye;
+                if !polite {
+                    self.lost.note(&publisher);
+                }
                 self.end_claims(&mut publisher, polite);
             }
             Kind::Closing { publisher: Some(mut publisher), .. } => {
@@ -133,6 +135,7 @@ impl Broker {
 
     /// Ends handshakes and goodbyes that take too long, and hears memory subscribers out.
     pub(crate) fn tick_conns(&mut self, now_ns: u64) {
+        self.close_lost(now_ns);
         for slot in self.conns.slots() {
             let Self { env, conns, .. } = self;
             let Some(conn) = conns.get(slot) else { continue };

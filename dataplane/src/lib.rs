@@ -34,6 +34,7 @@ mod handshake;
 mod hello;
 mod land;
 mod leave;
+mod lost;
 mod park;
 mod poll;
 mod publish_memory;

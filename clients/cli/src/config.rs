@@ -22,7 +22,9 @@ const IN_THE_ENVIRONMENT: &str = "environment";
 const DEFAULT: &str = "default";
 
 macro_rules! settings {
-    ($($(#[$doc:meta])+ $section:ident { $($(#[$key_doc:meta])+ $key:ident: $type:ty = $value:expr),+ $(,)? })+) => { $(
+    ($($(#[$doc:meta])+ $section:ident {
+        $($(#[$key_doc:meta])+ $key:ident: $type:ty = $value:expr),+ $(,)?
+    })+) => { $(
         $(#[$doc])+
         #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
         pub struct $section { $($(#[$key_doc])+ pub $key: $type),+ }

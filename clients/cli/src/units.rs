@@ -26,7 +26,7 @@ fn bad(text: &str, why: &'static str) -> BadUnit {
     BadUnit { text: text.to_owned(), why }
 }
 
-/// Bytes. Written plain, or with K, M, G or T (powers of 1024; KiB, MiB, GiB and TiB mean the same).
+/// Bytes. Written plain, or with K, M, G or T, powers of 1024; KiB, MiB, GiB and TiB are the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Size(pub u64);
 

@@ -67,8 +67,8 @@ fn explain(error: landfall::Error, listen: &str) -> Failure {
     let failure = Failure::failed("the system did not start", &text);
     if text.to_ascii_lowercase().contains("in use") {
         return failure.next(format!(
-            "landfall up --control 127.0.0.1:0  (takes any free port; {listen} is taken, perhaps by \
-             another landfall: see landfall cluster)"
+            "landfall up --control 127.0.0.1:0  (takes any free port; {listen} is taken, perhaps \
+             by another landfall: see landfall cluster)"
         ));
     }
     failure

@@ -187,7 +187,7 @@ impl Auditor {
     /// The subscriber of that number was told that it missed messages.
     pub fn gap(&mut self, subscriber: usize, log: u8, missed: u64, resume: u64) {
         let account = self.account(subscriber);
-        account.missed += missed;
+        account.missed = account.missed.saturating_add(missed);
         let cursor = account.cursors.entry(log).or_default();
         cursor.resume = Some(resume);
         if let Some((_, position)) = cursor.next
@@ -209,7 +209,7 @@ impl Auditor {
             violations_total: self.violations_total,
             batches: most.map_or(0, |account| account.batches),
             messages: most.map_or(0, |account| account.messages),
-            missed: self.accounts.iter().map(|account| account.missed).sum(),
+            missed: self.accounts.iter().map(|account| account.missed).fold(0, u64::saturating_add),
             subscribers: self.accounts.len(),
         }
     }
@@ -280,11 +280,12 @@ impl Auditor {
         let Some(last) = account.streams.insert((seen.client, broker), next) else { return };
         let what = if seen.session_epoch < last.epoch {
             "an earlier epoch"
-        } else if seen.batch_seq == last.batch_seq && !(repeats && seen.session_epoch > last.epoch) {
+        } else if seen.batch_seq == last.batch_seq && !(repeats && seen.session_epoch > last.epoch)
+        {
             "a duplicate"
         } else if seen.batch_seq < last.batch_seq && !(repeats && seen.session_epoch > last.epoch) {
             "a step back"
-        } else if strong && !lapped && seen.batch_seq != last.batch_seq + 1 {
+        } else if strong && !lapped && Some(seen.batch_seq) != last.batch_seq.checked_add(1) {
             "a missing batch"
         } else {
             return;
@@ -316,3 +317,6 @@ impl Auditor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

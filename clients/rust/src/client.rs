@@ -61,8 +61,8 @@ impl Client {
 
     /// Makes a topic.
     pub fn create_topic(&self, spec: &api::TopicSpec) -> Result<api::Topic, Error> {
-        let body = serde_json::to_vec(spec)
-            .expect("a struct of strings and numbers always becomes JSON");
+        let body =
+            serde_json::to_vec(spec).expect("a struct of strings and numbers always becomes JSON");
         self.door.ask(Method::Post, "/v1/topics", Some(&body))
     }
 

@@ -113,12 +113,8 @@ impl Socket {
     fn set_timeouts(&self, deadline: Instant) -> io::Result<()> {
         let left = Some(left(deadline)?);
         match self {
-            Self::Tcp(stream) => {
-                stream.set_read_timeout(left).and(stream.set_write_timeout(left))
-            }
-            Self::Unix(stream) => {
-                stream.set_read_timeout(left).and(stream.set_write_timeout(left))
-            }
+            Self::Tcp(stream) => stream.set_read_timeout(left).and(stream.set_write_timeout(left)),
+            Self::Unix(stream) => stream.set_read_timeout(left).and(stream.set_write_timeout(left)),
         }
     }
 
@@ -225,8 +221,7 @@ pub(crate) fn greet(
         }
         .map_err(lost("waiting for the answer to a hello"))?;
     }
-    let (frame, tail) =
-        Frame::decode(bytes).map_err(|source| Error::Frame { broker, source })?;
+    let (frame, tail) = Frame::decode(bytes).map_err(|source| Error::Frame { broker, source })?;
     let mut sentence = vec![0; tail];
     socket.read_exact(&mut sentence).map_err(lost("reading its answer"))?;
     let welcome = match frame {

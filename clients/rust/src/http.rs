@@ -72,8 +72,7 @@ impl Door {
             .proxy(None)
             .user_agent("landfall")
             .build();
-        let bad =
-            |why: &str| Error::Address { address: address.to_owned(), why: why.to_owned() };
+        let bad = |why: &str| Error::Address { address: address.to_owned(), why: why.to_owned() };
         let (base, agent) = match address.strip_prefix("unix:") {
             Some("" | "@") => return Err(bad("the socket has no name")),
             Some(path) => {
@@ -151,9 +150,9 @@ impl Door {
         };
         match error {
             ureq::Error::Io(error) => unreachable(error.to_string()),
-            ureq::Error::Timeout(_)
-            | ureq::Error::HostNotFound
-            | ureq::Error::ConnectionFailed => unreachable(error.to_string()),
+            ureq::Error::Timeout(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => {
+                unreachable(error.to_string())
+            }
             other => Error::Answer { request: request.to_owned(), why: other.to_string() },
         }
     }
@@ -207,9 +206,7 @@ struct UnixTransport {
 
 fn late(error: io::Error, timeout: NextTimeout) -> ureq::Error {
     match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            ureq::Error::Timeout(timeout.reason)
-        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ureq::Error::Timeout(timeout.reason),
         _ => error.into(),
     }
 }

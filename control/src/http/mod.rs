@@ -6,7 +6,7 @@ mod serve;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -18,6 +18,9 @@ use crate::messages::Ask;
 use crate::start::Asker;
 
 pub use serve::{Listeners, ServeError, serve};
+
+/// Longest body that is read: many times the longest topic.
+const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// What every handler answers.
 type Answer = Result<Response, Problem>;
@@ -56,6 +59,7 @@ pub fn router(asker: Asker) -> Router {
         .route("/v1/errors", get(errors))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(asker)
 }
 

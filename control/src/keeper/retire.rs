@@ -52,7 +52,6 @@ impl Keeper {
         let views: Vec<TopicView> = topics.iter().filter_map(|id| self.view(*id)).collect();
         let view = PoolView {
             now_ns: now_ns(),
-            segment_bytes: self.pool.geometry().segment_bytes(),
             free: self.segments.free() + self.retiring.len() as u32,
             wanted: self.free_wanted(),
         };
@@ -82,13 +81,17 @@ impl Keeper {
                     segment,
                     log,
                     last: settled.last.filter(|last| *last >= oldest),
+                    end_bytes: settled.end_bytes,
                     landed_ns: settled.landed_ns,
                     kept_until_ns: used.kept_until_ns,
                 })
             })
             .collect();
+        let logs = self.topic(id)?.logs.keys();
+        let log_bytes = logs.map(|log| (*log, self.pool.frontier(id, *log).bytes)).collect();
         Some(TopicView {
             topic: id,
+            log_bytes,
             keeps: entry.keeps(),
             retention_bytes: entry.retention_bytes,
             retention_ns: entry.retention_ns,
@@ -128,10 +131,27 @@ impl Keeper {
         let settled = Settled {
             last: entry.and(last),
             end_position: entry.map_or(0, |entry| entry.end_position()),
+            end_bytes: match (self.topic(topic)?.entry.retention_bytes, last) {
+                (0, _) | (_, None) => 0,
+                (_, Some(last)) => self.bytes_through(topic, log, last),
+            },
             landed_ns: entry.map_or(0, |entry| entry.landed_ns),
         };
         self.segments.get_mut(segment)?.settled = Some(settled);
         Some(settled)
+    }
+
+    /// Bytes of a log up to and with entry `last`. The frontier counts the log's bytes, entries
+    /// do not; those behind `last` are few when a segment has just been sealed.
+    fn bytes_through(&self, topic: TopicId, log: usize, last: u64) -> u64 {
+        let frontier = self.pool.frontier(topic, log);
+        let mut reader = LogReader::new(topic, log);
+        let behind =
+            (last + 1..frontier.entries).map(|index| match reader.entry(&self.pool, index) {
+                Found::Entry(entry) => u64::from(entry.bytes),
+                Found::Lapped { .. } | Found::Gone => 0,
+            });
+        frontier.bytes.saturating_sub(behind.sum())
     }
 
     /// Moves each log past the last entry that goes, before anything is reused.

@@ -26,18 +26,18 @@ pub fn segments_beside(pool: &Pool, brokers: usize) -> u64 {
     SEGMENTS_PER_BROKER * brokers as u64 + SEGMENTS_OF_LOG + pool.segments / FREE_PART
 }
 
-/// Bytes that publishers may be ahead in this pool before anything of theirs is in danger: half of
-/// what full segments can take, since each broker fills its own and they are not taken in the
-/// order of their first batches. At least `least`, which a publisher needs to move at all.
+/// Bytes that publishers may be ahead in this pool before anything of theirs is in danger: a third
+/// of what there is room for, since the topic has to keep twice that. At least `least`, which a publisher needs to move at all.
 pub fn window_bytes(pool: &Pool, brokers: usize, least: u64) -> u64 {
-    (pool.segments_free.saturating_sub(segments_beside(pool, brokers)) * pool.segment_bytes / 2)
-        .max(least)
+    let room = pool.segments_free.saturating_sub(segments_beside(pool, brokers));
+    (room * pool.segment_bytes / 3).max(least)
 }
 
-/// Bytes that a topic has to keep so that nothing inside the window is taken: retention takes whole
-/// segments, and each broker's may end with what is still unread.
+/// Bytes that a topic has to keep so that nothing inside the window is taken. Retention counts and
+/// takes whole segments: one may be half empty where the next batch did not fit, and each broker's
+/// may end with what is still unread.
 pub fn kept_bytes(pool: &Pool, brokers: usize, window: u64) -> u64 {
-    window + (brokers as u64 + 1) * pool.segment_bytes
+    2 * window + (brokers as u64 + 1) * pool.segment_bytes
 }
 
 // Relaxed everywhere: the numbers only steer; no other memory is published with them.
@@ -97,8 +97,8 @@ mod tests {
             sessions: 0,
             coherence: String::new(),
         };
-        assert_eq!(window_bytes(&pool(127), 1, 0), (127 - 6 - 2 - 15) * 4);
-        assert_eq!(window_bytes(&pool(63), 4, 0), (63 - 24 - 2 - 7) * 4);
+        assert_eq!(window_bytes(&pool(127), 1, 0), (127 - 6 - 2 - 15) * 8 / 3);
+        assert_eq!(window_bytes(&pool(63), 4, 0), (63 - 24 - 2 - 7) * 8 / 3);
         assert_eq!(window_bytes(&pool(8), 4, 17), 17, "never less than a publisher needs");
     }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use landfall_layout::TopicId;
-use landfall_layout::batch::{BatchPreamble, MESSAGE_HAS_KEY, MESSAGE_HEADER_BYTES, PREAMBLE_BYTES};
+use landfall_layout::batch::{
+    BatchPreamble, MESSAGE_HAS_KEY, MESSAGE_HEADER_BYTES, PREAMBLE_BYTES,
+};
 use landfall_pool::Pool;
 use landfall_pool::stream::Crc32c;
 
@@ -147,7 +149,8 @@ impl ExtentFiller {
         // Summed first: the loads overlap the stores of the stage before.
         self.crc.update(bytes);
         let at = self.payload_at + self.stored as u64;
-        let stored = if self.streams { self.pool.stream(at, bytes) } else { self.pool.write(at, bytes) };
+        let stored =
+            if self.streams { self.pool.stream(at, bytes) } else { self.pool.write(at, bytes) };
         stored.expect("the extent was checked against the pool and the batch against the extent");
         self.stored += self.staged;
         self.staged = 0;

@@ -178,8 +178,7 @@ impl MemoryLink {
     pub(crate) fn room(&mut self, lane: usize, least: u32) -> Option<Room> {
         let fits = |extent: &&mut Extent| !extent.ending && extent.room() >= least;
         let current = self.current[lane];
-        if let Some(extent) =
-            self.extents.iter_mut().find(|extent| Some(extent.number) == current)
+        if let Some(extent) = self.extents.iter_mut().find(|extent| Some(extent.number) == current)
         {
             if extent.room() >= least {
                 let half = (extent.room() as u64) < self.batch_bytes.into();
@@ -415,7 +414,9 @@ pub(crate) fn read_back(
     let at = offset
         .checked_add(PREAMBLE_BYTES)
         .and_then(|offset| pool.at(segment, offset, span))
-        .ok_or_else(|| format!("{payload_bytes} bytes at {offset} are not in segment {segment}"))?;
+        .ok_or_else(|| {
+        format!("{payload_bytes} bytes at {offset} are not in segment {segment}")
+    })?;
     pool.refresh(at, span.into());
     let mut buffer = Vec::with_capacity((PREAMBLE_BYTES + span) as usize);
     buffer.resize(PREAMBLE_BYTES as usize, 0);

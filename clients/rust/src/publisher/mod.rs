@@ -24,7 +24,9 @@ use landfall_layout::frame::{Ack, Reached};
 use landfall_layout::limits::{BATCH_MESSAGES_MAX, KEY_BYTES_MAX};
 use landfall_layout::topic::Order;
 
-use self::batch::{ExtentFiller, Filler, Identity, STREAM_BYTES_LEAST, Stage, start_buffer, stride};
+use self::batch::{
+    ExtentFiller, Filler, Identity, STREAM_BYTES_LEAST, Stage, start_buffer, stride,
+};
 use self::lanes::{Clock, LaneState, Open};
 use self::link::{Carrier, Link};
 use self::receipts::{Known, LANES, ReceiptRing};
@@ -80,9 +82,7 @@ impl std::fmt::Display for PublishError {
                 "no room now: {queued_bytes} of {bound} bytes are queued or not acknowledged; \
                  poll the publisher and try again"
             ),
-            Self::TooLarge { bytes, most } => {
-                Error::TooLarge { bytes: *bytes, most: *most }.fmt(f)
-            }
+            Self::TooLarge { bytes, most } => Error::TooLarge { bytes: *bytes, most: *most }.fmt(f),
             Self::Failed(error) => error.fmt(f),
         }
     }
@@ -136,12 +136,8 @@ pub struct Publisher {
 
 impl Publisher {
     pub(crate) fn connect(setup: PublisherBuilder) -> Result<Self, Error> {
-        let route = Route::new(
-            setup.client.clone(),
-            setup.topic.clone(),
-            setup.transport,
-            setup.broker,
-        );
+        let route =
+            Route::new(setup.client.clone(), setup.topic.clone(), setup.transport, setup.broker);
         let mut publisher = Self {
             linger_ns: u64::try_from(setup.linger.as_nanos()).unwrap_or(u64::MAX),
             reconnects: Reconnects::new(setup.client_id),
@@ -257,9 +253,7 @@ impl Publisher {
             match publisher.append(lane, key, payload, timestamp_ns) {
                 Ok(ticket) => Ok(Some(ticket)),
                 Err(PublishError::Full { .. }) => Ok(None),
-                Err(PublishError::TooLarge { bytes, most }) => {
-                    Err(Error::TooLarge { bytes, most })
-                }
+                Err(PublishError::TooLarge { bytes, most }) => Err(Error::TooLarge { bytes, most }),
                 Err(PublishError::Failed(error)) => Err(error),
             }
         })
@@ -414,8 +408,7 @@ impl Publisher {
         self.clock.look();
         self.close_lingering();
         let at = lane.index();
-        let is_full =
-            |open: &Open| open.room < stride || open.count >= BATCH_MESSAGES_MAX;
+        let is_full = |open: &Open| open.room < stride || open.count >= BATCH_MESSAGES_MAX;
         if self.lanes[at].open.as_ref().is_some_and(is_full) {
             self.close_through(at);
         }
@@ -535,10 +528,8 @@ impl Publisher {
                 (Filler::Extent(filler), room.bytes.min(whole))
             }
             _ => {
-                let mut buffer = self
-                    .spare_buffers
-                    .pop()
-                    .unwrap_or_else(|| Vec::with_capacity(whole as usize));
+                let mut buffer =
+                    self.spare_buffers.pop().unwrap_or_else(|| Vec::with_capacity(whole as usize));
                 start_buffer(&mut buffer);
                 (Filler::Buffer(buffer), whole)
             }

@@ -72,7 +72,7 @@ impl Publisher {
             Trouble::Fenced => {
                 let now = self.links.iter().find_map(|link| link.memory()?.session_epoch_now());
                 match now {
-                    Some(now) if now > self.epoch => Err(self.superseded(now)),
+                    Some(now) if now > self.epoch => Err(self.superseded(self.epoch, now)),
                     _ => self.lose(format!("session epoch {} was fenced", self.epoch)),
                 }
             }
@@ -80,8 +80,8 @@ impl Publisher {
         result.map_err(|error| self.fail(error))
     }
 
-    fn superseded(&self, now: u32) -> Error {
-        Error::Superseded { client: self.setup.client_id, epoch: self.epoch, now }
+    fn superseded(&self, epoch: u32, now: u32) -> Error {
+        Error::Superseded { client: self.setup.client_id, epoch, now }
     }
 
     /// Nothing more is taken after this.
@@ -113,7 +113,12 @@ impl Publisher {
         self.retry_at = Instant::now() + self.reconnects.next_delay();
         if losses.batches > 0 {
             let Losses { batches, messages, first_seq, why: lost } = losses;
-            return Err(Error::Lost { batches, messages, first_seq, why: format!("{why}; {lost}") });
+            return Err(Error::Lost {
+                batches,
+                messages,
+                first_seq,
+                why: format!("{why}; {lost}"),
+            });
         }
         self.down_why = Some(why);
         Ok(())
@@ -197,7 +202,7 @@ impl Publisher {
     fn resume(&mut self, before: u32, next: u64, welcome: &Welcome) -> Result<(), Error> {
         // Each hello that opens an epoch makes one; more were made by somebody else.
         if welcome.session_epoch > before.saturating_add(self.hellos) {
-            return Err(self.superseded(welcome.session_epoch));
+            return Err(self.superseded(before, welcome.session_epoch));
         }
         self.hellos = 0;
         // Through one broker at a time, what is below the sequence expected next is all there.
@@ -209,7 +214,7 @@ impl Publisher {
         };
         if released {
             if welcome.next_seq > next {
-                return Err(self.superseded(welcome.session_epoch));
+                return Err(self.superseded(before, welcome.session_epoch));
             }
             let done: Vec<u64> =
                 self.session.unsettled().take_while(|seq| *seq < welcome.next_seq).collect();

@@ -173,8 +173,8 @@ impl TcpLink {
         let Some(head) = self.inbox[self.start..self.end].first_chunk::<FRAME_BYTES>() else {
             return Ok(None);
         };
-        let (frame, tail) = Frame::decode(*head)
-            .map_err(|source| Error::Frame { broker: self.broker, source })?;
+        let (frame, tail) =
+            Frame::decode(*head).map_err(|source| Error::Frame { broker: self.broker, source })?;
         let whole = FRAME_BYTES + tail;
         if self.end - self.start < whole {
             return Ok(None);

@@ -270,9 +270,8 @@ impl MemoryReader {
         let name = EntryName { topic: self.topic, log, index };
         self.hold = HOLD.take(&self.channel, &self.pool, name, entry.segment);
         let hold = self.hold.as_ref()?;
-        let corrupt = |why| {
-            Error::Corrupt { log: log as u8, index, position: entry.first_position, why }
-        };
+        let corrupt =
+            |why| Error::Corrupt { log: log as u8, index, position: entry.first_position, why };
         let Some(at) = self.pool.at(entry.segment, entry.offset, entry.bytes) else {
             let OrderEntry { segment, offset, bytes, .. } = *entry;
             return Some(Err(corrupt(Corruption::Outside { segment, offset, bytes })));
@@ -287,19 +286,20 @@ impl MemoryReader {
             first_position: entry.first_position,
             landed_ns: entry.landed_ns,
         };
-        let checked = check_batch(bytes, &place, self.batch_bytes_max, verify).and_then(|preamble| {
-            let differs = |field, log: u64, preamble: u64| {
-                if log == preamble {
-                    Ok(())
-                } else {
-                    Err(Corruption::Mismatch { field, log, preamble })
-                }
-            };
-            differs("client", entry.client, preamble.client)?;
-            differs("sequence", entry.batch_seq, preamble.batch_seq)?;
-            differs("epoch", entry.session_epoch.into(), preamble.session_epoch.into())?;
-            Ok(preamble)
-        });
+        let checked =
+            check_batch(bytes, &place, self.batch_bytes_max, verify).and_then(|preamble| {
+                let differs = |field, log: u64, preamble: u64| {
+                    if log == preamble {
+                        Ok(())
+                    } else {
+                        Err(Corruption::Mismatch { field, log, preamble })
+                    }
+                };
+                differs("client", entry.client, preamble.client)?;
+                differs("sequence", entry.batch_seq, preamble.batch_seq)?;
+                differs("epoch", entry.session_epoch.into(), preamble.session_epoch.into())?;
+                Ok(preamble)
+            });
         match checked {
             Ok(preamble) => Some(Ok(Located { place, preamble, offset: entry.offset })),
             Err(why) => {

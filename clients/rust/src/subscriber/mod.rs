@@ -238,12 +238,8 @@ pub struct Subscriber {
 
 impl Subscriber {
     pub(crate) fn connect(setup: SubscriberBuilder) -> Result<Self, Error> {
-        let route = Route::new(
-            setup.client.clone(),
-            setup.topic.clone(),
-            setup.transport,
-            setup.broker,
-        );
+        let route =
+            Route::new(setup.client.clone(), setup.topic.clone(), setup.transport, setup.broker);
         let mut subscriber = Self {
             setup,
             route,
@@ -336,12 +332,7 @@ impl Subscriber {
         match (&self.via, found) {
             (Via::Memory(reader), Found::Memory(found)) => {
                 let (payload, held) = reader.payload(&found);
-                Batch {
-                    place: found.place,
-                    preamble: found.preamble,
-                    payload,
-                    _held: Some(held),
-                }
+                Batch { place: found.place, preamble: found.preamble, payload, _held: Some(held) }
             }
             (Via::Tcp(reader), Found::Tcp(found)) => {
                 let payload = reader.payload(&found);

@@ -1,0 +1,219 @@
+//! A control and a broker that say what a test tells them to.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use landfall::Client;
+use landfall_layout::TopicId;
+use landfall_layout::batch::{BatchPreamble, MESSAGE_HEADER_BYTES, MessageHeader, crc32c};
+use landfall_layout::frame::{Delivery, Frame, Hello, Reached, Receipt, Welcome};
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::topic::Order;
+
+pub mod pool;
+
+pub const TOPIC: TopicId = TopicId(0x105);
+pub const LOG: u8 = SEQUENCED_LOG as u8;
+
+/// A control that knows one broker at these addresses. It serves until the test ends.
+pub fn control(tcp: &str, unix: &str) -> Client {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let body = format!(
+        r#"{{"schema_version":1,"epoch":3,"pid":17,"pool":{{"uuid":"00","path":"p","bytes":1,
+        "segment_bytes":1,"segments":1,"segments_free":1,"batch_bytes_max":4194304,"sessions":1,
+        "coherence":"coherent"}},"brokers":[{{"broker":0,"state":"serving","tcp":"{tcp}",
+        "unix":"{unix}","pid":18,"heartbeat_age_ms":20,"epoch_seen":3}}]}}"#
+    );
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, body) = (stream.unwrap(), body.clone());
+            thread::spawn(move || {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    if stream.read(&mut byte).unwrap_or(0) == 0 {
+                        return;
+                    }
+                    request.push(byte[0]);
+                }
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: \
+                     {}\r\nconnection: close\r\n\r\n",
+                    body.len()
+                );
+                let _ = stream.write_all(head.as_bytes()).and(stream.write_all(body.as_bytes()));
+            });
+        }
+    });
+    Client::new(&address).unwrap()
+}
+
+/// A broker over TCP that runs `script` on each connection in turn, and the client of its control.
+pub fn broker(script: impl FnOnce(&mut Connections) + Send + 'static) -> (Client, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = control(&listener.local_addr().unwrap().to_string(), "");
+    let handle = thread::spawn(move || script(&mut Connections { listener }));
+    (client, handle)
+}
+
+pub struct Connections {
+    listener: TcpListener,
+}
+
+impl Connections {
+    /// The next connection, before it said anything.
+    pub fn accept(&mut self) -> Peer {
+        let (stream, _) = self.listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        Peer { stream }
+    }
+
+    /// The next connection and its hello.
+    pub fn greet(&mut self) -> (Peer, Hello) {
+        let mut peer = self.accept();
+        let (hello, name) = peer.hello();
+        assert_eq!(name, "topic");
+        (peer, hello)
+    }
+
+    /// The next publisher, welcomed.
+    pub fn publisher(&mut self, epoch: u32, next_seq: u64) -> Peer {
+        let (mut peer, _) = self.greet();
+        peer.send(Frame::Welcome(welcome(Order::Strong, epoch, next_seq)));
+        peer
+    }
+}
+
+/// A welcome of a small pool.
+pub fn welcome(order: Order, session_epoch: u32, next_seq: u64) -> Welcome {
+    Welcome {
+        topic: TOPIC,
+        order: order.raw(),
+        broker: 0,
+        in_flight_max: 512,
+        session_epoch,
+        session_index: 0,
+        batch_bytes_max: 1 << 20,
+        next_seq,
+        start: 0,
+        end: 0,
+    }
+}
+
+/// The broker's end of a connection.
+pub struct Peer {
+    pub stream: TcpStream,
+}
+
+impl Peer {
+    pub fn hello(&mut self) -> (Hello, String) {
+        let mut bytes = [0; 64];
+        self.stream.read_exact(&mut bytes).unwrap();
+        let (frame, tail) = Frame::decode(bytes).unwrap();
+        let Frame::Hello(hello) = frame else { panic!("{frame:?} is no hello") };
+        let mut name = vec![0; tail];
+        self.stream.read_exact(&mut name).unwrap();
+        (hello, String::from_utf8(name).unwrap())
+    }
+
+    pub fn send(&mut self, frame: Frame) {
+        self.stream.write_all(&frame.encode(0)).unwrap();
+    }
+
+    pub fn refuse(&mut self, frame: Frame, sentence: &str) {
+        self.stream.write_all(&frame.encode(sentence.len())).unwrap();
+        self.stream.write_all(sentence.as_bytes()).unwrap();
+    }
+
+    /// The next batch, checked; `None` at goodbye or the connection's end.
+    pub fn batch(&mut self) -> Option<(BatchPreamble, Vec<u8>)> {
+        let mut head = [0; 64];
+        self.stream.read_exact(&mut head).ok()?;
+        if Frame::decode(head).is_ok_and(|(frame, _)| frame == Frame::Bye) {
+            return None;
+        }
+        let preamble = BatchPreamble::from_bytes(head);
+        preamble.check(1 << 20).unwrap();
+        let mut payload = vec![0; preamble.payload_bytes as usize];
+        self.stream.read_exact(&mut payload).unwrap();
+        preamble.check_payload(&payload).unwrap();
+        Some((preamble, payload))
+    }
+
+    /// A receipt that `preamble` is ordered at `position`.
+    pub fn receipt(&mut self, preamble: &BatchPreamble, position: u64) {
+        self.send(Frame::Receipt(Receipt {
+            reached: Reached::Ordered,
+            count: preamble.count,
+            batch_seq: preamble.batch_seq,
+            position,
+            landed_ns: 5,
+            session_epoch: preamble.session_epoch,
+        }));
+    }
+
+    /// Orders every batch that comes, from `position` on, until goodbye. Returns the sequences.
+    pub fn order_all(&mut self, mut position: u64) -> Vec<u64> {
+        let mut sequences = Vec::new();
+        while let Some((preamble, _)) = self.batch() {
+            self.receipt(&preamble, position);
+            position += u64::from(preamble.count);
+            sequences.push(preamble.batch_seq);
+        }
+        // The client may be gone without waiting for the answer.
+        let _ = self.stream.write_all(&Frame::Bye.encode(0));
+        sequences
+    }
+
+    /// Delivers a batch of `messages` as the entry of `index`.
+    pub fn deliver(&mut self, index: u64, first_position: u64, messages: &[&[u8]]) {
+        let batch = batch(index, messages);
+        let frame = Frame::Delivery(Delivery {
+            log: LOG,
+            broker: 0,
+            count: messages.len() as u16,
+            bytes: batch.len() as u32,
+            index,
+            first_position,
+            landed_ns: 5,
+        });
+        self.send(frame);
+        self.stream.write_all(&batch).unwrap();
+    }
+
+    /// Waits until the other side has closed.
+    pub fn until_closed(mut self) {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest);
+    }
+}
+
+/// A sealed batch of client 9, epoch 1.
+pub fn batch(batch_seq: u64, messages: &[&[u8]]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for message in messages {
+        let header = MessageHeader { payload_bytes: message.len() as u32, ..Default::default() };
+        payload.extend_from_slice(&header.payload_bytes.to_le_bytes());
+        payload.resize(payload.len() + MESSAGE_HEADER_BYTES - 4, 0);
+        payload.extend_from_slice(message);
+        payload.resize(payload.len().next_multiple_of(8), 0);
+    }
+    let preamble = BatchPreamble {
+        topic: TOPIC.0,
+        session_epoch: 1,
+        client: 9,
+        batch_seq,
+        sealed_ns: 3,
+        payload_bytes: payload.len() as u32,
+        payload_crc: crc32c(&payload),
+        count: messages.len() as u16,
+        ..BatchPreamble::default()
+    }
+    .seal();
+    [&preamble.to_bytes()[..], &payload].concat()
+}

@@ -1,0 +1,221 @@
+//! Subscribers through memory, over a log that each test writes.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use common::LOG;
+use common::pool::{Log, broker, give, pool};
+use landfall::{Client, Error, Event, From, Subscriber, Transport};
+use landfall_layout::segment::SegmentKind;
+use landfall_pool::channel::HOLD;
+use landfall_pool::{Memory, Pool};
+
+const WAIT: Duration = Duration::from_secs(10);
+const SEGMENT: u32 = 3;
+
+fn subscribe(client: &Client, from: From) -> Subscriber {
+    client
+        .subscriber("topic")
+        .transport(Transport::Memory)
+        .from(from)
+        .timeout(WAIT)
+        .build()
+        .unwrap()
+}
+
+/// A broker that welcomes one subscriber and then answers what its hold word says.
+fn holder(
+    pool: &Arc<Pool>,
+    start: u64,
+    end: u64,
+) -> (Client, std::thread::JoinHandle<()>, Sender<()>, Receiver<Option<u32>>) {
+    let ((ask, asked), (answer, answers)) = (channel(), channel());
+    let pool = Arc::clone(pool);
+    let (client, script) = broker(move |connections| {
+        let peer = connections.subscriber(&pool, start, end);
+        while asked.recv().is_ok() {
+            answer.send(HOLD.held(&peer.channel)).unwrap();
+        }
+    });
+    (client, script, ask, answers)
+}
+
+fn next(subscriber: &mut Subscriber) -> (u64, Vec<u8>) {
+    match subscriber.next(WAIT).unwrap() {
+        Event::Batch(batch) => (batch.index(), batch.messages().next().unwrap().payload.to_vec()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn batches_are_read_where_they_lie_under_a_hold() {
+    let (pool, _fd) = pool();
+    give(&pool, SEGMENT, SegmentKind::Payload, 1);
+    let mut log = Log::new(&pool);
+    log.append(SEGMENT, 0, &[b"one", b"two"]);
+    log.append(SEGMENT, 4096, &[b"three"]);
+    let (client, script, ask, answers) = holder(&pool, 0, 3);
+    let mut subscriber = subscribe(&client, From::Earliest);
+    assert_eq!(subscriber.transport(), Transport::Memory);
+    match subscriber.next(WAIT).unwrap() {
+        Event::Batch(batch) => {
+            ask.send(()).unwrap();
+            assert_eq!(answers.recv().unwrap(), Some(SEGMENT));
+            let texts: Vec<_> = batch.messages().map(|message| message.payload).collect();
+            assert_eq!(texts, [&b"one"[..], b"two"]);
+            assert_eq!((batch.log(), batch.client(), batch.landed_ns()), (LOG, 9, 100));
+        }
+        other => panic!("{other:?}"),
+    }
+    ask.send(()).unwrap();
+    assert_eq!(answers.recv().unwrap(), None, "the batch was dropped");
+    assert_eq!(next(&mut subscriber), (1, b"three".to_vec()));
+    assert!(matches!(subscriber.next(WAIT).unwrap(), Event::CaughtUp));
+    assert!(matches!(subscriber.next(Duration::ZERO).unwrap(), Event::Idle));
+    log.append(SEGMENT, 8192, &[b"four"]);
+    assert_eq!(next(&mut subscriber), (2, b"four".to_vec()));
+    drop((subscriber, ask));
+    script.join().unwrap();
+}
+
+#[test]
+fn a_subscription_starts_where_it_was_asked_to() {
+    for (from, first) in [
+        (From::Earliest, Some(2)),
+        (From::Position(8), Some(4)),
+        (From::Position(9), Some(4)),
+        (From::Time(105), Some(5)),
+        (From::Latest, None),
+    ] {
+        let (pool, _fd) = pool();
+        give(&pool, SEGMENT, SegmentKind::Payload, 1);
+        let mut log = Log::new(&pool);
+        (0..8).for_each(|i| log.append(SEGMENT, 4096 * i, &[b"x", b"y"]));
+        log.retire(2, 4);
+        let start = match from {
+            From::Latest => 16,
+            From::Time(_) => 10,
+            _ => 4,
+        };
+        let (client, script, ask, _answers) = holder(&pool, start, 16);
+        let mut subscriber = subscribe(&client, from);
+        match (subscriber.next(WAIT).unwrap(), first) {
+            (Event::Batch(batch), Some(first)) => assert_eq!(batch.index(), first, "{from:?}"),
+            (Event::CaughtUp, None) => {}
+            (other, _) => panic!("{from:?}: {other:?}"),
+        }
+        drop((subscriber, ask));
+        script.join().unwrap();
+    }
+}
+
+#[test]
+fn a_subscriber_that_retention_overtook_is_told_how_much_it_missed() {
+    let (pool, _fd) = pool();
+    give(&pool, SEGMENT, SegmentKind::Payload, 1);
+    let mut log = Log::new(&pool);
+    (0..8).for_each(|i| log.append(SEGMENT, 4096 * i, &[b"x", b"y"]));
+    let (client, script, ask, _answers) = holder(&pool, 0, 16);
+    let mut subscriber = subscribe(&client, From::Earliest);
+    assert_eq!(next(&mut subscriber).0, 0);
+    log.retire(5, 10);
+    match subscriber.next(WAIT).unwrap() {
+        Event::Gap { log: LOG, missed: 8, resume: 10 } => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(next(&mut subscriber).0, 5);
+    // Everything there is goes, and nothing comes behind it.
+    log.retire(8, 16);
+    match subscriber.next(WAIT).unwrap() {
+        Event::Gap { missed: 4, resume: 16, .. } => {}
+        other => panic!("{other:?}"),
+    }
+    log.append(SEGMENT, 0, &[b"z"]);
+    loop {
+        match subscriber.next(WAIT).unwrap() {
+            Event::CaughtUp => {}
+            Event::Batch(batch) => break assert_eq!(batch.index(), 8),
+            other => panic!("{other:?}"),
+        }
+    }
+    drop((subscriber, ask));
+    script.join().unwrap();
+}
+
+#[test]
+fn a_corrupt_batch_is_told_and_passed_over() {
+    let (pool, _fd) = pool();
+    give(&pool, SEGMENT, SegmentKind::Payload, 1);
+    let mut log = Log::new(&pool);
+    log.append(SEGMENT, 0, &[b"damaged"]);
+    log.append(SEGMENT, 4096, &[b"good"]);
+    let at = pool.at(SEGMENT, 0, 4096).unwrap();
+    pool.store(at + 80, !pool.load(at + 80));
+    let (client, script, ask, answers) = holder(&pool, 0, 2);
+    let mut subscriber = subscribe(&client, From::Earliest);
+    let error = subscriber.next(WAIT).err().unwrap();
+    assert!(matches!(error, Error::Corrupt { index: 0, position: 0, .. }), "{error}");
+    ask.send(()).unwrap();
+    assert_eq!(answers.recv().unwrap(), None, "nothing is held for it");
+    assert_eq!(next(&mut subscriber), (1, b"good".to_vec()));
+    drop((subscriber, ask));
+    script.join().unwrap();
+}
+
+#[test]
+fn a_lost_broker_is_replaced_and_nothing_is_shown_twice() {
+    let (pool, _fd) = pool();
+    give(&pool, SEGMENT, SegmentKind::Payload, 1);
+    let mut log = Log::new(&pool);
+    (0..3).for_each(|i| log.append(SEGMENT, 4096 * i, &[b"x"]));
+    let broker_pool = Arc::clone(&pool);
+    let (die, dies) = channel::<()>();
+    let (client, script) = broker(move |connections| {
+        let peer = connections.subscriber(&broker_pool, 0, 3);
+        dies.recv().unwrap();
+        drop(peer);
+        let peer = connections.subscriber(&broker_pool, 2, 3);
+        let _ = dies.recv();
+        drop(peer);
+    });
+    let mut subscriber = subscribe(&client, From::Earliest);
+    assert_eq!(next(&mut subscriber).0, 0);
+    assert_eq!(next(&mut subscriber).0, 1);
+    die.send(()).unwrap();
+    assert_eq!(next(&mut subscriber).0, 2);
+    loop {
+        match subscriber.next(Duration::from_millis(500)).unwrap() {
+            Event::CaughtUp => {}
+            Event::Idle => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    log.append(SEGMENT, 4096 * 3, &[b"y"]);
+    assert_eq!(next(&mut subscriber), (3, b"y".to_vec()));
+    drop((subscriber, die));
+    script.join().unwrap();
+}
+
+#[test]
+fn a_deleted_topic_is_said() {
+    let (pool, _fd) = pool();
+    give(&pool, SEGMENT, SegmentKind::Payload, 1);
+    let mut log = Log::new(&pool);
+    log.append(SEGMENT, 0, &[b"x"]);
+    let (client, script, ask, _answers) = holder(&pool, 0, 1);
+    let mut subscriber = subscribe(&client, From::Earliest);
+    assert_eq!(next(&mut subscriber).0, 0);
+    log.delete();
+    loop {
+        match subscriber.next(WAIT).unwrap() {
+            Event::CaughtUp => {}
+            Event::TopicGone => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    drop((subscriber, ask));
+    script.join().unwrap();
+}

@@ -1,0 +1,254 @@
+//! Subscribers over TCP, against a broker that says what each test tells it to.
+
+mod common;
+
+use std::io::Write;
+use std::time::Duration;
+
+use common::{LOG, Peer, batch, broker, welcome};
+use landfall::{Client, Error, Event, From, Subscriber, Transport};
+use landfall_layout::frame::{Delivery, Frame, Refusal, Role, Welcome};
+use landfall_layout::topic::Order;
+
+const WAIT: Duration = Duration::from_secs(10);
+
+fn subscribe(client: &Client, from: From) -> Result<Subscriber, Error> {
+    client.subscriber("topic").transport(Transport::Tcp).from(from).timeout(WAIT).build()
+}
+
+fn start(peer: &mut Peer, start: u64, end: u64) {
+    peer.send(Frame::Welcome(Welcome { start, end, ..welcome(Order::Strong, 0, 0) }));
+}
+
+/// The next batch's index and the first message.
+fn next(subscriber: &mut Subscriber) -> (u64, Vec<u8>) {
+    match subscriber.next(WAIT).unwrap() {
+        Event::Batch(batch) => (batch.index(), batch.messages().next().unwrap().payload.to_vec()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The next event, a gap: messages missed and the position it goes on from.
+fn gap(subscriber: &mut Subscriber) -> (u64, u64) {
+    match subscriber.next(WAIT).unwrap() {
+        Event::Gap { missed, resume, log: LOG } => (missed, resume),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn batches_come_as_they_were_delivered() {
+    let (client, script) = broker(|connections| {
+        let (mut peer, hello) = connections.greet();
+        assert_eq!((hello.role, hello.from), (Role::Subscribe, From::Earliest));
+        start(&mut peer, 0, 3);
+        peer.deliver(0, 0, &[b"one", b"two"]);
+        peer.deliver(1, 2, &[b""]);
+        peer.send(Frame::CaughtUp);
+        peer.until_closed();
+    });
+    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    assert_eq!((subscriber.start(), subscriber.end()), (0, 3));
+    match subscriber.next(WAIT).unwrap() {
+        Event::Batch(batch) => {
+            assert_eq!((batch.first_position(), batch.end_position()), (0, 2));
+            assert_eq!((batch.client(), batch.batch_seq(), batch.session_epoch()), (9, 0, 1));
+            let texts: Vec<_> = batch.messages().map(|message| message.payload).collect();
+            assert_eq!(texts, [b"one", b"two"]);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(next(&mut subscriber), (1, Vec::new()));
+    assert!(matches!(subscriber.next(WAIT).unwrap(), Event::CaughtUp));
+    assert!(matches!(subscriber.next(Duration::ZERO).unwrap(), Event::Idle));
+    drop(subscriber);
+    script.join().unwrap();
+}
+
+#[test]
+fn bytes_may_come_one_at_a_time() {
+    let (client, script) = broker(|connections| {
+        let (mut peer, _) = connections.greet();
+        peer.stream.set_nodelay(true).unwrap();
+        start(&mut peer, 0, 1);
+        let bytes = batch(0, &[b"slow"]);
+        let frame = Frame::Delivery(Delivery {
+            log: LOG,
+            broker: 0,
+            count: 1,
+            bytes: bytes.len() as u32,
+            index: 0,
+            first_position: 0,
+            landed_ns: 1,
+        });
+        for byte in frame.encode(0).iter().chain(&bytes) {
+            peer.stream.write_all(&[*byte]).unwrap();
+        }
+        peer.until_closed();
+    });
+    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    assert_eq!(next(&mut subscriber), (0, b"slow".to_vec()));
+    drop(subscriber);
+    script.join().unwrap();
+}
+
+#[test]
+fn batches_of_all_sizes_pass_through_one_buffer() {
+    let sizes = [0, 100_000, 1, 1_000_000, 300_000, 5, 1_000_000, 700_000, 64, 262_144];
+    let (client, script) = broker(move |connections| {
+        let (mut peer, _) = connections.greet();
+        start(&mut peer, 0, 100);
+        for index in 0..100 {
+            let size = sizes[index as usize % sizes.len()];
+            peer.deliver(index, index, &[&vec![index as u8; size]]);
+        }
+        peer.until_closed();
+    });
+    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    for index in 0..100 {
+        let expected = vec![index as u8; sizes[index as usize % sizes.len()]];
+        assert!(next(&mut subscriber) == (index, expected), "batch {index}");
+    }
+    drop(subscriber);
+    script.join().unwrap();
+}
+
+#[test]
+fn a_lost_connection_goes_on_where_it_was_and_shows_nothing_twice() {
+    let (client, script) = broker(|connections| {
+        let (mut peer, _) = connections.greet();
+        start(&mut peer, 100, 200);
+        peer.deliver(10, 100, &[b"a", b"b"]);
+        peer.deliver(11, 102, &[b"c"]);
+        drop(peer);
+        let (mut peer, hello) = connections.greet();
+        assert_eq!(hello.from, From::Position(103));
+        start(&mut peer, 102, 200);
+        peer.deliver(11, 102, &[b"c"]);
+        peer.deliver(12, 103, &[b"d"]);
+        peer.until_closed();
+    });
+    let mut subscriber = subscribe(&client, From::Latest).unwrap();
+    assert_eq!(next(&mut subscriber), (10, b"a".to_vec()));
+    assert_eq!(next(&mut subscriber), (11, b"c".to_vec()));
+    assert_eq!(next(&mut subscriber), (12, b"d".to_vec()));
+    drop(subscriber);
+    script.join().unwrap();
+}
+
+#[test]
+fn what_retention_took_is_counted_once() {
+    let (client, script) = broker(|connections| {
+        let (mut peer, _) = connections.greet();
+        start(&mut peer, 0, 100);
+        peer.deliver(0, 0, &[b"a"]);
+        peer.send(Frame::Gap { log: LOG, missed: 49, resume: 50 });
+        peer.deliver(5, 50, &[b"b"]);
+        // A jump that nobody announced is a gap as well.
+        peer.deliver(9, 90, &[b"c"]);
+        peer.until_closed();
+    });
+    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    assert_eq!(next(&mut subscriber).0, 0);
+    assert_eq!(gap(&mut subscriber), (49, 50));
+    assert_eq!(next(&mut subscriber).0, 5);
+    assert_eq!(gap(&mut subscriber), (39, 90));
+    assert_eq!(next(&mut subscriber), (9, b"c".to_vec()));
+    drop(subscriber);
+    script.join().unwrap();
+}
+
+#[test]
+fn a_position_that_is_gone_is_a_gap_from_there() {
+    let (client, script) = broker(|connections| {
+        let (mut peer, _) = connections.greet();
+        start(&mut peer, 50, 100);
+        peer.deliver(5, 50, &[b"a"]);
+        peer.until_closed();
+    });
+    let mut subscriber = subscribe(&client, From::Position(20)).unwrap();
+    assert_eq!(gap(&mut subscriber), (30, 50));
+    assert_eq!(next(&mut subscriber).0, 5);
+    drop(subscriber);
+    script.join().unwrap();
+}
+
+#[test]
+fn a_corrupt_batch_is_told_and_passed_over() {
+    let (client, script) = broker(|connections| {
+        let (mut peer, _) = connections.greet();
+        start(&mut peer, 0, 2);
+        let mut bytes = batch(0, &[b"damaged"]);
+        *bytes.last_mut().unwrap() ^= 1;
+        let frame = Frame::Delivery(Delivery {
+            log: LOG,
+            broker: 0,
+            count: 1,
+            bytes: bytes.len() as u32,
+            index: 0,
+            first_position: 0,
+            landed_ns: 1,
+        });
+        peer.send(frame);
+        peer.stream.write_all(&bytes).unwrap();
+        peer.deliver(1, 1, &[b"good"]);
+        peer.until_closed();
+    });
+    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    let error = subscriber.next(WAIT).err().unwrap();
+    assert!(matches!(error, Error::Corrupt { index: 0, position: 0, .. }), "{error}");
+    assert_eq!(next(&mut subscriber), (1, b"good".to_vec()));
+    drop(subscriber);
+    script.join().unwrap();
+}
+
+#[test]
+fn a_deleted_topic_is_said_and_said_again() {
+    let (client, script) = broker(|connections| {
+        let (mut peer, _) = connections.greet();
+        start(&mut peer, 0, 0);
+        peer.refuse(Frame::Refused(Refusal::TopicGone), "the topic was deleted");
+        peer.until_closed();
+    });
+    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    assert!(matches!(subscriber.next(WAIT).unwrap(), Event::TopicGone));
+    assert!(matches!(subscriber.next(WAIT).unwrap(), Event::TopicGone));
+    drop(subscriber);
+    script.join().unwrap();
+}
+
+#[test]
+fn deliveries_that_make_no_sense_are_errors_and_nothing_worse() {
+    let good = Delivery {
+        log: LOG,
+        broker: 0,
+        count: 1,
+        bytes: 100,
+        index: u64::MAX,
+        first_position: u64::MAX,
+        landed_ns: 0,
+    };
+    let cases = [
+        Delivery { bytes: 63, ..good },
+        Delivery { bytes: u32::MAX, ..good },
+        Delivery { log: 200, ..good },
+        Delivery { count: 0, ..good },
+        good,
+    ];
+    for case in cases {
+        let (client, script) = broker(move |connections| {
+            let (mut peer, _) = connections.greet();
+            start(&mut peer, 0, 0);
+            peer.send(Frame::Delivery(case));
+            let _ = peer.stream.write_all(&[0x55; 200]);
+        });
+        let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+        let mut failed = false;
+        for _ in 0..3 {
+            failed |= subscriber.next(Duration::from_millis(20)).is_err();
+        }
+        assert!(failed, "{case:?}");
+        drop(subscriber);
+        script.join().unwrap();
+    }
+}
