@@ -20,7 +20,7 @@ impl Random {
     }
 
     /// The next one.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -29,14 +29,14 @@ impl Random {
 
     /// One below `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.word() % bound
     }
 
     /// That many bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count + 8);
         while bytes.len() < count {
-            bytes.extend_from_slice(&self.next().to_le_bytes());
+            bytes.extend_from_slice(&self.word().to_le_bytes());
         }
         bytes.truncate(count);
         bytes
@@ -170,7 +170,7 @@ impl Reading {
             }
             ensure!(
                 moved.elapsed() < PATIENCE,
-                "nothing came for {PATIENCE:?}: {} messages read and {} missed, waiting for {until:?}",
+                "nothing came for {PATIENCE:?}: {} messages read, {} missed, waiting for {until:?}",
                 self.messages.len(),
                 self.missed
             );

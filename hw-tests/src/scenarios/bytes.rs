@@ -100,7 +100,7 @@ pub fn random_payloads_keys_and_timestamps_come_back(rig: &Rig) -> Result<(), Fa
                 let most = if n % 10 == 0 { 30_000 } else { 600 };
                 let payload_bytes = random.below(most) as usize;
                 let payload = random.bytes(payload_bytes);
-                sent.push(send(&mut publisher, key, payload, random.next())?);
+                sent.push(send(&mut publisher, key, payload, random.word())?);
             }
             placed(&mut publisher, log, sent, &mut expected)?;
             publisher.close()?;

@@ -27,7 +27,8 @@ pub fn segments_beside(pool: &Pool, brokers: usize) -> u64 {
 }
 
 /// Bytes that publishers may be ahead in this pool before anything of theirs is in danger: a third
-/// of what there is room for, since the topic has to keep twice that. At least `least`, which a publisher needs to move at all.
+/// of what there is room for, since the topic has to keep twice that. At least `least`, which a
+/// publisher needs to move at all.
 pub fn window_bytes(pool: &Pool, brokers: usize, least: u64) -> u64 {
     let room = pool.segments_free.saturating_sub(segments_beside(pool, brokers));
     (room * pool.segment_bytes / 3).max(least)

@@ -36,7 +36,7 @@ pub(crate) fn stride(part_bytes: usize) -> usize {
 /// Where an open batch's messages go.
 pub(crate) enum Filler {
     /// A granted extent.
-    Extent(ExtentFiller),
+    Extent(Box<ExtentFiller>),
     /// Private memory: 64 bytes for the preamble, then the payload.
     Buffer(Vec<u8>),
 }
@@ -62,51 +62,51 @@ impl Filler {
 /// Fills a batch straight in the pool, by way of a stage that stays in the first-level cache.
 pub(crate) struct ExtentFiller {
     pool: Arc<Pool>,
-    /// Offset in the pool of the payload's first byte.
-    payload_at: u64,
-    pub(crate) location: Location,
-    pub(crate) extent: u32,
-    pub(crate) link: usize,
+    spot: Spot,
     /// Payload bytes that are in the extent.
     stored: usize,
     staged: usize,
-    stage: Box<Stage>,
+    stage: Stage,
     crc: Crc32c,
-    streams: bool,
 }
 
 /// Staged bytes, line by line as they will lie in the pool.
 #[repr(align(64))]
-pub(crate) struct Stage([u8; STAGE_BYTES]);
+struct Stage([u8; STAGE_BYTES]);
 
-impl Stage {
-    pub(crate) fn new() -> Box<Self> {
-        Box::new(Self([0; STAGE_BYTES]))
-    }
+/// Where an extent's next batch goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    pub(crate) location: Location,
+    pub(crate) extent: u32,
+    /// Connection that the extent belongs to.
+    pub(crate) link: usize,
+    /// Offset in the pool of the payload's first byte.
+    pub(crate) payload_at: u64,
+    /// Whether the batch goes past the caches.
+    pub(crate) streams: bool,
 }
 
 impl ExtentFiller {
-    /// A filler of the batch at `location`, whose bytes the extent holds.
-    pub(crate) fn new(
-        pool: Arc<Pool>,
-        payload_at: u64,
-        location: Location,
-        (extent, link): (u32, usize),
-        stage: Box<Stage>,
-        streams: bool,
-    ) -> Self {
-        Self {
-            pool,
-            payload_at,
-            location,
-            extent,
-            link,
-            stored: 0,
-            staged: 0,
-            stage,
-            crc: Crc32c::new(),
-            streams,
+    /// A filler of the batch at `spot`, for whose bytes the extent has room. What an earlier batch
+    /// left is used again.
+    pub(crate) fn start(pool: &Arc<Pool>, spot: Spot, spare: Option<Box<Self>>) -> Box<Self> {
+        let mut filler = spare.unwrap_or_else(|| {
+            Box::new(Self {
+                pool: Arc::clone(pool),
+                spot,
+                stored: 0,
+                staged: 0,
+                stage: Stage([0; STAGE_BYTES]),
+                crc: Crc32c::new(),
+            })
+        });
+        if !Arc::ptr_eq(&filler.pool, pool) {
+            filler.pool = Arc::clone(pool);
         }
+        (filler.spot, filler.stored, filler.staged) = (spot, 0, 0);
+        filler.crc = Crc32c::new();
+        filler
     }
 
     #[inline]
@@ -148,18 +148,21 @@ impl ExtentFiller {
         let bytes = &self.stage.0[..self.staged];
         // Summed first: the loads overlap the stores of the stage before.
         self.crc.update(bytes);
-        let at = self.payload_at + self.stored as u64;
-        let stored =
-            if self.streams { self.pool.stream(at, bytes) } else { self.pool.write(at, bytes) };
+        let at = self.spot.payload_at + self.stored as u64;
+        let stored = if self.spot.streams {
+            self.pool.stream(at, bytes)
+        } else {
+            self.pool.write(at, bytes)
+        };
         stored.expect("the extent was checked against the pool and the batch against the extent");
         self.stored += self.staged;
         self.staged = 0;
     }
 
-    /// Stores what is staged. Returns the payload's checksum and the stage, to be used again.
-    pub(crate) fn finish(mut self) -> (u32, Location, u32, usize, Box<Stage>) {
+    /// Stores what is staged. Returns the payload's checksum and where it lies.
+    pub(crate) fn finish(&mut self) -> (u32, Spot) {
         self.store();
-        (self.crc.finish(), self.location, self.extent, self.link, self.stage)
+        (self.crc.finish(), self.spot)
     }
 }
 

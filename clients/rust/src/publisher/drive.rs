@@ -53,15 +53,15 @@ impl Publisher {
         let Some(open) = self.lanes[lane].open.take() else { return };
         let payload_bytes = open.payload_bytes as u32;
         let (payload_crc, bytes, extent, link) = match open.filler {
-            Filler::Extent(filler) => {
-                let (crc, location, extent, link, stage) = filler.finish();
-                self.stages.push(stage);
+            Filler::Extent(mut filler) => {
+                let (crc, spot) = filler.finish();
+                self.lanes[lane].spare_filler = Some(filler);
                 if let Some(Carrier::Memory(memory)) =
-                    self.links.get_mut(link).map(|link| &mut link.carrier)
+                    self.links.get_mut(spot.link).map(|link| &mut link.carrier)
                 {
-                    memory.filled(extent, PREAMBLE_BYTES + payload_bytes);
+                    memory.filled(spot.extent, PREAMBLE_BYTES + payload_bytes);
                 }
-                (crc, Bytes::Extent(location), extent, link)
+                (crc, Bytes::Extent(spot.location), spot.extent, spot.link)
             }
             Filler::Buffer(buffer) => {
                 let crc = crc32c(&buffer[PREAMBLE_BYTES as usize..]);
@@ -292,7 +292,7 @@ impl Publisher {
 
     /// What a lost connection left without a receipt goes first, in order. Whether all is sent.
     fn send_again(&mut self) -> bool {
-        while let Some(seq) = self.session.to_resend() {
+        while let Some(seq) = self.session.next_resend() {
             let Some(link) = self.pick_link() else { return false };
             let mut spare = Vec::new();
             let now = wall_ns();

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::batch::Filler;
+use super::batch::{ExtentFiller, Filler};
 use super::receipts::Outcomes;
 use super::session::Filled;
 use crate::wait::{monotonic_ns, wall_ns};
@@ -29,6 +29,8 @@ pub(crate) struct LaneState {
     /// Number of the next batch that is opened.
     pub(crate) next_number: u64,
     pub(crate) outcomes: Outcomes,
+    /// What the last batch was filled with, to be used again.
+    pub(crate) spare_filler: Option<Box<ExtentFiller>>,
 }
 
 /// Messages between two looks at the clocks, at most.

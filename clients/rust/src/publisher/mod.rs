@@ -5,6 +5,7 @@
 //! it, and *settles* with its receipt. What has not settled when a connection is lost is sealed
 //! and sent again.
 
+mod append;
 mod batch;
 mod builder;
 mod drive;
@@ -19,18 +20,14 @@ mod tcp;
 use std::time::Instant;
 
 use landfall_layout::TopicId;
-use landfall_layout::batch::{MESSAGE_HEADER_BYTES, PREAMBLE_BYTES};
 use landfall_layout::frame::{Ack, Reached};
-use landfall_layout::limits::{BATCH_MESSAGES_MAX, KEY_BYTES_MAX};
 use landfall_layout::topic::Order;
 
-use self::batch::{
-    ExtentFiller, Filler, Identity, STREAM_BYTES_LEAST, Stage, start_buffer, stride,
-};
+use self::batch::Identity;
 use self::lanes::{Clock, LaneState, Open};
 use self::link::{Carrier, Link};
 use self::receipts::{Known, LANES, ReceiptRing};
-use self::session::{Bytes, Session};
+use self::session::Session;
 use crate::connect::Transport;
 use crate::error::{Error, Stalled};
 use crate::route::Route;
@@ -111,7 +108,6 @@ pub struct Publisher {
     /// Bytes of batches that are filled or sealed, and not settled.
     waiting_bytes: u64,
     spare_buffers: Vec<Vec<u8>>,
-    stages: Vec<Box<Stage>>,
     /// Sequences that one write let go of; kept for its memory.
     written: Vec<u64>,
     receipts: ReceiptRing,
@@ -154,7 +150,6 @@ impl Publisher {
             clock: Clock::new(),
             waiting_bytes: 0,
             spare_buffers: Vec::new(),
-            stages: Vec::new(),
             written: Vec::new(),
             receipts: ReceiptRing::default(),
             acked: Acked::default(),
@@ -364,209 +359,6 @@ impl Publisher {
             client: self.setup.client_id,
             epoch: self.epoch,
         }
-    }
-
-    /// Adds a message to its lane's open batch; everything else is in `append_slow`.
-    #[inline]
-    fn append(
-        &mut self,
-        lane: Lane,
-        key: Option<&[u8]>,
-        payload: &[u8],
-        timestamp_ns: Option<u64>,
-    ) -> Result<Ticket, PublishError> {
-        let key_bytes = key.map_or(0, <[u8]>::len);
-        if self.clock.left > 0
-            && let Some(open) = &mut self.lanes[lane.index()].open
-            && open.count < BATCH_MESSAGES_MAX
-            && key_bytes <= KEY_BYTES_MAX
-            // The room is a few MiB at most, so what follows cannot overflow.
-            && key_bytes <= open.room
-            && payload.len() <= open.room
-        {
-            let stride = stride(key_bytes + payload.len());
-            if stride <= open.room {
-                self.clock.left -= 1;
-                let timestamp_ns = timestamp_ns.unwrap_or(self.clock.wall_ns);
-                return Ok(open.append(lane, stride, key, payload, timestamp_ns));
-            }
-        }
-        self.append_slow(lane, key, payload, timestamp_ns)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn append_slow(
-        &mut self,
-        lane: Lane,
-        key: Option<&[u8]>,
-        payload: &[u8],
-        timestamp_ns: Option<u64>,
-    ) -> Result<Ticket, PublishError> {
-        self.check_failed().map_err(PublishError::Failed)?;
-        let stride = self.check_size(key, payload)?;
-        self.clock.look();
-        self.close_lingering();
-        let at = lane.index();
-        let is_full = |open: &Open| open.room < stride || open.count >= BATCH_MESSAGES_MAX;
-        if self.lanes[at].open.as_ref().is_some_and(is_full) {
-            self.close_through(at);
-        }
-        if self.lanes[at].open.is_none() {
-            self.turn_over()?;
-            if !self.open_batch(at, stride) {
-                // What was in the way may just have settled or been granted.
-                self.turn_over()?;
-                if !self.open_batch(at, stride) {
-                    return Err(PublishError::Full {
-                        queued_bytes: self.queued_bytes(),
-                        bound: self.setup.memory_bytes,
-                    });
-                }
-            }
-        } else if self.has_filled() {
-            self.turn_over()?;
-        }
-        let Some(open) = &mut self.lanes[at].open else {
-            return Err(PublishError::Full {
-                queued_bytes: self.queued_bytes(),
-                bound: self.setup.memory_bytes,
-            });
-        };
-        let timestamp_ns = timestamp_ns.unwrap_or(self.clock.wall_ns);
-        let ticket = open.append(lane, stride, key, payload, timestamp_ns);
-        if self.linger_ns == 0 {
-            self.clock.left = 0;
-            self.close_through(at);
-            self.turn_over()?;
-        }
-        Ok(ticket)
-    }
-
-    /// Bytes that the message takes, or why it never fits.
-    fn check_size(&self, key: Option<&[u8]>, payload: &[u8]) -> Result<usize, PublishError> {
-        let most = u64::from(self.batch_bytes_max);
-        let key_bytes = key.map_or(0, <[u8]>::len);
-        let around = PREAMBLE_BYTES as usize + MESSAGE_HEADER_BYTES;
-        // Both are lengths of slices: their sum fits 64 bits with room for what is around.
-        let bytes = (key_bytes as u64 + payload.len() as u64).next_multiple_of(8) + around as u64;
-        if bytes > most {
-            return Err(PublishError::TooLarge { bytes, most });
-        }
-        if key_bytes > KEY_BYTES_MAX {
-            let why = format!("{key_bytes} bytes; at most {KEY_BYTES_MAX} are possible");
-            return Err(PublishError::Failed(Error::Setting { setting: "key", why }));
-        }
-        Ok(stride(key_bytes + payload.len()))
-    }
-
-    /// Takes and sends without blocking or reconnecting.
-    fn turn_over(&mut self) -> Result<(), PublishError> {
-        if self.links.is_empty() {
-            return Ok(());
-        }
-        match self.turn() {
-            Ok(_) => Ok(()),
-            Err(trouble) => self.suffer(trouble).map_err(PublishError::Failed),
-        }
-    }
-
-    fn has_filled(&self) -> bool {
-        self.lanes.iter().any(|lane| !lane.filled.is_empty())
-    }
-
-    /// Whether a whole batch lies in private memory. The last one of a lane tells for all of it:
-    /// none is filled in an extent before those are placed.
-    fn has_unplaced(&mut self) -> bool {
-        let in_buffer = |lane: &LaneState| {
-            lane.filled.back().is_some_and(|filled| matches!(filled.bytes, Bytes::Buffer(_)))
-        };
-        self.session.to_resend().is_some() || self.lanes.iter().any(in_buffer)
-    }
-
-    fn queued_bytes(&self) -> u64 {
-        let open = self.lanes.iter().filter_map(|lane| lane.open.as_ref());
-        let open: u64 =
-            open.map(|open| u64::from(PREAMBLE_BYTES) + open.payload_bytes as u64).sum();
-        self.waiting_bytes + open
-    }
-
-    /// Opens a batch for a message of `stride` bytes. False: no room now.
-    fn open_batch(&mut self, lane: usize, stride: usize) -> bool {
-        let least = PREAMBLE_BYTES + stride as u32;
-        let queued = self.queued_bytes();
-        if queued > 0 && queued + u64::from(least) > self.setup.memory_bytes {
-            return false;
-        }
-        let whole = self.setup.batch_bytes.max(least);
-        // Without a connection batches gather in private memory, whatever will carry them; and
-        // while older ones still wait there for a place in an extent, since batches are written
-        // one behind the other and these come first.
-        let older = self.has_unplaced();
-        let link = (!self.links.is_empty()).then(|| self.pick_link().unwrap_or(self.next_link));
-        let memory = match link.map(|link| &mut self.links[link].carrier) {
-            Some(Carrier::Memory(memory)) if !older => Some(memory),
-            _ => None,
-        };
-        let (filler, room) = match (memory, link) {
-            (Some(memory), Some(link)) => {
-                let Some(room) = memory.room(lane, least) else {
-                    // The request for an extent has to reach the broker.
-                    let flushed = memory.flush();
-                    self.ended = self.ended.take().or(flushed.err());
-                    return false;
-                };
-                let stage = self.stages.pop().unwrap_or_else(Stage::new);
-                let filler = ExtentFiller::new(
-                    std::sync::Arc::clone(&memory.pool),
-                    room.at + u64::from(PREAMBLE_BYTES),
-                    room.location,
-                    (room.extent, link),
-                    stage,
-                    whole >= STREAM_BYTES_LEAST,
-                );
-                (Filler::Extent(filler), room.bytes.min(whole))
-            }
-            _ => {
-                let mut buffer =
-                    self.spare_buffers.pop().unwrap_or_else(|| Vec::with_capacity(whole as usize));
-                start_buffer(&mut buffer);
-                (Filler::Buffer(buffer), whole)
-            }
-        };
-        let state = &mut self.lanes[lane];
-        let number = state.next_number;
-        state.next_number += 1;
-        state.open = Some(Open {
-            filler,
-            room: (room - PREAMBLE_BYTES) as usize,
-            payload_bytes: 0,
-            count: 0,
-            number,
-            since_ns: self.clock.steady_ns,
-        });
-        true
-    }
-}
-
-impl Open {
-    /// Adds a message of `stride` bytes, for which there is room.
-    #[inline]
-    fn append(
-        &mut self,
-        lane: Lane,
-        stride: usize,
-        key: Option<&[u8]>,
-        payload: &[u8],
-        timestamp_ns: u64,
-    ) -> Ticket {
-        let header = batch::header(key, payload, timestamp_ns);
-        self.filler.append(stride, header, key.unwrap_or(&[]), payload);
-        let index = self.count as u16;
-        self.room -= stride;
-        self.payload_bytes += stride;
-        self.count += 1;
-        Ticket { batch: self.number, lane: lane as u8, index }
     }
 }
 

@@ -152,11 +152,12 @@ impl Publisher {
     /// Open batches stay open, in private memory from now on.
     fn gather_open(&mut self, pool: &Pool, losses: &mut Losses) {
         for lane in 0..LANES {
+            // It would keep the pool mapped.
+            self.lanes[lane].spare_filler = None;
             let Some(mut open) = self.lanes[lane].open.take() else { continue };
-            if let Filler::Extent(filler) = open.filler {
-                let (crc, location, _, _, stage) = filler.finish();
-                self.stages.push(stage);
-                match recover(pool, location, open.payload_bytes as u32, crc) {
+            if let Filler::Extent(mut filler) = open.filler {
+                let (crc, spot) = filler.finish();
+                match recover(pool, spot.location, open.payload_bytes as u32, crc) {
                     Ok(buffer) => open.filler = Filler::Buffer(buffer),
                     Err(why) => {
                         losses.add(open.count.into(), None, why);

@@ -125,7 +125,7 @@ impl Session {
     }
 
     /// The next batch to send again, if there is one.
-    pub(crate) fn to_resend(&mut self) -> Option<u64> {
+    pub(crate) fn next_resend(&mut self) -> Option<u64> {
         let mut seq = self.resend_from?;
         while seq < self.next_seq() {
             if self.get(seq).is_some() {
@@ -138,7 +138,7 @@ impl Session {
         None
     }
 
-    /// The batch that [`to_resend`](Self::to_resend) named is on its way.
+    /// The batch that [`next_resend`](Self::next_resend) named is on its way.
     pub(crate) fn resent(&mut self, seq: u64) {
         self.resend_from = Some(seq + 1);
     }
@@ -204,23 +204,23 @@ mod tests {
         session.settle(3);
         session.resend();
         let mut order = Vec::new();
-        while let Some(seq) = session.to_resend() {
+        while let Some(seq) = session.next_resend() {
             order.push(seq);
             session.resent(seq);
         }
         assert_eq!(order, [2, 4]);
-        assert_eq!(session.to_resend(), None);
+        assert_eq!(session.next_resend(), None);
     }
 
     #[test]
     fn a_batch_that_settles_before_its_turn_is_not_sent_again() {
         let mut session = session(3);
         session.resend();
-        assert_eq!(session.to_resend(), Some(0));
+        assert_eq!(session.next_resend(), Some(0));
         session.settle(0);
         session.settle(1);
-        assert_eq!(session.to_resend(), Some(2));
+        assert_eq!(session.next_resend(), Some(2));
         session.settle(2);
-        assert_eq!(session.to_resend(), None);
+        assert_eq!(session.next_resend(), None);
     }
 }

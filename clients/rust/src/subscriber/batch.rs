@@ -1,0 +1,150 @@
+//! What a subscriber is shown.
+
+use landfall_layout::batch::{BatchError, BatchPreamble, Messages, PREAMBLE_BYTES};
+
+use super::memory::Held;
+use crate::error::Corruption;
+
+/// What [`Subscriber::next`](super::Subscriber::next) found.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'s> {
+    /// The next batch.
+    Batch(Batch<'s>),
+    /// Retention was faster: messages that will never be seen.
+    Gap {
+        /// Log that has the gap.
+        log: u8,
+        /// Messages missed.
+        missed: u64,
+        /// Position that it goes on from.
+        resume: u64,
+    },
+    /// Everything that was there when the subscription began has been read. Said once.
+    CaughtUp,
+    /// Nothing came within the wait.
+    Idle,
+    /// The topic was deleted; nothing more will come.
+    TopicGone,
+}
+
+/// A batch where it lies: in the pool, held until this is dropped, or in the subscriber's receive
+/// buffer.
+///
+/// Through memory, the broker answers for the hold. If it dies, control takes its holds for gone
+/// after 3 s: a batch that is looked at for longer than that after its broker's death may change.
+#[derive(Debug)]
+pub struct Batch<'s> {
+    pub(crate) place: Place,
+    pub(crate) preamble: BatchPreamble,
+    pub(crate) payload: &'s [u8],
+    #[allow(dead_code, reason = "it is here to be dropped")]
+    pub(crate) held: Option<Held<'s>>,
+}
+
+/// What the log says of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) log: u8,
+    pub(crate) broker: u8,
+    pub(crate) count: u16,
+    pub(crate) index: u64,
+    pub(crate) first_position: u64,
+    pub(crate) landed_ns: u64,
+}
+
+impl Batch<'_> {
+    /// Log it stands in: 32 is the sequenced one, any other a broker's.
+    pub fn log(&self) -> u8 {
+        self.place.log
+    }
+
+    /// Its index in that log.
+    pub fn index(&self) -> u64 {
+        self.place.index
+    }
+
+    /// Position of its first message.
+    pub fn first_position(&self) -> u64 {
+        self.place.first_position
+    }
+
+    /// Position just past its last message.
+    pub fn end_position(&self) -> u64 {
+        self.place.first_position.saturating_add(self.place.count.into())
+    }
+
+    /// Its messages, counted.
+    pub fn count(&self) -> u16 {
+        self.place.count
+    }
+
+    /// Broker that landed it.
+    pub fn broker(&self) -> u8 {
+        self.place.broker
+    }
+
+    /// Client id of its publisher.
+    pub fn client(&self) -> u64 {
+        self.preamble.client
+    }
+
+    /// Session epoch it was sealed under.
+    pub fn session_epoch(&self) -> u32 {
+        self.preamble.session_epoch
+    }
+
+    /// Its sequence in the session.
+    pub fn batch_seq(&self) -> u64 {
+        self.preamble.batch_seq
+    }
+
+    /// Wall clock when it landed, nanoseconds.
+    pub fn landed_ns(&self) -> u64 {
+        self.place.landed_ns
+    }
+
+    /// Wall clock when it was sealed, nanoseconds.
+    pub fn sealed_ns(&self) -> u64 {
+        self.preamble.sealed_ns
+    }
+
+    /// Its messages as they lie: headers, keys, payloads.
+    pub fn payload(&self) -> &[u8] {
+        self.payload
+    }
+
+    /// Its messages, one by one.
+    #[inline]
+    pub fn messages(&self) -> Messages<'_> {
+        Messages::new(self.payload, self.place.count)
+    }
+
+    /// Bytes of preamble and payload.
+    pub fn bytes(&self) -> u32 {
+        self.preamble.batch_bytes() as u32
+    }
+}
+
+/// Whether `bytes` are the batch that the log says stands at `place`.
+pub(crate) fn check_batch(
+    bytes: &[u8],
+    place: &Place,
+    batch_bytes_max: u32,
+    verify: bool,
+) -> Result<BatchPreamble, Corruption> {
+    let short = BatchError::TooShort { bytes: bytes.len() as u32, count: place.count };
+    let (head, payload) =
+        bytes.split_first_chunk::<{ PREAMBLE_BYTES as usize }>().ok_or(Corruption::Batch(short))?;
+    let preamble = BatchPreamble::from_bytes(*head);
+    preamble.check(batch_bytes_max).map_err(Corruption::Batch)?;
+    let differs = |field, log: u64, preamble: u64| {
+        if log == preamble { Ok(()) } else { Err(Corruption::Mismatch { field, log, preamble }) }
+    };
+    differs("size", bytes.len() as u64, preamble.batch_bytes())?;
+    differs("count", place.count.into(), preamble.count.into())?;
+    if verify {
+        preamble.check_payload(payload).map_err(Corruption::Batch)?;
+    }
+    Ok(preamble)
+}
