@@ -10,11 +10,10 @@
 //! | [`memory`] | the `Memory` trait and the coherence instructions |
 //! | [`line_ring`], [`slot_ring`], [`log`], [`lines`] | the shared-line protocols |
 //! | [`hold`], [`channel`] | memory clients: what they read must not be reused |
-//! | [`batch_writer`], [`stream`], [`io`] | bytes into and out of the mapping |
+//! | [`payload_writer`], [`stream`], [`io`] | bytes into and out of the mapping |
 //! | [`bell`] | waking a process that sleeps |
 //! | [`counters`] | counters and distinct errors that survive their process |
 
-pub mod batch_writer;
 pub mod bell;
 pub mod channel;
 pub mod counters;
@@ -25,6 +24,7 @@ pub mod lines;
 pub mod log;
 pub mod map;
 pub mod memory;
+pub mod payload_writer;
 pub mod pool;
 pub mod slot_ring;
 pub mod stream;

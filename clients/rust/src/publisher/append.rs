@@ -3,7 +3,9 @@
 use landfall_layout::batch::{MESSAGE_HEADER_BYTES, PREAMBLE_BYTES};
 use landfall_layout::limits::{BATCH_MESSAGES_MAX, KEY_BYTES_MAX};
 
-use super::batch::{ExtentFiller, Filler, STREAM_BYTES_LEAST, Spot, header, start_buffer, stride};
+use super::batch::{
+    ExtentFiller, Filler, STREAM_BYTES_LEAST, Spot, Streamed, header, start_buffer, stride,
+};
 use super::lanes::{LaneState, Open};
 use super::link::Carrier;
 use super::receipts::{Lane, Ticket};
@@ -167,11 +169,16 @@ impl Publisher {
                     extent: room.extent,
                     link,
                     payload_at: room.at + u64::from(PREAMBLE_BYTES),
-                    streams: whole >= STREAM_BYTES_LEAST,
                 };
-                let spare = self.lanes[lane].spare_filler.take();
-                let filler = ExtentFiller::start(&memory.pool, spot, spare);
-                (Filler::Extent(filler), room.bytes.min(whole))
+                let bytes = room.bytes.min(whole);
+                let filler = if whole >= STREAM_BYTES_LEAST {
+                    let payload_room = (bytes - PREAMBLE_BYTES) as usize;
+                    Filler::Streamed(Streamed::start(&memory.pool, spot, payload_room))
+                } else {
+                    let spare = self.lanes[lane].spare_filler.take();
+                    Filler::Extent(ExtentFiller::start(&memory.pool, spot, spare))
+                };
+                (filler, bytes)
             }
             _ => {
                 let mut buffer =

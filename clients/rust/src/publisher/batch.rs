@@ -7,12 +7,13 @@ use landfall_layout::batch::{
     BatchPreamble, MESSAGE_HAS_KEY, MESSAGE_HEADER_BYTES, PREAMBLE_BYTES,
 };
 use landfall_pool::Pool;
+use landfall_pool::payload_writer::PayloadWriter;
 use landfall_pool::stream::Crc32c;
 
 use super::session::Location;
 
-/// Bytes gathered before they go to the extent. Five times what the checksum folds at once, and
-/// whole lines; more no longer overlaps summing with the stores before.
+/// Bytes of a small batch gathered before they go to the extent. Five times what the checksum
+/// folds at once, and whole lines.
 pub(crate) const STAGE_BYTES: usize = 1920;
 
 /// Batches from this size on go past the caches. A smaller batch is still in the cache of this
@@ -34,8 +35,11 @@ pub(crate) fn stride(part_bytes: usize) -> usize {
 }
 
 /// Where an open batch's messages go.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation a batch")]
 pub(crate) enum Filler {
-    /// A granted extent.
+    /// A granted extent, past the caches.
+    Streamed(Streamed),
+    /// A granted extent, through the caches.
     Extent(Box<ExtentFiller>),
     /// Private memory: 64 bytes for the preamble, then the payload.
     Buffer(Vec<u8>),
@@ -46,6 +50,7 @@ impl Filler {
     #[inline]
     pub(crate) fn append(&mut self, stride: usize, header: [u64; 2], key: &[u8], payload: &[u8]) {
         match self {
+            Self::Streamed(streamed) => streamed.writer.append(header, [key, payload]),
             Self::Extent(filler) => filler.append(stride, header, key, payload),
             Self::Buffer(buffer) => {
                 let end = buffer.len() + stride;
@@ -59,7 +64,27 @@ impl Filler {
     }
 }
 
-/// Fills a batch straight in the pool, by way of a stage that stays in the first-level cache.
+/// A large batch, which goes from the user's bytes into the pool in one pass.
+pub(crate) struct Streamed {
+    writer: PayloadWriter,
+    spot: Spot,
+}
+
+impl Streamed {
+    /// Fills the batch at `spot`, for `room` bytes of whose payload the extent has room.
+    pub(crate) fn start(pool: &Arc<Pool>, spot: Spot, room: usize) -> Self {
+        let writer = PayloadWriter::new(pool, spot.payload_at, room)
+            .expect("the extent was checked against the pool and the batch against the extent");
+        Self { writer, spot }
+    }
+
+    /// The payload's checksum and where it lies, once all of it is there.
+    pub(crate) fn finish(self) -> (u32, Spot) {
+        (self.writer.finish(), self.spot)
+    }
+}
+
+/// Fills a small batch straight in the pool, by way of a stage in the first-level cache.
 pub(crate) struct ExtentFiller {
     pool: Arc<Pool>,
     spot: Spot,
@@ -83,8 +108,6 @@ pub(crate) struct Spot {
     pub(crate) link: usize,
     /// Offset in the pool of the payload's first byte.
     pub(crate) payload_at: u64,
-    /// Whether the batch goes past the caches.
-    pub(crate) streams: bool,
 }
 
 impl ExtentFiller {
@@ -149,12 +172,9 @@ impl ExtentFiller {
         // Summed first: the loads overlap the stores of the stage before.
         self.crc.update(bytes);
         let at = self.spot.payload_at + self.stored as u64;
-        let stored = if self.spot.streams {
-            self.pool.stream(at, bytes)
-        } else {
-            self.pool.write(at, bytes)
-        };
-        stored.expect("the extent was checked against the pool and the batch against the extent");
+        self.pool
+            .write(at, bytes)
+            .expect("the extent was checked against the pool and the batch against the extent");
         self.stored += self.staged;
         self.staged = 0;
     }

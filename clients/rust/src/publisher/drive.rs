@@ -7,7 +7,7 @@ use landfall_layout::frame::{Ack, Frame, Reached, Receipt as ReceiptFrame, Refus
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Publisher;
-use super::batch::Filler;
+use super::batch::{Filler, Spot};
 use super::link::{Carrier, Incoming};
 use super::receipts::{BatchReceipt, LANES, Outcome};
 use super::session::{Bytes, Filled};
@@ -53,15 +53,11 @@ impl Publisher {
         let Some(open) = self.lanes[lane].open.take() else { return };
         let payload_bytes = open.payload_bytes as u32;
         let (payload_crc, bytes, extent, link) = match open.filler {
+            Filler::Streamed(streamed) => self.placed(streamed.finish(), payload_bytes),
             Filler::Extent(mut filler) => {
-                let (crc, spot) = filler.finish();
+                let placed = filler.finish();
                 self.lanes[lane].spare_filler = Some(filler);
-                if let Some(Carrier::Memory(memory)) =
-                    self.links.get_mut(spot.link).map(|link| &mut link.carrier)
-                {
-                    memory.filled(spot.extent, PREAMBLE_BYTES + payload_bytes);
-                }
-                (crc, Bytes::Extent(spot.location), spot.extent, spot.link)
+                self.placed(placed, payload_bytes)
             }
             Filler::Buffer(buffer) => {
                 let crc = crc32c(&buffer[PREAMBLE_BYTES as usize..]);
@@ -80,6 +76,16 @@ impl Publisher {
         };
         self.waiting_bytes += filled.batch_bytes();
         self.lanes[lane].filled.push_back(filled);
+    }
+
+    /// Notes that a whole payload lies in an extent.
+    fn placed(&mut self, (crc, spot): (u32, Spot), payload_bytes: u32) -> (u32, Bytes, u32, usize) {
+        if let Some(Carrier::Memory(memory)) =
+            self.links.get_mut(spot.link).map(|link| &mut link.carrier)
+        {
+            memory.filled(spot.extent, PREAMBLE_BYTES + payload_bytes);
+        }
+        (crc, Bytes::Extent(spot.location), spot.extent, spot.link)
     }
 
     /// A buffer that is mostly empty is exchanged for one that fits, so that the memory bound is

@@ -155,8 +155,13 @@ impl Publisher {
             // It would keep the pool mapped.
             self.lanes[lane].spare_filler = None;
             let Some(mut open) = self.lanes[lane].open.take() else { continue };
-            if let Filler::Extent(mut filler) = open.filler {
-                let (crc, spot) = filler.finish();
+            let (placed, buffer) = match open.filler {
+                Filler::Buffer(buffer) => (None, Some(buffer)),
+                Filler::Streamed(streamed) => (Some(streamed.finish()), None),
+                Filler::Extent(mut filler) => (Some(filler.finish()), None),
+            };
+            open.filler = Filler::Buffer(buffer.unwrap_or_default());
+            if let Some((crc, spot)) = placed {
                 match recover(pool, spot.location, open.payload_bytes as u32, crc) {
                     Ok(buffer) => open.filler = Filler::Buffer(buffer),
                     Err(why) => {
