@@ -189,8 +189,10 @@ impl Auditor {
         let account = self.account(subscriber);
         account.missed = account.missed.saturating_add(missed);
         let cursor = account.cursors.entry(log).or_default();
+        // A subscriber that goes on being overtaken is told of one gap behind the other.
+        let before = cursor.resume.or(cursor.next.map(|(_, position)| position));
         cursor.resume = Some(resume);
-        if let Some((_, position)) = cursor.next
+        if let Some(position) = before
             && position.checked_add(missed) != Some(resume)
         {
             self.violation(format!(

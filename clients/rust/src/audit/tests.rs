@@ -80,6 +80,21 @@ fn an_announced_gap_is_no_hole() {
 }
 
 #[test]
+fn one_gap_may_follow_another() {
+    let mut auditor = Auditor::new(Order::Strong);
+    auditor.batch(0, seen(0));
+    auditor.gap(0, LOG, 20, 30);
+    auditor.gap(0, LOG, 30, 60);
+    auditor.batch(0, seen(6));
+    let report = auditor.finish();
+    assert!(report.ok, "{report}");
+    assert_eq!(report.missed, 50);
+    auditor.gap(0, LOG, 30, 100);
+    auditor.gap(0, LOG, 30, 131);
+    broken(&auditor.finish(), "131");
+}
+
+#[test]
 fn a_gap_that_does_not_add_up_is_caught() {
     let mut auditor = Auditor::new(Order::Strong);
     auditor.batch(0, seen(0));
