@@ -16,6 +16,7 @@ use landfall_layout::limits::TOPICS_MAX;
 use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Role};
+use landfall_pool::idle::{Idle, Waiter};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::commands::Dropping;
@@ -23,7 +24,6 @@ use crate::conns::{Conns, Token};
 use crate::control_link::ControlLink;
 use crate::env::{Env, now_ns};
 use crate::lost::Lost;
-use crate::park::{Backoff, Idle, Rest};
 use crate::publish_tcp::SCRATCH_BYTES;
 use crate::segments::Granted;
 use crate::topics::Topic;
@@ -175,13 +175,11 @@ impl Broker {
     /// control has accepted the broker.
     pub fn run(&mut self, mut stop: impl FnMut() -> bool, ready: impl FnOnce(&Self)) {
         let mut ready = Some(ready);
-        let mut backoff = Backoff::new(self.idle);
+        let mut waiter = Waiter::new(self.idle);
         let mut stopped_at = None;
         loop {
-            if self.turn() > 0 {
-                backoff.busy();
-            } else {
-                self.rest(&mut backoff);
+            if self.turn() > 0 || (waiter.rest() && self.park()) {
+                waiter.reset();
             }
             if self.ticked_ns == 0 {
                 continue;
@@ -201,18 +199,6 @@ impl Broker {
         }
         self.leave();
         self.forget_address();
-    }
-
-    fn rest(&mut self, backoff: &mut Backoff) {
-        match backoff.rest() {
-            Rest::Spin => std::hint::spin_loop(),
-            Rest::Yield => std::thread::yield_now(),
-            Rest::Park => {
-                if self.park() {
-                    backoff.busy();
-                }
-            }
-        }
     }
 
     fn forget_address(&self) {

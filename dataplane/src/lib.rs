@@ -35,7 +35,6 @@ mod hello;
 mod land;
 mod leave;
 mod lost;
-mod park;
 mod poll;
 mod publish_memory;
 mod publish_tcp;
@@ -46,4 +45,4 @@ mod subscribe_memory;
 mod topics;
 
 pub use broker::{Broker, Config, StartError};
-pub use park::Idle;
+pub use landfall_pool::idle::Idle;

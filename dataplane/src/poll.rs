@@ -1,5 +1,7 @@
 //! One turn of the loop. Nothing here allocates, locks or formats while batches flow.
 
+use std::time::Duration;
+
 use landfall_layout::channel::BROKER_PARKED_AT;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::Frame;
@@ -14,7 +16,6 @@ use crate::commands::free_segments;
 use crate::conn::{Conn, Kind, Publisher, Stalled, Via};
 use crate::env::now_ns;
 use crate::land::Wait;
-use crate::park::PARK_LONGEST;
 use crate::publish_memory;
 use crate::publish_tcp::{self, Stop};
 use crate::receipts::settle;
@@ -25,6 +26,8 @@ use crate::subscribe_memory::wake;
 const SOCKETS_BUSY: u32 = 1;
 const SOCKETS_QUIET: u32 = 4;
 const SOCKETS_NO_STREAMS: u32 = 32;
+/// Longest sleep: what nobody rings for is found this late.
+const PARK_LONGEST: Duration = Duration::from_millis(4);
 /// Idle turns between looks at the clock.
 const TURNS_PER_CLOCK: u32 = 32;
 /// A publisher that waits is told after this long, and again at most this often.

@@ -49,9 +49,9 @@ pub use landfall_layout::topic::Order;
 pub use client::Client;
 pub use connect::{Transport, UnknownTransport};
 pub use error::Error;
+pub use landfall_pool::idle::Idle;
 pub use publisher::{
     Acked, BatchReceipt, Lane, Outgoing, PublishError, Publisher, PublisherBuilder, PublisherStats,
     Receipt, Ticket,
 };
 pub use subscriber::{Batch, Event, Subscriber, SubscriberBuilder};
-pub use wait::Idle;

@@ -1,64 +1,8 @@
-//! Waiting: how eagerly, and until when. And the clocks.
+//! Waiting: until when. And the clocks.
 
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
-
-/// How a caller that has to wait does it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Idle {
-    /// Look again and again: the shortest delay, a whole core.
-    Spin,
-    /// Look again, then let others run, then sleep until woken.
-    #[default]
-    Backoff,
-}
-
-/// What a waiter does next.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Step {
-    /// Look again at once.
-    Spin,
-    /// Let another thread run, then look again.
-    Yield,
-    /// Sleep until something happens.
-    Park,
-}
-
-/// Looks before a waiter begins to yield. Some microseconds: an answer of a broker that polls on
-/// another core comes within them.
-const SPINS: u32 = 200;
-/// Looks with a yield in between before a waiter sleeps: on a machine with fewer cores than
-/// processes the other side gets its turn, and a sleep and a wake-up are saved.
-const YIELDS: u32 = 20;
-
-/// One wait's course.
-#[derive(Debug)]
-pub(crate) struct Waiter {
-    idle: Idle,
-    looks: u32,
-}
-
-impl Waiter {
-    pub(crate) fn new(idle: Idle) -> Self {
-        Self { idle, looks: 0 }
-    }
-
-    /// Something happened: wait eagerly again.
-    pub(crate) fn reset(&mut self) {
-        self.looks = 0;
-    }
-
-    pub(crate) fn step(&mut self) -> Step {
-        self.looks = self.looks.saturating_add(1);
-        match self.idle {
-            _ if self.looks < SPINS => Step::Spin,
-            Idle::Spin => Step::Spin,
-            Idle::Backoff if self.looks < SPINS + YIELDS => Step::Yield,
-            Idle::Backoff => Step::Park,
-        }
-    }
-}
 
 /// Wall clock, nanoseconds since 1970.
 pub(crate) fn wall_ns() -> u64 {
@@ -151,19 +95,6 @@ pub(crate) fn random_id() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_waiter_that_backs_off_sleeps_in_the_end_and_one_that_spins_never() {
-        let mut waiter = Waiter::new(Idle::Backoff);
-        let steps: Vec<_> = (0..SPINS + YIELDS).map(|_| waiter.step()).collect();
-        assert_eq!(steps[0], Step::Spin);
-        assert_eq!(steps[SPINS as usize], Step::Yield);
-        assert_eq!(steps.last(), Some(&Step::Park));
-        waiter.reset();
-        assert_eq!(waiter.step(), Step::Spin);
-        let mut spinner = Waiter::new(Idle::Spin);
-        assert!((0..10_000).all(|_| spinner.step() == Step::Spin));
-    }
 
     #[test]
     fn delays_grow_to_a_second_and_differ() {

@@ -5,14 +5,13 @@
 
 mod burst;
 mod commands;
-mod idle;
 mod sessions;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use landfall_layout::counters::Counter;
 use landfall_layout::geometry::CONTROL_BLOCK;
@@ -20,15 +19,18 @@ use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Ringer, Role};
 use landfall_pool::counters::Counters;
+use landfall_pool::idle::Waiter;
 use landfall_pool::log::LogSegment;
 use landfall_pool::slot_ring::SlotReader;
 
 use crate::messages::{FromSequencer, Sender, Shared, ToSequencer};
 use crate::sequencer::{Fencing, TopicSequencer};
 
-pub use idle::Idle;
+pub use landfall_pool::idle::Idle;
 pub use sessions::SessionTable;
 
+/// Longest sleep. Whoever has work rings; this only bounds what a lost ring would cost.
+const SLEEP: Duration = Duration::from_millis(10);
 /// How often gaps are looked at, nanoseconds: far below any lease.
 const TICK_NS: u64 = 1_000_000;
 
@@ -114,33 +116,30 @@ impl SequencerThread {
 
     /// Works until it is told to stop, or finds that another control leads.
     pub fn run(mut self) {
-        let mut empty = 0_u32;
+        let mut waiter = Waiter::new(self.idle);
         while !self.shared.is_stopping() {
             match self.turn() {
                 None => return,
-                Some(true) => {
-                    empty = 0;
-                    continue;
-                }
-                Some(false) => empty = empty.saturating_add(1),
-            }
-            match self.idle.step(empty) {
-                idle::Step::Spin => std::hint::spin_loop(),
-                idle::Step::Yield => std::thread::yield_now(),
-                idle::Step::Park => {
-                    self.bell.park(&self.pool);
-                    let found = self.turn();
-                    if found == Some(false) {
-                        self.counters.add(&self.pool, Counter::Parks, 1);
-                        self.bell.wait(idle::SLEEP);
-                    }
-                    self.bell.unpark(&self.pool);
-                    if found.is_none() {
+                Some(true) => waiter.reset(),
+                Some(false) => {
+                    if waiter.rest() && !self.sleep() {
                         return;
                     }
                 }
             }
         }
+    }
+
+    /// Sleeps until a ring. False when another control leads.
+    fn sleep(&mut self) -> bool {
+        self.bell.park(&self.pool);
+        let found = self.turn();
+        if found == Some(false) {
+            self.counters.add(&self.pool, Counter::Parks, 1);
+            self.bell.wait(SLEEP);
+        }
+        self.bell.unpark(&self.pool);
+        found.is_some()
     }
 
     /// One look at everything. Whether there was something; `None` when another control leads.

@@ -227,7 +227,11 @@ impl BatchPreamble {
 
     /// Whether `payload` is what the publisher sealed.
     pub fn check_payload(&self, payload: &[u8]) -> Result<(), BatchError> {
-        let computed = crc32c(payload);
+        self.check_payload_crc(crc32c(payload))
+    }
+
+    /// Whether the payload's checksum, computed elsewhere, is the one that the publisher sealed.
+    pub fn check_payload_crc(&self, computed: u32) -> Result<(), BatchError> {
         if computed == self.payload_crc {
             Ok(())
         } else {

@@ -11,13 +11,14 @@
 //! | [`line_ring`], [`slot_ring`], [`log`], [`lines`] | the shared-line protocols |
 //! | [`hold`], [`channel`] | memory clients: what they read must not be reused |
 //! | [`payload_writer`], [`stream`], [`io`] | bytes into and out of the mapping |
-//! | [`bell`] | waking a process that sleeps |
+//! | [`bell`], [`idle`] | how a loop waits, and waking a process that sleeps |
 //! | [`counters`] | counters and distinct errors that survive their process |
 
 pub mod bell;
 pub mod channel;
 pub mod counters;
 pub mod hold;
+pub mod idle;
 pub mod io;
 pub mod line_ring;
 pub mod lines;

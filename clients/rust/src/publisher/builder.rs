@@ -7,10 +7,11 @@ use landfall_layout::frame::Ack;
 use landfall_layout::limits::{BATCH_BYTES_MAX, BROKERS_MAX};
 
 use super::Publisher;
+use crate::Idle;
 use crate::client::Client;
 use crate::connect::Transport;
 use crate::error::Error;
-use crate::wait::{Idle, random_id};
+use crate::wait::random_id;
 
 /// What a publisher shall do, until [`build`](Self::build) connects it.
 #[derive(Clone, Debug)]

@@ -12,7 +12,8 @@ use super::link::{Carrier, Incoming};
 use super::receipts::{BatchReceipt, LANES, Outcome};
 use super::session::{Bytes, Filled};
 use crate::error::{Error, Stalled};
-use crate::wait::{Patience, Step, Waiter, coarse_ns, wall_ns};
+use crate::wait::{Patience, coarse_ns, wall_ns};
+use landfall_pool::idle::Waiter;
 
 /// Time between two looks at whether the broker of a busy memory connection is still there.
 const ALIVE_EVERY_NS: u64 = 50_000_000;
@@ -399,10 +400,8 @@ impl Publisher {
             if left.is_zero() {
                 return Err(self.too_long(awaited, patience.waited()));
             }
-            match waiter.step() {
-                Step::Spin => std::hint::spin_loop(),
-                Step::Yield => std::thread::yield_now(),
-                Step::Park => self.park(left.min(SLEEP_MAX)),
+            if waiter.rest() {
+                self.park(left.min(SLEEP_MAX));
             }
         }
     }

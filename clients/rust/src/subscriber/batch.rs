@@ -1,6 +1,7 @@
 //! What a subscriber is shown.
 
 use landfall_layout::batch::{BatchError, BatchPreamble, Messages, PREAMBLE_BYTES};
+use landfall_pool::stream::crc32c_far;
 
 use super::memory::Held;
 use crate::error::Corruption;
@@ -144,7 +145,7 @@ pub(crate) fn check_batch(
     differs("size", bytes.len() as u64, preamble.batch_bytes())?;
     differs("count", place.count.into(), preamble.count.into())?;
     if verify {
-        preamble.check_payload(payload).map_err(Corruption::Batch)?;
+        preamble.check_payload_crc(crc32c_far(payload)).map_err(Corruption::Batch)?;
     }
     Ok(preamble)
 }

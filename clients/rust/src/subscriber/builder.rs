@@ -6,10 +6,10 @@ use landfall_layout::frame::From;
 use landfall_layout::limits::BROKERS_MAX;
 
 use super::Subscriber;
+use crate::Idle;
 use crate::client::Client;
 use crate::connect::Transport;
 use crate::error::Error;
-use crate::wait::Idle;
 
 /// What a subscriber shall do, until [`build`](Self::build) connects it.
 #[derive(Clone, Debug)]

@@ -27,7 +27,8 @@ use self::tcp::{Received, StreamReader};
 use crate::connect::{Accepted, Transport};
 use crate::error::Error;
 use crate::route::{Opened, Route, is_final};
-use crate::wait::{self, Reconnects, Waiter, wall_ns};
+use crate::wait::{Reconnects, random_id, wall_ns};
+use landfall_pool::idle::Waiter;
 
 /// Longest sleep: a safety net under the bells, not a clock.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -109,7 +110,7 @@ impl Subscriber {
             broker: 0,
             caught_up: false,
             gone: false,
-            reconnects: Reconnects::new(wait::random_id()),
+            reconnects: Reconnects::new(random_id()),
             retry_at: Instant::now(),
             down: None,
         };
@@ -294,10 +295,8 @@ impl Subscriber {
             if left.is_zero() {
                 return Ok(Step::Nothing);
             }
-            match waiter.step() {
-                wait::Step::Spin => std::hint::spin_loop(),
-                wait::Step::Yield => std::thread::yield_now(),
-                wait::Step::Park => self.park(left.min(SLEEP_MAX)),
+            if waiter.rest() {
+                self.park(left.min(SLEEP_MAX));
             }
         }
     }

@@ -146,3 +146,12 @@ fn parts_sum_like_the_whole() {
         assert_eq!(crc.finish(), crc32c(&bytes));
     }
 }
+
+#[test]
+fn the_checksum_of_far_bytes_is_the_checksum() {
+    let mut next = noise(9);
+    let bytes: Vec<u8> = (0..40_000).map(|_| next() as u8).collect();
+    for length in [0, 1, 63, 64, PIECE_BYTES - 1, PIECE_BYTES, 8191, 8192, 8193, 20_001, 40_000] {
+        assert_eq!(crc32c_far(&bytes[..length]), crc32c(&bytes[..length]), "{length} bytes");
+    }
+}
