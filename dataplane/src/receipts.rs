@@ -1,9 +1,10 @@
 //! What became of the batches that landed here.
 
+use landfall_layout::TopicId;
 use landfall_layout::counters::{Counter, Stage};
 use landfall_layout::frame::{Ack, Frame, Reached, Receipt};
 use landfall_layout::limits::SEQUENCED_LOG;
-use landfall_layout::session::SessionState;
+use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_pool::log::Found;
 
 use crate::conn::Kind;
@@ -84,24 +85,34 @@ fn settle_ordered(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
 /// The sequencer took the slot and ordered nothing: a duplicate, or a session that is over.
 #[cold]
 fn dropped(env: &Env, conns: &mut Conns, waiting: &Waiting) {
+    let Some(conn) = conns.by_token(waiting.owner) else { return };
+    let Kind::Publisher(publisher) = &mut conn.kind else { return };
     let line = env.pool.session(waiting.session);
-    let stands = line.is_some_and(|line| {
-        let standing = landfall_layout::session::Standing::unpack(line.standing);
-        standing.epoch == waiting.session_epoch && standing.state == SessionState::Active
-    });
-    if stands {
+    let mine = |line: &&SessionLine| is_of(line, publisher.topic, publisher.session.client);
+    let line = line.as_ref().filter(mine);
+    if line.is_some_and(|line| stands(line, waiting.session_epoch)) {
         report(env, conns, waiting, Reached::Duplicate, 0);
         return;
     }
     let next_seq = line.map_or(0, |line| line.next_seq);
-    let Some(conn) = conns.by_token(waiting.owner) else { return };
-    let Kind::Publisher(publisher) = &mut conn.kind else { return };
     publisher.in_flight = publisher.in_flight.saturating_sub(1);
     if !std::mem::replace(&mut publisher.fenced, true) {
         env.count(Counter::Fenced, 1);
         conn.tell(Frame::Fenced { session_epoch: waiting.session_epoch, next_seq });
     }
     conns.touch(waiting.owner.slot());
+}
+
+/// Whether the line is still this publisher's. A line that was needed for another session says
+/// nothing of this one, whatever epoch it shows: to call a batch a duplicate then would acknowledge
+/// what nobody ordered.
+fn is_of(line: &SessionLine, topic: TopicId, client: u64) -> bool {
+    line.client == client && line.topic == topic.0
+}
+
+fn stands(line: &SessionLine, epoch: u32) -> bool {
+    let standing = Standing::unpack(line.standing);
+    standing.epoch == epoch && standing.state == SessionState::Active
 }
 
 /// Tells the connection, if it is still there and wants to know.
@@ -125,4 +136,19 @@ fn report(env: &Env, conns: &mut Conns, waiting: &Waiting, reached: Reached, pos
         }));
     }
     conns.touch(waiting.owner.slot());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_went_to_another_session_acknowledges_nothing() {
+        let standing = Standing { epoch: 1, state: SessionState::Active }.pack();
+        let line = SessionLine { standing, client: 7, topic: 256, ..SessionLine::default() };
+        assert!(is_of(&line, TopicId(256), 7) && stands(&line, 1));
+        assert!(!is_of(&line, TopicId(256), 8), "another client's, of the same epoch");
+        assert!(!is_of(&line, TopicId(257), 7), "the same client's in another topic");
+        assert!(!stands(&line, 2));
+    }
 }
