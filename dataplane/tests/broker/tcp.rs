@@ -189,6 +189,30 @@ fn goodbye_comes_back_after_the_last_receipt() {
 }
 
 #[test]
+fn a_session_whose_publisher_never_comes_back_is_closed_and_one_that_does_is_not() {
+    let rig = Rig::new();
+    rig.control().topic("lost", Order::Strong, 64, 0);
+    let publish = |client| {
+        let mut publish = Client::welcomed(rig.tcp(), publisher(client), "lost");
+        publish.publish(client, 0, b"before the connection went");
+        assert_eq!(publish.receipt().reached, Reached::Ordered);
+        publish.welcome()
+    };
+    // Both connections are gone when the closure returns, without a goodbye.
+    let (gone, back) = (publish(8), publish(9));
+    let rejoin = Hello { session_epoch: back.session_epoch, ..publisher(9) };
+    let stays = Client::welcomed(rig.tcp(), rejoin, "lost");
+    assert_eq!(stays.welcome().session_index, back.session_index);
+    let gone = (gone.session_index, gone.session_epoch);
+    let back = (back.session_index, back.session_epoch);
+    assert!(rig.control().closed.is_empty(), "closed before the lease was over");
+    until("the lost session is closed", || rig.control().closed.contains(&gone));
+    // The other lease ended within moments of the first.
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!rig.control().closed.contains(&back), "its publisher is connected");
+}
+
+#[test]
 fn ack_none_sends_no_receipts_and_goodbye_still_waits() {
     let rig = Rig::new();
     rig.control().topic("quiet", Order::Total, 64, 0);
