@@ -11,13 +11,16 @@
 //! | [`line_ring`], [`slot_ring`], [`log`], [`lines`] | the shared-line protocols |
 //! | [`hold`], [`channel`] | memory clients: what they read must not be reused |
 //! | [`payload_writer`], [`stream`], [`io`] | bytes into and out of the mapping |
+//! | [`slab`] | private buffers that are registered once and sent from |
 //! | [`bell`], [`idle`] | how a loop waits, and waking a process that sleeps |
+//! | [`host`] | which host this is |
 //! | [`counters`] | counters and distinct errors that survive their process |
 
 pub mod bell;
 pub mod channel;
 pub mod counters;
 pub mod hold;
+pub mod host;
 pub mod idle;
 pub mod io;
 pub mod line_ring;
@@ -27,6 +30,7 @@ pub mod map;
 pub mod memory;
 pub mod payload_writer;
 pub mod pool;
+pub mod slab;
 pub mod slot_ring;
 pub mod stream;
 pub mod topics;

@@ -219,6 +219,13 @@ impl Mapping {
         self.raw.len() as u64
     }
 
+    /// Where the mapping begins, for registering it with a NIC; [`bytes`](Self::bytes) of it are
+    /// mapped until this is dropped. What a NIC writes there, this side loads as atomics or under
+    /// a hold, like everything else that is shared.
+    pub fn base(&self) -> *mut u8 {
+        self.raw.as_mut_ptr()
+    }
+
     /// Whether stores are possible. A store to a read-only mapping would end the process.
     pub fn is_writable(&self) -> bool {
         self.writable

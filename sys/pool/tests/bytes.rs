@@ -59,7 +59,7 @@ fn single_lines_come_back() {
 
         assert_eq!(pool.known_brokers().count(), 0);
         let line = BrokerLine { incarnation: 9, pid: 10, ..BrokerLine::default() };
-        let address = BrokerAddress::new("127.0.0.1:1", "@b").expect("short");
+        let address = BrokerAddress::new("127.0.0.1:1", "@b", "").expect("short");
         pool.set_broker(broker, &line, &address);
         pool.beat_broker(broker, 11, 12, 1);
         let line = pool.broker(broker);
