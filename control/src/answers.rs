@@ -103,9 +103,30 @@ pub struct BrokerFacts {
     pub state: &'static str,
     pub tcp: String,
     pub unix: String,
+    pub verbs: String,
     pub pid: u64,
     pub heartbeat_age_ms: u64,
     pub epoch_seen: u64,
+}
+
+/// Body of `POST /v1/topics/{name}/tokens`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenSpec {
+    /// The broker that the client wants to connect to.
+    pub broker: u8,
+}
+
+/// A token for one connection over verbs.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "described in docs/PROTOCOL.md section 11")]
+pub struct Token {
+    pub schema_version: u32,
+    pub topic: u32,
+    pub broker: u8,
+    pub token: String,
+    pub verbs: String,
+    pub expires_ms: u64,
 }
 
 /// Why a request was not done.

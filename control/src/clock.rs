@@ -12,7 +12,7 @@ pub fn now_ns() -> u64 {
         .unwrap_or(0)
 }
 
-/// Sixteen random bytes: a pool's name.
+/// Sixteen random bytes: a pool's name, a token.
 pub fn random_uuid() -> io::Result<[u8; 16]> {
     let mut uuid = [0; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut uuid)?;

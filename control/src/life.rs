@@ -60,9 +60,19 @@ impl Beats {
     }
 }
 
-/// Judges a broker. `has_process` says whether its process is on this host; it is asked only when
-/// a beat is late, because a broker of another host has none here and lives by its beats alone.
-pub fn judge(line: &BrokerLine, age_ns: u64, has_process: impl FnOnce() -> bool) -> Life {
+/// What is known of a broker's process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Process {
+    /// It is on this host.
+    Running,
+    /// It was on this host and is gone.
+    Ended,
+    /// It is on another host, or this host was started anew since: its beats alone tell.
+    Elsewhere,
+}
+
+/// Judges a broker. The process is asked for only when a beat is late.
+pub fn judge(line: &BrokerLine, age_ns: u64, process: impl FnOnce() -> Process) -> Life {
     if line.incarnation == 0 {
         return Life::Never;
     }
@@ -72,10 +82,10 @@ pub fn judge(line: &BrokerLine, age_ns: u64, has_process: impl FnOnce() -> bool)
     if age_ns < LATE_NS {
         return Life::Live;
     }
-    match has_process() {
-        true if age_ns < HEARTBEAT_LEASE_NS => Life::Live,
-        true => Life::Hung,
-        false => Life::Gone { cleanly: false },
+    match process() {
+        Process::Running | Process::Elsewhere if age_ns < HEARTBEAT_LEASE_NS => Life::Live,
+        Process::Running => Life::Hung,
+        Process::Ended | Process::Elsewhere => Life::Gone { cleanly: false },
     }
 }
 
@@ -100,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_number_nobody_took_was_never_there() {
-        assert_eq!(judge(&BrokerLine::default(), 0, || true), Life::Never);
+        assert_eq!(judge(&BrokerLine::default(), 0, || Process::Running), Life::Never);
     }
 
     #[test]
@@ -111,15 +121,23 @@ mod tests {
     #[test]
     fn a_late_beat_with_a_process_is_only_late() {
         let age = HEARTBEAT_LEASE_NS - 1;
-        assert_eq!(judge(&line(BrokerState::Leaving), age, || true), Life::Live);
+        assert_eq!(judge(&line(BrokerState::Leaving), age, || Process::Running), Life::Live);
         let dead = Life::Gone { cleanly: false };
-        assert_eq!(judge(&line(BrokerState::Leaving), age, || false), dead);
+        assert_eq!(judge(&line(BrokerState::Leaving), age, || Process::Ended), dead);
+    }
+
+    #[test]
+    fn a_broker_of_another_host_has_the_whole_lease() {
+        let serving = line(BrokerState::Serving);
+        let judged = |age| judge(&serving, age, || Process::Elsewhere);
+        assert_eq!(judged(HEARTBEAT_LEASE_NS - 1), Life::Live);
+        assert_eq!(judged(HEARTBEAT_LEASE_NS), Life::Gone { cleanly: false });
     }
 
     #[test]
     fn a_stopped_process_is_never_taken_for_dead() {
         let age = 100 * HEARTBEAT_LEASE_NS;
-        assert_eq!(judge(&line(BrokerState::Serving), age, || true), Life::Hung);
+        assert_eq!(judge(&line(BrokerState::Serving), age, || Process::Running), Life::Hung);
         assert!(Life::Hung.may_act());
     }
 

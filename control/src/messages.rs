@@ -10,7 +10,7 @@ use landfall_pool::log::LogSegment;
 use landfall_pool::slot_ring::SlotRing;
 use tokio::sync::oneshot;
 
-use crate::answers::{Cluster, Health, Problem, Topic, TopicSpec};
+use crate::answers::{Cluster, Health, Problem, Token, TokenSpec, Topic, TopicSpec};
 use crate::segments::LastEntries;
 use crate::sequencer::TopicSequencer;
 
@@ -219,4 +219,6 @@ pub enum Ask {
     Create(TopicSpec, Reply<Result<Topic, Problem>>),
     /// `DELETE /v1/topics/{name}`; answered when nothing of the topic is left.
     Delete(String, Reply<Result<(), Problem>>),
+    /// `POST /v1/topics/{name}/tokens`; answered when the broker can see the token.
+    Token(String, TokenSpec, Reply<Result<Token, Problem>>),
 }

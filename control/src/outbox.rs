@@ -37,6 +37,11 @@ impl Outbox {
         self.queue.clear();
     }
 
+    /// Whether every command is in the ring.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Moves queued commands into the ring, as far as there is room. True when one went.
     pub fn flush(&mut self, pool: &Pool) -> bool {
         let before = self.queue.len();

@@ -9,6 +9,7 @@ use std::os::unix::net as unix;
 
 use fake::{Broker, System};
 use landfall_control::http::{Listeners, router, serve};
+use landfall_layout::command::Command;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -124,4 +125,33 @@ fn the_cluster_and_its_counters_are_told_over_both_sockets() {
     assert!(latency["buckets"].is_array() && latency["count"].is_u64(), "{latency}");
     let (status, errors) = exchange(tcp(), "GET", "/v1/errors", "");
     assert_eq!((status, errors["errors"].as_array().unwrap().len()), (200, 0));
+}
+
+#[test]
+fn a_token_is_with_its_broker_before_the_answer() {
+    let system = System::start(64);
+    let (address, _stop) = start(&system, None);
+    let ask =
+        |path: &str, body: &str| exchange(TcpStream::connect(address).unwrap(), "POST", path, body);
+    let topic = system.topic("t", "strong");
+    let (status, refused) = ask("/v1/topics/t/tokens", r#"{"broker":0}"#);
+    assert_eq!((status, refused["error"]["message"].as_str()), (404, Some("no broker 0 serves")));
+    let mut broker = Broker::register(&system.pool, 0, 77);
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let (status, made) = ask("/v1/topics/t/tokens", r#"{"broker":0}"#);
+        assert_eq!(
+            (status, &made["topic"], &made["verbs"]),
+            (201, &topic.0.into(), &"127.0.0.1:10".into())
+        );
+        let expected = broker.find(|command| match command {
+            Command::Expect { topic, token, .. } => Some((topic, format!("{token:032x}"))),
+            _ => None,
+        });
+        assert_eq!(expected, Some((topic, made["token"].as_str().unwrap().to_owned())));
+        seen.push(made["token"].clone());
+    }
+    assert_ne!(seen[0], seen[1]);
+    assert_eq!(ask("/v1/topics/none/tokens", r#"{"broker":0}"#).0, 404);
+    assert_eq!(ask("/v1/topics/t/tokens", r#"{"broker":0,"x":1}"#).0, 400);
 }

@@ -3,17 +3,20 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::path::Path;
+use std::rc::Rc;
 
 use landfall_layout::BrokerId;
 use landfall_layout::command::Request;
 use landfall_layout::limits::TOPICS_MAX;
 use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState};
+use landfall_layout::verbs::GrantMode;
+use landfall_nic::{Listener, fitness};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Role};
 use landfall_pool::idle::{Idle, Waiter};
@@ -27,11 +30,14 @@ use crate::lost::Lost;
 use crate::publish_tcp::SCRATCH_BYTES;
 use crate::segments::Granted;
 use crate::topics::Topic;
+use crate::verbs::side::Side;
+use crate::verbs::{Tokens, Verbs, VerbsConfig};
 
 /// Marks of the descriptors in epoll that are no connection.
 pub(crate) const TCP_LISTENER: u64 = u64::MAX;
 pub(crate) const UNIX_LISTENER: u64 = u64::MAX - 1;
 pub(crate) const BELL: u64 = u64::MAX - 2;
+pub(crate) const VERBS_LISTENER: u64 = u64::MAX - 3;
 
 /// How a broker is to be.
 #[derive(Clone, Debug)]
@@ -44,6 +50,8 @@ pub struct Config {
     pub unix: Option<String>,
     /// How it waits.
     pub idle: Idle,
+    /// Clients over RDMA; none: none.
+    pub verbs: Option<VerbsConfig>,
 }
 
 /// Why a broker could not start.
@@ -88,6 +96,7 @@ pub struct Broker {
     pub(crate) retiring: Vec<Granted>,
     pub(crate) dropping: Vec<Dropping>,
     pub(crate) lost: Lost,
+    pub(crate) verbs: Option<Verbs>,
     /// Brokers that deliver what this one lands in its own logs.
     pub(crate) peers: Vec<BrokerId>,
     pub(crate) events: Vec<EpollEvent>,
@@ -100,6 +109,7 @@ pub struct Broker {
     pub(crate) turns: u32,
     tcp_address: String,
     unix_address: String,
+    verbs_address: String,
     idle: Idle,
 }
 
@@ -130,7 +140,11 @@ impl Broker {
         let unix = listen_unix(&unix_address)
             .map_err(failed(format!("listen on unix socket {unix_address}")))?;
         let epoll = watch(&tcp, &unix, &bell).map_err(failed("set up epoll"))?;
-        take_number(&env, &tcp_address, &unix_address)?;
+        let verbs =
+            config.verbs.as_ref().map(|verbs| begin_verbs(&env, &epoll, verbs)).transpose()?;
+        let verbs_address =
+            verbs.as_ref().map_or_else(String::new, |v| v.listener.local_addr().to_string());
+        take_number(&env, &tcp_address, &unix_address, &verbs_address)?;
         let mut link = ControlLink::new(&env);
         link.ask(&env, Request::Register { incarnation });
         Ok(Self {
@@ -139,6 +153,7 @@ impl Broker {
             live_topics: Vec::with_capacity(TOPICS_MAX),
             conns: Conns::new(),
             lost: Lost::default(),
+            verbs,
             epoll,
             bell,
             tcp,
@@ -156,6 +171,7 @@ impl Broker {
             turns: 0,
             tcp_address,
             unix_address,
+            verbs_address,
             idle: config.idle,
             env,
         })
@@ -169,6 +185,11 @@ impl Broker {
     /// Where it listens on a Unix socket: a path, or `@name`.
     pub fn unix_address(&self) -> &str {
         &self.unix_address
+    }
+
+    /// Where it listens for RDMA connections, `host:port`; empty: nowhere.
+    pub fn verbs_address(&self) -> &str {
+        &self.verbs_address
     }
 
     /// Serves until `stop` says so, then takes leave of everyone. `ready` is called once, when
@@ -255,11 +276,36 @@ fn watch(tcp: &TcpListener, unix: &UnixListener, bell: &Bell) -> io::Result<Epol
     Ok(epoll)
 }
 
-fn take_number(env: &Env, tcp: &str, unix: &str) -> Result<(), StartError> {
-    let address = BrokerAddress::new(tcp, unix).ok_or_else(|| {
-        let bytes = tcp.len() + unix.len();
-        let source = io::Error::new(io::ErrorKind::InvalidInput, format!("{bytes} of 188 bytes"));
-        failed("the TCP and Unix addresses are too long together")(source)
+/// Opens the RDMA device that has the address, and listens there.
+fn begin_verbs(env: &Env, epoll: &Epoll, config: &VerbsConfig) -> Result<Verbs, StartError> {
+    let what = format!("serve RDMA on {}", config.listen);
+    let other = |error: String| failed(what.clone())(io::Error::other(error));
+    let mut addresses = config.listen.to_socket_addrs().map_err(failed(what.clone()))?;
+    let address = addresses.next().ok_or_else(|| other("the name has no address".to_owned()))?;
+    let side = Side::new(&env.pool, address).map_err(|error| other(error.to_string()))?;
+    if config.grant == GrantMode::Window {
+        let judged = fitness::check_windows(&side.device, side.has_windows);
+        judged.map_err(|unfit| other(unfit.to_string()))?;
+    }
+    let listener = Listener::bind(address, 128).map_err(|error| other(error.to_string()))?;
+    let event = EpollEvent::new(EpollFlags::EPOLLIN, VERBS_LISTENER);
+    epoll.add(&listener, event).map_err(|errno| failed(what.clone())(errno.into()))?;
+    Ok(Verbs {
+        listener,
+        side: Rc::new(side),
+        tokens: Tokens::default(),
+        peers: HashMap::new(),
+        grant: config.grant,
+        lease_ns: config.lease_ns,
+    })
+}
+
+fn take_number(env: &Env, tcp: &str, unix: &str, verbs: &str) -> Result<(), StartError> {
+    let address = BrokerAddress::new(tcp, unix, verbs).ok_or_else(|| {
+        let (bytes, most) = (tcp.len() + unix.len() + verbs.len(), BrokerAddress::TEXT_BYTES);
+        let source =
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{bytes} bytes; {most} fit"));
+        failed("the TCP, Unix and verbs addresses are too long together")(source)
     })?;
     let line = BrokerLine {
         incarnation: env.incarnation,
@@ -267,7 +313,8 @@ fn take_number(env: &Env, tcp: &str, unix: &str) -> Result<(), StartError> {
         epoch_seen: env.pool.epoch_number(),
         state: BrokerState::Serving.raw(),
         pid: std::process::id().into(),
-        reserved: [0; 3],
+        host: landfall_pool::host::id(),
+        reserved: [0; 2],
     };
     env.pool.set_broker(env.me, &line, &address);
     Ok(())

@@ -6,7 +6,7 @@ use landfall_layout::segment::SegmentKind;
 use landfall_layout::{SegmentId, TopicId};
 
 use crate::broker::Broker;
-use crate::conn::{Kind, Publisher, Via};
+use crate::conn::{Kind, Publisher, Socket, Via};
 use crate::env::now_ns;
 use crate::segments::Granted;
 use crate::topics::{Landing, Topic};
@@ -63,6 +63,11 @@ impl Broker {
                 }
             }
             Command::DropTopic { topic } => self.drop_topic(topic),
+            Command::Expect { topic, token, until_ns } => {
+                if let Some(verbs) = &mut self.verbs {
+                    verbs.tokens.expect(token, topic, until_ns);
+                }
+            }
         }
     }
 
@@ -145,6 +150,7 @@ impl Broker {
                     && match conn.held() {
                         // A reader's word stands for as long as it reads.
                         Some(_) => true,
+                        None if conn.socket.is_verbs() => true,
                         None => conn.channel.is_some() && now_ns < drop.deadline_ns,
                     }
             });
@@ -165,6 +171,17 @@ impl Broker {
                 held |= conn.held() == Some(segment);
                 if let Kind::Stream(delivering) = &mut conn.kind {
                     delivering.spill(env, segment, &mut conn.out);
+                }
+                if let Socket::Verbs(link) = &mut conn.socket {
+                    held |= link.reads_from(segment);
+                    if let Kind::RemoteReader(reading) = &mut conn.kind {
+                        let (open, ask) = reading.release(segment, now_ns());
+                        held |= open;
+                        if let Some(frame) = ask {
+                            conn.out.push(frame, "");
+                        }
+                        reading.close_ending(link);
+                    }
                 }
             }
             if !held {
@@ -195,6 +212,7 @@ impl Broker {
         match &mut publisher.via {
             Via::Stream(reading) => reading.abandon(env, topic),
             Via::Memory(extents) => extents.end(env, topic, polite),
+            Via::Verbs(via) => via.abandon(env, topic),
         }
         topic.report_sealed(env, link);
     }

@@ -20,28 +20,39 @@ use crate::deliver_tcp::Delivering;
 use crate::hello::Greeting;
 use crate::land::{Session, Wait};
 use crate::publish_memory::Extents;
-use crate::publish_tcp::Reading;
+use crate::publish_tcp;
+use crate::verbs::link::Link;
+use crate::verbs::{Knocking, Reading, VerbsPublisher};
 
 /// A connected socket.
 pub enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
-        }
-    }
+    /// Over verbs, and not let in yet.
+    Knocking(Box<Knocking>),
+    /// Over verbs.
+    Verbs(Box<Link>),
 }
 
 impl Socket {
+    /// The stream, of a connection that is one.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(stream) => Some(stream.as_fd()),
+            Self::Unix(stream) => Some(stream.as_fd()),
+            Self::Knocking(_) | Self::Verbs(_) => None,
+        }
+    }
+
+    pub fn is_verbs(&self) -> bool {
+        matches!(self, Self::Knocking(_) | Self::Verbs(_))
+    }
+
     pub fn recv(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(into),
             Self::Unix(stream) => stream.read(into),
+            Self::Knocking(_) | Self::Verbs(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -50,6 +61,8 @@ impl Socket {
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+            // The client closes the connection when it has read its last frame.
+            Self::Knocking(_) | Self::Verbs(_) => Ok(()),
         };
     }
 }
@@ -63,6 +76,8 @@ pub enum Kind {
     Stream(Box<Delivering>),
     /// A subscriber that reads the pool.
     Reader(Reader),
+    /// A subscriber that reads the pool from afar.
+    RemoteReader(Box<Reading>),
     /// Only waits until the other side has read everything and closed, or for the deadline. A
     /// memory publisher's claims stand until then: it may still be writing.
     Closing {
@@ -88,8 +103,9 @@ pub struct Publisher {
 
 /// How its batches come.
 pub enum Via {
-    Stream(Reading),
+    Stream(publish_tcp::Reading),
     Memory(Extents),
+    Verbs(Box<VerbsPublisher>),
 }
 
 /// Since when a publisher waits, and when it was last told.
@@ -181,7 +197,22 @@ impl Out {
         self.sent == self.bytes.len()
     }
 
-    fn push(&mut self, frame: Frame, tail: &str) {
+    /// Whole lines sent over verbs: tails are rounded up to them.
+    fn flush_lines(&mut self, link: &mut Link) {
+        let sent = link.send_lines(&self.bytes[self.sent..]);
+        self.sent += sent * FRAME_BYTES;
+        if self.is_empty() {
+            self.bytes.clear();
+            self.sent = 0;
+        }
+    }
+
+    fn round_up(&mut self) {
+        let lines = self.bytes.len().next_multiple_of(FRAME_BYTES);
+        self.bytes.resize(lines, 0);
+    }
+
+    pub fn push(&mut self, frame: Frame, tail: &str) {
         let mut end = tail.len().min(TAIL_BYTES_MAX);
         while !tail.is_char_boundary(end) {
             end -= 1;
@@ -199,10 +230,10 @@ impl Out {
         self.bytes.extend_from_slice(bytes);
     }
 
-    fn flush(&mut self, socket: &Socket) -> io::Result<()> {
+    fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
         while self.sent < self.bytes.len() {
             let piece = [IoSlice::new(&self.bytes[self.sent..])];
-            self.sent += landfall_pool::io::send(socket, &piece)?;
+            self.sent += landfall_pool::io::send(&socket, &piece)?;
         }
         self.bytes.clear();
         self.sent = 0;
@@ -263,6 +294,9 @@ impl Conn {
             Some(channel) => channel.push(Frame::Refused(why).to_line()),
             None => self.out.push(Frame::Refused(why), sentence),
         }
+        if self.socket.is_verbs() {
+            self.out.round_up();
+        }
     }
 
     /// Sends what is queued, as far as the socket takes it, and rings a sleeping memory client.
@@ -278,7 +312,12 @@ impl Conn {
                 return self.ring();
             }
         }
-        match self.out.flush(&self.socket) {
+        if let Socket::Verbs(link) = &mut self.socket {
+            self.out.flush_lines(link);
+            return Ok(());
+        }
+        let Some(socket) = self.socket.fd() else { return Ok(()) };
+        match self.out.flush(socket) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             other => other,
         }
@@ -286,7 +325,8 @@ impl Conn {
 
     /// Wakes a memory client. A full socket already holds enough to wake it.
     pub fn ring(&self) -> io::Result<()> {
-        match landfall_pool::io::send(&self.socket, &[IoSlice::new(&[1])]) {
+        let Some(socket) = self.socket.fd() else { return Ok(()) };
+        match landfall_pool::io::send(&socket, &[IoSlice::new(&[1])]) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(()),
         }
@@ -303,6 +343,7 @@ impl Conn {
             Kind::Publisher(publisher) => Some(publisher.topic),
             Kind::Stream(delivering) => Some(delivering.topic()),
             Kind::Reader(reader) => Some(reader.topic),
+            Kind::RemoteReader(reading) => Some(reading.topic),
             Kind::Closing { .. } => None,
         }
     }
@@ -314,7 +355,7 @@ impl Stalled {
         match self.why {
             Wait::Ring => Some(Stall::RingFull),
             Wait::Segment => Some(Stall::PoolFull),
-            Wait::InFlight => None,
+            Wait::InFlight | Wait::Queue => None,
         }
     }
 }

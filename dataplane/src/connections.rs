@@ -11,7 +11,7 @@ use crate::conns::Token;
 use crate::hello::Greeting;
 
 /// Connections at a time.
-const CONNECTIONS_MAX: usize = 16_384;
+pub const CONNECTIONS_MAX: usize = 16_384;
 /// Connections accepted in one turn, so that those there are get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
@@ -75,7 +75,8 @@ impl Broker {
         let slot = self.conns.add(|token| Conn::new(token, socket, greeting));
         let Some(conn) = self.conns.get(slot) else { return };
         let event = EpollEvent::new(EpollFlags::EPOLLIN, conn.token.0);
-        if let Err(error) = self.epoll.add(conn.socket.as_fd(), event) {
+        let Some(fd) = conn.socket.fd() else { return };
+        if let Err(error) = self.epoll.add(fd, event) {
             self.env.error(&format!("watch a connection: {error}"));
             return self.drop_conn(slot);
         }
@@ -89,6 +90,11 @@ impl Broker {
     pub(crate) fn conn_event(&mut self, mark: u64, flags: EpollFlags) {
         let slot = Token(mark).slot();
         let Some(conn) = self.conns.by_token(Token(mark)) else { return };
+        if let Socket::Verbs(link) = &mut conn.socket {
+            link.queue.take_bells();
+            self.serve_queue(slot);
+            return;
+        }
         if flags.contains(EpollFlags::EPOLLOUT) {
             if let Kind::Stream(delivering) = &mut conn.kind {
                 delivering.blocked = false;
@@ -112,9 +118,11 @@ impl Broker {
         let Some(conn) = conns.get(slot) else { return };
         let waits = matches!(&conn.kind, Kind::Publisher(p) if p.stalled.is_some());
         if waits && conn.channel.is_none() {
-            if !std::mem::replace(&mut conn.interest.detached, true) {
+            if !std::mem::replace(&mut conn.interest.detached, true)
+                && let Some(fd) = conn.socket.fd()
+            {
                 // It is watched, or else there would have been no event.
-                let _ = epoll.delete(conn.socket.as_fd());
+                let _ = epoll.delete(fd);
             }
         } else {
             self.drop_conn(slot);
@@ -129,7 +137,7 @@ impl Broker {
             Kind::Publisher(Publisher { via: Via::Stream(_), .. }) => {
                 self.serve_publisher(slot);
             }
-            Kind::Publisher(_) | Kind::Reader(_) | Kind::Closing { .. } => {
+            Kind::Publisher(_) | Kind::Reader(_) | Kind::RemoteReader(_) | Kind::Closing { .. } => {
                 // Bells, or what a client still sends that was told to go.
                 let over = match conn.socket.recv(scratch) {
                     Ok(got) => got == 0,
@@ -242,15 +250,16 @@ impl Broker {
         if conn.interest == wanted {
             return;
         }
+        let Some(fd) = conn.socket.fd() else { return };
         let mut flags = EpollFlags::empty();
         flags.set(EpollFlags::EPOLLIN, wanted.read);
         flags.set(EpollFlags::EPOLLOUT, wanted.write);
         let mut event = EpollEvent::new(flags, conn.token.0);
         let detached = conn.interest.detached;
         let changed = if !detached {
-            epoll.modify(conn.socket.as_fd(), &mut event)
+            epoll.modify(fd, &mut event)
         } else if wanted.read {
-            epoll.add(conn.socket.as_fd(), event)
+            epoll.add(fd, event)
         } else {
             Ok(())
         };

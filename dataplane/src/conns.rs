@@ -28,6 +28,8 @@ pub struct Conns {
     pub readers: Vec<usize>,
     /// Stream subscribers.
     pub deliveries: Vec<usize>,
+    /// Clients over verbs: their queues are looked at in each turn.
+    pub queues: Vec<usize>,
     /// Publishers that wait for room.
     pub waiting: Vec<usize>,
     /// Connections with something to send.
@@ -45,6 +47,7 @@ impl Conns {
             channels: list(),
             readers: list(),
             deliveries: list(),
+            queues: list(),
             waiting: list(),
             touched: list(),
         }
@@ -74,8 +77,8 @@ impl Conns {
         let conn = self.slots.get_mut(slot)?.take()?;
         self.free.push(slot);
         self.live -= 1;
-        let Self { channels, readers, deliveries, waiting, touched, .. } = self;
-        for list in [channels, readers, deliveries, waiting, touched] {
+        let Self { channels, readers, deliveries, queues, waiting, touched, .. } = self;
+        for list in [channels, readers, deliveries, queues, waiting, touched] {
             list.retain(|other| *other != slot);
         }
         Some(conn)

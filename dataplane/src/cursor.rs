@@ -49,6 +49,15 @@ impl Item {
         Self { head: frame.encode(0), ..Self::NONE }
     }
 
+    pub fn head(&self) -> &[u8; FRAME_BYTES] {
+        &self.head
+    }
+
+    /// Where its batch begins in the segment.
+    pub fn offset(&self) -> u32 {
+        self.offset
+    }
+
     pub fn len(&self) -> usize {
         FRAME_BYTES + self.bytes as usize
     }

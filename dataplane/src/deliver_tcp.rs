@@ -1,6 +1,7 @@
 //! Subscribers over sockets: batches go from the segment to the socket, each behind its frame.
 
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 
 use landfall_layout::TopicId;
 use landfall_layout::counters::{Counter, Stage};
@@ -8,12 +9,12 @@ use landfall_layout::frame::{FRAME_BYTES, Frame, From};
 use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG};
 use landfall_pool::hold::Hold;
 
-use crate::conn::{Out, Socket};
+use crate::conn::Out;
 use crate::cursor::{Cursor, Item};
 use crate::env::{Env, now_ns};
 
 /// Batches in one send call.
-const BATCHES_PER_SEND: usize = 16;
+pub const BATCHES_PER_SEND: usize = 16;
 /// Bytes after which a send call is not made longer, and a connection's turn ends.
 const BYTES_PER_SEND: usize = 1 << 20;
 /// Entries passed over in one turn because the subscriber asked for later ones.
@@ -108,7 +109,7 @@ impl Delivering {
     }
 
     /// Sends what there is, as far as the socket and the turn's share go; whether there was any.
-    pub fn send_on(&mut self, env: &Env, socket: &Socket) -> io::Result<bool> {
+    pub fn send_on(&mut self, env: &Env, socket: BorrowedFd<'_>) -> io::Result<bool> {
         if self.partial.is_some() && !self.finish_partial(env, socket)? {
             return Ok(false);
         }
@@ -120,11 +121,11 @@ impl Delivering {
         Ok(count > 0)
     }
 
-    fn finish_partial(&mut self, env: &Env, socket: &Socket) -> io::Result<bool> {
+    fn finish_partial(&mut self, env: &Env, socket: BorrowedFd<'_>) -> io::Result<bool> {
         let Some(partial) = &mut self.partial else { return Ok(true) };
         let hold = Hold::by_broker(partial.item.segment);
         let (head, body) = partial.item.rest(env, &hold, partial.sent);
-        match landfall_pool::io::send(socket, &[IoSlice::new(head), IoSlice::new(body)]) {
+        match landfall_pool::io::send(&socket, &[IoSlice::new(head), IoSlice::new(body)]) {
             Ok(sent) => partial.sent += sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
@@ -138,7 +139,7 @@ impl Delivering {
     }
 
     /// Collects the next items; how many there are.
-    fn gather(&mut self, env: &Env, items: &mut [Item; BATCHES_PER_SEND]) -> usize {
+    pub fn gather(&mut self, env: &Env, items: &mut [Item; BATCHES_PER_SEND]) -> usize {
         let (mut count, mut bytes) = (0, 0);
         let mut empty = 0;
         let mut skips = SKIPS_PER_TURN;
@@ -164,7 +165,7 @@ impl Delivering {
     }
 
     /// Sends items and puts back what the socket did not begin to take.
-    fn send(&mut self, env: &Env, socket: &Socket, items: &[Item]) -> io::Result<()> {
+    fn send(&mut self, env: &Env, socket: BorrowedFd<'_>, items: &[Item]) -> io::Result<()> {
         let holds: [Hold; BATCHES_PER_SEND] =
             std::array::from_fn(|i| Hold::by_broker(items.get(i).map_or(0, |item| item.segment)));
         let mut pieces = [IoSlice::new(&[]); 2 * BATCHES_PER_SEND];
@@ -173,7 +174,7 @@ impl Delivering {
             pieces[2 * i] = IoSlice::new(head);
             pieces[2 * i + 1] = IoSlice::new(body);
         }
-        let mut left = match landfall_pool::io::send(socket, &pieces[..2 * items.len()]) {
+        let mut left = match landfall_pool::io::send(&socket, &pieces[..2 * items.len()]) {
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
@@ -194,16 +195,22 @@ impl Delivering {
             }
         }
         self.blocked = begun < items.len() || self.partial.is_some();
-        for item in items[begun..].iter().rev() {
+        self.put_back(&items[begun..]);
+        Ok(())
+    }
+
+    /// Goes back to before items that were gathered and not sent.
+    pub fn put_back(&mut self, items: &[Item]) {
+        for item in items.iter().rev() {
             if let Some((cursor, next, position)) = item.undo {
                 self.cursors[cursor].next = next;
                 self.cursors[cursor].position = position;
             }
         }
-        Ok(())
     }
 
-    fn account(&mut self, env: &Env, item: &Item, now_ns: u64) {
+    /// Counts an item that went out.
+    pub fn account(&mut self, env: &Env, item: &Item, now_ns: u64) {
         if item.bytes > 0 {
             env.count(Counter::BatchesDelivered, 1);
             env.count(Counter::BytesDelivered, item.bytes.into());

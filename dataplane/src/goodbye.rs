@@ -1,13 +1,11 @@
 //! Connections go: refused, after goodbye, or because the other side is gone.
 
-use std::os::fd::AsFd;
-
 use landfall_layout::command::Request;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Frame, Refusal};
 
 use crate::broker::Broker;
-use crate::conn::{Conn, Kind, Publisher, Via};
+use crate::conn::{Conn, Kind, Publisher, Socket, Via};
 use crate::env::now_ns;
 use crate::hello::Refused;
 use crate::lost::is_shared;
@@ -24,6 +22,10 @@ impl Broker {
         let Some(conn) = conns.get(slot) else { return };
         env.count(Counter::Refused, 1);
         env.error(&format!("refused ({why:?}): {sentence}"));
+        if matches!(conn.socket, Socket::Knocking(_)) {
+            self.turn_away(slot, Frame::Refused(why), sentence);
+            return;
+        }
         if let Kind::Stream(delivering) = &mut conn.kind {
             delivering.spill_any(env, &mut conn.out);
         }
@@ -60,6 +62,7 @@ impl Broker {
                 self.conns.get(slot)
             {
                 *place = Some(publisher);
+                self.shut_out(slot);
             }
         }
         self.want_read(slot, true);
@@ -90,8 +93,10 @@ impl Broker {
                     topic.report_sealed(env, link);
                 }
             }
+            // What was announced before it is pulled still; its gates are closed.
+            Via::Verbs(_) => self.shut_out(slot),
         }
-        conns.touch(slot);
+        self.conns.touch(slot);
     }
 
     /// Says goodbye back once every batch has its receipt.
@@ -112,11 +117,19 @@ impl Broker {
     /// Forgets a connection at once. What it had claimed becomes padding.
     pub(crate) fn drop_conn(&mut self, slot: usize) {
         let Some(conn) = self.conns.remove(slot) else { return };
-        if !conn.interest.detached {
+        if let Some(fd) = conn.socket.fd()
+            && !conn.interest.detached
+        {
             // Closing the descriptor would do the same; it may have been removed already.
-            let _ = self.epoll.delete(conn.socket.as_fd());
+            let _ = self.epoll.delete(fd);
         }
-        match conn.kind {
+        let Conn { socket, kind, .. } = *conn;
+        if let (Socket::Verbs(link), Some(verbs)) = (&socket, &mut self.verbs) {
+            verbs.peers.remove(&link.queue.id());
+        }
+        // A queue pair ends before the claims that its client could write to.
+        drop(socket);
+        match kind {
             Kind::Publisher(mut publisher) => {
                 self.leave_topic(&publisher);
                 let polite = publisher.bye;

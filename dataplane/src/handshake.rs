@@ -9,6 +9,7 @@ use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Carrier, Frame, Hello, Refusal, Role, Welcome};
 use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
 use landfall_layout::topic::{Order, TopicEntry};
+use landfall_layout::verbs::GrantMode;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use crate::broker::Broker;
@@ -23,6 +24,7 @@ use crate::land::Session;
 use crate::publish_memory::Extents;
 use crate::publish_tcp::Reading;
 use crate::topics::Topic;
+use crate::verbs::{Pulls, VerbsPublisher, Ways};
 
 impl Broker {
     /// Something came from a connection that has not begun.
@@ -42,11 +44,18 @@ impl Broker {
             Ok(Heard::Whole(hello, name)) => {
                 let allowed = match &conn.socket {
                     // The Unix socket is for peers of this user, whatever they want.
+                    Socket::Unix(_) if hello.carrier == Carrier::Verbs => {
+                        refused(Refusal::NotServed, "verbs connections begin with a knock")
+                    }
                     Socket::Unix(_) => check_memory(env, &conn.socket),
                     Socket::Tcp(_) if hello.carrier == Carrier::Memory => {
                         check_memory(env, &conn.socket)
                     }
+                    Socket::Tcp(_) if hello.carrier == Carrier::Verbs => {
+                        refused(Refusal::NotServed, "verbs connections begin with a knock")
+                    }
                     Socket::Tcp(_) => Ok(()),
+                    Socket::Knocking(_) | Socket::Verbs(_) => return,
                 };
                 allowed
                     .and_then(|()| find_topic(env, &name))
@@ -58,7 +67,7 @@ impl Broker {
         }
     }
 
-    fn begin(
+    pub(crate) fn begin(
         &mut self,
         slot: usize,
         hello: Hello,
@@ -174,11 +183,10 @@ impl Broker {
     pub(crate) fn session_open(&mut self, request: u64, index: u32, epoch: u32, next_seq: u64) {
         let Some((slot, hello, id)) = self.asked(request) else { return };
         let session = Session { client: hello.client, epoch, index, last_seq: None };
-        let Self { env, topics, link, conns, .. } = self;
+        let Self { env, topics, .. } = self;
         let Some(topic) = topics[id.slot()].as_deref_mut().filter(|topic| topic.id == id) else {
             return self.refuse(slot, Refusal::TopicGone, "the topic was deleted");
         };
-        let Some(conn) = conns.get(slot) else { return };
         let welcome = Frame::Welcome(Welcome {
             topic: id,
             order: topic.order.raw(),
@@ -191,13 +199,13 @@ impl Broker {
             start: 0,
             end: 0,
         });
-        let via = match hello.carrier {
-            Carrier::Stream => Via::Stream(Reading::new()),
-            Carrier::Memory => Via::Memory(Extents::new()),
+        let via = match self.welcome_publisher(slot, hello.carrier, welcome) {
+            Ok(via) => via,
+            Err(sentence) => return self.refuse(slot, Refusal::NotServed, &sentence),
         };
-        if let Err(sentence) = welcome_to(env, conn, hello.carrier, true, welcome) {
-            return self.refuse(slot, Refusal::NotServed, &sentence);
-        }
+        let Self { env, topics, link, conns, .. } = self;
+        let Some(topic) = topics[id.slot()].as_deref_mut() else { return };
+        let Some(conn) = conns.get(slot) else { return };
         let is_memory = matches!(via, Via::Memory(_));
         conn.out.reserve();
         conn.kind = Kind::Publisher(Publisher {
@@ -220,14 +228,50 @@ impl Broker {
         self.want_read(slot, true);
     }
 
+    /// Says `Welcome` to a publisher, and how its batches will come.
+    fn welcome_publisher(
+        &mut self,
+        slot: usize,
+        carrier: Carrier,
+        welcome: Frame,
+    ) -> Result<Via, String> {
+        if carrier == Carrier::Verbs {
+            self.accept_verbs(slot, welcome)?;
+        }
+        let Self { env, conns, .. } = self;
+        let conn = conns.get(slot).ok_or("the connection is gone")?;
+        match (carrier, &conn.socket) {
+            (Carrier::Stream, _) => {
+                welcome_to(env, conn, carrier, true, welcome)?;
+                Ok(Via::Stream(Reading::new()))
+            }
+            (Carrier::Memory, _) => {
+                welcome_to(env, conn, carrier, true, welcome)?;
+                Ok(Via::Memory(Extents::new()))
+            }
+            (Carrier::Verbs, Socket::Verbs(link)) => {
+                let ways = match link.knock.grant {
+                    GrantMode::Pull => Ways::Pulls(Box::new(Pulls::new(&link.side, link)?)),
+                    GrantMode::Window | GrantMode::Open => Ways::Grants(Box::default()),
+                };
+                Ok(Via::Verbs(Box::new(VerbsPublisher::new(ways))))
+            }
+            (Carrier::Verbs, _) => Err("this connection is not one over verbs".to_owned()),
+        }
+    }
+
     pub(crate) fn session_denied(&mut self, request: u64, why: Denial, epoch: u32, next_seq: u64) {
         let Some((slot, hello, _)) = self.asked(request) else { return };
         let wanted = hello.session_epoch;
         let (refusal, sentence) = match why {
             Denial::Fenced => {
                 self.env.count(Counter::Fenced, 1);
+                let fenced = Frame::Fenced { session_epoch: wanted, next_seq };
+                if self.turn_away(slot, fenced, "") {
+                    return;
+                }
                 let Some(conn) = self.conns.get(slot) else { return };
-                conn.tell(Frame::Fenced { session_epoch: wanted, next_seq });
+                conn.tell(fenced);
                 return self.begin_closing(slot);
             }
             Denial::NoTopic => (Refusal::TopicGone, "the topic was deleted".to_owned()),
@@ -277,12 +321,24 @@ impl Broker {
             end,
         });
         conn.was_topic = Some(topic);
-        if let Err(sentence) = welcome_to(env, conn, hello.carrier, false, welcome) {
+        let mut reading = None;
+        let welcomed = match hello.carrier {
+            Carrier::Verbs => self.accept_verbs(slot, welcome).map(|opened| reading = opened),
+            carrier => welcome_to(env, conn, carrier, false, welcome),
+        };
+        if let Err(sentence) = welcomed {
             return refused(Refusal::NotServed, sentence);
         }
+        let Self { env, conns, .. } = self;
+        let Some(conn) = conns.get(slot) else { return Ok(()) };
         env.count(Counter::Subscribers, 1);
         match hello.carrier {
-            Carrier::Stream => {
+            Carrier::Verbs if reading.is_some() => {
+                if let Some(reading) = reading {
+                    conn.kind = Kind::RemoteReader(reading);
+                }
+            }
+            Carrier::Stream | Carrier::Verbs => {
                 conn.kind = Kind::Stream(Box::new(delivering));
                 conns.deliveries.push(slot);
             }

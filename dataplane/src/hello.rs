@@ -160,12 +160,17 @@ pub fn find_topic(env: &Env, name: &str) -> Result<(TopicEntry, Order), Refused>
     if entry.state() != TopicState::Live {
         return refused(Refusal::TopicGone, format!("topic {name:?} is being deleted"));
     }
+    usable(&entry, name).map(|order| (entry, order))
+}
+
+/// The topic's order, if this broker can serve it.
+pub fn usable(entry: &TopicEntry, name: &str) -> Result<Order, Refused> {
     match entry.order() {
         Some(Order::Token) | None => refused(
             Refusal::NotServed,
             format!("topic {name:?} has order {}, which this broker cannot serve", entry.order),
         ),
-        Some(order) => Ok((entry, order)),
+        Some(order) => Ok(order),
     }
 }
 

@@ -48,6 +48,8 @@ pub enum Wait {
     Ring,
     /// No segment to write into.
     Segment,
+    /// The queue pair takes no more work at this moment.
+    Queue,
     /// The connection has as many batches without a receipt as it may.
     InFlight,
 }

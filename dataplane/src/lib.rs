@@ -12,8 +12,9 @@
 //! | `topics`, `receipts` | what the broker knows of a topic, and what became of its batches |
 //! | `hello`, `handshake` | from a connection's first byte to `Welcome` or `Refused` |
 //! | `conn`, `conns`, `connections`, `goodbye` | connections, and how they come and go |
-//! | `publish_tcp`, `publish_memory` | publishers by transport |
+//! | `publish_tcp`, `publish_memory`, `extents` | publishers by transport |
 //! | `deliver_tcp`, `cursor`, `subscribe_memory` | subscribers by transport |
+//! | `verbs` | clients over RDMA |
 //! | `control_link`, `commands` | requests to control and its commands |
 //! | [`rig`] | landing alone, for benchmarks |
 
@@ -29,6 +30,7 @@ mod control_link;
 mod cursor;
 mod deliver_tcp;
 mod env;
+mod extents;
 mod goodbye;
 mod handshake;
 mod hello;
@@ -43,6 +45,8 @@ pub mod rig;
 mod segments;
 mod subscribe_memory;
 mod topics;
+mod verbs;
 
 pub use broker::{Broker, Config, StartError};
 pub use landfall_pool::idle::Idle;
+pub use verbs::VerbsConfig;

@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use landfall_dataplane::{Broker, Config, Idle};
+use landfall_dataplane::{Broker, Config, Idle, VerbsConfig};
 use landfall_layout::BrokerId;
-use landfall_layout::limits::BROKERS_MAX;
+use landfall_layout::limits::{BROKERS_MAX, VERBS_LEASE_NS};
 use landfall_layout::pool::Attach;
+use landfall_layout::verbs::GrantMode;
+use landfall_nic::fitness::{self, MemoryLock};
 use landfall_pool::Pool;
 use landfall_pool::map::MapError;
 use landfall_pool::pool::PoolError;
@@ -41,6 +43,18 @@ struct Flags {
     /// How to wait: spin needs a core of its own.
     #[arg(long, value_enum, default_value_t = How::Backoff)]
     idle: How,
+    /// Also take clients over RDMA, on this address of an RDMA device; port 0 lets the system
+    /// choose.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    verbs: Option<String>,
+    /// The most trusting way in which RDMA publishers may write: pull (the broker reads from them),
+    /// window (through a memory window on one extent), open (a whole segment; for a trusted rack).
+    #[arg(long, value_name = "MODE", default_value_t, requires = "verbs")]
+    verbs_grant: GrantMode,
+    /// An RDMA publisher that says nothing for this long is let go.
+    #[arg(long, value_name = "MS", default_value_t = VERBS_LEASE_NS / 1_000_000,
+        value_parser = lease, requires = "verbs")]
+    verbs_lease_ms: u64,
     /// Core to run on.
     #[arg(long, value_name = "N")]
     core: Option<usize>,
@@ -60,6 +74,16 @@ fn number(word: &str) -> Result<BrokerId, String> {
         .ok()
         .and_then(BrokerId::new)
         .ok_or_else(|| format!("say a number from 0 to {}", BROKERS_MAX - 1))
+}
+
+fn lease(word: &str) -> Result<u64, String> {
+    // A queue pair of ours tries for some nine seconds at most to reach a peer: a lease that is
+    // shorter than its least, two seconds, would call a slow peer dead.
+    let bounds = 2_000..=86_400_000;
+    word.parse()
+        .ok()
+        .filter(|ms| bounds.contains(ms))
+        .ok_or_else(|| format!("say {} to {} milliseconds", bounds.start(), bounds.end()))
 }
 
 fn main() -> ExitCode {
@@ -92,6 +116,9 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
     }
     raise_descriptors()?;
     let Some(pool) = attach(&flags.pool, stop)? else { return Ok(()) };
+    if flags.verbs.is_some() {
+        raise_memory_lock(pool.geometry().pool_bytes())?;
+    }
     let idle = match flags.idle {
         How::Spin => Idle::Spin,
         How::Backoff => Idle::Backoff,
@@ -101,13 +128,22 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
         listen: flags.listen.clone(),
         unix: flags.unix.clone(),
         idle,
+        verbs: flags.verbs.as_ref().map(|listen| VerbsConfig {
+            listen: listen.clone(),
+            grant: flags.verbs_grant,
+            lease_ns: flags.verbs_lease_ms * 1_000_000,
+        }),
     };
     let mut broker = Broker::start(pool, &config)?;
     broker.run(stop, |broker| {
         let (tcp, unix) = (broker.tcp_address(), broker.unix_address());
         let mut out = std::io::stdout();
         // Nobody may be reading, which is no reason not to serve.
-        let _ = writeln!(out, "ready broker {} tcp {tcp} unix {unix}", flags.number);
+        let verbs = match broker.verbs_address() {
+            "" => String::new(),
+            address => format!(" verbs {address}"),
+        };
+        let _ = writeln!(out, "ready broker {} tcp {tcp} unix {unix}{verbs}", flags.number);
         let _ = out.flush();
     });
     Ok(())
@@ -142,6 +178,16 @@ fn raise_descriptors() -> Result<(), Failure> {
             .map_err(|error| format!("raise the bound on descriptors to {hard}: {error}"))?;
     }
     Ok(())
+}
+
+/// As much locked memory as the system lets this process have, which has to be the pool: NICs pin
+/// all of it. Told here, since registering it would fail with nothing but ENOMEM.
+fn raise_memory_lock(pool_bytes: u64) -> Result<(), Failure> {
+    let lock = MemoryLock::here().map_err(|error| format!("ask for RLIMIT_MEMLOCK: {error}"))?;
+    let raised = lock
+        .raise()
+        .map_err(|error| format!("raise RLIMIT_MEMLOCK to {} bytes: {error}", lock.hard))?;
+    Ok(fitness::check_lock(raised, pool_bytes)?)
 }
 
 /// Attaches to the pool, waiting for control to make it. `None` when a signal came first.

@@ -13,10 +13,10 @@ use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
 use crate::broker::Broker;
 use crate::commands::free_segments;
-use crate::conn::{Conn, Kind, Publisher, Stalled, Via};
+use crate::conn::{Conn, Kind, Publisher, Socket, Stalled, Via};
 use crate::env::now_ns;
+use crate::extents;
 use crate::land::Wait;
-use crate::publish_memory;
 use crate::publish_tcp::{self, Stop};
 use crate::receipts::settle;
 use crate::subscribe_memory::wake;
@@ -53,6 +53,7 @@ impl Broker {
         }
         self.sockets_in = self.sockets_in.saturating_sub(1);
         work += self.take_channels();
+        work += self.take_queues();
         work += self.retry_waiting();
         work += self.finish_burst();
         work += self.deliver();
@@ -102,6 +103,22 @@ impl Broker {
                 set_parked(&channel.mapping, BROKER_PARKED_AT, parked);
             }
         }
+        if parked {
+            self.arm_queues();
+        }
+    }
+
+    /// Asks for a bell at the next completion of every queue.
+    fn arm_queues(&mut self) {
+        for i in 0..self.conns.queues.len() {
+            let slot = self.conns.queues[i];
+            let Self { env, conns, .. } = self;
+            if let Some(Conn { socket: Socket::Verbs(link), .. }) = conns.get(slot)
+                && let Err(error) = link.arm()
+            {
+                env.error(&error.to_string());
+            }
+        }
     }
 
     /// Takes what sockets have; how many had something.
@@ -117,11 +134,14 @@ impl Broker {
     }
 
     fn socket_event(&mut self, event: EpollEvent) {
-        use crate::broker::{BELL, TCP_LISTENER, UNIX_LISTENER};
+        use crate::broker::{BELL, TCP_LISTENER, UNIX_LISTENER, VERBS_LISTENER};
         match event.data() {
             TCP_LISTENER => self.accept_tcp(),
             UNIX_LISTENER => self.accept_unix(),
             BELL => self.bell.unpark(&self.env.pool),
+            VERBS_LISTENER => {
+                self.take_knocks();
+            }
             mark => self.conn_event(mark, event.events()),
         }
     }
@@ -187,13 +207,19 @@ impl Broker {
             Via::Memory(extents) => {
                 let Some(channel) = channel else { return 0 };
                 let allowance = if channel.is_behind() { 0 } else { free };
-                let from =
-                    publish_memory::From { session, owner: *token, fenced: *fenced, allowance };
+                let from = extents::From { session, owner: *token, fenced: *fenced, allowance };
                 extents.read_on(env, topic, from, channel)
+            }
+            Via::Verbs(via) => {
+                let Socket::Verbs(link) = socket else { return 0 };
+                let allowance = free.saturating_sub(out.frames() as u32);
+                let from = extents::From { session, owner: *token, fenced: *fenced, allowance };
+                via.read_on(env, topic, from, link, out)
             }
         };
         *in_flight += landed;
-        if channel.as_ref().is_some_and(|channel| channel.has_news()) {
+        let has_words = matches!(via, Via::Verbs(_)) && !out.is_empty();
+        if has_words || channel.as_ref().is_some_and(|channel| channel.has_news()) {
             conns.touch(slot);
         }
         self.after_serving(slot, stop);
@@ -224,6 +250,7 @@ impl Broker {
                     conn.tell(Frame::Fenced { session_epoch: epoch, next_seq });
                 }
                 conns.touch(slot);
+                self.shut_out(slot);
             }
             Stop::Bye => self.said_bye(slot),
             Stop::Silent => self.want_read(slot, false),
@@ -309,7 +336,12 @@ impl Broker {
         if delivering.blocked || !conn.out.is_empty() || !delivering.has_work(env) {
             return 0;
         }
-        match delivering.send_on(env, &conn.socket) {
+        let socket = match &mut conn.socket {
+            Socket::Verbs(link) => return delivering.write_on(env, link),
+            other => other.fd(),
+        };
+        let Some(socket) = socket else { return 0 };
+        match delivering.send_on(env, socket) {
             Ok(sent) => {
                 if delivering.blocked {
                     self.want_write(slot, true);
@@ -346,6 +378,7 @@ impl Broker {
             topic.report_sealed(env, link);
         }
         self.tick_conns(now_ns);
+        self.tick_queues(now_ns);
         self.tell_stalled(now_ns);
         self.release_topics(now_ns);
         self.find_peers();

@@ -257,7 +257,8 @@ fn receive(
             format!("{most} bytes at {offset} reach past segment {segment}"),
         ));
     };
-    let got = taken(env.pool.recv(socket, at, most), true)?;
+    let Some(fd) = socket.fd() else { return Err(Stop::Ended { in_batch: true }) };
+    let got = taken(env.pool.recv(&fd, at, most), true)?;
     env.count(Counter::BytesReceived, got as u64);
     Ok(got)
 }

@@ -9,11 +9,11 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::answers::{Problem, SCHEMA_VERSION, TopicSpec};
+use crate::answers::{Problem, SCHEMA_VERSION, TokenSpec, TopicSpec};
 use crate::messages::Ask;
 use crate::start::Asker;
 
@@ -55,6 +55,7 @@ pub fn router(asker: Asker) -> Router {
         .route("/v1/cluster", get(cluster))
         .route("/v1/topics", get(topics).post(create))
         .route("/v1/topics/{name}", get(topic).delete(delete))
+        .route("/v1/topics/{name}/tokens", post(token))
         .route("/v1/counters", get(counters))
         .route("/v1/errors", get(errors))
         .fallback(no_such_path)
@@ -95,6 +96,19 @@ async fn delete(State(asker): State<Asker>, Path(name): Path<String>) -> Answer 
     ok(&json!({"schema_version": SCHEMA_VERSION, "deleted": deleted}))
 }
 
+async fn token(
+    State(asker): State<Asker>,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let body = body.map_err(|error| Problem::bad(error.body_text()))?;
+    let spec: TokenSpec = serde_json::from_slice(&body).map_err(|error| {
+        Problem::bad(format!("the body of POST {name}/tokens is not {{\"broker\":N}}: {error}"))
+    })?;
+    let token = stopping(asker.ask(|reply| Ask::Token(name, spec, reply)).await)??;
+    Ok(json_of(StatusCode::CREATED, &token))
+}
+
 async fn counters(State(asker): State<Asker>) -> Answer {
     let processes = metrics::counters(asker.pool());
     ok(&json!({"schema_version": SCHEMA_VERSION, "processes": processes}))
@@ -108,7 +122,7 @@ async fn errors(State(asker): State<Asker>) -> Answer {
 async fn no_such_path(uri: Uri) -> Problem {
     Problem::missing(format!(
         "there is no {}; there are /v1/health, /v1/cluster, /v1/topics, /v1/topics/NAME, \
-         /v1/counters and /v1/errors",
+         /v1/topics/NAME/tokens, /v1/counters and /v1/errors",
         uri.path()
     ))
 }

@@ -14,7 +14,7 @@ use landfall_pool::slot_ring::SlotWriter;
 use super::Keeper;
 use super::grants::Sort;
 use crate::clock::now_ns;
-use crate::life::{Beats, Life, judge, process_started};
+use crate::life::{Beats, Life, Process, judge, process_started};
 use crate::messages::{OpenSession, ToSequencer};
 use crate::outbox::Outbox;
 
@@ -277,16 +277,18 @@ impl Keeper {
             broker.beats.look(&line, clock_ns, wall_ns);
             let age_ns = broker.beats.age_ns(clock_ns);
             let started = &mut broker.started;
+            let is_here = line.host == landfall_pool::host::id();
             let life = judge(&line, age_ns, || match (process_started(line.pid), *started) {
-                (None, _) => false,
-                (Some(now), Some(then)) => now == then,
+                _ if !is_here => Process::Elsewhere,
+                (Some(now), Some(then)) if now == then => Process::Running,
                 (Some(now), None) => {
                     *started = Some(now);
-                    true
+                    Process::Running
                 }
+                _ => Process::Ended,
             });
             let before = std::mem::replace(&mut broker.life, life);
-            if broker.started.is_none() && life == Life::Live {
+            if broker.started.is_none() && life == Life::Live && is_here {
                 broker.started = process_started(line.pid);
             }
             if before != life {

@@ -9,6 +9,7 @@ mod grants;
 mod logs;
 mod padding;
 mod retire;
+mod tokens;
 mod topics;
 
 use std::sync::Arc;
@@ -211,6 +212,7 @@ impl Keeper {
                 Ask::Topic(name, reply) => drop(reply.send(self.describe_topic(&name))),
                 Ask::Create(spec, reply) => drop(reply.send(self.create_topic(&spec))),
                 Ask::Delete(name, reply) => self.delete_topic(&name, reply),
+                Ask::Token(name, spec, reply) => drop(reply.send(self.issue_token(&name, spec))),
             }
         }
         busy

@@ -275,6 +275,7 @@ impl Keeper {
                         state: broker.state_name(&line),
                         tcp: address.tcp().to_owned(),
                         unix: address.unix().to_owned(),
+                        verbs: address.verbs().to_owned(),
                         pid: line.pid,
                         heartbeat_age_ms: broker.beats.age_ns(clock_ns) / MS,
                         epoch_seen: line.epoch_seen,

@@ -177,9 +177,10 @@ impl Broker {
             epoch_seen: pool.epoch_number(),
             state: BrokerState::Serving.raw(),
             pid: std::process::id().into(),
-            reserved: [0; 3],
+            host: landfall_pool::host::id(),
+            reserved: [0; 2],
         };
-        let address = BrokerAddress::new("127.0.0.1:9", "@nowhere").unwrap();
+        let address = BrokerAddress::new("127.0.0.1:9", "@nowhere", "127.0.0.1:10").unwrap();
         pool.set_broker(id, &line, &address);
         let ring = |at| LineRing { at, lines: COMMAND_LINES };
         Self {

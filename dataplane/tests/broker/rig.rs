@@ -102,6 +102,7 @@ impl Rig {
             listen: "127.0.0.1:0".into(),
             unix: None,
             idle,
+            verbs: None,
         };
         let over = Arc::new(AtomicBool::new(false));
         let (said, heard) = channel();

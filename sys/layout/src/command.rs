@@ -124,6 +124,15 @@ pub enum Command {
         /// Topic.
         topic: TopicId,
     },
+    /// A client that may connect over verbs, once, and until when.
+    Expect {
+        /// Topic it named.
+        topic: TopicId,
+        /// What it will show. Random, so that nobody can guess it.
+        token: u128,
+        /// Wall clock after which the token is void, nanoseconds.
+        until_ns: u64,
+    },
 }
 
 /// From a broker to control.
@@ -221,6 +230,9 @@ impl Command {
             }
             Self::Retire { segment, generation } => [7, segment.into(), generation, 0, 0, 0, 0],
             Self::DropTopic { topic } => [8, topic.0.into(), 0, 0, 0, 0, 0],
+            Self::Expect { topic, token, until_ns } => {
+                [9, topic.0.into(), token as u64, (token >> 64) as u64, until_ns, 0, 0]
+            }
         }
     }
 
@@ -253,6 +265,11 @@ impl Command {
             },
             7 => Self::Retire { segment: a as u32, generation: b },
             8 => Self::DropTopic { topic: TopicId(a as u32) },
+            9 => Self::Expect {
+                topic: TopicId(a as u32),
+                token: u128::from(b) | u128::from(c) << 64,
+                until_ns: d,
+            },
             _ => return None,
         })
     }

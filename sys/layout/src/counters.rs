@@ -83,6 +83,21 @@ counters! {
     BytesCopied = 24, "bytes_copied_total";
     /// Requests to control sent again because no answer came.
     RequestsRepeated = 25, "requests_repeated_total";
+    /// Connections over verbs that were refused their token: unknown, used, late, or for another
+    /// topic.
+    TokensRefused = 26, "tokens_refused_total";
+    /// Memory windows bound: extents and segments opened to clients.
+    WindowsBound = 27, "windows_bound_total";
+    /// Memory windows invalidated.
+    WindowsInvalidated = 28, "windows_invalidated_total";
+    /// Queue pairs that a client lost by touching what was not its own.
+    RemoteAccessErrors = 29, "remote_access_errors_total";
+    /// Queue pairs that failed for another reason: the client's host or process is gone.
+    QueuePairErrors = 30, "queue_pair_errors_total";
+    /// Publishers over verbs let go because they showed no sign of life within the lease.
+    LeasesExpired = 31, "leases_expired_total";
+    /// Payload bytes that the broker's NIC read from publishers.
+    BytesPulled = 32, "bytes_pulled_total";
 }
 
 /// A latency histogram in a counter block: count, sum, then its buckets.

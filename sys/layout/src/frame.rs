@@ -34,6 +34,8 @@ pub enum Carrier {
     Stream,
     /// Through the pool, by a client on the same host; the connection is only a bell.
     Memory,
+    /// By RDMA. Such a connection begins with a knock (`verbs::Knock`), never with this frame.
+    Verbs,
 }
 
 /// The frontier that a receipt names.
@@ -265,6 +267,10 @@ pub enum Frame {
         offset: u32,
         /// Bytes of the extent.
         bytes: u32,
+        /// Over verbs: remote key. Otherwise 0.
+        key: u32,
+        /// Over verbs: remote address of the first byte. Otherwise 0.
+        at: u64,
     },
     /// Memory publisher: a sealed batch lies there, whole.
     Written {
@@ -277,7 +283,8 @@ pub enum Frame {
         /// Batch sequence.
         batch_seq: u64,
     },
-    /// Memory publisher: nothing more will be written into this grant.
+    /// Memory publisher: nothing more will be written into this grant. Broker, to a subscriber
+    /// that reads segments over verbs: read nothing more from it, and say so.
     ExtentDone {
         /// Grant.
         extent: u32,
@@ -406,8 +413,9 @@ impl Frame {
             Self::Stalled { why, used, of } => (9, [why as u64, pair(used, of), 0, 0, 0, 0, 0]),
             Self::Bye => (10, [0; 7]),
             Self::ExtentWanted { bytes } => (11, [bytes.into(), 0, 0, 0, 0, 0, 0]),
-            Self::Extent { extent, segment, generation, offset, bytes } => {
-                (12, [pair(extent, segment), generation, pair(offset, bytes), 0, 0, 0, 0])
+            Self::Extent { extent, segment, generation, offset, bytes, key, at } => {
+                let place = pair(offset, bytes);
+                (12, [pair(extent, segment), generation, place, key.into(), at, 0, 0])
             }
             Self::Written { extent, offset, bytes, batch_seq } => {
                 (13, [extent.into(), pair(offset, bytes), batch_seq, 0, 0, 0, 0])
@@ -429,6 +437,7 @@ impl Frame {
                 carrier: match a >> 8 & 0xff {
                     0 => Carrier::Stream,
                     1 => Carrier::Memory,
+                    2 => Carrier::Verbs,
                     value => return Err(bad("carrier", value)),
                 },
                 ack: match a >> 16 & 0xff {
@@ -505,6 +514,8 @@ impl Frame {
                 generation: b,
                 offset: low(c),
                 bytes: high(c),
+                key: low(d),
+                at: e,
             },
             13 => Self::Written { extent: low(a), offset: low(b), bytes: high(b), batch_seq: c },
             14 => Self::ExtentDone { extent: low(a) },

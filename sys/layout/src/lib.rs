@@ -29,5 +29,6 @@ pub mod segment;
 pub mod session;
 pub mod slot;
 pub mod topic;
+pub mod verbs;
 
 pub use ids::{BrokerId, SegmentId, TopicId};

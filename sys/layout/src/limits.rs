@@ -68,6 +68,16 @@ pub const ERRORS_MAX: usize = 32;
 /// Segments are written off as lost only after the longest lease, so that a publisher can copy
 /// its unacknowledged batches out of a dead broker's segments. Nanoseconds.
 pub const SESSION_LEASE_NS: u64 = 10_000_000_000;
+/// A token for a connection over verbs is void after this long. Nanoseconds.
+pub const TOKEN_LEASE_NS: u64 = 5_000_000_000;
+/// Tokens that a broker remembers: issued and not shown yet.
+pub const TOKENS_MAX: usize = 4096;
+/// A publisher over verbs that has said nothing for this long is let go, unless the broker was
+/// told another time. Longer than a queue pair's own retries to a dead peer (some four seconds).
+/// Nanoseconds.
+pub const VERBS_LEASE_NS: u64 = 30_000_000_000;
+/// Either side of a verbs connection says something at least this often. Nanoseconds.
+pub const VERBS_BEAT_NS: u64 = 1_000_000_000;
 /// A broker or control that has not moved its heartbeat for this long is dead. Nanoseconds.
 pub const HEARTBEAT_LEASE_NS: u64 = 3_000_000_000;
 /// How often a heartbeat moves. Nanoseconds.

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// First word of a pool, stored last by its creator: "LANDFALL" read as little-endian bytes.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LANDFALL");
 /// Version of the whole format, pool and wire. Any change of a layout changes it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Whether hosts that map the pool see each other's stores without being told to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,12 +97,15 @@ pub struct BrokerLine {
     pub state: u64,
     /// Process id on its host.
     pub pid: u64,
+    /// Which host, as `landfall_pool::host` names it: pids of another host say nothing here.
+    pub host: u64,
     /// Zero.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
 }
 
 lines!(BrokerLine, 1, {
-    incarnation @ 0, heartbeat_ns @ 8, epoch_seen @ 16, state @ 24, pid @ 32, reserved @ 40,
+    incarnation @ 0, heartbeat_ns @ 8, epoch_seen @ 16, state @ 24, pid @ 32, host @ 40,
+    reserved @ 48,
 });
 
 /// What a broker says of itself.
@@ -140,36 +143,55 @@ pub struct BrokerAddress {
     pub tcp_bytes: u16,
     /// Bytes of the Unix socket's path right after it.
     pub unix_bytes: u16,
-    /// Both, one after the other.
-    pub text: [u8; 188],
+    /// Bytes of the verbs address right after that; none: no RDMA there.
+    pub verbs_bytes: u16,
+    /// All three, one after the other.
+    pub text: [u8; Self::TEXT_BYTES],
 }
 
-lines!(BrokerAddress, 3, { tcp_bytes @ 0, unix_bytes @ 2, text @ 4 });
+lines!(BrokerAddress, 3, { tcp_bytes @ 0, unix_bytes @ 2, verbs_bytes @ 4, text @ 6 });
 
 impl BrokerAddress {
-    /// The two addresses in one line set; `None` when they are longer than 188 bytes together.
-    pub fn new(tcp: &str, unix: &str) -> Option<Self> {
-        let mut text = [0; 188];
-        text.get_mut(..tcp.len())?.copy_from_slice(tcp.as_bytes());
-        text.get_mut(tcp.len()..tcp.len() + unix.len())?.copy_from_slice(unix.as_bytes());
-        Some(Self { tcp_bytes: tcp.len() as u16, unix_bytes: unix.len() as u16, text })
+    /// Bytes that the addresses may have together.
+    pub const TEXT_BYTES: usize = 186;
+
+    /// The addresses in one line set, `verbs` empty where there is none; `None` when they are
+    /// longer than [`Self::TEXT_BYTES`] together.
+    pub fn new(tcp: &str, unix: &str, verbs: &str) -> Option<Self> {
+        let mut text = [0; Self::TEXT_BYTES];
+        let mut at = 0;
+        for part in [tcp, unix, verbs] {
+            text.get_mut(at..at + part.len())?.copy_from_slice(part.as_bytes());
+            at += part.len();
+        }
+        Some(Self {
+            tcp_bytes: tcp.len() as u16,
+            unix_bytes: unix.len() as u16,
+            verbs_bytes: verbs.len() as u16,
+            text,
+        })
+    }
+
+    fn part(&self, start: usize, bytes: u16) -> &str {
+        self.text
+            .get(start..start + usize::from(bytes))
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .unwrap_or("")
     }
 
     /// The TCP address; empty when the line says nothing readable.
     pub fn tcp(&self) -> &str {
-        self.text
-            .get(..usize::from(self.tcp_bytes))
-            .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .unwrap_or("")
+        self.part(0, self.tcp_bytes)
     }
 
     /// The Unix socket's path; empty when the line says nothing readable.
     pub fn unix(&self) -> &str {
-        let start = usize::from(self.tcp_bytes);
-        self.text
-            .get(start..start + usize::from(self.unix_bytes))
-            .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .unwrap_or("")
+        self.part(self.tcp_bytes.into(), self.unix_bytes)
+    }
+
+    /// The verbs address; empty when there is none, or the line says nothing readable.
+    pub fn verbs(&self) -> &str {
+        self.part(usize::from(self.tcp_bytes) + usize::from(self.unix_bytes), self.verbs_bytes)
     }
 }
 

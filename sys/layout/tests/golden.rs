@@ -66,13 +66,14 @@ fn broker_line() {
         epoch_seen: 0x1817_1615_1413_1211,
         state: 0x201f_1e1d_1c1b_1a19,
         pid: 0x2827_2625_2423_2221,
-        reserved: [0; 3],
+        host: 0x302f_2e2d_2c2b_2a29,
+        reserved: [0; 2],
     };
     golden(
         &value.to_bytes(),
         "01020304 05060708 090a0b0c 0d0e0f10 \
          11121314 15161718 191a1b1c 1d1e1f20 \
-         21222324 25262728 00000000 00000000 \
+         21222324 25262728 292a2b2c 2d2e2f30 \
          00000000 00000000 00000000 00000000",
     );
     assert_eq!(BrokerLine::from_words(value.to_words()).to_bytes(), value.to_bytes());

@@ -49,9 +49,10 @@ fn topic_entry() {
 
 #[test]
 fn broker_address() {
-    let address = BrokerAddress::new("127.0.0.1:4", "@b/0").expect("short");
-    golden(&address.to_bytes(), "0b00 0400 3132372e302e302e313a34 40622f30 .");
+    let address = BrokerAddress::new("127.0.0.1:4", "@b/0", "[::1]:5").expect("short");
+    golden(&address.to_bytes(), "0b00 0400 0700 3132372e302e302e313a34 40622f30 5b3a3a315d3a35 .");
     assert_eq!((address.tcp(), address.unix()), ("127.0.0.1:4", "@b/0"));
+    assert_eq!(address.verbs(), "[::1]:5");
 }
 
 #[test]

@@ -157,13 +157,16 @@ proptest! {
     }
 
     #[test]
-    fn addresses_come_back_or_do_not_fit(tcp in ".{0,120}", unix in ".{0,120}") {
-        match BrokerAddress::new(&tcp, &unix) {
+    fn addresses_come_back_or_do_not_fit(
+        tcp in ".{0,90}", unix in ".{0,90}", verbs in ".{0,60}",
+    ) {
+        match BrokerAddress::new(&tcp, &unix, &verbs) {
             Some(address) => {
                 prop_assert_eq!(address.tcp(), tcp);
                 prop_assert_eq!(address.unix(), unix);
+                prop_assert_eq!(address.verbs(), verbs);
             }
-            None => prop_assert!(tcp.len() + unix.len() > 188),
+            None => prop_assert!(tcp.len() + unix.len() + verbs.len() > BrokerAddress::TEXT_BYTES),
         }
     }
 

@@ -15,13 +15,20 @@ use landfall_layout::pool::{Attach, BrokerAddress, PoolHeader, inspect};
 use landfall_layout::segment::What;
 use landfall_layout::session::Standing;
 use landfall_layout::topic::{Order, TopicEntry, check_name, check_ring_slots};
+use landfall_layout::verbs::{Arrived, Greeting, Knock, Rejection, Said};
 
 /// A target's name, for its corpus directory, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 5] =
-    [("frame", frame), ("batch", batch), ("command", command), ("pool", pool), ("name", name)];
+pub const TARGETS: [Target; 6] = [
+    ("frame", frame),
+    ("batch", batch),
+    ("command", command),
+    ("pool", pool),
+    ("name", name),
+    ("verbs", verbs),
+];
 
 /// The first `N` bytes, zeros behind a shorter input.
 fn take<const N: usize>(bytes: &[u8]) -> [u8; N] {
@@ -125,8 +132,31 @@ pub fn pool(bytes: &[u8]) {
     let _ = (entry.state(), entry.order(), entry.keeps(), entry.checks_ingest());
     let _ = check_ring_slots(entry.ring_slots);
     let address = BrokerAddress::from_bytes(take(bytes));
-    assert!(address.tcp().len() + address.unix().len() <= 188);
+    let spoken = address.tcp().len() + address.unix().len() + address.verbs().len();
+    assert!(spoken <= 3 * BrokerAddress::TEXT_BYTES);
     assert!(ErrorEntry::from_bytes(take(bytes)).text().len() <= 224);
+}
+
+/// The private data of a verbs handshake, and immediates.
+pub fn verbs(bytes: &[u8]) {
+    if let Ok(knock) = Knock::from_bytes(bytes) {
+        assert!(knock.ring_lines.is_power_of_two());
+        assert_eq!(Knock::from_bytes(&knock.to_bytes()), Ok(knock));
+    }
+    if let Some(greeting) = Greeting::from_bytes(bytes) {
+        assert_eq!(Greeting::from_bytes(&greeting.to_bytes()), Some(greeting));
+    }
+    if let Some(rejection) = Rejection::from_bytes(bytes) {
+        assert!(Rejection::from_bytes(&rejection.to_bytes()).is_some());
+    }
+    for word in bytes.chunks_exact(4) {
+        let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+        if let Ok(said) = Said::decode(word) {
+            assert_eq!(said.encode(), Some(word), "{said:?}");
+        }
+        let arrived = Arrived::decode(word);
+        assert_eq!(Arrived::decode(arrived.encode()), arrived);
+    }
 }
 
 /// Topic names and order words, as people and peers write them.
