@@ -7,40 +7,49 @@ say() {
   printf '%s\n' "$*" >&2
 }
 
-# ensure_debian PACKAGE...: installs by apt-get those that are missing; asks for nothing if none is.
-ensure_debian() {
-  local package as_root=() missing=()
-  for package in "$@"; do
-    # Looked at by its text: a package that was removed but left its settings also has status 0.
-    case "$(dpkg -s "$package" 2>/dev/null || true)" in
-      *"Status: install ok installed"*) ;;
-      *) missing+=("$package") ;;
-    esac
-  done
-  [ "${#missing[@]}" -gt 0 ] || return 0
+# as_root COMMAND...: by sudo for who is not root.
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
 
+# install_debian [-t SUITE] PACKAGE...: by apt-get; with a suite, from there what only it has.
+install_debian() {
+  local from=()
+  if [ "$1" = -t ]; then
+    from=(-t "$2")
+    shift 2
+  fi
   if ! command -v apt-get >/dev/null; then
-    say "Missing, and there is no apt-get to install it with: ${missing[*]} (Debian's names)."
+    say "Missing, and there is no apt-get to install it with: $* (Debian's names)."
     say "Install what your system calls these, then run this again."
     return 1
   fi
-  if [ "$(id -u)" -ne 0 ]; then
-    if ! command -v sudo >/dev/null; then
-      say "Missing: ${missing[*]}. Installing needs root, and there is no sudo."
-      say "Run as root: apt-get update && apt-get install ${missing[*]}"
-      return 1
-    fi
-    as_root=(sudo)
-  fi
-  say "Installing ${missing[*]}"
-  # Updated first: a fresh image has no package lists, and old lists name files that are gone.
-  if ! "${as_root[@]}" apt-get update -q >&2 ||
-    ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-      apt-get install -q -y --no-install-recommends "${missing[@]}" >&2; then
-    say "Could not install ${missing[*]}; the lines above say why."
-    say "Run as root: apt-get update && apt-get install ${missing[*]}"
+  if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+    say "Missing: $*. Installing needs root, and there is no sudo."
+    say "Run as root: apt-get update && apt-get install ${from[*]} $*"
     return 1
   fi
+  say "Installing $*"
+  # Updated first: a fresh image has no package lists, and old lists name files that are gone.
+  if ! as_root apt-get update -q >&2 ||
+    ! as_root env DEBIAN_FRONTEND=noninteractive \
+      apt-get install -q -y --no-install-recommends "${from[@]}" "$@" >&2; then
+    say "Could not install $*; the lines above say why."
+    say "Run as root: apt-get update && apt-get install ${from[*]} $*"
+    return 1
+  fi
+}
+
+# ensure_debian PACKAGE...: installs those that are missing; asks for nothing if none is.
+ensure_debian() {
+  local package known missing=()
+  # Looked at by its text: a package that was removed but left its settings is known too. Named
+  # once for each architecture that it is installed for, and not at all where it never was.
+  known=$(dpkg-query -W -f '${Package} ${Status}\n' "$@" 2>/dev/null || true)
+  for package in "$@"; do
+    grep -qxF "$package install ok installed" <<<"$known" || missing+=("$package")
+  done
+  [ "${#missing[@]}" -eq 0 ] || install_debian "${missing[@]}"
 }
 
 # ensure_toolchain: cargo on the path and a linker for it, which is all that a build needs.

@@ -7,7 +7,7 @@ use landfall::audit::{Auditor, Report, Seen};
 use landfall::{Event, Order, Publisher, Subscriber};
 
 use crate::Failure;
-use crate::rig::PATIENCE;
+use crate::rig::patience;
 
 /// Numbers that look random and are the same on every run: xorshift64*.
 #[derive(Clone, Debug)]
@@ -169,8 +169,9 @@ impl Reading {
                 moved = Instant::now();
             }
             ensure!(
-                moved.elapsed() < PATIENCE,
-                "nothing came for {PATIENCE:?}: {} messages read, {} missed, waiting for {until:?}",
+                moved.elapsed() < patience(),
+                "nothing came for {:?}: {} messages read, {} missed, waiting for {until:?}",
+                patience(),
                 self.messages.len(),
                 self.missed
             );

@@ -7,16 +7,19 @@
 //! | module | what |
 //! |---|---|
 //! | [`rig`] | rigs, and a running system on one of them |
+//! | [`device`] | the RDMA device they run on, where that was asked for |
 //! | [`flow`] | publishing and reading with known contents |
-//! | [`raw`] | a client that speaks the wire itself, also wrongly |
+//! | [`raw`], [`raw_verbs`] | clients that speak the wire themselves, also wrongly |
 //! | [`scenarios`] | the scenarios, in one table |
 
 #![forbid(unsafe_code)]
 
 #[macro_use]
 pub mod failure;
+pub mod device;
 pub mod flow;
 pub mod raw;
+pub mod raw_verbs;
 pub mod rig;
 pub mod scenarios;
 

@@ -12,7 +12,7 @@ use landfall_layout::frame::{
     Ack, Carrier, FRAME_BYTES, Frame, From, Hello, Receipt, Refusal, Role, Welcome,
 };
 
-use crate::rig::PATIENCE;
+use crate::rig::patience;
 use crate::{Failure, Site};
 
 enum Stream {
@@ -86,8 +86,8 @@ impl Raw {
             Stream::Tcp(stream)
         };
         match &stream {
-            Stream::Tcp(stream) => stream.set_write_timeout(Some(PATIENCE))?,
-            Stream::Unix(stream) => stream.set_write_timeout(Some(PATIENCE))?,
+            Stream::Tcp(stream) => stream.set_write_timeout(Some(patience()))?,
+            Stream::Unix(stream) => stream.set_write_timeout(Some(patience()))?,
         }
         Ok(Self { stream, inbox: Vec::new() })
     }
@@ -139,7 +139,7 @@ impl Raw {
 
     /// The next frame; anything else is a failure.
     pub fn expect(&mut self) -> Result<(Frame, String), Failure> {
-        match self.hear(PATIENCE)? {
+        match self.hear(patience())? {
             Heard::Frame(frame, text) => Ok((frame, text)),
             other => Err(Failure::new(format!("a frame was expected and there was {other:?}"))),
         }
@@ -151,7 +151,7 @@ impl Raw {
             match self.expect()? {
                 (Frame::Refused(why), text) => {
                     ensure!(!text.is_empty(), "refused as {why:?} without a sentence");
-                    match self.hear(PATIENCE)? {
+                    match self.hear(patience())? {
                         Heard::Closed => return Ok((why, text)),
                         other => {
                             let what = format!("after a refusal came {other:?}");

@@ -7,14 +7,21 @@ use std::time::{Duration, Instant};
 use landfall::api::{Topic, TopicSpec};
 use landfall::local::{LocalConfig, LocalSystem};
 use landfall::{Client, From, Order, PublisherBuilder, SubscriberBuilder, Transport};
+use landfall_layout::verbs::GrantMode;
 
 use crate::Failure;
+use crate::device::slow;
 use crate::scenarios::Scenario;
 
 /// Longest that one call of the client waits without progress.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub fn patience() -> Duration {
+    slow(Duration::from_secs(10))
+}
+
 /// Longest that a scenario may take: one that hangs fails with a message.
-const LIMIT: Duration = Duration::from_secs(100);
+fn limit() -> Duration {
+    slow(Duration::from_secs(100))
+}
 
 /// How clients reach the brokers, and how many there are.
 #[derive(Clone, Copy, Debug)]
@@ -23,9 +30,18 @@ pub struct Rig {
     pub transport: Transport,
     /// Brokers.
     pub brokers: usize,
+    /// How publishers write over verbs; of no meaning to other transports.
+    pub grant: GrantMode,
+    /// Whether subscribers over verbs read by themselves.
+    pub one_sided: bool,
 }
 
 impl Rig {
+    /// A rig of this transport and so many brokers.
+    pub fn new(transport: Transport, brokers: usize) -> Self {
+        Self { transport, brokers, grant: GrantMode::default(), one_sided: false }
+    }
+
     /// Starts a system of this rig.
     pub fn start(self) -> Result<Site, Failure> {
         self.start_with(|_| {})
@@ -40,6 +56,10 @@ impl Rig {
             sessions: 64,
             ..LocalConfig::default()
         };
+        if self.transport == Transport::Verbs {
+            config.verbs = Some(crate::device::address()?);
+            config.verbs_grant = self.grant;
+        }
         change(&mut config);
         let system = LocalSystem::start(config)?;
         let client = system.client();
@@ -54,11 +74,12 @@ impl Rig {
             // Nobody waits any more when the limit has passed.
             let _ = report.send((scenario.run)(&self));
         });
-        match outcome.recv_timeout(LIMIT) {
+        let limit = limit();
+        match outcome.recv_timeout(limit) {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => panic!("{} on {self:?}: {failure}", scenario.name),
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                panic!("{} on {self:?} did not end within {LIMIT:?}", scenario.name)
+                panic!("{} on {self:?} did not end within {limit:?}", scenario.name)
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
                 panic!("{} on {self:?} panicked; its message is above", scenario.name)
@@ -100,13 +121,17 @@ impl Site {
 
     /// A publisher over this rig's transport.
     pub fn publisher(&self, topic: &Topic) -> PublisherBuilder {
-        self.client.publisher(&topic.name).transport(self.rig.transport).timeout(PATIENCE)
+        self.client
+            .publisher(&topic.name)
+            .transport(self.rig.transport)
+            .timeout(patience())
+            .grant(self.rig.grant)
     }
 
     /// A subscriber over this rig's transport, from the earliest.
     pub fn subscriber(&self, topic: &Topic) -> SubscriberBuilder {
         let builder = self.client.subscriber(&topic.name).from(From::Earliest);
-        builder.transport(self.rig.transport).timeout(PATIENCE)
+        builder.transport(self.rig.transport).timeout(patience())
     }
 
     /// Where a raw client finds a broker: its Unix socket on memory rigs.
@@ -148,9 +173,10 @@ impl Site {
         what: &str,
         mut done: impl FnMut(&Client) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
-        let deadline = Instant::now() + PATIENCE;
+        let patience = patience();
+        let deadline = Instant::now() + patience;
         while !done(&self.client)? {
-            ensure!(Instant::now() < deadline, "{what} did not happen within {PATIENCE:?}");
+            ensure!(Instant::now() < deadline, "{what} did not happen within {patience:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())

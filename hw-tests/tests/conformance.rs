@@ -11,7 +11,7 @@ macro_rules! tests {
 
             $(#[test]
             fn $name() {
-                let rig = Rig { transport: Transport::$transport, brokers: $brokers };
+                let rig = Rig::new(Transport::$transport, $brokers);
                 rig.run(find(stringify!($name)));
             })*
         })*

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod bench;
+pub mod doctor;
 pub mod system;
 
 use std::path::PathBuf;
@@ -66,6 +67,8 @@ pub enum Command {
     Bench(bench::Bench),
     /// Run the whole system once and check that nothing was lost, changed or reordered
     Demo(system::Demo),
+    /// Say what this machine can do and what stands in the way
+    Doctor(doctor::Doctor),
     /// Show the pool, the brokers and the epoch
     #[command(after_long_help = "Example:\n  landfall cluster -o json | jq .pool.segments_free")]
     Cluster(View),
@@ -194,6 +197,9 @@ pub struct Publish {
     /// How bytes reach the broker [default: auto]
     #[arg(long, value_enum)]
     pub transport: Option<words::Transport>,
+    /// How batches get into the pool over verbs [default: window]
+    #[arg(long, value_enum)]
+    pub grant: Option<words::Grant>,
     /// Bytes of a batch, its 64-byte preamble included [default: 256K]
     #[arg(long, value_name = "SIZE")]
     pub batch_bytes: Option<Size>,
@@ -308,6 +314,7 @@ impl Cli {
             Command::Config(ConfigCommand::Show(args)) => args.view.output,
             Command::Bench(args) => args.common().output,
             Command::Demo(args) => args.output,
+            Command::Doctor(args) => args.output,
             Command::Up(_) | Command::Publish(_) | Command::Subscribe(_) => None,
         };
         flags.set("output.format", "--output", output);
@@ -334,6 +341,7 @@ impl Publish {
     fn flags(&self, flags: &mut Flags) {
         flags.set("publish.ack", "--ack", self.ack);
         flags.set("publish.transport", "--transport", self.transport);
+        flags.set("publish.grant", "--grant", self.grant);
         flags.set("publish.batch_bytes", "--batch-bytes", self.batch_bytes);
         flags.set("publish.linger", "--linger", self.linger);
         flags.set("publish.memory_bytes", "--memory-bytes", self.memory_bytes);

@@ -59,6 +59,8 @@ settings! {
         ack: words::Ack = words::Ack::Ordered,
         /// How bytes travel.
         transport: words::Transport = words::Transport::Auto,
+        /// How batches get into the pool over verbs.
+        grant: words::Grant = words::Grant::Window,
         /// Bytes of a batch, its preamble included.
         batch_bytes: Size = Size(256 << 10),
         /// Longest wait for a batch to fill.
@@ -91,6 +93,8 @@ settings! {
         idle: words::Idle = words::Idle::Backoff,
         /// Touch every page of the pool at the start.
         prefault: bool = false,
+        /// The most trusting way in which publishers may write over verbs.
+        verbs_grant: words::Grant = words::Grant::Window,
     }
     /// `landfall bench`.
     Bench {

@@ -9,6 +9,7 @@ mod args;
 mod bench;
 mod config;
 mod demo;
+mod doctor;
 mod error;
 mod out;
 mod publish;
@@ -54,6 +55,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Subscribe(args) => subscribe::run(args, settings, &client(&config)?),
         Command::Bench(args) => bench::run(args, &config),
         Command::Demo(args) => demo::run(args, settings),
+        Command::Doctor(args) => doctor::run(args, settings),
         Command::Cluster(_) => view::cluster(settings, &client(&config)?),
         Command::Counters(args) => view::counters(args.all, settings, &client(&config)?),
         Command::Errors(_) => view::errors(settings, &client(&config)?),

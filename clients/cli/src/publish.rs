@@ -5,7 +5,7 @@ mod lines;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use landfall::{Client, Lane, Outgoing, Publisher};
+use landfall::{Client, Lane, Outgoing, Publisher, Transport};
 
 use self::lines::{Chunk, Reader};
 use crate::args::Publish;
@@ -39,6 +39,7 @@ pub fn run(args: &Publish, settings: &Settings, client: &Client) -> Outcome {
     let mut publisher = connect(args, settings, client)
         .tried(cannot)
         .map_err(|failure| failure.next(describe.clone()))?;
+    let transport = publisher.transport();
     let stop = Stop::on_signals()?;
     let started = Instant::now();
     let mut account = Account::default();
@@ -74,7 +75,7 @@ pub fn run(args: &Publish, settings: &Settings, client: &Client) -> Outcome {
         )
         .next(describe));
     }
-    summary(&account, level, started.elapsed());
+    summary(&account, level, transport, started.elapsed());
     Ok(())
 }
 
@@ -87,6 +88,7 @@ fn connect(
     let mut builder = client
         .publisher(&args.topic)
         .transport(publish.transport.into())
+        .grant(publish.grant.into())
         .ack(publish.ack.into())
         .batch_bytes(publish.batch_bytes.as_u32())
         .linger(publish.linger.0)
@@ -171,12 +173,12 @@ fn interrupted() -> Failure {
     Failure::failed("publishing was interrupted", "a signal asked for it")
 }
 
-fn summary(account: &Account, level: Ack, took: Duration) {
+fn summary(account: &Account, level: Ack, transport: Transport, took: Duration) {
     let seconds = took.as_secs_f64().max(1e-9);
     let count = grouped(account.read);
     let what = match level {
-        Ack::None => format!("{count} messages sent, without receipts"),
-        level => format!("{count} messages reached the level {level}"),
+        Ack::None => format!("{count} messages sent over {transport}, without receipts"),
+        level => format!("{count} messages reached the level {level} over {transport}"),
     };
     note(format_args!(
         "{what}: {} in {seconds:.3} s, {}/s",

@@ -33,6 +33,7 @@ pub fn run(args: &Subscribe, settings: &Settings, client: &Client) -> Outcome {
     let stop = Stop::on_signals()?;
     let mut subscriber =
         builder.build().tried(cannot).map_err(|failure| failure.next(describe.clone()))?;
+    note(format_args!("reading over {}", subscriber.transport()));
     let mut printer = Printer {
         out: Out::new(),
         lines: settings.subscribe.output,

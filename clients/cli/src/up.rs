@@ -1,12 +1,13 @@
 //! `landfall up`: a system in the foreground.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use landfall::local::{LocalConfig, LocalSystem};
+use landfall::local::{LocalConfig, LocalSystem, rdma_address};
 
 use crate::args::system::Up;
 use crate::config::Settings;
-use crate::error::{Failure, Kind, Outcome};
+use crate::error::{Failure, Kind, Outcome, Tried};
 use crate::out::{self, Out};
 use crate::signals::Stop;
 
@@ -27,6 +28,9 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         restart: true,
         unix: args.unix.clone(),
         prefault: settings.up.prefault,
+        verbs: args.verbs.as_deref().map(rdma).transpose()?,
+        verbs_grant: settings.up.verbs_grant.into(),
+        ..LocalConfig::default()
     };
     let stop = Stop::on_signals()?;
     let mut system = LocalSystem::start(config).map_err(|error| explain(error, listen))?;
@@ -47,6 +51,17 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         std::thread::sleep(LOOK_EVERY);
     }
     system.stop().map_err(|error| Failure::failed("not everything stopped by itself", error))
+}
+
+/// The address that brokers take clients over RDMA on.
+fn rdma(address: &str) -> Outcome<IpAddr> {
+    match address {
+        "auto" => rdma_address().tried(|| "brokers cannot use RDMA here".into()),
+        address => address.parse().map_err(|error| {
+            let what = format!("--verbs {address} is no address: {error}");
+            Failure::usage(what, "say an IP address of an RDMA device, or auto")
+        }),
+    }
 }
 
 /// The address to listen on: control takes `HOST:PORT`.

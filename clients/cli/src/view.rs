@@ -34,7 +34,7 @@ pub fn cluster(settings: &Settings, client: &Client) -> Outcome {
         grouped(pool.sessions)
     ))?;
     out.line("")?;
-    let heading = ["broker", "state", "pid", "heartbeat", "epoch", "tcp", "unix"];
+    let heading = ["broker", "state", "pid", "heartbeat", "epoch", "tcp", "unix", "verbs"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(cluster.brokers.iter().map(|broker| {
         vec![
@@ -45,6 +45,7 @@ pub fn cluster(settings: &Settings, client: &Client) -> Outcome {
             broker.epoch_seen.to_string(),
             broker.tcp.clone(),
             broker.unix.clone(),
+            broker.verbs.clone(),
         ]
     }));
     out.bytes(table(&rows).as_bytes())?;

@@ -49,12 +49,25 @@ words! {
 
     /// How bytes reach a broker and come back.
     Transport {
-        /// Memory where the broker is on this host and lets us, else tcp
+        /// Memory where the broker is on this host and lets us, else verbs where both sides have
+        /// RDMA, else tcp
         Auto,
         /// Through the shared pool
         Memory,
+        /// By RDMA
+        Verbs,
         /// Over a socket
         Tcp,
+    }
+
+    /// How batches get into the pool over verbs.
+    Grant {
+        /// The publisher writes through a memory window on each extent
+        Window,
+        /// The publisher writes under the key of a payload segment: every host is trusted
+        Open,
+        /// The broker reads them from the publisher: nothing of the pool can be written
+        Pull,
     }
 
     /// How a process waits.
@@ -110,7 +123,18 @@ impl From<Transport> for landfall::Transport {
         match transport {
             Transport::Auto => Self::Auto,
             Transport::Memory => Self::Memory,
+            Transport::Verbs => Self::Verbs,
             Transport::Tcp => Self::Tcp,
+        }
+    }
+}
+
+impl From<Grant> for landfall::GrantMode {
+    fn from(grant: Grant) -> Self {
+        match grant {
+            Grant::Window => Self::Window,
+            Grant::Open => Self::Open,
+            Grant::Pull => Self::Pull,
         }
     }
 }

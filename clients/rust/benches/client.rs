@@ -49,6 +49,8 @@ fn publish(criterion: &mut Criterion) {
                             generation: 1,
                             offset: extents % 4 * EXTENT_BYTES,
                             bytes: EXTENT_BYTES,
+                            key: 0,
+                            at: 0,
                         });
                         extents += 1;
                     }

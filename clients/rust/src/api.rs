@@ -67,6 +67,9 @@ pub struct Broker {
     pub tcp: String,
     /// Address of its Unix socket, a path or `@name`.
     pub unix: String,
+    /// Address for verbs, `host:port`; empty where it has no RDMA.
+    #[serde(default)]
+    pub verbs: String,
     /// Process id.
     pub pid: u64,
     /// Milliseconds since its last heartbeat.
@@ -79,6 +82,30 @@ impl Broker {
     /// Whether it takes new connections.
     pub fn is_serving(&self) -> bool {
         self.state == "serving"
+    }
+}
+
+/// The right to open one connection over verbs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Version of this answer's shape.
+    pub schema_version: u32,
+    /// Id of the topic it is for.
+    pub topic: u32,
+    /// The broker that takes it.
+    pub broker: u8,
+    /// The token, 32 hexadecimal digits.
+    pub token: String,
+    /// The broker's address for verbs.
+    pub verbs: String,
+    /// Milliseconds until it is void.
+    pub expires_ms: u64,
+}
+
+impl Token {
+    /// The token as the number that a knock carries.
+    pub fn number(&self) -> Option<u128> {
+        u128::from_str_radix(&self.token, 16).ok()
     }
 }
 

@@ -82,6 +82,13 @@ impl Client {
         Ok(())
     }
 
+    /// The right to open one connection over verbs, for `topic`, to `broker`.
+    pub fn token(&self, topic: &str, broker: u8) -> Result<api::Token, Error> {
+        let path = format!("{}/tokens", topic_path(topic));
+        let body = format!("{{\"broker\":{broker}}}");
+        self.door.ask(Method::Post, &path, Some(body.as_bytes()))
+    }
+
     /// Counters and latencies of every process.
     pub fn counters(&self) -> Result<Vec<api::ProcessCounters>, Error> {
         Ok(self.door.ask::<Processes>(Method::Get, "/v1/counters", None)?.processes)

@@ -17,15 +17,19 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, 
 use nix::sys::time::TimeVal;
 
 use crate::error::Error;
+use crate::verbs::dial::Dialed;
 
 /// How bytes travel between client and broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Transport {
-    /// Memory where the broker's Unix socket allows it, otherwise TCP.
+    /// Memory where the broker's Unix socket allows it, then verbs where both sides have RDMA,
+    /// otherwise TCP.
     #[default]
     Auto,
     /// Through the pool, on the broker's host.
     Memory,
+    /// By RDMA.
+    Verbs,
     /// Over TCP.
     Tcp,
 }
@@ -35,6 +39,7 @@ impl fmt::Display for Transport {
         f.write_str(match self {
             Self::Auto => "auto",
             Self::Memory => "memory",
+            Self::Verbs => "verbs",
             Self::Tcp => "tcp",
         })
     }
@@ -46,7 +51,7 @@ pub struct UnknownTransport(pub String);
 
 impl fmt::Display for UnknownTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is no transport; say one of auto, memory, tcp", self.0)
+        write!(f, "{:?} is no transport; say one of auto, memory, verbs, tcp", self.0)
     }
 }
 
@@ -59,6 +64,7 @@ impl FromStr for Transport {
         match word {
             "auto" => Ok(Self::Auto),
             "memory" => Ok(Self::Memory),
+            "verbs" => Ok(Self::Verbs),
             "tcp" => Ok(Self::Tcp),
             _ => Err(UnknownTransport(word.to_owned())),
         }
@@ -156,10 +162,19 @@ fn connect_unix(address: &str, deadline: Instant) -> io::Result<UnixStream> {
 /// A connection that a broker accepted.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    pub(crate) socket: Socket,
     pub(crate) welcome: Welcome,
-    /// The pool and the channel, for a memory client.
-    pub(crate) memory: Option<(OwnedFd, OwnedFd)>,
+    pub(crate) way: Way,
+}
+
+/// What a connection is made of.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// A socket that carries everything.
+    Stream(Socket),
+    /// A socket that is a bell, the pool and the channel.
+    Memory { socket: Socket, pool: OwnedFd, channel: OwnedFd },
+    /// A queue pair.
+    Verbs(Box<Dialed>),
 }
 
 /// What a broker answered.
@@ -236,9 +251,9 @@ pub(crate) fn greet(
             return Err(Error::Unexpected { broker, what });
         }
     };
-    let memory = match (hello.carrier, <[OwnedFd; 2]>::try_from(fds)) {
-        (Carrier::Stream, _) => None,
-        (Carrier::Memory, Ok([pool, channel])) => Some((pool, channel)),
+    socket.set_nonblocking().map_err(lost("making it non-blocking"))?;
+    let way = match (hello.carrier, <[OwnedFd; 2]>::try_from(fds)) {
+        (Carrier::Memory, Ok([pool, channel])) => Way::Memory { socket, pool, channel },
         (Carrier::Memory, Err(fds)) => {
             let what = format!(
                 "welcomed a memory client with {} descriptors; two were expected",
@@ -246,9 +261,9 @@ pub(crate) fn greet(
             );
             return Err(Error::Unexpected { broker, what });
         }
+        (Carrier::Stream | Carrier::Verbs, _) => Way::Stream(socket),
     };
-    socket.set_nonblocking().map_err(lost("making it non-blocking"))?;
-    Ok(Answer::Accepted(Box::new(Accepted { socket, welcome, memory })))
+    Ok(Answer::Accepted(Box::new(Accepted { welcome, way })))
 }
 
 /// A refusal's sentence; where none came, one that says the reason.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use landfall_layout::batch::BatchError;
 use landfall_layout::frame::{FrameError, Refusal, Stall};
+use landfall_nic::NicError;
 use landfall_pool::map::MapError;
 use landfall_pool::pool::PoolError;
 
@@ -60,6 +61,18 @@ pub enum Error {
         topic: String,
         /// What was found instead, and what each attempt said.
         why: String,
+    },
+    /// Verbs were asked for and this machine has no RDMA.
+    NoRdma {
+        /// What is missing.
+        why: String,
+    },
+    /// A call to the NIC failed.
+    Verbs {
+        /// The broker that the connection was for.
+        broker: u8,
+        /// The call, the object, the system's answer.
+        source: Box<NicError>,
     },
     /// A broker refused the connection or a batch.
     Refused {
@@ -270,6 +283,11 @@ impl fmt::Display for Error {
             Self::NoBroker { topic, why } => {
                 write!(f, "no broker can be used for topic {topic:?}: {why}")
             }
+            Self::NoRdma { why } => write!(
+                f,
+                "{why}; landfall doctor says what stands in the way, and transport tcp needs none"
+            ),
+            Self::Verbs { broker, source } => write!(f, "verbs to broker {broker}: {source}"),
             Self::Refused { broker, why, sentence } => {
                 write!(f, "broker {broker} refused: {sentence} ({why:?})")
             }
@@ -325,6 +343,7 @@ impl std::error::Error for Error {
         match self {
             Self::Connection { source, .. } => Some(source),
             Self::Frame { source, .. } => Some(source),
+            Self::Verbs { source, .. } => Some(source),
             Self::Pool { source, .. } => Some(source),
             Self::Channel { source, .. } => Some(source),
             _ => None,

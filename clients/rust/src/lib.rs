@@ -40,11 +40,13 @@ pub mod local;
 pub mod publisher;
 mod route;
 pub mod subscriber;
+mod verbs;
 mod wait;
 
 pub use landfall_layout::batch::{Message, Messages};
 pub use landfall_layout::frame::{Ack, From, Reached};
 pub use landfall_layout::topic::Order;
+pub use landfall_layout::verbs::GrantMode;
 
 pub use client::Client;
 pub use connect::{Transport, UnknownTransport};
@@ -52,6 +54,6 @@ pub use error::Error;
 pub use landfall_pool::idle::Idle;
 pub use publisher::{
     Acked, BatchReceipt, Lane, Outgoing, PublishError, Publisher, PublisherBuilder, PublisherStats,
-    Receipt, Ticket,
+    Receipt, Reservation, Reserved, Ticket,
 };
 pub use subscriber::{Batch, Event, Subscriber, SubscriberBuilder};

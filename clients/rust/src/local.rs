@@ -7,14 +7,17 @@ mod process;
 mod spawner;
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use landfall_layout::limits::{
-    BROKERS_MAX, POOL_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SESSIONS_DEFAULT,
+    BROKERS_MAX, POOL_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SESSIONS_DEFAULT, VERBS_LEASE_NS,
 };
+use landfall_layout::verbs::GrantMode;
+use landfall_nic::PortState;
 
 use self::process::{Process, Waited};
 use self::spawner::Spawner;
@@ -50,6 +53,13 @@ pub struct LocalConfig {
     pub unix: Option<String>,
     /// Touch every page of the pool at the start.
     pub prefault: bool,
+    /// Address of an RDMA device on which the brokers take clients too, each on a port that the
+    /// system chooses.
+    pub verbs: Option<IpAddr>,
+    /// The most trusting way in which RDMA publishers may write.
+    pub verbs_grant: GrantMode,
+    /// An RDMA publisher that says nothing for this long is let go.
+    pub verbs_lease: Duration,
 }
 
 impl Default for LocalConfig {
@@ -66,8 +76,25 @@ impl Default for LocalConfig {
             restart: false,
             unix: None,
             prefault: false,
+            verbs: None,
+            verbs_grant: GrantMode::default(),
+            verbs_lease: Duration::from_nanos(VERBS_LEASE_NS),
         }
     }
+}
+
+/// An address of an RDMA device of this machine whose port is up.
+pub fn rdma_address() -> Result<IpAddr, Error> {
+    let none = |why: String| Error::NoRdma { why };
+    let devices = landfall_nic::devices().map_err(|why| none(why.to_string()))?;
+    let ports = devices.iter().flat_map(|device| &device.ports);
+    let up = ports.filter(|port| port.state == PortState::Active);
+    let addresses = up.flat_map(|port| &port.gids).filter_map(|gid| gid.ip);
+    // A link-local address would need the name of its interface beside it.
+    let usable = |ip: &IpAddr| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    addresses.filter(usable).min_by_key(IpAddr::is_ipv6).ok_or_else(|| {
+        none("no RDMA here: no port that is up has an IP address; give its interface one".into())
+    })
 }
 
 /// Why a local system did not start or stop.
@@ -343,6 +370,12 @@ impl LocalSystem {
         command.arg("--pool").arg(&self.pool);
         command.args(["--number", &number.to_string(), "--idle", idle_word(self.config.idle)]);
         command.args(["--parent", &std::process::id().to_string()]);
+        if let Some(address) = self.config.verbs {
+            command.args(["--verbs", &SocketAddr::new(address, 0).to_string()]);
+            command.args(["--verbs-grant", &self.config.verbs_grant.to_string()]);
+            let lease_ms = self.config.verbs_lease.as_millis();
+            command.args(["--verbs-lease-ms", &lease_ms.to_string()]);
+        }
         command
     }
 

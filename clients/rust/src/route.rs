@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use landfall_layout::frame::{Carrier, Hello, Refusal};
+use landfall_layout::limits::BATCH_BYTES_MAX;
 
 use crate::api::Broker;
 use crate::client::Client;
-use crate::connect::{Accepted, Answer, Transport, greet};
+use crate::connect::{Accepted, Answer, Transport, Way, greet};
 use crate::error::Error;
+use crate::verbs::dial::{Wants, check_rdma, dial};
 
 /// The way to a topic's brokers. Control is asked for them; while it is away, those last heard of
 /// are tried.
@@ -18,6 +20,7 @@ pub(crate) struct Route {
     transport: Transport,
     pinned: Option<u8>,
     known: Vec<Broker>,
+    batch_bytes_max: u32,
 }
 
 impl Route {
@@ -27,7 +30,14 @@ impl Route {
         transport: Transport,
         pinned: Option<u8>,
     ) -> Self {
-        Self { client, topic, transport, pinned, known: Vec::new() }
+        Self {
+            client,
+            topic,
+            transport,
+            pinned,
+            known: Vec::new(),
+            batch_bytes_max: BATCH_BYTES_MAX,
+        }
     }
 
     /// Asks control who serves.
@@ -35,6 +45,7 @@ impl Route {
         match self.client.cluster() {
             Ok(cluster) => {
                 self.known = cluster.brokers;
+                self.batch_bytes_max = cluster.pool.batch_bytes_max.min(BATCH_BYTES_MAX);
                 Ok(())
             }
             Err(_) if !self.known.is_empty() => Ok(()),
@@ -56,12 +67,18 @@ impl Route {
         brokers
     }
 
-    /// Says hello to `broker` by each transport that is allowed, until one works. `take` turns
-    /// what was accepted into a connection.
+    /// Bytes of the largest batch, as control last said it.
+    pub(crate) fn batch_bytes_max(&self) -> u32 {
+        self.batch_bytes_max
+    }
+
+    /// Says hello to `broker` by each transport that is allowed, until one works. `wants` is what
+    /// a connection over verbs needs; `take` turns what was accepted into a connection.
     pub(crate) fn open<T>(
         &self,
         broker: &Broker,
         hello: impl Fn(Carrier) -> Hello,
+        wants: &Wants<'_>,
         timeout: Duration,
         mut take: impl FnMut(Accepted) -> Result<T, Error>,
     ) -> Result<Opened<T>, Error> {
@@ -69,12 +86,22 @@ impl Route {
             let address = match carrier {
                 Carrier::Memory => &broker.unix,
                 Carrier::Stream => &broker.tcp,
+                Carrier::Verbs => {
+                    // Without RDMA here it does not matter what the broker has.
+                    check_rdma()?;
+                    &broker.verbs
+                }
             };
             if address.is_empty() {
-                return Err(Error::NoBroker {
-                    topic: self.topic.clone(),
-                    why: format!("broker {} has no address for {carrier:?}", broker.broker),
-                });
+                return Err(self.no_address(broker.broker, carrier));
+            }
+            if carrier == Carrier::Verbs {
+                let (client, topic) = (&self.client, &self.topic);
+                let dialed = dial(client, topic, broker, hello(carrier), wants, timeout)?;
+                let Some(dialed) = dialed else { return Ok(Opened::Fenced) };
+                let welcome = dialed.welcome;
+                let way = Way::Verbs(Box::new(dialed));
+                return take(Accepted { welcome, way }).map(Opened::Yes);
             }
             let deadline = Instant::now() + timeout;
             match greet(broker.broker, address, hello(carrier), &self.topic, deadline)? {
@@ -82,21 +109,44 @@ impl Route {
                 Answer::Fenced => Ok(Opened::Fenced),
             }
         };
-        match self.transport {
-            Transport::Memory => by(Carrier::Memory),
-            Transport::Tcp => by(Carrier::Stream),
-            Transport::Auto if broker.unix.is_empty() => by(Carrier::Stream),
-            Transport::Auto => match by(Carrier::Memory) {
-                Err(error) if is_about_memory(&error) => by(Carrier::Stream),
-                other => other,
-            },
+        let carriers: &[Carrier] = match self.transport {
+            Transport::Memory => &[Carrier::Memory],
+            Transport::Verbs => &[Carrier::Verbs],
+            Transport::Tcp => &[Carrier::Stream],
+            Transport::Auto => &[Carrier::Memory, Carrier::Verbs, Carrier::Stream],
+        };
+        let last = carriers.len() - 1;
+        for carrier in &carriers[..last] {
+            let has_address = match carrier {
+                Carrier::Memory => !broker.unix.is_empty(),
+                _ => !broker.verbs.is_empty(),
+            };
+            match has_address.then(|| by(*carrier)) {
+                None => {}
+                Some(Err(error)) if is_about_carrier(&error) => {}
+                Some(other) => return other,
+            }
         }
+        by(carriers[last])
+    }
+
+    #[cold]
+    fn no_address(&self, broker: u8, carrier: Carrier) -> Error {
+        let why = match carrier {
+            Carrier::Verbs => format!(
+                "broker {broker} has no address for verbs: its host has no RDMA, or it was not \
+                 given an address of an RDMA device; landfall doctor on that host says which"
+            ),
+            _ => format!("broker {broker} has no address for {carrier:?}"),
+        };
+        Error::NoBroker { topic: self.topic.clone(), why }
     }
 
     /// The error when no candidate could be used, from what each attempt said.
     pub(crate) fn nobody(&self, mut attempts: Vec<Error>) -> Error {
-        if attempts.len() == 1 {
-            // One broker, one reason: it says more than that nobody is left.
+        let all_alike = attempts.iter().all(|error| matches!(error, Error::NoRdma { .. }));
+        if attempts.len() == 1 || (all_alike && !attempts.is_empty()) {
+            // One reason, of one broker or of none: it says more than that nobody is left.
             return attempts.remove(0);
         }
         let why = if attempts.is_empty() {
@@ -125,14 +175,17 @@ pub(crate) enum Opened<T> {
     Fenced,
 }
 
-/// Whether memory is what failed, so that TCP may work.
-fn is_about_memory(error: &Error) -> bool {
+/// Whether the way is what failed, so that another may work.
+fn is_about_carrier(error: &Error) -> bool {
     match error {
         Error::Refused { why, .. } => matches!(why, Refusal::NotServed | Refusal::Malformed),
         Error::Unreachable { .. }
         | Error::Connection { .. }
         | Error::Unexpected { .. }
         | Error::Pool { .. }
+        | Error::NoRdma { .. }
+        | Error::Verbs { .. }
+        | Error::Control { .. }
         | Error::Channel { .. } => true,
         _ => false,
     }
@@ -168,6 +221,7 @@ mod tests {
                 state: state.into(),
                 tcp: "x".into(),
                 unix: String::new(),
+                verbs: String::new(),
                 pid: 1,
                 heartbeat_age_ms: 1,
                 epoch_seen: 1,

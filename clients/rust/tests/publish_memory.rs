@@ -37,6 +37,8 @@ fn serve(pool: &Pool, peer: &mut Peer, mut offset: u32, extent_bytes: u32) -> Ve
                     generation: 1,
                     offset,
                     bytes,
+                    key: 0,
+                    at: 0,
                 };
                 peer.send(frame);
                 extents += 1;
@@ -113,6 +115,8 @@ fn a_message_larger_than_a_batch_gets_an_extent_of_its_own() {
             generation: 1,
             offset: 8192,
             bytes: bytes.next_multiple_of(64),
+            key: 0,
+            at: 0,
         });
         while !matches!(peer.next(), Some(Frame::Written { extent: 2, offset: 8192, .. })) {}
         let (second, payload) = batch_at(&broker_pool, SEGMENT, 8192);

@@ -12,28 +12,40 @@ use crate::raw::{Batch, Heard, Raw, Session, publisher};
 use crate::{Failure, Rig, Site};
 
 /// A publisher that behaves, before and after every bad one.
-struct Witness {
+pub(super) struct Witness {
     publisher: landfall::Publisher,
     topic: Topic,
     sent: u64,
 }
 
 impl Witness {
-    fn new(site: &Site) -> Result<Self, Failure> {
+    pub(super) fn new(site: &Site) -> Result<Self, Failure> {
         let topic = site.topic_with(Order::Strong, |spec| spec.check_ingest = Some(true))?;
         let publisher = site.publisher(&topic).broker(0).build()?;
         Ok(Self { publisher, topic, sent: 0 })
     }
 
-    fn goes_on(&mut self) -> Result<(), Failure> {
+    pub(super) fn goes_on(&mut self) -> Result<(), Failure> {
         publish(&mut self.publisher, 1, self.sent..self.sent + 10, 100)?;
         self.sent += 10;
         Ok(self.publisher.flush()?)
     }
 
-    fn close(self, site: &Site, others: &[(u64, u64)]) -> Result<(), Failure> {
+    pub(super) fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    pub(super) fn close(self, site: &Site, others: &[(u64, u64)]) -> Result<(), Failure> {
         let stats = self.publisher.stats();
         ensure!(stats.reconnects == 0, "the witness lost its connection: {stats:?}");
+        self.close_after_reconnects(site, others)
+    }
+
+    pub(super) fn close_after_reconnects(
+        self,
+        site: &Site,
+        others: &[(u64, u64)],
+    ) -> Result<(), Failure> {
         self.publisher.close()?;
         let reading = read(site.subscriber(&self.topic).build()?, Until::CaughtUp)?;
         let mut sent = vec![(1, self.sent)];
@@ -259,7 +271,7 @@ pub fn odd_topics_are_refused_with_a_sentence(rig: &Rig) -> Result<(), Failure> 
         publisher.publish(&crate::flow::message(1, n, 100)).is_err() || publisher.poll().is_err()
     });
     ensure!(failed, "publishing to a deleted topic goes on");
-    let deadline = std::time::Instant::now() + crate::rig::PATIENCE;
+    let deadline = std::time::Instant::now() + crate::rig::patience();
     let told = loop {
         match subscriber.next(Duration::from_millis(50)) {
             Ok(landfall::Event::TopicGone) => break true,

@@ -7,6 +7,7 @@ pub mod crashes;
 pub mod hostile;
 pub mod order;
 pub mod pressure;
+pub mod rdma;
 pub mod retention;
 pub mod sessions;
 pub mod tools;
@@ -91,10 +92,47 @@ macro_rules! table {
 
 for_each_scenario!(table);
 
+/// Calls a macro with every scenario that only RDMA has.
+#[macro_export]
+macro_rules! for_each_rdma_scenario {
+    ($callback:path $(, $more:tt)*) => {
+        $callback! {
+            $($more)*
+            rdma {
+                a_write_after_its_window_was_invalidated
+                a_write_outside_its_window
+                a_write_with_another_clients_key
+                a_write_with_an_old_key
+                a_read_of_a_window_for_writing
+                forged_handshakes
+                a_replayed_token
+                a_wrong_epoch
+                a_fenced_publishers_late_write
+                a_publisher_that_dies_in_mid_write
+                a_publisher_that_never_sends_the_completion
+                lies_are_refused
+                a_pull_from_memory_that_is_not_there
+            }
+        }
+    };
+}
+
+macro_rules! rdma_table {
+    ($($module:ident { $($name:ident)* })*) => {
+        /// Every scenario that only RDMA has.
+        pub static RDMA_SCENARIOS: &[Scenario] = &[
+            $($(Scenario { name: stringify!($name), run: $module::$name },)*)*
+        ];
+    };
+}
+
+for_each_rdma_scenario!(rdma_table);
+
 /// The scenario of that name.
 pub fn find(name: &str) -> &'static Scenario {
     SCENARIOS
         .iter()
+        .chain(RDMA_SCENARIOS)
         .find(|scenario| scenario.name == name)
         .unwrap_or_else(|| panic!("there is no scenario {name}"))
 }

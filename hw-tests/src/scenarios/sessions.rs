@@ -5,6 +5,7 @@ use std::time::Duration;
 use landfall::Order;
 use landfall_layout::frame::{Frame, Reached, Refusal};
 
+use crate::device::trim;
 use crate::flow::{Promise, Until, audit, check_sent, read};
 use crate::raw::{Raw, Session, publisher};
 use crate::{Failure, Rig};
@@ -132,16 +133,16 @@ pub fn a_forged_session_is_refused(rig: &Rig) -> Result<(), Failure> {
 
 /// Ten thousand sessions, each with a batch in the one order.
 pub fn ten_thousand_sessions(rig: &Rig) -> Result<(), Failure> {
-    const SESSIONS: u64 = 10_000;
     const AT_ONCE: u64 = 200;
+    let all = trim(10_000, 500);
     let site = rig.start_with(|config| config.sessions = 10_100)?;
     let topic = site.topic(Order::Strong)?;
     let addresses =
         (0..rig.brokers).map(|broker| site.address(broker)).collect::<Result<Vec<_>, _>>()?;
     let mut client = 1;
-    while client <= SESSIONS {
+    while client <= all {
         let mut wave = Vec::new();
-        for client in client..(client + AT_ONCE).min(SESSIONS + 1) {
+        for client in client..(client + AT_ONCE).min(all + 1) {
             let mut raw = Raw::connect(&addresses[client as usize % rig.brokers])?;
             raw.send_frame(Frame::Hello(publisher(client, 0)), topic.name.as_bytes())?;
             wave.push((client, raw));
@@ -170,7 +171,7 @@ pub fn ten_thousand_sessions(rig: &Rig) -> Result<(), Failure> {
         client += AT_ONCE;
     }
     let reading = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
-    let sent: Vec<(u64, u64)> = (1..=SESSIONS).map(|client| (client, 1)).collect();
+    let sent: Vec<(u64, u64)> = (1..=all).map(|client| (client, 1)).collect();
     check_sent(&reading, &sent, Promise::InOrderOnce)?;
     audit(Order::Strong, &[&reading])?;
     // A session that was left open is still known.

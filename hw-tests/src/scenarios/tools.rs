@@ -100,7 +100,7 @@ struct Shm(PathBuf);
 
 impl Shm {
     fn new(rig: &Rig, name: &str) -> Self {
-        let Rig { transport, brokers } = rig;
+        let Rig { transport, brokers, .. } = rig;
         let pid = std::process::id();
         Self(PathBuf::from(format!("/dev/shm/landfall-{name}-{transport}-{brokers}-{pid}")))
     }

@@ -39,6 +39,9 @@ pub struct Common {
     /// How bytes travel
     #[arg(long, value_enum, default_value = "memory")]
     pub transport: words::Transport,
+    /// How batches get into the pool over verbs
+    #[arg(long, value_enum, default_value = "window")]
+    pub grant: words::Grant,
     /// Bytes of a message [default: 1K; lat: 64]
     #[arg(long, value_name = "SIZE")]
     pub message_bytes: Option<Size>,

@@ -18,6 +18,7 @@ anonymous memory unless --pool names a file, so nothing is left behind.
 
 Examples:
   landfall up --brokers 4
+  landfall up --verbs 10.0.0.1
   landfall up --control 127.0.0.1:0 --pool /dev/shm/landfall --pool-bytes 4G")]
 pub struct Up {
     /// Brokers [default: 1]
@@ -42,6 +43,12 @@ pub struct Up {
     /// Touch every page of the pool at the start
     #[arg(long)]
     pub prefault: bool,
+    /// Brokers also take clients over RDMA, on this IP address of an RDMA device; auto finds one
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "auto")]
+    pub verbs: Option<String>,
+    /// The most trusting way in which publishers may write over RDMA [default: window]
+    #[arg(long, value_enum)]
+    pub verbs_grant: Option<words::Grant>,
     /// A Unix socket for control as well: a path, or @NAME
     #[arg(long, value_name = "PATH")]
     pub unix: Option<String>,
@@ -54,6 +61,7 @@ impl Up {
         flags.set("up.segment_bytes", "--segment-bytes", self.segment_bytes);
         flags.set("up.sessions", "--sessions", self.sessions);
         flags.set("up.idle", "--idle", self.idle);
+        flags.set("up.verbs_grant", "--verbs-grant", self.verbs_grant);
         flags.set("up.prefault", "--prefault", self.prefault.then_some(true));
     }
 }

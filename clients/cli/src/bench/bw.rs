@@ -26,9 +26,15 @@ use crate::words::{self, Format, Transport};
 /// Time given to each measurement of the limit: the figure no longer moves after half a second.
 const LIMIT_TIME: Duration = Duration::from_millis(1500);
 
+/// What a measurement over verbs is to be held against, which needs a program that is not ours.
+const NIC_LIMIT: &str = "scripts/bench-verbs compares with ib_write_bw on the same device";
+
 #[derive(Serialize)]
 struct Parameters {
     transport: words::Transport,
+    /// The one that connected: what `auto` chose.
+    transport_taken: String,
+    grant: words::Grant,
     order: words::Order,
     ack: words::Ack,
     message_bytes: u64,
@@ -66,6 +72,7 @@ struct Measured {
     published: u64,
     acked: u64,
     verified: Option<Verified>,
+    transport: landfall::Transport,
 }
 
 pub fn run(args: &Bw, config: &Config) -> Outcome {
@@ -80,7 +87,7 @@ pub fn run(args: &Bw, config: &Config) -> Outcome {
     let prober = Prober::new(bench.batch_bytes.0, bench.pool_bytes.0)?;
     let limit = |time| match args.common.transport {
         Transport::Tcp => prober.tcp(time),
-        Transport::Memory | Transport::Auto => prober.memory(time),
+        Transport::Memory | Transport::Verbs | Transport::Auto => prober.memory(time),
     };
     let before = limit(LIMIT_TIME)?;
     let target = Target::start(&args.common, config, !args.publish_only)?;
@@ -94,6 +101,8 @@ pub fn run(args: &Bw, config: &Config) -> Outcome {
     progress.clear();
     let parameters = Parameters {
         transport: args.common.transport,
+        transport_taken: measured.transport.to_string(),
+        grant: args.common.grant,
         order: settings.topic.order,
         ack: args.common.ack,
         message_bytes: bench.message_bytes.0,
@@ -161,6 +170,8 @@ fn measure(
         publishers.push(publisher(args, settings, target, broker)?);
     }
     let message_bytes = settings.bench.message_bytes.0 as usize;
+    let transport =
+        publishers.first().map_or(landfall::Transport::Auto, landfall::Publisher::transport);
     std::thread::scope(|scope| {
         let shared = &shared;
         let reader = subscriber
@@ -196,7 +207,7 @@ fn measure(
             ));
         }
         let acked = shared.acked.load(Ordering::Relaxed);
-        Ok(Measured { messages, time, published, acked, verified: verified? })
+        Ok(Measured { messages, time, published, acked, verified: verified?, transport })
     })
 }
 
@@ -211,6 +222,7 @@ fn publisher(
         .client()
         .publisher(target.topic())
         .transport(args.common.transport.into())
+        .grant(args.common.grant.into())
         .ack(args.common.ack.into())
         .batch_bytes(batch_bytes.as_u32())
         .memory_bytes((64 << 20).max(8 * batch_bytes.0))
@@ -260,6 +272,18 @@ fn report(measured: Measured, limit: Limit, parameters: Parameters) -> Report {
     }
 }
 
+/// The transport that was taken, with what was asked for where that left it open.
+fn taken(p: &Parameters) -> String {
+    let mut text = p.transport_taken.clone();
+    if text == Transport::Verbs.to_string() {
+        text.push_str(&format!(" ({} queue pairs, grant {})", p.publishers, p.grant));
+    }
+    if p.transport == Transport::Auto {
+        text.push_str(" (auto)");
+    }
+    text
+}
+
 fn print(report: &Report, format: Format) -> Outcome {
     let mut out = Out::new();
     if format == Format::Json {
@@ -271,7 +295,7 @@ fn print(report: &Report, format: Format) -> Outcome {
     out.line(format_args!(
         "parameters  {path}; {}, order {}, ack {}, idle {}; {} B messages, {} B batches; \
          {} publishers, {} brokers, pool {}; {} s after {} s",
-        p.transport,
+        taken(p),
         p.order,
         p.ack,
         p.idle,
@@ -295,6 +319,9 @@ fn print(report: &Report, format: Format) -> Outcome {
         report.limit
     ))?;
     out.line(format_args!("ratio       {:.3}", report.ratio))?;
+    if p.transport_taken == Transport::Verbs.to_string() {
+        out.line(format_args!("            {NIC_LIMIT}"))?;
+    }
     let verified = if p.publish_only {
         format!(
             "{} of {} acknowledged",

@@ -31,6 +31,9 @@ const BATCH_BYTES: u64 = 64 << 10;
 #[derive(Serialize)]
 struct Parameters {
     transport: words::Transport,
+    /// The one that connected: what `auto` chose.
+    transport_taken: String,
+    grant: words::Grant,
     order: words::Order,
     ack: words::Ack,
     message_bytes: u64,
@@ -126,9 +129,11 @@ pub fn run(args: &Lat, config: &Config) -> Outcome {
         _ => ("echo through a word that two threads share", echo::word()?),
     };
     let target = Target::start(&args.common, config, true)?;
+    let mut transport_taken = String::new();
     let mut run = || -> Outcome<(Times, u64, Latency)> {
         let before = ordered(&target)?;
         let mut parties = Parties::connect(args, settings, &target)?;
+        transport_taken = parties.publisher.transport().to_string();
         let mut times = Times::new()?;
         parties.run(&mut Times::new()?, warmup, &stop, &mut progress)?;
         parties.run(&mut times, time, &stop, &mut progress)?;
@@ -148,6 +153,8 @@ pub fn run(args: &Lat, config: &Config) -> Outcome {
         machine: Machine::here(),
         parameters: Parameters {
             transport: args.common.transport,
+            transport_taken,
+            grant: args.common.grant,
             order: settings.topic.order,
             ack: args.common.ack,
             message_bytes,
@@ -201,6 +208,7 @@ impl Parties {
             .client()
             .publisher(target.topic())
             .transport(args.common.transport.into())
+            .grant(args.common.grant.into())
             .ack(args.common.ack.into())
             .batch_bytes(BATCH_BYTES as u32)
             .linger(Duration::ZERO)
@@ -381,7 +389,7 @@ fn print(report: &Report, format: Format) -> Outcome {
     out.line(format_args!(
         "parameters  {}, order {}, ack {}, idle {}; {} B messages, {rate}; {} brokers; \
          {} s after {} s",
-        p.transport,
+        p.transport_taken,
         p.order,
         p.ack,
         p.idle,

@@ -1,16 +1,29 @@
 //! The system that is measured: one of its own, or the one that --control names.
 
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use landfall::Client;
 use landfall::api::{Cluster, TopicSpec};
-use landfall::local::{LocalConfig, LocalSystem};
+use landfall::local::{LocalConfig, LocalSystem, rdma_address};
 
 use super::window::{kept_bytes, window_bytes};
 use crate::args::bench::Common;
 use crate::config::Config;
 use crate::error::{Failure, Outcome, Tried};
 use crate::out;
+use crate::words::Transport;
+
+/// Where the run's own brokers take clients over RDMA.
+fn rdma(transport: Transport) -> Outcome<Option<IpAddr>> {
+    match transport {
+        Transport::Verbs => {
+            rdma_address().map(Some).tried(|| "cannot measure transport verbs".into())
+        }
+        Transport::Auto => Ok(rdma_address().ok()),
+        Transport::Memory | Transport::Tcp => Ok(None),
+    }
+}
 
 /// A system and the topic that belongs to this run.
 pub struct Target {
@@ -33,6 +46,8 @@ impl Target {
                 pool_bytes: settings.bench.pool_bytes.0,
                 idle: settings.bench.idle.into(),
                 prefault: true,
+                verbs: rdma(common.transport)?,
+                verbs_grant: common.grant.into(),
                 ..LocalConfig::default()
             };
             Some(LocalSystem::start(local).tried(|| "the system did not start".into())?)

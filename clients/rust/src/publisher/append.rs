@@ -4,12 +4,13 @@ use landfall_layout::batch::{MESSAGE_HEADER_BYTES, PREAMBLE_BYTES};
 use landfall_layout::limits::{BATCH_MESSAGES_MAX, KEY_BYTES_MAX};
 
 use super::batch::{
-    ExtentFiller, Filler, STREAM_BYTES_LEAST, Spot, Streamed, header, start_buffer, stride,
+    ExtentFiller, Filler, STREAM_BYTES_LEAST, SlabFiller, Spot, Streamed, header, start_buffer,
+    stride,
 };
 use super::lanes::{LaneState, Open};
 use super::link::Carrier;
 use super::receipts::{Lane, Ticket};
-use super::session::Bytes;
+use super::reserve::Room;
 use super::{PublishError, Publisher};
 use crate::error::Error;
 
@@ -52,7 +53,7 @@ impl Publisher {
         timestamp_ns: Option<u64>,
     ) -> Result<Ticket, PublishError> {
         self.check_failed().map_err(PublishError::Failed)?;
-        let stride = self.check_size(key, payload)?;
+        let stride = self.check_lengths(key.map_or(0, <[u8]>::len), payload.len())?;
         self.clock.look();
         self.close_lingering();
         let at = lane.index();
@@ -91,13 +92,47 @@ impl Publisher {
         Ok(ticket)
     }
 
+    /// The connection that a batch opened now will probably take, if there is any.
+    pub(super) fn link_in_turn(&mut self) -> Option<usize> {
+        (!self.links.is_empty()).then(|| self.pick_link().unwrap_or(self.next_link))
+    }
+
+    fn private_filler(&mut self, link: Option<usize>, whole: u32) -> Option<Filler> {
+        Some(match self.private_room(link, whole)? {
+            Room::Slab(buffer) => Filler::Slab(SlabFiller::start(buffer)),
+            Room::Buffer(mut buffer) => {
+                start_buffer(&mut buffer);
+                Filler::Buffer(buffer)
+            }
+        })
+    }
+
+    /// Memory of our own for a batch: where verbs carry batches, memory that NICs send from.
+    /// `None`: no room now.
+    pub(super) fn private_room(&mut self, link: Option<usize>, whole: u32) -> Option<Room> {
+        let by_verbs = link.map(|link| matches!(self.links[link].carrier, Carrier::Verbs(_)));
+        if by_verbs.unwrap_or(self.store.is_mapped()) {
+            match self.store.take(whole) {
+                Some(buffer) => return Some(Room::Slab(buffer)),
+                None if by_verbs.is_some() => return None,
+                // Without a connection other memory does as well, up to the bound.
+                None => {}
+            }
+        }
+        let buffer = self.spare_buffers.pop();
+        Some(Room::Buffer(buffer.unwrap_or_else(|| Vec::with_capacity(whole as usize))))
+    }
+
     /// Bytes that the message takes, or why it never fits.
-    fn check_size(&self, key: Option<&[u8]>, payload: &[u8]) -> Result<usize, PublishError> {
-        let most = u64::from(self.batch_bytes_max);
-        let key_bytes = key.map_or(0, <[u8]>::len);
-        let around = PREAMBLE_BYTES as usize + MESSAGE_HEADER_BYTES;
-        // Both are lengths of slices: their sum fits 64 bits with room for what is around.
-        let bytes = (key_bytes as u64 + payload.len() as u64).next_multiple_of(8) + around as u64;
+    pub(super) fn check_lengths(
+        &self,
+        key_bytes: usize,
+        payload_bytes: usize,
+    ) -> Result<usize, PublishError> {
+        let most = u64::from(self.message_batch_max());
+        let around = u64::from(PREAMBLE_BYTES) + MESSAGE_HEADER_BYTES as u64;
+        let parts = (key_bytes as u64).saturating_add(payload_bytes as u64);
+        let bytes = parts.checked_next_multiple_of(8).unwrap_or(u64::MAX).saturating_add(around);
         if bytes > most {
             return Err(PublishError::TooLarge { bytes, most });
         }
@@ -105,11 +140,11 @@ impl Publisher {
             let why = format!("{key_bytes} bytes; at most {KEY_BYTES_MAX} are possible");
             return Err(PublishError::Failed(Error::Setting { setting: "key", why }));
         }
-        Ok(stride(key_bytes + payload.len()))
+        Ok(stride(key_bytes + payload_bytes))
     }
 
     /// Takes and sends without blocking or reconnecting.
-    fn turn_over(&mut self) -> Result<(), PublishError> {
+    pub(super) fn turn_over(&mut self) -> Result<(), PublishError> {
         if self.links.is_empty() {
             return Ok(());
         }
@@ -127,12 +162,12 @@ impl Publisher {
     /// none is filled in an extent before those are placed.
     fn has_unplaced(&mut self) -> bool {
         let in_buffer = |lane: &LaneState| {
-            lane.filled.back().is_some_and(|filled| matches!(filled.bytes, Bytes::Buffer(_)))
+            lane.filled.back().is_some_and(|filled| filled.bytes.private().is_some())
         };
         self.session.next_resend().is_some() || self.lanes.iter().any(in_buffer)
     }
 
-    fn queued_bytes(&self) -> u64 {
+    pub(super) fn queued_bytes(&self) -> u64 {
         let open = self.lanes.iter().filter_map(|lane| lane.open.as_ref());
         let open: u64 =
             open.map(|open| u64::from(PREAMBLE_BYTES) + open.payload_bytes as u64).sum();
@@ -151,7 +186,7 @@ impl Publisher {
         // while older ones still wait there for a place in an extent, since batches are written
         // one behind the other and these come first.
         let older = self.has_unplaced();
-        let link = (!self.links.is_empty()).then(|| self.pick_link().unwrap_or(self.next_link));
+        let link = self.link_in_turn();
         let memory = match link.map(|link| &mut self.links[link].carrier) {
             Some(Carrier::Memory(memory)) if !older => Some(memory),
             _ => None,
@@ -180,11 +215,9 @@ impl Publisher {
                 };
                 (filler, bytes)
             }
-            _ => {
-                let mut buffer =
-                    self.spare_buffers.pop().unwrap_or_else(|| Vec::with_capacity(whole as usize));
-                start_buffer(&mut buffer);
-                (Filler::Buffer(buffer), whole)
+            (_, link) => {
+                let Some(filler) = self.private_filler(link, whole) else { return false };
+                (filler, whole)
             }
         };
         let state = &mut self.lanes[lane];

@@ -8,9 +8,10 @@ use landfall_layout::batch::{
 };
 use landfall_pool::Pool;
 use landfall_pool::payload_writer::PayloadWriter;
+use landfall_pool::slab::SlabBuffer;
 use landfall_pool::stream::Crc32c;
 
-use super::session::Location;
+use super::session::{Location, Slot};
 
 /// Bytes of a small batch gathered before they go to the extent. Five times what the checksum
 /// folds at once, and whole lines.
@@ -48,6 +49,8 @@ pub(crate) enum Filler {
     Extent(Box<ExtentFiller>),
     /// Private memory: 64 bytes for the preamble, then the payload.
     Buffer(Vec<u8>),
+    /// The same, in memory that NICs send from.
+    Slab(SlabFiller),
 }
 
 impl Filler {
@@ -57,6 +60,7 @@ impl Filler {
         match self {
             Self::Streamed(streamed) => streamed.writer.append(header, [key, payload]),
             Self::Extent(filler) => filler.append(stride, header, key, payload),
+            Self::Slab(filler) => filler.append(stride, header, key, payload),
             Self::Buffer(buffer) => {
                 let end = buffer.len() + stride;
                 buffer.extend_from_slice(&header[0].to_le_bytes());
@@ -143,14 +147,7 @@ impl ExtentFiller {
         let Some(room) = self.stage.0.get_mut(self.staged..end) else {
             return self.append_across(stride, header, key, payload);
         };
-        let (head, body) = room.split_at_mut(MESSAGE_HEADER_BYTES);
-        head[..8].copy_from_slice(&header[0].to_le_bytes());
-        head[8..].copy_from_slice(&header[1].to_le_bytes());
-        let (key_room, rest) = body.split_at_mut(key.len());
-        key_room.copy_from_slice(key);
-        let (payload_room, padding) = rest.split_at_mut(payload.len());
-        payload_room.copy_from_slice(payload);
-        padding.fill(0);
+        put_message(room, header, key, payload);
         self.staged = end;
     }
 
@@ -189,6 +186,60 @@ impl ExtentFiller {
         self.store();
         (self.crc.finish(), self.spot)
     }
+}
+
+/// Fills a batch where a NIC will send it from.
+pub(crate) struct SlabFiller {
+    buffer: SlabBuffer,
+    end: usize,
+    /// Bytes from the start that the checksum has, the preamble counted.
+    summed: usize,
+    crc: Crc32c,
+}
+
+/// Bytes that are summed together: still in the first-level cache, and enough to fold.
+const SUMMED_AT_ONCE: usize = 4 << 10;
+
+impl SlabFiller {
+    /// A filler of an empty batch.
+    pub(crate) fn start(buffer: SlabBuffer) -> Self {
+        let start = PREAMBLE_BYTES as usize;
+        Self { buffer, end: start, summed: start, crc: Crc32c::new() }
+    }
+
+    #[inline]
+    fn append(&mut self, stride: usize, header: [u64; 2], key: &[u8], payload: &[u8]) {
+        let end = self.end + stride;
+        put_message(&mut self.buffer[self.end..end], header, key, payload);
+        self.end = end;
+        if end - self.summed >= SUMMED_AT_ONCE {
+            self.sum();
+        }
+    }
+
+    fn sum(&mut self) {
+        self.crc.update(&self.buffer[self.summed..self.end]);
+        self.summed = self.end;
+    }
+
+    /// The payload's checksum and the batch.
+    pub(crate) fn finish(mut self) -> (u32, Slot) {
+        self.sum();
+        (self.crc.finish(), Slot::new(self.buffer, self.end))
+    }
+}
+
+/// Puts a message into room that is as long as its stride.
+#[inline]
+pub(crate) fn put_message(room: &mut [u8], header: [u64; 2], key: &[u8], payload: &[u8]) {
+    let (head, body) = room.split_at_mut(MESSAGE_HEADER_BYTES);
+    head[..8].copy_from_slice(&header[0].to_le_bytes());
+    head[8..].copy_from_slice(&header[1].to_le_bytes());
+    let (key_room, rest) = body.split_at_mut(key.len());
+    key_room.copy_from_slice(key);
+    let (payload_room, padding) = rest.split_at_mut(payload.len());
+    payload_room.copy_from_slice(payload);
+    padding.fill(0);
 }
 
 /// Who publishes what, as a preamble says it.
@@ -232,6 +283,7 @@ pub(crate) fn start_buffer(buffer: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use landfall_layout::batch::{MessageHeader, Messages};
+    use landfall_pool::slab::Slab;
 
     #[test]
     fn the_header_words_are_the_header() {
@@ -266,5 +318,33 @@ mod tests {
             assert_eq!((message.key, message.payload), (key, payload));
         }
         assert!(read.is_whole());
+    }
+
+    #[test]
+    fn a_slab_holds_the_same_as_a_buffer_and_its_sum() {
+        let slab = Slab::new(1, 64 << 10).unwrap();
+        let mut dirty = slab.take().unwrap();
+        dirty.fill(0xaa);
+        let mut into_slab = Filler::Slab(SlabFiller::start(dirty));
+        let mut into_buffer = Vec::new();
+        start_buffer(&mut into_buffer);
+        let mut into_buffer = Filler::Buffer(into_buffer);
+        for bytes in [0, 3, 900, 5000, 1, 20_000, 8] {
+            let payload = vec![bytes as u8; bytes];
+            for filler in [&mut into_slab, &mut into_buffer] {
+                filler.append(
+                    stride(bytes + 3),
+                    header(Some(b"key"), &payload, 7),
+                    b"key",
+                    &payload,
+                );
+            }
+        }
+        let (Filler::Slab(filler), Filler::Buffer(buffer)) = (into_slab, into_buffer) else {
+            panic!()
+        };
+        let (crc, slot) = filler.finish();
+        assert_eq!(slot.batch()[64..], buffer[64..]);
+        assert_eq!(crc, landfall_layout::batch::crc32c(&buffer[64..]));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use landfall_layout::batch::{MESSAGE_HEADER_BYTES, PREAMBLE_BYTES};
 use landfall_layout::frame::Ack;
 use landfall_layout::limits::{BATCH_BYTES_MAX, BROKERS_MAX};
+use landfall_layout::verbs::GrantMode;
 
 use super::Publisher;
 use crate::Idle;
@@ -19,6 +20,7 @@ pub struct PublisherBuilder {
     pub(crate) client: Client,
     pub(crate) topic: String,
     pub(crate) transport: Transport,
+    pub(crate) grant: GrantMode,
     pub(crate) ack: Ack,
     pub(crate) client_id: u64,
     pub(crate) batch_bytes: u32,
@@ -36,6 +38,7 @@ impl PublisherBuilder {
             client,
             topic: topic.to_owned(),
             transport: Transport::Auto,
+            grant: GrantMode::Window,
             ack: Ack::Ordered,
             client_id: 0,
             batch_bytes: 256 << 10,
@@ -48,9 +51,17 @@ impl PublisherBuilder {
         }
     }
 
-    /// How bytes reach the broker. Default: memory where the broker's Unix socket allows it.
+    /// How bytes reach the broker. Default: memory where the broker's Unix socket allows it, then
+    /// verbs where both sides have RDMA, then tcp.
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
+        self
+    }
+
+    /// How batches get into the pool over verbs. Default: window. With
+    /// [`Pull`](GrantMode::Pull), a message has to fit [`batch_bytes`](Self::batch_bytes).
+    pub fn grant(mut self, grant: GrantMode) -> Self {
+        self.grant = grant;
         self
     }
 
@@ -85,6 +96,10 @@ impl PublisherBuilder {
 
     /// Bound on the bytes of batches that are open, queued or not yet acknowledged. Default
     /// 64 MiB.
+    ///
+    /// Over verbs it is memory that is registered with the NIC, in buffers of
+    /// [`batch_bytes`](Self::batch_bytes), at least six of them; a batch takes one, however little
+    /// is in it.
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = bytes;
         self

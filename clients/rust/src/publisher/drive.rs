@@ -64,6 +64,10 @@ impl Publisher {
                 let crc = crc32c(&buffer[PREAMBLE_BYTES as usize..]);
                 (crc, Bytes::Buffer(self.fit(buffer)), 0, 0)
             }
+            Filler::Slab(filler) => {
+                let (crc, slot) = filler.finish();
+                (crc, Bytes::Slab(slot), 0, 0)
+            }
         };
         let filled = Filled {
             lane: lane as u8,
@@ -140,6 +144,7 @@ impl Publisher {
             match &mut self.links[i].carrier {
                 Carrier::Memory(memory) if look => memory.check_alive()?,
                 Carrier::Memory(_) => {}
+                Carrier::Verbs(verbs) => self.ended = verbs.receive(now, look),
                 Carrier::Tcp(tcp) => {
                     // What came before the connection ended counts: it is looked at first.
                     if let Err(error) = tcp.receive() {
@@ -157,6 +162,9 @@ impl Publisher {
                         receipts += usize::from(self.take_frame(i, frame)?);
                     }
                 }
+            }
+            if let Carrier::Verbs(verbs) = &mut self.links[i].carrier {
+                verbs.wire.say_taken(now);
             }
             if let Some(error) = self.ended.take()
                 && !self.links[i].gone
@@ -213,7 +221,7 @@ impl Publisher {
         let seq = receipt.batch_seq;
         let known = self.session.get(seq).is_some_and(|batch| batch.filled.link == link);
         let sent = match &self.links[link].carrier {
-            Carrier::Memory(_) => true,
+            Carrier::Memory(_) | Carrier::Verbs(_) => true,
             Carrier::Tcp(tcp) => tcp.is_sent(seq),
         };
         if !known {
@@ -264,8 +272,16 @@ impl Publisher {
                 acked_ns: wall_ns(),
             });
         }
-        if let Bytes::Buffer(buffer) = filled.bytes {
-            self.recycle(buffer);
+        match filled.bytes {
+            Bytes::Buffer(buffer) => self.recycle(buffer),
+            Bytes::Slab(slot) => {
+                if let Some(Carrier::Verbs(verbs)) =
+                    self.links.get_mut(filled.link).map(|link| &mut link.carrier)
+                {
+                    verbs.release(slot);
+                }
+            }
+            Bytes::Extent(_) | Bytes::Gone => {}
         }
     }
 
@@ -281,6 +297,10 @@ impl Publisher {
             let mut written = std::mem::take(&mut self.written);
             match &mut self.links[i].carrier {
                 Carrier::Memory(memory) => memory.flush()?,
+                Carrier::Verbs(verbs) => {
+                    verbs.flush()?;
+                    verbs.take_unwatched(|seq| written.push(seq));
+                }
                 Carrier::Tcp(tcp) => {
                     let sent = tcp.write(&self.session, |seq| written.push(seq))?;
                     self.moves += sent;
@@ -308,7 +328,8 @@ impl Publisher {
             batch.filled.link = link;
             batch.sealed_ns = now;
             let filled = &mut batch.filled;
-            if !self.links[link].ship(filled, identity, seq, now, &mut spare) {
+            let seal = (identity, seq, now);
+            if !self.links[link].ship(filled, seal, &mut self.store, &mut spare) {
                 return false;
             }
             self.recycle(spare);
@@ -332,7 +353,8 @@ impl Publisher {
                 let (identity, mut spare) = (self.identity(), Vec::new());
                 let Some(mut filled) = self.lanes[lane].filled.pop_front() else { return };
                 filled.link = link;
-                if !self.links[link].ship(&mut filled, identity, seq, now, &mut spare) {
+                let seal = (identity, seq, now);
+                if !self.links[link].ship(&mut filled, seal, &mut self.store, &mut spare) {
                     self.lanes[lane].filled.push_front(filled);
                     return;
                 }
@@ -427,9 +449,11 @@ impl Publisher {
         }
         let mut may_sleep = true;
         for link in &mut self.links {
-            if let Carrier::Memory(memory) = &mut link.carrier {
-                may_sleep &= memory.park(true);
-            }
+            may_sleep &= match &mut link.carrier {
+                Carrier::Memory(memory) => memory.park(true),
+                Carrier::Verbs(verbs) => verbs.wire.arm(),
+                Carrier::Tcp(_) => true,
+            };
         }
         if may_sleep {
             let mut fds: Vec<PollFd<'_>> = self
@@ -446,8 +470,12 @@ impl Publisher {
             let _ = poll(&mut fds, PollTimeout::from(millis));
         }
         for link in &mut self.links {
-            if let Carrier::Memory(memory) = &mut link.carrier {
-                memory.park(false);
+            match &mut link.carrier {
+                Carrier::Memory(memory) => {
+                    memory.park(false);
+                }
+                Carrier::Verbs(verbs) => verbs.wire.disarm(),
+                Carrier::Tcp(_) => {}
             }
         }
         // The bell may have been the connection's end: look at the sockets next.

@@ -9,14 +9,18 @@ use landfall_pool::Pool;
 
 use super::batch::Identity;
 use super::memory::{MemoryLink, Place};
-use super::session::{Bytes, Filled};
+use super::session::{Bytes, Filled, Slot};
+use super::store::Store;
 use super::tcp::TcpLink;
-use crate::connect::{Accepted, refusal_text};
+use super::verbs::{Heard, VerbsLink};
+use crate::connect::{Accepted, Transport, Way, refusal_text};
 use crate::error::Error;
+use crate::verbs::dial::wire_ack;
 
 /// How bytes reach the broker.
 pub(crate) enum Carrier {
     Memory(Box<MemoryLink>),
+    Verbs(Box<VerbsLink>),
     Tcp(TcpLink),
 }
 
@@ -38,23 +42,41 @@ pub(crate) enum Incoming {
     Refused(Error),
 }
 
+/// What a connection is made for.
+#[derive(Clone, Copy)]
+pub(crate) struct Purpose<'a> {
+    pub(crate) ack: Ack,
+    /// The pool, if it is mapped already.
+    pub(crate) known: Option<&'a Arc<Pool>>,
+    pub(crate) store: &'a Store,
+    pub(crate) batch_bytes: u32,
+}
+
 impl Link {
-    pub(crate) fn new(
-        broker: u8,
-        accepted: Accepted,
-        ack: Ack,
-        known: Option<&Arc<Pool>>,
-        batch_bytes: u32,
-    ) -> Result<Self, Error> {
-        let in_flight_max = match ack {
-            Ack::None => u32::MAX,
-            _ => accepted.welcome.in_flight_max.into(),
+    pub(crate) fn new(broker: u8, accepted: Accepted, purpose: Purpose<'_>) -> Result<Self, Error> {
+        let Accepted { welcome, way } = accepted;
+        let Purpose { ack, known, store, batch_bytes } = purpose;
+        let mut receipts = ack;
+        let carrier = match way {
+            Way::Memory { socket, pool, channel } => {
+                let parts = (socket, pool, channel);
+                let index = welcome.session_index;
+                let link = MemoryLink::new(broker, parts, index, known, batch_bytes)?;
+                Carrier::Memory(Box::new(link))
+            }
+            Way::Verbs(dialed) => {
+                let Some(arena) = store.arena.slab() else {
+                    let what = "accepted a publisher over verbs without memory".to_owned();
+                    return Err(Error::Unexpected { broker, what });
+                };
+                receipts = wire_ack(ack, dialed.grant);
+                Carrier::Verbs(Box::new(VerbsLink::new(*dialed, arena, ack, batch_bytes)))
+            }
+            Way::Stream(socket) => Carrier::Tcp(TcpLink::new(broker, socket)),
         };
-        let carrier = if accepted.memory.is_some() {
-            let link = MemoryLink::new(broker, accepted, known, batch_bytes)?;
-            Carrier::Memory(Box::new(link))
-        } else {
-            Carrier::Tcp(TcpLink::new(broker, accepted))
+        let in_flight_max = match receipts {
+            Ack::None => u32::MAX,
+            _ => welcome.in_flight_max.into(),
         };
         Ok(Self { broker, carrier, in_flight: 0, in_flight_max, gone: false })
     }
@@ -63,7 +85,16 @@ impl Link {
     pub(crate) fn memory(&self) -> Option<&MemoryLink> {
         match &self.carrier {
             Carrier::Memory(memory) => Some(memory),
-            Carrier::Tcp(_) => None,
+            Carrier::Verbs(_) | Carrier::Tcp(_) => None,
+        }
+    }
+
+    /// The transport it is.
+    pub(crate) fn transport(&self) -> Transport {
+        match &self.carrier {
+            Carrier::Memory(_) => Transport::Memory,
+            Carrier::Verbs(_) => Transport::Verbs,
+            Carrier::Tcp(_) => Transport::Tcp,
         }
     }
 
@@ -73,6 +104,7 @@ impl Link {
             && self.in_flight < self.in_flight_max
             && match &self.carrier {
                 Carrier::Memory(memory) => memory.takes(),
+                Carrier::Verbs(verbs) => verbs.takes(),
                 Carrier::Tcp(tcp) => tcp.takes(),
             }
     }
@@ -82,32 +114,47 @@ impl Link {
     pub(crate) fn ship(
         &mut self,
         filled: &mut Filled,
-        identity: Identity,
-        seq: u64,
-        sealed_ns: u64,
+        (identity, seq, sealed_ns): (Identity, u64, u64),
+        store: &mut Store,
         spare: &mut Vec<u8>,
     ) -> bool {
         let preamble = identity.seal(filled, seq, sealed_ns).to_bytes();
         match (&mut self.carrier, &mut filled.bytes) {
-            (Carrier::Memory(memory), Bytes::Buffer(buffer)) => {
-                let Some(place) = memory.place(filled.lane.into(), buffer) else { return false };
-                *spare = std::mem::take(buffer);
-                filled.extent = place.extent;
-                filled.bytes = Bytes::Extent(place.location);
-                memory.written(place, &preamble, seq);
-            }
             (Carrier::Memory(memory), Bytes::Extent(location)) => {
                 let bytes = PREAMBLE_BYTES + filled.payload_bytes;
                 let place = Place { location: *location, extent: filled.extent, bytes };
                 memory.written(place, &preamble, seq);
             }
-            (Carrier::Tcp(tcp), Bytes::Buffer(buffer)) => {
-                buffer[..PREAMBLE_BYTES as usize].copy_from_slice(&preamble);
-                tcp.queue(seq, buffer.len() as u64);
+            (Carrier::Memory(memory), bytes) => {
+                let Some(batch) = bytes.private() else { return false };
+                let Some(place) = memory.place(filled.lane.into(), batch) else { return false };
+                if let Bytes::Buffer(buffer) = bytes {
+                    *spare = std::mem::take(buffer);
+                }
+                filled.extent = place.extent;
+                filled.bytes = Bytes::Extent(place.location);
+                memory.written(place, &preamble, seq);
             }
-            // A batch in an extent is read back before its connection is replaced, and one that
-            // has settled is not sent: neither comes here.
-            (Carrier::Tcp(_), Bytes::Extent(_)) | (_, Bytes::Gone) => return false,
+            (Carrier::Verbs(verbs), bytes) => {
+                if let Bytes::Buffer(buffer) = bytes {
+                    let Some(slot) = moved(buffer, store) else { return false };
+                    *spare = std::mem::take(buffer);
+                    *bytes = Bytes::Slab(slot);
+                }
+                let Bytes::Slab(slot) = bytes else { return false };
+                slot.batch_mut()[..PREAMBLE_BYTES as usize].copy_from_slice(&preamble);
+                if !verbs.send(slot, seq) {
+                    return false;
+                }
+            }
+            (Carrier::Tcp(tcp), bytes) => {
+                // A batch in an extent is read back before its connection is replaced, and one
+                // that has settled is not sent: neither comes here.
+                let Some(batch) = bytes.private_mut() else { return false };
+                batch[..PREAMBLE_BYTES as usize].copy_from_slice(&preamble);
+                let length = batch.len() as u64;
+                tcp.queue(seq, length);
+            }
         }
         self.in_flight += 1;
         true
@@ -130,6 +177,21 @@ impl Link {
                 });
                 Ok((incoming, granted))
             }
+            Carrier::Verbs(verbs) => {
+                let mut granted = false;
+                loop {
+                    let incoming = match verbs.next()? {
+                        Heard::Granted => {
+                            granted = true;
+                            continue;
+                        }
+                        Heard::Nothing => None,
+                        Heard::Frame(frame) => Some(Incoming::Frame(frame)),
+                        Heard::Refused(error) => Some(Incoming::Refused(error)),
+                    };
+                    return Ok((incoming, granted));
+                }
+            }
             Carrier::Tcp(tcp) => {
                 let incoming = tcp.next_frame()?.map(|(frame, tail)| match frame {
                     Frame::Refused(why) => refused(why, tail),
@@ -144,15 +206,25 @@ impl Link {
     pub(crate) fn say_bye(&mut self) {
         match &mut self.carrier {
             Carrier::Memory(memory) => memory.push(Frame::Bye),
+            Carrier::Verbs(verbs) => verbs.say_bye(),
             Carrier::Tcp(tcp) => tcp.say_bye(),
         }
     }
+}
+
+/// A batch that another transport had, where a NIC can send it from. `None`: no room yet.
+#[cold]
+fn moved(buffer: &[u8], store: &mut Store) -> Option<Slot> {
+    let mut to = store.take_for_sealed(buffer.len() as u32)?;
+    to[..buffer.len()].copy_from_slice(buffer);
+    Some(Slot::new(to, buffer.len()))
 }
 
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.carrier {
             Carrier::Memory(memory) => memory.as_fd(),
+            Carrier::Verbs(verbs) => verbs.as_fd(),
             Carrier::Tcp(tcp) => tcp.as_fd(),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use landfall_pool::{Mapping, Memory, Pool};
 use super::batch::STREAM_BYTES_LEAST;
 use super::receipts::LANES;
 use super::session::Location;
-use crate::connect::{Accepted, Socket};
+use crate::connect::Socket;
 use crate::error::Error;
 
 /// Extents held and asked for at most; a broker grants a connection eight.
@@ -87,15 +87,11 @@ impl MemoryLink {
     /// Maps what a broker handed over. `pool` is the same pool, when it is mapped already.
     pub(crate) fn new(
         broker: u8,
-        accepted: Accepted,
+        (socket, pool, channel): (Socket, OwnedFd, OwnedFd),
+        session_index: u32,
         known: Option<&Arc<Pool>>,
         batch_bytes: u32,
     ) -> Result<Self, Error> {
-        let Accepted { socket, welcome, memory } = accepted;
-        let Some((pool, channel)) = memory else {
-            let what = "welcomed a memory client without a pool".to_owned();
-            return Err(Error::Unexpected { broker, what });
-        };
         let channel =
             open_channel(channel).map_err(|e| Error::Channel { broker, source: Box::new(e) })?;
         let pool = Pool::attach_file(File::from(pool), Path::new("the broker's pool"), true)
@@ -108,7 +104,7 @@ impl MemoryLink {
         let mut link = Self {
             broker,
             pool,
-            session_index: welcome.session_index,
+            session_index,
             socket,
             to_broker: LineProducer::resume(&channel, TO_BROKER),
             from_broker: LineConsumer::resume(&channel, TO_CLIENT),
@@ -137,7 +133,7 @@ impl MemoryLink {
             };
             let frame = Frame::from_line(line)
                 .map_err(|source| Error::Frame { broker: self.broker, source })?;
-            let Frame::Extent { extent, segment, generation, offset, bytes } = frame else {
+            let Frame::Extent { extent, segment, generation, offset, bytes, .. } = frame else {
                 return Ok((Some(frame), granted));
             };
             self.granted(extent, Location { segment, generation, offset }, bytes)?;

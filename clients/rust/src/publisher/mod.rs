@@ -9,25 +9,31 @@ mod append;
 mod batch;
 mod builder;
 mod drive;
+mod extents;
 mod lanes;
 mod link;
 mod memory;
 mod receipts;
 mod recover;
+mod reserve;
 mod session;
+mod store;
 mod tcp;
+mod verbs;
 
 use std::time::Instant;
 
 use landfall_layout::TopicId;
 use landfall_layout::frame::{Ack, Reached};
 use landfall_layout::topic::Order;
+use landfall_layout::verbs::GrantMode;
 
 use self::batch::Identity;
 use self::lanes::{Clock, LaneState, Open};
 use self::link::{Carrier, Link};
 use self::receipts::{Known, LANES, ReceiptRing};
 use self::session::Session;
+use self::store::Store;
 use crate::connect::Transport;
 use crate::error::{Error, Stalled};
 use crate::route::Route;
@@ -35,6 +41,7 @@ use crate::wait::Reconnects;
 
 pub use builder::PublisherBuilder;
 pub use receipts::{Acked, BatchReceipt, Lane, PublisherStats, Receipt, Ticket};
+pub use reserve::{Reservation, Reserved};
 
 /// A message to publish.
 #[derive(Clone, Copy, Debug, Default)]
@@ -103,6 +110,7 @@ pub struct Publisher {
     epoch: u32,
     batch_bytes_max: u32,
     session: Session,
+    store: Store,
     lanes: [LaneState; LANES],
     clock: Clock,
     /// Bytes of batches that are filled or sealed, and not settled.
@@ -134,6 +142,7 @@ impl Publisher {
     pub(crate) fn connect(setup: PublisherBuilder) -> Result<Self, Error> {
         let route =
             Route::new(setup.client.clone(), setup.topic.clone(), setup.transport, setup.broker);
+        let store = Store::new(setup.memory_bytes, setup.batch_bytes);
         let mut publisher = Self {
             linger_ns: u64::try_from(setup.linger.as_nanos()).unwrap_or(u64::MAX),
             reconnects: Reconnects::new(setup.client_id),
@@ -146,6 +155,7 @@ impl Publisher {
             epoch: 0,
             batch_bytes_max: 0,
             session: Session::default(),
+            store,
             lanes: Default::default(),
             clock: Clock::new(),
             waiting_bytes: 0,
@@ -177,11 +187,7 @@ impl Publisher {
 
     /// The transport in use; `Auto` while there is no connection.
     pub fn transport(&self) -> Transport {
-        match self.links.first().map(|link| &link.carrier) {
-            Some(Carrier::Memory(_)) => Transport::Memory,
-            Some(Carrier::Tcp(_)) => Transport::Tcp,
-            None => Transport::Auto,
-        }
+        self.links.first().map_or(Transport::Auto, Link::transport)
     }
 
     /// The topic's order.
@@ -238,19 +244,10 @@ impl Publisher {
         message: Outgoing<'_>,
         error: PublishError,
     ) -> Result<Ticket, Error> {
-        match error {
-            PublishError::Full { .. } => {}
-            PublishError::TooLarge { bytes, most } => return Err(Error::TooLarge { bytes, most }),
-            PublishError::Failed(error) => return Err(error),
-        }
+        room_or::<Ticket>(Err(error))?;
         let Outgoing { key, payload, timestamp_ns, lane } = message;
         self.wait_until("room to publish", |publisher| {
-            match publisher.append(lane, key, payload, timestamp_ns) {
-                Ok(ticket) => Ok(Some(ticket)),
-                Err(PublishError::Full { .. }) => Ok(None),
-                Err(PublishError::TooLarge { bytes, most }) => Err(Error::TooLarge { bytes, most }),
-                Err(PublishError::Failed(error)) => Err(error),
-            }
+            room_or(publisher.append(lane, key, payload, timestamp_ns))
         })
     }
 
@@ -353,12 +350,30 @@ impl Publisher {
         })
     }
 
+    /// Bytes of the largest batch that one message may need. Brokers pull from the memory that they
+    /// were told of at first, where batches have one size.
+    fn message_batch_max(&self) -> u32 {
+        let pulled = self.setup.grant == GrantMode::Pull
+            && matches!(self.setup.transport, Transport::Auto | Transport::Verbs);
+        if pulled { self.batch_bytes_max.min(self.setup.batch_bytes) } else { self.batch_bytes_max }
+    }
+
     fn identity(&self) -> Identity {
         Identity {
             topic: self.topic.unwrap_or_default(),
             client: self.setup.client_id,
             epoch: self.epoch,
         }
+    }
+}
+
+/// What was done, or `None` where there was no room for it; everything else is an error.
+fn room_or<T>(result: Result<T, PublishError>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(PublishError::Full { .. }) => Ok(None),
+        Err(PublishError::TooLarge { bytes, most }) => Err(Error::TooLarge { bytes, most }),
+        Err(PublishError::Failed(error)) => Err(error),
     }
 }
 
@@ -375,6 +390,12 @@ impl Drop for Publisher {
             self.links.iter_mut().for_each(Link::say_bye);
             self.closing = true;
             let _ = self.turn();
+            for link in &mut self.links {
+                // A socket's bytes are the system's to send; a queue pair ends with its owner.
+                if let Carrier::Verbs(verbs) = &mut link.carrier {
+                    verbs.drain();
+                }
+            }
         }
     }
 }

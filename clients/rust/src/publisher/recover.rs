@@ -8,17 +8,19 @@ use std::time::{Duration, Instant};
 use landfall_layout::batch::{MESSAGE_HEADER_BYTES, PREAMBLE_BYTES, crc32c};
 use landfall_layout::frame::{Ack, From, Hello, Reached, Role, Welcome};
 use landfall_layout::topic::Order;
+use landfall_layout::verbs::{FRAME_RING_LINES, Intent};
 use landfall_pool::Pool;
 
 use super::Publisher;
 use super::batch::Filler;
 use super::drive::Trouble;
-use super::link::Link;
+use super::link::{Link, Purpose};
 use super::memory::read_back;
 use super::receipts::LANES;
 use super::session::{Bytes, Location};
 use crate::error::Error;
 use crate::route::{Opened, is_final};
+use crate::verbs::dial::Wants;
 
 /// What could not be read back.
 #[derive(Default)]
@@ -109,6 +111,7 @@ impl Publisher {
         }
         self.lost_broker = self.links.first().map(|link| link.broker);
         self.links.clear();
+        self.session.nothing_is_sent();
         self.session.resend();
         self.retry_at = Instant::now() + self.reconnects.next_delay();
         if losses.batches > 0 {
@@ -155,12 +158,12 @@ impl Publisher {
             // It would keep the pool mapped.
             self.lanes[lane].spare_filler = None;
             let Some(mut open) = self.lanes[lane].open.take() else { continue };
-            let (placed, buffer) = match open.filler {
-                Filler::Buffer(buffer) => (None, Some(buffer)),
+            let (placed, filler) = match open.filler {
                 Filler::Streamed(streamed) => (Some(streamed.finish()), None),
                 Filler::Extent(mut filler) => (Some(filler.finish()), None),
+                own @ (Filler::Buffer(_) | Filler::Slab(_)) => (None, Some(own)),
             };
-            open.filler = Filler::Buffer(buffer.unwrap_or_default());
+            open.filler = filler.unwrap_or(Filler::Buffer(Vec::new()));
             if let Some((crc, spot)) = placed {
                 match recover(pool, spot.location, open.payload_bytes as u32, crc) {
                     Ok(buffer) => open.filler = Filler::Buffer(buffer),
@@ -260,13 +263,23 @@ impl Publisher {
                 }
             };
             let known = links.iter().find_map(|link| Some(Arc::clone(&link.memory()?.pool)));
-            let opened = self.route.open(broker, hello, self.setup.timeout, |accepted| {
+            let wants = Wants {
+                intent: Intent::Publish,
+                grant: self.setup.grant,
+                ring_lines: FRAME_RING_LINES,
+                arena: Some(&self.store.arena),
+                landing: None,
+            };
+            let opened = self.route.open(broker, hello, &wants, self.setup.timeout, |accepted| {
                 let welcome = accepted.welcome;
                 check_welcome(broker.broker, &welcome, self.setup.ack)?;
-                let bytes = self.setup.batch_bytes;
-                let ack = self.setup.ack;
-                let link = Link::new(broker.broker, accepted, ack, known.as_ref(), bytes)?;
-                Ok((link, welcome))
+                let purpose = Purpose {
+                    ack: self.setup.ack,
+                    known: known.as_ref(),
+                    store: &self.store,
+                    batch_bytes: self.setup.batch_bytes,
+                };
+                Ok((Link::new(broker.broker, accepted, purpose)?, welcome))
             });
             match opened {
                 Ok(Opened::Yes((link, welcome))) => {

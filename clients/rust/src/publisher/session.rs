@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use landfall_pool::slab::SlabBuffer;
+
 /// Where a sealed batch's bytes are.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Bytes {
@@ -12,9 +14,76 @@ pub(crate) enum Bytes {
     Extent(Location),
     /// In private memory: 64 bytes for the preamble, then the payload.
     Buffer(Vec<u8>),
+    /// The same, in memory that NICs send from.
+    Slab(Slot),
     /// Nowhere any more: the batch has settled.
     Gone,
 }
+
+impl Bytes {
+    /// The batch, where it lies in memory of our own.
+    #[inline]
+    pub(crate) fn private(&self) -> Option<&[u8]> {
+        match self {
+            Self::Buffer(buffer) => Some(buffer),
+            Self::Slab(slot) => Some(slot.batch()),
+            Self::Extent(_) | Self::Gone => None,
+        }
+    }
+
+    /// The same, to put the preamble in front.
+    #[inline]
+    pub(crate) fn private_mut(&mut self) -> Option<&mut [u8]> {
+        match self {
+            Self::Buffer(buffer) => Some(buffer),
+            Self::Slab(slot) => Some(slot.batch_mut()),
+            Self::Extent(_) | Self::Gone => None,
+        }
+    }
+}
+
+/// A batch in memory that NICs send from.
+pub(crate) struct Slot {
+    pub(crate) buffer: SlabBuffer,
+    /// Bytes of preamble and payload.
+    bytes: usize,
+    /// Work request that sends it, on the connection that has it: the buffer is not used again
+    /// before that has completed. 0: none does.
+    pub(crate) post: u64,
+}
+
+impl Slot {
+    /// The first `bytes` bytes of `buffer` are a batch.
+    pub(crate) fn new(buffer: SlabBuffer, bytes: usize) -> Self {
+        let bytes = bytes.min(buffer.len());
+        Self { buffer, bytes, post: 0 }
+    }
+
+    /// Preamble and payload.
+    #[inline]
+    pub(crate) fn batch(&self) -> &[u8] {
+        &self.buffer[..self.bytes]
+    }
+
+    #[inline]
+    pub(crate) fn batch_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[..self.bytes]
+    }
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot").field("at", &self.buffer.at()).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Slot {
+    fn eq(&self, other: &Self) -> bool {
+        self.batch() == other.batch()
+    }
+}
+
+impl Eq for Slot {}
 
 /// A place in the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +205,15 @@ impl Session {
         }
         self.resend_from = None;
         None
+    }
+
+    /// No connection sends any batch now.
+    pub(crate) fn nothing_is_sent(&mut self) {
+        for batch in &mut self.batches {
+            if let Bytes::Slab(slot) = &mut batch.filled.bytes {
+                slot.post = 0;
+            }
+        }
     }
 
     /// The batch that [`next_resend`](Self::next_resend) named is on its way.

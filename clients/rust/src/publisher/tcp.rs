@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use landfall_layout::frame::{FRAME_BYTES, Frame, TAIL_BYTES_MAX};
 
-use super::session::{Bytes, Session};
-use crate::connect::{Accepted, Socket};
+use super::session::Session;
+use crate::connect::Socket;
 use crate::error::Error;
 
 /// Bytes that wait for the socket before no more batches are sealed: enough to keep it busy, and
@@ -36,10 +36,10 @@ pub(crate) struct TcpLink {
 }
 
 impl TcpLink {
-    pub(crate) fn new(broker: u8, accepted: Accepted) -> Self {
+    pub(crate) fn new(broker: u8, socket: Socket) -> Self {
         Self {
             broker,
-            socket: accepted.socket,
+            socket,
             inbox: vec![0; INBOX_BYTES].into(),
             start: 0,
             end: 0,
@@ -96,7 +96,7 @@ impl TcpLink {
                 // A batch that settled while it waited here is not known any more: its receipt
                 // came from before a reconnect, and its bytes are gone.
                 let Some(batch) = session.get(*seq) else { break };
-                let Bytes::Buffer(buffer) = &batch.filled.bytes else { break };
+                let Some(buffer) = batch.filled.bytes.private() else { break };
                 pieces[used] = IoSlice::new(&buffer[skip.min(buffer.len())..]);
                 used += 1;
                 skip = 0;

@@ -1,6 +1,7 @@
 //! What a subscriber is shown.
 
 use landfall_layout::batch::{BatchError, BatchPreamble, Messages, PREAMBLE_BYTES};
+use landfall_layout::order::OrderEntry;
 use landfall_pool::stream::crc32c_far;
 
 use super::memory::Held;
@@ -124,6 +125,38 @@ impl Batch<'_> {
     /// Bytes of preamble and payload.
     pub fn bytes(&self) -> u32 {
         self.preamble.batch_bytes() as u32
+    }
+}
+
+/// Whether `bytes` are the batch that a log's entry, which says `place`, names.
+pub(crate) fn check_entry(
+    bytes: &[u8],
+    entry: &OrderEntry,
+    place: &Place,
+    batch_bytes_max: u32,
+    verify: bool,
+) -> Result<BatchPreamble, Corruption> {
+    let preamble = check_batch(bytes, place, batch_bytes_max, verify)?;
+    let differs = |field, log: u64, preamble: u64| {
+        if log == preamble { Ok(()) } else { Err(Corruption::Mismatch { field, log, preamble }) }
+    };
+    differs("client", entry.client, preamble.client)?;
+    differs("sequence", entry.batch_seq, preamble.batch_seq)?;
+    differs("epoch", entry.session_epoch.into(), preamble.session_epoch.into())?;
+    Ok(preamble)
+}
+
+impl Place {
+    /// The place of the batch that the entry of `index` in `log` names.
+    pub(crate) fn of(log: u8, index: u64, entry: &OrderEntry) -> Self {
+        Self {
+            log,
+            broker: entry.broker,
+            count: entry.count,
+            index,
+            first_position: entry.first_position,
+            landed_ns: entry.landed_ns,
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct SubscriberBuilder {
     pub(crate) idle: Idle,
     pub(crate) timeout: Duration,
     pub(crate) verify: bool,
+    pub(crate) ring_bytes: u64,
+    pub(crate) one_sided: bool,
 }
 
 impl SubscriberBuilder {
@@ -35,10 +37,13 @@ impl SubscriberBuilder {
             idle: Idle::Backoff,
             timeout: Duration::from_secs(10),
             verify: true,
+            ring_bytes: 32 << 20,
+            one_sided: false,
         }
     }
 
-    /// How bytes reach the subscriber. Default: memory where the broker's Unix socket allows it.
+    /// How bytes reach the subscriber. Default: memory where the broker's Unix socket allows it,
+    /// then verbs where both sides have RDMA, then tcp.
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
@@ -71,6 +76,23 @@ impl SubscriberBuilder {
     /// Whether each payload's checksum is compared with the publisher's. Default: yes.
     pub fn verify(mut self, verify: bool) -> Self {
         self.verify = verify;
+        self
+    }
+
+    /// Bytes of the ring that a broker writes batches into over verbs, or that READs land in:
+    /// memory that is registered with the NIC. Default 32 MiB; at least two of the largest batches fit, whatever is said.
+    pub fn ring_bytes(mut self, bytes: u64) -> Self {
+        self.ring_bytes = bytes;
+        self
+    }
+
+    /// Whether a subscriber over verbs reads log and payload out of the pool by itself, with READs
+    /// that cost the broker's processor nothing. Default: no, the broker writes batches into the
+    /// subscriber's ring. Other transports are not concerned.
+    ///
+    /// Nobody wakes such a reader: one that backs off looks about once a millisecond.
+    pub fn one_sided(mut self, one_sided: bool) -> Self {
+        self.one_sided = one_sided;
         self
     }
 

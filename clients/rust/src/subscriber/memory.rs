@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use landfall_layout::TopicId;
@@ -18,8 +18,8 @@ use landfall_pool::log::{Found, LogReader};
 use landfall_pool::{Mapping, Memory, Pool};
 
 use super::places::{Arrival, Places};
-use super::{Place, Step, check_batch};
-use crate::connect::{Accepted, Socket};
+use super::{Place, Step, check_entry};
+use crate::connect::Socket;
 use crate::error::{Corruption, Error};
 use crate::wait::coarse_ns;
 
@@ -83,16 +83,11 @@ impl MemoryReader {
     /// Maps what a broker handed over and finds the places to read from.
     pub(crate) fn new(
         broker: u8,
-        accepted: Accepted,
-        sequenced: bool,
+        (socket, pool, channel): (Socket, OwnedFd, OwnedFd),
+        (topic, sequenced): (TopicId, bool),
         from: From,
         places: &Places,
     ) -> Result<Self, Error> {
-        let Accepted { socket, welcome, memory } = accepted;
-        let Some((pool, channel)) = memory else {
-            let what = "welcomed a memory client without a pool".to_owned();
-            return Err(Error::Unexpected { broker, what });
-        };
         let channel =
             open_channel(channel).map_err(|e| Error::Channel { broker, source: Box::new(e) })?;
         let pool = Pool::attach_file(File::from(pool), Path::new("the broker's pool"), false)
@@ -104,7 +99,7 @@ impl MemoryReader {
             socket,
             from_broker: LineConsumer::resume(&channel, TO_CLIENT),
             channel,
-            topic: welcome.topic,
+            topic,
             sequenced,
             from,
             cursors: Vec::new(),
@@ -278,28 +273,8 @@ impl MemoryReader {
         };
         self.pool.refresh(at, entry.bytes.into());
         let bytes = self.pool.read(hold, entry.offset, entry.bytes).unwrap_or_default();
-        let place = Place {
-            log: log as u8,
-            broker: entry.broker,
-            count: entry.count,
-            index,
-            first_position: entry.first_position,
-            landed_ns: entry.landed_ns,
-        };
-        let checked =
-            check_batch(bytes, &place, self.batch_bytes_max, verify).and_then(|preamble| {
-                let differs = |field, log: u64, preamble: u64| {
-                    if log == preamble {
-                        Ok(())
-                    } else {
-                        Err(Corruption::Mismatch { field, log, preamble })
-                    }
-                };
-                differs("client", entry.client, preamble.client)?;
-                differs("sequence", entry.batch_seq, preamble.batch_seq)?;
-                differs("epoch", entry.session_epoch.into(), preamble.session_epoch.into())?;
-                Ok(preamble)
-            });
+        let place = Place::of(log as u8, index, entry);
+        let checked = check_entry(bytes, entry, &place, self.batch_bytes_max, verify);
         match checked {
             Ok(preamble) => Some(Ok(Located { place, preamble, offset: entry.offset })),
             Err(why) => {

@@ -5,33 +5,45 @@
 
 mod batch;
 mod builder;
+mod frames;
 mod memory;
+mod one_sided;
 mod places;
 mod tcp;
+mod verbs;
 
 pub use batch::{Batch, Event};
-pub(crate) use batch::{Place, check_batch};
+pub(crate) use batch::{Place, check_batch, check_entry};
 pub use builder::SubscriberBuilder;
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use landfall_layout::TopicId;
 use landfall_layout::frame::{Ack, From, Hello, Role};
 use landfall_layout::topic::Order;
+use landfall_layout::verbs::{FRAME_RING_LINES, GrantMode, Intent};
+use landfall_pool::Mapping;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::memory::{Located, MemoryReader};
+use self::one_sided::{OneSided, Rest};
 use self::places::Places;
 use self::tcp::{Received, StreamReader};
-use crate::connect::{Accepted, Transport};
+use self::verbs::{PushReader, Pushed};
+use crate::connect::{Accepted, Transport, Way};
 use crate::error::Error;
 use crate::route::{Opened, Route, is_final};
+use crate::verbs::dial::{Wants, ring_lines};
 use crate::wait::{Reconnects, random_id, wall_ns};
 use landfall_pool::idle::Waiter;
 
 /// Longest sleep: a safety net under the bells, not a clock.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
+
+/// Sleep of a reader that has to look for itself whether there is more.
+const ONE_SIDED_SLEEP: Duration = Duration::from_millis(1);
 
 /// What a look at a connection found.
 #[derive(Debug)]
@@ -58,12 +70,15 @@ impl<T> Step<T> {
 /// Where a found batch is.
 enum Found {
     Memory(Located),
+    Pushed(Pushed),
     Tcp(Received),
 }
 
 /// The connection, if there is one.
 enum Via {
     Memory(Box<MemoryReader>),
+    Pushed(Box<PushReader>),
+    OneSided(Box<OneSided>),
     Tcp(Box<StreamReader>),
     Down,
 }
@@ -78,6 +93,8 @@ pub struct Subscriber {
     route: Route,
     via: Via,
     places: Places,
+    /// Memory that READs land in, of a subscriber that reads by itself.
+    landing: Option<Arc<Mapping>>,
     topic: Option<TopicId>,
     order: Order,
     start: u64,
@@ -102,6 +119,7 @@ impl Subscriber {
             route,
             via: Via::Down,
             places: Places::new(),
+            landing: None,
             topic: None,
             order: Order::None,
             start: 0,
@@ -137,6 +155,7 @@ impl Subscriber {
     pub fn transport(&self) -> Transport {
         match self.via {
             Via::Memory(_) => Transport::Memory,
+            Via::Pushed(_) | Via::OneSided(_) => Transport::Verbs,
             Via::Tcp(_) => Transport::Tcp,
             Via::Down => Transport::Auto,
         }
@@ -191,12 +210,21 @@ impl Subscriber {
                 let (payload, held) = reader.payload(&found);
                 Batch { place: found.place, preamble: found.preamble, payload, held: Some(held) }
             }
+            (Via::Pushed(reader), Found::Pushed(found)) => {
+                let payload = reader.payload();
+                Batch { place: found.place, preamble: found.preamble, payload, held: None }
+            }
+            (Via::OneSided(reader), Found::Pushed(found)) => {
+                let payload = reader.payload();
+                Batch { place: found.place, preamble: found.preamble, payload, held: None }
+            }
             (Via::Tcp(reader), Found::Tcp(found)) => {
                 let payload = reader.payload(&found);
                 Batch { place: found.place, preamble: found.preamble, payload, held: None }
             }
             // The connection is not touched between finding a batch and showing it.
             (_, Found::Memory(Located { place, preamble, .. }))
+            | (_, Found::Pushed(Pushed { place, preamble }))
             | (_, Found::Tcp(Received { place, preamble, .. })) => {
                 Batch { place, preamble, payload: &[], held: None }
             }
@@ -218,6 +246,12 @@ impl Subscriber {
                 Ok(false) => Ok(Step::TopicGone),
                 Err(error) => Err(error),
             },
+            Via::Pushed(reader) => {
+                reader.step(&mut self.places, verify).map(|step| step.map(Found::Pushed))
+            }
+            Via::OneSided(reader) => {
+                reader.step(&mut self.places, verify).map(|step| step.map(Found::Pushed))
+            }
             Via::Tcp(reader) => {
                 reader.step(&mut self.places, verify).map(|step| step.map(Found::Tcp))
             }
@@ -229,7 +263,7 @@ impl Subscriber {
                 self.caught_up = true;
                 Ok(Step::CaughtUp)
             }
-            Ok(Step::Nothing) => Ok(self.caught_up_in_memory()),
+            Ok(Step::Nothing) => Ok(self.caught_up_by_itself()),
             Ok(Step::TopicGone) => {
                 self.gone = true;
                 Ok(Step::TopicGone)
@@ -239,15 +273,19 @@ impl Subscriber {
         }
     }
 
-    /// Over TCP the broker says it; in memory it shows by there being nothing more.
-    fn caught_up_in_memory(&mut self) -> Step<Found> {
-        match &self.via {
-            Via::Memory(reader) if !self.caught_up && reader.is_caught_up() => {
-                self.caught_up = true;
-                Step::CaughtUp
-            }
-            _ => Step::Nothing,
+    /// A broker that delivers says it; to who reads by himself it shows by there being nothing
+    /// more.
+    fn caught_up_by_itself(&mut self) -> Step<Found> {
+        let is_caught_up = match &self.via {
+            Via::Memory(reader) => reader.is_caught_up(),
+            Via::OneSided(reader) => reader.is_caught_up(),
+            Via::Pushed(_) | Via::Tcp(_) | Via::Down => false,
+        };
+        if is_caught_up && !self.caught_up {
+            self.caught_up = true;
+            return Step::CaughtUp;
         }
+        Step::Nothing
     }
 
     /// A lost connection is replaced later; anything else is told.
@@ -302,6 +340,7 @@ impl Subscriber {
     }
 
     fn park(&mut self, longest: Duration) {
+        let mut longest = longest;
         let until_retry = self.retry_at.saturating_duration_since(Instant::now());
         let fd = match &mut self.via {
             Via::Down => {
@@ -315,13 +354,40 @@ impl Subscriber {
                 }
                 (**reader).as_fd()
             }
+            Via::Pushed(reader) => {
+                if !reader.arm() {
+                    reader.disarm();
+                    return;
+                }
+                (**reader).as_fd()
+            }
+            Via::OneSided(reader) => {
+                // Nobody rings for a reader that nobody serves.
+                longest = longest.min(ONE_SIDED_SLEEP);
+                match reader.rest() {
+                    Rest::No => {
+                        reader.disarm();
+                        return;
+                    }
+                    Rest::Sleep => {
+                        std::thread::sleep(longest);
+                        return;
+                    }
+                    Rest::Wait => (**reader).as_fd(),
+                }
+            }
             Via::Tcp(reader) => (**reader).as_fd(),
         };
         let millis = u16::try_from(longest.as_millis().max(1)).unwrap_or(u16::MAX);
         // A wait that fails or is interrupted only means that we look too early.
         let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(millis));
-        if let Via::Memory(reader) = &mut self.via {
-            reader.park(false);
+        match &mut self.via {
+            Via::Memory(reader) => {
+                reader.park(false);
+            }
+            Via::Pushed(reader) => reader.disarm(),
+            Via::OneSided(reader) => reader.disarm(),
+            Via::Tcp(_) | Via::Down => {}
         }
     }
 
@@ -364,6 +430,10 @@ impl Subscriber {
     /// One attempt at each broker that serves, until one takes the subscription.
     fn dial(&mut self, lost: Option<u8>) -> Result<(), Error> {
         self.route.refresh()?;
+        if self.setup.one_sided && self.landing.is_none() {
+            let most = self.route.batch_bytes_max();
+            self.landing = Some(one_sided::landing(self.setup.ring_bytes, most)?);
+        }
         let first = self.topic.is_none();
         let from = if first {
             self.setup.from
@@ -384,8 +454,19 @@ impl Subscriber {
         for broker in &self.route.candidates(turn, lost) {
             let (places, topic) = (&self.places, self.topic);
             let name = &self.setup.topic;
-            let opened = self.route.open(broker, hello, self.setup.timeout, |accepted| {
-                adopt(broker.broker, accepted, from, places, topic, name)
+            let landing = self.landing.as_ref();
+            let wants = Wants {
+                intent: if landing.is_some() { Intent::Read } else { Intent::Subscribe },
+                grant: GrantMode::Pull,
+                ring_lines: match landing {
+                    Some(_) => FRAME_RING_LINES,
+                    None => ring_lines(self.setup.ring_bytes, self.route.batch_bytes_max()),
+                },
+                arena: None,
+                landing,
+            };
+            let opened = self.route.open(broker, hello, &wants, self.setup.timeout, |accepted| {
+                adopt(broker.broker, accepted, from, (places, landing), topic, name)
             });
             match opened {
                 Ok(Opened::Yes((via, welcome))) => {
@@ -420,7 +501,7 @@ fn adopt(
     broker: u8,
     accepted: Accepted,
     from: From,
-    places: &Places,
+    (places, landing): (&Places, Option<&Arc<Mapping>>),
     topic: Option<TopicId>,
     name: &str,
 ) -> Result<(Via, landfall_layout::frame::Welcome), Error> {
@@ -437,16 +518,26 @@ fn adopt(
         let what = format!("announces batches of up to {} bytes", welcome.batch_bytes_max);
         return Err(Error::Unexpected { broker, what });
     }
-    let via = if accepted.memory.is_some() {
-        // "Now" is when the broker said so, not when the pool is mapped.
-        let from = match from {
-            From::Latest if order.is_sequenced() => From::Position(welcome.start),
-            from => from,
-        };
-        let reader = MemoryReader::new(broker, accepted, order.is_sequenced(), from, places)?;
-        Via::Memory(Box::new(reader))
-    } else {
-        Via::Tcp(Box::new(StreamReader::new(broker, accepted)))
+    // "Now" is when the broker said so, not when the pool is mapped or read.
+    let from = match from {
+        From::Latest if order.is_sequenced() => From::Position(welcome.start),
+        from => from,
+    };
+    let via = match accepted.way {
+        Way::Memory { socket, pool, channel } => {
+            let (parts, what) = ((socket, pool, channel), (welcome.topic, order.is_sequenced()));
+            Via::Memory(Box::new(MemoryReader::new(broker, parts, what, from, places)?))
+        }
+        Way::Verbs(dialed) if landing.is_some() => {
+            let start = (order.is_sequenced(), from);
+            Via::OneSided(Box::new(OneSided::new(*dialed, start, landing)?))
+        }
+        Way::Verbs(dialed) => {
+            Via::Pushed(Box::new(PushReader::new(dialed.wire, welcome.batch_bytes_max)))
+        }
+        Way::Stream(socket) => {
+            Via::Tcp(Box::new(StreamReader::new(broker, socket, welcome.batch_bytes_max)))
+        }
     };
     Ok((via, welcome))
 }

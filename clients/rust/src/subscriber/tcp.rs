@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES};
-use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, Refusal, TAIL_BYTES_MAX};
+use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, TAIL_BYTES_MAX};
 
-use super::places::{Arrival, Places};
+use super::frames::{self, Announced, announced, check_delivery, end_of};
+use super::places::Places;
 use super::{Place, Step, check_batch};
-use crate::connect::{Accepted, Socket, refusal_text};
+use crate::connect::Socket;
 use crate::error::Error;
 
 /// Bytes received ahead of what is needed, at most: small batches come many in one system call,
@@ -37,12 +38,11 @@ pub(crate) struct StreamReader {
 }
 
 impl StreamReader {
-    pub(crate) fn new(broker: u8, accepted: Accepted) -> Self {
-        let batch_bytes_max = accepted.welcome.batch_bytes_max;
+    pub(crate) fn new(broker: u8, socket: Socket, batch_bytes_max: u32) -> Self {
         let room = batch_bytes_max as usize + FRAME_BYTES + TAIL_BYTES_MAX + AHEAD_BYTES;
         Self {
             broker,
-            socket: accepted.socket,
+            socket,
             buffer: vec![0; room],
             start: 0,
             end: 0,
@@ -88,30 +88,7 @@ impl StreamReader {
             return Ok(Step::Nothing);
         }
         let sentence = &here[FRAME_BYTES..whole];
-        let step = match frame {
-            Frame::Gap { log, missed, resume } => {
-                let known = places.get(log).and_then(|place| place.position);
-                // A gap that a reconnect shows again, or a part of one, is counted once.
-                let missed = known.map_or(missed, |position| resume.saturating_sub(position));
-                places.resumed(log, known.map_or(resume, |position| position.max(resume)));
-                if missed == 0 { Step::Nothing } else { Step::Gap { log, missed, resume } }
-            }
-            Frame::CaughtUp => Step::CaughtUp,
-            Frame::Bye => {
-                let source = io::Error::other("it said goodbye");
-                return Err(Error::Connection { broker, doing: "subscribing", source });
-            }
-            Frame::Refused(Refusal::TopicGone | Refusal::NoTopic) => Step::TopicGone,
-            Frame::Refused(why) => {
-                let sentence = refusal_text(why, sentence);
-                return Err(Error::Refused { broker, why, sentence });
-            }
-            Frame::Stalled { .. } => Step::Nothing,
-            other => {
-                let what = format!("sent a subscriber {other:?}");
-                return Err(Error::Unexpected { broker, what });
-            }
-        };
+        let step = frames::step(broker, frame, sentence, places)?;
         self.pass(whole);
         Ok(step)
     }
@@ -122,38 +99,27 @@ impl StreamReader {
         places: &mut Places,
         verify: bool,
     ) -> Result<Step<Received>, Error> {
-        let Delivery { log, broker: landed_by, count, bytes, index, first_position, landed_ns } =
-            delivery;
-        if !(PREAMBLE_BYTES..=self.batch_bytes_max).contains(&bytes) || places.get(log).is_none() {
-            let what = format!(
-                "announced a batch of {bytes} bytes of log {log}; at most {} are possible",
-                self.batch_bytes_max
-            );
-            return Err(Error::Unexpected { broker: self.broker, what });
-        }
+        let Delivery { log, bytes, index, first_position, .. } = delivery;
+        check_delivery(self.broker, &delivery, self.batch_bytes_max, places)?;
         let whole = FRAME_BYTES + bytes as usize;
         if self.end - self.start < whole {
             self.need = whole;
             return Ok(Step::Nothing);
         }
-        let end = first_position.saturating_add(count.into());
-        match places.judge(log, index, first_position, end) {
-            Arrival::Old => {
+        let place = match announced(&delivery, places) {
+            Announced::Old => {
                 self.pass(whole);
                 return Ok(Step::Nothing);
             }
-            Arrival::AfterGap { missed } => {
-                // The batch stays where it is and is what comes next.
-                places.resumed(log, first_position);
+            Announced::AfterGap { missed } => {
                 return Ok(Step::Gap { log, missed, resume: first_position });
             }
-            Arrival::Next => {}
-        }
+            Announced::Batch(place) => place,
+        };
         let at = self.start + FRAME_BYTES;
-        let place = Place { log, broker: landed_by, count, index, first_position, landed_ns };
         let batch = &self.buffer[at..at + bytes as usize];
         let checked = check_batch(batch, &place, self.batch_bytes_max, verify);
-        places.shown(log, index, end);
+        places.shown(log, index, end_of(&delivery));
         self.pass(whole);
         match checked {
             Ok(preamble) => {

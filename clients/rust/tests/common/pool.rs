@@ -162,7 +162,7 @@ impl Peer {
     /// Answers the next wish with `bytes` bytes at `offset` of `segment`.
     pub fn grant(&mut self, extent: u32, segment: u32, offset: u32, bytes: u32) {
         let Some(Frame::ExtentWanted { .. }) = self.next() else { panic!("no wish") };
-        self.send(Frame::Extent { extent, segment, generation: 1, offset, bytes });
+        self.send(Frame::Extent { extent, segment, generation: 1, offset, bytes, key: 0, at: 0 });
     }
 
     /// A receipt that `preamble` is ordered at `position`.
