@@ -233,7 +233,7 @@ impl Out {
     fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
         while self.sent < self.bytes.len() {
             let piece = [IoSlice::new(&self.bytes[self.sent..])];
-            self.sent += landfall_pool::io::send(&socket, &piece)?;
+            self.sent += landfall_pool::io::send(socket, &piece)?;
         }
         self.bytes.clear();
         self.sent = 0;
@@ -326,7 +326,7 @@ impl Conn {
     /// Wakes a memory client. A full socket already holds enough to wake it.
     pub fn ring(&self) -> io::Result<()> {
         let Some(socket) = self.socket.fd() else { return Ok(()) };
-        match landfall_pool::io::send(&socket, &[IoSlice::new(&[1])]) {
+        match landfall_pool::io::send(socket, &[IoSlice::new(&[1])]) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(()),
         }

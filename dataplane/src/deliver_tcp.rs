@@ -125,7 +125,7 @@ impl Delivering {
         let Some(partial) = &mut self.partial else { return Ok(true) };
         let hold = Hold::by_broker(partial.item.segment);
         let (head, body) = partial.item.rest(env, &hold, partial.sent);
-        match landfall_pool::io::send(&socket, &[IoSlice::new(head), IoSlice::new(body)]) {
+        match landfall_pool::io::send(socket, &[IoSlice::new(head), IoSlice::new(body)]) {
             Ok(sent) => partial.sent += sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
@@ -174,7 +174,7 @@ impl Delivering {
             pieces[2 * i] = IoSlice::new(head);
             pieces[2 * i + 1] = IoSlice::new(body);
         }
-        let mut left = match landfall_pool::io::send(&socket, &pieces[..2 * items.len()]) {
+        let mut left = match landfall_pool::io::send(socket, &pieces[..2 * items.len()]) {
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),

@@ -258,7 +258,7 @@ fn receive(
         ));
     };
     let Some(fd) = socket.fd() else { return Err(Stop::Ended { in_batch: true }) };
-    let got = taken(env.pool.recv(&fd, at, most), true)?;
+    let got = taken(env.pool.recv(fd, at, most), true)?;
     env.count(Counter::BytesReceived, got as u64);
     Ok(got)
 }

@@ -2,11 +2,16 @@
 //!
 //! Whoever asks for scenarios on an RDMA device gets a failure where there is none.
 
+use std::fs::File;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use landfall_layout::pool::PoolHeader;
 use landfall_nic::{GidKind, PortState, devices};
+use landfall_pool::map::examine;
+use landfall_pool::{Mapping, Memory};
 
 use crate::Failure;
 
@@ -27,6 +32,21 @@ pub fn address() -> Result<IpAddr, Failure> {
 
 fn is_routable(kind: GidKind) -> bool {
     matches!(kind, GidKind::RoceV2 | GidKind::Infiniband)
+}
+
+/// `HW_POOL`: a devdax device, or a file, that scenarios have their pool on. What is there is
+/// forgotten: whoever names it gives it away.
+pub fn fresh_pool() -> Result<Option<PathBuf>, Failure> {
+    let Some(path) = std::env::var_os("HW_POOL").map(PathBuf::from) else { return Ok(None) };
+    let named =
+        |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
+    let file = File::options().read(true).write(true).open(&path).map_err(|error| named(&error))?;
+    let (backing, _) = examine(&file, &path).map_err(|error| named(&error))?;
+    let head = Mapping::new(&file, 2 << 20, backing, true).map_err(|error| named(&error))?;
+    for word in 0..PoolHeader::BYTES / 8 {
+        head.store(word * 8, 0);
+    }
+    Ok(Some(path))
 }
 
 fn number(name: &str) -> u64 {

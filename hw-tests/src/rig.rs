@@ -60,6 +60,7 @@ impl Rig {
             config.verbs = Some(crate::device::address()?);
             config.verbs_grant = self.grant;
         }
+        config.pool = crate::device::fresh_pool()?;
         change(&mut config);
         let system = LocalSystem::start(config)?;
         let client = system.client();
@@ -131,7 +132,8 @@ impl Site {
     /// A subscriber over this rig's transport, from the earliest.
     pub fn subscriber(&self, topic: &Topic) -> SubscriberBuilder {
         let builder = self.client.subscriber(&topic.name).from(From::Earliest);
-        builder.transport(self.rig.transport).timeout(patience())
+        let one_sided = self.rig.one_sided;
+        builder.transport(self.rig.transport).one_sided(one_sided).timeout(patience())
     }
 
     /// Where a raw client finds a broker: its Unix socket on memory rigs.

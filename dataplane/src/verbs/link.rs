@@ -214,9 +214,10 @@ impl Link {
             return;
         }
         // This side's receives end by themselves only when the NIC refused what the client did.
-        let received = matches!(completion.what, What::Received { .. }) || completion.id == 0;
-        let access = failure.is_remote_access() || (received && failure.is_flush());
-        self.lost = Some(if access { Lost::Access } else { Lost::Failed(failure) });
+        let received = matches!(completion.what, What::Received { .. });
+        let refused = failure.is_remote_access() || failure.is_flush();
+        let lost = if received && refused { Lost::Access } else { Lost::Failed(failure) };
+        self.lost = Some(lost);
     }
 
     /// The next thing the client said, with the bytes it came with.

@@ -6,6 +6,7 @@ use landfall::{From, Lane, Order, Outgoing, PublishError, Publisher, Ticket};
 use landfall_layout::limits::MESSAGE_BYTES_MAX;
 
 use crate::flow::{Random, Read, Reading, Until, audit, message, read};
+use crate::rig::patience;
 use crate::{Failure, Rig};
 
 /// A message that was published and what names it.
@@ -190,7 +191,8 @@ pub fn lanes_and_receipts_name_the_place(rig: &Rig) -> Result<(), Failure> {
 pub fn any_position_and_time_can_be_started_from(rig: &Rig) -> Result<(), Failure> {
     let site = rig.start()?;
     let topic = site.topic(Order::Total)?;
-    let mut publisher = site.publisher(&topic).build()?;
+    // Only a flush closes a batch, however slow the machine.
+    let mut publisher = site.publisher(&topic).linger(patience()).build()?;
     for batch in 0..20 {
         for n in 0..10 {
             publisher.publish(&message(1, batch * 10 + n, 40))?;

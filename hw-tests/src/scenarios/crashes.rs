@@ -2,13 +2,14 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use landfall::{Ack, Order};
 
 use crate::flow::{Promise, Until, audit, check_sent, message, name_of, publish, read};
 use crate::raw::Session;
+use crate::rig::patience;
 use crate::scenarios::tools::tool;
 use crate::{Failure, Rig, Site};
 
@@ -91,7 +92,7 @@ fn disturbed(rig: &Rig, disturb: impl Fn(&mut Site) -> Result<(), Failure>) -> R
     let orders = [Order::Strong, Order::Total, Order::Broker];
     let topics = orders.map(|order| site.topic(order));
     let topics = topics.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let stop = AtomicBool::new(false);
+    let (stop, begun) = (AtomicBool::new(false), AtomicU64::new(0));
     let builders: Vec<_> = (0..4_u64)
         .map(|who| {
             // Two of order strong, one of them through every broker; one of each other order.
@@ -109,9 +110,10 @@ fn disturbed(rig: &Rig, disturb: impl Fn(&mut Site) -> Result<(), Failure>) -> R
         let writers: Vec<_> = builders
             .into_iter()
             .map(|(who, builder)| {
-                let stop = &stop;
+                let (stop, begun) = (&stop, &begun);
                 scope.spawn(move || -> Result<u64, Failure> {
                     let mut publisher = builder.build()?;
+                    begun.fetch_add(1, Ordering::Relaxed);
                     let mut n = 0;
                     while !stop.load(Ordering::Relaxed) {
                         publisher.publish(&message(who, n, BYTES))?;
@@ -126,6 +128,10 @@ fn disturbed(rig: &Rig, disturb: impl Fn(&mut Site) -> Result<(), Failure>) -> R
                 })
             })
             .collect();
+        let deadline = Instant::now() + patience();
+        while begun.load(Ordering::Relaxed) < 4 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         std::thread::sleep(Duration::from_millis(300));
         let disturbed = disturb(&mut site);
         std::thread::sleep(Duration::from_millis(300));

@@ -112,6 +112,7 @@ macro_rules! for_each_rdma_scenario {
                 a_publisher_that_never_sends_the_completion
                 lies_are_refused
                 a_pull_from_memory_that_is_not_there
+                reading_by_oneself_costs_the_broker_nothing
             }
         }
     };

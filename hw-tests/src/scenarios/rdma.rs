@@ -11,7 +11,7 @@ use landfall_layout::verbs::{GrantMode, Intent, KNOCK_BYTES, Knock, Said};
 use landfall_nic::{Failure as Broken, Remote};
 
 use super::hostile::Witness;
-use crate::flow::{Random, message};
+use crate::flow::{Promise, Random, Until, audit, check_sent, message, publish, read};
 use crate::raw_verbs::{Knocked, RawVerbs, Room, knock, knock_with};
 use crate::rig::patience;
 use crate::{Failure, Rig, Site};
@@ -339,6 +339,30 @@ pub fn lies_are_refused(rig: &Rig) -> Result<(), Failure> {
         raw.write(&bytes[..PREAMBLE_BYTES as usize], to, Some(said)).map(|_| ())
     })?;
     close(site, witness, 0)
+}
+
+/// Subscribers that read by themselves cost the broker no delivery, and pushed ones no copy.
+pub fn reading_by_oneself_costs_the_broker_nothing(rig: &Rig) -> Result<(), Failure> {
+    const MESSAGES: u64 = 200;
+    let site = rig.start()?;
+    let topic = site.topic(Order::Strong)?;
+    let mut publisher = site.publisher(&topic).client_id(1).build()?;
+    publish(&mut publisher, 0, 0..MESSAGES, 700)?;
+    publisher.close()?;
+    let sent = [(0, MESSAGES)];
+    let alone = read(site.subscriber(&topic).one_sided(true).build()?, Until::CaughtUp)?;
+    check_sent(&alone, &sent, Promise::InOrderOnce)?;
+    let delivered = site.counter("batches_delivered_total")?;
+    ensure!(delivered == 0, "{delivered} batches were delivered to one who reads by himself");
+    let pushed = read(site.subscriber(&topic).one_sided(false).build()?, Until::CaughtUp)?;
+    check_sent(&pushed, &sent, Promise::InOrderOnce)?;
+    ensure!(site.counter("batches_delivered_total")? > 0, "nothing was delivered");
+    for copied in ["bytes_copied_total", "bytes_received_total"] {
+        let bytes = site.counter(copied)?;
+        ensure!(bytes == 0, "{copied}: a broker's CPU moved {bytes} bytes of payload");
+    }
+    audit(Order::Strong, &[&alone, &pushed])?;
+    site.close()
 }
 
 /// A pull that points past the publisher's memory costs that publisher its connection.

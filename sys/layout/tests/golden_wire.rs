@@ -160,7 +160,8 @@ fn frames_of_memory_publishers() {
     frame(
         Frame::Extent { extent: 1, segment: 2, generation: 3, offset: 4, bytes: 5, key: 6, at: 7 },
         0,
-        "4c464631 01 0c 0000 01000000 02000000 0300000000000000 0400000005000000 0600000000000000 07 .",
+        "4c464631 01 0c 0000 01000000 02000000 0300000000000000 0400000005000000 \
+         0600000000000000 07 .",
     );
     frame(
         Frame::Written { extent: 1, offset: 2, bytes: 3, batch_seq: 4 },

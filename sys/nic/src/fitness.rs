@@ -105,7 +105,8 @@ pub fn lock_mends() -> Vec<String> {
         "echo \"$USER - memlock unlimited\" | sudo tee /etc/security/limits.d/landfall.conf  (from \
          the next login on)"
             .to_owned(),
-        "LimitMEMLOCK=infinity  (in a systemd unit; docker run --ulimit memlock=-1)".to_owned(),
+        "sudo systemctl edit UNIT  (a service: LimitMEMLOCK=infinity below [Service])".to_owned(),
+        "docker run --ulimit memlock=-1 ..  (in a container)".to_owned(),
     ]
 }
 

@@ -1,7 +1,8 @@
 //! Verbs on a real device, soft-RoCE included: connections, data, windows, failures, the end.
 //!
-//! Runs where `HW_RDMA=device` is set, and then a missing device is a failure. `scripts/rack` runs
-//! it on an emulated host; `scripts/rxe` makes a device for it where the kernel has the module.
+//! Left out unless asked for, and then a missing device is a failure: `HW_RDMA=device scripts/test`
+//! where there is one, `scripts/rxe` to make one where the kernel has the module. `scripts/rack`
+//! runs all of it on an emulated host.
 //! One process plays both sides, over the device's own address.
 
 mod rxe {

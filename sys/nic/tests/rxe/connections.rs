@@ -18,8 +18,9 @@ use super::support::{
 };
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn every_device_tells_its_ports_addresses_and_limits() {
-    let Some(address) = address() else { return };
+    let address = address();
     let found = devices().unwrap();
     let owner = found
         .iter()
@@ -50,8 +51,9 @@ fn every_device_tells_its_ports_addresses_and_limits() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn private_data_goes_both_ways() {
-    let Some(address) = address() else { return };
+    let address = address();
     let mut listener = listener(address);
     let to = listener.local_addr();
     thread::scope(|scope| {
@@ -110,8 +112,9 @@ fn refusal(to: SocketAddr) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn a_rejection_carries_its_reason_and_silence_is_one_too() {
-    let Some(address) = address() else { return };
+    let address = address();
     let mut listener = listener(address);
     let to = listener.local_addr();
     thread::scope(|scope| {
@@ -130,8 +133,9 @@ fn a_rejection_carries_its_reason_and_silence_is_one_too() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn an_answer_that_does_not_come_is_an_error_in_time() {
-    let Some(address) = address() else { return };
+    let address = address();
     let mut listener = listener(address);
     let dialing = Dialing::resolve(listener.local_addr(), deadline()).unwrap();
     let domain = dialing.domain().unwrap();
@@ -152,8 +156,9 @@ fn an_answer_that_does_not_come_is_an_error_in_time() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn an_address_that_no_device_has_is_refused_with_those_that_one_has() {
-    let Some(address) = address() else { return };
+    let address = address();
     let Err(error) = Listener::bind("192.0.2.1:0".parse().unwrap(), 1) else {
         panic!("listening at an address that nobody has");
     };
@@ -163,8 +168,9 @@ fn an_address_that_no_device_has_is_refused_with_those_that_one_has() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn what_does_not_fit_is_refused_with_the_numbers() {
-    let Some(address) = address() else { return };
+    let address = address();
     let mut listener = listener(address);
     let to = listener.local_addr();
     let dialing = Dialing::resolve(to, deadline()).unwrap();
@@ -181,8 +187,9 @@ fn what_does_not_fit_is_refused_with_the_numbers() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn memory_is_registered_within_its_bounds_and_rights_only() {
-    let Some(address) = address() else { return };
+    let address = address();
     let listener = listener(address);
     let dialing = Dialing::resolve(listener.local_addr(), deadline()).unwrap();
     let domain = dialing.domain().unwrap();
@@ -205,8 +212,9 @@ fn memory_is_registered_within_its_bounds_and_rights_only() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn a_request_outlives_its_listener() {
-    let Some(address) = address() else { return };
+    let address = address();
     let mut listener = listener(address);
     let to = listener.local_addr();
     thread::scope(|scope| {
@@ -232,8 +240,9 @@ fn a_request_outlives_its_listener() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn a_listener_at_every_address_takes_requests_for_one() {
-    let Some(address) = address() else { return };
+    let address = address();
     let mut listener = Listener::bind("0.0.0.0:0".parse().unwrap(), 8).unwrap();
     let to = SocketAddr::new(address, listener.local_addr().port());
     thread::scope(|scope| {
@@ -247,8 +256,9 @@ fn a_listener_at_every_address_takes_requests_for_one() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn a_client_sees_the_end_of_its_connection() {
-    let Some(address) = address() else { return };
+    let address = address();
     let mut both = pair(address, DEPTHS, DEPTHS, ALL);
     assert!(!both.client.queue.ended());
     let stop = |queue: &mut Queue| {

@@ -14,8 +14,8 @@ use super::support::{
     ALL, DEPTHS, Pair, address, fill, join, listener, next_completion, pair, success, wait, words,
 };
 
-fn connected() -> Option<Pair> {
-    Some(pair(address()?, DEPTHS, DEPTHS, ALL))
+fn connected() -> Pair {
+    pair(address(), DEPTHS, DEPTHS, ALL)
 }
 
 fn server_key(both: &Pair) -> u32 {
@@ -23,8 +23,9 @@ fn server_key(both: &Pair) -> u32 {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn a_write_with_a_number_lands_before_its_completion() {
-    let Some(mut both) = connected() else { return };
+    let mut both = connected();
     fill(&both.client.memory, 7);
     let key = server_key(&both);
     both.client.write(64, 4096, Remote { at: 8192, key }, Some(0xdead_beef));
@@ -42,8 +43,9 @@ fn a_write_with_a_number_lands_before_its_completion() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn two_pieces_an_inline_piece_and_none_at_all() {
-    let Some(mut both) = connected() else { return };
+    let mut both = connected();
     fill(&both.client.memory, 1 << 32);
     let key = server_key(&both);
     let Pair { server, client, .. } = &mut both;
@@ -71,8 +73,9 @@ fn two_pieces_an_inline_piece_and_none_at_all() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn an_inline_piece_outside_of_its_region_is_refused_by_the_nic() {
-    let Some(mut both) = connected() else { return };
+    let mut both = connected();
     let key = server_key(&both);
     let before = words(&both.server.memory);
     let client = &mut both.client;
@@ -86,8 +89,9 @@ fn an_inline_piece_outside_of_its_region_is_refused_by_the_nic() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn a_read_brings_the_other_sides_bytes() {
-    let Some(mut both) = connected() else { return };
+    let mut both = connected();
     fill(&both.server.memory, 3);
     let key = server_key(&both);
     both.client.read(1024, 2048, Remote { at: 4096, key });
@@ -107,8 +111,9 @@ fn a_read_brings_the_other_sides_bytes() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn a_slab_is_sent_from_and_read_from() {
-    let Some(mut both) = connected() else { return };
+    let mut both = connected();
     let key = server_key(&both);
     let slab = Slab::new(4, 4096).unwrap();
     let mut buffer = slab.take().unwrap();
@@ -130,8 +135,9 @@ fn a_slab_is_sent_from_and_read_from() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn a_full_queue_says_so_and_loses_nothing() {
-    let Some(address) = address() else { return };
+    let address = address();
     let depths = Depths { send: 8, ..DEPTHS };
     let mut both = pair(address, DEPTHS, depths, ALL);
     let key = server_key(&both);
@@ -174,8 +180,9 @@ fn a_full_queue_says_so_and_loses_nothing() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn an_armed_queue_rings_when_a_completion_comes() {
-    let Some(mut both) = connected() else { return };
+    let mut both = connected();
     let key = server_key(&both);
     assert!(!both.server.queue.take_bells());
     both.server.queue.arm().unwrap();
@@ -194,8 +201,9 @@ fn next(both: &mut Pair) -> Event {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn queues_share_receives_and_the_limit_tells_when_they_run_out() {
-    let Some(address) = address() else { return };
+    let address = address();
     let mut listener = listener(address);
     let device = {
         let to = listener.local_addr();
@@ -231,8 +239,9 @@ fn queues_share_receives_and_the_limit_tells_when_they_run_out() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn posting_and_polling_allocate_nothing() {
-    let Some(mut both) = connected() else { return };
+    let mut both = connected();
     let key = server_key(&both);
     let how = How { signalled: true, ..How::default() };
     let mut some = [Completion::EMPTY; 16];
@@ -257,6 +266,7 @@ fn posting_and_polling_allocate_nothing() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn failures_are_told_apart() {
     let failure = Failure { status: 12, vendor: 0 };
     assert!(failure.is_retry_exceeded() && !failure.is_remote_access() && !failure.is_flush());

@@ -61,18 +61,19 @@ fn refused(why: &str, both: &mut Pair, other: &mut (Side, Side, u32), attempt: T
 }
 
 /// A pair, and another one at the same listener with a window of its own.
-fn with_other() -> Option<(Pair, (Side, Side, u32))> {
-    let address = address()?;
+fn with_other() -> (Pair, (Side, Side, u32)) {
+    let address = address();
     let mut both = pair(address, DEPTHS, DEPTHS, WINDOWED);
     let (mut server, client) = join(&mut both.listener, DEPTHS, DEPTHS, WINDOWED);
     let mut window = server.queue.window().unwrap();
     let key = bind(&mut server, &mut window, AT, WRITE);
-    Some((both, (server, client, key)))
+    (both, (server, client, key))
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn a_write_inside_a_window_lands_and_a_key_is_good_until_it_is_invalidated() {
-    let Some((mut both, mut other)) = with_other() else { return };
+    let (mut both, mut other) = with_other();
     let mut window = both.server.queue.window().unwrap();
     let key = bind(&mut both.server, &mut window, AT, WRITE);
     fill(&both.client.memory, 5);
@@ -91,9 +92,10 @@ fn a_write_inside_a_window_lands_and_a_key_is_good_until_it_is_invalidated() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn nothing_outside_of_a_window_is_reached() {
     for (at, bytes) in [(AT - 8, 16), (AT + BYTES - 8, 16), (0, 8), (AT + BYTES, 8)] {
-        let Some((mut both, mut other)) = with_other() else { return };
+        let (mut both, mut other) = with_other();
         let mut window = both.server.queue.window().unwrap();
         let key = bind(&mut both.server, &mut window, AT, WRITE);
         let why = format!("{bytes} bytes at {at}");
@@ -102,15 +104,17 @@ fn nothing_outside_of_a_window_is_reached() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn a_window_is_good_for_the_client_of_its_queue_only() {
-    let Some((mut both, mut other)) = with_other() else { return };
+    let (mut both, mut other) = with_other();
     let key = other.2;
     refused("another's key", &mut both, &mut other, Try::Write { at: AT, bytes: 8, key });
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn an_old_key_is_refused_when_the_window_is_bound_anew() {
-    let Some((mut both, mut other)) = with_other() else { return };
+    let (mut both, mut other) = with_other();
     let mut window = both.server.queue.window().unwrap();
     let old = bind(&mut both.server, &mut window, AT, WRITE);
     invalidate(&mut both.server.queue, &mut window);
@@ -123,13 +127,14 @@ fn an_old_key_is_refused_when_the_window_is_bound_anew() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn a_window_for_writing_is_not_read_and_one_for_reading_not_written() {
-    let Some((mut both, mut other)) = with_other() else { return };
+    let (mut both, mut other) = with_other();
     let mut window = both.server.queue.window().unwrap();
     let key = bind(&mut both.server, &mut window, AT, WRITE);
     refused("read", &mut both, &mut other, Try::Read { at: AT, bytes: 8, key });
 
-    let Some((mut both, mut other)) = with_other() else { return };
+    let (mut both, mut other) = with_other();
     let mut window = both.server.queue.window().unwrap();
     let key = bind(&mut both.server, &mut window, AT, Rights { read: true, write: false });
     both.client.read(0, 64, Remote { at: AT + 64, key });
@@ -139,15 +144,17 @@ fn a_window_for_writing_is_not_read_and_one_for_reading_not_written() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn a_region_without_rights_from_afar_is_reached_by_no_key_of_its_own() {
-    let Some((mut both, mut other)) = with_other() else { return };
+    let (mut both, mut other) = with_other();
     let key = both.server.region.remote_key();
     refused("the region's key", &mut both, &mut other, Try::Write { at: AT, bytes: 8, key });
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn a_stopped_queue_takes_nothing() {
-    let Some((mut both, mut other)) = with_other() else { return };
+    let (mut both, mut other) = with_other();
     let mut window = both.server.queue.window().unwrap();
     let key = bind(&mut both.server, &mut window, AT, WRITE);
     let before = words(&both.server.memory);
@@ -168,8 +175,9 @@ fn a_stopped_queue_takes_nothing() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn no_key_comes_back_in_three_hundred_binds() {
-    let Some((mut both, mut other)) = with_other() else { return };
+    let (mut both, mut other) = with_other();
     let mut window = both.server.queue.window().unwrap();
     let mut keys = Vec::new();
     for _ in 0..300 {
@@ -198,8 +206,9 @@ fn no_key_comes_back_in_three_hundred_binds() {
 }
 
 #[test]
+#[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
 fn an_acceptance_carries_the_key_of_a_window_that_is_good_at_once() {
-    let Some(address) = address() else { return };
+    let address = address();
     let mut listener = listener(address);
     let to = listener.local_addr();
     std::thread::scope(|scope| {
