@@ -13,6 +13,7 @@ use landfall_layout::BrokerId;
 use landfall_layout::limits::{BROKERS_MAX, VERBS_LEASE_NS};
 use landfall_layout::pool::Attach;
 use landfall_layout::verbs::GrantMode;
+use landfall_nic::RETRY_TIME;
 use landfall_nic::fitness::{self, MemoryLock};
 use landfall_pool::Pool;
 use landfall_pool::map::MapError;
@@ -77,9 +78,8 @@ fn number(word: &str) -> Result<BrokerId, String> {
 }
 
 fn lease(word: &str) -> Result<u64, String> {
-    // A queue pair of ours tries for some nine seconds at most to reach a peer: a lease that is
-    // shorter than its least, two seconds, would call a slow peer dead.
-    let bounds = 2_000..=86_400_000;
+    // A shorter lease would call a peer dead that its own queue pair is still trying to reach.
+    let bounds = RETRY_TIME.1.as_millis() as u64 + 1..=86_400_000;
     word.parse()
         .ok()
         .filter(|ms| bounds.contains(ms))

@@ -34,12 +34,14 @@ pub struct Rig {
     pub grant: GrantMode,
     /// Whether subscribers over verbs read by themselves.
     pub one_sided: bool,
+    /// The pool is one whose hosts do not see each other's caches.
+    pub flush: bool,
 }
 
 impl Rig {
     /// A rig of this transport and so many brokers.
     pub fn new(transport: Transport, brokers: usize) -> Self {
-        Self { transport, brokers, grant: GrantMode::default(), one_sided: false }
+        Self { transport, brokers, grant: GrantMode::default(), one_sided: false, flush: false }
     }
 
     /// Starts a system of this rig.
@@ -61,6 +63,7 @@ impl Rig {
             config.verbs_grant = self.grant;
         }
         config.pool = crate::device::fresh_pool()?;
+        config.flush = self.flush;
         change(&mut config);
         let system = LocalSystem::start(config)?;
         let client = system.client();

@@ -5,13 +5,13 @@ use landfall_hw_tests::Rig;
 use landfall_hw_tests::scenarios::find;
 
 macro_rules! tests {
-    ([$transport:ident $brokers:literal] $($module:ident { $($name:ident)* })*) => {
+    ([$transport:ident $brokers:literal $flush:literal] $($module:ident { $($name:ident)* })*) => {
         $(mod $module {
             use super::*;
 
             $(#[test]
             fn $name() {
-                let rig = Rig::new(Transport::$transport, $brokers);
+                let rig = Rig { flush: $flush, ..Rig::new(Transport::$transport, $brokers) };
                 rig.run(find(stringify!($name)));
             })*
         })*
@@ -20,20 +20,25 @@ macro_rules! tests {
 
 mod memory_1_broker {
     use super::*;
-    landfall_hw_tests::for_each_scenario!(tests, [Memory 1]);
+    landfall_hw_tests::for_each_scenario!(tests, [Memory 1 false]);
 }
 
 mod memory_4_brokers {
     use super::*;
-    landfall_hw_tests::for_each_scenario!(tests, [Memory 4]);
+    landfall_hw_tests::for_each_scenario!(tests, [Memory 4 false]);
 }
 
 mod tcp_1_broker {
     use super::*;
-    landfall_hw_tests::for_each_scenario!(tests, [Tcp 1]);
+    landfall_hw_tests::for_each_scenario!(tests, [Tcp 1 false]);
 }
 
 mod tcp_4_brokers {
     use super::*;
-    landfall_hw_tests::for_each_scenario!(tests, [Tcp 4]);
+    landfall_hw_tests::for_each_scenario!(tests, [Tcp 4 false]);
+}
+
+mod memory_flush_2_brokers {
+    use super::*;
+    landfall_hw_tests::for_each_scenario!(tests, [Memory 2 true]);
 }

@@ -49,6 +49,26 @@ mod one_sided_1_broker {
     landfall_hw_tests::for_each_scenario!(tests, [1 Window true]);
 }
 
+mod flush_1_broker {
+    use super::*;
+
+    macro_rules! tests {
+        ([$brokers:literal] $($module:ident { $($name:ident)* })*) => {
+            $(mod $module {
+                use super::*;
+
+                $(#[test]
+                #[ignore = "needs an RDMA device: HW_RDMA=device scripts/test, or scripts/rack"]
+                fn $name() {
+                    let rig = Rig { flush: true, ..Rig::new(Transport::Verbs, $brokers) };
+                    rig.run(find(stringify!($name)));
+                })*
+            })*
+        };
+    }
+    landfall_hw_tests::for_each_scenario!(tests, [1]);
+}
+
 mod refused {
     use super::*;
     landfall_hw_tests::for_each_rdma_scenario!(tests, [1 Window false]);

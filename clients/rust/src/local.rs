@@ -53,6 +53,8 @@ pub struct LocalConfig {
     pub unix: Option<String>,
     /// Touch every page of the pool at the start.
     pub prefault: bool,
+    /// A new pool's hosts do not see each other's caches: lines are written back and dropped.
+    pub flush: bool,
     /// Address of an RDMA device on which the brokers take clients too, each on a port that the
     /// system chooses.
     pub verbs: Option<IpAddr>,
@@ -76,6 +78,7 @@ impl Default for LocalConfig {
             restart: false,
             unix: None,
             prefault: false,
+            flush: false,
             verbs: None,
             verbs_grant: GrantMode::default(),
             verbs_lease: Duration::from_nanos(VERBS_LEASE_NS),
@@ -408,6 +411,9 @@ fn control_command(binary: &Path, config: &LocalConfig, pool: &Path, listen: &st
     }
     if config.prefault {
         command.arg("--prefault");
+    }
+    if config.flush {
+        command.args(["--coherence", "flush"]);
     }
     command
 }

@@ -7,7 +7,7 @@ program=$(test_binary landfall-hw-tests verbs)
 binaries
 give "RACK_PROGRAM=$program"
 rack_one hw-tests/rack/guests/program.sh \
-  window_1_broker refused \
+  window_1_broker refused:: \
   window_4_brokers::order window_4_brokers::crashes::a_broker \
   open_1_broker::bytes open_1_broker::crashes::a_broker \
   pull_1_broker::bytes pull_1_broker::order::strong pull_1_broker::pressure \
