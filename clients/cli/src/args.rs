@@ -269,6 +269,9 @@ pub struct Subscribe {
     /// How bytes come [default: auto]
     #[arg(long, value_enum)]
     pub transport: Option<words::Transport>,
+    /// How bytes come over verbs [default: pushed]
+    #[arg(long, value_enum)]
+    pub read: Option<words::Read>,
     /// Read from this broker
     #[arg(long, value_name = "N")]
     pub broker: Option<u8>,
@@ -326,6 +329,7 @@ impl Cli {
             Command::Subscribe(args) => {
                 flags.set("subscribe.from", "--from", args.from);
                 flags.set("subscribe.transport", "--transport", args.transport);
+                flags.set("subscribe.read", "--read", args.read);
                 flags.set("subscribe.output", "--output", args.output);
             }
             Command::Up(args) => args.flags(&mut flags),

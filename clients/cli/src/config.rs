@@ -76,6 +76,8 @@ settings! {
         from: Start = Start(landfall::From::Earliest),
         /// How bytes travel.
         transport: words::Transport = words::Transport::Auto,
+        /// How bytes come over verbs.
+        read: words::Read = words::Read::Pushed,
         /// How messages are printed.
         output: words::Lines = words::Lines::Raw,
     }

@@ -15,7 +15,7 @@ use crate::error::{Failure, Outcome, Tried};
 use crate::out::{Out, SCHEMA_VERSION, grouped, note};
 use crate::signals::Stop;
 use crate::topic::named;
-use crate::words::Lines;
+use crate::words::{Lines, Read, Transport};
 
 /// Longest wait inside one call: signals are looked at between them.
 const WAIT: Duration = Duration::from_millis(100);
@@ -27,13 +27,16 @@ pub fn run(args: &Subscribe, settings: &Settings, client: &Client) -> Outcome {
     let from = settings.subscribe.from.0;
     let mut builder =
         client.subscriber(&args.topic).transport(settings.subscribe.transport.into()).from(from);
+    builder = builder.one_sided(settings.subscribe.read == Read::OneSided);
     if let Some(broker) = args.broker {
         builder = builder.broker(broker);
     }
     let stop = Stop::on_signals()?;
     let mut subscriber =
         builder.build().tried(cannot).map_err(|failure| failure.next(describe.clone()))?;
-    note(format_args!("reading over {}", subscriber.transport()));
+    if settings.subscribe.transport == Transport::Auto {
+        note(format_args!("reading over {}", subscriber.transport()));
+    }
     let mut printer = Printer {
         out: Out::new(),
         lines: settings.subscribe.output,

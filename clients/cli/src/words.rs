@@ -7,14 +7,14 @@ macro_rules! words {
     ($($(#[$doc:meta])+ $name:ident { $($(#[$word_doc:meta])+ $word:ident),+ $(,)? })+) => { $(
         $(#[$doc])+
         #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
-        #[serde(rename_all = "lowercase")]
+        #[serde(rename_all = "kebab-case")]
         pub enum $name { $($(#[$word_doc])+ $word),+ }
 
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                match self {
-                    $(Self::$word => f.write_str(&stringify!($word).to_ascii_lowercase())),+
-                }
+                // The very word that a flag takes.
+                let word = self.to_possible_value();
+                f.write_str(word.as_ref().map_or("", |word| word.get_name()))
             }
         }
     )+ };
@@ -68,6 +68,14 @@ words! {
         Open,
         /// The broker reads them from the publisher: nothing of the pool can be written
         Pull,
+    }
+
+    /// How a subscriber gets its bytes over verbs.
+    Read {
+        /// The broker writes batches into the subscriber's ring
+        Pushed,
+        /// The subscriber reads log and payload out of the pool by itself
+        OneSided,
     }
 
     /// How a process waits.

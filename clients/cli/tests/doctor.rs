@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use landfall_layout::pool::Coherence;
+use landfall_pool::pool::Shape;
+use landfall_pool::{Mapping, Pool};
 use serde_json::Value;
 
 fn doctor(arguments: &[&str]) -> Output {
@@ -119,6 +122,29 @@ fn a_pool_file_is_judged_by_where_it_lies() {
     let judged = document_of(&foreign.0);
     assert_eq!(finding(&judged, "pool")["status"], "fail");
     assert_eq!(std::fs::read(&foreign.0).unwrap(), [7; 12_288], "it is only looked at");
+}
+
+#[test]
+fn a_pool_that_was_made_is_opened_and_described() {
+    let place = file(Path::new("/dev/shm"), 0);
+    let shape = Shape {
+        pool_bytes: 64 << 20,
+        segment_bytes: 2 << 20,
+        sessions: 64,
+        coherence: Coherence::Flush,
+        uuid: [1; 16],
+        now_ns: 1,
+    };
+    drop(Pool::create_or_attach(&place.0, shape).unwrap());
+    let judged = document(&["--pool", &place.0.display().to_string()]);
+    if Mapping::can_flush() {
+        let found = finding(&judged, "pool");
+        assert_eq!(found["numbers"]["bytes"], 64 << 20, "{found}");
+        assert_eq!(found["numbers"]["brokers"], 0);
+        assert_eq!(finding(&judged, "pool coherence")["found"], "flush; brokers on 0 hosts");
+    } else {
+        assert_eq!(finding(&judged, "pool")["status"], "fail");
+    }
 }
 
 #[test]

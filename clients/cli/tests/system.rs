@@ -211,7 +211,7 @@ fn a_reader_that_has_enough_ends_a_subscription_quietly() {
     let lines = "a line of some length\n".repeat(100_000);
     system.ok(&["publish", "long"], lines.as_bytes());
     let mut child = system
-        .command(&["subscribe", "long"])
+        .command(&["subscribe", "long", "--transport", "memory"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -4,6 +4,14 @@
 //! [`Publisher`] and a [`Subscriber`] for one topic each. Both are plain values without a thread
 //! behind them: everything happens inside the calls, one owner at a time.
 //!
+//! Bytes travel through the pool ([`Transport::Memory`]) on a broker's own host, by RDMA
+//! ([`Transport::Verbs`]) where both hosts have it, and over TCP everywhere. [`Transport::Auto`],
+//! the default, takes the first of these that works; [`Publisher::transport`] and
+//! [`Subscriber::transport`] say which one that was. Over verbs a publisher's batches are composed
+//! in memory that its NIC sends from ([`Publisher::reserve`] lends it out, so that nothing is
+//! copied), and a subscriber is written to, or reads by itself
+//! ([`SubscriberBuilder::one_sided`]).
+//!
 //! ```no_run
 //! use std::time::Duration;
 //!

@@ -414,3 +414,44 @@ fn frames_that_make_no_sense_later_are_errors_and_nothing_worse() {
     assert!(matches!(error, Error::Unexpected { broker: 0, .. }), "{error}");
     script.join().unwrap();
 }
+
+#[test]
+fn a_reserved_message_is_published_behind_what_was_published_before() {
+    let (client, script) = broker(|connections| {
+        let mut peer = connections.publisher(1, 0);
+        let batches: Vec<_> = (0..3).map(|_| peer.batch().unwrap()).collect();
+        let payloads: Vec<Vec<u8>> = batches
+            .iter()
+            .flat_map(|(preamble, payload)| {
+                Messages::new(payload, preamble.count).map(|message| message.payload.to_vec())
+            })
+            .collect();
+        let large = vec![7; 300_000];
+        assert_eq!(payloads, [b"one".to_vec(), large, b"two".to_vec()]);
+        let message = Messages::new(&batches[1].1, 1).next().unwrap();
+        assert_eq!((message.key, message.timestamp_ns), (Some(&b"key"[..]), 5));
+        for (position, (preamble, _)) in batches.iter().enumerate() {
+            peer.receipt(preamble, position as u64);
+        }
+        peer.order_all(3);
+    });
+    let mut publisher = set_up(&client).build().unwrap();
+    publisher.publish(b"one").unwrap();
+    let reservation = landfall::Reservation {
+        bytes: 300_000,
+        key: Some(b"key"),
+        timestamp_ns: Some(5),
+        ..Default::default()
+    };
+    let mut room = publisher.reserve_message(reservation).unwrap();
+    assert_eq!(room.len(), 300_000);
+    room.fill(7);
+    let ticket = publisher.seal_reserved(room).unwrap();
+    publisher.publish(b"two").unwrap();
+    publisher.seal().unwrap();
+    assert_eq!(publisher.wait(ticket).unwrap().position, Some(1));
+    let too_large = publisher.reserve(5 << 20).unwrap_err();
+    assert!(matches!(too_large, Error::TooLarge { .. }), "{too_large}");
+    publisher.close().unwrap();
+    script.join().unwrap();
+}

@@ -42,6 +42,9 @@ pub struct Common {
     /// How batches get into the pool over verbs
     #[arg(long, value_enum, default_value = "window")]
     pub grant: words::Grant,
+    /// How the subscriber gets its bytes over verbs
+    #[arg(long, value_enum, default_value = "pushed")]
+    pub read: words::Read,
     /// Bytes of a message [default: 1K; lat: 64]
     #[arg(long, value_name = "SIZE")]
     pub message_bytes: Option<Size>,
@@ -95,14 +98,16 @@ lost. --publish-only has no subscriber and counts what was acknowledged.
 The limit is measured in the same run, before and after, and the better one counts: over memory
 the better of memcpy and a non-temporal copy of the same blocks from one source block into a
 faulted mapping as large as the pool; over tcp a bare socket pair on 127.0.0.1 that moves the same
-blocks into such a mapping. bytes_per_second counts message payloads only.
+blocks into such a mapping; over verbs the memory limit is printed, and scripts/bench-verbs compares
+with ib_write_bw on the same device. bytes_per_second counts message payloads only.
 
 JSON fields: bytes_per_second, messages_per_second, limit, limit_bytes_per_second, ratio, verified,
 and the machine and parameters.
 
 Examples:
   landfall bench bw --transport memory --message-bytes 1K --batch-bytes 1M
-  landfall bench bw --transport tcp --publish-only -o json")]
+  landfall bench bw --transport tcp --publish-only -o json
+  landfall bench bw --transport verbs --grant open --publishers 2 --depth 16 --publish-only")]
 pub struct Bw {
     /// What both benchmarks take
     #[command(flatten)]
@@ -110,9 +115,17 @@ pub struct Bw {
     /// Bytes of a batch, its 64-byte preamble included [default: 1M]
     #[arg(long, value_name = "SIZE")]
     pub batch_bytes: Option<Size>,
-    /// Publishers [default: 1]
+    /// Publishers, each with a connection (over verbs a queue pair) of its own [default: 1]
     #[arg(long, value_name = "N")]
     pub publishers: Option<usize>,
+    /// Batches of a publisher that may be queued or not acknowledged [default: what 64M hold, and
+    /// at least 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub depth: Option<u32>,
+    /// Fill messages where they are sent from instead of copying them there; each is then a batch
+    /// of its own
+    #[arg(long)]
+    pub reserve: bool,
     /// No subscriber: landed and ordered only
     #[arg(long)]
     pub publish_only: bool,

@@ -35,11 +35,14 @@ struct Parameters {
     /// The one that connected: what `auto` chose.
     transport_taken: String,
     grant: words::Grant,
+    read: words::Read,
     order: words::Order,
     ack: words::Ack,
     message_bytes: u64,
     batch_bytes: u64,
     publishers: usize,
+    depth: u64,
+    reserve: bool,
     brokers: usize,
     pool_bytes: u64,
     seconds: f64,
@@ -103,11 +106,14 @@ pub fn run(args: &Bw, config: &Config) -> Outcome {
         transport: args.common.transport,
         transport_taken: measured.transport.to_string(),
         grant: args.common.grant,
+        read: args.common.read,
         order: settings.topic.order,
         ack: args.common.ack,
         message_bytes: bench.message_bytes.0,
         batch_bytes: bench.batch_bytes.0,
         publishers: bench.publishers,
+        depth: depth(args, bench.batch_bytes.0),
+        reserve: args.reserve,
         brokers,
         pool_bytes,
         seconds: bench.seconds,
@@ -159,6 +165,7 @@ fn measure(
         .then(|| {
             let builder = target.client().subscriber(target.topic());
             let builder = builder.transport(args.common.transport.into()).from(From::Earliest);
+            let builder = builder.one_sided(args.common.read == words::Read::OneSided);
             builder.idle(settings.bench.idle.into()).build()
         })
         .transpose()
@@ -179,7 +186,9 @@ fn measure(
         let writers: Vec<_> = publishers
             .into_iter()
             .map(|publisher| {
-                scope.spawn(|| shared.watch(parties::publish(publisher, message_bytes, shared)))
+                scope.spawn(|| {
+                    shared.watch(parties::publish(publisher, message_bytes, args.reserve, shared))
+                })
             })
             .collect();
         let counter = if args.publish_only { &shared.acked } else { &shared.read };
@@ -225,13 +234,18 @@ fn publisher(
         .grant(args.common.grant.into())
         .ack(args.common.ack.into())
         .batch_bytes(batch_bytes.as_u32())
-        .memory_bytes((64 << 20).max(8 * batch_bytes.0))
+        .memory_bytes(depth(args, batch_bytes.0) * batch_bytes.0)
         .linger(Duration::from_millis(5))
         .idle(settings.bench.idle.into());
     if let Some(broker) = broker {
         builder = builder.broker(broker);
     }
     builder.build().tried(|| "cannot publish".into())
+}
+
+/// Batches that a publisher may have under way.
+fn depth(args: &Bw, batch_bytes: u64) -> u64 {
+    args.depth.map_or(((64 << 20) / batch_bytes).max(8), u64::from)
 }
 
 fn joined<T>(result: std::thread::Result<Outcome<T>>) -> Outcome<T> {
@@ -293,14 +307,15 @@ fn print(report: &Report, format: Format) -> Outcome {
     let path = if p.publish_only { "publish only" } else { "publish, order, subscribe" };
     out.line(format_args!("machine     {}", report.machine))?;
     out.line(format_args!(
-        "parameters  {path}; {}, order {}, ack {}, idle {}; {} B messages, {} B batches; \
-         {} publishers, {} brokers, pool {}; {} s after {} s",
+        "parameters  {path}; {}, order {}, ack {}, idle {}; {} B messages, {} B batches, \
+         {} deep; {} publishers, {} brokers, pool {}; {} s after {} s",
         taken(p),
         p.order,
         p.ack,
         p.idle,
         p.message_bytes,
         p.batch_bytes,
+        p.depth,
         p.publishers,
         p.brokers,
         human_bytes(p.pool_bytes as f64),

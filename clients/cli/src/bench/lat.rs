@@ -34,6 +34,7 @@ struct Parameters {
     /// The one that connected: what `auto` chose.
     transport_taken: String,
     grant: words::Grant,
+    read: words::Read,
     order: words::Order,
     ack: words::Ack,
     message_bytes: u64,
@@ -155,6 +156,7 @@ pub fn run(args: &Lat, config: &Config) -> Outcome {
             transport: args.common.transport,
             transport_taken,
             grant: args.common.grant,
+            read: args.common.read,
             order: settings.topic.order,
             ack: args.common.ack,
             message_bytes,
@@ -200,6 +202,7 @@ impl Parties {
             .client()
             .subscriber(target.topic())
             .transport(args.common.transport.into())
+            .one_sided(args.common.read == words::Read::OneSided)
             .from(From::Earliest)
             .idle(idle.into())
             .build()

@@ -61,7 +61,12 @@ impl Shared {
 
 /// Publishes until it is told to stop; returns how many messages. From 8 bytes on, each begins
 /// with its number.
-pub fn publish(mut publisher: Publisher, message_bytes: usize, shared: &Shared) -> Outcome<u64> {
+pub fn publish(
+    mut publisher: Publisher,
+    message_bytes: usize,
+    reserves: bool,
+    shared: &Shared,
+) -> Outcome<u64> {
     let cannot = || "cannot publish".to_owned();
     let stride = message_stride(0, message_bytes).unwrap_or(usize::MAX) as u64;
     // A burst stays well below the window, whatever the size of the messages.
@@ -71,10 +76,19 @@ pub fn publish(mut publisher: Publisher, message_bytes: usize, shared: &Shared) 
     let mut acked = 0;
     while !shared.is_over() {
         for _ in 0..burst {
-            if let Some(head) = payload.first_chunk_mut() {
-                *head = number.to_le_bytes();
+            if reserves {
+                // What is behind the number is what the room held before.
+                let mut room = publisher.reserve(message_bytes).tried(cannot)?;
+                if let Some(head) = room.first_chunk_mut() {
+                    *head = number.to_le_bytes();
+                }
+                publisher.seal_reserved(room).tried(cannot)?;
+            } else {
+                if let Some(head) = payload.first_chunk_mut() {
+                    *head = number.to_le_bytes();
+                }
+                publisher.publish(&payload).tried(cannot)?;
             }
-            publisher.publish(&payload).tried(cannot)?;
             number += 1;
         }
         shared.window.published(burst * stride);

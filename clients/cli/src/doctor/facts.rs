@@ -109,6 +109,8 @@ pub struct Node {
 pub struct PoolFacts {
     /// Where it is.
     pub path: String,
+    /// The folder that it is in.
+    pub folder: String,
     /// Whether the file is there already.
     pub exists: bool,
     /// What stands behind it and its bytes, or why nothing can.

@@ -33,7 +33,7 @@ pub fn facts(pool: Option<&Path>, verbs: Option<IpAddr>, pool_bytes: u64) -> Fac
     let huge = huge_pages();
     Facts {
         verbs,
-        pool: pool.map(|path| pool_facts(path, pool_bytes)),
+        pool: pool.map(|path| pool_facts(path, pool_bytes, &huge)),
         pool_bytes,
         kernel: kernel(),
         devices,
@@ -94,9 +94,11 @@ fn kernel() -> KernelRdma {
     }
 }
 
-fn pool_facts(path: &Path, pool_bytes: u64) -> PoolFacts {
+fn pool_facts(path: &Path, pool_bytes: u64, huge: &[HugePages]) -> PoolFacts {
+    let folder = folder_of(path);
     let mut facts = PoolFacts {
         path: path.display().to_string(),
+        folder: folder.display().to_string(),
         exists: true,
         memory: Err(String::new()),
         no_room: None,
@@ -107,7 +109,8 @@ fn pool_facts(path: &Path, pool_bytes: u64) -> PoolFacts {
     let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            new_file(path, pool_bytes, &mut facts);
+            new_file(folder, pool_bytes, &mut facts);
+            facts.no_room = facts.no_room.or_else(|| no_pages(folder, pool_bytes, huge));
             return facts;
         }
         Err(error) => {
@@ -128,6 +131,9 @@ fn pool_facts(path: &Path, pool_bytes: u64) -> PoolFacts {
         Err(PoolError::Attach { found: Attach::NotYet, .. }) => None,
         Err(error) => Some(Err(error.to_string())),
     };
+    if backing == Backing::HugePages && facts.formatted.is_none() {
+        facts.no_room = no_pages(path, facts.bytes().unwrap_or(0).max(pool_bytes), huge);
+    }
     if backing == Backing::Shmem {
         let wanted = facts.bytes().filter(|bytes| *bytes > 0).unwrap_or(pool_bytes);
         facts.no_room = check_room(&file, path, wanted).err().map(|error| error.to_string());
@@ -135,13 +141,34 @@ fn pool_facts(path: &Path, pool_bytes: u64) -> PoolFacts {
     facts
 }
 
-/// A file that is not there yet is judged by the file system it would be on.
-fn new_file(path: &Path, pool_bytes: u64, facts: &mut PoolFacts) {
-    facts.exists = false;
-    let folder = match path.parent() {
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// Why a new pool on hugetlbfs would not find the huge pages it needs.
+fn no_pages(at: &Path, wanted: u64, huge: &[HugePages]) -> Option<String> {
+    let asked = statfs(at).ok()?;
+    let block = asked.block_size().unsigned_abs();
+    if asked.filesystem_type() != HUGETLBFS_MAGIC {
+        return None;
+    }
+    let free: u64 = huge.iter().filter(|huge| huge.page_bytes == block).map(|huge| huge.free).sum();
+    let have = free.saturating_mul(block);
+    (have < wanted).then(|| {
+        format!(
+            "{} has {free} free huge pages of {block} bytes; a pool of {wanted} bytes needs {}",
+            at.display(),
+            wanted.div_ceil(block.max(1))
+        )
+    })
+}
+
+/// A file that is not there yet is judged by the file system it would be on.
+fn new_file(folder: &Path, pool_bytes: u64, facts: &mut PoolFacts) {
+    facts.exists = false;
     let asked = match statfs(folder) {
         Ok(asked) => asked,
         Err(error) => {
@@ -159,7 +186,8 @@ fn new_file(path: &Path, pool_bytes: u64, facts: &mut PoolFacts) {
         }
     };
     let free = asked.blocks_available().saturating_mul(asked.block_size().unsigned_abs());
-    if facts.memory == Ok((Backing::Shmem, 0)) && asked.blocks() > 0 && pool_bytes > free {
+    let is_shmem = facts.memory == Ok((Backing::Shmem, 0));
+    if is_shmem && asked.blocks() > 0 && pool_bytes > free {
         let refused = MapError::NoRoom { path: facts.path.clone(), bytes: pool_bytes, free };
         facts.no_room = Some(refused.to_string());
     }

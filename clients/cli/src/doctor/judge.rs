@@ -110,6 +110,12 @@ fn bad(asked: bool) -> Status {
     if asked { Status::Fail } else { Status::Warn }
 }
 
+/// A number with its noun: `1 host`, `2 hosts`.
+fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// Cores as a list of ranges: `0-3,6`.
 fn ranges(cores: &[usize]) -> String {
     let mut text = String::new();
@@ -132,6 +138,11 @@ fn ranges(cores: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nouns_have_their_plural() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "host")), ["0 hosts", "1 host", "2 hosts"]);
+    }
 
     #[test]
     fn cores_are_shown_as_ranges() {

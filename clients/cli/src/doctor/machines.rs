@@ -145,6 +145,7 @@ pub fn pool(backing: Backing, bytes: u64, coherence: Coherence, hosts: usize) ->
         Formatted { bytes, segment_bytes: 8 << 20, coherence, brokers: 2 * hosts, hosts };
     PoolFacts {
         path: "/dev/pool".into(),
+        folder: "/dev".into(),
         exists: true,
         memory: Ok((backing, bytes)),
         no_room: None,
@@ -191,6 +192,7 @@ pub fn disk_file() -> Facts {
     let refused = MapError::DiskFile { path: path.clone(), filesystem: 0xef53 };
     facts.pool = Some(PoolFacts {
         path,
+        folder: "/home/me".into(),
         exists: true,
         memory: Err(refused.to_string()),
         no_room: None,

@@ -41,7 +41,9 @@ pub fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
         let Finding { name, of, status, found, why, mend, .. } = finding;
-        let of = if of.is_empty() { String::new() } else { format!("{of}: ") };
+        // A sentence that begins with the object names it already.
+        let named = of.is_empty() || found.starts_with(of.as_str());
+        let of = if named { String::new() } else { format!("{of}: ") };
         let word = status.word();
         text.push_str(&format!("{word:status_width$}  {name:name_width$}  {of}{found} - {why}\n"));
         for command in mend {

@@ -220,6 +220,20 @@ fn memory_settings_are_told_with_their_commands() {
 }
 
 #[test]
+fn a_pool_without_room_fails_with_the_command_that_makes_some() {
+    let mut facts = machines::laptop();
+    let mut pool = machines::pool(Backing::Shmem, 0, Coherence::Coherent, 0);
+    (pool.exists, pool.formatted, pool.no_room) = (false, None, Some("it is full".into()));
+    facts.pool = Some(pool);
+    let finding = find(&facts, "pool memory");
+    assert_eq!((finding.status, finding.found.as_str()), (Status::Fail, "it is full"));
+    let expected = "sudo mount -o remount,size=2147483648 $(findmnt -n -o TARGET -T /dev)";
+    assert_eq!(finding.mend, [expected]);
+    facts.pool.as_mut().unwrap().memory = Ok((Backing::HugePages, 0));
+    assert_eq!(find(&facts, "pool memory").mend, ["sudo sysctl vm.nr_hugepages=512"]);
+}
+
+#[test]
 fn cpus_are_judged_by_their_instructions() {
     let mut facts = machines::laptop();
     assert_eq!(find(&facts, "line flush").found, "clflushopt, no clwb, no movdir64b");

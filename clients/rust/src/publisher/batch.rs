@@ -41,7 +41,6 @@ pub(crate) fn stride(part_bytes: usize) -> usize {
 }
 
 /// Where an open batch's messages go.
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation a batch")]
 pub(crate) enum Filler {
     /// A granted extent, past the caches.
     Streamed(Streamed),

@@ -13,10 +13,12 @@ use super::receipts::{BatchReceipt, LANES, Outcome};
 use super::session::{Bytes, Filled};
 use crate::error::{Error, Stalled};
 use crate::wait::{Patience, coarse_ns, wall_ns};
-use landfall_pool::idle::Waiter;
+use landfall_pool::idle::{Idle, Waiter};
 
 /// Time between two looks at whether the broker of a busy memory connection is still there.
 const ALIVE_EVERY_NS: u64 = 50_000_000;
+/// Batches under way over verbs that keep the NIC busy while their publisher sleeps and wakes.
+const IN_FLIGHT_MANY: u32 = 8;
 /// Longest sleep: a safety net under the bells, not a clock.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
@@ -144,7 +146,11 @@ impl Publisher {
             match &mut self.links[i].carrier {
                 Carrier::Memory(memory) if look => memory.check_alive()?,
                 Carrier::Memory(_) => {}
-                Carrier::Verbs(verbs) => self.ended = verbs.receive(now, look),
+                Carrier::Verbs(verbs) => {
+                    if let Some(error) = verbs.receive(now, look) {
+                        self.ended = Some(error);
+                    }
+                }
                 Carrier::Tcp(tcp) => {
                     // What came before the connection ended counts: it is looked at first.
                     if let Err(error) = tcp.receive() {
@@ -422,10 +428,19 @@ impl Publisher {
             if left.is_zero() {
                 return Err(self.too_long(awaited, patience.waited()));
             }
-            if waiter.rest() {
+            if self.has_much_under_way() || waiter.rest() {
                 self.park(left.min(SLEEP_MAX));
             }
         }
+    }
+
+    /// Whether so many batches are on their way over verbs that it does no harm to sleep at once:
+    /// what comes meanwhile is taken together, and where the NIC is software it gets the core.
+    fn has_much_under_way(&self) -> bool {
+        self.setup.idle == Idle::Backoff
+            && self.links.iter().any(|link| {
+                matches!(link.carrier, Carrier::Verbs(_)) && link.in_flight >= IN_FLIGHT_MANY
+            })
     }
 
     #[cold]

@@ -35,8 +35,8 @@ pub(super) enum Room {
 /// Room for one message's payload, to be filled and then given to
 /// [`Publisher::seal_reserved`]. Its bytes are what an earlier batch left there.
 ///
-/// Over verbs this is memory that the NIC sends from: nothing is copied any more. Over tcp it is the
-/// batch that the socket is given. Over memory it is copied once, into the extent. Dropping it
+/// Over verbs this is memory that the NIC sends from: nothing is copied any more. Over tcp it is
+/// the batch that the socket is given. Over memory it is copied once, into the extent. Dropping it
 /// gives the room back.
 pub struct Reserved {
     room: Room,

@@ -196,3 +196,54 @@ impl AsFd for TcpLink {
 }
 
 const _: () = assert!(INBOX_BYTES >= 2 * (FRAME_BYTES + TAIL_BYTES_MAX), "a frame always fits");
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use landfall_pool::slab::Slab;
+
+    use super::*;
+    use crate::publisher::session::{Bytes, Filled, Slot};
+
+    #[test]
+    fn batches_that_lie_where_nics_send_from_go_over_a_socket_as_they_are() {
+        let slab = Slab::new(2, 128).unwrap();
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let mut link = TcpLink::new(3, Socket::Unix(near));
+        let mut session = Session::default();
+        for number in 0..3_u8 {
+            let bytes = match slab.take() {
+                Some(mut buffer) => {
+                    buffer.fill(number);
+                    Bytes::Slab(Slot::new(buffer, 80))
+                }
+                None => Bytes::Buffer(vec![number; 80]),
+            };
+            let filled = Filled {
+                lane: 1,
+                number: number.into(),
+                count: 1,
+                payload_bytes: 16,
+                payload_crc: 0,
+                bytes,
+                link: 0,
+                extent: 0,
+            };
+            session.push(filled, 1);
+            link.queue(number.into(), 80);
+        }
+        let mut written = Vec::new();
+        assert_eq!(link.write(&session, |seq| written.push(seq)).unwrap(), 240);
+        assert_eq!(written, [0, 1, 2]);
+        let mut bytes = [9; 240];
+        far.read_exact(&mut bytes).unwrap();
+        for (number, batch) in bytes.chunks(80).enumerate() {
+            assert_eq!(batch, [number as u8; 80]);
+        }
+        assert!(slab.take().is_none());
+        session.settle(0);
+        assert!(slab.take().is_some(), "its receipt gives a buffer back");
+    }
+}

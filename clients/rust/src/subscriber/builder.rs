@@ -80,7 +80,8 @@ impl SubscriberBuilder {
     }
 
     /// Bytes of the ring that a broker writes batches into over verbs, or that READs land in:
-    /// memory that is registered with the NIC. Default 32 MiB; at least two of the largest batches fit, whatever is said.
+    /// memory that is registered with the NIC. Default 32 MiB; at least two of the largest batches
+    /// fit, whatever is said.
     pub fn ring_bytes(mut self, bytes: u64) -> Self {
         self.ring_bytes = bytes;
         self

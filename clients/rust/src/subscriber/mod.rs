@@ -37,7 +37,7 @@ use crate::error::Error;
 use crate::route::{Opened, Route, is_final};
 use crate::verbs::dial::{Wants, ring_lines};
 use crate::wait::{Reconnects, random_id, wall_ns};
-use landfall_pool::idle::Waiter;
+use landfall_pool::idle::{Idle, Waiter};
 
 /// Longest sleep: a safety net under the bells, not a clock.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -466,7 +466,8 @@ impl Subscriber {
                 landing,
             };
             let opened = self.route.open(broker, hello, &wants, self.setup.timeout, |accepted| {
-                adopt(broker.broker, accepted, from, (places, landing), topic, name)
+                let own = Own { places, landing, idle: self.setup.idle };
+                adopt(broker.broker, accepted, from, own, topic, name)
             });
             match opened {
                 Ok(Opened::Yes((via, welcome))) => {
@@ -496,12 +497,20 @@ impl Subscriber {
     }
 }
 
+/// What a subscriber brings to each of its connections.
+#[derive(Clone, Copy)]
+struct Own<'a> {
+    places: &'a Places,
+    landing: Option<&'a Arc<Mapping>>,
+    idle: Idle,
+}
+
 /// Makes a connection of what a broker accepted.
 fn adopt(
     broker: u8,
     accepted: Accepted,
     from: From,
-    (places, landing): (&Places, Option<&Arc<Mapping>>),
+    Own { places, landing, idle }: Own<'_>,
     topic: Option<TopicId>,
     name: &str,
 ) -> Result<(Via, landfall_layout::frame::Welcome), Error> {
@@ -530,7 +539,7 @@ fn adopt(
         }
         Way::Verbs(dialed) if landing.is_some() => {
             let start = (order.is_sequenced(), from);
-            Via::OneSided(Box::new(OneSided::new(*dialed, start, landing)?))
+            Via::OneSided(Box::new(OneSided::new(*dialed, start, landing, idle)?))
         }
         Way::Verbs(dialed) => {
             Via::Pushed(Box::new(PushReader::new(dialed.wire, welcome.batch_bytes_max)))

@@ -131,7 +131,7 @@ impl PushReader {
         }
     }
 
-    /// What lay first was read: once half of the ring was, the broker learns of it.
+    /// What lay first was read: once that is much, the broker learns of it.
     fn pass(&mut self, lines: u64) {
         self.wire.ring.cursor.pass(lines);
         if self.wire.ring.cursor.is_due() {

@@ -11,7 +11,7 @@ use landfall_layout::frame::{Ack, Frame, Hello, Refusal, Welcome};
 use landfall_layout::verbs::{
     FRAME_RING_LINES, GrantMode, Greeting, Intent, Knock, RECEIVES, Rejection,
 };
-use landfall_nic::{Access, Depths, Dialing, Domain, NicError, Refused, Region};
+use landfall_nic::{Access, Depths, Dialing, Domain, NicError, Queue, Refused, Region};
 use landfall_pool::Mapping;
 use landfall_pool::slab::Slab;
 
@@ -102,7 +102,25 @@ pub(crate) fn check_rdma() -> Result<(), Error> {
     }
 }
 
-/// Knocks at a broker. `None`: the session epoch that was to be joined is over.
+/// How deep a client's queue is.
+const DEPTHS: Depths<'static> = Depths {
+    send: SEND_DEPTH,
+    receive: RECEIVES,
+    inline: INLINE_BYTES,
+    reads: READS,
+    shared_receive: None,
+};
+
+fn post_receives(queue: &mut Queue) -> Result<(), NicError> {
+    queue.receive(RECEIVES).map_err(|_| NicError {
+        call: "ibv_post_recv",
+        object: format!("{RECEIVES} receives"),
+        source: io::Error::other("there is no room for them"),
+    })
+}
+
+/// Knocks at a broker, from a machine that has RDMA. `None`: the session epoch that was to be
+/// joined is over.
 pub(crate) fn dial(
     client: &Client,
     topic: &str,
@@ -111,17 +129,15 @@ pub(crate) fn dial(
     wants: &Wants<'_>,
     timeout: Duration,
 ) -> Result<Option<Dialed>, Error> {
-    check_rdma()?;
     let number = broker.broker;
     let is_there = || !matches!(client.topic(topic), Err(Error::Control { status: 404, .. }));
     let token = client.token(topic, number);
-    let token = token.map_err(|error| about_topic(number, error, is_there))?;
+    let token = token.map_err(|error| about_token(number, error, is_there))?;
     let Some(secret) = token.number() else {
         let why = format!("{:?} is no token", token.token);
         return Err(Error::Answer { request: format!("a token for broker {number}"), why });
     };
-    let began = Instant::now();
-    let deadline = began + timeout;
+    let deadline = Instant::now() + timeout;
     let nic = |source| Error::Verbs { broker: number, source: Box::new(source) };
     let unreachable = |why: String| Error::Unreachable {
         who: format!("broker {number}"),
@@ -150,28 +166,9 @@ pub(crate) fn dial(
         },
         mtu: dialing.port_mtu(),
     };
-    let depths = Depths {
-        send: SEND_DEPTH,
-        receive: RECEIVES,
-        inline: INLINE_BYTES,
-        reads: READS,
-        shared_receive: None,
-    };
     let mtu_of = |private: &[u8]| Greeting::from_bytes(private).map_or(0, |greeting| greeting.mtu);
-    let connected = dialing.connect(
-        &domain,
-        depths,
-        &knock.to_bytes(),
-        |queue| {
-            queue.receive(RECEIVES).map_err(|_| NicError {
-                call: "ibv_post_recv",
-                object: format!("{RECEIVES} receives"),
-                source: io::Error::other("there is no room for them"),
-            })
-        },
-        mtu_of,
-        deadline,
-    );
+    let connected =
+        dialing.connect(&domain, DEPTHS, &knock.to_bytes(), post_receives, mtu_of, deadline);
     let (queue, private) = match connected {
         Ok(connected) => connected,
         Err(Refused::Rejected(private)) => return rejected(number, &private, unreachable),
@@ -195,15 +192,18 @@ pub(crate) fn wire_ack(ack: Ack, grant: GrantMode) -> Ack {
     }
 }
 
-/// What control said of a token, as a broker would have said it: a topic that is not there is
-/// refused.
-fn about_topic(broker: u8, error: Error, is_there: impl FnOnce() -> bool) -> Error {
+/// What control said of a token, as it would look by another way: a topic that is not there is
+/// refused, and a broker that is not there, or takes no commands now, does not answer.
+fn about_token(broker: u8, error: Error, topic_is_there: impl FnOnce() -> bool) -> Error {
     match error {
-        Error::Control { status: 404, message, .. } if !is_there() => {
+        Error::Control { status: 404, message, .. } if !topic_is_there() => {
             Error::Refused { broker, why: Refusal::NoTopic, sentence: message }
         }
         Error::Control { status: 409, code, message, .. } if code != NO_RDMA => {
             Error::Refused { broker, why: Refusal::TopicGone, sentence: message }
+        }
+        Error::Control { status: 404 | 503, request, message, .. } => {
+            Error::Unreachable { who: format!("broker {broker}"), address: request, why: message }
         }
         other => other,
     }
@@ -341,12 +341,14 @@ mod tests {
             Error::Refused { broker: 1, why, .. } => Some(why),
             _ => None,
         };
-        let about = |status, code, there| refusal(about_topic(1, said(status, code), || there));
+        let about = |status, code, there| refusal(about_token(1, said(status, code), || there));
         assert_eq!(about(404, "not_found", false), Some(Refusal::NoTopic));
-        assert_eq!(about(404, "not_found", true), None, "the broker is what is missing");
         assert_eq!(about(409, "being_deleted", true), Some(Refusal::TopicGone));
         assert_eq!(about(409, NO_RDMA, true), None);
-        assert_eq!(about(503, "no_room", true), None);
+        for (status, code) in [(404, "not_found"), (503, "broker_behind")] {
+            let error = about_token(1, said(status, code), || true);
+            assert!(error.is_unreachable(), "the broker is what is missing: {error}");
+        }
     }
 
     #[test]

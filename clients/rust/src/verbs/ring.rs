@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use landfall_layout::frame::{FRAME_BYTES, Frame, FrameError};
 use landfall_layout::limits::LINE_BYTES;
-use landfall_layout::verbs::Arrived;
+use landfall_layout::verbs::{Arrived, RECEIVES};
 use landfall_pool::map::{Backing, MapError, memfd};
 use landfall_pool::{Mapping, Memory};
 
@@ -56,6 +56,8 @@ pub(crate) struct Cursor {
     arrived: u64,
     /// Lines that the broker was last told are taken.
     said: u64,
+    /// Reads since then: each may have cost the broker one of its arrivals.
+    passes: u32,
 }
 
 /// Lines arrived where others were not read yet.
@@ -79,6 +81,7 @@ impl Cursor {
             ready: 0,
             arrived: 0,
             said: 0,
+            passes: 0,
         }
     }
 
@@ -114,20 +117,24 @@ impl Cursor {
         self.pieces.front().map_or(self.arrived, |piece| piece.start)
     }
 
-    /// Whether the broker has to be told how far reading has come.
+    /// Whether the broker has to be told how far reading has come. It holds back what does not fit
+    /// the ring, and when the receives of small writes would run out: a quarter of either is early
+    /// enough for the answer to be there before the rest is used.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
-        self.taken() - self.said >= self.lines / 2
+        self.passes >= RECEIVES / 4 || self.taken() - self.said >= self.lines / 4
     }
 
     /// The broker is told now: the number to say, whose low bits go into the immediate.
     pub(crate) fn say(&mut self) -> u64 {
+        self.passes = 0;
         self.said = self.taken();
         self.said
     }
 
     /// Passes over `lines` lines, which are there.
     pub(crate) fn pass(&mut self, lines: u64) {
+        self.passes += 1;
         let mut left = lines.min(self.ready);
         self.ready -= left;
         while left > 0
@@ -283,6 +290,19 @@ mod tests {
         ring.cursor.arrived(arrived(false, 5)).unwrap();
         ring.cursor.arrived(arrived(true, 1)).unwrap();
         assert_eq!((ring.cursor.ready(), ring.cursor.taken()), (6, 11));
+    }
+
+    #[test]
+    fn many_small_reads_are_told_long_before_the_ring_is_full() {
+        let mut cursor = Cursor::new(1 << 20);
+        for n in 1..=RECEIVES / 4 {
+            assert!(!cursor.is_due(), "after {n}");
+            cursor.arrived(arrived(false, 1)).unwrap();
+            cursor.pass(1);
+        }
+        assert!(cursor.is_due());
+        assert_eq!(cursor.say(), u64::from(RECEIVES / 4));
+        assert!(!cursor.is_due());
     }
 
     #[test]

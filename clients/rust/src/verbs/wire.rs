@@ -22,7 +22,7 @@ const RECEIVES_AT_ONCE: u32 = 64;
 /// A broker that wrote nothing for this long is lost: it writes at least every second.
 const SILENCE_NS: u64 = SESSION_LEASE_NS / 2;
 /// Completions taken at once.
-const COMPLETIONS: usize = 64;
+const COMPLETIONS: usize = 16;
 
 /// Bytes of registered memory that go with an immediate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -282,8 +282,8 @@ impl Wire {
         }
     }
 
-    /// Tells the broker what was read of the ring, when that is due: half of it, or nothing was
-    /// said for a second.
+    /// Tells the broker what was read of the ring, when that is due, or when nothing was said for a
+    /// second.
     #[inline]
     pub(crate) fn say_taken(&mut self, now_ns: u64) {
         if self.ring.cursor.is_due() || now_ns.saturating_sub(self.said_ns) >= VERBS_BEAT_NS {

@@ -21,13 +21,18 @@ pub const LOG: u8 = SEQUENCED_LOG as u8;
 
 /// A control that knows one broker at these addresses. It serves until the test ends.
 pub fn control(tcp: &str, unix: &str) -> Client {
+    control_of(tcp, unix, "")
+}
+
+/// The same, whose broker says that it has RDMA; control gives out no tokens.
+pub fn control_of(tcp: &str, unix: &str, verbs: &str) -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let body = format!(
         r#"{{"schema_version":1,"epoch":3,"pid":17,"pool":{{"uuid":"00","path":"p","bytes":1,
         "segment_bytes":1,"segments":1,"segments_free":1,"batch_bytes_max":4194304,"sessions":1,
         "coherence":"coherent"}},"brokers":[{{"broker":0,"state":"serving","tcp":"{tcp}",
-        "unix":"{unix}","pid":18,"heartbeat_age_ms":20,"epoch_seen":3}}]}}"#
+        "unix":"{unix}","verbs":"{verbs}","pid":18,"heartbeat_age_ms":20,"epoch_seen":3}}]}}"#
     );
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -41,8 +46,19 @@ pub fn control(tcp: &str, unix: &str) -> Client {
                     }
                     request.push(byte[0]);
                 }
+                // What is not read resets the connection before the answer is.
+                let text = String::from_utf8_lossy(&request).to_lowercase();
+                let length = text.split("content-length: ").nth(1);
+                let length = length.and_then(|rest| rest.split("\r\n").next()?.parse().ok());
+                let _ = stream.read_exact(&mut vec![0; length.unwrap_or(0)]);
+                let (status, body) = if request.windows(7).any(|part| part == b"/tokens") {
+                    let said = r#"{"error":{"code":"no_rdma","message":"broker 0 has no RDMA"}}"#;
+                    ("409 Conflict", said.to_owned())
+                } else {
+                    ("200 OK", body)
+                };
                 let head = format!(
-                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: \
+                    "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: \
                      {}\r\nconnection: close\r\n\r\n",
                     body.len()
                 );
@@ -55,8 +71,16 @@ pub fn control(tcp: &str, unix: &str) -> Client {
 
 /// A broker over TCP that runs `script` on each connection in turn, and the client of its control.
 pub fn broker(script: impl FnOnce(&mut Connections) + Send + 'static) -> (Client, JoinHandle<()>) {
+    broker_of("", script)
+}
+
+/// The same, which says that it takes clients over RDMA at `verbs`.
+pub fn broker_of(
+    verbs: &str,
+    script: impl FnOnce(&mut Connections) + Send + 'static,
+) -> (Client, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = control(&listener.local_addr().unwrap().to_string(), "");
+    let client = control_of(&listener.local_addr().unwrap().to_string(), "", verbs);
     let handle = thread::spawn(move || script(&mut Connections { listener }));
     (client, handle)
 }

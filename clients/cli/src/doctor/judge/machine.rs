@@ -53,7 +53,7 @@ fn flush(cpu: &Cpu) -> Finding {
     }
     let why = "flush mode works with CLFLUSH, which waits for each line: some 20 times slower";
     Finding::new(name, Status::Warn, found, why)
-        .mend("-cpu host  (in a virtual machine; or another host for flush mode)")
+        .mend("qemu-system-x86_64 -cpu host ..  (in a virtual machine)")
 }
 
 fn copy(cpu: &Cpu) -> Finding {
@@ -74,7 +74,8 @@ fn copy(cpu: &Cpu) -> Finding {
         return Finding::new(name, Status::Ok, found, why);
     }
     let why = "checksums by table cost more than the copy";
-    Finding::new(name, Status::Warn, found, why).mend("-cpu host  (in a virtual machine)")
+    Finding::new(name, Status::Warn, found, why)
+        .mend("qemu-system-x86_64 -cpu host ..  (in a virtual machine)")
 }
 
 fn ddio(facts: &Facts) -> Finding {
@@ -139,8 +140,9 @@ fn isolated(facts: &Facts) -> Finding {
         match ranges(&half) {
             half if half.is_empty() => finding.mend("landfall up --idle backoff"),
             half => finding.mend(format!(
-                "isolcpus={half} nohz_full={half} rcu_nocbs={half}  (on the kernel's command \
-                 line; then landfall-broker --core N --idle spin)"
+                "sudo sed -i 's/^GRUB_CMDLINE_LINUX=\"/&isolcpus={half} nohz_full={half} \
+                 rcu_nocbs={half} /' /etc/default/grub && sudo update-grub && sudo reboot  (then \
+                 landfall-broker --core N --idle spin)"
             )),
         }
     };

@@ -62,7 +62,8 @@ fn place(facts: &Facts, place: &Place) -> Finding {
     }
 }
 
-fn reserve(bytes: u64) -> String {
+/// The command that sets huge pages of 2 MiB aside for so many bytes.
+pub fn reserve(bytes: u64) -> String {
     format!("sudo sysctl vm.nr_hugepages={}", bytes.div_ceil(POOL_ALIGN))
 }
 
@@ -80,7 +81,9 @@ fn huge_pages(facts: &Facts) -> Finding {
     let free: u64 = facts.huge.iter().map(|huge| huge.free.saturating_mul(huge.page_bytes)).sum();
     let total: u64 = facts.huge.iter().map(|huge| huge.total).sum();
     let bytes = facts.pool_bytes;
-    let finding = if free >= bytes {
+    let finding = if facts.pool.is_some() {
+        Finding::new(name, Status::Ok, found, "the pool that was named is judged by itself")
+    } else if free >= bytes {
         Finding::new(name, Status::Ok, found, "a pool on hugetlbfs fits")
     } else {
         let why = format!("a pool of {} on hugetlbfs does not fit", human_bytes(bytes as f64));

@@ -4,7 +4,7 @@ use landfall_layout::verbs::{EXTENT_SLOTS, RECEIVES};
 use landfall_nic::fitness::{check_lock, check_windows, device_with, lock_mends};
 use landfall_nic::{DeviceInfo, GidInfo, GidKind, InOrder, Link, PortInfo, PortState, Unavailable};
 
-use super::{Finding, Status, bad};
+use super::{Finding, Status, bad, count};
 use crate::doctor::facts::Facts;
 use crate::out::{grouped, human_bytes};
 
@@ -90,7 +90,7 @@ fn kernel(facts: &Facts) -> Finding {
         .mend("sudo udevadm trigger --subsystem-match=infiniband_verbs  (on a host)");
     }
     let rxe = if kernel.rxe { ", rdma_rxe" } else { "" };
-    let found = format!("ib_uverbs{rxe} and {} device nodes", kernel.nodes.len());
+    let found = format!("ib_uverbs{rxe} and {}", count(kernel.nodes.len(), "device node"));
     finding(Status::Ok, found, "programs reach NICs through it")
         .number("nodes", kernel.nodes.len() as u64)
 }
@@ -163,7 +163,8 @@ fn device(asked: bool, info: &DeviceInfo) -> Finding {
             .mend(format!("ibv_devinfo -d {}", info.name));
     }
     let firmware = text(&info.firmware, "none");
-    let found = format!("driver {driver}, firmware {firmware}, {} ports", info.ports.len());
+    let found =
+        format!("driver {driver}, firmware {firmware}, {}", count(info.ports.len(), "port"));
     Finding::new(name, Status::Ok, found, "clients connect to it")
         .of(&info.name)
         .number("ports", info.ports.len() as u64)
@@ -214,7 +215,10 @@ fn mtu(port: &PortInfo) -> Option<Finding> {
     } else {
         let finding = Finding::new(name, Status::Warn, found, why);
         match port.link {
-            Link::InfiniBand => finding.mend("mtu=5 in opensm's partitions.conf"),
+            Link::InfiniBand => finding.mend(
+                "echo 'Default=0x7fff,ipoib,mtu=5:ALL=full;' | sudo tee \
+                 /etc/opensm/partitions.conf  (where opensm runs; then restart it)",
+            ),
             _ => finding.mend(format!(
                 "sudo ip link set dev {} mtu {INTERFACE_MTU}  (both sides, and the switch)",
                 interface_of(port)

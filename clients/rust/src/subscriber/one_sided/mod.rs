@@ -21,6 +21,7 @@ use landfall_layout::frame::{Frame, From};
 use landfall_layout::verbs::Said;
 use landfall_nic::Remote;
 use landfall_pool::Mapping;
+use landfall_pool::idle::Idle;
 
 use self::machine::{Front, Machine, READS_MAX, Read, Tables, landing_bytes};
 use self::slots::Granted;
@@ -31,10 +32,13 @@ use crate::error::Error;
 use crate::verbs::dial::Dialed;
 use crate::verbs::ring::{copy_out, lines_of, shared_memory};
 use crate::verbs::wire::Wire;
-use crate::wait::coarse_ns;
+use crate::wait::{coarse_ns, monotonic_ns};
 
 /// Time between two looks at whether the broker is there.
 const ALIVE_EVERY_NS: u64 = 250_000_000;
+/// Shortest and longest pause between two looks that find nothing new, for a reader that backs off.
+const PAUSE_LEAST_NS: u64 = 20_000;
+const PAUSE_MOST_NS: u64 = 1_000_000;
 /// A log that does not go on for this long and so many bursts is broken. Both: a caller that
 /// pauses makes no bursts, and the lines of a log are a moment apart.
 const STUCK_NS: u64 = 5_000_000_000;
@@ -62,6 +66,7 @@ pub(crate) struct OneSided {
     batch: Vec<u8>,
     batch_bytes_max: u32,
     looked_ns: u64,
+    pauses: Pauses,
     /// When it last got on, how far it had got, and bursts since.
     got_on: (u64, u64, u32),
     ended: Option<Error>,
@@ -73,6 +78,7 @@ impl OneSided {
         dialed: Dialed,
         (sequenced, from): (bool, From),
         landing: Option<&Arc<Mapping>>,
+        idle: Idle,
     ) -> Result<Self, Error> {
         let Dialed { wire, greeting, welcome, .. } = dialed;
         let broker = wire.broker;
@@ -100,6 +106,7 @@ impl OneSided {
             batch: Vec::new(),
             batch_bytes_max: welcome.batch_bytes_max,
             looked_ns: now,
+            pauses: Pauses { backs_off: idle == Idle::Backoff, pause_ns: 0, until_ns: 0 },
             got_on: (now, 0, 0),
             ended: None,
         })
@@ -176,6 +183,7 @@ impl OneSided {
         while self.bursts.front().is_some_and(|last| *last <= self.wire.completed()) {
             self.bursts.pop_front();
             self.machine.complete(places, &mut self.say);
+            self.pauses.looked(self.machine.is_behind());
             self.check_progress(now)?;
             came = Came::Something;
         }
@@ -191,7 +199,8 @@ impl OneSided {
     /// Plans bursts and posts them, as long as there is something to read.
     fn post(&mut self) {
         while self.wire.send_room() >= READS_MAX as u32 && self.wire.backlog() == 0 {
-            let planned = self.machine.plan(&mut self.reads, &mut self.say);
+            let looks = self.machine.is_behind() || !self.pauses.is_resting();
+            let planned = looks && self.machine.plan(&mut self.reads, &mut self.say);
             for said in self.say.drain(..) {
                 self.wire.say(said);
             }
@@ -282,6 +291,30 @@ impl OneSided {
     /// After a sleep.
     pub(crate) fn disarm(&mut self) {
         self.wire.disarm();
+    }
+}
+
+/// When to look again after a look that found nothing: READs without end would take the NIC and,
+/// where that is software, a core from those who have something to do.
+#[derive(Debug)]
+struct Pauses {
+    backs_off: bool,
+    pause_ns: u64,
+    until_ns: u64,
+}
+
+impl Pauses {
+    fn looked(&mut self, found: bool) {
+        if found || !self.backs_off {
+            (self.pause_ns, self.until_ns) = (0, 0);
+        } else {
+            self.pause_ns = (2 * self.pause_ns).clamp(PAUSE_LEAST_NS, PAUSE_MOST_NS);
+            self.until_ns = monotonic_ns() + self.pause_ns;
+        }
+    }
+
+    fn is_resting(&self) -> bool {
+        self.until_ns > 0 && monotonic_ns() < self.until_ns
     }
 }
 
