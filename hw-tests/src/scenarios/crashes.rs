@@ -52,6 +52,7 @@ pub fn a_publisher_process_killed_leaves_a_whole_prefix(rig: &Rig) -> Result<(),
     let mut child = Command::new(tool("landfall")?)
         .args(["publish", &topic.name, "--control", site.system.address()])
         .args(["--transport", &site.rig.transport.to_string(), "--batch-bytes", "4096"])
+        .args(["--grant", &site.rig.grant.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
