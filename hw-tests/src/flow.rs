@@ -251,8 +251,10 @@ pub fn check_sent(reading: &Reading, sent: &[(u64, u64)], promise: Promise) -> R
             (0..count).filter(|n| numbers.binary_search(n).is_err()).take(10).collect();
         ensure!(
             missing.is_empty(),
-            "publisher {publisher}: {} of {count} messages came, missing {missing:?}..",
-            numbers.len()
+            "publisher {publisher}: {} of {count} messages came, missing {missing:?}..; {} were \
+             told to be missed",
+            numbers.len(),
+            reading.missed
         );
         ensure!(
             numbers.len() as u64 == count,

@@ -380,7 +380,8 @@ pub fn a_pull_from_memory_that_is_not_there(rig: &Rig) -> Result<(), Failure> {
     raw.say(Said::Ready { line: 64 })?;
     let receipt = raw.receipt()?;
     ensure!(receipt.reached == Reached::Ordered, "{receipt:?}");
-    raw.say(Said::Ready { line: 1 << 20 })?;
+    // The broker's READ may end the queue pair before this write is acknowledged.
+    let _ = raw.say(Said::Ready { line: 1 << 20 });
     site.wait_until("that the queue pair was counted", |_| {
         let access = site.counter("remote_access_errors_total")?;
         Ok(access + site.counter("queue_pair_errors_total")? == 1)
