@@ -91,7 +91,7 @@ fn disturbed(rig: &Rig, disturb: impl Fn(&mut Site) -> Result<(), Failure>) -> R
     const BYTES: usize = 300;
     let mut site = rig.start()?;
     let orders = [Order::Strong, Order::Total, Order::Broker];
-    // What dead brokers had is kept for a while: a pool that runs short must not give up the oldest.
+    // What dead brokers had stays for a while; a pool that is short must not give up the oldest.
     let topics = orders.map(|order| site.topic_with(order, |spec| spec.keep = Some(true)));
     let topics = topics.into_iter().collect::<Result<Vec<_>, _>>()?;
     let (stop, begun) = (AtomicBool::new(false), AtomicU64::new(0));
