@@ -206,7 +206,9 @@ impl Broker {
             return self.drop_conn(slot);
         }
         let drained = conn.out.is_empty();
-        let finished = matches!(&conn.kind, Kind::Publisher(p) if p.bye && p.in_flight == 0);
+        let pulls = |via: &Via| matches!(via, Via::Verbs(via) if via.is_pulling());
+        let finished = matches!(&conn.kind, Kind::Publisher(p)
+            if p.bye && p.in_flight == 0 && !pulls(&p.via));
         let blocked = matches!(&conn.kind, Kind::Stream(delivering) if delivering.blocked);
         if let Kind::Closing { said_all, .. } = &mut conn.kind
             && drained

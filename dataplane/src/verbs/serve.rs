@@ -44,6 +44,11 @@ impl VerbsPublisher {
         }
     }
 
+    /// Whether batches that were announced are not landed yet: a goodbye behind them waits.
+    pub fn is_pulling(&self) -> bool {
+        matches!(&self.ways, Ways::Pulls(pulls) if !pulls.is_idle())
+    }
+
     /// Acts on what was said until something stops it. Says how much was taken and how many
     /// batches landed.
     pub fn read_on(

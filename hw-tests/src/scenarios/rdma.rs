@@ -380,6 +380,20 @@ pub fn a_pull_from_memory_that_is_not_there(rig: &Rig) -> Result<(), Failure> {
     raw.say(Said::Ready { line: 64 })?;
     let receipt = raw.receipt()?;
     ensure!(receipt.reached == Reached::Ordered, "{receipt:?}");
+    // A goodbye right behind an announcement waits for its batch.
+    let pulled = knock(&site, witness.topic(), ROGUE + 1, |k| k.grant = GrantMode::Pull)?;
+    let Knocked::In(mut leaving) = pulled else {
+        return Err(Failure::new("a pull was refused"));
+    };
+    let bytes = leaving.batch(0, &message(ROGUE + 1, 0, 100)).bytes();
+    leaving.put(4096, &bytes);
+    leaving.say(Said::Ready { line: 64 })?;
+    leaving.say(Said::Bye)?;
+    leaving.receipt()?;
+    match leaving.expect()? {
+        (Frame::Bye, _) => {}
+        other => return Err(Failure::new(format!("Bye was expected, not {other:?}"))),
+    }
     // The broker's READ may end the queue pair before this write is acknowledged.
     let _ = raw.say(Said::Ready { line: 1 << 20 });
     site.wait_until("that the queue pair was counted", |_| {
@@ -388,5 +402,8 @@ pub fn a_pull_from_memory_that_is_not_there(rig: &Rig) -> Result<(), Failure> {
     })?;
     let heard = raw.hear(patience() / 4)?;
     ensure!(heard.is_none(), "{heard:?}");
-    close(site, witness, 1)
+    let mut witness = witness;
+    witness.goes_on()?;
+    witness.close(&site, &[(ROGUE, 1), (ROGUE + 1, 1)])?;
+    site.close()
 }
