@@ -10,8 +10,9 @@ use crate::limits::*;
 /// Sizes of a pool, and from them the offset of each structure.
 ///
 /// ```text
-/// header page | control lines | broker blocks | topic table | log and ring lines | session lines
-/// | segment headers | command rings | counters | errors | (up to 2 MiB) | segments ...
+/// header page | control lines | broker blocks | topic table | log and ring lines | replica lines
+/// | session lines | segment headers | command rings | counters | errors | (up to 2 MiB)
+/// | segments ...
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
@@ -36,7 +37,10 @@ const LOGS_AT: u64 = TOPICS_AT + TOPICS_MAX as u64 * TOPIC_BYTES;
 /// Frontier and chain of each log, then ring and consumed line of each broker.
 const LOG_BYTES: u64 = 2 * LINE_BYTES;
 const LOGS_BYTES: u64 = (LOGS_PER_TOPIC + BROKERS_MAX) as u64 * LOG_BYTES;
-const SESSIONS_AT: u64 = LOGS_AT + TOPICS_MAX as u64 * LOGS_BYTES;
+const REPLICAS_AT: u64 = LOGS_AT + TOPICS_MAX as u64 * LOGS_BYTES;
+/// A line for each replica of each broker's batches.
+const REPLICAS_BYTES: u64 = (BROKERS_MAX * DISK_REPLICAS_MAX) as u64 * LINE_BYTES;
+const SESSIONS_AT: u64 = REPLICAS_AT + TOPICS_MAX as u64 * REPLICAS_BYTES;
 
 /// Blocks of counters and errors: one a broker, and control's last.
 pub const PROCESS_BLOCKS: usize = BROKERS_MAX + 1;
@@ -239,6 +243,17 @@ impl Geometry {
     /// Offset of the consumed line of (topic in `slot`, broker).
     pub fn consumed(&self, slot: usize, broker: BrokerId) -> u64 {
         self.ring(slot, broker) + LINE_BYTES
+    }
+
+    /// Offset of the line of disk replica `replica`, from 0, of what `source` landed for the topic
+    /// in `slot`. Its writer is the broker that keeps the replica.
+    pub fn replica(&self, slot: usize, source: BrokerId, replica: usize) -> u64 {
+        assert!(
+            slot < TOPICS_MAX && replica < DISK_REPLICAS_MAX,
+            "replica {replica} of topic slot {slot}"
+        );
+        let line = source.index() * DISK_REPLICAS_MAX + replica;
+        REPLICAS_AT + slot as u64 * REPLICAS_BYTES + line as u64 * LINE_BYTES
     }
 
     /// Offset of a session's line, if there is one of that index.

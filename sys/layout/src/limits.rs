@@ -14,6 +14,10 @@ pub const TOPICS_MAX: usize = 256;
 pub const LOGS_PER_TOPIC: usize = BROKERS_MAX + 1;
 /// The log that the sequencer writes.
 pub const SEQUENCED_LOG: usize = BROKERS_MAX;
+/// Copies of a batch, the pool counted as the first.
+pub const REPLICAS_MAX: usize = 4;
+/// Copies of a batch on disk.
+pub const DISK_REPLICAS_MAX: usize = REPLICAS_MAX - 1;
 /// Bytes in a topic's name. The alphabet is that of `topic::check_name`.
 pub const TOPIC_NAME_BYTES_MAX: usize = 120;
 
