@@ -4,8 +4,12 @@ use crate::ids::TopicId;
 use crate::limits::{COMMAND_LINES, LINE_BYTES};
 use crate::segment::SegmentKind;
 
-/// Bytes of one command ring: the consumer's line, then the lines of the ring.
-pub const COMMAND_RING_BYTES: u64 = (1 + COMMAND_LINES) * LINE_BYTES;
+/// Bytes of one command ring: its lines. Who takes them has a line elsewhere.
+pub const COMMAND_RING_BYTES: u64 = COMMAND_LINES * LINE_BYTES;
+/// Index of the first command of an epoch: those of another epoch are never taken for its own.
+pub fn first_command(epoch: u64) -> u64 {
+    epoch << 32
+}
 
 /// A line of a ring without its commit word: what a command packs into.
 pub type Body = [u64; 7];
@@ -133,6 +137,15 @@ pub enum Command {
         /// Wall clock after which the token is void, nanoseconds.
         until_ns: u64,
     },
+    /// Positions that a session may write.
+    Reserved {
+        /// Number of the broker's request.
+        request: u64,
+        /// The first of them.
+        first: u64,
+        /// How many.
+        count: u32,
+    },
 }
 
 /// From a broker to control.
@@ -195,6 +208,22 @@ pub enum Request {
         /// Topic.
         topic: TopicId,
     },
+    /// Positions for a session of a topic of order `token`. Answered by `Reserved`, once, or by
+    /// `SessionDenied`.
+    Reserve {
+        /// Number that comes back in the answer. A broker's numbers only grow.
+        request: u64,
+        /// Topic.
+        topic: TopicId,
+        /// Index of the session's line.
+        session: u32,
+        /// Its epoch.
+        epoch: u32,
+        /// Positions.
+        count: u32,
+        /// One batch will fill them all.
+        whole: bool,
+    },
 }
 
 fn kind_raw(kind: SegmentKind) -> u64 {
@@ -233,6 +262,7 @@ impl Command {
             Self::Expect { topic, token, until_ns } => {
                 [9, topic.0.into(), token as u64, (token >> 64) as u64, until_ns, 0, 0]
             }
+            Self::Reserved { request, first, count } => [10, request, first, count.into(), 0, 0, 0],
         }
     }
 
@@ -270,6 +300,7 @@ impl Command {
                 token: u128::from(b) | u128::from(c) << 64,
                 until_ns: d,
             },
+            10 => Self::Reserved { request: a, first: b, count: c as u32 },
             _ => return None,
         })
     }
@@ -291,12 +322,21 @@ impl Request {
             }
             Self::Retired { segment, generation } => [7, segment.into(), generation, 0, 0, 0, 0],
             Self::TopicReleased { topic } => [8, topic.0.into(), 0, 0, 0, 0, 0],
+            Self::Reserve { request, topic, session, epoch, count, whole } => [
+                9,
+                request,
+                topic.0.into(),
+                session.into(),
+                epoch.into(),
+                count.into(),
+                whole.into(),
+            ],
         }
     }
 
     /// The request that a line says; `None` for what no version of ours wrote.
     pub fn unpack(body: Body) -> Option<Self> {
-        let [tag, a, b, c, d, _, _] = body;
+        let [tag, a, b, c, d, e, f] = body;
         Some(match tag {
             1 => Self::Register { incarnation: a },
             2 => Self::OpenRing { topic: TopicId(a as u32) },
@@ -311,6 +351,18 @@ impl Request {
             6 => Self::Sealed { segment: a as u32, generation: b, through: c },
             7 => Self::Retired { segment: a as u32, generation: b },
             8 => Self::TopicReleased { topic: TopicId(a as u32) },
+            9 => Self::Reserve {
+                request: a,
+                topic: TopicId(b as u32),
+                session: c as u32,
+                epoch: d as u32,
+                count: e as u32,
+                whole: match f {
+                    0 => false,
+                    1 => true,
+                    _ => return None,
+                },
+            },
             _ => return None,
         })
     }

@@ -98,6 +98,28 @@ counters! {
     LeasesExpired = 31, "leases_expired_total";
     /// Payload bytes that the broker's NIC read from publishers.
     BytesPulled = 32, "bytes_pulled_total";
+    /// Batches written to replicas on this broker's disk.
+    BatchesReplicated = 33, "batches_replicated_total";
+    /// Bytes of them, preamble included.
+    BytesReplicated = 34, "bytes_replicated_total";
+    /// Syncs of replica files.
+    ReplicaSyncs = 35, "replica_syncs_total";
+    /// Replicas that stopped: a sync or a write failed, or a batch did not hold.
+    ReplicaFailures = 36, "replica_failures_total";
+    /// Times a full disk kept a replica from going on.
+    ReplicaFull = 37, "replica_full_total";
+    /// Log entries between a log's frontier and the replica that is furthest behind, now.
+    ReplicaLagEntries = 38, "replica_lag_entries";
+    /// Bytes of a log's batches between its frontier and the replica furthest behind, now.
+    ReplicaLagBytes = 39, "replica_lag_bytes";
+    /// Bytes of replica files that did not hold when they were opened, and were cut off.
+    ReplicaBytesCut = 40, "replica_bytes_cut_total";
+    /// Batches whose receipt said durable or replicated.
+    DurableReceipts = 41, "durable_receipts_total";
+    /// Batches delivered to subscribers out of replica files, because memory had them no more.
+    BatchesFromDisk = 42, "batches_from_disk_total";
+    /// Subscribers that are served out of replica files now.
+    CatchingUp = 43, "catching_up";
 }
 
 /// A latency histogram in a counter block: count, sum, then its buckets.
@@ -109,12 +131,21 @@ pub enum Stage {
     LandedToOrdered = 1,
     /// From landed to handed to a subscriber's socket. Broker.
     LandedToDelivered = 2,
+    /// From landed to a durable or replicated receipt. Broker.
+    LandedToDurable = 3,
+    /// One sync of a replica's file. Broker.
+    ReplicaSync = 4,
 }
 
 impl Stage {
     /// All stages.
-    pub const ALL: &[Self] =
-        &[Self::SealedToLanded, Self::LandedToOrdered, Self::LandedToDelivered];
+    pub const ALL: &[Self] = &[
+        Self::SealedToLanded,
+        Self::LandedToOrdered,
+        Self::LandedToDelivered,
+        Self::LandedToDurable,
+        Self::ReplicaSync,
+    ];
 
     /// Its name, as metrics and tools show it.
     pub fn name(self) -> &'static str {
@@ -122,6 +153,8 @@ impl Stage {
             Self::SealedToLanded => "sealed_to_landed",
             Self::LandedToOrdered => "landed_to_ordered",
             Self::LandedToDelivered => "landed_to_delivered",
+            Self::LandedToDurable => "landed_to_durable",
+            Self::ReplicaSync => "replica_sync",
         }
     }
 
@@ -137,7 +170,7 @@ pub fn bucket(ns: u64) -> usize {
 }
 
 const _: () = {
-    assert!(64 + 3 * (2 + HISTOGRAM_BUCKETS) <= COUNTERS);
+    assert!(64 + 5 * (2 + HISTOGRAM_BUCKETS) <= COUNTERS);
 };
 
 /// One distinct error of a process. Writer: that process. Readers: tools.

@@ -3,11 +3,12 @@
 //! The same lines travel over sockets and through a memory client's channel. A publisher's stream
 //! holds frames and batches; both are 64 bytes first and their first word tells them apart.
 
-use std::fmt;
+mod error;
 
-use crate::batch::BATCH_MAGIC;
 use crate::command::Body;
 use crate::ids::TopicId;
+
+pub use error::FrameError;
 
 /// First word of a frame: "LFF1".
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"LFF1");
@@ -159,8 +160,10 @@ pub enum Reached {
     Ordered,
     /// Ordered earlier: this copy was a duplicate. The position is not known here.
     Duplicate,
-    /// On stable storage.
+    /// On stable storage, on every disk replica.
     Durable,
+    /// Written by every disk replica, and maybe not synced yet.
+    Replicated,
 }
 
 /// One batch's receipt.
@@ -199,6 +202,24 @@ pub struct Delivery {
     pub landed_ns: u64,
 }
 
+/// Why positions of a log will never be seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum GapReason {
+    /// Retention took them.
+    #[default]
+    Retention,
+    /// Order `token`: they were reserved and never written.
+    Unwritten,
+    /// They were lost with the pool, and no replica has them.
+    Lost,
+}
+
+impl GapReason {
+    fn from_raw(raw: u64) -> Option<Self> {
+        [Self::Retention, Self::Unwritten, Self::Lost].into_iter().find(|why| *why as u64 == raw)
+    }
+}
+
 /// Why a publisher has to wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stall {
@@ -228,10 +249,12 @@ pub enum Frame {
     },
     /// Broker: a batch follows.
     Delivery(Delivery),
-    /// Broker: retention overtook the subscriber, in one log.
+    /// Broker: positions that the subscriber will never see, in one log.
     Gap {
         /// The log.
         log: u8,
+        /// Why not.
+        reason: GapReason,
         /// Messages it will never see.
         missed: u64,
         /// Position it goes on from.
@@ -289,59 +312,25 @@ pub enum Frame {
         /// Grant.
         extent: u32,
     },
-}
-
-/// Why bytes are not a frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FrameError {
-    /// The first word is no frame's.
-    Magic {
-        /// Word found.
-        found: u32,
+    /// Publisher, order `token`: positions, please.
+    Reserve {
+        /// Number on this connection; they only grow.
+        request: u32,
+        /// Positions; at least 1.
+        count: u32,
+        /// One batch will fill them all. Otherwise several may, and fewer may be granted.
+        whole: bool,
     },
-    /// Another version.
-    Version {
-        /// Version found.
-        found: u8,
-    },
-    /// A kind, or a field's value, that does not exist.
-    Field {
-        /// Kind found.
-        kind: u8,
-        /// The field.
-        field: &'static str,
-        /// Value found.
-        value: u64,
-    },
-    /// A tail past the bound.
-    Tail {
-        /// Bytes claimed.
-        bytes: u16,
+    /// Broker: these positions are the publisher's to write.
+    Reserved {
+        /// Number of the request. Over verbs: how many came before it.
+        request: u32,
+        /// The first of them.
+        first: u64,
+        /// How many.
+        count: u32,
     },
 }
-
-impl fmt::Display for FrameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Magic { found } => write!(
-                f,
-                "frame starts with {found:#010x}; a frame starts with {FRAME_MAGIC:#010x} and a \
-                 batch with {BATCH_MAGIC:#010x}"
-            ),
-            Self::Version { found } => {
-                write!(f, "frame has protocol version {found}; this program speaks {FRAME_VERSION}")
-            }
-            Self::Field { kind, field, value } => {
-                write!(f, "frame of kind {kind} has {field} = {value}, which does not exist")
-            }
-            Self::Tail { bytes } => {
-                write!(f, "frame claims a tail of {bytes} bytes; at most {TAIL_BYTES_MAX}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for FrameError {}
 
 fn pair(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
@@ -408,7 +397,9 @@ impl Frame {
                 let head = small | u64::from(d.bytes) << 32;
                 (6, [head, d.index, d.first_position, d.landed_ns, 0, 0, 0])
             }
-            Self::Gap { log, missed, resume } => (7, [log.into(), missed, resume, 0, 0, 0, 0]),
+            Self::Gap { log, reason, missed, resume } => {
+                (7, [u64::from(log) | (reason as u64) << 8, missed, resume, 0, 0, 0, 0])
+            }
             Self::CaughtUp => (8, [0; 7]),
             Self::Stalled { why, used, of } => (9, [why as u64, pair(used, of), 0, 0, 0, 0, 0]),
             Self::Bye => (10, [0; 7]),
@@ -421,6 +412,12 @@ impl Frame {
                 (13, [extent.into(), pair(offset, bytes), batch_seq, 0, 0, 0, 0])
             }
             Self::ExtentDone { extent } => (14, [extent.into(), 0, 0, 0, 0, 0, 0]),
+            Self::Reserve { request, count, whole } => {
+                (15, [pair(request, count), whole.into(), 0, 0, 0, 0, 0])
+            }
+            Self::Reserved { request, first, count } => {
+                (16, [pair(request, count), first, 0, 0, 0, 0, 0])
+            }
         }
     }
 
@@ -477,6 +474,7 @@ impl Frame {
                     1 => Reached::Ordered,
                     2 => Reached::Duplicate,
                     3 => Reached::Durable,
+                    4 => Reached::Replicated,
                     value => return Err(bad("reached", value)),
                 },
                 count: (a >> 16) as u16,
@@ -495,7 +493,12 @@ impl Frame {
                 first_position: c,
                 landed_ns: d,
             }),
-            7 => Self::Gap { log: a as u8, missed: b, resume: c },
+            7 => Self::Gap {
+                log: a as u8,
+                reason: GapReason::from_raw(a >> 8).ok_or(bad("reason", a >> 8))?,
+                missed: b,
+                resume: c,
+            },
             8 => Self::CaughtUp,
             9 => Self::Stalled {
                 why: match a {
@@ -519,6 +522,12 @@ impl Frame {
             },
             13 => Self::Written { extent: low(a), offset: low(b), bytes: high(b), batch_seq: c },
             14 => Self::ExtentDone { extent: low(a) },
+            15 => Self::Reserve {
+                request: low(a),
+                count: high(a),
+                whole: if b > 1 { return Err(bad("whole", b)) } else { b == 1 },
+            },
+            16 => Self::Reserved { request: low(a), first: b, count: high(a) },
             _ => return Err(bad("kind", kind.into())),
         })
     }

@@ -10,37 +10,50 @@ use crate::limits::*;
 /// Sizes of a pool, and from them the offset of each structure.
 ///
 /// ```text
-/// header page | control lines | broker blocks | topic table | log and ring lines | replica lines
-/// | session lines | segment headers | command rings | counters | errors | (up to 2 MiB)
-/// | segments ...
+/// header page | leader lines | broker blocks | broker frontiers | replica lines | requests
+/// | brokers' counters and errors | leader slots | (up to 2 MiB) | segments ...
+/// a leader slot: control's words | topic table | logs and rings | sessions | segment headers
+/// | requests taken | commands | control's counters and errors
 /// ```
+///
+/// Whatever control writes is there once for each leader slot, so that a leader that was deposed
+/// and does not know it writes only what nobody else does. A geometry is that of one slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
     pool_bytes: u64,
     segment_bytes: u64,
     sessions: u32,
     segments: u32,
-    sessions_at: u64,
+    slot: u8,
+    slot_at: u64,
+    slot_bytes: u64,
     headers_at: u64,
-    commands_at: u64,
-    counters_at: u64,
-    errors_at: u64,
+    taken_at: u64,
     segments_at: u64,
 }
 
-const CONTROL_AT: u64 = PAGE_BYTES;
+const LEADERS_AT: u64 = PAGE_BYTES;
 const BROKERS_AT: u64 = 2 * PAGE_BYTES;
 const BROKER_BYTES: u64 = 8 * LINE_BYTES;
-const TOPICS_AT: u64 = BROKERS_AT + BROKERS_MAX as u64 * BROKER_BYTES;
+const FRONTIERS_AT: u64 = BROKERS_AT + BROKERS_MAX as u64 * BROKER_BYTES;
+const FRONTIERS_BYTES: u64 = BROKERS_MAX as u64 * LINE_BYTES;
+const REPLICAS_AT: u64 = FRONTIERS_AT + TOPICS_MAX as u64 * FRONTIERS_BYTES;
+/// A line for each replica of each broker's batches.
+const REPLICAS_BYTES: u64 = (BROKERS_MAX * DISK_REPLICAS_MAX) as u64 * LINE_BYTES;
+const REQUESTS_AT: u64 = REPLICAS_AT + TOPICS_MAX as u64 * REPLICAS_BYTES;
+const COUNTERS_AT: u64 = REQUESTS_AT + BROKERS_MAX as u64 * COMMAND_RING_BYTES;
+const ERRORS_AT: u64 = COUNTERS_AT + BROKERS_MAX as u64 * COUNTER_BLOCK_BYTES;
+const SLOTS_AT: u64 =
+    (ERRORS_AT + BROKERS_MAX as u64 * ERROR_LOG_BYTES).next_multiple_of(PAGE_BYTES);
+
+// Within a leader slot.
+const TOPICS_IN: u64 = PAGE_BYTES;
 const TOPIC_BYTES: u64 = 4 * LINE_BYTES;
-const LOGS_AT: u64 = TOPICS_AT + TOPICS_MAX as u64 * TOPIC_BYTES;
+const LOGS_IN: u64 = TOPICS_IN + TOPICS_MAX as u64 * TOPIC_BYTES;
 /// Frontier and chain of each log, then ring and consumed line of each broker.
 const LOG_BYTES: u64 = 2 * LINE_BYTES;
 const LOGS_BYTES: u64 = (LOGS_PER_TOPIC + BROKERS_MAX) as u64 * LOG_BYTES;
-const REPLICAS_AT: u64 = LOGS_AT + TOPICS_MAX as u64 * LOGS_BYTES;
-/// A line for each replica of each broker's batches.
-const REPLICAS_BYTES: u64 = (BROKERS_MAX * DISK_REPLICAS_MAX) as u64 * LINE_BYTES;
-const SESSIONS_AT: u64 = REPLICAS_AT + TOPICS_MAX as u64 * REPLICAS_BYTES;
+const SESSIONS_IN: u64 = LOGS_IN + TOPICS_MAX as u64 * LOGS_BYTES;
 
 /// Blocks of counters and errors: one a broker, and control's last.
 pub const PROCESS_BLOCKS: usize = BROKERS_MAX + 1;
@@ -119,11 +132,11 @@ impl Geometry {
             return Err(GeometryError::TooLarge { segments });
         }
         let page = |at: u64| at.next_multiple_of(PAGE_BYTES);
-        let headers_at = page(SESSIONS_AT + u64::from(sessions) * LINE_BYTES);
-        let commands_at = page(headers_at + segments.max(SEGMENTS_MIN) * LINE_BYTES);
-        let counters_at = page(commands_at + 2 * BROKERS_MAX as u64 * COMMAND_RING_BYTES);
-        let errors_at = page(counters_at + PROCESS_BLOCKS as u64 * COUNTER_BLOCK_BYTES);
-        let head = errors_at + PROCESS_BLOCKS as u64 * ERROR_LOG_BYTES;
+        let headers_at = page(SESSIONS_IN + u64::from(sessions) * LINE_BYTES);
+        let taken_at = page(headers_at + segments.max(SEGMENTS_MIN) * LINE_BYTES);
+        let counters_in = taken_at + BROKERS_MAX as u64 * (LINE_BYTES + COMMAND_RING_BYTES);
+        let slot_bytes = page(counters_in + COUNTER_BLOCK_BYTES + ERROR_LOG_BYTES);
+        let head = SLOTS_AT + LEADERS_MAX as u64 * slot_bytes;
         let segments_at = head.next_multiple_of(SEGMENT_BYTES_MIN);
         let need = segments_at + SEGMENTS_MIN * segment_bytes;
         if pool_bytes < need {
@@ -135,13 +148,32 @@ impl Geometry {
             segment_bytes,
             sessions,
             segments,
-            sessions_at: SESSIONS_AT,
+            slot: 0,
+            slot_at: SLOTS_AT,
+            slot_bytes,
             headers_at,
-            commands_at,
-            counters_at,
-            errors_at,
+            taken_at,
             segments_at,
         })
+    }
+
+    /// The same pool, its tables as the leader in slot `slot` writes them.
+    pub fn of_leader(&self, slot: usize) -> Self {
+        assert!(slot < LEADERS_MAX, "leader slot {slot} of {LEADERS_MAX}");
+        let slot_at = SLOTS_AT + slot as u64 * self.slot_bytes;
+        Self { slot: slot as u8, slot_at, ..*self }
+    }
+
+    /// The leader slot whose tables these are.
+    pub fn leader_slot(&self) -> usize {
+        self.slot.into()
+    }
+
+    /// Offset and bytes of the leader slot's tables, for one that is copied to another: everything
+    /// but control's own words in front, and counters and errors behind.
+    pub fn tables(&self) -> (u64, u64) {
+        let end = self.taken_at + BROKERS_MAX as u64 * LINE_BYTES;
+        (self.slot_at + TOPICS_IN, end - TOPICS_IN)
     }
 
     /// Bytes of the pool.
@@ -179,24 +211,25 @@ impl Geometry {
         self.segment_bytes / LINE_BYTES
     }
 
-    /// Offset of the epoch line.
-    pub fn epoch_line(&self) -> u64 {
-        CONTROL_AT
+    /// Offset of the line of the leader in slot `slot`.
+    pub fn leader_line(&self, slot: usize) -> u64 {
+        assert!(slot < LEADERS_MAX, "leader slot {slot} of {LEADERS_MAX}");
+        LEADERS_AT + slot as u64 * LINE_BYTES
     }
 
     /// Offset of the leader's heartbeat word, on a line of its own.
     pub fn leader_heartbeat(&self) -> u64 {
-        CONTROL_AT + LINE_BYTES
+        self.slot_at + LINE_BYTES
     }
 
     /// Offset of the sequencer's parked word, on a line of its own.
     pub fn sequencer_parked(&self) -> u64 {
-        CONTROL_AT + 2 * LINE_BYTES
+        self.slot_at + 2 * LINE_BYTES
     }
 
     /// Offset of the parked word of control's keeper, on a line of its own.
     pub fn keeper_parked(&self) -> u64 {
-        CONTROL_AT + 3 * LINE_BYTES
+        self.slot_at + 3 * LINE_BYTES
     }
 
     /// Offset of a broker's status line.
@@ -214,20 +247,36 @@ impl Geometry {
         self.broker_line(broker) + 2 * LINE_BYTES
     }
 
+    /// Offset of the word that says how many commands a broker has taken, on a line of its own.
+    pub fn commands_taken(&self, broker: BrokerId) -> u64 {
+        self.broker_line(broker) + 5 * LINE_BYTES
+    }
+
     /// Offset of the topic entry in `slot`, which is below `TOPICS_MAX`.
     pub fn topic(&self, slot: usize) -> u64 {
         assert!(slot < TOPICS_MAX, "topic slot {slot} of {TOPICS_MAX}");
-        TOPICS_AT + slot as u64 * TOPIC_BYTES
+        self.slot_at + TOPICS_IN + slot as u64 * TOPIC_BYTES
     }
 
     fn log(&self, slot: usize, log: usize) -> u64 {
         assert!(slot < TOPICS_MAX && log < LOGS_PER_TOPIC, "log {log} of topic slot {slot}");
-        LOGS_AT + slot as u64 * LOGS_BYTES + log as u64 * LOG_BYTES
+        self.slot_at + LOGS_IN + slot as u64 * LOGS_BYTES + log as u64 * LOG_BYTES
     }
 
-    /// Offset of the frontier line of log `log` of the topic in `slot`.
+    /// Offset of the frontier line of log `log` of the topic in `slot`. A broker's own is the
+    /// broker's, and the same under every leader.
     pub fn frontier(&self, slot: usize, log: usize) -> u64 {
-        self.log(slot, log)
+        if log == SEQUENCED_LOG {
+            return self.log(slot, log);
+        }
+        assert!(slot < TOPICS_MAX && log < BROKERS_MAX, "log {log} of topic slot {slot}");
+        FRONTIERS_AT + slot as u64 * FRONTIERS_BYTES + log as u64 * LINE_BYTES
+    }
+
+    /// Offset of a place for the frontier line of each log with the log's chain line behind it,
+    /// for those who read all of a topic at once. Only the sequenced log's frontier is there.
+    pub fn log_lines(&self, slot: usize) -> u64 {
+        self.log(slot, 0)
     }
 
     /// Offset of the chain line of log `log` of the topic in `slot`.
@@ -258,12 +307,14 @@ impl Geometry {
 
     /// Offset of a session's line, if there is one of that index.
     pub fn session(&self, index: u32) -> Option<u64> {
-        (index < self.sessions).then(|| self.sessions_at + u64::from(index) * LINE_BYTES)
+        let at = self.slot_at + SESSIONS_IN;
+        (index < self.sessions).then(|| at + u64::from(index) * LINE_BYTES)
     }
 
     /// Offset of a segment's header, if there is such a segment.
     pub fn segment_header(&self, segment: SegmentId) -> Option<u64> {
-        (segment.0 < self.segments).then(|| self.headers_at + u64::from(segment.0) * LINE_BYTES)
+        let at = self.slot_at + self.headers_at;
+        (segment.0 < self.segments).then(|| at + u64::from(segment.0) * LINE_BYTES)
     }
 
     /// Offset of a segment's first byte, if there is such a segment.
@@ -278,30 +329,44 @@ impl Geometry {
         (u64::from(offset) + u64::from(bytes) <= self.segment_bytes).then(|| at + u64::from(offset))
     }
 
-    /// Offset of the command ring from control to a broker.
+    /// Offset of the lines of the command ring from control to a broker.
     pub fn commands(&self, broker: BrokerId) -> u64 {
-        self.commands_at + 2 * broker.index() as u64 * COMMAND_RING_BYTES
+        let lines = self.slot_at + self.taken_at + BROKERS_MAX as u64 * LINE_BYTES;
+        lines + broker.index() as u64 * COMMAND_RING_BYTES
     }
 
-    /// Offset of the request ring from a broker to control.
+    /// Offset of the lines of the request ring from a broker to control.
     pub fn requests(&self, broker: BrokerId) -> u64 {
-        self.commands(broker) + COMMAND_RING_BYTES
+        REQUESTS_AT + broker.index() as u64 * COMMAND_RING_BYTES
+    }
+
+    /// Offset of the word that says how many requests of a broker control has taken, on a line of
+    /// its own.
+    pub fn requests_taken(&self, broker: BrokerId) -> u64 {
+        self.slot_at + self.taken_at + broker.index() as u64 * LINE_BYTES
     }
 
     /// Offset of a process's counters: brokers by number, then [`CONTROL_BLOCK`].
     pub fn counters(&self, block: usize) -> u64 {
         assert!(block < PROCESS_BLOCKS, "counter block {block} of {PROCESS_BLOCKS}");
-        self.counters_at + block as u64 * COUNTER_BLOCK_BYTES
+        if block == CONTROL_BLOCK {
+            return self.slot_at + self.slot_bytes - ERROR_LOG_BYTES - COUNTER_BLOCK_BYTES;
+        }
+        COUNTERS_AT + block as u64 * COUNTER_BLOCK_BYTES
     }
 
     /// Offset of a process's distinct errors: brokers by number, then [`CONTROL_BLOCK`].
     pub fn errors(&self, block: usize) -> u64 {
         assert!(block < PROCESS_BLOCKS, "error block {block} of {PROCESS_BLOCKS}");
-        self.errors_at + block as u64 * ERROR_LOG_BYTES
+        if block == CONTROL_BLOCK {
+            return self.slot_at + self.slot_bytes - ERROR_LOG_BYTES;
+        }
+        ERRORS_AT + block as u64 * ERROR_LOG_BYTES
     }
 }
 
 const _: () = {
-    assert!(BROKER_BYTES >= 5 * LINE_BYTES, "status, parked and three address lines");
-    assert!(SESSIONS_AT.is_multiple_of(LINE_BYTES));
+    assert!(BROKER_BYTES >= 6 * LINE_BYTES, "status, parked, three of address, commands taken");
+    assert!(LEADERS_MAX as u64 * LINE_BYTES <= PAGE_BYTES && LEADERS_MAX <= u8::MAX as usize);
+    assert!(SESSIONS_IN.is_multiple_of(LINE_BYTES) && COUNTERS_AT.is_multiple_of(LINE_BYTES));
 };

@@ -25,6 +25,7 @@ pub mod ids;
 pub mod limits;
 pub mod order;
 pub mod pool;
+pub mod replica;
 pub mod segment;
 pub mod session;
 pub mod slot;

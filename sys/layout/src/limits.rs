@@ -8,6 +8,9 @@ pub const PAGE_BYTES: u64 = 4096;
 
 /// Brokers of one pool. A broker mask fits one word with room to spare.
 pub const BROKERS_MAX: usize = 32;
+/// Leader slots of a pool: the leader's, its predecessor's, and those of leaders that were deposed
+/// and whose processes are not known to be gone.
+pub const LEADERS_MAX: usize = 4;
 /// Topics of one pool; a topic's slot is the low byte of its id.
 pub const TOPICS_MAX: usize = 256;
 /// Logs a topic may have: one a broker (orders `none` and `broker`), and the sequenced one.
@@ -18,6 +21,8 @@ pub const SEQUENCED_LOG: usize = BROKERS_MAX;
 pub const REPLICAS_MAX: usize = 4;
 /// Copies of a batch on disk.
 pub const DISK_REPLICAS_MAX: usize = REPLICAS_MAX - 1;
+/// Bytes after which a replica's file is followed by another, when nobody says otherwise.
+pub const RECORDS_FILE_BYTES: u64 = 64 << 20;
 /// Bytes in a topic's name. The alphabet is that of `topic::check_name`.
 pub const TOPIC_NAME_BYTES_MAX: usize = 120;
 
@@ -69,6 +74,9 @@ pub const COUNTERS: usize = 512;
 /// Distinct errors a process can show.
 pub const ERRORS_MAX: usize = 32;
 
+/// Reservations of positions that one connection may have asked for and not been granted.
+pub const RESERVATIONS_MAX: u32 = 64;
+
 /// Segments are written off as lost only after the longest lease, so that a publisher can copy
 /// its unacknowledged batches out of a dead broker's segments. Nanoseconds.
 pub const SESSION_LEASE_NS: u64 = 10_000_000_000;
@@ -95,6 +103,7 @@ const _: () = {
     assert!(RING_SLOTS_MIN.is_power_of_two() && RING_SLOTS_MAX.is_power_of_two());
     assert!(BATCH_MESSAGES_MAX == u16::MAX as u32);
     assert!((IN_FLIGHT_BATCHES_MAX as u64) < CHANNEL_LINES / 2 + 1, "receipts always fit");
+    assert!((RESERVATIONS_MAX as u64) < CHANNEL_LINES / 4, "and so do positions");
     assert!(HEARTBEAT_LEASE_NS >= 10 * HEARTBEAT_EVERY_NS, "a late beat is not a death");
     assert!(SESSION_LEASE_NS > HEARTBEAT_LEASE_NS, "a broker's death is seen within the lease");
     assert!(TOPICS_MAX == 1 << 8, "a topic's slot is the low byte of its id");

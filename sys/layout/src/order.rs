@@ -2,6 +2,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// Flag of an entry: nothing is at its positions and nothing ever will be. It has no bytes, no
+/// segment and no ring index; broker, client and session epoch say whose the positions were.
+pub const ENTRY_HOLE: u8 = 1;
+
 /// One batch's place in a log. Writer: the sequencer of that epoch (orders `total` and up), or
 /// the broker whose log it is (orders `none` and `broker`). Readers: everyone.
 ///
@@ -35,7 +39,7 @@ pub struct OrderEntry {
     pub count: u16,
     /// Broker that landed the batch.
     pub broker: u8,
-    /// Zero.
+    /// [`ENTRY_HOLE`] or zero.
     pub flags: u8,
     /// Absolute index of this entry in its log + 1, stored last.
     pub commit: u64,
@@ -48,6 +52,12 @@ lines!(OrderEntry, 1, {
 });
 
 impl OrderEntry {
+    /// Whether nothing is at its positions.
+    #[inline]
+    pub fn is_hole(&self) -> bool {
+        self.flags & ENTRY_HOLE != 0
+    }
+
     /// Position just past the batch's last message.
     pub fn end_position(&self) -> u64 {
         self.first_position.saturating_add(u64::from(self.count))
@@ -72,13 +82,26 @@ pub struct FrontierLine {
     pub at_ns: u64,
     /// Topic id these numbers are about, stored last when a log begins.
     pub topic: u64,
+    /// Sequenced log: entries written, of which the frontier may not have passed the last. Where
+    /// the next leader seals the log.
+    pub written: u64,
+    /// Sequenced log: bytes of all batches in them.
+    pub written_bytes: u64,
     /// Zero.
-    pub reserved: [u64; 3],
+    pub reserved: u64,
 }
 
 lines!(FrontierLine, 1, {
-    entries @ 0, position @ 8, bytes @ 16, at_ns @ 24, topic @ 32, reserved @ 40,
+    entries @ 0, position @ 8, bytes @ 16, at_ns @ 24, topic @ 32, written @ 40,
+    written_bytes @ 48, reserved @ 56,
 });
+
+impl FrontierLine {
+    /// Offset of `written` in the line.
+    pub const WRITTEN_AT: u64 = 40;
+    /// Offset of `written_bytes` in the line.
+    pub const WRITTEN_BYTES_AT: u64 = 48;
+}
 
 /// A log's chain of segments and what retention has left of it. Writer: control. Readers: all.
 #[derive(

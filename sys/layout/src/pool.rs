@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// First word of a pool, stored last by its creator: "LANDFALL" read as little-endian bytes.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LANDFALL");
 /// Version of the whole format, pool and wire. Any change of a layout changes it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Whether hosts that map the pool see each other's stores without being told to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,21 +64,50 @@ lines!(PoolHeader, 1, {
     sessions @ 48, segments @ 52, created_ns @ 56,
 });
 
-/// Who leads. Writer: control, once at its start. Readers: everyone.
+/// One leader. Writer: the control that has this leader slot. Readers: everyone.
+///
+/// Who leads is the line with the highest epoch among those that serve. A control writes a higher
+/// epoch before it reads what the leader before it has done, and serves only when its own tables
+/// are whole; a leader that finds a higher epoch than its own does nothing more.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
-pub struct EpochLine {
-    /// The control leader's generation, from 1. Fences the leader before it.
-    pub epoch: u64,
+pub struct LeaderLine {
+    /// [`Term`], packed.
+    pub term: u64,
     /// Process id of the leader, on its host.
     pub pid: u64,
+    /// Which host, as `landfall_pool::host` names it.
+    pub host: u64,
     /// Wall clock when this epoch began, nanoseconds.
     pub started_ns: u64,
     /// Zero.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
 }
 
-lines!(EpochLine, 1, { epoch @ 0, pid @ 8, started_ns @ 16, reserved @ 24 });
+lines!(LeaderLine, 1, {
+    term @ 0, pid @ 8, host @ 16, started_ns @ 24, reserved @ 32,
+});
+
+/// An epoch, and whether its leader serves, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Term {
+    /// The leader's generation, from 1; 0: nobody ever had this slot.
+    pub epoch: u64,
+    /// Its tables are whole: it leads unless a higher epoch serves.
+    pub serves: bool,
+}
+
+impl Term {
+    /// The word as it lies in the line.
+    pub fn pack(self) -> u64 {
+        self.epoch << 1 | u64::from(self.serves)
+    }
+
+    /// What a word says.
+    pub fn unpack(word: u64) -> Self {
+        Self { epoch: word >> 1, serves: word & 1 == 1 }
+    }
+}
 
 /// A broker's status line. Writer: that broker. Reader: control.
 ///
@@ -99,13 +128,15 @@ pub struct BrokerLine {
     pub pid: u64,
     /// Which host, as `landfall_pool::host` names it: pids of another host say nothing here.
     pub host: u64,
+    /// 1: it keeps replicas on a disk.
+    pub disk: u64,
     /// Zero.
-    pub reserved: [u64; 2],
+    pub reserved: u64,
 }
 
 lines!(BrokerLine, 1, {
     incarnation @ 0, heartbeat_ns @ 8, epoch_seen @ 16, state @ 24, pid @ 32, host @ 40,
-    reserved @ 48,
+    disk @ 48, reserved @ 56,
 });
 
 /// What a broker says of itself.

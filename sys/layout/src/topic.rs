@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::limits::{RING_SLOTS_MAX, RING_SLOTS_MIN, TOPIC_NAME_BYTES_MAX};
+use crate::ids::BrokerId;
+use crate::limits::{DISK_REPLICAS_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, TOPIC_NAME_BYTES_MAX};
 
 /// What order a topic promises.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -108,10 +109,50 @@ impl TopicState {
     }
 }
 
+/// When the batches of a topic with replicas are put on stable storage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Durability {
+    /// At once, group by group: a receipt says durable.
+    #[default]
+    Sync,
+    /// Now and then: a receipt says replicated, which is written and maybe not synced.
+    Window,
+}
+
+impl Durability {
+    /// Its name, as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Window => "window",
+        }
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Durability {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "sync" => Ok(Self::Sync),
+            "window" => Ok(Self::Window),
+            _ => Err(format!("{word:?} is no durability; say sync or window")),
+        }
+    }
+}
+
 /// The topic keeps everything: a full pool is backpressure and never loss.
 pub const TOPIC_KEEP: u8 = 1;
 /// Brokers check each payload's CRC before it is ordered.
 pub const TOPIC_CHECK_INGEST: u8 = 2;
+/// The topic's replicas are synced now and then, so its receipts say replicated.
+pub const TOPIC_WINDOW: u8 = 4;
 
 /// A topic's entry in the table. Writer: control. Readers: everyone.
 ///
@@ -128,7 +169,7 @@ pub struct TopicEntry {
     pub state: u8,
     /// An [`Order`].
     pub order: u8,
-    /// [`TOPIC_KEEP`] and [`TOPIC_CHECK_INGEST`].
+    /// [`TOPIC_KEEP`], [`TOPIC_CHECK_INGEST`] and [`TOPIC_WINDOW`].
     pub flags: u8,
     /// Copies of each batch, the pool counted as the first; 0 means 1.
     pub replicas: u8,
@@ -146,14 +187,23 @@ pub struct TopicEntry {
     pub session_lease_ns: u64,
     /// The name, UTF-8.
     pub name: [u8; 120],
+    /// Brokers that keep the topic's disk replicas: numbers 0 up to this one. 0: none does.
+    pub replica_brokers: u8,
     /// Zero.
-    pub reserved: [u64; 10],
+    pub reserved8: [u8; 7],
+    /// Bytes of batches to keep in each replica's files at least; 0: everything.
+    pub disk_bytes: u64,
+    /// Nanoseconds to keep a batch in replica files at least; 0: for ever.
+    pub disk_ns: u64,
+    /// Zero.
+    pub reserved: [u64; 7],
 }
 
 lines!(TopicEntry, 4, {
     version @ 0, id @ 8, state @ 12, order @ 13, flags @ 14, replicas @ 15, ring_slots @ 16,
     name_bytes @ 20, retention_bytes @ 24, retention_ns @ 32, created_ns @ 40,
-    session_lease_ns @ 48, name @ 56, reserved @ 176,
+    session_lease_ns @ 48, name @ 56, replica_brokers @ 176, reserved8 @ 177, disk_bytes @ 184,
+    disk_ns @ 192, reserved @ 200,
 });
 
 impl TopicEntry {
@@ -178,6 +228,26 @@ impl TopicEntry {
     /// Whether the topic keeps everything.
     pub fn keeps(&self) -> bool {
         self.flags & TOPIC_KEEP != 0
+    }
+
+    /// When its batches are put on stable storage.
+    pub fn durability(&self) -> Durability {
+        if self.flags & TOPIC_WINDOW != 0 { Durability::Window } else { Durability::Sync }
+    }
+
+    /// Copies of each batch on disk: one less than it has replicas, within bounds.
+    pub fn disk_replicas(&self) -> usize {
+        usize::from(self.replicas.saturating_sub(1)).min(DISK_REPLICAS_MAX)
+    }
+
+    /// The broker that keeps disk replica `replica`, from 0, of what `source` landed. `None` where
+    /// there is no such replica.
+    pub fn replica_broker(&self, source: BrokerId, replica: usize) -> Option<BrokerId> {
+        let brokers = usize::from(self.replica_brokers);
+        if replica >= self.disk_replicas() || brokers == 0 {
+            return None;
+        }
+        BrokerId::new((source.index() + replica) % brokers)
     }
 
     /// Whether brokers check payload CRCs before a batch is ordered.

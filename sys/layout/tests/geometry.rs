@@ -2,33 +2,35 @@
 
 use landfall_layout::command::COMMAND_RING_BYTES;
 use landfall_layout::counters::{COUNTER_BLOCK_BYTES, ERROR_LOG_BYTES};
-use landfall_layout::geometry::{Geometry, GeometryError, PROCESS_BLOCKS};
+use landfall_layout::geometry::{CONTROL_BLOCK, Geometry, GeometryError};
 use landfall_layout::limits::*;
 use landfall_layout::pool::BrokerAddress;
 use landfall_layout::topic::TopicEntry;
 use landfall_layout::{BrokerId, SegmentId};
 use proptest::prelude::*;
 
-/// Every structure of a pool: its first byte, the byte past its last, and its name.
-fn pieces(geometry: &Geometry) -> Vec<(u64, u64, String)> {
-    let mut pieces = Vec::new();
-    let mut add = |at: u64, bytes: u64, name: String| pieces.push((at, at + bytes, name));
-    add(0, LINE_BYTES, "header".into());
-    add(geometry.epoch_line(), LINE_BYTES, "epoch".into());
+/// The structures of one leader slot.
+fn pieces_of_leader(geometry: &Geometry, add: &mut impl FnMut(u64, u64, String)) {
+    let leader = geometry.leader_slot();
+    let mut add = |at, bytes, name: String| add(at, bytes, format!("{name} of leader {leader}"));
     add(geometry.leader_heartbeat(), LINE_BYTES, "heartbeat".into());
     add(geometry.sequencer_parked(), LINE_BYTES, "sequencer parked".into());
     add(geometry.keeper_parked(), LINE_BYTES, "keeper parked".into());
+    let (first, bytes) = geometry.tables();
+    let copied = |at: u64, name: &str| {
+        assert!((first..first + bytes).contains(&at), "{name} at {at} is not copied");
+    };
     for broker in BrokerId::all() {
-        add(geometry.broker_line(broker), LINE_BYTES, format!("broker {broker}"));
-        add(geometry.broker_parked(broker), LINE_BYTES, format!("parked {broker}"));
-        add(geometry.broker_address(broker), BrokerAddress::BYTES, format!("address {broker}"));
         add(geometry.commands(broker), COMMAND_RING_BYTES, format!("commands {broker}"));
-        add(geometry.requests(broker), COMMAND_RING_BYTES, format!("requests {broker}"));
+        add(geometry.requests_taken(broker), LINE_BYTES, format!("requests taken {broker}"));
+        copied(geometry.requests_taken(broker), "requests taken");
     }
     for slot in 0..TOPICS_MAX {
         add(geometry.topic(slot), TopicEntry::BYTES, format!("topic {slot}"));
+        copied(geometry.topic(slot), "topic");
+        let at = geometry.frontier(slot, SEQUENCED_LOG);
+        add(at, LINE_BYTES, format!("frontier {slot}"));
         for log in 0..LOGS_PER_TOPIC {
-            add(geometry.frontier(slot, log), LINE_BYTES, format!("frontier {slot} {log}"));
             add(geometry.chain(slot, log), LINE_BYTES, format!("chain {slot} {log}"));
         }
         for broker in BrokerId::all() {
@@ -36,17 +38,52 @@ fn pieces(geometry: &Geometry) -> Vec<(u64, u64, String)> {
             add(geometry.consumed(slot, broker), LINE_BYTES, format!("consumed {slot} {broker}"));
         }
     }
-    for block in 0..PROCESS_BLOCKS {
-        add(geometry.counters(block), COUNTER_BLOCK_BYTES, format!("counters {block}"));
-        add(geometry.errors(block), ERROR_LOG_BYTES, format!("errors {block}"));
-    }
+    add(geometry.counters(CONTROL_BLOCK), COUNTER_BLOCK_BYTES, "counters".into());
+    add(geometry.errors(CONTROL_BLOCK), ERROR_LOG_BYTES, "errors".into());
     for index in [0, geometry.sessions() / 2, geometry.sessions() - 1] {
         let at = geometry.session(index).expect("below the count");
         add(at, LINE_BYTES, format!("session {index}"));
+        copied(at, "session");
     }
     for index in [0, geometry.segments() / 2, geometry.segments() - 1] {
         let at = geometry.segment_header(SegmentId(index)).expect("below the count");
         add(at, LINE_BYTES, format!("segment header {index}"));
+        copied(at, "segment header");
+    }
+}
+
+/// Every structure of a pool: its first byte, the byte past its last, and its name.
+fn pieces(geometry: &Geometry) -> Vec<(u64, u64, String)> {
+    let mut pieces = Vec::new();
+    let mut add = |at: u64, bytes: u64, name: String| pieces.push((at, at + bytes, name));
+    add(0, LINE_BYTES, "header".into());
+    for broker in BrokerId::all() {
+        add(geometry.broker_line(broker), LINE_BYTES, format!("broker {broker}"));
+        add(geometry.broker_parked(broker), LINE_BYTES, format!("parked {broker}"));
+        add(geometry.broker_address(broker), BrokerAddress::BYTES, format!("address {broker}"));
+        add(geometry.commands_taken(broker), LINE_BYTES, format!("taken {broker}"));
+        add(geometry.requests(broker), COMMAND_RING_BYTES, format!("requests {broker}"));
+    }
+    for slot in 0..TOPICS_MAX {
+        for log in 0..BROKERS_MAX {
+            add(geometry.frontier(slot, log), LINE_BYTES, format!("frontier {slot} {log}"));
+        }
+        for broker in BrokerId::all() {
+            for replica in 0..DISK_REPLICAS_MAX {
+                let at = geometry.replica(slot, broker, replica);
+                add(at, LINE_BYTES, format!("replica {slot} {broker} {replica}"));
+            }
+        }
+    }
+    for block in 0..CONTROL_BLOCK {
+        add(geometry.counters(block), COUNTER_BLOCK_BYTES, format!("counters {block}"));
+        add(geometry.errors(block), ERROR_LOG_BYTES, format!("errors {block}"));
+    }
+    for slot in 0..LEADERS_MAX {
+        add(geometry.leader_line(slot), LINE_BYTES, format!("leader {slot}"));
+        pieces_of_leader(&geometry.of_leader(slot), &mut add);
+    }
+    for index in [0, geometry.segments() / 2, geometry.segments() - 1] {
         let at = geometry.segment(SegmentId(index)).expect("below the count");
         add(at, geometry.segment_bytes(), format!("segment {index}"));
     }

@@ -4,7 +4,7 @@
 
 use landfall_layout::batch::BatchPreamble;
 use landfall_layout::order::{ChainLine, FrontierLine, OrderEntry};
-use landfall_layout::pool::{BrokerLine, EpochLine, PoolHeader};
+use landfall_layout::pool::{BrokerLine, LeaderLine, PoolHeader};
 use landfall_layout::segment::SegmentHeader;
 use landfall_layout::session::SessionLine;
 use landfall_layout::slot::{ConsumedLine, RingLine, RingSlot};
@@ -40,22 +40,23 @@ fn pool_header() {
 }
 
 #[test]
-fn epoch_line() {
-    let value = EpochLine {
-        epoch: 0x0807_0605_0403_0201,
+fn leader_line() {
+    let value = LeaderLine {
+        term: 0x0807_0605_0403_0201,
         pid: 0x100f_0e0d_0c0b_0a09,
-        started_ns: 0x1817_1615_1413_1211,
-        reserved: [0; 5],
+        host: 0x1817_1615_1413_1211,
+        started_ns: 0x201f_1e1d_1c1b_1a19,
+        reserved: [0; 4],
     };
     golden(
         &value.to_bytes(),
         "01020304 05060708 090a0b0c 0d0e0f10 \
-         11121314 15161718 00000000 00000000 \
+         11121314 15161718 191a1b1c 1d1e1f20 \
          00000000 00000000 00000000 00000000 \
          00000000 00000000 00000000 00000000",
     );
-    assert_eq!(EpochLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
-    assert_eq!(EpochLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
+    assert_eq!(LeaderLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(LeaderLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
 }
 
 #[test]
@@ -67,14 +68,15 @@ fn broker_line() {
         state: 0x201f_1e1d_1c1b_1a19,
         pid: 0x2827_2625_2423_2221,
         host: 0x302f_2e2d_2c2b_2a29,
-        reserved: [0; 2],
+        disk: 0x3837_3635_3433_3231,
+        reserved: 0,
     };
     golden(
         &value.to_bytes(),
         "01020304 05060708 090a0b0c 0d0e0f10 \
          11121314 15161718 191a1b1c 1d1e1f20 \
          21222324 25262728 292a2b2c 2d2e2f30 \
-         00000000 00000000 00000000 00000000",
+         31323334 35363738 00000000 00000000",
     );
     assert_eq!(BrokerLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
     assert_eq!(BrokerLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
@@ -112,14 +114,16 @@ fn frontier_line() {
         bytes: 0x1817_1615_1413_1211,
         at_ns: 0x201f_1e1d_1c1b_1a19,
         topic: 0x2827_2625_2423_2221,
-        reserved: [0; 3],
+        written: 0x302f_2e2d_2c2b_2a29,
+        written_bytes: 0x3837_3635_3433_3231,
+        reserved: 0,
     };
     golden(
         &value.to_bytes(),
         "01020304 05060708 090a0b0c 0d0e0f10 \
          11121314 15161718 191a1b1c 1d1e1f20 \
-         21222324 25262728 00000000 00000000 \
-         00000000 00000000 00000000 00000000",
+         21222324 25262728 292a2b2c 2d2e2f30 \
+         31323334 35363738 00000000 00000000",
     );
     assert_eq!(FrontierLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
     assert_eq!(FrontierLine::from_bytes(value.to_bytes()).to_words(), value.to_words());

@@ -3,7 +3,9 @@
 use landfall_layout::batch::{BatchPreamble, MESSAGE_HAS_KEY, MessageHeader, crc32c};
 use landfall_layout::counters::ErrorEntry;
 use landfall_layout::pool::{BrokerAddress, MAGIC};
-use landfall_layout::topic::{Order, TOPIC_CHECK_INGEST, TOPIC_KEEP, TopicEntry};
+use landfall_layout::topic::{
+    Durability, Order, TOPIC_CHECK_INGEST, TOPIC_KEEP, TOPIC_WINDOW, TopicEntry,
+};
 use zerocopy::IntoBytes;
 
 mod hex;
@@ -23,7 +25,7 @@ fn topic_entry() {
         id: 0x0000_0102,
         state: 1,
         order: Order::Strong.raw(),
-        flags: TOPIC_KEEP | TOPIC_CHECK_INGEST,
+        flags: TOPIC_KEEP | TOPIC_CHECK_INGEST | TOPIC_WINDOW,
         replicas: 3,
         ring_slots: 4096,
         name_bytes: 6,
@@ -32,11 +34,17 @@ fn topic_entry() {
         created_ns: 10,
         session_lease_ns: 11,
         name,
-        reserved: [0; 10],
+        replica_brokers: 2,
+        reserved8: [0; 7],
+        disk_bytes: 0x0102_0304_0506_0708,
+        disk_ns: 12,
+        reserved: [0; 7],
     };
+    let bytes = entry.to_bytes();
+    golden(&bytes[176..], "02 00000000000000 0807060504030201 0c00000000000000 .");
     golden(
-        &entry.to_bytes(),
-        "0600000000000000 02010000 01 05 03 03 \
+        &bytes[..176],
+        "0600000000000000 02010000 01 05 07 03 \
          00100000 06000000 8877665544332211 \
          0900000000000000 0a00000000000000 0b00000000000000 \
          61 2e 62 5f 63 2d .",
@@ -45,6 +53,7 @@ fn topic_entry() {
     let back = TopicEntry::from_words(entry.to_words());
     assert_eq!((back.name(), back.order()), ("a.b_c-", Some(Order::Strong)));
     assert!(back.keeps() && back.checks_ingest());
+    assert_eq!(back.durability(), Durability::Window);
 }
 
 #[test]

@@ -95,9 +95,15 @@ fn frames_that_open_a_connection() {
 
 #[test]
 fn frames_about_batches() {
-    for (raw, reached) in [Reached::Landed, Reached::Ordered, Reached::Duplicate, Reached::Durable]
-        .into_iter()
-        .enumerate()
+    for (raw, reached) in [
+        Reached::Landed,
+        Reached::Ordered,
+        Reached::Duplicate,
+        Reached::Durable,
+        Reached::Replicated,
+    ]
+    .into_iter()
+    .enumerate()
     {
         let receipt = Receipt {
             reached,
@@ -135,11 +141,14 @@ fn frames_about_batches() {
         0,
         "4c464631 01 06 0000 20 01 0200 03000000 0400000000000000 0500000000000000 06 .",
     );
-    frame(
-        Frame::Gap { log: 32, missed: 1, resume: 2 },
-        0,
-        "4c464631 01 07 0000 2000000000000000 0100000000000000 02 .",
-    );
+    let reasons = [GapReason::Retention, GapReason::Unwritten, GapReason::Lost];
+    for (raw, reason) in reasons.into_iter().enumerate() {
+        frame(
+            Frame::Gap { log: 32, reason, missed: 1, resume: 2 },
+            0,
+            &format!("4c464631 01 07 0000 20{raw:02x}000000000000 0100000000000000 02 ."),
+        );
+    }
     frame(Frame::CaughtUp, 0, "4c464631 01 08 .");
     frame(
         Frame::Stalled { why: Stall::RingFull, used: 1, of: 2 },
@@ -169,6 +178,20 @@ fn frames_of_memory_publishers() {
         "4c464631 01 0d 0000 0100000000000000 02000000 03000000 04 .",
     );
     frame(Frame::ExtentDone { extent: 1 }, 0, "4c464631 01 0e 0000 01 .");
+}
+
+#[test]
+fn frames_about_positions() {
+    frame(
+        Frame::Reserve { request: 1, count: 2, whole: true },
+        0,
+        "4c464631 01 0f 0000 01000000 02000000 01 .",
+    );
+    frame(
+        Frame::Reserved { request: 1, first: 3, count: 2 },
+        0,
+        "4c464631 01 10 0000 01000000 02000000 03 .",
+    );
 }
 
 fn command(command: Command, expected: &str) {
@@ -226,6 +249,10 @@ fn commands() {
         "0700000000000000 0100000000000000 02 .",
     );
     command(Command::DropTopic { topic }, "0800000000000000 0201 .");
+    command(
+        Command::Reserved { request: 1, first: 2, count: 3 },
+        "0a00000000000000 0100000000000000 0200000000000000 03 .",
+    );
 }
 
 fn request(request: Request, expected: &str) {
@@ -256,6 +283,11 @@ fn requests() {
         "0700000000000000 0100000000000000 02 .",
     );
     request(Request::TopicReleased { topic }, "0800000000000000 0201 .");
+    request(
+        Request::Reserve { request: 1, topic, session: 2, epoch: 3, count: 4, whole: true },
+        "0900000000000000 0100000000000000 0201000000000000 0200000000000000 0300000000000000 \
+         0400000000000000 01 .",
+    );
 }
 
 #[test]

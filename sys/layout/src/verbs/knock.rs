@@ -264,10 +264,14 @@ pub struct Greeting {
     pub headers_key: u32,
     /// Where segment 0's header line is.
     pub headers_at: u64,
+    /// A client that reads by itself: remote key of the frontier lines of the brokers' own logs.
+    pub frontiers_key: u32,
+    /// Where log 0's is; one line a broker.
+    pub frontiers_at: u64,
 }
 
 impl Greeting {
-    const USED: usize = FRAME_BYTES + 32;
+    const USED: usize = FRAME_BYTES + 44;
 
     /// The bytes of the private data.
     pub fn to_bytes(self) -> [u8; Self::USED] {
@@ -279,6 +283,8 @@ impl Greeting {
         bytes[80..84].copy_from_slice(&self.logs.to_le_bytes());
         bytes[84..88].copy_from_slice(&self.headers_key.to_le_bytes());
         bytes[88..96].copy_from_slice(&self.headers_at.to_le_bytes());
+        bytes[96..100].copy_from_slice(&self.frontiers_key.to_le_bytes());
+        bytes[100..108].copy_from_slice(&self.frontiers_at.to_le_bytes());
         bytes
     }
 
@@ -290,7 +296,9 @@ impl Greeting {
         let (tables_at, rest) = rest.split_first_chunk()?;
         let (logs, rest) = rest.split_first_chunk()?;
         let (headers_key, rest) = rest.split_first_chunk()?;
-        let (headers_at, _) = rest.split_first_chunk()?;
+        let (headers_at, rest) = rest.split_first_chunk()?;
+        let (frontiers_key, rest) = rest.split_first_chunk()?;
+        let (frontiers_at, _) = rest.split_first_chunk()?;
         Some(Self {
             welcome: *welcome,
             mtu: u32::from_le_bytes(*mtu),
@@ -299,6 +307,8 @@ impl Greeting {
             logs: u32::from_le_bytes(*logs),
             headers_key: u32::from_le_bytes(*headers_key),
             headers_at: u64::from_le_bytes(*headers_at),
+            frontiers_key: u32::from_le_bytes(*frontiers_key),
+            frontiers_at: u64::from_le_bytes(*frontiers_at),
         })
     }
 }
@@ -365,7 +375,7 @@ mod tests {
     #[test]
     fn a_knock_has_golden_bytes() {
         let bytes = knock(Intent::Publish).to_bytes();
-        assert_eq!(&bytes[..8], b"LFV1\x01\x00\x01\x01");
+        assert_eq!(&bytes[..8], b"LFV1\x02\x00\x01\x01");
         assert_eq!(&bytes[8..16], &[0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
         assert_eq!(&bytes[16..24], &[7, 0, 0, 0, 1, 3, 0, 0]);
         assert_eq!(bytes[24], 0x10);
@@ -410,6 +420,8 @@ mod tests {
             logs: 33,
             headers_key: 4,
             headers_at: 9,
+            frontiers_key: 5,
+            frontiers_at: 10,
         };
         let mut padded = greeting.to_bytes().to_vec();
         padded.resize(GREETING_BYTES, 0);

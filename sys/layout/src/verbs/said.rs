@@ -8,6 +8,8 @@ use crate::limits::{LINE_BYTES, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 const PAYLOAD_BITS: u32 = 29;
 const PAYLOAD_MASK: u32 = (1 << PAYLOAD_BITS) - 1;
 const OFFSET_BITS: u32 = 24;
+/// In [`Said::Reserve`]: one batch will fill them all.
+const WHOLE: u32 = 1 << (PAYLOAD_BITS - 1);
 
 /// What a client says with an immediate. A number past its bits is a bug of the sender's, and is
 /// refused by [`Said::encode`].
@@ -47,6 +49,13 @@ pub enum Said {
         /// The segment.
         segment: u32,
     },
+    /// Order `token`: positions, please.
+    Reserve {
+        /// Positions; at least 1, in 28 bits.
+        count: u32,
+        /// One batch will fill them all.
+        whole: bool,
+    },
 }
 
 /// An immediate that says nothing.
@@ -77,6 +86,12 @@ impl Said {
             Self::Bye => (4, 0),
             Self::Ready { line } => (5, line),
             Self::Segment { segment } => (6, segment),
+            Self::Reserve { count, whole } => {
+                if count == 0 || count >= WHOLE {
+                    return None;
+                }
+                (7, count | if whole { WHOLE } else { 0 })
+            }
         };
         (payload <= PAYLOAD_MASK).then_some(kind << PAYLOAD_BITS | payload)
     }
@@ -104,6 +119,9 @@ impl Said {
             4 if payload == 0 => Self::Bye,
             5 => Self::Ready { line: payload },
             6 => Self::Segment { segment: payload },
+            7 if payload & !WHOLE != 0 => {
+                Self::Reserve { count: payload & !WHOLE, whole: payload & WHOLE != 0 }
+            }
             _ => return Err(UnknownImmediate(immediate)),
         })
     }
@@ -159,6 +177,8 @@ mod tests {
             Said::Bye,
             Said::Ready { line: 12 },
             Said::Segment { segment: 1 << 20 },
+            Said::Reserve { count: 1, whole: false },
+            Said::Reserve { count: WHOLE - 1, whole: true },
         ];
         for said in all {
             assert_eq!(Said::decode(said.encode().unwrap()), Ok(said));
@@ -166,7 +186,9 @@ mod tests {
         assert_eq!(Said::Batch { slot: 8, line: 0 }.encode(), None);
         assert_eq!(Said::Batch { slot: 0, line: 1 << 24 }.encode(), None);
         assert_eq!(Said::Wanted { lines: 1 << 29 }.encode(), None);
-        for bad in [7 << 29, 4 << 29 | 1, 2 << 29 | 16, 8 << 24] {
+        assert_eq!(Said::Reserve { count: 0, whole: true }.encode(), None);
+        assert_eq!(Said::Reserve { count: WHOLE, whole: false }.encode(), None);
+        for bad in [7 << 29, 7 << 29 | WHOLE, 4 << 29 | 1, 2 << 29 | 16, 8 << 24] {
             assert_eq!(Said::decode(bad), Err(UnknownImmediate(bad)));
         }
     }
