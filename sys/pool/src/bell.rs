@@ -30,10 +30,11 @@ pub enum Role {
 }
 
 impl Role {
-    fn name(self, uuid: &str) -> String {
+    /// Control's names are those of its leader slot: one that was deposed keeps its own.
+    fn name(self, uuid: &str, leader: usize) -> String {
         match self {
-            Self::Sequencer => format!("landfall/{uuid}/sequencer"),
-            Self::Keeper => format!("landfall/{uuid}/keeper"),
+            Self::Sequencer => format!("landfall/{uuid}/sequencer/{leader}"),
+            Self::Keeper => format!("landfall/{uuid}/keeper/{leader}"),
             Self::Broker(broker) => format!("landfall/{uuid}/broker/{broker}"),
         }
     }
@@ -75,7 +76,8 @@ impl Bell {
     /// Takes the name of `role` on this pool. [`io::ErrorKind::AddrInUse`] when a live process
     /// has it.
     pub fn bind(pool: &Pool, role: Role) -> io::Result<Self> {
-        let name = SocketAddr::from_abstract_name(role.name(&pool.uuid_text()))?;
+        let name =
+            SocketAddr::from_abstract_name(role.name(&pool.uuid_text(), pool.leader_slot()))?;
         let socket = UnixDatagram::bind_addr(&name)?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket, parked_at: role.parked_at(pool) })
@@ -128,13 +130,13 @@ impl Ringer {
     #[inline]
     pub fn ring(&self, pool: &Pool, role: Role) {
         if is_parked(pool, role.parked_at(pool)) {
-            self.ring_now(role);
+            self.ring_now(role, pool.leader_slot());
         }
     }
 
     #[cold]
-    fn ring_now(&self, role: Role) {
-        if let Ok(name) = SocketAddr::from_abstract_name(role.name(&self.uuid)) {
+    fn ring_now(&self, role: Role, leader: usize) {
+        if let Ok(name) = SocketAddr::from_abstract_name(role.name(&self.uuid, leader)) {
             // Nobody there, or its socket full of rings: either way it need not be woken.
             let _ = self.socket.send_to_addr(&[1], &name);
         }

@@ -13,9 +13,9 @@ use crate::map::{Backing, MapError, Mapping, memfd};
 use crate::memory::Memory;
 
 /// Ring client -> broker.
-pub const TO_BROKER: LineRing = LineRing { at: TO_BROKER_AT, lines: CHANNEL_LINES };
+pub const TO_BROKER: LineRing = LineRing::behind(TO_BROKER_AT, CHANNEL_LINES);
 /// Ring broker -> client.
-pub const TO_CLIENT: LineRing = LineRing { at: TO_CLIENT_AT, lines: CHANNEL_LINES };
+pub const TO_CLIENT: LineRing = LineRing::behind(TO_CLIENT_AT, CHANNEL_LINES);
 /// The subscriber's hold.
 pub const HOLD: HoldWord = HoldWord { at: HOLD_AT };
 

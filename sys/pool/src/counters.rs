@@ -3,6 +3,7 @@
 use landfall_layout::counters::{Counter, ErrorEntry, Stage, bucket};
 use landfall_layout::limits::ERRORS_MAX;
 
+use crate::map::uncounted;
 use crate::memory::Memory;
 use crate::pool::Pool;
 
@@ -27,7 +28,7 @@ impl Counters {
     /// Sets a counter that is a level, such as batches held.
     #[inline]
     pub fn set(&self, pool: &Pool, counter: Counter, value: u64) {
-        pool.store(self.at + 8 * counter as u64, value);
+        uncounted(|| pool.store(self.at + 8 * counter as u64, value));
     }
 
     /// A counter's value.
@@ -52,7 +53,7 @@ impl Counters {
     #[inline]
     fn add_at(&self, pool: &Pool, index: usize, amount: u64) {
         let at = self.at + 8 * index as u64;
-        pool.store(at, pool.load_relaxed(at).wrapping_add(amount));
+        uncounted(|| pool.store(at, pool.load_relaxed(at).wrapping_add(amount)));
     }
 }
 

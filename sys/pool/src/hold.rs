@@ -10,7 +10,6 @@
 
 use landfall_layout::TopicId;
 
-use crate::map::Mapping;
 use crate::memory::Memory;
 use crate::pool::Pool;
 
@@ -53,8 +52,8 @@ impl HoldWord {
     /// retention was first: the entry and its batch are gone.
     pub fn take(
         self,
-        channel: &Mapping,
-        pool: &Pool,
+        channel: &impl Memory,
+        pool: &Pool<impl Memory>,
         entry: EntryName,
         segment: u32,
     ) -> Option<Hold> {

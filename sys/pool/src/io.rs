@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use crate::hold::Hold;
-use crate::map::Mapping;
+use crate::map::{Mapping, stored};
 use crate::pool::Pool;
 use crate::stream;
 
@@ -21,6 +21,7 @@ impl Mapping {
         // - nobody holds a reference to these bytes: they are a claim that is not yet landed;
         // - `fd` is open while `socket` is borrowed.
         let got = unsafe { libc::recv(fd, target.cast(), bytes, libc::MSG_DONTWAIT) };
+        stored();
         usize::try_from(got).map_err(|_| io::Error::last_os_error())
     }
 
@@ -32,6 +33,7 @@ impl Mapping {
         // - source and target do not overlap: one is private, the other this mapping's, and
         //   slices of the mapping exist only under a hold, after their bytes were landed.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
+        stored();
         Ok(())
     }
 
@@ -46,6 +48,7 @@ impl Mapping {
         // - `target` is valid for the length and 64-byte aligned: the mapping starts on a page;
         // - no overlap: as in `write`.
         unsafe { stream::stream_copy(target, bytes.as_ptr(), bytes.len()) };
+        stored();
         Ok(())
     }
 

@@ -9,20 +9,26 @@
 //! | [`map`], [`pool`] | mappings, kinds of memory, creating a pool and attaching to one |
 //! | [`memory`] | the `Memory` trait and the coherence instructions |
 //! | [`line_ring`], [`slot_ring`], [`log`], [`lines`] | the shared-line protocols |
+//! | [`leader`] | who leads, and taking over |
 //! | [`hold`], [`channel`] | memory clients: what they read must not be reused |
 //! | [`payload_writer`], [`stream`], [`io`] | bytes into and out of the mapping |
 //! | [`slab`] | private buffers that are registered once and sent from |
 //! | [`bell`], [`idle`] | how a loop waits, and waking a process that sleeps |
 //! | [`host`] | which host this is |
+//! | [`disk`], [`replica`] | writing to files, and the lines that say how far that is |
 //! | [`counters`] | counters and distinct errors that survive their process |
 
 pub mod bell;
 pub mod channel;
 pub mod counters;
+pub mod disk;
 pub mod hold;
 pub mod host;
 pub mod idle;
 pub mod io;
+#[cfg(feature = "kill-switch")]
+mod kill;
+pub mod leader;
 pub mod line_ring;
 pub mod lines;
 pub mod log;
@@ -30,6 +36,7 @@ pub mod map;
 pub mod memory;
 pub mod payload_writer;
 pub mod pool;
+pub mod replica;
 pub mod slab;
 pub mod slot_ring;
 pub mod stream;

@@ -1,10 +1,10 @@
-//! Single lines with one writer: epoch, heartbeats, frontiers, chains, segment headers, sessions.
+//! Single lines with one writer: heartbeats, frontiers, chains, segment headers, sessions.
 
 use landfall_layout::limits::LINE_BYTES;
 use landfall_layout::order::{ChainLine, FrontierLine};
-use landfall_layout::pool::{BrokerAddress, BrokerLine, EpochLine};
+use landfall_layout::pool::{BrokerAddress, BrokerLine};
 use landfall_layout::segment::{SegmentHeader, What};
-use landfall_layout::session::{SessionLine, Standing};
+use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::slot::{ConsumedLine, RingLine};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 
@@ -59,6 +59,11 @@ pub fn read_frontier(memory: &impl Memory, at: u64, topic: TopicId) -> FrontierL
     // and every batch those entries name.
     let entries = memory.load(at);
     let mut words = memory.load_words::<8>(at);
+    // Looked at last too: the line may have begun for another topic between the words.
+    memory.acquire_fence();
+    if memory.load_relaxed(at + FRONTIER_TOPIC) != u64::from(topic.0) {
+        return fresh;
+    }
     words[0] = entries;
     words[4] = topic.0.into();
     FrontierLine::from_words(words)
@@ -100,31 +105,25 @@ pub fn move_oldest(memory: &impl Memory, at: u64, index: u64, position: u64) {
     memory.full_fence();
 }
 
-impl Pool {
-    /// The leader's epoch line.
-    pub fn epoch(&self) -> EpochLine {
-        EpochLine::from_words(load_keyed(self, self.geometry().epoch_line(), 0))
-    }
-
-    /// Only the epoch number.
-    pub fn epoch_number(&self) -> u64 {
-        load_word(self, self.geometry().epoch_line())
-    }
-
-    /// Writes the epoch line. Only control, once at its start.
-    pub fn set_epoch(&self, line: &EpochLine) {
-        store_keyed(self, self.geometry().epoch_line(), &line.to_words(), 0);
-        self.full_fence();
-    }
-
+impl<M: Memory> Pool<M> {
     /// Wall clock of the leader's last beat, nanoseconds.
     pub fn leader_heartbeat(&self) -> u64 {
-        load_word(self, self.geometry().leader_heartbeat())
+        self.heartbeat_of(self.leader_slot())
+    }
+
+    /// Wall clock of the last beat of the leader in a slot, nanoseconds.
+    pub fn heartbeat_of(&self, slot: usize) -> u64 {
+        load_word(self, self.geometry_of(slot).leader_heartbeat())
     }
 
     /// Moves the leader's heartbeat. Only control.
     pub fn beat_leader(&self, now_ns: u64) {
-        store_word(self, self.geometry().leader_heartbeat(), now_ns);
+        self.beat_slot(self.leader_slot(), now_ns);
+    }
+
+    /// Moves the heartbeat of the leader in a slot. Only the control that has the slot.
+    pub fn beat_slot(&self, slot: usize, now_ns: u64) {
+        store_word(self, self.geometry_of(slot).leader_heartbeat(), now_ns);
     }
 
     /// A broker's status.
@@ -156,6 +155,7 @@ impl Pool {
 
     /// How far log `log` of `topic` reaches; zeros when the line is about another topic.
     pub fn frontier(&self, topic: TopicId, log: usize) -> FrontierLine {
+        self.follow();
         read_frontier(self, self.geometry().frontier(topic.slot(), log), topic)
     }
 
@@ -165,6 +165,7 @@ impl Pool {
         let line = FrontierLine { topic: topic.0.into(), ..FrontierLine::default() };
         // A reader of the slot's topic before this one must not take new numbers for its own.
         self.store_release(at + FRONTIER_TOPIC, u64::MAX);
+        self.release_fence();
         store_keyed(self, at, &line.to_words(), 4);
     }
 
@@ -200,6 +201,9 @@ impl Pool {
     /// about another topic, so that nothing of this one may be read.
     #[inline]
     pub fn oldest_of(&self, topic: TopicId, log: usize) -> Option<u64> {
+        // A leader that was deposed moves its line no more: what the one after it reuses, that
+        // one's line tells.
+        self.follow();
         read_oldest(self, self.geometry().chain(topic.slot(), log), topic)
     }
 
@@ -310,6 +314,12 @@ impl Pool {
     /// Writes a whole session line. Only the sequencer.
     pub fn set_session(&self, index: u32, line: &SessionLine) {
         let at = self.geometry().session(index).expect("the sequencer's own session index");
+        if self.load_relaxed(at + 8) != line.client {
+            // Another session's from here on: who dies in between leaves a line that says nothing,
+            // and not the new client with the old one's numbers.
+            let free = Standing { epoch: 0, state: SessionState::Free }.pack();
+            store_word(self, at, free);
+        }
         store_keyed(self, at, &line.to_words(), 0);
     }
 

@@ -71,6 +71,8 @@ pub struct LogReader {
     /// The segment after the current one, once there is one. A new epoch's segment may begin
     /// before the current one is full.
     next: Option<SegmentId>,
+    /// The leader in whose tables `next` was found.
+    leader: usize,
 }
 
 /// What is at an index below the frontier.
@@ -90,7 +92,7 @@ pub enum Found {
 impl LogReader {
     /// Reads log `log` of `topic`.
     pub fn new(topic: TopicId, log: usize) -> Self {
-        Self { topic, log, current: None, next: None }
+        Self { topic, log, current: None, next: None, leader: 0 }
     }
 
     /// The log's number in its topic.
@@ -105,7 +107,7 @@ impl LogReader {
 
     /// The entry at `index`, which is below the log's frontier.
     #[inline]
-    pub fn entry(&mut self, pool: &Pool, index: u64) -> Found {
+    pub fn entry(&mut self, pool: &Pool<impl Memory>, index: u64) -> Found {
         for _ in 0..2 {
             if let Some(segment) = self.current
                 && segment.holds(index)
@@ -138,15 +140,16 @@ impl LogReader {
     /// since control may still change where a segment nobody has written to begins: what an old
     /// leader wrote beyond its frontier must not be taken for an entry.
     #[inline]
-    fn end_of(&mut self, pool: &Pool, segment: LogSegment) -> Option<u64> {
-        if self.next.is_none() {
+    fn end_of(&mut self, pool: &Pool<impl Memory>, segment: LogSegment) -> Option<u64> {
+        if self.next.is_none() || self.leader != pool.leader_slot() {
+            self.leader = pool.leader_slot();
             self.next = pool.next_segment(segment.segment);
         }
         pool.segment_base(self.next?)
     }
 
     /// Finds the segment of `index`, from the current one or from the head of the chain.
-    fn seek(&mut self, pool: &Pool, index: u64) -> Result<(), Found> {
+    fn seek(&mut self, pool: &Pool<impl Memory>, index: u64) -> Result<(), Found> {
         let near = self.current.take().filter(|current| current.base <= index);
         // The segment this reader was in may have gone back and serve another log, or this one
         // again further on: then the walk from it finds nothing, and the head is asked.
@@ -172,7 +175,7 @@ impl LogReader {
     }
 
     /// Walks the chain from `start` until the segment of `index`, and makes it the current one.
-    fn walk(&mut self, pool: &Pool, start: SegmentId, index: u64) -> bool {
+    fn walk(&mut self, pool: &Pool<impl Memory>, start: SegmentId, index: u64) -> bool {
         let mut at = start;
         // A chain cannot be longer than the pool has segments; a loop would be a broken chain.
         for _ in 0..pool.geometry().segments() {
@@ -183,7 +186,8 @@ impl LogReader {
                 .is_some_and(|header| self.is_ours(header.what) && header.base_index <= index);
             if !past && segment.holds(index) {
                 self.current = Some(segment);
-                self.next = next;
+                // Looked up anew before it is used: the leader may be another by then.
+                self.next = None;
                 return true;
             }
             match next {
@@ -202,7 +206,7 @@ impl LogReader {
         })
     }
 
-    fn open(&self, pool: &Pool, segment: SegmentId) -> Option<LogSegment> {
+    fn open(&self, pool: &Pool<impl Memory>, segment: SegmentId) -> Option<LogSegment> {
         let header = pool.segment_header(segment)?;
         self.is_ours(header.what).then_some(())?;
         Some(LogSegment {
@@ -217,7 +221,7 @@ impl LogReader {
     /// by it. Entries that retention takes meanwhile count as before.
     pub fn partition(
         &mut self,
-        pool: &Pool,
+        pool: &Pool<impl Memory>,
         mut low: u64,
         mut high: u64,
         before: impl Fn(&OrderEntry) -> bool,

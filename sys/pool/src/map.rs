@@ -114,6 +114,21 @@ impl std::error::Error for MapError {
     }
 }
 
+/// Every store to shared memory says so here, right after it was made.
+#[inline(always)]
+pub(crate) fn stored() {
+    #[cfg(feature = "kill-switch")]
+    crate::kill::stored();
+}
+
+/// Makes stores that are no point to be killed at: nothing is ever decided by what they leave.
+#[inline(always)]
+pub(crate) fn uncounted<T>(stores: impl FnOnce() -> T) -> T {
+    #[cfg(feature = "kill-switch")]
+    let _uncounted = crate::kill::Uncounted::begin();
+    stores()
+}
+
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> MapError {
     let what = what.into();
     move |source| MapError::Io { what, source }
@@ -293,12 +308,14 @@ impl Memory for Mapping {
     fn store(&self, at: u64, value: u64) {
         assert!(self.writable, "store to a mapping that is only for reading");
         self.word(at).store(value, Ordering::Relaxed);
+        stored();
     }
 
     #[inline]
     fn store_release(&self, at: u64, value: u64) {
         assert!(self.writable, "store to a mapping that is only for reading");
         self.word(at).store(value, Ordering::Release);
+        stored();
     }
 
     #[inline]

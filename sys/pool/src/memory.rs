@@ -9,16 +9,25 @@ use landfall_layout::limits::LINE_BYTES;
 /// acquire and release edges are all there is; without coherence a writer says
 /// [`publish`](Memory::publish) after its stores and a reader says [`refresh`](Memory::refresh)
 /// before its loads.
+///
+/// `#[track_caller]` is for models of such memory: they name each flush and fence by its place in
+/// the protocol's source. A real mapping's methods ask for no place, and none is passed to them
+/// once they are inlined.
 pub trait Memory {
     /// Loads a word with acquire order.
+    #[track_caller]
     fn load(&self, at: u64) -> u64;
     /// Loads a word that an acquire load of another word already covers.
+    #[track_caller]
     fn load_relaxed(&self, at: u64) -> u64;
     /// Stores a word that a later release store covers.
+    #[track_caller]
     fn store(&self, at: u64, value: u64);
     /// Stores a word with release order.
+    #[track_caller]
     fn store_release(&self, at: u64, value: u64);
     /// Orders stores before it against loads after it (the fence in Dekker's algorithm).
+    #[track_caller]
     fn full_fence(&self);
     /// Orders loads before it against loads and stores after it.
     fn acquire_fence(&self) {
@@ -32,16 +41,21 @@ pub trait Memory {
     /// Whether hosts need the flushes below. A property of the pool.
     fn flushes(&self) -> bool;
     /// Starts writing lines back to the shared memory.
+    #[track_caller]
     fn write_back(&self, at: u64, bytes: u64);
     /// Waits until the write-backs before it are ordered before the stores after it (SFENCE).
+    #[track_caller]
     fn after_write_back(&self);
     /// Drops this host's copies of lines.
+    #[track_caller]
     fn invalidate(&self, at: u64, bytes: u64);
     /// Orders the invalidations before it against the loads after it. MFENCE: the weaker fences
     /// do not order CLFLUSHOPT against loads (Intel SDM vol. 2A, CLFLUSHOPT).
+    #[track_caller]
     fn after_invalidate(&self);
 
     /// Makes stores to `bytes` bytes at `at` visible to other hosts before any later store.
+    #[track_caller]
     fn publish(&self, at: u64, bytes: u64) {
         if self.flushes() {
             self.write_back(at, bytes);
@@ -50,6 +64,7 @@ pub trait Memory {
     }
 
     /// Makes later loads of `bytes` bytes at `at` see what other hosts published.
+    #[track_caller]
     fn refresh(&self, at: u64, bytes: u64) {
         if self.flushes() {
             self.invalidate(at, bytes);

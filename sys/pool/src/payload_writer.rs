@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::map::stored;
 use crate::pool::Pool;
 use crate::stream::StreamWriter;
 
@@ -48,6 +49,7 @@ impl PayloadWriter {
     #[inline]
     pub fn append(&mut self, header: [u64; 2], parts: [&[u8]; 2]) {
         self.writer.append(header, parts);
+        stored();
     }
 
     /// Completes the payload and returns its CRC32C. After this the batch may be announced.

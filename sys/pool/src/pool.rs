@@ -5,23 +5,30 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use landfall_layout::geometry::{Geometry, GeometryError};
 use landfall_layout::ids::SegmentId;
+use landfall_layout::limits::LEADERS_MAX;
 use landfall_layout::pool::{Attach, Coherence, MAGIC, PoolHeader, VERSION, inspect};
 
 use crate::map::{Backing, MapError, Mapping, check_room, examine};
 use crate::memory::Memory;
 
-/// A mapped pool: its memory, where everything lies in it, and the file behind it.
+/// A pool: its memory, where everything lies in it, and which leader's tables are followed.
 ///
-/// Derefs to the [`Mapping`], so the pool is itself a [`Memory`].
-pub struct Pool {
-    mapping: Mapping,
-    geometry: Geometry,
+/// It is itself a [`Memory`]. The memory is a [`Mapping`], to which such a pool derefs, or in
+/// proofs a model.
+pub struct Pool<M: Memory = Mapping> {
+    memory: M,
+    /// One for each leader slot.
+    geometries: [Geometry; LEADERS_MAX],
+    /// The slot whose tables are read, or written by the leader itself.
+    leader: AtomicU8,
+    /// This process leads: it follows nobody.
+    leads: AtomicBool,
     header: PoolHeader,
-    backing: Backing,
-    file: File,
+    origin: Option<(Backing, File)>,
 }
 
 /// Why a pool could not be created or attached.
@@ -176,7 +183,7 @@ impl Pool {
             created_ns: shape.now_ns,
         };
         format(&mapping, &geometry, &header);
-        Ok(Self { mapping, geometry, header, backing, file })
+        Ok(Self::new(mapping, geometry, header, Some((backing, file))))
     }
 
     /// Attaches to the pool at `path` for reading and writing.
@@ -225,33 +232,95 @@ impl Pool {
             .ok_or_else(|| bad(format!("coherence mode {}", header.coherence)))?;
         let mut mapping = Mapping::new(&file, header.pool_bytes, backing, writable)?;
         set_mode(&mut mapping, coherence)?;
-        Ok(Self { mapping, geometry, header, backing, file })
-    }
-
-    /// Where everything lies.
-    pub fn geometry(&self) -> &Geometry {
-        &self.geometry
-    }
-
-    /// The header, as it was at attach.
-    pub fn header(&self) -> &PoolHeader {
-        &self.header
+        Ok(Self::new(mapping, geometry, header, Some((backing, file))))
     }
 
     /// What stands behind the mapping.
     pub fn backing(&self) -> Backing {
-        self.backing
+        self.origin().0
     }
 
     /// The file behind the mapping, to pass to another process.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        self.origin().1.as_fd()
     }
 
     /// A second descriptor of the pool that can only be read.
     pub fn read_only_file(&self) -> std::io::Result<File> {
         use std::os::fd::AsRawFd;
-        File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+        File::open(format!("/proc/self/fd/{}", self.fd().as_raw_fd()))
+    }
+
+    fn origin(&self) -> &(Backing, File) {
+        self.origin.as_ref().expect("a mapped pool is made with its file")
+    }
+}
+
+impl<M: Memory> Pool<M> {
+    fn new(
+        memory: M,
+        geometry: Geometry,
+        header: PoolHeader,
+        origin: Option<(Backing, File)>,
+    ) -> Self {
+        let pool = Self {
+            memory,
+            geometries: std::array::from_fn(|slot| geometry.of_leader(slot)),
+            leader: AtomicU8::new(0),
+            leads: AtomicBool::new(false),
+            header,
+            origin,
+        };
+        pool.follow();
+        pool
+    }
+
+    /// A pool in a memory of another kind, formatted already or all zero.
+    pub fn on(memory: M, geometry: Geometry, header: PoolHeader) -> Self {
+        Self::new(memory, geometry, header, None)
+    }
+
+    /// The memory.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Where everything lies, control's tables as the leader that is followed writes them.
+    #[inline]
+    pub fn geometry(&self) -> &Geometry {
+        // Relaxed: offsets only; what lies there has edges of its own.
+        &self.geometries[usize::from(self.leader.load(Ordering::Relaxed)) % LEADERS_MAX]
+    }
+
+    /// The leader slot whose tables are read.
+    #[inline]
+    pub fn leader_slot(&self) -> usize {
+        self.geometry().leader_slot()
+    }
+
+    /// Where everything lies as the leader in `slot` writes it.
+    pub fn geometry_of(&self, slot: usize) -> &Geometry {
+        &self.geometries[slot]
+    }
+
+    pub(crate) fn turn_to(&self, slot: usize) {
+        // Relaxed: see `geometry`.
+        self.leader.store(slot as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_leads(&self, leads: bool) {
+        // Relaxed: set before any other thread has the pool.
+        self.leads.store(leads, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_leading(&self) -> bool {
+        // Relaxed: see `set_leads`.
+        self.leads.load(Ordering::Relaxed)
+    }
+
+    /// The header, as it was at attach.
+    pub fn header(&self) -> &PoolHeader {
+        &self.header
     }
 
     /// The pool's name as 32 hexadecimal digits.
@@ -261,7 +330,7 @@ impl Pool {
 
     /// Offset of `bytes` bytes at `offset` in `segment`, if they lie inside it.
     pub fn at(&self, segment: u32, offset: u32, bytes: u32) -> Option<u64> {
-        self.geometry.span(SegmentId(segment), offset, bytes)
+        self.geometry().span(SegmentId(segment), offset, bytes)
     }
 }
 
@@ -269,46 +338,58 @@ impl Deref for Pool {
     type Target = Mapping;
 
     fn deref(&self) -> &Mapping {
-        &self.mapping
+        &self.memory
     }
 }
 
-impl Memory for Pool {
+impl<M: Memory> Memory for Pool<M> {
     #[inline]
     fn load(&self, at: u64) -> u64 {
-        self.mapping.load(at)
+        self.memory.load(at)
     }
     #[inline]
     fn load_relaxed(&self, at: u64) -> u64 {
-        self.mapping.load_relaxed(at)
+        self.memory.load_relaxed(at)
     }
     #[inline]
     fn store(&self, at: u64, value: u64) {
-        self.mapping.store(at, value);
+        self.memory.store(at, value);
     }
     #[inline]
     fn store_release(&self, at: u64, value: u64) {
-        self.mapping.store_release(at, value);
+        self.memory.store_release(at, value);
     }
     #[inline]
     fn full_fence(&self) {
-        self.mapping.full_fence();
+        self.memory.full_fence();
     }
     #[inline]
     fn flushes(&self) -> bool {
-        self.mapping.flushes()
+        self.memory.flushes()
     }
+    #[inline]
     fn write_back(&self, at: u64, bytes: u64) {
-        self.mapping.write_back(at, bytes);
+        self.memory.write_back(at, bytes);
     }
+    #[inline]
     fn after_write_back(&self) {
-        self.mapping.after_write_back();
+        self.memory.after_write_back();
     }
+    #[inline]
     fn invalidate(&self, at: u64, bytes: u64) {
-        self.mapping.invalidate(at, bytes);
+        self.memory.invalidate(at, bytes);
     }
+    #[inline]
     fn after_invalidate(&self) {
-        self.mapping.after_invalidate();
+        self.memory.after_invalidate();
+    }
+    #[inline]
+    fn publish(&self, at: u64, bytes: u64) {
+        self.memory.publish(at, bytes);
+    }
+    #[inline]
+    fn refresh(&self, at: u64, bytes: u64) {
+        self.memory.refresh(at, bytes);
     }
 }
 

@@ -46,9 +46,16 @@ impl SlotWriter {
         let consumed = ring.consumed(memory);
         let mut next = consumed;
         while next.wrapping_sub(consumed) < ring.slots && is_committed(memory, &ring, next) {
+            // An earlier writer on this host may have died before it wrote the line back.
+            memory.publish(ring.slot(next) + LINE_BYTES, LINE_BYTES);
             next = next.wrapping_add(1);
         }
         Self { ring, next, consumed }
+    }
+
+    /// The sequencer says elsewhere from now on how far it is through.
+    pub fn heed(&mut self, consumed_at: u64) {
+        self.ring.consumed_at = consumed_at;
     }
 
     /// Absolute index of the next slot.

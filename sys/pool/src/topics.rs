@@ -10,12 +10,15 @@ use crate::pool::Pool;
 /// A whole copy of the words at `at`, the first of which is their version; `None` while they
 /// change.
 pub fn read_versioned<const N: usize>(memory: &impl Memory, at: u64) -> Option<[u64; N]> {
-    memory.refresh(at, 8 * N as u64);
+    memory.refresh(at, 8);
     // EDGE topic-version, acquire half. Pairs with `write_versioned`.
     let before = memory.load(at);
     if before % 2 == 1 {
         return None;
     }
+    // After the version: other lines that were dropped before it could be fetched again before the
+    // change that it tells of.
+    memory.refresh(at, 8 * N as u64);
     let mut words = memory.load_words(at);
     words[0] = before;
     memory.acquire_fence();
@@ -38,7 +41,7 @@ pub fn write_versioned(memory: &impl Memory, at: u64, words: &[u64]) {
     memory.publish(at, 8);
 }
 
-impl Pool {
+impl<M: Memory> Pool<M> {
     /// A whole copy of the entry in `slot`; `None` while control is changing it.
     pub fn topic_in_slot(&self, slot: usize) -> Option<TopicEntry> {
         let words = read_versioned(self, self.geometry().topic(slot))?;

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use landfall_layout::counters::{Counter, Stage};
 use landfall_layout::limits::ERRORS_MAX;
 use landfall_layout::order::FrontierLine;
-use landfall_layout::pool::{BrokerAddress, BrokerLine, Coherence, EpochLine};
+use landfall_layout::pool::{BrokerAddress, BrokerLine, Coherence, LeaderLine, Term};
 use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::slot::{ConsumedLine, RingLine};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
@@ -44,7 +44,11 @@ fn entry(id: TopicId, name: &str) -> TopicEntry {
         created_ns: 1,
         session_lease_ns: 2,
         name: bytes,
-        reserved: [0; 10],
+        replica_brokers: 0,
+        reserved8: [0; 7],
+        disk_bytes: 0,
+        disk_ns: 0,
+        reserved: [0; 7],
     }
 }
 
@@ -52,8 +56,11 @@ fn entry(id: TopicId, name: &str) -> TopicEntry {
 fn single_lines_come_back() {
     both(|pool| {
         let broker = BrokerId::new(31).expect("the last");
-        pool.set_epoch(&EpochLine { epoch: 3, pid: 4, started_ns: 5, ..EpochLine::default() });
-        assert_eq!((pool.epoch().pid, pool.epoch_number()), (4, 3));
+        let term = Term { epoch: 3, serves: false }.pack();
+        assert!(pool.claim(1, &LeaderLine { term, pid: 4, ..LeaderLine::default() }));
+        assert_eq!((pool.serving(), pool.highest_epoch()), (None, 3), "it only claims");
+        assert!(pool.serve(3));
+        assert_eq!((pool.leader_line(1).pid, pool.epoch_number()), (4, 3));
         pool.beat_leader(6);
         assert_eq!(pool.leader_heartbeat(), 6);
 
@@ -264,4 +271,62 @@ fn a_hold_is_refused_once_retention_was_first() {
             assert_eq!(channel::HOLD.held(&channel), None);
         }
     });
+}
+
+/// A memory whose process dies after some stores: those after it are not made.
+struct Dies<'p> {
+    pool: &'p Pool,
+    left: std::cell::Cell<u64>,
+}
+
+impl Memory for Dies<'_> {
+    fn load(&self, at: u64) -> u64 {
+        self.pool.load(at)
+    }
+    fn load_relaxed(&self, at: u64) -> u64 {
+        self.pool.load_relaxed(at)
+    }
+    fn store(&self, at: u64, value: u64) {
+        if let Some(left) = self.left.get().checked_sub(1) {
+            self.left.set(left);
+            self.pool.store(at, value);
+        }
+    }
+    fn store_release(&self, at: u64, value: u64) {
+        self.store(at, value);
+    }
+    fn full_fence(&self) {}
+    fn flushes(&self) -> bool {
+        false
+    }
+    fn write_back(&self, _: u64, _: u64) {}
+    fn after_write_back(&self) {}
+    fn invalidate(&self, _: u64, _: u64) {}
+    fn after_invalidate(&self) {}
+}
+
+#[test]
+fn a_session_line_that_goes_to_another_client_is_never_half_of_each() {
+    use landfall_layout::session::{SessionLine, SessionState, Standing};
+    let line = |client, next_seq, state| SessionLine {
+        standing: Standing { epoch: 1, state }.pack(),
+        client,
+        next_seq,
+        topic: 256,
+        opened_ns: client,
+        ..SessionLine::default()
+    };
+    let (old, new) = (line(7, 900, SessionState::Closed), line(8, 0, SessionState::Active));
+    for stores in 0..20 {
+        let pool = pool(Coherence::Coherent);
+        pool.set_session(3, &old);
+        let dying = Dies { pool: &pool, left: stores.into() };
+        let (geometry, header) = (*pool.geometry(), *pool.header());
+        Pool::on(dying, geometry, header).set_session(3, &new);
+        let left = pool.session(3).expect("a line");
+        if Standing::unpack(left.standing).state != SessionState::Free {
+            let is_one = left.to_words() == old.to_words() || left.to_words() == new.to_words();
+            assert!(is_one, "after {stores} stores: {left:?}");
+        }
+    }
 }

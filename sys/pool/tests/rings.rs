@@ -14,7 +14,7 @@ use common::{Random, pool};
 
 /// Rings begin at the first segment, where nothing else is.
 fn lines(pool: &Pool, lines: u64) -> LineRing {
-    LineRing { at: pool.geometry().head_bytes(), lines }
+    LineRing::behind(pool.geometry().head_bytes(), lines)
 }
 
 fn slots(pool: &Pool, slots: u64) -> SlotRing {
@@ -106,12 +106,12 @@ fn a_consumers_index_that_lies_does_not_move_the_producer() {
             assert!(producer.push(&pool, body(n)));
         }
         // The other process, a stranger's, stores nonsense where its index belongs.
-        pool.store_release(ring.at, lie);
+        pool.store_release(ring.taken_at, lie);
         for _ in 0..10 {
             assert!(!producer.push(&pool, body(9)), "written over after index {lie}");
             assert_eq!(producer.pending(), 4);
         }
-        pool.store_release(ring.at, 3);
+        pool.store_release(ring.taken_at, 3);
         assert!(producer.push(&pool, body(6)), "an index that makes sense again is believed");
         assert_eq!(producer.pending(), 4);
     }
@@ -126,10 +126,10 @@ fn a_ring_of_any_memory_starts() {
         for _ in 0..50 {
             let ring = lines(&pool, 4);
             let taken = odd[random.next() as usize % odd.len()];
-            pool.store_release(ring.at, taken);
+            pool.store_release(ring.taken_at, taken);
             for line in 0..4 {
-                let near = taken.wrapping_add(random.next() % 6);
-                pool.store_release(ring.at + 64 * (line + 1) + 56, near);
+                let near = taken.wrapping_add(random.next() % 5);
+                pool.store_release(ring.at + 64 * line + 56, near);
             }
             let mut producer = LineProducer::resume(&pool, ring);
             assert!(producer.pending() <= 4);
@@ -234,4 +234,52 @@ fn a_consumed_line_that_lies_does_not_make_room() {
         assert_eq!(writer.push(&pool, &slot(n)), Some((u64::MAX - 2).wrapping_add(n)));
     }
     assert_eq!(SlotReader::new(ring).peek(&pool, u64::MAX).map(|slot| slot.client), Some(2));
+}
+
+#[test]
+fn another_consumer_passes_over_what_was_written_over() {
+    let pool = pool(Coherence::Coherent);
+    let ring = lines(&pool, 4);
+    let mut producer = LineProducer::resume(&pool, ring);
+    let mut first = LineConsumer::resume(&pool, ring);
+    // The other consumer has a copy of the index, made before the first one went on.
+    let taken_at = ring.at + 64 * 8;
+    let other = LineRing { taken_at, ..ring };
+    let mut second = LineConsumer::resume(&pool, other);
+    for n in 0..7 {
+        assert!(producer.push(&pool, body(n)));
+        assert_eq!(first.pop(&pool), Some(body(n)));
+    }
+    producer.heed(&pool, taken_at);
+    assert!(producer.push(&pool, body(7)), "what the first has taken stays taken");
+    assert_eq!(second.pop(&pool), None, "line 0 is written over");
+    for n in 4..8 {
+        assert_eq!(second.pop(&pool), Some(body(n)));
+    }
+    assert_eq!(second.pop(&pool), None);
+    for n in 8..20 {
+        assert!(producer.push(&pool, body(n)));
+        assert_eq!(second.pop(&pool), Some(body(n)));
+    }
+}
+
+#[test]
+fn what_an_earlier_epoch_left_in_a_ring_is_not_taken() {
+    let pool = pool(Coherence::Coherent);
+    let ring = lines(&pool, 4);
+    let mut old = LineProducer::begin(ring, 4 << 32);
+    for n in 0..3 {
+        assert!(old.push(&pool, body(n)));
+    }
+    let mut consumer = LineConsumer::begin(&pool, ring, 5 << 32);
+    assert_eq!(consumer.pop(&pool), None);
+    let mut producer = LineProducer::begin(ring, 5 << 32);
+    assert!(producer.push(&pool, body(9)));
+    assert_eq!(consumer.pop(&pool), Some(body(9)));
+    assert!(old.push(&pool, body(4)), "a leader that was deposed does not know it");
+    assert_eq!(consumer.pop(&pool), None);
+    let mut again = LineConsumer::begin(&pool, ring, 5 << 32);
+    assert_eq!(again.pop(&pool), None, "it was taken");
+    assert!(producer.push(&pool, body(10)));
+    assert_eq!(again.pop(&pool), Some(body(10)));
 }

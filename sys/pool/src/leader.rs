@@ -1,0 +1,198 @@
+//! Who leads, and how the next leader takes over from one that may still be running.
+//!
+//! Nothing a leader writes is written by anybody else: each has a slot of its own, with all the
+//! tables that control writes. A control takes over in four steps.
+//!
+//! 1. *Claim*: it writes a higher epoch into the line of a slot whose last leader is gone, and
+//!    only then reads anything.
+//! 2. *Copy*: it copies the tables of the leader that serves into its own.
+//! 3. *Seal*: each sequenced log ends where the old leader said that it had written to, and goes
+//!    on in a segment of its own.
+//! 4. *Serve*: one word makes its tables the ones that everybody follows.
+//!
+//! A leader shows nothing to anyone before it has looked for a higher epoch once more: it writes,
+//! lets a fence pass, looks, and only then moves a frontier or puts a command into a ring
+//! ([`Pool::leads`]). Together with step 1 this is Dekker's algorithm: either the old leader sees
+//! the new epoch and shows nothing, or the new one sees what was written. What an old leader that
+//! was stopped in between shows later is therefore part of what was copied and sealed, and it shows
+//! it in its own slot, where nobody looks any more.
+
+use landfall_layout::TopicId;
+use landfall_layout::limits::{LEADERS_MAX, LINE_BYTES, SEQUENCED_LOG};
+use landfall_layout::order::FrontierLine;
+use landfall_layout::pool::{LeaderLine, Term};
+
+use crate::lines::store_keyed;
+use crate::log::{Found, LogReader};
+use crate::memory::Memory;
+use crate::pool::Pool;
+
+/// Words copied between two flushes of what was copied.
+const COPIED_AT_ONCE: u64 = 4096;
+
+/// A log that cannot be sealed where its leader said that it had written to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unsealable {
+    /// The entry that is not there.
+    pub index: u64,
+    /// Entries that the old leader said it had written.
+    pub written: u64,
+}
+
+impl std::fmt::Display for Unsealable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { index, written } = self;
+        write!(f, "entry {index} is not there, although entries below {written} were written")
+    }
+}
+
+impl std::error::Error for Unsealable {}
+
+impl<M: Memory> Pool<M> {
+    /// The line of the leader that has or had a slot.
+    pub fn leader_line(&self, slot: usize) -> LeaderLine {
+        LeaderLine::from_words(crate::lines::load_keyed(self, self.geometry().leader_line(slot), 0))
+    }
+
+    fn terms(&self) -> [Term; LEADERS_MAX] {
+        let geometry = self.geometry();
+        self.refresh(geometry.leader_line(0), LEADERS_MAX as u64 * LINE_BYTES);
+        // EDGE term, acquire half. Pairs with `claim` and `serve`: whoever sees that a leader
+        // serves sees its tables.
+        std::array::from_fn(|slot| Term::unpack(self.load(geometry.leader_line(slot))))
+    }
+
+    /// The slot and epoch of the leader that serves, if there ever was one.
+    pub fn serving(&self) -> Option<(usize, u64)> {
+        let terms = self.terms().into_iter().enumerate();
+        let serving = terms.filter(|(_, term)| term.serves).max_by_key(|(_, term)| term.epoch)?;
+        Some((serving.0, serving.1.epoch))
+    }
+
+    /// The highest epoch that anybody has claimed; 0: nobody has.
+    pub fn highest_epoch(&self) -> u64 {
+        self.terms().iter().map(|term| term.epoch).max().unwrap_or_default()
+    }
+
+    /// Looks who serves and follows its tables from here on; the epoch. A leader follows nobody.
+    #[inline]
+    pub fn follow(&self) -> u64 {
+        if self.is_leading() {
+            return Term::unpack(
+                self.load_relaxed(self.geometry().leader_line(self.leader_slot())),
+            )
+            .epoch;
+        }
+        let Some((slot, epoch)) = self.serving() else { return 0 };
+        if slot != self.leader_slot() {
+            self.turn_to(slot);
+        }
+        epoch
+    }
+
+    /// The epoch of the leader that serves, which is followed from here on; 0: none ever did.
+    pub fn epoch_number(&self) -> u64 {
+        self.follow()
+    }
+
+    /// Whether nobody has claimed a higher epoch, asked after everything was written that is to
+    /// be shown if so.
+    #[inline]
+    pub fn leads(&self, epoch: u64) -> bool {
+        // EDGE epoch-claim, acquire half: a Dekker pair with `claim`.
+        self.full_fence();
+        self.highest_epoch() <= epoch
+    }
+
+    /// Step 1: claims `line`'s epoch for the leader slot `slot`, which is this process's from here
+    /// on. Everything of the leaders before is read after this. False: somebody has claimed a
+    /// higher one.
+    pub fn claim(&self, slot: usize, line: &LeaderLine) -> bool {
+        let epoch = Term::unpack(line.term).epoch;
+        let term = Term { epoch, serves: false }.pack();
+        let line = LeaderLine { term, ..*line };
+        self.turn_to(slot);
+        self.set_leads(true);
+        // EDGE term, release half. Pairs with `terms`.
+        store_keyed(self, self.geometry().leader_line(slot), &line.to_words(), 0);
+        // EDGE epoch-claim, release half: a Dekker pair with `leads`.
+        self.full_fence();
+        self.highest_epoch() == epoch
+    }
+
+    /// Step 2: makes this leader's tables a copy of those in `from`; empty ones without.
+    pub fn copy_tables(&self, from: Option<usize>) {
+        let (at, bytes) = self.geometry().tables();
+        let source = from.map(|slot| self.geometry_of(slot).tables().0);
+        for offset in (0..bytes).step_by(8 * COPIED_AT_ONCE as usize) {
+            self.copy_words(source.map(|source| source + offset), at + offset, {
+                (bytes - offset).min(8 * COPIED_AT_ONCE)
+            });
+        }
+    }
+
+    /// Copies part of another leader's tables to the same place in this one's; zeroes it without.
+    pub fn copy_words(&self, from: Option<u64>, to: u64, bytes: u64) {
+        if let Some(from) = from {
+            self.refresh(from, bytes);
+        }
+        // A leader on another host may have had this slot before.
+        self.refresh(to, bytes);
+        for offset in (0..bytes).step_by(8) {
+            // EDGE written, acquire half. Pairs with `say_written`.
+            let word = from.map_or(0, |from| self.load(from + offset));
+            // Most words are zero in both: what is not stored need not be touched.
+            if self.load_relaxed(to + offset) != word {
+                self.store(to + offset, word);
+            }
+        }
+        self.publish(to, bytes);
+    }
+
+    /// Step 3: ends the sequenced log of a topic where its last leader said that it had written
+    /// to, in this leader's own frontier line, and says how far that is.
+    pub fn seal_log(&self, topic: TopicId) -> Result<FrontierLine, Unsealable> {
+        let mut line = self.frontier(topic, SEQUENCED_LOG);
+        let written = line.written;
+        let mut reader = LogReader::new(topic, SEQUENCED_LOG);
+        while line.entries < written {
+            let Found::Entry(entry) = reader.entry(self, line.entries) else {
+                return Err(Unsealable { index: line.entries, written });
+            };
+            line.entries += 1;
+            line.position = entry.end_position();
+            // A leader that died between the words of this line left some of them moved already.
+            line.bytes = line.written_bytes;
+            line.at_ns = line.at_ns.max(entry.landed_ns);
+        }
+        self.advance_frontier(topic, SEQUENCED_LOG, &line);
+        Ok(line)
+    }
+
+    /// Step 4: everybody follows this leader's tables from here on. False: somebody has claimed a
+    /// higher epoch meanwhile, and nothing may be done any more.
+    pub fn serve(&self, epoch: u64) -> bool {
+        self.after_write_back();
+        let at = self.geometry().leader_line(self.leader_slot());
+        // EDGE term, release half. Pairs with `terms`.
+        self.store_release(at, Term { epoch, serves: true }.pack());
+        self.publish(at, LINE_BYTES);
+        self.leads(epoch)
+    }
+
+    /// Says how far the sequenced log is written, in entries and bytes of their batches, after the
+    /// entries and before [`leads`](Self::leads): the next leader seals it there.
+    #[inline]
+    pub fn say_written(&self, topic: TopicId, entries: u64, bytes: u64) {
+        let at = self.geometry().frontier(topic.slot(), SEQUENCED_LOG);
+        if self.flushes() {
+            // The entries were only sent on their way; the word may not be there before them.
+            self.after_write_back();
+        }
+        self.store(at + FrontierLine::WRITTEN_BYTES_AT, bytes);
+        // EDGE written, release half. Pairs with the acquire loads in `copy_words`: whoever sees
+        // the word sees the entries below it.
+        self.store_release(at + FrontierLine::WRITTEN_AT, entries);
+        self.publish(at, LINE_BYTES);
+    }
+}

@@ -1,0 +1,122 @@
+//! Replica lines: how far the disk replicas of one broker's batches are.
+//!
+//! A line is written by the broker that keeps the replica. Brokers whose publishers wait for a
+//! durable receipt, and control before it retires anything, read it.
+
+use landfall_layout::limits::LINE_BYTES;
+use landfall_layout::replica::{ReplicaLine, ReplicaState};
+use landfall_layout::{BrokerId, TopicId};
+
+use crate::lines::store_keyed;
+use crate::memory::Memory;
+use crate::pool::Pool;
+
+/// Word of a replica line that says whose it is.
+const REPLICA_TOPIC: u64 = 32;
+/// Words of a replica line: its state with the error number, its writer's incarnation, and the
+/// batches it counts.
+const REPLICA_STATE: u64 = 40;
+const REPLICA_INCARNATION: u64 = 48;
+const REPLICA_BATCHES: u64 = 56;
+
+/// The replica line at `at`; zeros, and so nothing durable, when it is about another topic.
+pub fn read_replica(memory: &impl Memory, at: u64, topic: TopicId) -> ReplicaLine {
+    memory.refresh(at, LINE_BYTES);
+    let fresh = ReplicaLine { topic: topic.0.into(), ..ReplicaLine::default() };
+    if memory.load(at + REPLICA_TOPIC) != u64::from(topic.0) {
+        return fresh;
+    }
+    // EDGE replica, acquire half. Pairs with `move_replica`.
+    let durable = memory.load(at);
+    let mut words = memory.load_words::<8>(at);
+    // Looked at last too: the line may have begun anew between the words.
+    memory.acquire_fence();
+    if memory.load_relaxed(at + REPLICA_TOPIC) != u64::from(topic.0) {
+        return fresh;
+    }
+    words[0] = durable;
+    words[4] = topic.0.into();
+    ReplicaLine::from_words(words)
+}
+
+/// Begins the replica line at `at` for another topic, or with other numbers than it had: what was
+/// read again from the disk may be less than a line from before says.
+pub fn start_replica(memory: &impl Memory, at: u64, line: &ReplicaLine) {
+    // A reader of the line as it was must not take new numbers for its own.
+    memory.store_release(at + REPLICA_TOPIC, u64::MAX);
+    memory.release_fence();
+    memory.publish(at, LINE_BYTES);
+    store_keyed(memory, at, &line.to_words(), 4);
+}
+
+/// Moves the replica line at `at`: after the sync that covers `durable`, and the writes that cover
+/// `written`.
+pub fn move_replica(memory: &impl Memory, at: u64, line: &ReplicaLine) {
+    memory.store(at + 8, line.written);
+    memory.store(at + 16, line.bytes);
+    memory.store(at + 24, line.at_ns);
+    memory.store(at + REPLICA_STATE, u64::from(line.state) | u64::from(line.errno) << 32);
+    memory.store(at + REPLICA_INCARNATION, line.incarnation);
+    memory.store(at + REPLICA_BATCHES, line.batches);
+    // EDGE replica, release half. Pairs with `read_replica`.
+    memory.store_release(at, line.durable);
+    memory.publish(at, LINE_BYTES);
+}
+
+impl Pool {
+    /// How far disk replica `replica` of what `source` landed for `topic` is.
+    pub fn replica(&self, topic: TopicId, source: BrokerId, replica: usize) -> ReplicaLine {
+        read_replica(self, self.geometry().replica(topic.slot(), source, replica), topic)
+    }
+
+    /// Log indexes below which every batch of `source` is durable, and written, on all of the
+    /// topic's `disk_replicas` replicas. Everything is, where there is none.
+    pub fn replicated(&self, topic: TopicId, source: BrokerId, disk_replicas: usize) -> Reached {
+        let lines = (0..disk_replicas).map(|replica| self.replica(topic, source, replica));
+        lines.fold(Reached::ALL, |least, line| Reached {
+            durable: least.durable.min(line.durable),
+            // A replica that stopped says so; what it wrote since its last sync may not be there.
+            written: least.written.min(match line.state() {
+                ReplicaState::Failed => line.durable,
+                _ => line.written,
+            }),
+        })
+    }
+
+    /// Begins a replica line. Only the broker that keeps the replica.
+    pub fn start_replica(
+        &self,
+        topic: TopicId,
+        source: BrokerId,
+        replica: usize,
+        line: &ReplicaLine,
+    ) {
+        start_replica(self, self.geometry().replica(topic.slot(), source, replica), line);
+    }
+
+    /// Moves a replica line. Only the broker that keeps the replica, after the sync that covers
+    /// its `durable`.
+    pub fn move_replica(
+        &self,
+        topic: TopicId,
+        source: BrokerId,
+        replica: usize,
+        line: &ReplicaLine,
+    ) {
+        move_replica(self, self.geometry().replica(topic.slot(), source, replica), line);
+    }
+}
+
+/// How far all replicas of one broker's batches are, in log indexes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reached {
+    /// Below it everything is on stable storage.
+    pub durable: u64,
+    /// Below it everything is written.
+    pub written: u64,
+}
+
+impl Reached {
+    /// Nothing is waited for.
+    pub const ALL: Self = Self { durable: u64::MAX, written: u64::MAX };
+}
