@@ -1,0 +1,275 @@
+//! One replica read from some log index on, while its broker appends to it and retention takes
+//! its oldest files.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use landfall_layout::BrokerId;
+use landfall_layout::replica::{Body, NO_FILE, Place, Record};
+
+use crate::error::FileError;
+use crate::names::list_source;
+use crate::walk::Walk;
+
+/// Times that a directory is listed anew because retention took the file that was looked for.
+const LISTINGS_MAX: usize = 8;
+
+/// What a replica has from a wanted log index on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Says {
+    /// Broker whose batches these are.
+    pub source: BrokerId,
+    /// Log index from which on the replica left nothing out.
+    pub known_from: u64,
+    /// Log index of the next batch; none when there is none now.
+    pub next: Option<u64>,
+    /// Log index below which it has no other batch, from `known_from` on.
+    pub known_to: u64,
+}
+
+/// The file that is read now.
+struct Open {
+    first_index: u64,
+    path: PathBuf,
+    walk: Walk,
+    /// What was appended since it was opened has been seen.
+    is_fresh: bool,
+}
+
+/// A replica's reader. It only goes forward.
+pub struct CopyReader {
+    source: BrokerId,
+    created_ns: u64,
+    directory: PathBuf,
+    open: Option<Open>,
+    known_from: u64,
+    /// Log index of the batch that the walk found last.
+    ahead: Option<u64>,
+    /// There is nothing more until somebody says that it may have grown.
+    is_dry: bool,
+}
+
+impl CopyReader {
+    /// Reads what lies in `directory`: batches of `source` in the topic created at `created_ns`.
+    pub fn new(source: BrokerId, created_ns: u64, directory: PathBuf) -> Self {
+        Self {
+            source,
+            created_ns,
+            directory,
+            open: None,
+            known_from: 0,
+            ahead: None,
+            is_dry: false,
+        }
+    }
+
+    /// Broker whose batches these are.
+    pub fn source(&self) -> BrokerId {
+        self.source
+    }
+
+    /// Where the files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The files may have grown since it was last looked.
+    pub fn look_again(&mut self) {
+        self.is_dry = false;
+        if let Some(open) = &mut self.open {
+            open.is_fresh = false;
+        }
+    }
+
+    /// The batch that [`seek`](Self::seek) found.
+    pub fn record(&self) -> Option<Record<'_>> {
+        self.open.as_ref().and_then(|open| open.walk.current())
+    }
+
+    /// Goes to the first batch at or above log index `want`. Everything below `until` was written
+    /// before this was asked: an end that does not hold there is a fault, and `faults` gets a
+    /// sentence with the file and the byte. The reading goes on behind it.
+    pub fn seek(&mut self, want: u64, until: u64, faults: &mut Vec<String>) -> Says {
+        loop {
+            if self.ahead.is_some_and(|index| index >= want) || self.is_dry {
+                return self.says(want);
+            }
+            let Some(open) = &mut self.open else {
+                if !self.open_at(want, faults) {
+                    self.is_dry = true;
+                }
+                continue;
+            };
+            match open.walk.next() {
+                Ok(Some(Record { header, body: Body::Batch { .. } })) => {
+                    self.ahead = Some(header.index);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => self.ended(until, faults),
+                Err(error) => {
+                    faults.push(error.to_string());
+                    self.go_on(false, faults);
+                }
+            }
+        }
+    }
+
+    fn says(&self, want: u64) -> Says {
+        let next = self.ahead.filter(|index| *index >= want);
+        let covered = self.open.as_ref().map_or(0, |open| open.walk.place().index);
+        let known_to = next.unwrap_or(covered);
+        Says { source: self.source, known_from: self.known_from, next, known_to }
+    }
+
+    /// The walk found nothing more in its file.
+    fn ended(&mut self, until: u64, faults: &mut Vec<String>) {
+        let Some(open) = &mut self.open else { return };
+        if !std::mem::replace(&mut open.is_fresh, true) {
+            if let Err(error) = open.walk.refresh() {
+                faults.push(error.to_string());
+                self.go_on(false, faults);
+            }
+            return;
+        }
+        let Some(torn) = open.walk.torn() else { return self.go_on(true, faults) };
+        let say = |open: &Open, what: &str| {
+            let at = torn.at;
+            format!("{}: {what} at byte {at} does not hold: {}", open.path.display(), torn.why)
+        };
+        match open.walk.salvage(torn.at + 1) {
+            Ok(Some(place)) if place.index < until => {
+                faults.push(say(open, "the record"));
+                open.walk.go_to(place);
+                self.known_from = place.index;
+            }
+            // What is being written at this moment looks the same; nobody needs it yet.
+            Ok(Some(_)) => self.is_dry = true,
+            Ok(None) => {
+                let has_later = self.later_file().is_some();
+                match &self.open {
+                    Some(open) if has_later => {
+                        faults.push(say(open, "the file's end"));
+                        self.go_on(false, faults);
+                    }
+                    _ => self.is_dry = true,
+                }
+            }
+            Err(error) => {
+                faults.push(error.to_string());
+                self.go_on(false, faults);
+            }
+        }
+    }
+
+    fn later_file(&self) -> Option<(u64, PathBuf)> {
+        let here = self.open.as_ref().map(|open| open.first_index)?;
+        let files = list_source(&self.directory, &mut Vec::new()).ok()?;
+        files.into_iter().find(|(first_index, _)| *first_index > here)
+    }
+
+    /// Goes on in the next file, if there is one. `is_whole`: this one was read to its end.
+    fn go_on(&mut self, is_whole: bool, faults: &mut Vec<String>) {
+        let Some((first_index, path)) = self.later_file() else {
+            self.is_dry = true;
+            return;
+        };
+        let before = self.open.as_ref().map(|open| (open.first_index, open.walk.place()));
+        match self.walk(&path) {
+            Ok(walk) => {
+                let header = walk.header();
+                let follows = |(here, place): (u64, Place)| {
+                    header.previous_index == here && header.first_ordinal == place.ordinal
+                };
+                if !is_whole || header.previous_index == NO_FILE || !before.is_some_and(follows) {
+                    self.known_from = header.first_index;
+                }
+                self.open = Some(Open { first_index, path, walk, is_fresh: false });
+            }
+            Err(error) if is_begun(&error) => self.is_dry = true,
+            Err(error) => {
+                faults.push(error.to_string());
+                // A file that cannot be read is passed over, if there is another behind it.
+                match &mut self.open {
+                    Some(open) => {
+                        open.first_index = first_index;
+                        self.known_from = u64::MAX;
+                        if self.later_file().is_none() {
+                            self.is_dry = true;
+                        }
+                    }
+                    None => self.is_dry = true,
+                }
+            }
+        }
+    }
+
+    /// Opens the file in which log index `want` is, or the first one behind it.
+    fn open_at(&mut self, want: u64, faults: &mut Vec<String>) -> bool {
+        for _ in 0..LISTINGS_MAX {
+            let files = match list_source(&self.directory, &mut Vec::new()) {
+                Ok(files) => files,
+                Err(error) => {
+                    if !is_gone(&error) {
+                        faults.push(error.to_string());
+                    }
+                    return false;
+                }
+            };
+            let at = files.partition_point(|(first_index, _)| *first_index <= want);
+            let mut taken = false;
+            for (first_index, path) in &files[at.saturating_sub(1)..] {
+                match self.walk(path) {
+                    Ok(walk) => {
+                        self.known_from = walk.header().first_index;
+                        let path = path.clone();
+                        let first_index = *first_index;
+                        self.open = Some(Open { first_index, path, walk, is_fresh: false });
+                        return true;
+                    }
+                    Err(error) if is_gone(&error) => {
+                        taken = true;
+                        break;
+                    }
+                    Err(error) if is_begun(&error) => {}
+                    Err(error) => faults.push(error.to_string()),
+                }
+            }
+            if !taken {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// A file of this replica.
+    fn walk(&self, path: &Path) -> Result<Walk, FileError> {
+        let walk = Walk::open(path)?;
+        let header = walk.header();
+        if header.created_ns == self.created_ns && header.source == self.source.raw() {
+            return Ok(walk);
+        }
+        Err(FileError::Topic {
+            path: path.to_owned(),
+            why: format!(
+                "it is about broker {} in topic {} of {}, and lies where those of broker {} of {} \
+                 belong",
+                header.source,
+                header.name(),
+                header.created_ns,
+                self.source,
+                self.created_ns
+            ),
+        })
+    }
+}
+
+/// Whether retention, or the topic's end, was first.
+fn is_gone(error: &FileError) -> bool {
+    matches!(error, FileError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+/// Whether the file's header is not written yet.
+fn is_begun(error: &FileError) -> bool {
+    use landfall_layout::replica::HeaderError::{Magic, Short};
+    matches!(error, FileError::Header { why: Short { .. } | Magic { found: 0 }, .. })
+}

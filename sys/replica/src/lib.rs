@@ -1,0 +1,34 @@
+//! Replica files: their names, reading them, finding and cutting a torn tail.
+//!
+//! What the bytes mean is in [`landfall_layout::replica`]. This crate is what a broker and the
+//! offline tools share: where the files of a topic are, what holds in them, and what to do about
+//! an end that does not. It never writes a record: that is the broker's replicator.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`names`] | directories and files of topics and sources |
+//! | [`topic`] | `topic.json`: a topic's identity and settings, in words |
+//! | [`walk`] | the records of one file, one after the other, checked |
+//! | [`survey`] | what a file or a source's files hold, in numbers |
+//! | [`mend`] | cutting a torn tail, making what was created stay |
+//! | [`copy`] | one replica read from some log index on, while it grows |
+//! | [`merge`] | the replicas of all brokers of a topic, put together again in the log's order |
+//! | [`lookup`] | where a position or a time is |
+
+#![forbid(unsafe_code)]
+
+pub mod copy;
+pub mod error;
+pub mod lookup;
+pub mod mend;
+pub mod merge;
+pub mod names;
+pub mod survey;
+pub mod topic;
+pub mod walk;
+
+pub use error::FileError;
+pub use merge::{Merge, Picked};
+pub use survey::{FileSurvey, SourceSurvey};
+pub use topic::TopicFile;
+pub use walk::{Torn, Walk};

@@ -1,0 +1,74 @@
+//! Where a position or a time is: a search over the files by their first batch, then a walk.
+
+use landfall_layout::order::OrderEntry;
+use landfall_layout::replica::{Body, Record};
+
+use crate::copy::CopyReader;
+use crate::error::FileError;
+use crate::merge::Wanted;
+use crate::names::list_source;
+use crate::walk::Walk;
+
+/// A batch's place in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// Its index.
+    pub index: u64,
+    /// Position of its first message.
+    pub position: u64,
+}
+
+/// The first batch in the log for which `before` is false; batches are sorted by it. Looked for in
+/// what was written below log index `until`. What does not hold is named in `faults`.
+pub fn first(
+    wanted: &Wanted,
+    until: u64,
+    before: &dyn Fn(&OrderEntry) -> bool,
+    faults: &mut Vec<String>,
+) -> Option<Start> {
+    let copies = wanted.copies();
+    let found = copies.into_iter().filter_map(|copy| first_of(copy, until, before, faults));
+    found.min_by_key(|start| start.index)
+}
+
+fn first_of(
+    mut copy: CopyReader,
+    until: u64,
+    before: &dyn Fn(&OrderEntry) -> bool,
+    faults: &mut Vec<String>,
+) -> Option<Start> {
+    // What cannot be listed is said by the copy's own reading.
+    let files = list_source(copy.directory(), &mut Vec::new()).unwrap_or_default();
+    let (mut low, mut high) = (0, files.len());
+    // The file at `low` begins before it, or is the oldest; the one at `high` does not.
+    while high.saturating_sub(low) > 1 {
+        let middle = low + (high - low) / 2;
+        match first_entry(&files[middle].1) {
+            Ok(Some(entry)) if before(&entry) => low = middle,
+            // One that says nothing is not begun with: the walk from an earlier one passes it.
+            _ => high = middle,
+        }
+    }
+    let mut want = files.get(low).map_or(0, |(first_index, _)| *first_index);
+    loop {
+        let index = copy.seek(want, until, faults).next?;
+        let Some(Record { body: Body::Batch { entry, .. }, .. }) = copy.record() else {
+            return None;
+        };
+        if !before(&entry) {
+            return Some(Start { index, position: entry.first_position });
+        }
+        want = index + 1;
+    }
+}
+
+/// The entry of a file's first batch.
+fn first_entry(path: &std::path::Path) -> Result<Option<OrderEntry>, FileError> {
+    let mut walk = Walk::open(path)?;
+    while let Some(record) = walk.next()? {
+        if let Body::Batch { entry, .. } = record.body {
+            return Ok(Some(entry));
+        }
+    }
+    Ok(None)
+}

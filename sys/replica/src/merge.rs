@@ -1,0 +1,222 @@
+//! The replicas of all brokers of a topic, put together again in the order of the log.
+//!
+//! Each broker's batches are in files of their own, and there may be several copies of them. A
+//! copy is read as long as it has everything; what it lacks is looked for in the others.
+
+use std::path::PathBuf;
+
+use landfall_layout::BrokerId;
+use landfall_layout::replica::Record;
+
+use crate::copy::{CopyReader, Says};
+use crate::names::{source_directory, topic_directory};
+
+/// Which replicas are to be read.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Data directories that can be read here.
+    pub data: Vec<PathBuf>,
+    /// The topic's name.
+    pub name: String,
+    /// When it was created.
+    pub created_ns: u64,
+    /// Brokers whose batches are in the log.
+    pub sources: Vec<BrokerId>,
+}
+
+impl Wanted {
+    /// A reader for each copy that may be there, those of one broker beside each other.
+    pub fn copies(&self) -> Vec<CopyReader> {
+        let mut copies = Vec::new();
+        for source in &self.sources {
+            for data in &self.data {
+                let topic = topic_directory(data, &self.name, self.created_ns);
+                let directory = source_directory(&topic, *source);
+                if directory.is_dir() {
+                    copies.push(CopyReader::new(*source, self.created_ns, directory));
+                }
+            }
+        }
+        copies
+    }
+}
+
+/// What comes next, and what is not there before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Choice {
+    /// Which of the sayings it is, and its log index; none: nothing is there.
+    pub next: Option<(usize, u64)>,
+    /// Whether every broker's files say that there is nothing in between: it was lost, or never
+    /// was. Otherwise it may be on a disk that cannot be read here.
+    pub is_known: bool,
+}
+
+/// The next batch at or above log index `want`, of what the copies say.
+pub fn choose(want: u64, until: u64, says: &[Says], sources: &[BrokerId]) -> Choice {
+    let nexts = says.iter().enumerate().filter_map(|(i, says)| Some((i, says.next?)));
+    let next = nexts.min_by_key(|(_, index)| *index).filter(|(_, index)| *index < until);
+    let end = next.map_or(until, |(_, index)| index);
+    let covers = |says: &Says| says.known_from <= want && says.known_to >= end;
+    let is_known =
+        sources.iter().all(|source| says.iter().filter(|says| says.source == *source).any(covers));
+    Choice { next, is_known }
+}
+
+/// A batch that was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Picked {
+    copy: usize,
+    /// Its log index.
+    pub index: u64,
+}
+
+/// A log read from replicas. It only goes forward.
+pub struct Merge {
+    sources: Vec<BrokerId>,
+    copies: Vec<CopyReader>,
+    /// For each copy: it is the one of its broker that is read first.
+    is_first: Vec<bool>,
+    says: Vec<Says>,
+    said_by: Vec<usize>,
+}
+
+impl Merge {
+    /// Begins to read.
+    pub fn new(wanted: &Wanted) -> Self {
+        let copies = wanted.copies();
+        let is_new = |i: usize| i == 0 || copies[i - 1].source() != copies[i].source();
+        Self {
+            sources: wanted.sources.clone(),
+            is_first: (0..copies.len()).map(is_new).collect(),
+            says: Vec::with_capacity(copies.len()),
+            said_by: Vec::with_capacity(copies.len()),
+            copies,
+        }
+    }
+
+    /// Whether there is a replica to read.
+    pub fn is_empty(&self) -> bool {
+        self.copies.is_empty()
+    }
+
+    /// The files may have grown since the last look.
+    pub fn look_again(&mut self) {
+        self.copies.iter_mut().for_each(CopyReader::look_again);
+    }
+
+    /// The next batch from log index `want` on and below `until`, all of which was written before
+    /// this was asked. The second value says whether what lies in between, or up to `until`, is
+    /// known to be nowhere. What does not hold is named in `faults`.
+    pub fn next(
+        &mut self,
+        want: u64,
+        until: u64,
+        faults: &mut Vec<String>,
+    ) -> (Option<Picked>, bool) {
+        self.says.clear();
+        self.said_by.clear();
+        let mut start = 0;
+        while start < self.copies.len() {
+            let source = self.copies[start].source();
+            let rest = self.copies[start..].iter();
+            let end = start + rest.take_while(|copy| copy.source() == source).count();
+            self.ask(start..end, want, until, faults);
+            start = end;
+        }
+        let choice = choose(want, until, &self.says, &self.sources);
+        let picked = choice.next.map(|(i, index)| Picked { copy: self.said_by[i], index });
+        if let Some(picked) = picked {
+            self.prefer(picked.copy);
+        }
+        (picked, choice.is_known)
+    }
+
+    /// Asks the copies of one broker, up to the first that left nothing out.
+    fn ask(
+        &mut self,
+        copies: std::ops::Range<usize>,
+        want: u64,
+        until: u64,
+        faults: &mut Vec<String>,
+    ) {
+        let first = copies.clone().find(|i| self.is_first[*i]).unwrap_or(copies.start);
+        let others = copies.filter(|i| *i != first);
+        for i in std::iter::once(first).chain(others) {
+            let says = self.copies[i].seek(want, until, faults);
+            self.says.push(says);
+            self.said_by.push(i);
+            if says.known_from <= want && says.next.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn prefer(&mut self, copy: usize) {
+        if self.is_first[copy] {
+            return;
+        }
+        let source = self.copies[copy].source();
+        for (i, other) in self.copies.iter().enumerate() {
+            if other.source() == source {
+                self.is_first[i] = i == copy;
+            }
+        }
+    }
+
+    /// The batch that was found last.
+    pub fn record(&self, picked: Picked) -> Option<Record<'_>> {
+        self.copies.get(picked.copy)?.record()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broker(number: usize) -> BrokerId {
+        BrokerId::new(number).unwrap()
+    }
+
+    fn says(source: usize, known_from: u64, next: Option<u64>, known_to: u64) -> Says {
+        Says { source: broker(source), known_from, next, known_to }
+    }
+
+    #[test]
+    fn the_lowest_index_comes_first() {
+        let all = [broker(0), broker(1)];
+        let here = [says(0, 0, Some(7), 7), says(1, 0, Some(5), 5)];
+        let choice = choose(5, 100, &here, &all);
+        assert_eq!(choice, Choice { next: Some((1, 5)), is_known: true });
+        let choice = choose(4, 100, &here, &all);
+        assert_eq!(choice, Choice { next: Some((1, 5)), is_known: true }, "4 is nowhere");
+    }
+
+    #[test]
+    fn what_a_copy_left_out_may_be_elsewhere() {
+        let all = [broker(0), broker(1)];
+        let here = [says(0, 6, Some(7), 7), says(1, 0, Some(9), 9)];
+        assert_eq!(choose(5, 100, &here, &all), Choice { next: Some((0, 7)), is_known: false });
+        // Another copy of the same broker has it, or knows that there is nothing.
+        let other = [here[0], here[1], says(0, 0, Some(5), 5)];
+        assert_eq!(choose(5, 100, &other, &all), Choice { next: Some((2, 5)), is_known: true });
+        let other = [here[0], here[1], says(0, 0, None, 8)];
+        assert_eq!(choose(5, 100, &other, &all), Choice { next: Some((0, 7)), is_known: true });
+    }
+
+    #[test]
+    fn a_broker_without_a_copy_here_leaves_everything_open() {
+        let here = [says(0, 0, Some(7), 7)];
+        let all = [broker(0), broker(1)];
+        assert_eq!(choose(7, 100, &here, &all), Choice { next: Some((0, 7)), is_known: false });
+        assert!(choose(7, 100, &here, &all[..1]).is_known);
+    }
+
+    #[test]
+    fn nothing_is_taken_from_beyond_the_bound() {
+        let all = [broker(0)];
+        let choice = choose(5, 20, &[says(0, 0, Some(20), 20)], &all);
+        assert_eq!(choice, Choice { next: None, is_known: true });
+        let choice = choose(5, 20, &[says(0, 0, None, 9)], &all);
+        assert_eq!(choice, Choice { next: None, is_known: false }, "it may come yet");
+    }
+}

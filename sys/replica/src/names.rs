@@ -1,0 +1,208 @@
+//! Where the files are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use landfall_layout::BrokerId;
+use landfall_layout::topic::check_name;
+
+use crate::error::FileError;
+
+/// The file that says which topic a directory is about.
+pub const TOPIC_FILE: &str = "topic.json";
+/// What a replica file's name ends with.
+pub const SUFFIX: &str = ".replica";
+/// Digits of a replica file's first index: as many as the largest has, so that names sort.
+const DIGITS: usize = 20;
+
+/// A topic's name as a directory's. `.` and `..` are names of topics too; `%` is in none.
+fn escaped(name: &str) -> String {
+    match name {
+        "." | ".." => name.replace('.', "%2E"),
+        _ => name.to_owned(),
+    }
+}
+
+fn unescaped(directory: &str) -> Option<String> {
+    let name = match directory {
+        "%2E" | "%2E%2E" => directory.replace("%2E", "."),
+        _ => directory.to_owned(),
+    };
+    check_name(&name).ok()?;
+    Some(name)
+}
+
+/// The directory of a topic: one of that name that was created at `created_ns`.
+pub fn topic_directory(data: &Path, name: &str, created_ns: u64) -> PathBuf {
+    data.join(escaped(name)).join(created_ns.to_string())
+}
+
+/// The directory of what `source` landed, in a topic's.
+pub fn source_directory(topic: &Path, source: BrokerId) -> PathBuf {
+    topic.join(format!("b{source}"))
+}
+
+/// The file that begins at log index `first_index`, in a source's directory.
+pub fn replica_file(source: &Path, first_index: u64) -> PathBuf {
+    source.join(format!("{first_index:0DIGITS$}{SUFFIX}"))
+}
+
+fn number(text: &str) -> Option<u64> {
+    // What `parse` takes and nobody writes: a sign, zeros in front.
+    let number = text.parse::<u64>().ok()?;
+    (number.to_string() == text).then_some(number)
+}
+
+fn first_index(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(SUFFIX)?;
+    let all_digits = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits.then(|| digits.parse().ok()).flatten()
+}
+
+fn source_of(name: &str) -> Option<BrokerId> {
+    let number = number(name.strip_prefix('b')?)?;
+    usize::try_from(number).ok().and_then(BrokerId::new)
+}
+
+/// What a data directory holds, by name alone: no file was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Topics, by name and age.
+    pub topics: Vec<TopicListing>,
+    /// What is neither.
+    pub strangers: Vec<PathBuf>,
+}
+
+/// A topic's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicListing {
+    /// Its name.
+    pub name: String,
+    /// When it was created.
+    pub created_ns: u64,
+    /// The directory.
+    pub path: PathBuf,
+    /// Sources, by number.
+    pub sources: Vec<SourceListing>,
+}
+
+/// A source's directory in a topic's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceListing {
+    /// The broker whose batches are there.
+    pub source: BrokerId,
+    /// The directory.
+    pub path: PathBuf,
+    /// First index and path of each file, ascending.
+    pub files: Vec<(u64, PathBuf)>,
+}
+
+/// Names in a directory with their paths, sorted; `(None, path)` for one that is no UTF-8.
+fn entries(path: &Path) -> Result<Vec<(Option<String>, PathBuf)>, FileError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).map_err(FileError::io("list", path))? {
+        let entry = entry.map_err(FileError::io("list", path))?;
+        found.push((entry.file_name().into_string().ok(), entry.path()));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// What the data directory `data` holds.
+pub fn list(data: &Path) -> Result<Listing, FileError> {
+    let mut listing = Listing::default();
+    for (name, path) in entries(data)? {
+        let name = name.as_deref().and_then(unescaped).filter(|_| path.is_dir());
+        let Some(name) = name else {
+            listing.strangers.push(path);
+            continue;
+        };
+        for (created, path) in entries(&path)? {
+            let created_ns = created.as_deref().and_then(number).filter(|_| path.is_dir());
+            let Some(created_ns) = created_ns else {
+                listing.strangers.push(path);
+                continue;
+            };
+            let sources = list_topic(&path, &mut listing.strangers)?;
+            listing.topics.push(TopicListing { name: name.clone(), created_ns, path, sources });
+        }
+    }
+    listing.topics.sort_by(|a, b| (&a.name, a.created_ns).cmp(&(&b.name, b.created_ns)));
+    Ok(listing)
+}
+
+/// The sources in a topic's directory.
+pub fn list_topic(
+    topic: &Path,
+    strangers: &mut Vec<PathBuf>,
+) -> Result<Vec<SourceListing>, FileError> {
+    let mut sources = Vec::new();
+    for (name, path) in entries(topic)? {
+        if name.as_deref() == Some(TOPIC_FILE) {
+            continue;
+        }
+        match name.as_deref().and_then(source_of).filter(|_| path.is_dir()) {
+            Some(source) => {
+                let files = list_source(&path, strangers)?;
+                sources.push(SourceListing { source, path, files });
+            }
+            None => strangers.push(path),
+        }
+    }
+    sources.sort_by_key(|listing| listing.source);
+    Ok(sources)
+}
+
+/// First index and path of each replica file in a source's directory, ascending.
+pub fn list_source(
+    source: &Path,
+    strangers: &mut Vec<PathBuf>,
+) -> Result<Vec<(u64, PathBuf)>, FileError> {
+    let mut files = Vec::new();
+    for (name, path) in entries(source)? {
+        match name.as_deref().and_then(first_index) {
+            Some(index) => files.push((index, path)),
+            None => strangers.push(path),
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broker(number: usize) -> BrokerId {
+        BrokerId::new(number).unwrap()
+    }
+
+    #[test]
+    fn a_topic_called_like_a_parent_directory_stays_inside() {
+        for name in [".", "..", "a", "...", "orders.v1"] {
+            let path = topic_directory(Path::new("/data"), name, 7);
+            let directory = path.strip_prefix("/data").unwrap();
+            let parts: Vec<_> = directory.components().map(|part| part.as_os_str()).collect();
+            assert_eq!(parts.len(), 2, "{name:?} is in {}", path.display());
+            assert_eq!(unescaped(parts[0].to_str().unwrap()).as_deref(), Some(name));
+        }
+        assert_eq!(unescaped("a b"), None);
+        assert_eq!(unescaped("%2Fetc"), None);
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_written_and_no_others_are() {
+        let file = replica_file(Path::new("d"), 4711);
+        assert_eq!(file, Path::new("d/00000000000000004711.replica"));
+        assert_eq!(first_index("00000000000000004711.replica"), Some(4711));
+        assert_eq!(first_index(&format!("{}{SUFFIX}", u64::MAX)), Some(u64::MAX));
+        let too_large = "99999999999999999999.replica";
+        for wrong in ["4711.replica", "0000000000000000471x.replica", too_large] {
+            assert_eq!(first_index(wrong), None, "{wrong}");
+        }
+        assert_eq!(source_of("b31"), Some(broker(31)));
+        for wrong in ["b32", "b01", "b", "c1", "b+1"] {
+            assert_eq!(source_of(wrong), None, "{wrong}");
+        }
+    }
+}

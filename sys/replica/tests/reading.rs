@@ -1,0 +1,227 @@
+//! Replicas read together: the log's order, copies that stand in for each other, what is missing.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use landfall_layout::BrokerId;
+use landfall_layout::batch::{BatchPreamble, crc32c};
+use landfall_layout::order::{FrontierLine, OrderEntry};
+use landfall_layout::replica::{Body, NO_FILE, REPLICA_HEADER_BYTES, RecordHeader, ReplicaHeader};
+use landfall_replica::Merge;
+use landfall_replica::lookup::{Start, first};
+use landfall_replica::merge::Wanted;
+use landfall_replica::names::{replica_file, source_directory, topic_directory};
+
+const CREATED: u64 = 1_700_000_000_000_000_000;
+/// Bytes of each record: head, preamble, payload.
+const RECORD: u64 = 128 + 64 + 128;
+
+/// A directory of its own for each test, removed at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("reading-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// The replicas in the data directories `a` and `b` of so many brokers.
+    fn wanted(&self, sources: usize) -> Wanted {
+        Wanted {
+            data: ["a", "b"].map(|data| self.0.join(data)).to_vec(),
+            name: "t".to_owned(),
+            created_ns: CREATED,
+            sources: (0..sources).map(|source| BrokerId::new(source).unwrap()).collect(),
+        }
+    }
+
+    fn source(&self, data: &str, source: usize) -> PathBuf {
+        let topic = topic_directory(&self.0.join(data), "t", CREATED);
+        let directory = source_directory(&topic, BrokerId::new(source).unwrap());
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn record(source: u8, index: u64, ordinal: u64, at: usize) -> RecordHeader {
+    let (at, created_ns) = (at as u64, CREATED);
+    RecordHeader { index, ordinal, at, created_ns, source, ..RecordHeader::default() }
+}
+
+/// A file with batches of two messages at these log indexes, and a frontier record behind them.
+fn file(directory: &Path, source: u8, first: (u64, u64, u64), indexes: &[u64]) -> PathBuf {
+    let (first_index, mut ordinal, previous_index) = first;
+    let mut header = ReplicaHeader::from_bytes([0; 256]);
+    header.created_ns = CREATED;
+    (header.first_index, header.first_ordinal) = (first_index, ordinal);
+    header.previous_index = previous_index;
+    (header.source, header.log, header.name_bytes) = (source, 32, 1);
+    header.name[0] = b't';
+    let mut bytes = header.seal().to_bytes().to_vec();
+    bytes.resize(REPLICA_HEADER_BYTES as usize, 0);
+    for index in indexes {
+        let payload = [*index as u8; 128];
+        let preamble = BatchPreamble {
+            client: 7,
+            payload_bytes: 128,
+            payload_crc: crc32c(&payload),
+            count: 2,
+            ..BatchPreamble::default()
+        }
+        .seal();
+        let entry = OrderEntry {
+            first_position: index * 2,
+            landed_ns: index * 1000,
+            client: 7,
+            bytes: 192,
+            count: 2,
+            broker: source,
+            commit: index + 1,
+            ..OrderEntry::default()
+        };
+        let head = record(source, *index, ordinal, bytes.len()).seal_batch(&entry, &preamble);
+        bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(&preamble.to_bytes());
+        bytes.extend_from_slice(&payload);
+        ordinal += 1;
+    }
+    let covers = indexes.last().map_or(first_index, |last| last + 1);
+    let line = FrontierLine { entries: covers, ..FrontierLine::default() };
+    bytes.extend_from_slice(&record(source, covers, ordinal, bytes.len()).seal_frontier(&line));
+    let path = replica_file(directory, first_index);
+    fs::write(&path, &bytes).unwrap();
+    path
+}
+
+fn spoil(path: &Path, record: u64) {
+    let at = REPLICA_HEADER_BYTES + record * RECORD + 200;
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0xff], at).unwrap();
+}
+
+/// Indexes from `from` to `until` as they are read, and what did not hold.
+fn read(wanted: &Wanted, from: u64, until: u64) -> (Vec<u64>, Vec<String>) {
+    let mut merge = Merge::new(wanted);
+    let (mut indexes, mut faults) = (Vec::new(), Vec::new());
+    let mut next = from;
+    while let (Some(picked), _) = merge.next(next, until, &mut faults) {
+        let Body::Batch { payload, .. } = merge.record(picked).unwrap().body else { panic!() };
+        assert_eq!(payload, [picked.index as u8; 128]);
+        indexes.push(picked.index);
+        next = picked.index + 1;
+    }
+    (indexes, faults)
+}
+
+/// Two brokers' batches in two files each.
+fn two_brokers(scratch: &Scratch, data: &str) -> Vec<PathBuf> {
+    let (zero, one) = (scratch.source(data, 0), scratch.source(data, 1));
+    vec![
+        file(&zero, 0, (0, 0, NO_FILE), &[0, 2, 4]),
+        file(&zero, 0, (5, 3, 0), &[6, 7, 9]),
+        file(&one, 1, (0, 0, NO_FILE), &[1, 3]),
+        file(&one, 1, (4, 2, 0), &[5, 8]),
+    ]
+}
+
+#[test]
+fn files_of_two_brokers_are_one_log() {
+    let scratch = Scratch::new("two");
+    two_brokers(&scratch, "a");
+    let wanted = scratch.wanted(2);
+    for from in 0..10 {
+        let (indexes, faults) = read(&wanted, from, 100);
+        assert_eq!((indexes, faults), ((from..10).collect(), vec![]), "from {from}");
+    }
+    assert_eq!(read(&wanted, 2, 6).0, [2, 3, 4, 5], "nothing from beyond the bound");
+}
+
+#[test]
+fn a_record_that_does_not_hold_is_passed_and_named() {
+    let scratch = Scratch::new("spoilt");
+    let files = two_brokers(&scratch, "a");
+    spoil(&files[0], 1);
+    let (indexes, faults) = read(&scratch.wanted(2), 0, 100);
+    assert_eq!(indexes, [0, 1, 3, 4, 5, 6, 7, 8, 9]);
+    let at = format!("byte {}", REPLICA_HEADER_BYTES + RECORD);
+    let named =
+        |fault: &String| fault.contains(&at) && fault.contains(&files[0].display().to_string());
+    assert!(faults.len() == 1 && faults.iter().all(named), "{faults:?}");
+}
+
+#[test]
+fn another_copy_stands_in_for_what_does_not_hold() {
+    let scratch = Scratch::new("copy");
+    let files = two_brokers(&scratch, "a");
+    let others = two_brokers(&scratch, "b");
+    spoil(&files[0], 1);
+    spoil(&others[1], 0);
+    fs::remove_file(&files[3]).unwrap();
+    let (indexes, faults) = read(&scratch.wanted(2), 0, 100);
+    assert_eq!(indexes, (0..10).collect::<Vec<_>>(), "{faults:?}");
+    assert!(faults.iter().any(|fault| fault.contains(&files[0].display().to_string())));
+}
+
+#[test]
+fn a_hole_is_known_only_where_every_brokers_files_reach() {
+    let scratch = Scratch::new("hole");
+    let (zero, one) = (scratch.source("a", 0), scratch.source("a", 1));
+    file(&zero, 0, (0, 0, NO_FILE), &[0, 4]);
+    let late = file(&one, 1, (0, 0, NO_FILE), &[1, 5]);
+    let next = |sources| {
+        let mut merge = Merge::new(&scratch.wanted(sources));
+        let (picked, is_known) = merge.next(2, 100, &mut Vec::new());
+        (picked.map(|picked| picked.index), is_known)
+    };
+    assert_eq!(next(2), (Some(4), true), "2 and 3 are nowhere");
+    assert_eq!(next(3), (Some(4), false), "a third broker may have had them");
+    fs::remove_file(late).unwrap();
+    assert_eq!(next(2), (Some(4), false));
+}
+
+#[test]
+fn positions_and_times_are_found_in_any_file() {
+    let scratch = Scratch::new("lookup");
+    two_brokers(&scratch, "a");
+    let wanted = scratch.wanted(2);
+    for index in 0..10_u64 {
+        let start = Some(Start { index, position: 2 * index });
+        for position in [2 * index, 2 * index + 1] {
+            let before = |entry: &OrderEntry| entry.end_position() <= position;
+            assert_eq!(first(&wanted, 100, &before, &mut Vec::new()), start, "at {position}");
+        }
+        let before = |entry: &OrderEntry| entry.landed_ns < index * 1000;
+        assert_eq!(first(&wanted, 100, &before, &mut Vec::new()), start);
+    }
+    let past = |entry: &OrderEntry| entry.end_position() <= 20;
+    assert_eq!(first(&wanted, 100, &past, &mut Vec::new()), None);
+    let oldest = first(&wanted, 100, &|_| false, &mut Vec::new());
+    assert_eq!(oldest, Some(Start { index: 0, position: 0 }));
+}
+
+#[test]
+fn what_is_appended_is_seen_at_the_next_look() {
+    let scratch = Scratch::new("grows");
+    let directory = scratch.source("a", 0);
+    file(&directory, 0, (0, 0, NO_FILE), &[0]);
+    let mut merge = Merge::new(&scratch.wanted(1));
+    let next = |merge: &mut Merge, want| {
+        merge.next(want, 100, &mut Vec::new()).0.map(|picked| picked.index)
+    };
+    assert_eq!(next(&mut merge, 0), Some(0));
+    assert_eq!(next(&mut merge, 1), None);
+    file(&directory, 0, (1, 1, 0), &[1, 2]);
+    merge.look_again();
+    assert_eq!(next(&mut merge, 1), Some(1));
+    assert_eq!(next(&mut merge, 2), Some(2));
+    assert_eq!(next(&mut merge, 3), None);
+}

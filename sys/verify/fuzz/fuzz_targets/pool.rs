@@ -1,0 +1,4 @@
+//! The target `pool` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| landfall_verify_fuzz::pool(bytes));

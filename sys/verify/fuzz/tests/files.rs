@@ -1,0 +1,254 @@
+//! Replica files as they should be, and as crashes, disks and people leave them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use landfall_replica::names::{TOPIC_FILE, replica_file};
+use landfall_verify::Severity::{self, Error, Note, Warning};
+use landfall_verify::replicas::{Kept, Missing, look};
+use landfall_verify_fuzz::files::{ENTRIES, Odd, SECOND_FILE, write};
+
+/// A directory of its own for each test, removed at its end.
+struct Scratch {
+    data: PathBuf,
+    /// Broker 0's batches in its own directory and in broker 1's, then broker 1's.
+    replicas: [PathBuf; 4],
+}
+
+impl Scratch {
+    fn new(name: &str, odd: Odd) -> Self {
+        let data = std::env::temp_dir().join(format!("verify-{name}-{}", std::process::id()));
+        let replicas = write(&data, odd).unwrap();
+        Self { data, replicas }
+    }
+
+    fn look(&self) -> Kept {
+        look(&self.data).unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.data);
+    }
+}
+
+fn has(kept: &Kept, check: &str, severity: Severity, word: &str) -> bool {
+    let is = |f: &&landfall_verify::Finding| {
+        f.check == check && f.severity == severity && f.found.contains(word)
+    };
+    let found = kept.findings.kept().iter().find(is).is_some();
+    if !found {
+        let all: Vec<String> = kept.findings.kept().iter().map(ToString::to_string).collect();
+        eprintln!("no {check} with {word:?} in\n  {}", all.join("\n  "));
+    }
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn nothing_is_wrong_with_whole_files() {
+    let scratch = Scratch::new("whole", Odd::default());
+    let kept = scratch.look();
+    assert!(kept.findings.is_empty(), "{:?}", kept.findings.kept());
+    assert_eq!((kept.tally.directories, kept.tally.files), (2, 8));
+    assert_eq!(kept.tally.batches, 2 * ENTRIES);
+    let [topic] = &kept.topics[..] else { panic!("{:?}", kept.topics) };
+    assert_eq!((topic.name.as_str(), topic.order), ("kept", Some("strong")));
+    let [log] = &topic.logs[..] else { panic!("{:?}", topic.logs) };
+    assert_eq!((log.log, log.batches), (32, ENTRIES));
+    assert_eq!((log.entries.clone(), log.positions.clone()), (0..ENTRIES, 0..2 * ENTRIES));
+    assert_eq!(log.ordered, Some((ENTRIES, 2 * ENTRIES)));
+    assert!(log.gaps.is_empty());
+    for source in &topic.sources {
+        assert_eq!((source.covers.len(), source.covers[0].clone()), (1, 0..ENTRIES));
+    }
+}
+
+#[test]
+fn one_brokers_directory_says_what_it_cannot_know() {
+    let scratch = Scratch::new("one", Odd::default());
+    // It has replicas of both brokers, so nothing is elsewhere.
+    assert!(look(&scratch.data.join("broker-1")).unwrap().findings.is_empty());
+    fs::remove_dir_all(&scratch.replicas[3]).unwrap();
+    let kept = look(&scratch.data.join("broker-1")).unwrap();
+    assert_eq!(kept.findings.count(Error), 0);
+    assert!(has(&kept, "gap", Note, "may be of brokers whose replicas are not"));
+    let gaps = &kept.topics[0].logs[0].gaps;
+    assert!(gaps.iter().all(|gap| gap.why == Missing::Elsewhere), "{gaps:?}");
+    assert_eq!(gaps.len() as u64, ENTRIES / 2);
+}
+
+#[test]
+fn any_flipped_bit_of_a_file_is_found() {
+    let scratch = Scratch::new("flip", Odd::default());
+    for file in [0, SECOND_FILE] {
+        let path = replica_file(&scratch.replicas[0], file);
+        let whole = fs::read(&path).unwrap();
+        for at in (0..whole.len()).step_by(7).filter(|at| !(256..4096).contains(at)) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            fs::write(&path, &bytes).unwrap();
+            let kept = scratch.look();
+            // What stands behind the last record that holds is an end that a crash can leave.
+            let worst = kept.findings.kept().first().map(|finding| finding.severity);
+            assert!(worst >= Some(Warning), "byte {at} of file {file}");
+            assert!(kept.topics[0].logs[0].gaps.is_empty(), "the other replica has all of it");
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+}
+
+#[test]
+fn a_file_may_end_anywhere() {
+    let scratch = Scratch::new("end", Odd::default());
+    for (file, check) in [(SECOND_FILE, "tail"), (0, "row")] {
+        let path = replica_file(&scratch.replicas[0], file);
+        let whole = fs::read(&path).unwrap();
+        for bytes in (0..whole.len()).step_by(41) {
+            fs::write(&path, &whole[..bytes]).unwrap();
+            let kept = scratch.look();
+            let errors = kept.findings.count(Error);
+            let warnings = kept.findings.count(Warning);
+            match check {
+                "tail" => assert!(errors == 0 && warnings <= 1, "{bytes} bytes of the last file"),
+                _ => assert!(errors > 0, "{bytes} bytes of the first file"),
+            }
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+}
+
+#[test]
+fn random_damage_to_many_files_is_answered() {
+    let scratch = Scratch::new("random", Odd::default());
+    let mut random = 0x9e37_79b9_u64;
+    let mut next = || {
+        random ^= random >> 12;
+        random ^= random << 25;
+        random ^= random >> 27;
+        random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    };
+    let files: Vec<PathBuf> = scratch
+        .replicas
+        .iter()
+        .flat_map(|replica| [replica_file(replica, 0), replica_file(replica, SECOND_FILE)])
+        .collect();
+    let whole: Vec<Vec<u8>> = files.iter().map(|path| fs::read(path).unwrap()).collect();
+    for round in 0..400 {
+        for (path, whole) in files.iter().zip(&whole) {
+            let mut bytes = whole.clone();
+            for _ in 0..next() % 3 {
+                let at = (next() % bytes.len().max(1) as u64) as usize;
+                match next() % 5 {
+                    _ if bytes.is_empty() => {}
+                    0 => bytes[at] ^= 1 << (next() % 8),
+                    1 => bytes.truncate(at),
+                    2 => bytes.extend_from_within(at..),
+                    3 => {
+                        let line = at / 64 * 64;
+                        let other = (next() % whole.len() as u64) as usize / 64 * 64;
+                        for (to, from) in bytes[line..].iter_mut().zip(&whole[other..]).take(64) {
+                            *to = *from;
+                        }
+                    }
+                    _ => bytes.resize((bytes.len() + at) % 8192, next() as u8),
+                }
+            }
+            fs::write(path, bytes).unwrap();
+        }
+        let kept = scratch.look();
+        for finding in kept.findings.kept() {
+            assert!(!finding.of.is_empty() && !finding.found.is_empty(), "{round}: {finding:?}");
+        }
+    }
+}
+
+#[test]
+fn files_that_are_gone_are_missed_unless_retention_takes_them() {
+    let scratch = Scratch::new("gone", Odd::default());
+    let [own, copied, ..] = &scratch.replicas;
+    fs::remove_file(replica_file(own, 0)).unwrap();
+    assert!(scratch.look().findings.is_empty(), "the oldest file may be gone");
+    fs::remove_file(replica_file(own, SECOND_FILE)).unwrap();
+    let kept = scratch.look();
+    assert!(kept.findings.is_empty(), "the other replica has all of it");
+    fs::remove_file(replica_file(copied, SECOND_FILE)).unwrap();
+    let kept = scratch.look();
+    assert_eq!(kept.findings.count(Error), 0);
+    assert!(has(&kept, "gap", Note, "were ordered, and no replica of their brokers"));
+    let gap = &kept.topics[0].logs[0].gaps[0];
+    assert_eq!((gap.entries.clone(), gap.why), (20..21, Missing::Memory));
+    assert_eq!(gap.positions, Some(40..42));
+}
+
+#[test]
+fn what_files_cannot_have_together_is_found() {
+    let odd = |odd: Odd| Scratch::new(&format!("{odd:?}").replace([' ', '{', '}', ':'], ""), odd);
+    let lost = odd(Odd { without: Some(12), ..Odd::default() });
+    let kept = lost.look();
+    assert!(has(&kept, "gap", Error, "entries 12 to 13, positions 24 to 26, are in no replica"));
+    assert_eq!(kept.topics[0].logs[0].gaps[0].why, Missing::Lost);
+    let other = odd(Odd { other: Some(12), ..Odd::default() });
+    assert!(has(&other.look(), "agree", Error, "entry 12"));
+    let moved = odd(Odd { moved: Some(12), ..Odd::default() });
+    assert!(has(&moved.look(), "position", Error, "entry 12 begins at position 25"));
+    let again = odd(Odd { again: Some(12), ..Odd::default() });
+    assert!(has(&again.look(), "sequence", Error, "comes behind"));
+}
+
+#[test]
+fn what_is_in_the_wrong_place_is_found() {
+    let scratch = Scratch::new("place", Odd::default());
+    let [own, _, others, _] = &scratch.replicas;
+    let path = replica_file(others, SECOND_FILE);
+    let whole = fs::read(&path).unwrap();
+    fs::copy(replica_file(own, SECOND_FILE), &path).unwrap();
+    assert!(has(&scratch.look(), "file", Error, "it is of broker 0 and lies with 1's"));
+    assert!(has(&scratch.look(), "row", Error, "not of the same"));
+    fs::write(&path, &whole).unwrap();
+    fs::rename(&path, replica_file(others, 21)).unwrap();
+    assert!(has(&scratch.look(), "file", Error, "called otherwise"));
+    fs::rename(replica_file(others, 21), &path).unwrap();
+    let topic = own.parent().unwrap();
+    let moved = topic.with_file_name("1234");
+    fs::rename(topic, &moved).unwrap();
+    assert!(has(&scratch.look(), "topic", Error, "it is about topic kept"));
+    assert!(has(&scratch.look(), "file", Error, "it is of topic kept, created"));
+    fs::rename(&moved, topic).unwrap();
+    fs::write(topic.join("notes.txt"), "x").unwrap();
+    assert!(has(&scratch.look(), "name", Note, "nothing that a replica has"));
+    fs::write(topic.join(TOPIC_FILE), "{}").unwrap();
+    assert!(has(&scratch.look(), "topic", Error, "schema_version"));
+    fs::remove_file(topic.join(TOPIC_FILE)).unwrap();
+    assert!(has(&scratch.look(), "topic", Error, "there is none"));
+}
+
+#[test]
+fn a_topic_may_be_called_like_a_broker() {
+    let scratch = Scratch::new("called", Odd::default());
+    let data = scratch.data.with_extension("other");
+    copy(&scratch.data.join("broker-0/kept"), &data.join("broker-0"));
+    let kept = look(&data).unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    assert_eq!(kept.topics.len(), 1);
+    assert_eq!(kept.topics[0].name, "broker-0");
+    assert!(has(&kept, "topic", Error, "it is about topic kept"));
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_said() {
+    let error = look(Path::new("/nonexistent/replicas")).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/replicas"), "{error}");
+}

@@ -1,0 +1,41 @@
+//! What to do about findings: the sentences behind them.
+
+/// Control does it by itself.
+pub const CONTROL_DELETES: &str = "control deletes the topic when it starts";
+/// Control does it by itself.
+pub const CONTROL_FREES: &str = "control takes it back, when it starts at the latest";
+/// Control does it by itself.
+pub const CONTROL_READS_LOG: &str = "control finds it again from the log when it starts";
+/// Nothing depends on it.
+pub const CONTROL_IGNORES: &str = "nobody reads it";
+/// The offline tool can.
+pub const RECOVER: &str = "stop every process of the pool and run landfall recover on it";
+/// Nothing can, but evidence should be kept.
+pub const COPY_POOL: &str = "copy the pool before anything is started on it, and take the topic \
+                             from its replicas if it has some";
+/// A topic is not what it should be.
+pub const DELETE_ONE: &str = "read out what is needed and delete the topic";
+/// The bytes of a batch.
+pub const READ_REPLICA: &str = "read it from a replica if the topic has some; nobody can read it \
+                                from here";
+/// The broker does it by itself.
+pub const BROKER_RESUMES: &str = "the broker finds it again when it starts";
+/// A replica that stopped.
+pub const RESTART_BROKER: &str = "see landfall errors; a full disk needs room, a failed one a \
+                                  restart of its broker";
+/// Replicas that are damaged.
+pub const OTHER_REPLICA: &str = "take it from another replica; keep this directory as it is until \
+                                 then";
+/// A torn end.
+pub const RECOVER_FILES: &str = "its broker cuts it off when it starts, and landfall recover does \
+                                 too";
+/// What no disk has.
+pub const ONLY_MEMORY: &str = "as long as the pool is there it has them; without it they are lost, \
+                               and none of them was acknowledged as durable";
+/// Other directories.
+pub const LOOK_ELSEWHERE: &str = "look at the directories of all brokers together: one that has a \
+                                  broker-N for each";
+/// Nobody leads.
+pub const START_CONTROL: &str = "start control, which makes its tables whole";
+/// Who writes a log.
+pub const WRITER_RESUMES: &str = "the log's writer finds it again from its entries when it starts";

@@ -1,0 +1,135 @@
+//! Which topics there are, and where their replicas lie.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use landfall_replica::names::{self, Listing, SourceListing};
+use landfall_replica::{FileError, TopicFile};
+
+use super::Kept;
+use crate::finding::{Finding, Severity};
+use crate::mend;
+
+/// A topic with its replicas, of all data directories.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// When it was created, nanoseconds.
+    pub created_ns: u64,
+    /// What its file says, of the first directory that has one which can be read.
+    pub file: Option<TopicFile>,
+    /// Its replicas.
+    pub sources: Vec<SourceListing>,
+}
+
+/// Finds every topic below `path`, and notes what does not belong there.
+pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
+    let mut groups: BTreeMap<(String, u64), Group> = BTreeMap::new();
+    for (directory, listing) in data_directories(path)? {
+        kept.tally.directories += 1;
+        for stranger in &listing.strangers {
+            strange(&directory, stranger, kept);
+        }
+        for topic in listing.topics {
+            let key = (topic.name.clone(), topic.created_ns);
+            let group = groups.entry(key).or_insert_with(|| Group {
+                name: topic.name.clone(),
+                created_ns: topic.created_ns,
+                file: None,
+                sources: Vec::new(),
+            });
+            let of = topic.path.join(names::TOPIC_FILE);
+            let read = TopicFile::read(&topic.path);
+            match read {
+                Ok(file) if (&file.name, file.created_ns) == (&topic.name, topic.created_ns) => {
+                    group.file.get_or_insert(file);
+                }
+                Ok(file) => {
+                    let found = format!("it is about topic {}, created", file.name)
+                        + &format!(" at {} ns", file.created_ns);
+                    kept.findings.push(in_file(Severity::Error, "topic", &of, None, found));
+                }
+                Err(FileError::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    let found = "there is none: its directory was just being made";
+                    let severity = match topic.sources.iter().all(|s| s.files.is_empty()) {
+                        true => Severity::Warning,
+                        false => Severity::Error,
+                    };
+                    kept.findings.push(in_file(severity, "topic", &of, None, found));
+                }
+                Err(error) => {
+                    let found = error.to_string();
+                    kept.findings.push(in_file(Severity::Error, "topic", &of, None, found));
+                }
+            }
+            group.sources.extend(topic.sources);
+        }
+    }
+    Ok(groups.into_values().collect())
+}
+
+/// A finding in a file.
+pub(super) fn in_file(
+    severity: Severity,
+    check: &'static str,
+    path: &Path,
+    at: Option<u64>,
+    found: impl Into<String>,
+) -> Finding {
+    let mend = match (severity, check) {
+        (Severity::Error, _) => mend::OTHER_REPLICA,
+        (_, "tail") => mend::RECOVER_FILES,
+        _ => "",
+    };
+    Finding { severity, check, of: path.display().to_string(), at, found: found.into(), mend }
+}
+
+fn strange(directory: &Path, stranger: &Path, kept: &mut Kept) {
+    let name = stranger.strip_prefix(directory).unwrap_or(stranger);
+    let found = match name.to_string_lossy().contains(".cut-") {
+        true => "what was cut off a file, kept for records that hold",
+        false => "nothing that a replica has",
+    };
+    kept.findings.push(in_file(Severity::Note, "name", stranger, None, found));
+}
+
+/// The data directories at or below `path`.
+pub fn directories(path: &Path) -> Result<Vec<PathBuf>, FileError> {
+    Ok(data_directories(path)?.into_iter().map(|(directory, _)| directory).collect())
+}
+
+/// The data directory at `path`, or those of the brokers in it, each with what it holds.
+fn data_directories(path: &Path) -> Result<Vec<(PathBuf, Listing)>, FileError> {
+    let listing = names::list(path)?;
+    // A topic may be called broker-0 too: then its directory has directories by age, and those
+    // have sources or the topic's file.
+    let is_data = listing
+        .topics
+        .iter()
+        .any(|topic| !topic.sources.is_empty() || topic.path.join(names::TOPIC_FILE).exists());
+    let mut found = Vec::new();
+    if !is_data {
+        let entries = std::fs::read_dir(path).map_err(FileError::io("list", path))?;
+        for entry in entries {
+            let entry = entry.map_err(FileError::io("list", path))?.path();
+            if entry.is_dir() && is_brokers(&entry) {
+                let listing = names::list(&entry)?;
+                found.push((entry, listing));
+            }
+        }
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    }
+    if found.is_empty() {
+        found.push((path.to_owned(), listing));
+    }
+    Ok(found)
+}
+
+fn is_brokers(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.strip_prefix("broker-")
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}

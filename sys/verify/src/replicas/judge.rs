@@ -1,0 +1,258 @@
+//! What all replicas of a topic have together.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::topic::Order;
+
+use super::find::Group;
+use super::source::{self, Seen, Source};
+use super::{Gap, Kept, LogKept, Missing, TopicKept};
+use crate::finding::{Finding, Severity};
+use crate::mend;
+use crate::sequence::Sequences;
+
+/// Looks at every replica of a topic, and at all of them together.
+pub fn topic(group: &Group, kept: &mut Kept) -> TopicKept {
+    let sources: Vec<Source> =
+        group.sources.iter().map(|listing| source::look(group, listing, kept)).collect();
+    let said = group.file.as_ref().and_then(|file| file.order());
+    let order = said.or_else(|| sources.iter().find_map(|s| Order::from_raw(s.order?)));
+    let mut by_log: BTreeMap<u8, Vec<&Source>> = BTreeMap::new();
+    for source in &sources {
+        if let Some(log) = source.log {
+            by_log.entry(log).or_default().push(source);
+        }
+    }
+    let brokers = group.file.as_ref().map_or(0, |file| file.replica_brokers);
+    let logs = by_log
+        .into_iter()
+        .map(|(number, of)| log(group, order, (number, brokers), &of, kept))
+        .collect();
+    TopicKept {
+        name: group.name.clone(),
+        created_ns: group.created_ns,
+        order: order.map(Order::name),
+        logs,
+        sources: sources.into_iter().map(|source| source.kept).collect(),
+    }
+}
+
+/// Looks at a log of a topic of `brokers` brokers.
+fn log(
+    group: &Group,
+    order: Option<Order>,
+    (number, brokers): (u8, u8),
+    sources: &[&Source],
+    kept: &mut Kept,
+) -> LogKept {
+    let of = format!("topic {}, log {number}", group.name);
+    let batches = merge(&of, sources, kept);
+    let ordered = sources.iter().filter_map(|source| source.ordered).max();
+    // The log of a broker has only that one's batches.
+    let writers: Vec<u8> = match usize::from(number) {
+        SEQUENCED_LOG => (0..brokers).collect(),
+        _ => vec![number],
+    };
+    let mut gaps = gaps(&batches, ordered, &writers, sources);
+    for gap in &mut gaps {
+        if gap.why == Missing::Lost && order == Some(Order::Token) {
+            gap.why = Missing::Holes;
+        }
+    }
+    for why in [Missing::Lost, Missing::Memory, Missing::Elsewhere] {
+        say(&of, why, &gaps, kept);
+    }
+    follows(&of, order, &batches, kept);
+    let first = batches.first();
+    let last = batches.last();
+    LogKept {
+        log: number,
+        ordered,
+        batches: batches.len() as u64,
+        entries: first.map_or(0, |b| b.index)..last.map_or(0, |b| b.index + 1),
+        positions: first.map_or(0, |b| b.position)..last.map_or(0, Seen::end),
+        gaps,
+    }
+}
+
+impl Seen {
+    /// Position behind its last message.
+    fn end(&self) -> u64 {
+        self.position.saturating_add(self.count.into())
+    }
+}
+
+fn wrong(check: &'static str, of: &str, found: String) -> Finding {
+    let (severity, mend) = (Severity::Error, mend::OTHER_REPLICA);
+    Finding { severity, check, of: of.to_owned(), at: None, found, mend }
+}
+
+/// All batches of a log by index, each once. Replicas that have the same entry have to agree.
+fn merge(of: &str, sources: &[&Source], kept: &mut Kept) -> Vec<Seen> {
+    let mut all: Vec<(Seen, usize)> = Vec::new();
+    for (number, source) in sources.iter().enumerate() {
+        all.extend(source.batches.iter().map(|seen| (*seen, number)));
+    }
+    all.sort_by_key(|(seen, _)| seen.index);
+    let mut merged: Vec<(Seen, usize)> = Vec::with_capacity(all.len());
+    for (seen, number) in all {
+        match merged.last() {
+            Some((before, other)) if before.index == seen.index => {
+                if *before != seen {
+                    let found = format!("entry {} is batch {} of", seen.index, seen.batch_seq)
+                        + &format!(" client {:#x} in", seen.client)
+                        + &format!(" {}", sources[number].kept.path.display())
+                        + &format!(" and batch {}", before.batch_seq)
+                        + &format!(" of client {:#x} in", before.client)
+                        + &format!(" {}", sources[*other].kept.path.display());
+                    kept.findings.push(wrong("agree", of, found));
+                }
+            }
+            _ => merged.push((seen, number)),
+        }
+    }
+    merged.into_iter().map(|(seen, _)| seen).collect()
+}
+
+/// Positions that ascend and meet where entries do, and the topic's order.
+fn follows(of: &str, order: Option<Order>, batches: &[Seen], kept: &mut Kept) {
+    let mut sequences = Sequences::new(order, of, &[]);
+    for (number, seen) in batches.iter().enumerate() {
+        let before = number.checked_sub(1).and_then(|before| batches.get(before));
+        if let Some(before) = before {
+            let meets = before.index + 1 == seen.index;
+            let (end, position) = (before.end(), seen.position);
+            if position < end || meets && position != end {
+                let found = format!("entry {} begins at position {position}", seen.index)
+                    + &format!(" and entry {} ends at {end}", before.index);
+                kept.findings.push(wrong("position", of, found));
+            }
+            if !meets {
+                sequences.forget();
+            }
+        }
+        let entry = landfall_layout::order::OrderEntry {
+            client: seen.client,
+            batch_seq: seen.batch_seq,
+            session_epoch: seen.session_epoch,
+            broker: seen.source,
+            ..Default::default()
+        };
+        sequences.publisher(seen.index, None, &entry, &mut kept.findings);
+    }
+}
+
+/// The entries that are not in `batches`, from where all replicas begin to what was ordered.
+fn gaps(
+    batches: &[Seen],
+    ordered: Option<(u64, u64)>,
+    writers: &[u8],
+    sources: &[&Source],
+) -> Vec<Gap> {
+    let Some(from) = sources.iter().filter_map(|s| Some(s.kept.covers.first()?.start)).max() else {
+        return Vec::new();
+    };
+    let mut gaps = Vec::new();
+    let mut next = from;
+    // Positions are known behind an entry that is there, and at the very beginning.
+    let mut position = (from == 0).then_some(0);
+    for seen in batches.iter().filter(|seen| seen.index >= from) {
+        if seen.index > next {
+            let positions = position.map(|position| position..seen.position);
+            split(next..seen.index, positions, writers, sources, &mut gaps);
+        }
+        next = seen.index + 1;
+        position = Some(seen.end());
+    }
+    if let Some((entries, end)) = ordered
+        && entries > next
+    {
+        split(next..entries, position.map(|start| start..end), writers, sources, &mut gaps);
+    }
+    gaps
+}
+
+/// Splits entries that are not there by what the replicas say of them.
+fn split(
+    entries: Range<u64>,
+    positions: Option<Range<u64>>,
+    writers: &[u8],
+    sources: &[&Source],
+    gaps: &mut Vec<Gap>,
+) {
+    let ends = sources.iter().flat_map(|s| s.kept.covers.iter().flat_map(|c| [c.start, c.end]));
+    let mut cuts: Vec<u64> = ends.filter(|cut| entries.contains(cut)).collect();
+    cuts.extend([entries.start, entries.end]);
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut parts: Vec<(Range<u64>, Missing)> = Vec::new();
+    for cut in cuts.windows(2) {
+        let [start, end] = *cut else { continue };
+        let why = why(start, writers, sources);
+        match parts.last_mut() {
+            Some((last, before)) if *before == why => last.end = end,
+            _ => parts.push((start..end, why)),
+        }
+    }
+    let whole = parts.len() == 1;
+    for (entries, why) in parts {
+        // Which part has which positions is known of nobody.
+        let positions = positions.clone().filter(|_| whole);
+        gaps.push(Gap { entries, positions, why });
+    }
+}
+
+fn why(index: u64, writers: &[u8], sources: &[&Source]) -> Missing {
+    let of = |writer: u8| sources.iter().filter(move |source| source.kept.source == writer);
+    if writers.is_empty() || writers.iter().any(|writer| of(*writer).next().is_none()) {
+        return Missing::Elsewhere;
+    }
+    let has = |writer: &u8| {
+        of(*writer).any(|source| source.kept.covers.iter().any(|covers| covers.contains(&index)))
+    };
+    if writers.iter().all(has) { Missing::Lost } else { Missing::Memory }
+}
+
+/// Says all gaps of a kind in one sentence: where brokers land in turns, each entry may be one.
+fn say(of: &str, why: Missing, gaps: &[Gap], kept: &mut Kept) {
+    let gaps: Vec<&Gap> = gaps.iter().filter(|gap| gap.why == why).collect();
+    let (Some(first), Some(last)) = (gaps.first(), gaps.last()) else { return };
+    let count: u64 = gaps.iter().map(|gap| gap.entries.end - gap.entries.start).sum();
+    let (start, end) = (first.entries.start, last.entries.end);
+    let whole = end - start == count;
+    let entries = match whole {
+        true => format!("entries {start} to {end}"),
+        false => format!("{count} entries between {start} and {end}"),
+    };
+    let at = match (&first.positions, &last.positions) {
+        (Some(first), Some(last)) if whole => {
+            format!(", positions {} to {},", first.start, last.end)
+        }
+        (Some(first), Some(last)) => {
+            format!(", at positions between {} and {},", first.start, last.end)
+        }
+        _ => String::new(),
+    };
+    let (severity, tail, mend) = match why {
+        Missing::Lost => (
+            Severity::Error,
+            "are in no replica, and all of them say that they have everything there",
+            mend::OTHER_REPLICA,
+        ),
+        Missing::Memory => (
+            Severity::Note,
+            "were ordered, and no replica of their brokers had got so far",
+            mend::ONLY_MEMORY,
+        ),
+        Missing::Elsewhere | Missing::Holes => (
+            Severity::Note,
+            "are not here; they may be of brokers whose replicas are not",
+            mend::LOOK_ELSEWHERE,
+        ),
+    };
+    let found = format!("{entries}{at} {tail}");
+    let of = of.to_owned();
+    kept.findings.push(Finding { severity, check: "gap", of, at: None, found, mend });
+}

@@ -1,0 +1,237 @@
+//! One replica of what one broker landed: its files, one behind the other.
+
+use std::ops::Range;
+
+use landfall_layout::replica::{Body, HeaderError, REPLICA_HEADER_BYTES};
+use landfall_replica::names::SourceListing;
+use landfall_replica::survey::{Seam, seams};
+use landfall_replica::{FileError, FileSurvey, Walk};
+
+use super::find::{Group, in_file};
+use super::{Kept, SourceKept};
+use crate::finding::Severity::{Error, Note, Warning};
+
+/// A batch that a file has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its index in the log.
+    pub index: u64,
+    /// Position of its first message.
+    pub position: u64,
+    /// Messages.
+    pub count: u16,
+    /// Broker that landed it.
+    pub source: u8,
+    /// Publisher.
+    pub client: u64,
+    /// Sequence in its session.
+    pub batch_seq: u64,
+    /// The session's epoch.
+    pub session_epoch: u32,
+    /// CRC32C of its payload.
+    pub payload_crc: u32,
+}
+
+/// What a source's files have.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The numbers.
+    pub kept: SourceKept,
+    /// The log that the indexes count.
+    pub log: Option<u8>,
+    /// An order, as headers say it.
+    pub order: Option<u8>,
+    /// Entries and positions that were ordered when a file was last written.
+    pub ordered: Option<(u64, u64)>,
+    /// The batches, in order.
+    pub batches: Vec<Seen>,
+}
+
+/// Reads a source's files.
+pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
+    let mut source = Source {
+        kept: SourceKept {
+            path: listing.path.clone(),
+            source: listing.source.raw(),
+            files: listing.files.len() as u64,
+            batches: 0,
+            bytes: 0,
+            covers: Vec::new(),
+            torn_bytes: 0,
+        },
+        log: None,
+        order: None,
+        ordered: None,
+        batches: Vec::new(),
+    };
+    let mut surveys = Vec::new();
+    for (number, (first_index, path)) in listing.files.iter().enumerate() {
+        let is_last = number + 1 == listing.files.len();
+        kept.tally.files += 1;
+        match file(path, &mut source, kept) {
+            Ok(survey) => {
+                header(group, listing, *first_index, &survey, kept);
+                tail(&survey, is_last, kept);
+                source.log.get_or_insert(survey.header.log);
+                source.order.get_or_insert(survey.header.order);
+                source.kept.torn_bytes += survey.torn.map_or(0, |torn| torn.bytes);
+                surveys.push(survey);
+            }
+            Err(error) => {
+                let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+                let begun = bytes > REPLICA_HEADER_BYTES;
+                let unfinished = match &error {
+                    FileError::Header { why: HeaderError::Short { .. }, .. } => true,
+                    FileError::Header { why: HeaderError::Magic { found: 0 }, .. } => !begun,
+                    _ => false,
+                };
+                let finding = match unfinished && is_last {
+                    true => in_file(
+                        Warning,
+                        "tail",
+                        path,
+                        Some(0),
+                        format!("{error}; its broker ") + "died before it had a record",
+                    ),
+                    false => in_file(Error, "file", path, Some(0), error.to_string()),
+                };
+                kept.findings.push(finding);
+            }
+        }
+    }
+    source.kept.covers = covers(&surveys);
+    rows(&surveys, kept);
+    source
+}
+
+/// Reads one file from its first to its last byte.
+fn file(
+    path: &std::path::Path,
+    source: &mut Source,
+    kept: &mut Kept,
+) -> Result<FileSurvey, FileError> {
+    let mut walk = Walk::open(path)?;
+    let survey = FileSurvey::of(&mut walk, path)?;
+    walk.go_to(landfall_layout::replica::Place::first(&survey.header));
+    while let Some(record) = walk.next()? {
+        match record.body {
+            Body::Batch { entry, preamble, .. } => source.batches.push(Seen {
+                index: record.header.index,
+                position: entry.first_position,
+                count: entry.count,
+                source: entry.broker,
+                client: entry.client,
+                batch_seq: entry.batch_seq,
+                session_epoch: entry.session_epoch,
+                payload_crc: preamble.payload_crc,
+            }),
+            Body::Frontier(line) => {
+                if line.entries < record.header.index {
+                    let found = format!("the log had {} entries when all of the", line.entries)
+                        + &format!(" broker's below {} were there", record.header.index);
+                    let at = Some(record.header.at);
+                    kept.findings.push(in_file(Error, "frontier", path, at, found));
+                }
+                source.ordered = source.ordered.max(Some((line.entries, line.position)));
+            }
+        }
+    }
+    kept.tally.bytes += survey.bytes;
+    kept.tally.batches += survey.batches;
+    source.kept.batches += survey.batches;
+    source.kept.bytes += survey.batch_bytes;
+    Ok(survey)
+}
+
+/// Whether a file is where it belongs.
+fn header(
+    group: &Group,
+    listing: &SourceListing,
+    first_index: u64,
+    survey: &FileSurvey,
+    kept: &mut Kept,
+) {
+    let header = &survey.header;
+    let mut wrong = |found: String| {
+        kept.findings.push(in_file(Error, "file", &survey.path, Some(0), found));
+    };
+    if header.name() != group.name || header.created_ns != group.created_ns {
+        wrong(format!("it is of topic {}, created at {}", header.name(), header.created_ns));
+    }
+    if header.source != listing.source.raw() {
+        wrong(format!("it is of broker {} and lies with {}'s", header.source, listing.source));
+    }
+    if header.first_index != first_index {
+        wrong(format!("it begins at entry {} and is called otherwise", header.first_index));
+    }
+}
+
+fn tail(survey: &FileSurvey, is_last: bool, kept: &mut Kept) {
+    let Some(torn) = survey.torn else { return };
+    let (severity, check, more) = match (is_last, survey.salvage) {
+        (true, None) => (Warning, "tail", String::new()),
+        (true, Some(place)) => {
+            (Error, "record", format!("; the record at byte {} behind it holds", place.at))
+        }
+        (false, _) => (Error, "record", "; other files follow this one".to_owned()),
+    };
+    let found = format!("{torn}{more}");
+    kept.findings.push(in_file(severity, check, &survey.path, Some(torn.at), found));
+}
+
+/// The log indexes within which a row of files has everything of its broker.
+fn covers(surveys: &[FileSurvey]) -> Vec<Range<u64>> {
+    let mut covers: Vec<Range<u64>> = Vec::new();
+    for (number, survey) in surveys.iter().enumerate() {
+        let here = survey.header.first_index..survey.end.index;
+        let joins = number.checked_sub(1).and_then(|before| surveys.get(before..=number));
+        let joined = joins.is_some_and(|pair| seams(pair).is_empty());
+        match covers.last_mut().filter(|_| joined) {
+            // A file says that those before it have everything below its first index.
+            Some(last) => last.end = here.end,
+            None => covers.push(here),
+        }
+    }
+    covers
+}
+
+/// What is wrong from one file to the next.
+fn rows(surveys: &[FileSurvey], kept: &mut Kept) {
+    for seam in seams(surveys) {
+        let (severity, path, found) = match seam {
+            Seam::Missing { path, wanted, found } => {
+                let found = found.map_or("none".to_owned(), |found| format!("that from {found}"));
+                (
+                    Error,
+                    path,
+                    format!("the file from entry {wanted} is missing before it; {found} is"),
+                )
+            }
+            Seam::Short { path, ordinal, wanted } => (
+                Error,
+                path,
+                format!(
+                    "it ends with batch {ordinal} and the next file begins with \
+                                       batch {wanted}"
+                ),
+            ),
+            Seam::Hole { path, indexes } => {
+                let Range { start, end } = indexes;
+                (
+                    Note,
+                    path,
+                    format!(
+                        "the replica began anew here: entries {start} to {end} are not \
+                                      known to be in it"
+                    ),
+                )
+            }
+            Seam::Stranger { path } => (
+                Error,
+                path,
+                "it is not of the same topic, broker and log as the one before".into(),
+            ),
+        };
+        kept.findings.push(in_file(severity, "row", &path, None, found));
+    }
+}
