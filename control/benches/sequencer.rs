@@ -272,7 +272,9 @@ impl Bed {
         if sequencer.frontier().entries == before {
             return;
         }
-        assert_eq!(pool.epoch_number(), *epoch, "nobody else leads this pool");
+        let frontier = sequencer.frontier();
+        pool.say_written(*topic, frontier.entries, frontier.bytes);
+        assert!(pool.leads(*epoch), "nobody else leads this pool");
         let line = sequencer.frontier().line(topic.0, now_ns);
         pool.advance_frontier(*topic, SEQUENCED_LOG, &line);
         sequencer.drain_touched(|view| pool.set_session_next(view.index, view.next_seq));

@@ -31,6 +31,15 @@ pub struct TopicSpec {
     /// Copies, the pool's the first.
     #[serde(default)]
     pub replicas: Option<u8>,
+    /// When copies on disk are synced: `sync`, at once, or `window`, now and then.
+    #[serde(default)]
+    pub durability: Option<String>,
+    /// Bytes of batches to keep on disk at least, in each copy; 0: all.
+    #[serde(default)]
+    pub disk_bytes: Option<u64>,
+    /// Milliseconds to keep a batch on disk at least; 0: for ever.
+    #[serde(default)]
+    pub disk_ms: Option<u64>,
     /// Longest wait for a missing batch of a session, milliseconds.
     #[serde(default)]
     pub session_lease_ms: Option<u64>,
@@ -49,6 +58,10 @@ pub struct Topic {
     pub keep: bool,
     pub check_ingest: bool,
     pub replicas: u8,
+    pub durability: &'static str,
+    pub replicas_state: Vec<ReplicaFacts>,
+    pub disk_bytes: u64,
+    pub disk_ms: u64,
     pub session_lease_ms: u64,
     pub created_ns: u64,
     pub messages: u64,
@@ -57,6 +70,19 @@ pub struct Topic {
     pub oldest_position: u64,
     pub next_position: u64,
     pub segments: u32,
+}
+
+/// A copy on a disk, in [`Topic`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[allow(missing_docs, reason = "described in docs/PROTOCOL.md section 10")]
+pub struct ReplicaFacts {
+    pub broker: u8,
+    pub source: u8,
+    pub replica: u8,
+    pub durable: u64,
+    pub written: u64,
+    pub state: &'static str,
+    pub errno: u32,
 }
 
 /// Answer of `GET /v1/health`.

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use landfall_control::Idle;
-use landfall_layout::limits::{POOL_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SESSIONS_DEFAULT};
+use landfall_layout::limits::{
+    HEARTBEAT_LEASE_NS, POOL_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SESSION_LEASE_NS,
+    SESSIONS_DEFAULT,
+};
 use landfall_layout::pool::Coherence;
 
 /// Leads a Landfall pool: topics, segments, sessions and the one order.
@@ -41,9 +44,25 @@ pub struct Flags {
     /// Die when the process that started this one dies, which has this id.
     #[arg(long)]
     pub parent: Option<u32>,
+    /// Wait, while another control leads the pool, until that one is gone or beats no more.
+    #[arg(long)]
+    pub standby: bool,
+    /// Data directory of a broker, from which topics come back into a pool that is new. Once for
+    /// each broker.
+    #[arg(long, value_name = "DIR")]
+    pub restore: Vec<PathBuf>,
+    /// A leader that has not moved its heartbeat for this long may be deposed.
+    #[arg(long, value_name = "MS", default_value_t = HEARTBEAT_LEASE_NS / 1_000_000)]
+    pub silent_ms: u64,
     /// Touch every page of the pool at the start.
     #[arg(long)]
     pub prefault: bool,
+    /// How long a dead broker's segments are kept for publishers to read back what they wrote.
+    #[arg(long, value_name = "MS", default_value_t = SESSION_LEASE_NS / 1_000_000)]
+    pub kept_ms: u64,
+    /// How long a dead broker's memory subscribers have to let go before what they read is reused.
+    #[arg(long, value_name = "MS", default_value_t = HEARTBEAT_LEASE_NS / 1_000_000)]
+    pub grace_ms: u64,
 }
 
 /// Bytes, with K, M or G for powers of 1024.

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use landfall_control::election::{Candidate, Elected, NotElected};
 use landfall_control::http::{Listeners, router, serve};
 use landfall_control::{Control, Options, clock};
 use landfall_pool::Pool;
 use landfall_pool::pool::Shape;
-use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -18,6 +18,9 @@ use crate::flags::Flags;
 
 /// How often the process looks whether its threads are well.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How often a standby looks whether it may lead.
+const STAND_EVERY: Duration = Duration::from_millis(20);
 
 /// Runs until a signal, or until it cannot go on; then the sentence says why.
 pub fn run(flags: &Flags) -> Result<(), String> {
@@ -44,15 +47,24 @@ fn die_with(parent: u32) -> Result<(), String> {
 async fn lead(flags: &Flags) -> Result<(), String> {
     // Before anything takes long, so that a signal is never the default death.
     let mut stop = Stop::new()?;
-    let (pool, _lock) = open_pool(flags)?;
+    let pool = open_pool(flags)?;
     if flags.prefault {
         pool.prefault().map_err(|error| format!("touch every page of the pool: {error}"))?;
     }
     let pool = Arc::new(pool);
     let unix = flags.unix.as_deref();
     let listeners = Listeners::bind(&flags.listen, unix).await.map_err(|e| e.to_string())?;
-    let options = Options { idle: flags.idle, core: flags.core, ..Options::default() };
-    let control = Control::start(pool, &flags.pool, options).map_err(|error| error.to_string())?;
+    let options = Options {
+        idle: flags.idle,
+        core: flags.core,
+        kept_ns: flags.kept_ms.saturating_mul(1_000_000),
+        grace_ns: flags.grace_ms.saturating_mul(1_000_000),
+    };
+    let Some(elected) = elect(&pool, flags, stop.signalled()).await? else {
+        return Ok(());
+    };
+    let control = Control::lead(pool, &flags.pool, options, elected, &flags.restore)
+        .map_err(|error| error.to_string())?;
     let asker = control.asker().map_err(|error| format!("make a socket: {error}"))?;
     let address = listeners.address().map_err(|error| format!("ask for the address: {error}"))?;
     say_ready(&format!("http://{address}"))?;
@@ -116,9 +128,40 @@ impl Stop {
     }
 }
 
-/// The pool, and the lock on it that one control has at a time: two that start together must not
-/// both find the memory new.
-fn open_pool(flags: &Flags) -> Result<(Pool, Flock<std::fs::File>), String> {
+/// Stands for election: once, or as standby until it is elected. `None`: a signal came first.
+async fn elect(
+    pool: &Pool,
+    flags: &Flags,
+    signalled: impl Future<Output = ()>,
+) -> Result<Option<Elected>, String> {
+    let mut signalled = std::pin::pin!(signalled);
+    let silent_ns = flags.silent_ms.saturating_mul(1_000_000);
+    let mut candidate = Candidate::new(pool, silent_ns).map_err(|error| error.to_string())?;
+    let mut told = false;
+    loop {
+        let (again, why) = match candidate.stand(pool) {
+            Ok(elected) => return Ok(Some(elected)),
+            Err(refused) => refused,
+        };
+        candidate = again;
+        let is_busy = matches!(why, NotElected::Busy);
+        if !flags.standby && !is_busy {
+            return Err(why.to_string());
+        }
+        if !told && !is_busy {
+            told = true;
+            eprintln!("landfall-control: standing by: {why}");
+        }
+        tokio::select! {
+            () = &mut signalled => return Ok(None),
+            () = tokio::time::sleep(STAND_EVERY) => {}
+        }
+    }
+}
+
+/// The pool, made if the memory is all new. Two controls that start together must not both find
+/// it so: a lock on the file is held meanwhile.
+fn open_pool(flags: &Flags) -> Result<Pool, String> {
     let path = &flags.pool;
     let shown = path.display();
     let is_new = !path.exists();
@@ -129,21 +172,14 @@ fn open_pool(flags: &Flags) -> Result<(Pool, Flock<std::fs::File>), String> {
         .truncate(false)
         .open(path)
         .map_err(|error| format!("open {shown}: {error}"))?;
-    let lock =
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-            Errno::EWOULDBLOCK => format!("another control leads the pool {shown}; stop it first"),
-            error => format!("lock {shown}: {error}"),
-        })?;
-    match create_or_attach(flags, path) {
-        Ok(pool) => Ok((pool, lock)),
-        Err(sentence) => {
-            if is_new {
-                // Nothing is left behind of what could not be made; the sentence matters more.
-                let _ = std::fs::remove_file(path);
-            }
-            Err(sentence)
+    let _lock = Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| format!("lock {shown}: {error}"))?;
+    create_or_attach(flags, path).inspect_err(|_| {
+        if is_new {
+            // Nothing is left behind of what could not be made; the sentence matters more.
+            let _ = std::fs::remove_file(path);
         }
-    }
+    })
 }
 
 fn create_or_attach(flags: &Flags, path: &Path) -> Result<Pool, String> {

@@ -10,6 +10,8 @@
 pub mod answers;
 pub mod bitmap;
 pub mod clock;
+pub mod cold;
+pub mod election;
 pub mod http;
 pub mod keeper;
 pub mod life;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use landfall_layout::command::Command;
+use landfall_layout::topic::Order;
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::log::LogSegment;
 use landfall_pool::slot_ring::SlotRing;
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::answers::{Cluster, Health, Problem, Token, TokenSpec, Topic, TopicSpec};
 use crate::segments::LastEntries;
-use crate::sequencer::TopicSequencer;
+use crate::sequencer::{TopicSequencer, Wish};
 
 /// Messages that may wait in each of the two channels; beyond that they wait at the sender.
 pub const CHANNEL_MESSAGES: usize = 1024;
@@ -21,7 +22,9 @@ pub const CHANNEL_MESSAGES: usize = 1024;
 pub struct NewTopic {
     /// The topic.
     pub topic: TopicId,
-    /// Its order, sessions and rings.
+    /// Its order.
+    pub order: Order,
+    /// Its sessions and rings.
     pub sequencer: TopicSequencer,
     /// The log begins, so its frontier line is written first.
     pub is_new: bool,
@@ -68,6 +71,13 @@ pub enum ToSequencer {
         index: u32,
         /// Epoch.
         epoch: u32,
+    },
+    /// A publisher wants positions.
+    Reserve {
+        /// Topic.
+        topic: TopicId,
+        /// What it wants.
+        wish: Wish,
     },
     /// A broker's process is gone, and its connections with it.
     BrokerGone {
@@ -151,6 +161,13 @@ impl Shared {
             for_sequencer: AtomicBool::new(false),
             last_entries: LastEntries::new(segments),
         }
+    }
+
+    /// Another control leads, in `epoch`: everybody stops.
+    pub fn depose(&self, epoch: u64) {
+        // Relaxed: numbers on their own.
+        self.deposed_by.store(epoch, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Whether this process has to stop.

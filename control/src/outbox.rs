@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use landfall_layout::BrokerId;
-use landfall_layout::command::{Command, Request};
+use landfall_layout::command::{Command, Request, first_command};
 use landfall_layout::limits::COMMAND_LINES;
 use landfall_pool::Pool;
 use landfall_pool::line_ring::{LineConsumer, LineProducer, LineRing};
@@ -17,14 +17,24 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Goes on where the control before this one was.
-    pub fn resume(pool: &Pool, broker: BrokerId) -> Self {
-        let ring = |at| LineRing { at, lines: COMMAND_LINES };
-        Self {
-            producer: LineProducer::resume(pool, ring(pool.geometry().commands(broker))),
-            consumer: LineConsumer::resume(pool, ring(pool.geometry().requests(broker))),
-            queue: VecDeque::new(),
-        }
+    /// Begins the commands of an epoch, and goes on with the requests where the control before
+    /// this one was.
+    pub fn begin(pool: &Pool, broker: BrokerId, epoch: u64) -> Self {
+        let geometry = pool.geometry();
+        let commands = LineRing {
+            taken_at: geometry.commands_taken(broker),
+            at: geometry.commands(broker),
+            lines: COMMAND_LINES,
+        };
+        let requests = LineRing {
+            taken_at: geometry.requests_taken(broker),
+            at: geometry.requests(broker),
+            lines: COMMAND_LINES,
+        };
+        let mut consumer = LineConsumer::resume(pool, requests);
+        consumer.catch_up(pool);
+        let producer = LineProducer::begin(commands, first_command(epoch));
+        Self { producer, consumer, queue: VecDeque::new() }
     }
 
     /// Queues a command; it goes out with the next `flush`.

@@ -1,7 +1,7 @@
 //! Reading a pool that another control left: segments, topics, logs, sessions, order.
 //!
 //! Everything is read from the pool alone; what a control before this one had in memory is gone.
-//! Brokers and readers may be at work meanwhile, so what they use is only added to.
+//! The tables are a copy that nobody follows yet, so nobody sees any of this half done.
 
 mod logs;
 mod replay;
@@ -75,8 +75,12 @@ pub fn recover(
     epoch: u64,
     last_entries: &LastEntries,
     kept: Kept,
+    predecessor_may_run: bool,
 ) -> Result<Recovered, UnknownTopic> {
     let (mut segments, mut notes) = Segments::read(Arc::clone(pool), epoch);
+    if predecessor_may_run {
+        segments.suspect();
+    }
     let mut topics = read_topics(pool)?;
     for topic in topics.iter_mut().flatten() {
         topic.logs = logs::chains(pool, &segments, topic.id);
@@ -95,6 +99,12 @@ pub fn recover(
             })
             .collect();
         if topic.is_live() && topic.order.is_sequenced() {
+            if let Err(error) = pool.seal_log(topic.id) {
+                notes.push(format!(
+                    "topic {} is sealed too early: {error}; the pool has lost lines",
+                    topic.entry.name()
+                ));
+            }
             match logs::begin_epoch(pool, &mut segments, topic, kept.now_ns) {
                 Some(log) => {
                     let new = replay::sequencer(pool, topic, &sessions, last_entries, log);
@@ -109,7 +119,12 @@ pub fn recover(
         }
     }
     let unpadded = know_sealed(pool, &mut segments, &topics, kept);
-    let state = State { segments, topics, unpadded };
+    segments.await_followers();
+    let is_offered = |used: &crate::segments::Use| {
+        used.what.kind == SegmentKind::Payload && used.what.state == SegmentState::Open
+    };
+    let offers = segments.all().filter(|(_, used)| is_offered(used)).map(|(id, _)| id).collect();
+    let state = State { segments, topics, unpadded, offers };
     Ok(Recovered { state, commands, sessions, notes })
 }
 
@@ -139,8 +154,7 @@ fn read_topics(pool: &Pool) -> Result<Vec<Option<Topic>>, UnknownTopic> {
         if entry.state() == TopicState::Absent {
             continue;
         }
-        let order = entry.order().filter(|order| *order != Order::Token);
-        let Some(order) = order else {
+        let Some(order) = entry.order() else {
             let name = entry.name().to_owned();
             return Err(UnknownTopic { slot, name, order: entry.order });
         };
@@ -177,23 +191,32 @@ fn give_back_strays(pool: &Pool, segments: &mut Segments, topics: &[Option<Topic
     }
 }
 
-/// The session lines; those of topics that are gone are cleared.
+/// The session lines; those of topics that are gone are cleared. Positions that were reserved in
+/// order `token` are not in the pool: whoever has some is fenced, so that none has two owners.
 fn read_sessions(pool: &Pool, topics: &[Option<Topic>]) -> SessionTable {
-    let is_there = |id: TopicId| topics[id.slot()].as_ref().is_some_and(|topic| topic.id == id);
+    let order_of = |id: TopicId| {
+        topics[id.slot()].as_ref().filter(|topic| topic.id == id).map(|topic| topic.order)
+    };
     let joined = BrokerId::all()
         .filter(|broker| BrokerState::from_raw(pool.broker(*broker).state) != BrokerState::Absent)
         .fold(0, |mask, broker| mask | 1 << broker.index());
     let lines = pool.geometry().sessions();
     let mut found = Vec::new();
     for index in 0..lines {
-        let Some(line) = pool.session(index) else { continue };
-        if Standing::unpack(line.standing).state == SessionState::Free {
+        let Some(mut line) = pool.session(index) else { continue };
+        let Standing { epoch, state } = Standing::unpack(line.standing);
+        if state == SessionState::Free {
             continue;
         }
-        if is_there(TopicId(line.topic)) {
-            found.push((index, line));
-        } else {
-            pool.set_session(index, &SessionLine::default());
+        match order_of(TopicId(line.topic)) {
+            None => pool.set_session(index, &SessionLine::default()),
+            Some(order) => {
+                if order == Order::Token && state == SessionState::Active {
+                    line.standing = Standing { epoch, state: SessionState::Fenced }.pack();
+                    pool.set_session(index, &line);
+                }
+                found.push((index, line));
+            }
         }
     }
     SessionTable::restored(lines, found, joined)

@@ -35,8 +35,18 @@ pub struct TopicView {
     pub retention_ns: u64,
     /// Bytes of all batches so far in each of its logs.
     pub log_bytes: BTreeMap<usize, u64>,
+    /// Index of each log below which every replica has what it shall have; a log that is not here
+    /// has no replica to wait for.
+    pub promised: BTreeMap<usize, u64>,
     /// Its segments.
     pub candidates: Vec<Candidate>,
+}
+
+impl TopicView {
+    /// Whether everything that was promised for the log's entries up to and with `last` holds.
+    fn is_promised(&self, log: usize, last: u64) -> bool {
+        self.promised.get(&log).is_none_or(|index| last < *index)
+    }
 }
 
 /// The pool's side of it.
@@ -76,7 +86,8 @@ pub fn plan(pool: PoolView, topics: &[TopicView]) -> Vec<Retirement> {
         for candidate in view.candidates.iter().filter(due) {
             match candidate.last {
                 None => taken.push(retire(view.topic, candidate)),
-                Some(_) => ordered.push(*candidate),
+                Some(last) if view.is_promised(candidate.log, last) => ordered.push(*candidate),
+                Some(_) => {}
             }
         }
         if view.keeps {
@@ -147,6 +158,7 @@ mod tests {
             retention_bytes: 0,
             retention_ns: 0,
             log_bytes: [(32, landed.len() as u64 * 100)].into(),
+            promised: BTreeMap::new(),
             candidates: landed.iter().enumerate().map(candidate).collect(),
         }
     }
@@ -229,6 +241,18 @@ mod tests {
         assert_eq!(segments(&plan(pool, &[view.clone()])), [1]);
         let later = PoolView { now_ns: 1001, ..pool };
         assert_eq!(segments(&plan(later, &[view])), [0, 1]);
+    }
+
+    #[test]
+    fn what_a_replica_has_not_got_stays_whatever_the_bounds_say() {
+        let pool = PoolView { wanted: 100, ..POOL };
+        let mut view = TopicView { retention_ns: 1, ..topic(0, &[1, 2, 3]) };
+        for (promised, want) in [(9, &[][..]), (10, &[0]), (29, &[0, 1]), (30, &[0, 1, 2])] {
+            view.promised = [(32, promised)].into();
+            assert_eq!(segments(&plan(pool, &[view.clone()])), want, "below {promised}");
+        }
+        view.promised = [(5, 0)].into();
+        assert_eq!(segments(&plan(pool, &[view])), [0, 1, 2], "another log's replicas");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use landfall_layout::segment::{SegmentHeader, SegmentKind, SegmentState, What};
+use landfall_layout::segment::{OWNER_CONTROL, SegmentHeader, SegmentKind, SegmentState, What};
 use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::Pool;
 
@@ -97,6 +97,12 @@ pub struct Segments {
     bitmap: Bitmap,
     next_generation: u64,
     epoch: u64,
+    /// Segments into which a leader that was deposed may still write, by number.
+    suspects: Vec<bool>,
+    /// Some broker may still follow the tables of the leader before, and read what is in use there.
+    unfollowed: bool,
+    /// Segments that were given back and wait for one or the other.
+    waiting: Vec<SegmentId>,
 }
 
 const UNUSED: Use = Use {
@@ -131,7 +137,63 @@ impl Segments {
                 Use { what, generation: header.generation, base_index: header.base_index, ..UNUSED }
             })
             .collect();
-        (Self { pool, uses, bitmap, next_generation, epoch }, strange)
+        let table = Self {
+            pool,
+            uses,
+            bitmap,
+            next_generation,
+            epoch,
+            suspects: Vec::new(),
+            unfollowed: false,
+            waiting: Vec::new(),
+        };
+        (table, strange)
+    }
+
+    /// The leader before may still be running: what it may have begun to write into, its order
+    /// logs, rings it was making and segments of brokers that are gone, is not used again until
+    /// [`clear`](Self::clear).
+    pub fn suspect(&mut self) {
+        let may_write = |used: &Use| match used.what.kind {
+            SegmentKind::Free => false,
+            SegmentKind::Ring => true,
+            SegmentKind::OrderLog => used.what.owner == OWNER_CONTROL,
+            SegmentKind::Payload => used.what.state != SegmentState::Open,
+        };
+        self.suspects = self.uses.iter().map(may_write).collect();
+    }
+
+    /// Whether something waits for the leader before to be gone.
+    pub fn suspects(&self) -> bool {
+        !self.suspects.is_empty()
+    }
+
+    /// The leader before is gone.
+    pub fn clear(&mut self) {
+        self.suspects.clear();
+        self.free_waiting();
+    }
+
+    /// Nothing is used again until every broker follows this leader.
+    pub fn await_followers(&mut self) {
+        self.unfollowed = true;
+    }
+
+    /// Whether brokers are waited for.
+    pub fn awaits_followers(&self) -> bool {
+        self.unfollowed
+    }
+
+    /// Every broker follows this leader.
+    pub fn followed(&mut self) {
+        self.unfollowed = false;
+        self.free_waiting();
+    }
+
+    fn free_waiting(&mut self) {
+        for segment in std::mem::take(&mut self.waiting) {
+            self.give_back(segment);
+        }
     }
 
     /// Segments free.
@@ -192,7 +254,8 @@ impl Segments {
         self.pool.give_segment(segment, &header);
         self.uses[segment.0 as usize] =
             Use { what: purpose.what, generation, base_index: purpose.base_index, ..UNUSED };
-        Some(segment)
+        // Nothing is written into a segment before a later leader would see that it is in use.
+        self.pool.leads(self.epoch).then_some(segment)
     }
 
     /// Moves a segment on in its use.
@@ -210,6 +273,13 @@ impl Segments {
     /// Takes a segment back. Its header keeps the generation, so that no later use repeats it.
     pub fn give_back(&mut self, segment: SegmentId) {
         if self.get(segment).is_none() {
+            return;
+        }
+        let is_suspect = self.suspects.get(segment.0 as usize).is_some_and(|suspect| *suspect);
+        if is_suspect || self.unfollowed {
+            if !self.waiting.contains(&segment) {
+                self.waiting.push(segment);
+            }
             return;
         }
         self.pool.set_segment_what(segment, What::FREE);

@@ -1,19 +1,22 @@
 //! Control as a whole: started on a pool, asked, stopped.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender as AskSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use landfall_layout::limits::SESSION_LEASE_NS;
-use landfall_layout::pool::EpochLine;
+use landfall_layout::geometry::CONTROL_BLOCK;
+use landfall_layout::limits::{HEARTBEAT_LEASE_NS, SESSION_LEASE_NS};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Ringer, Role};
+use landfall_pool::counters::ErrorLog;
 use tokio::sync::oneshot;
 
 use crate::clock::now_ns;
+use crate::cold;
+use crate::election::{Ballot, Candidate, Elected, NotElected};
 use crate::keeper::{self, Keeper};
 use crate::messages::{Ask, CHANNEL_MESSAGES, Reply, Sender, Shared, ToSequencer};
 use crate::ordering::{self, Idle, SequencerThread};
@@ -23,12 +26,12 @@ use crate::recovery::{Kept, UnknownTopic, recover};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// Another control has this pool's bells.
-    Led {
-        /// Its epoch.
+    /// This process was not elected.
+    NotElected(NotElected),
+    /// Another control claimed a higher epoch while this one was taking over.
+    Overtaken {
+        /// That epoch.
         epoch: u64,
-        /// Its process, on its host.
-        pid: u64,
     },
     /// A bell or a thread could not be made.
     Io {
@@ -44,10 +47,10 @@ pub enum StartError {
 impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Led { epoch, pid } => write!(
-                f,
-                "another control leads this pool, in epoch {epoch}, as process {pid}; stop it first"
-            ),
+            Self::NotElected(why) => why.fmt(f),
+            Self::Overtaken { epoch } => {
+                write!(f, "epoch {epoch} has begun: another control leads this pool")
+            }
             Self::Io { what, source } => write!(f, "{what}: {source}"),
             Self::Topic(error) => error.fmt(f),
         }
@@ -65,11 +68,18 @@ pub struct Options {
     pub core: Option<usize>,
     /// How long a dead broker's segments are kept for publishers to read back, nanoseconds.
     pub kept_ns: u64,
+    /// How long a dead broker's memory subscribers have to let go, nanoseconds.
+    pub grace_ns: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { idle: Idle::default(), core: None, kept_ns: SESSION_LEASE_NS }
+        Self {
+            idle: Idle::default(),
+            core: None,
+            kept_ns: SESSION_LEASE_NS,
+            grace_ns: HEARTBEAT_LEASE_NS,
+        }
     }
 }
 
@@ -77,41 +87,57 @@ impl Default for Options {
 pub struct Control {
     pool: Arc<Pool>,
     epoch: u64,
+    /// Keeps the leader slot until both threads have ended.
+    _ballot: Arc<Ballot>,
     shared: Arc<Shared>,
     asks: AskSender<Ask>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Control {
-    /// Takes the lead of a pool: its bells, the next epoch, everything that is in it.
+    /// Takes the lead of a pool, if nobody has it.
     pub fn start(pool: Arc<Pool>, path: &Path, options: Options) -> Result<Self, StartError> {
+        let candidate =
+            Candidate::new(&pool, HEARTBEAT_LEASE_NS).map_err(StartError::NotElected)?;
+        let elected = candidate.stand(&pool).map_err(|(_, why)| StartError::NotElected(why))?;
+        Self::lead(pool, path, options, elected, &[])
+    }
+
+    /// Takes over as the one elected: its bells, everything that is in the pool, and the lead. On
+    /// a pool that nobody ever led, topics come back from the data directories in `restore`.
+    pub fn lead(
+        pool: Arc<Pool>,
+        path: &Path,
+        options: Options,
+        elected: Elected,
+        restore: &[PathBuf],
+    ) -> Result<Self, StartError> {
+        let Elected { epoch, from, ballot, .. } = elected;
         let io = |what| move |source| StartError::Io { what, source };
-        let bind = |role| {
-            Bell::bind(&pool, role).map_err(|source| match source.kind() {
-                io::ErrorKind::AddrInUse => {
-                    let line = pool.epoch();
-                    StartError::Led { epoch: line.epoch, pid: line.pid }
-                }
-                _ => StartError::Io { what: "take the name of a bell", source },
-            })
-        };
+        let bind = |role| Bell::bind(&pool, role).map_err(io("take the name of a bell"));
         let (keeper_bell, sequencer_bell) = (bind(Role::Keeper)?, bind(Role::Sequencer)?);
         let now = now_ns();
-        let epoch = pool.epoch_number() + 1;
-        let pid = std::process::id().into();
-        pool.set_epoch(&EpochLine { epoch, pid, started_ns: now, reserved: [0; 5] });
-        pool.beat_leader(now);
+        let may_run = from.is_some_and(|slot| ballot.may_run(&pool, slot));
+        pool.copy_tables(from);
+        if from.is_none() && !restore.is_empty() {
+            let errors = ErrorLog::new(&pool, CONTROL_BLOCK);
+            for note in cold::restore(&pool, restore, now) {
+                eprintln!("control: {note}");
+                errors.note(&pool, now, &note);
+            }
+        }
         let shared = Arc::new(Shared::new(pool.geometry().segments()));
-        let recovered = recover(
-            &pool,
-            epoch,
-            &shared.last_entries,
-            Kept { now_ns: now, kept_ns: options.kept_ns },
-        )
-        .map_err(StartError::Topic)?;
+        let kept = Kept { now_ns: now, kept_ns: options.kept_ns };
+        let recovered = recover(&pool, epoch, &shared.last_entries, kept, may_run)
+            .map_err(StartError::Topic)?;
         for note in &recovered.notes {
             eprintln!("control: {note}");
         }
+        pool.beat_leader(now_ns());
+        if !pool.serve(epoch) {
+            return Err(StartError::Overtaken { epoch: pool.highest_epoch() });
+        }
+        let ballot = Arc::new(ballot);
         let (to_sequencer, from_keeper) = sync_channel::<ToSequencer>(CHANNEL_MESSAGES);
         let (to_keeper, from_sequencer) = sync_channel(CHANNEL_MESSAGES);
         let (asks, asked) = channel();
@@ -145,10 +171,13 @@ impl Control {
                 from_sequencer,
                 asks: asked,
                 kept_ns: options.kept_ns,
+                grace_ns: options.grace_ns,
+                ballot: Arc::clone(&ballot),
+                predecessor: from.filter(|_| may_run),
             },
             recovered.state,
         );
-        let mut control = Self { pool, epoch, shared, asks, threads: Vec::new() };
+        let mut control = Self { pool, epoch, _ballot: ballot, shared, asks, threads: Vec::new() };
         let core = options.core;
         control.spawn("sequencer", move || {
             pin(core);

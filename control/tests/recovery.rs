@@ -3,11 +3,13 @@
 mod fake;
 
 use fake::{Batch, Broker, Memory as Anonymous, System, spec};
+use landfall_control::election::NotElected;
 use landfall_control::messages::Ask;
 use landfall_control::recovery::{Kept, Recovered, recover};
 use landfall_control::segments::LastEntries;
 use landfall_control::{Control, Options, StartError};
 use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::segment::{OWNER_CONTROL, SegmentHeader, SegmentKind, SegmentState, What};
 use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
@@ -34,7 +36,11 @@ fn entry(name: &str, id: TopicId, order: Order) -> TopicEntry {
         created_ns: 1,
         session_lease_ns: 1,
         name: bytes,
-        reserved: [0; 10],
+        replica_brokers: 0,
+        reserved8: [0; 7],
+        disk_bytes: 0,
+        disk_ns: 0,
+        reserved: [0; 7],
     }
 }
 
@@ -45,15 +51,24 @@ fn give(pool: &Pool, segment: u32, kind: SegmentKind, topic: TopicId) {
     pool.give_segment(SegmentId(segment), &header);
 }
 
+/// A pool whose tables are those of a leader that is gone.
+fn led(memory: &Anonymous) -> Arc<Pool> {
+    let pool = memory.pool(32);
+    let term = Term { epoch: 1, serves: false }.pack();
+    assert!(pool.claim(0, &LeaderLine { term, ..LeaderLine::default() }));
+    assert!(pool.serve(1));
+    pool
+}
+
 fn recovered(pool: &Arc<Pool>) -> Recovered {
     let lasts = LastEntries::new(pool.geometry().segments());
-    recover(pool, 2, &lasts, KEPT).unwrap()
+    recover(pool, 2, &lasts, KEPT, false).unwrap()
 }
 
 #[test]
 fn a_fresh_pool_has_nothing() {
     let memory = Anonymous::new();
-    let pool = memory.pool(32);
+    let pool = led(&memory);
     let found = recovered(&pool);
     assert_eq!(found.state.segments.free(), pool.geometry().segments());
     assert!(found.state.topics.iter().all(Option::is_none));
@@ -63,7 +78,7 @@ fn a_fresh_pool_has_nothing() {
 #[test]
 fn what_nothing_leads_to_is_given_back_and_generations_go_on() {
     let memory = Anonymous::new();
-    let pool = memory.pool(32);
+    let pool = led(&memory);
     let id = TopicId::new(3, 1);
     pool.set_topic(&entry("a", id, Order::Total));
     give(&pool, 0, SegmentKind::OrderLog, id);
@@ -81,7 +96,7 @@ fn what_nothing_leads_to_is_given_back_and_generations_go_on() {
 #[test]
 fn a_header_that_says_nothing_known_is_left_alone_and_told() {
     let memory = Anonymous::new();
-    let pool = memory.pool(32);
+    let pool = led(&memory);
     let strange = SegmentHeader { what: 0x77, ..SegmentHeader::FREE };
     pool.give_segment(SegmentId(4), &strange);
     let found = recovered(&pool);
@@ -93,7 +108,7 @@ fn a_header_that_says_nothing_known_is_left_alone_and_told() {
 #[test]
 fn a_topic_that_was_being_written_is_deleted() {
     let memory = Anonymous::new();
-    let pool = memory.pool(32);
+    let pool = led(&memory);
     let id = TopicId::new(5, 2);
     pool.set_topic(&entry("a", id, Order::Total));
     let at = pool.geometry().topic(5);
@@ -112,8 +127,9 @@ fn a_topic_that_was_being_written_is_deleted() {
 #[test]
 fn an_order_that_cannot_be_served_stops_control_and_changes_nothing() {
     let memory = Anonymous::new();
-    let pool = memory.pool(32);
-    pool.set_topic(&entry("a", TopicId::new(0, 1), Order::Token));
+    let pool = led(&memory);
+    let unknown = TopicEntry { order: 9, ..entry("a", TopicId::new(0, 1), Order::Total) };
+    pool.set_topic(&unknown);
     let error = Control::start(Arc::clone(&pool), &memory.path(), Options::default());
     let Err(StartError::Topic(unknown)) = error else { panic!("it started") };
     assert!(unknown.to_string().contains("\"a\""), "{unknown}");
@@ -123,7 +139,7 @@ fn an_order_that_cannot_be_served_stops_control_and_changes_nothing() {
 #[test]
 fn session_lines_of_topics_that_are_gone_are_free_again() {
     let memory = Anonymous::new();
-    let pool = memory.pool(32);
+    let pool = led(&memory);
     let there = TopicId::new(0, 2);
     pool.set_topic(&entry("a", there, Order::Strong));
     let standing = Standing { epoch: 4, state: SessionState::Active }.pack();
@@ -142,7 +158,11 @@ fn one_control_leads_a_pool_at_a_time() {
     let system = System::start(32);
     let again = Control::start(Arc::clone(&system.pool), &system.memory.path(), Options::default());
     let Err(error) = again else { panic!("two lead") };
-    assert!(matches!(error, StartError::Led { epoch: 1, .. }), "{error}");
+    let led = |error: &StartError| match error {
+        StartError::NotElected(NotElected::Led { epoch, .. }) => *epoch,
+        _ => 0,
+    };
+    assert_eq!(led(&error), 1, "{error}");
     assert_eq!(system.pool.epoch_number(), 1, "nothing was changed");
 }
 
@@ -154,9 +174,9 @@ fn a_control_that_was_deposed_orders_nothing_more() {
     let mut ring = broker.open_ring(topic);
     let granted = broker.want(topic, SegmentKind::Payload);
     let (session, epoch, _) = broker.session(topic, 7, 0);
-    let mut line = system.pool.epoch();
-    line.epoch = 9;
-    system.pool.set_epoch(&line);
+    let other = Pool::attach(&system.memory.path()).unwrap();
+    let term = Term { epoch: 9, serves: false }.pack();
+    assert!(other.claim(3, &LeaderLine { term, ..LeaderLine::default() }));
     let batch = Batch { topic, granted, client: 7, session, epoch, seq: 0, offset: 0 };
     broker.land(&mut ring, batch);
     let control = system.control.as_ref().unwrap();

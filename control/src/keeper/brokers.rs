@@ -3,11 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 
-use landfall_layout::BrokerId;
 use landfall_layout::command::{Command, Denial, Request};
 use landfall_layout::limits::HEARTBEAT_LEASE_NS;
 use landfall_layout::pool::{BrokerLine, BrokerState};
 use landfall_layout::segment::{SegmentKind, SegmentState};
+use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::slot_ring::SlotWriter;
 
@@ -17,6 +17,7 @@ use crate::clock::now_ns;
 use crate::life::{Beats, Life, Process, judge, process_started};
 use crate::messages::{OpenSession, ToSequencer};
 use crate::outbox::Outbox;
+use crate::sequencer::Wish;
 
 /// Requests of one broker taken in one pass, so that one does not keep the others waiting.
 const REQUESTS_PER_PASS: usize = 256;
@@ -53,10 +54,10 @@ pub struct Broker {
 
 impl Broker {
     /// A broker at control's start.
-    pub fn resume(pool: &Pool, id: BrokerId) -> Self {
+    pub fn resume(pool: &Pool, id: BrokerId, epoch: u64) -> Self {
         Self {
             id,
-            outbox: Outbox::resume(pool, id),
+            outbox: Outbox::begin(pool, id, epoch),
             life: Life::Never,
             beats: Beats::default(),
             incarnation: pool.broker(id).incarnation,
@@ -159,6 +160,10 @@ impl Keeper {
             Request::CloseSession { index, epoch } => {
                 self.tell_sequencer(ToSequencer::CloseSession { broker, index, epoch });
             }
+            Request::Reserve { request, topic, session, epoch, count, whole } => {
+                let wish = Wish { session, epoch, broker, request, count, whole };
+                self.reserve_positions(topic, wish);
+            }
             Request::Sealed { segment, generation, through } => {
                 self.sealed(broker, segment, generation, through);
             }
@@ -181,10 +186,25 @@ impl Keeper {
         }
     }
 
+    fn reserve_positions(&mut self, topic: TopicId, wish: Wish) {
+        let Wish { broker, request, .. } = wish;
+        match self.brokers[broker.index()].session_request(request) {
+            Some(Some(answer)) => self.send(broker, answer),
+            Some(None) => {}
+            None if self.live_topic(topic).is_none() => {
+                let why = Denial::NoTopic;
+                let denied = Command::SessionDenied { request, why, epoch: 0, next_seq: 0 };
+                self.answer_session(broker, denied);
+            }
+            None => self.tell_sequencer(ToSequencer::Reserve { topic, wish }),
+        }
+    }
+
     /// Sends a session's answer, and keeps it in case the request comes again.
     pub(super) fn answer_session(&mut self, broker: BrokerId, command: Command) {
-        if let Command::SessionOpen { request, .. } | Command::SessionDenied { request, .. } =
-            command
+        if let Command::SessionOpen { request, .. }
+        | Command::SessionDenied { request, .. }
+        | Command::Reserved { request, .. } = command
             && self.brokers[broker.index()].session_answer(request, command)
         {
             self.send(broker, command);
@@ -198,7 +218,7 @@ impl Keeper {
         // Either way the process has not had its answer, so it has no segment of its own yet.
         if !broker.registered || broker.incarnation != incarnation {
             if !broker.ended {
-                self.process_ended(id, HEARTBEAT_LEASE_NS);
+                self.process_ended(id, self.grace_each_ns);
             }
             let broker = &mut self.brokers[id.index()];
             broker.incarnation = incarnation;
@@ -309,8 +329,8 @@ impl Keeper {
                 let grace_ns = match before {
                     _ if cleanly => 0,
                     // Found dead at the start: it was not there for as long as it did not beat.
-                    Life::Never => HEARTBEAT_LEASE_NS.saturating_sub(age_ns),
-                    _ => HEARTBEAT_LEASE_NS,
+                    Life::Never => self.grace_each_ns.saturating_sub(age_ns),
+                    _ => self.grace_each_ns,
                 };
                 self.process_ended(id, grace_ns);
             }

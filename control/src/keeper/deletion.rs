@@ -42,8 +42,7 @@ impl Keeper {
         };
         match found {
             Ok(id) => self.begin_deletion(id, Some(reply)),
-            // Whoever asked may have gone.
-            Err(problem) => drop(reply.send(Err(problem))),
+            Err(problem) => self.answer(reply, Err(problem)),
         }
     }
 
@@ -107,8 +106,7 @@ impl Keeper {
             let deletion = self.deletions.swap_remove(i);
             self.erase(deletion.topic);
             if let Some(reply) = deletion.reply {
-                // Whoever asked may have gone.
-                drop(reply.send(Ok(())));
+                self.answer(reply, Ok(()));
             }
         }
     }

@@ -154,7 +154,7 @@ impl Keeper {
     }
 
     /// The grant of a segment that a broker owns.
-    fn grant_of(&self, segment: SegmentId) -> Option<Command> {
+    pub(super) fn grant_of(&self, segment: SegmentId) -> Option<Command> {
         let used = self.segments.get(segment)?;
         Some(Command::Grant {
             kind: used.what.kind,

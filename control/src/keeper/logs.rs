@@ -48,7 +48,12 @@ impl Keeper {
     pub(super) fn begin_log(&mut self, topic: TopicId, log: usize, base: u64) -> Option<Log> {
         let owner = if log == SEQUENCED_LOG { OWNER_CONTROL } else { log as u8 };
         let segment = self.take_log_segment(topic, log, owner, (base, None))?;
-        let begun = Log { chain: [segment].into(), oldest_index: base, ..Log::default() };
+        let begun = Log {
+            chain: [segment].into(),
+            oldest_index: base,
+            oldest_position: self.pool.frontier(topic, log).position,
+            ..Log::default()
+        };
         self.pool.set_chain(topic, log, &begun.line(topic));
         Some(begun)
     }
@@ -63,7 +68,8 @@ impl Keeper {
     ) -> Option<SegmentId> {
         let tail = self.topic(topic)?.logs.get(&log).and_then(|log| log.chain.back().copied());
         let Some(tail) = tail else {
-            let begun = self.begin_log(topic, log, 0)?;
+            let base = self.pool.frontier(topic, log).entries;
+            let begun = self.begin_log(topic, log, base)?;
             let first = begun.chain[0];
             self.topic_mut(topic)?.logs.insert(log, begun);
             return Some(first);

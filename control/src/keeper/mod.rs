@@ -20,13 +20,16 @@ use std::time::{Duration, Instant};
 use landfall_layout::counters::Counter;
 use landfall_layout::geometry::CONTROL_BLOCK;
 use landfall_layout::limits::HEARTBEAT_EVERY_NS;
+use landfall_layout::segment::{SegmentKind, SegmentState};
+use landfall_layout::topic::Order;
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Ringer, Role};
 use landfall_pool::counters::{Counters, ErrorLog};
 
 use crate::clock::now_ns;
-use crate::messages::{Ask, FromSequencer, Sender, Shared, ToSequencer};
+use crate::election::Ballot;
+use crate::messages::{Ask, FromSequencer, Reply, Sender, Shared, ToSequencer};
 use crate::segments::Segments;
 
 pub use brokers::Broker;
@@ -57,6 +60,12 @@ pub struct Wiring {
     pub asks: Receiver<Ask>,
     /// How long a dead broker's segments are kept, nanoseconds.
     pub kept_ns: u64,
+    /// How long a dead broker's memory subscribers have to let go, nanoseconds.
+    pub grace_ns: u64,
+    /// The slot of the leader before, and what tells whether its process still runs.
+    pub ballot: Arc<Ballot>,
+    /// The leader slot this one took over from.
+    pub predecessor: Option<usize>,
 }
 
 /// What recovery has found, or fresh tables.
@@ -67,6 +76,8 @@ pub struct State {
     pub topics: Vec<Option<Topic>>,
     /// Segments whose holes are to be padded, of brokers that died before this control began.
     pub unpadded: Vec<(SegmentId, u64)>,
+    /// Open payload segments: their brokers may not have been told of them.
+    pub offers: Vec<SegmentId>,
 }
 
 /// The thread's whole state.
@@ -81,6 +92,9 @@ pub struct Keeper {
     from_sequencer: Receiver<FromSequencer>,
     asks: Receiver<Ask>,
     kept_ns: u64,
+    grace_each_ns: u64,
+    ballot: Arc<Ballot>,
+    predecessor: Option<usize>,
     segments: Segments,
     topics: Vec<Option<Topic>>,
     brokers: Vec<Broker>,
@@ -88,18 +102,21 @@ pub struct Keeper {
     retiring: Vec<Retiring>,
     deletions: Vec<Deletion>,
     unpadded: Vec<(SegmentId, u64)>,
+    offers: Vec<SegmentId>,
     counters: Counters,
     errors: ErrorLog,
     origin: Instant,
     next_round_ns: u64,
     next_beat_ns: u64,
     retained_ns: u64,
+    /// Answers to those who asked, ready to be given.
+    answers: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl Keeper {
     /// A keeper of the pool at `path`, leading in `epoch`.
     pub fn new(pool: Arc<Pool>, path: String, epoch: u64, wiring: Wiring, state: State) -> Self {
-        let brokers = BrokerId::all().map(|id| Broker::resume(&pool, id)).collect();
+        let brokers = BrokerId::all().map(|id| Broker::resume(&pool, id, epoch)).collect();
         let mut keeper = Self {
             counters: Counters::new(&pool, CONTROL_BLOCK),
             errors: ErrorLog::new(&pool, CONTROL_BLOCK),
@@ -113,6 +130,9 @@ impl Keeper {
             from_sequencer: wiring.from_sequencer,
             asks: wiring.asks,
             kept_ns: wiring.kept_ns,
+            grace_each_ns: wiring.grace_ns,
+            ballot: wiring.ballot,
+            predecessor: wiring.predecessor,
             segments: state.segments,
             topics: state.topics,
             brokers,
@@ -120,10 +140,12 @@ impl Keeper {
             retiring: Vec::new(),
             deletions: Vec::new(),
             unpadded: state.unpadded,
+            offers: state.offers,
             origin: Instant::now(),
             next_round_ns: 0,
             next_beat_ns: 0,
             retained_ns: 0,
+            answers: Vec::new(),
         };
         keeper.take_over();
         keeper
@@ -153,6 +175,8 @@ impl Keeper {
         if clock_ns >= self.next_round_ns {
             self.next_round_ns = clock_ns + ROUND_NS;
             self.look_at_brokers();
+            self.look_at_predecessor();
+            self.offer_again();
             self.pad_what_is_due();
             self.room_for_logs();
         }
@@ -190,10 +214,16 @@ impl Keeper {
             FromSequencer::LogWanted { topic, room } => self.extend_sequenced(topic, room),
             FromSequencer::Dropped { topic } => self.sequencer_dropped(topic),
             FromSequencer::Fenced { topic, client, epoch, next_seq } => {
-                let name = self.topic(topic).map_or("?", |topic| topic.entry.name());
+                let known = self.topic(topic);
+                let name = known.map_or("?", |topic| topic.entry.name());
+                let why = match known.map(|topic| topic.order) {
+                    Some(Order::Token) => "it did not fill positions that it had reserved within \
+                                           the session lease, or wrote others"
+                        .to_owned(),
+                    _ => format!("its batch {next_seq} did not come within the session lease"),
+                };
                 let text = format!(
-                    "topic {name}: client {client:#x} is fenced in session epoch {epoch}: its \
-                     batch {next_seq} did not come within the session lease"
+                    "topic {name}: client {client:#x} is fenced in session epoch {epoch}: {why}"
                 );
                 self.note(&text);
             }
@@ -204,23 +234,83 @@ impl Keeper {
         let mut busy = false;
         while let Ok(ask) = self.asks.try_recv() {
             busy = true;
-            // Whoever asked may have gone; an answer that nobody takes is no failure.
             match ask {
-                Ask::Health(reply) => drop(reply.send(self.health())),
-                Ask::Cluster(reply) => drop(reply.send(self.cluster())),
-                Ask::Topics(reply) => drop(reply.send(self.list_topics())),
-                Ask::Topic(name, reply) => drop(reply.send(self.describe_topic(&name))),
-                Ask::Create(spec, reply) => drop(reply.send(self.create_topic(&spec))),
+                Ask::Health(reply) => {
+                    let answer = self.health();
+                    self.answer(reply, answer);
+                }
+                Ask::Cluster(reply) => {
+                    let answer = self.cluster();
+                    self.answer(reply, answer);
+                }
+                Ask::Topics(reply) => {
+                    let answer = self.list_topics();
+                    self.answer(reply, answer);
+                }
+                Ask::Topic(name, reply) => {
+                    let answer = self.describe_topic(&name);
+                    self.answer(reply, answer);
+                }
+                Ask::Create(spec, reply) => {
+                    let answer = self.create_topic(&spec);
+                    self.answer(reply, answer);
+                }
                 Ask::Delete(name, reply) => self.delete_topic(&name, reply),
-                Ask::Token(name, spec, reply) => drop(reply.send(self.issue_token(&name, spec))),
+                Ask::Token(name, spec, reply) => {
+                    let answer = self.issue_token(&name, spec);
+                    self.answer(reply, answer);
+                }
             }
         }
         busy
     }
 
-    /// Sends what is queued and wakes who sleeps.
+    /// Segments that the leader before may still write into are free once its process is gone.
+    fn look_at_predecessor(&mut self) {
+        if self.segments.suspects()
+            && !self.predecessor.is_some_and(|slot| self.ballot.may_run(&self.pool, slot))
+        {
+            self.segments.clear();
+        }
+        if self.segments.awaits_followers() {
+            let acting = self.acting();
+            if BrokerId::all().all(|id| acting >> id.index() & 1 == 0 || self.is_followed_by(id)) {
+                self.segments.followed();
+            }
+        }
+    }
+
+    fn is_followed_by(&self, broker: BrokerId) -> bool {
+        self.pool.broker(broker).epoch_seen >= self.epoch
+    }
+
+    /// Offers brokers that follow this leader the payload segments again that are theirs in the
+    /// tables: the grant of one may never have reached its broker, which passes over one it knows.
+    fn offer_again(&mut self) {
+        for segment in std::mem::take(&mut self.offers) {
+            let Some(used) = self.segments.get(segment) else { continue };
+            let is_open =
+                used.what.kind == SegmentKind::Payload && used.what.state == SegmentState::Open;
+            let owner = BrokerId::new(used.what.owner.into()).filter(|_| is_open);
+            let Some(owner) = owner else { continue };
+            if self.acting() >> owner.index() & 1 == 0 || !self.is_followed_by(owner) {
+                self.offers.push(segment);
+            } else if let Some(command) = self.grant_of(segment) {
+                self.send(owner, command);
+            }
+        }
+    }
+
+    /// Sends what is queued and wakes who sleeps. Everything that is told was written before, and
+    /// counts only while nobody else has claimed the lead.
     fn flush(&mut self) -> bool {
-        let mut busy = false;
+        let has_news = self.brokers.iter().any(|broker| !broker.outbox.is_empty());
+        if (has_news || !self.answers.is_empty()) && !self.still_leads() {
+            self.answers.clear();
+            return false;
+        }
+        let mut busy = !self.answers.is_empty();
+        self.answers.drain(..).for_each(|answer| answer());
         for broker in &mut self.brokers {
             if broker.outbox.flush(&self.pool) {
                 self.ringer.ring(&self.pool, Role::Broker(broker.id));
@@ -231,6 +321,21 @@ impl Keeper {
             self.wake_sequencer();
         }
         busy
+    }
+
+    /// Whether this control still leads; if not, it stops.
+    fn still_leads(&self) -> bool {
+        let leads = self.pool.leads(self.epoch);
+        if !leads {
+            self.shared.depose(self.pool.highest_epoch());
+        }
+        leads
+    }
+
+    /// Answers once it is certain that this control led when it decided. Whoever asked may have
+    /// gone; an answer that nobody takes is no failure.
+    fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, answer: T) {
+        self.answers.push(Box::new(move || drop(reply.send(answer))));
     }
 
     fn tell_sequencer(&mut self, message: ToSequencer) {

@@ -59,7 +59,8 @@ impl Keeper {
         else {
             return;
         };
-        if !sealed {
+        // A later leader has to see that the segment is sealed before anything is written into it.
+        if !sealed || !self.still_leads() {
             return;
         }
         let mut landed = Vec::new();

@@ -6,6 +6,7 @@ use landfall_layout::command::Command;
 use landfall_layout::counters::Counter;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::segment::{SegmentKind, SegmentState};
+use landfall_layout::topic::Durability;
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::log::{Found, LogReader};
 
@@ -92,11 +93,34 @@ impl Keeper {
         Some(TopicView {
             topic: id,
             log_bytes,
+            promised: self.promised(id)?,
             keeps: entry.keeps(),
             retention_bytes: entry.retention_bytes,
             retention_ns: entry.retention_ns,
             candidates,
         })
+    }
+
+    /// Index of each log below which every replica has what it shall have. A log's cut takes the
+    /// entries of all brokers, so the one whose replicas are furthest behind counts.
+    fn promised(&self, id: TopicId) -> Option<BTreeMap<usize, u64>> {
+        let topic = self.topic(id)?;
+        let disk_replicas = topic.entry.disk_replicas();
+        let mut promised = BTreeMap::new();
+        if disk_replicas == 0 {
+            return Some(promised);
+        }
+        for source in self.landing(topic) {
+            let log = if topic.order.is_sequenced() { SEQUENCED_LOG } else { source.index() };
+            let reached = self.pool.replicated(id, source, disk_replicas);
+            let index = match topic.entry.durability() {
+                Durability::Sync => reached.durable,
+                Durability::Window => reached.written,
+            };
+            let least = promised.entry(log).or_insert(index);
+            *least = index.min(*least);
+        }
+        Some(promised)
     }
 
     /// What is known of a sealed payload segment once all its batches are ordered or dropped.

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use landfall_layout::limits::{
-    LOGS_PER_TOPIC, RING_SLOTS_DEFAULT, SEQUENCED_LOG, SESSION_LEASE_NS, TOPICS_MAX,
+    LOGS_PER_TOPIC, REPLICAS_MAX, RING_SLOTS_DEFAULT, SEQUENCED_LOG, SESSION_LEASE_NS, TOPICS_MAX,
 };
 use landfall_layout::order::FrontierLine;
 use landfall_layout::pool::Coherence;
 use landfall_layout::topic::{
-    Order, TOPIC_CHECK_INGEST, TOPIC_KEEP, TopicEntry, TopicState, check_name, check_ring_slots,
+    Durability, Order, TOPIC_CHECK_INGEST, TOPIC_KEEP, TOPIC_WINDOW, TopicEntry, TopicState,
+    check_name, check_ring_slots,
 };
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 
 use super::Keeper;
 use crate::answers::{
-    BrokerFacts, Cluster, Health, PoolFacts, Problem, SCHEMA_VERSION, Topic as TopicAnswer,
-    TopicSpec,
+    BrokerFacts, Cluster, Health, PoolFacts, Problem, ReplicaFacts, SCHEMA_VERSION,
+    Topic as TopicAnswer, TopicSpec,
 };
 use crate::clock::now_ns;
 use crate::life::Life;
@@ -60,20 +61,18 @@ impl Topic {
 }
 
 /// What a new topic's spec says, checked.
-fn entry_of(spec: &TopicSpec, id: TopicId) -> Result<(TopicEntry, Order), Problem> {
+fn entry_of(
+    spec: &TopicSpec,
+    id: TopicId,
+    known: &[(BrokerId, bool)],
+) -> Result<(TopicEntry, Order), Problem> {
     check_name(&spec.name).map_err(|error| Problem::bad(error.to_string()))?;
     let order: Order = spec.order.parse().map_err(|error| Problem::bad(format!("{error}")))?;
-    if order == Order::Token {
-        return Err(Problem::bad("order token is not built yet: use strong or total"));
-    }
     let ring_slots = spec.ring_slots.unwrap_or(RING_SLOTS_DEFAULT);
     check_ring_slots(ring_slots).map_err(|error| Problem::bad(error.to_string()))?;
     let replicas = spec.replicas.unwrap_or(1);
-    if replicas > 1 {
-        return Err(Problem::bad(format!(
-            "{replicas} replicas are not possible: this version keeps one copy, in the pool"
-        )));
-    }
+    let replica_brokers = replica_brokers(replicas, known)?;
+    let durability = durability_of(spec, replicas)?;
     let keep = spec.keep.unwrap_or(false);
     let retention_bytes = spec.retention_bytes.unwrap_or(0);
     let retention_ns = nanoseconds("retention_ms", spec.retention_ms.unwrap_or(0))?;
@@ -83,20 +82,31 @@ fn entry_of(spec: &TopicSpec, id: TopicId) -> Result<(TopicEntry, Order), Proble
              retention_bytes and retention_ms",
         ));
     }
+    let disk_bytes = spec.disk_bytes.unwrap_or(0);
+    let disk_ns = nanoseconds("disk_ms", spec.disk_ms.unwrap_or(0))?;
+    if replicas == 1 && (disk_bytes != 0 || disk_ns != 0) {
+        return Err(Problem::bad(
+            "a topic with 1 replica has nothing on a disk: leave out disk_bytes and disk_ms, or \
+             say 2 replicas or more",
+        ));
+    }
     let lease = spec.session_lease_ms.unwrap_or(SESSION_LEASE_NS / MS);
     if lease == 0 {
         return Err(Problem::bad("session_lease_ms is 0; a session needs at least 1"));
     }
     let mut name = [0; 120];
     name[..spec.name.len()].copy_from_slice(spec.name.as_bytes());
-    let check = if spec.check_ingest.unwrap_or(false) { TOPIC_CHECK_INGEST } else { 0 };
+    // A batch that does not hold stops its replicas, so it is refused before it is ordered, unless
+    // somebody says otherwise.
+    let check = if spec.check_ingest.unwrap_or(replicas > 1) { TOPIC_CHECK_INGEST } else { 0 };
+    let window = if durability == Durability::Window { TOPIC_WINDOW } else { 0 };
     let entry = TopicEntry {
         version: 0,
         id: id.0,
         state: TopicState::Live as u8,
         order: order.raw(),
-        flags: check | if keep { TOPIC_KEEP } else { 0 },
-        replicas: 1,
+        flags: check | window | if keep { TOPIC_KEEP } else { 0 },
+        replicas,
         ring_slots,
         name_bytes: spec.name.len() as u32,
         retention_bytes,
@@ -104,9 +114,64 @@ fn entry_of(spec: &TopicSpec, id: TopicId) -> Result<(TopicEntry, Order), Proble
         created_ns: now_ns(),
         session_lease_ns: nanoseconds("session_lease_ms", lease)?,
         name,
-        reserved: [0; 10],
+        replica_brokers,
+        reserved8: [0; 7],
+        disk_bytes,
+        disk_ns,
+        reserved: [0; 7],
     };
     Ok((entry, order))
+}
+
+/// How many brokers keep the replicas of a topic with `replicas` copies: numbers 0 up to that.
+/// `known` are all brokers of the pool, and whether each has a disk for replicas.
+fn replica_brokers(replicas: u8, known: &[(BrokerId, bool)]) -> Result<u8, Problem> {
+    if usize::from(replicas) > REPLICAS_MAX || replicas == 0 {
+        return Err(Problem::bad(format!(
+            "{replicas} replicas are not possible; say 1 to {REPLICAS_MAX}: the pool is the first, \
+             each further one is on a disk"
+        )));
+    }
+    if replicas == 1 {
+        return Ok(0);
+    }
+    let disks = replicas - 1;
+    let brokers = known.len();
+    let is_missing = |number: &usize| known.iter().all(|(id, _)| id.index() != *number);
+    if let Some(missing) = (0..brokers).find(is_missing) {
+        return Err(Problem::bad(format!(
+            "{replicas} replicas need brokers that are numbered from 0 on without a hole; of \
+             {brokers} brokers none has number {missing}: start it"
+        )));
+    }
+    if let Some((broker, _)) = known.iter().find(|(_, has_disk)| !has_disk) {
+        return Err(Problem::bad(format!(
+            "{replicas} replicas need a disk at each broker, and broker {broker} has none: start \
+             it with --data DIR"
+        )));
+    }
+    if usize::from(disks) > brokers {
+        return Err(Problem::bad(format!(
+            "{replicas} replicas are the pool and {disks} {}, each of another broker, and this \
+             pool has {brokers} {}: start {} more with --data DIR, or ask for fewer replicas",
+            if disks == 1 { "disk" } else { "disks" },
+            if brokers == 1 { "broker" } else { "brokers" },
+            usize::from(disks) - brokers
+        )));
+    }
+    Ok(brokers as u8)
+}
+
+fn durability_of(spec: &TopicSpec, replicas: u8) -> Result<Durability, Problem> {
+    let Some(word) = &spec.durability else { return Ok(Durability::Sync) };
+    let durability: Durability = word.parse().map_err(Problem::bad)?;
+    if durability == Durability::Window && replicas < 2 {
+        return Err(Problem::bad(format!(
+            "durability window says when copies on disk are synced, and {replicas} replica is in \
+             the pool alone: ask for 2 replicas or more, or leave durability out"
+        )));
+    }
+    Ok(durability)
 }
 
 fn nanoseconds(what: &str, ms: u64) -> Result<u64, Problem> {
@@ -118,7 +183,7 @@ fn nanoseconds(what: &str, ms: u64) -> Result<u64, Problem> {
 
 impl Keeper {
     pub(super) fn create_topic(&mut self, spec: &TopicSpec) -> Result<TopicAnswer, Problem> {
-        let (mut entry, order) = entry_of(spec, TopicId(0))?;
+        let (mut entry, order) = entry_of(spec, TopicId(0), &self.known_disks())?;
         if let Some(topic) = self.topic_named(&spec.name) {
             return Err(match topic.is_live() {
                 true => Problem::conflict("exists", format!("topic {} exists already", spec.name)),
@@ -144,7 +209,7 @@ impl Keeper {
             let sequencer = TopicSequencer::new(order, entry.session_lease_ns, Frontier::default())
                 .expect("a sequenced order has a sequencer");
             topic.logs.insert(SEQUENCED_LOG, log);
-            let new = NewTopic { topic: id, sequencer, is_new: true, log: room };
+            let new = NewTopic { topic: id, order, sequencer, is_new: true, log: room };
             self.tell_sequencer(ToSequencer::AddTopic(Box::new(new)));
         }
         self.pool.set_topic(&entry);
@@ -216,6 +281,10 @@ impl Keeper {
             keep: entry.keeps(),
             check_ingest: entry.checks_ingest(),
             replicas: entry.replicas.max(1),
+            durability: entry.durability().name(),
+            replicas_state: self.replicas_of(topic),
+            disk_bytes: entry.disk_bytes,
+            disk_ms: entry.disk_ns / MS,
             session_lease_ms: entry.session_lease_ns / MS,
             created_ns: entry.created_ns,
             messages,
@@ -225,6 +294,42 @@ impl Keeper {
             next_position: longest.0.position,
             segments: self.segments_of(topic),
         }
+    }
+
+    /// The pool's brokers, and whether each has a disk for replicas.
+    fn known_disks(&self) -> Vec<(BrokerId, bool)> {
+        let known = self.brokers.iter().filter(|broker| broker.life != Life::Never);
+        known.map(|broker| (broker.id, self.pool.broker(broker.id).disk != 0)).collect()
+    }
+
+    /// Brokers that land batches for a topic, or did.
+    pub(super) fn landing(&self, topic: &Topic) -> Vec<BrokerId> {
+        let lands = |source: &BrokerId| match topic.order.is_sequenced() {
+            true => self.pool.ring(topic.id, *source).is_some(),
+            false => self.pool.frontier(topic.id, source.index()).entries > 0,
+        };
+        BrokerId::all().filter(lands).collect()
+    }
+
+    fn replicas_of(&self, topic: &Topic) -> Vec<ReplicaFacts> {
+        let entry = &topic.entry;
+        let mut facts = Vec::new();
+        for source in self.landing(topic) {
+            for replica in 0..entry.disk_replicas() {
+                let Some(broker) = entry.replica_broker(source, replica) else { continue };
+                let line = self.pool.replica(topic.id, source, replica);
+                facts.push(ReplicaFacts {
+                    broker: broker.raw(),
+                    source: source.raw(),
+                    replica: replica as u8,
+                    durable: line.durable,
+                    written: line.written,
+                    state: line.state().name(),
+                    errno: line.errno,
+                });
+            }
+        }
+        facts
     }
 
     fn segments_of(&self, topic: &Topic) -> u32 {
@@ -299,14 +404,14 @@ mod tests {
     }
 
     fn refusal(spec: &TopicSpec) -> String {
-        let problem = entry_of(spec, TopicId(256)).unwrap_err();
+        let problem = entry_of(spec, TopicId(256), &[]).unwrap_err();
         assert_eq!(problem.status, 400);
         problem.message
     }
 
     #[test]
     fn what_nobody_says_has_a_default() {
-        let (entry, order) = entry_of(&spec("strong"), TopicId(256)).unwrap();
+        let (entry, order) = entry_of(&spec("strong"), TopicId(256), &[]).unwrap();
         assert_eq!(order, Order::Strong);
         assert_eq!((entry.ring_slots, entry.replicas), (RING_SLOTS_DEFAULT, 1));
         assert_eq!(entry.session_lease_ns, SESSION_LEASE_NS);
@@ -317,13 +422,16 @@ mod tests {
     fn an_unknown_order_is_told_which_there_are() {
         let text = refusal(&spec("sorted"));
         assert!(text.contains("sorted") && text.contains("none, broker, total"), "{text}");
-        assert!(refusal(&spec("token")).contains("use strong or total"));
     }
 
     #[test]
     fn what_cannot_be_is_refused_with_its_numbers() {
-        let text = refusal(&TopicSpec { replicas: Some(3), ..spec("total") });
-        assert!(text.contains('3') && text.contains("one copy"), "{text}");
+        let text = refusal(&TopicSpec { replicas: Some(5), ..spec("total") });
+        assert!(text.contains("5 replicas") && text.contains("1 to 4"), "{text}");
+        let text = refusal(&TopicSpec { durability: Some("window".into()), ..spec("total") });
+        assert!(text.contains("2 replicas or more"), "{text}");
+        let text = refusal(&TopicSpec { durability: Some("never".into()), ..spec("total") });
+        assert!(text.contains("sync or window"), "{text}");
         let text = refusal(&TopicSpec { ring_slots: Some(100), ..spec("total") });
         assert!(text.contains("100"), "{text}");
         let text = refusal(&TopicSpec { name: "a/b".into(), ..spec("total") });
@@ -334,5 +442,29 @@ mod tests {
         assert!(text.contains("retention_ms"), "{text}");
         let both = TopicSpec { keep: Some(true), retention_bytes: Some(1), ..spec("total") };
         assert!(refusal(&both).contains("keep"));
+    }
+
+    fn disks(brokers: &[(usize, bool)]) -> Vec<(BrokerId, bool)> {
+        brokers.iter().map(|(number, disk)| (BrokerId::new(*number).unwrap(), *disk)).collect()
+    }
+
+    #[test]
+    fn replicas_need_disks_at_brokers_without_a_hole() {
+        let ask = |replicas, brokers: &[(usize, bool)]| {
+            replica_brokers(replicas, &disks(brokers)).map_err(|problem| problem.message)
+        };
+        assert_eq!(ask(1, &[]), Ok(0));
+        assert_eq!(ask(2, &[(0, true)]), Ok(1));
+        assert_eq!(ask(3, &[(0, true), (1, true)]), Ok(2));
+        assert_eq!(ask(2, &[(0, true), (1, true), (2, true)]), Ok(3));
+        let refused = |replicas, brokers: &[(usize, bool)], says: &str| {
+            let text = ask(replicas, brokers).unwrap_err();
+            assert!(text.contains(says), "{text}");
+        };
+        refused(0, &[(0, true)], "1 to 4");
+        refused(2, &[], "0 brokers: start 1 more");
+        refused(3, &[(0, true)], "2 disks, each of another broker, and this pool has 1 broker:");
+        refused(2, &[(0, true), (2, true)], "number 1");
+        refused(2, &[(0, true), (1, false)], "broker 1 has none: start it with --data");
     }
 }

@@ -1,15 +1,21 @@
 //! One burst of one topic: the fast path of the order.
 
+use std::collections::VecDeque;
+
 use landfall_layout::counters::{Counter, Stage};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::OrderEntry;
 use landfall_layout::session::SessionState;
-use landfall_pool::Memory;
+
+use landfall_pool::Pool;
+use landfall_pool::counters::Counters;
+use landfall_pool::log::LogSegment;
 
 use super::{SequencerThread, Work};
 use crate::clock::now_ns;
 use crate::messages::FromSequencer;
-use crate::sequencer::Verdict;
+use crate::segments::LastEntries;
+use crate::sequencer::{TopicSequencer, Verdict};
 
 /// Slots taken from one ring before it is the next one's turn.
 const SLOTS_PER_RING: usize = 128;
@@ -17,8 +23,50 @@ const SLOTS_PER_RING: usize = 128;
 impl Work {
     /// Entries that there is room for.
     fn room(&self) -> u64 {
-        let last = self.spares.back().unwrap_or(&self.log);
-        (last.base + last.capacity).saturating_sub(self.sequencer.frontier().entries)
+        room(&self.log, &self.spares, &self.sequencer)
+    }
+}
+
+fn room(log: &LogSegment, spares: &VecDeque<LogSegment>, sequencer: &TopicSequencer) -> u64 {
+    let last = spares.back().unwrap_or(log);
+    (last.base + last.capacity).saturating_sub(sequencer.frontier().entries)
+}
+
+/// Where a topic's entries go.
+struct Sink<'a> {
+    pool: &'a Pool,
+    last_entries: &'a LastEntries,
+    counters: &'a Counters,
+    /// The wall clock, once there was something to write.
+    wall_ns: u64,
+    log: &'a mut LogSegment,
+    spares: &'a mut VecDeque<LogSegment>,
+    done: &'a mut Done,
+}
+
+impl Sink<'_> {
+    fn room(&self, sequencer: &TopicSequencer) -> u64 {
+        room(self.log, self.spares, sequencer)
+    }
+
+    #[inline]
+    fn write(&mut self, entry: &OrderEntry) {
+        let at = entry.commit - 1;
+        while !self.log.holds(at) {
+            // There is room, so there is a next segment.
+            let Some(next) = self.spares.pop_front() else { return };
+            *self.log = next;
+        }
+        self.log.write(self.pool, at, entry);
+        self.done.entries += 1;
+        if entry.is_hole() {
+            self.done.holes += 1;
+            return;
+        }
+        self.last_entries.note(entry.segment, at);
+        let waited_ns = self.wall_ns.saturating_sub(entry.landed_ns);
+        self.counters.latency(self.pool, Stage::LandedToOrdered, waited_ns);
+        self.done.messages += u64::from(entry.count);
     }
 }
 
@@ -27,6 +75,8 @@ impl Work {
 struct Done {
     slots: u64,
     entries: u64,
+    /// Entries among them that hold nothing.
+    holes: u64,
     messages: u64,
     duplicates: u64,
     dropped: u64,
@@ -41,18 +91,19 @@ impl SequencerThread {
     pub(super) fn burst(&mut self, i: usize, clock_ns: u64, tick: bool) -> Option<bool> {
         let done = self.scan(i, clock_ns);
         let work = &mut self.works[i];
+        let fenced = &mut self.fenced;
+        work.sequencer.drain_trespassers(|fencing| fenced.push(fencing));
         if tick && work.sequencer.deadline_ns().is_some_and(|at| at <= clock_ns) {
             let fenced = &mut self.fenced;
             work.sequencer.tick(clock_ns, |fencing| fenced.push(fencing));
         }
-        if done.slots > 0 || !self.fenced.is_empty() {
-            // Entries were written back one by one; what makes them count comes after all of them.
-            if self.pool.flushes() {
-                self.pool.after_write_back();
+        if done.slots > 0 || done.entries > 0 || !self.fenced.is_empty() {
+            if done.entries > 0 {
+                let frontier = work.sequencer.frontier();
+                self.pool.say_written(work.topic, frontier.entries, frontier.bytes);
             }
-            let epoch = self.pool.epoch_number();
-            if epoch != self.epoch {
-                self.depose(epoch);
+            if !self.pool.leads(self.epoch) {
+                self.shared.depose(self.pool.highest_epoch());
                 return None;
             }
         }
@@ -70,9 +121,12 @@ impl SequencerThread {
             self.write_fences(i);
         }
         self.release(i);
+        if !self.works[i].wishes.is_empty() {
+            self.grant_wishes(i, clock_ns);
+        }
         self.ask_for_room(i, done.starved, tick);
         self.count(&done);
-        Some(done.slots > 0)
+        Some(done.slots > 0 || done.entries > 0)
     }
 
     /// Offers what is committed, writing entries as they come out.
@@ -80,45 +134,39 @@ impl SequencerThread {
     fn scan(&mut self, i: usize, clock_ns: u64) -> Done {
         let mut done = Done::default();
         let pool = &*self.pool;
-        let last_entries = &self.shared.last_entries;
-        let counters = &self.counters;
         let work = &mut self.works[i];
-        let mut wall_ns = 0;
-        for r in 0..work.rings.len() {
-            let (broker, reader) = (work.rings[r].broker, work.rings[r].reader);
+        let Work { sequencer, rings, log, spares, .. } = work;
+        let (last_entries, counters) = (&self.shared.last_entries, &self.counters);
+        let mut sink =
+            Sink { pool, last_entries, counters, wall_ns: 0, log, spares, done: &mut done };
+        for ring in rings.iter() {
+            let (broker, reader) = (ring.broker, ring.reader);
             for _ in 0..SLOTS_PER_RING {
-                let index = work.sequencer.scan_index(broker);
+                let index = sequencer.scan_index(broker);
                 let Some(slot) = reader.peek(pool, index) else { break };
-                // One slot lets in at most itself and everything held.
-                if work.room() <= work.sequencer.held() as u64 {
-                    done.starved = true;
+                // One slot lets in at most itself, everything held and every hole.
+                if sink.room(sequencer) <= sequencer.ready_most() as u64 {
+                    sink.done.starved = true;
                     break;
                 }
-                if wall_ns == 0 {
-                    wall_ns = now_ns();
+                if sink.wall_ns == 0 {
+                    sink.wall_ns = now_ns();
                 }
-                let Work { sequencer, log, spares, .. } = work;
-                let write = |entry: OrderEntry| {
-                    let at = entry.commit - 1;
-                    while !log.holds(at) {
-                        // There is room, so there is a next segment.
-                        let Some(next) = spares.pop_front() else { return };
-                        *log = next;
-                    }
-                    log.write(pool, at, &entry);
-                    last_entries.note(entry.segment, at);
-                    let waited_ns = wall_ns.saturating_sub(entry.landed_ns);
-                    counters.latency(pool, Stage::LandedToOrdered, waited_ns);
-                    done.entries += 1;
-                    done.messages += u64::from(entry.count);
-                };
-                match sequencer.offer(broker, &slot, clock_ns, write) {
+                match sequencer.offer(broker, &slot, clock_ns, |entry| sink.write(&entry)) {
                     Verdict::Busy => break,
-                    Verdict::Duplicate => done.duplicates += 1,
-                    Verdict::Fenced => done.dropped += 1,
+                    Verdict::Duplicate => sink.done.duplicates += 1,
+                    Verdict::Fenced => sink.done.dropped += 1,
                     Verdict::Ordered | Verdict::Held | Verdict::Padding => {}
                 }
-                done.slots += 1;
+                sink.done.slots += 1;
+            }
+        }
+        if sequencer.has_holes() {
+            if sink.room(sequencer) < sequencer.ready_most() as u64 {
+                sink.done.starved = true;
+            } else {
+                sink.wall_ns = now_ns();
+                sequencer.fill_holes(|entry| sink.write(&entry));
             }
         }
         done
@@ -148,7 +196,7 @@ impl SequencerThread {
             return;
         }
         let end = work.sequencer.frontier().entries + room;
-        let wanted = (work.sequencer.held() as u64 + 1).max(least);
+        let wanted = (work.sequencer.ready_most() as u64 + 1).max(least);
         if work.asked == end + 1 && !(starved && tick) {
             return;
         }
@@ -180,7 +228,7 @@ impl SequencerThread {
     }
 
     fn count(&mut self, done: &Done) {
-        if done.slots == 0 {
+        if done.slots == 0 && done.entries == 0 {
             return;
         }
         let add = |counter, amount| {
@@ -188,19 +236,11 @@ impl SequencerThread {
                 self.counters.add(&self.pool, counter, amount);
             }
         };
-        add(Counter::BatchesOrdered, done.entries);
+        add(Counter::BatchesOrdered, done.entries - done.holes);
         add(Counter::MessagesOrdered, done.messages);
         add(Counter::Duplicates, done.duplicates);
         add(Counter::Refused, done.dropped);
         let held = self.works.iter().map(|work| work.sequencer.held() as u64).sum();
         self.counters.set(&self.pool, Counter::Held, held);
-    }
-
-    #[cold]
-    fn depose(&self, epoch: u64) {
-        use std::sync::atomic::Ordering;
-        // Relaxed: a number on its own.
-        self.shared.deposed_by.store(epoch, Ordering::Relaxed);
-        self.shared.stop.store(true, Ordering::Relaxed);
     }
 }

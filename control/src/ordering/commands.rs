@@ -4,15 +4,17 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use landfall_layout::TopicId;
-use landfall_layout::command::Command;
+use landfall_layout::command::{Command, Denial};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::session::SessionLine;
+use landfall_layout::topic::Order;
 use landfall_pool::log::LogSegment;
 use landfall_pool::slot_ring::SlotReader;
 
 use super::{Ring, SequencerThread, Work};
 use crate::clock::now_ns;
 use crate::messages::{FromSequencer, NewRing, NewTopic, OpenSession, ToSequencer};
+use crate::sequencer::{Wish, Wished};
 
 /// Commands taken between two bursts.
 const COMMANDS_PER_TURN: usize = 64;
@@ -45,25 +47,34 @@ impl SequencerThread {
             ToSequencer::CloseSession { broker, index, epoch } => {
                 let Some(session) = self.sessions.close(index, epoch, broker) else { return };
                 let (session, topic) = (*session, session.topic);
+                if let Some(work) = self.work_of(topic)
+                    && work.order == Order::Token
+                {
+                    // Everything that it was acknowledged is in the log: the rest is holes.
+                    work.sequencer.close_session(index);
+                }
                 let next_seq = self.next_seq(topic, index);
                 self.pool.set_session(index, &session.line(next_seq));
             }
+            ToSequencer::Reserve { topic, wish } => self.reserve(topic, wish),
             ToSequencer::BrokerGone { broker } => self.sessions.broker_gone(broker),
         }
     }
 
     fn add_topic(&mut self, new: NewTopic) {
-        let NewTopic { topic, sequencer, is_new, log } = new;
+        let NewTopic { topic, order, sequencer, is_new, log } = new;
         if is_new {
             self.pool.start_frontier(topic, SEQUENCED_LOG);
         }
         self.works.push(Work {
             topic,
+            order,
             sequencer,
             rings: Vec::new(),
             log,
             spares: VecDeque::with_capacity(8),
             asked: 0,
+            wishes: VecDeque::new(),
         });
     }
 
@@ -90,6 +101,43 @@ impl SequencerThread {
             self.pool.set_session(index, &SessionLine::default());
         }
         self.tell_keeper(FromSequencer::Dropped { topic });
+    }
+
+    /// Positions for a session. They are handed out in the order in which they were asked for.
+    fn reserve(&mut self, topic: TopicId, wish: Wish) {
+        match self.work_of(topic) {
+            Some(work) => work.wishes.push_back(wish),
+            None => {
+                let Wish { broker, request, .. } = wish;
+                let why = Denial::NoTopic;
+                let command = Command::SessionDenied { request, why, epoch: 0, next_seq: 0 };
+                self.tell_keeper(FromSequencer::Answer { broker, command });
+            }
+        }
+    }
+
+    /// Hands out positions, as far as the bound on what is outstanding allows.
+    #[cold]
+    pub(super) fn grant_wishes(&mut self, i: usize, clock_ns: u64) {
+        while let Some(wish) = self.works[i].wishes.front().copied() {
+            let Wish { session, broker, request, .. } = wish;
+            let command = match self.works[i].sequencer.reserve(&wish, clock_ns) {
+                Wished::Later => return,
+                Wished::Granted { first, count } => {
+                    Some(Command::Reserved { request, first, count })
+                }
+                Wished::Over => {
+                    let epoch = self.sessions.get(session).map_or(0, |of| of.standing.epoch);
+                    let why = Denial::Fenced;
+                    Some(Command::SessionDenied { request, why, epoch, next_seq: 0 })
+                }
+                Wished::Again => None,
+            };
+            self.works[i].wishes.pop_front();
+            if let Some(command) = command {
+                self.tell_keeper(FromSequencer::Answer { broker, command });
+            }
+        }
     }
 
     fn next_seq(&mut self, topic: TopicId, index: u32) -> u64 {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use landfall_layout::counters::Counter;
 use landfall_layout::geometry::CONTROL_BLOCK;
+use landfall_layout::topic::Order;
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Ringer, Role};
@@ -24,7 +25,7 @@ use landfall_pool::log::LogSegment;
 use landfall_pool::slot_ring::SlotReader;
 
 use crate::messages::{FromSequencer, Sender, Shared, ToSequencer};
-use crate::sequencer::{Fencing, TopicSequencer};
+use crate::sequencer::{Fencing, TopicSequencer, Wish};
 
 pub use landfall_pool::idle::Idle;
 pub use sessions::SessionTable;
@@ -45,6 +46,7 @@ struct Ring {
 /// One topic at work.
 struct Work {
     topic: TopicId,
+    order: Order,
     sequencer: TopicSequencer,
     rings: Vec<Ring>,
     /// Where the next entry goes.
@@ -53,6 +55,8 @@ struct Work {
     spares: VecDeque<LogSegment>,
     /// More room has been asked for when it ended below this index.
     asked: u64,
+    /// Positions that were asked for and not granted, in the order of asking.
+    wishes: VecDeque<Wish>,
 }
 
 /// Ends of the channels and bells that the thread has.

@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use landfall_layout::limits::{LOGS_PER_TOPIC, SEQUENCED_LOG};
-use landfall_layout::order::OrderEntry;
 use landfall_layout::segment::{OWNER_CONTROL, SegmentKind, SegmentState, What};
 use landfall_layout::{SegmentId, TopicId};
+use landfall_pool::Pool;
 use landfall_pool::log::LogSegment;
-use landfall_pool::{Memory, Pool};
 
 use crate::keeper::{Log, Topic};
 use crate::segments::{Purpose, Segments};
@@ -35,7 +34,8 @@ pub(super) fn chains(pool: &Pool, segments: &Segments, id: TopicId) -> BTreeMap<
                 None => break,
             }
         }
-        if !chain.is_empty() {
+        // A log that came back from disk begins in memory without a segment.
+        if !chain.is_empty() || line.oldest_index > 0 {
             let (oldest_index, oldest_position) = (line.oldest_index, line.oldest_position);
             logs.insert(number, Log { chain, oldest_index, oldest_position, granted: None });
         }
@@ -43,8 +43,8 @@ pub(super) fn chains(pool: &Pool, segments: &Segments, id: TopicId) -> BTreeMap<
     logs
 }
 
-/// Gives the sequenced log of a topic a fresh segment that begins at its frontier, so that this
-/// epoch writes only what is its own. `None` when there is neither a free segment nor an old one.
+/// Gives the sequenced log of a topic a fresh segment that begins where the log was sealed, so that
+/// this epoch writes only what is its own. `None` when there is no segment for it.
 pub(super) fn begin_epoch(
     pool: &Pool,
     segments: &mut Segments,
@@ -55,7 +55,7 @@ pub(super) fn begin_epoch(
     let reached = pool.frontier(id, SEQUENCED_LOG).entries;
     let log = topic.logs.entry(SEQUENCED_LOG).or_default();
     log.oldest_index = log.oldest_index.min(reached);
-    // What begins at the frontier or behind it holds nothing that counts.
+    // What begins where the log was sealed or behind holds nothing that counts.
     let mut unused = Vec::new();
     while let Some(tail) = log.chain.back().copied()
         && segments.get(tail).is_some_and(|used| used.base_index >= reached)
@@ -67,7 +67,6 @@ pub(super) fn begin_epoch(
     if let Some(last) = last {
         pool.link_segment(last, SegmentId::NONE);
         pool.set_chain(id, SEQUENCED_LOG, &log.line(id));
-        forget_uncovered(pool, &segment_of(pool, segments, last)?, reached);
     }
     for segment in unused {
         segments.give_back(segment);
@@ -81,9 +80,9 @@ pub(super) fn begin_epoch(
     };
     let purpose = Purpose { what, base_index: reached, previous: last };
     let Some(fresh) = segments.take(purpose, now_ns) else {
-        // A full pool: what is left of the old segment has to do. The control that wrote it is
-        // gone, because this one has its bells.
-        return segment_of(pool, segments, last?).filter(|segment| segment.holds(reached));
+        // A full pool: what is left of the old segment has to do, if its writer is gone.
+        let old = segment_of(pool, segments, last?)?;
+        return Some(old).filter(|old| !segments.suspects() && old.holds(reached));
     };
     if let Some(last) = last {
         pool.link_segment(last, fresh);
@@ -91,18 +90,6 @@ pub(super) fn begin_epoch(
     log.chain.push_back(fresh);
     pool.set_chain(id, SEQUENCED_LOG, &log.line(id));
     segment_of(pool, segments, fresh)
-}
-
-/// Unwrites the entries from `reached` on that the dead control wrote and the frontier never
-/// passed: a reader that is still in this segment must not take them for those that come instead.
-fn forget_uncovered(pool: &Pool, segment: &LogSegment, reached: u64) {
-    for index in reached.max(segment.base)..segment.base + segment.capacity {
-        let commit = segment.at + (index - segment.base) * OrderEntry::BYTES + 56;
-        if pool.load_relaxed(commit) == index + 1 {
-            pool.store(commit, 0);
-            pool.publish(commit, 8);
-        }
-    }
 }
 
 fn segment_of(pool: &Pool, segments: &Segments, segment: SegmentId) -> Option<LogSegment> {

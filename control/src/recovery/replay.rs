@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::OrderEntry;
 use landfall_layout::session::{SessionState, Standing};
+use landfall_layout::topic::Order;
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::log::{Found, LogReader, LogSegment};
@@ -37,7 +38,7 @@ fn walk(pool: &Pool, topic: TopicId, log: usize, mut each: impl FnMut(u64, &Orde
 /// For each segment that a broker's own logs name, the last entry that names it.
 pub(super) fn last_entries(pool: &Pool, topic: TopicId) -> BTreeMap<u32, u64> {
     let mut lasts = BTreeMap::new();
-    for log in log_numbers(landfall_layout::topic::Order::None) {
+    for log in log_numbers(Order::None) {
         walk(pool, topic, log, |index, entry| {
             lasts.insert(entry.segment, index);
         });
@@ -69,14 +70,16 @@ pub(super) fn sequencer(
         // A publisher that said goodbye has its receipts; until its line goes to another, what
         // may still be in a ring of it is ordered like before.
         let state = match session.standing.state {
-            SessionState::Closed => SessionState::Active,
+            SessionState::Closed if topic.order != Order::Token => SessionState::Active,
             state => state,
         };
         let standing = Standing { state, ..session.standing };
         value.restore_session(index, session.client, standing, next_seq);
     }
     walk(pool, id, SEQUENCED_LOG, |index, entry| {
-        last_entries.note(entry.segment, index);
+        if !entry.is_hole() {
+            last_entries.note(entry.segment, index);
+        }
         let session = sessions
             .index_of(id, entry.client)
             .filter(|at| sessions.get(*at).is_some_and(|s| s.opened_ns <= entry.landed_ns));
@@ -85,5 +88,5 @@ pub(super) fn sequencer(
     // The frontier line is stored in the topic's name only once the log begins; a control that
     // died before that left none.
     let is_new = line.entries == 0 && topic.sequenced().is_some();
-    NewTopic { topic: id, sequencer: value, is_new, log }
+    NewTopic { topic: id, order: topic.order, sequencer: value, is_new, log }
 }

@@ -119,6 +119,11 @@ impl Holds {
         self.held += 1;
     }
 
+    /// Whether the batch of that sequence is held.
+    pub fn has(&self, session: u32, batch_seq: u64) -> bool {
+        self.find(session, batch_seq).is_some()
+    }
+
     /// Takes the batch of that sequence out, if it is held.
     pub fn take(&mut self, session: u32, batch_seq: u64, first: &mut Place) -> Option<Place> {
         let cell = self.find(session, batch_seq)?;

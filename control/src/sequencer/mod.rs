@@ -1,8 +1,9 @@
 //! The sequencer: gives every batch of a topic its place in the one order.
 //!
-//! A pure value, one for each topic of order `total`, `stream` or `strong`: no clock, no memory,
-//! no thread. In go ring slots as they are seen, out come verdicts and order entries. The loop
-//! around it reads the slots and carries out what was decided, a burst at a time, in this order:
+//! A pure value, one for each topic of order `total`, `token`, `stream` or `strong`: no clock, no
+//! memory, no thread. In go ring slots as they are seen, out come verdicts and order entries. The
+//! loop around it reads the slots and carries out what was decided, a burst at a time, in this
+//! order:
 //!
 //! 1. [`TopicSequencer::offer`] the slot at each ring's [`TopicSequencer::scan_index`], writing
 //!    the entries it emits; then [`TopicSequencer::tick`];
@@ -18,7 +19,8 @@
 //! After a crash: [`TopicSequencer::new`] with the log's frontier, [`TopicSequencer::open_ring`]
 //! with each ring's consumed index, [`TopicSequencer::restore_session`] with each session line,
 //! [`TopicSequencer::replay`] with each entry of the log, and the order goes on as if nothing had
-//! happened. What was held is still in the rings.
+//! happened. What was held is still in the rings. Positions that were reserved in order `token` are
+//! not in the pool: there the next sequencer begins with every session fenced.
 
 mod hold;
 #[cfg(test)]
@@ -31,6 +33,7 @@ mod session;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use landfall_layout::BrokerId;
 use landfall_layout::limits::BROKERS_MAX;
@@ -42,8 +45,10 @@ use landfall_layout::topic::{Order, TopicError, check_ring_slots};
 use hold::{Held, Holds, NOWHERE};
 use ring::RingScan;
 use session::Sessions;
+use token::Reservations;
 
 pub use standing::Fencing;
+pub use token::{Wish, Wished};
 
 /// What became of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,7 +90,8 @@ impl Frontier {
     /// The line that says it, about the topic of that raw id.
     pub fn line(&self, topic: u32, at_ns: u64) -> FrontierLine {
         let Self { entries, position, bytes, .. } = *self;
-        FrontierLine { entries, position, bytes, at_ns, topic: topic.into(), reserved: [0; 3] }
+        let topic = topic.into();
+        FrontierLine { entries, position, bytes, at_ns, topic, ..FrontierLine::default() }
     }
 
     /// Gives an entry the next place.
@@ -112,7 +118,8 @@ pub struct SessionView {
     pub standing: Standing,
     /// Order `strong`: everything below is ordered, and this is not. Order `stream`: above every
     /// sequence that is ordered, so a new publisher of this client starts here; with several
-    /// brokers in use a sequence below may still be missing. Order `total`: as it was opened.
+    /// brokers in use a sequence below may still be missing. Orders `total` and `token`: as it was
+    /// opened.
     pub next_seq: u64,
 }
 
@@ -120,6 +127,7 @@ pub struct SessionView {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Rule {
     Total,
+    Token,
     Stream,
     Strong,
 }
@@ -132,18 +140,21 @@ pub struct TopicSequencer {
     rings: [RingScan; BROKERS_MAX],
     sessions: Sessions,
     holds: Holds,
+    reservations: Reservations,
 }
 
 impl TopicSequencer {
     /// A sequencer that goes on at `start`; `None` for an order that has no sequencer.
     ///
-    /// A session that waits for a batch for longer than `lease_ns` is fenced by [`Self::tick`].
+    /// A session that waits for a batch, or leaves a position unfilled, for longer than `lease_ns`
+    /// is fenced by [`Self::tick`].
     pub fn new(order: Order, lease_ns: u64, start: Frontier) -> Option<Self> {
         let rule = match order {
             Order::Total => Rule::Total,
             Order::Stream => Rule::Stream,
             Order::Strong => Rule::Strong,
-            Order::None | Order::Broker | Order::Token => return None,
+            Order::Token => Rule::Token,
+            Order::None | Order::Broker => return None,
         };
         Some(Self {
             rule,
@@ -152,6 +163,7 @@ impl TopicSequencer {
             rings: std::array::from_fn(|_| RingScan::default()),
             sessions: Sessions::default(),
             holds: Holds::new(),
+            reservations: Reservations::new(start.position),
         })
     }
 
@@ -167,8 +179,11 @@ impl TopicSequencer {
         let ring = &mut self.rings[broker.index()];
         if !ring.is_open() {
             *ring = RingScan::new(slots, consumed);
-            if self.rule == Rule::Strong {
+            if matches!(self.rule, Rule::Strong | Rule::Token) {
                 self.holds.open(broker, slots);
+            }
+            if self.rule == Rule::Token {
+                self.reservations.open(slots);
             }
         }
         Ok(())
@@ -192,9 +207,15 @@ impl TopicSequencer {
         self.frontier
     }
 
-    /// Batches in the hold buffer. One offer emits at most one entry more than this.
+    /// Batches in the hold buffer.
     pub fn held(&self) -> usize {
         self.holds.len()
+    }
+
+    /// One offer emits at most one entry more than this.
+    #[inline]
+    pub fn ready_most(&self) -> usize {
+        self.holds.len() + self.reservations.len()
     }
 
     /// Sessions that wait for a batch.
@@ -205,7 +226,11 @@ impl TopicSequencer {
     /// When [`Self::tick`] may have something to do, if ever. It may turn out to be too early,
     /// never too late.
     pub fn deadline_ns(&self) -> Option<u64> {
-        self.sessions.oldest_gap_ns().map(|oldest| oldest.saturating_add(self.lease_ns))
+        let oldest = match self.rule {
+            Rule::Token => self.reservations.oldest_ns(),
+            _ => self.sessions.oldest_gap_ns(),
+        };
+        oldest.map(|oldest| oldest.saturating_add(self.lease_ns))
     }
 
     /// A session, if one was ever opened under that index.
@@ -245,7 +270,9 @@ impl TopicSequencer {
                 let mut entry = entry_of(broker, slot, index);
                 self.frontier.place(&mut entry);
                 out(entry);
-                if self.holds.len() > 0 {
+                if self.rule == Rule::Token {
+                    self.order_reserved(out);
+                } else if self.holds.len() > 0 {
                     self.release(slot.session, now_ns, out);
                 }
             }
@@ -271,6 +298,7 @@ impl TopicSequencer {
         let after = seq.saturating_add(1);
         match self.rule {
             Rule::Total => Verdict::Ordered,
+            Rule::Token => self.judge_reserved(slot),
             Rule::Strong if seq == session.next_seq => {
                 session.advance(slot.session, after, touched);
                 Verdict::Ordered
@@ -306,7 +334,9 @@ impl TopicSequencer {
         };
         let Some(session) = self.sessions.get_mut(slot.session) else { return Verdict::Fenced };
         self.holds.insert(broker, &mut session.first_held, held);
-        self.sessions.open_gap(slot.session, now_ns);
+        if self.rule == Rule::Strong {
+            self.sessions.open_gap(slot.session, now_ns);
+        }
         Verdict::Held
     }
 
@@ -321,19 +351,7 @@ impl TopicSequencer {
         while let Some(place) = self.holds.take(index, next, &mut session.first_held) {
             let held = self.holds.get(place);
             let broker = Holds::broker_of(place);
-            let mut entry = OrderEntry {
-                client: session.client,
-                batch_seq: held.batch_seq,
-                landed_ns: held.landed_ns,
-                session_epoch: session.epoch,
-                ring_index: held.index as u32,
-                segment: held.segment,
-                offset: held.offset,
-                bytes: held.bytes,
-                count: held.count,
-                broker: broker as u8,
-                ..OrderEntry::default()
-            };
+            let mut entry = held_entry(held, broker, (session.client, session.epoch));
             self.rings[broker].resolve(held.index);
             self.frontier.place(&mut entry);
             out(entry);
@@ -348,6 +366,24 @@ impl TopicSequencer {
         }
         session.advance(index, next, touched);
         self.sessions.renew_gap(index, now_ns);
+    }
+}
+
+/// The entry of a held batch, but for its place in the log.
+#[inline]
+fn held_entry(held: &Held, broker: usize, (client, epoch): (u64, u32)) -> OrderEntry {
+    OrderEntry {
+        client,
+        batch_seq: held.batch_seq,
+        landed_ns: held.landed_ns,
+        session_epoch: epoch,
+        ring_index: held.index as u32,
+        segment: held.segment,
+        offset: held.offset,
+        bytes: held.bytes,
+        count: held.count,
+        broker: broker as u8,
+        ..OrderEntry::default()
     }
 }
 

@@ -6,7 +6,7 @@ use landfall_layout::order::OrderEntry;
 use landfall_layout::session::{SessionState, Standing};
 use landfall_layout::slot::{RingSlot, SLOT_PADDING};
 
-use super::Verdict;
+use super::{Verdict, Wish, Wished};
 
 /// Brokers of the model.
 pub(super) const BROKERS: usize = 3;
@@ -14,6 +14,30 @@ pub(super) const BROKERS: usize = 3;
 pub(super) const SLOTS: u32 = 16;
 /// The longest wait for a missing batch.
 pub(super) const LEASE_NS: u64 = 100;
+
+/// Positions that a session was given.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    pub session: u32,
+    pub first: u64,
+    pub count: u64,
+    pub whole: bool,
+    pub at: u64,
+    pub over: bool,
+    pub filled: BTreeSet<u64>,
+    /// Who it was given to.
+    pub owner: (u64, u32, usize),
+}
+
+impl Given {
+    fn end(&self) -> u64 {
+        self.first + self.count
+    }
+
+    fn is_missing(&self) -> bool {
+        !self.over && (self.filled.len() as u64) < self.count
+    }
+}
 
 /// A session.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +52,11 @@ pub(super) struct Line {
 pub(super) struct Model {
     pub strong: bool,
     pub stream: bool,
+    pub token: bool,
+    pub next: u64,
+    pub given: Vec<Given>,
+    pub requests: BTreeMap<(u32, usize), u64>,
+    pub trespassers: BTreeSet<u32>,
     pub entries: u64,
     pub position: u64,
     pub landed_ns: u64,
@@ -87,8 +116,10 @@ impl Model {
                 self.resolved.insert((broker, index));
             }
         }
-        if verdict == Verdict::Held {
+        if verdict == Verdict::Held && self.strong {
             self.since.entry(slot.session).or_insert(now);
+        } else if verdict == Verdict::Ordered && self.token {
+            self.settle(&mut out);
         } else if verdict == Verdict::Ordered && self.strong {
             self.release(slot.session, now, &mut out);
         }
@@ -125,7 +156,111 @@ impl Model {
             }
             line.next_seq += 1;
         }
+        if self.token {
+            return self.judge_reserved(slot);
+        }
         Verdict::Ordered
+    }
+
+    fn judge_reserved(&mut self, slot: &RingSlot) -> Verdict {
+        let places: BTreeSet<u64> =
+            (slot.batch_seq..slot.batch_seq + u64::from(slot.count)).collect();
+        if places.iter().all(|at| *at < self.position) {
+            return Verdict::Duplicate;
+        }
+        let is_held = self
+            .held
+            .iter()
+            .any(|(.., held)| (held.session, held.batch_seq) == (slot.session, slot.batch_seq));
+        let fits = |given: &&mut Given| {
+            !given.over
+                && given.session == slot.session
+                && places.iter().all(|at| (given.first..given.end()).contains(at))
+                && (!given.whole || places.len() as u64 == given.count)
+        };
+        let found = self.given.iter_mut().find(fits);
+        match found {
+            Some(given) if given.filled.is_disjoint(&places) => {
+                given.filled.extend(&places);
+                if slot.batch_seq == self.position { Verdict::Ordered } else { Verdict::Held }
+            }
+            Some(given) if given.filled.is_superset(&places) && is_held => Verdict::Held,
+            _ => {
+                self.end(slot.session, SessionState::Fenced);
+                self.trespassers.insert(slot.session);
+                Verdict::Fenced
+            }
+        }
+    }
+
+    /// What the next positions may be given to; `None`: not now.
+    pub fn reserve(&mut self, wish: &Wish, now: u64) -> Wished {
+        let standing = Standing { epoch: wish.epoch, state: SessionState::Active };
+        let line = self.lines.get(&wish.session).filter(|line| line.standing == standing);
+        let Some(line) = line.filter(|_| self.token) else { return Wished::Over };
+        let key = (wish.session, wish.broker.index());
+        if self.requests.get(&key).is_some_and(|last| *last >= wish.request) {
+            return Wished::Again;
+        }
+        let bound = u64::from(SLOTS) / 4;
+        let cost = |whole: bool, count: u64| if whole { 1 } else { count };
+        let used: u64 = self.given.iter().map(|given| cost(given.whole, given.count)).sum();
+        let count = u64::from(wish.count);
+        let count = if wish.whole { count } else { count.min(bound) };
+        if used + cost(wish.whole, count) > bound {
+            return Wished::Later;
+        }
+        self.requests.insert(key, wish.request);
+        let first = self.next;
+        self.next += count;
+        self.given.push(Given {
+            session: wish.session,
+            first,
+            count,
+            whole: wish.whole,
+            at: now,
+            over: false,
+            filled: BTreeSet::new(),
+            owner: (line.client, wish.epoch, wish.broker.index()),
+        });
+        Wished::Granted { first, count: count as u32 }
+    }
+
+    /// Orders what is there of the given positions, and what never will be.
+    pub fn settle(&mut self, out: &mut Vec<OrderEntry>) {
+        while let Some(given) = self.given.first().cloned() {
+            if self.position == given.end() {
+                self.given.remove(0);
+                continue;
+            }
+            let (client, epoch, broker) = given.owner;
+            if given.over {
+                self.entries += 1;
+                out.push(OrderEntry {
+                    first_position: self.position,
+                    client,
+                    landed_ns: self.landed_ns,
+                    session_epoch: epoch,
+                    segment: u32::MAX,
+                    count: (given.end() - self.position) as u16,
+                    broker: broker as u8,
+                    flags: 1,
+                    commit: self.entries,
+                    ..OrderEntry::default()
+                });
+                self.position = given.end();
+                continue;
+            }
+            let next = (given.session, self.position);
+            let is_next =
+                |held: &(usize, u64, RingSlot)| (held.2.session, held.2.batch_seq) == next;
+            let Some(at) = self.held.iter().position(is_next) else { return };
+            let (broker, index, slot) = self.held.remove(at);
+            self.emit(broker, index, &slot, out);
+            for (broker, index, _) in self.held.extract_if(.., |held| is_next(held)) {
+                self.resolved.insert((broker, index));
+            }
+        }
     }
 
     fn release(&mut self, session: u32, now: u64, out: &mut Vec<OrderEntry>) {
@@ -155,6 +290,9 @@ impl Model {
 
     pub fn drop_held(&mut self, session: u32) {
         self.since.remove(&session);
+        self.requests.retain(|(of, _), _| *of != session);
+        let given = self.given.iter_mut();
+        given.filter(|given| given.session == session).for_each(|given| given.over = true);
         for (broker, index, _) in self.held.extract_if(.., |(.., slot)| slot.session == session) {
             self.resolved.insert((broker, index));
         }
@@ -184,8 +322,11 @@ impl Model {
 
     pub fn tick(&mut self, now: u64) -> BTreeSet<u32> {
         let late = |since: &u64| now.saturating_sub(*since) > LEASE_NS;
-        let expired: BTreeSet<u32> =
-            self.since.iter().filter(|(_, since)| late(since)).map(|(of, _)| *of).collect();
+        let given = self.given.iter().filter(|given| given.is_missing() && late(&given.at));
+        let expired: BTreeSet<u32> = given
+            .map(|given| given.session)
+            .chain(self.since.iter().filter(|(_, since)| late(since)).map(|(of, _)| *of))
+            .collect();
         expired.iter().for_each(|session| self.end(*session, SessionState::Fenced));
         expired
     }

@@ -44,6 +44,9 @@ impl TopicSequencer {
     /// that turn out to be behind are among those that [`Self::drain_touched`] names next.
     pub fn replay(&mut self, session: Option<u32>, entry: &OrderEntry) {
         self.frontier.landed_ns = self.frontier.landed_ns.max(entry.landed_ns);
+        if entry.is_hole() {
+            return;
+        }
         let Some(broker) = BrokerId::new(entry.broker.into()) else { return };
         self.mark_ordered(broker, entry.ring_index);
         let Some(index) = session else { return };
@@ -52,7 +55,7 @@ impl TopicSequencer {
             return;
         }
         let after = entry.batch_seq.saturating_add(1);
-        if self.rule != Rule::Total && after > known.next_seq {
+        if matches!(self.rule, Rule::Stream | Rule::Strong) && after > known.next_seq {
             // The line is behind; were it left so, retention could take what makes up for it.
             known.advance(index, after, touched);
         }

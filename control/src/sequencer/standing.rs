@@ -62,8 +62,12 @@ impl TopicSequencer {
         }
     }
 
-    /// Fences every session that waited for a batch for longer than the lease.
+    /// Fences every session that waited for a batch, or left a position unfilled, for longer than
+    /// the lease.
     pub fn tick(&mut self, now_ns: u64, mut fenced: impl FnMut(Fencing)) {
+        if self.rule == Rule::Token {
+            return self.tick_reserved(now_ns, fenced);
+        }
         if !self.sessions.begin_expiry(now_ns, self.lease_ns) {
             return;
         }
@@ -82,8 +86,10 @@ impl TopicSequencer {
         Some(Fencing { session: session.view(index), dropped })
     }
 
-    /// Drops what is held of a session: those slots are done with. Its gap ends.
+    /// Drops what is held of a session: those slots are done with. Its gap ends, and positions that
+    /// it reserved become holes.
     fn drop_held(&mut self, index: u32) -> u32 {
+        self.reservations.end(index);
         let mut dropped = 0;
         let Some(session) = self.sessions.get_mut(index) else { return 0 };
         while let Some(place) = self.holds.take_any(&mut session.first_held) {

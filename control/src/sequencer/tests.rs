@@ -121,7 +121,7 @@ fn an_entry_says_what_the_slot_said_and_where_it_stands() {
 fn only_sequenced_orders_have_a_sequencer() {
     for (order, name) in Order::ALL {
         let made = TopicSequencer::new(order, LEASE_NS, Frontier::default()).is_some();
-        assert_eq!(made, ["total", "stream", "strong"].contains(&name), "{name}");
+        assert_eq!(made, ["total", "token", "stream", "strong"].contains(&name), "{name}");
     }
 }
 

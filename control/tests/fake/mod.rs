@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use landfall_control::answers::{Problem, Topic, TopicSpec};
 use landfall_control::messages::Ask;
 use landfall_control::{Asker, Control, Options, clock};
-use landfall_layout::command::{Command, Request};
+use landfall_layout::command::{Command, Request, first_command};
 use landfall_layout::limits::{COMMAND_LINES, SEQUENCED_LOG};
 use landfall_layout::order::OrderEntry;
 use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState, Coherence};
@@ -155,6 +155,7 @@ pub struct Broker {
     requests: LineProducer,
     commands: LineConsumer,
     ringer: Ringer,
+    epoch: u64,
     seen: Vec<Command>,
     next_request: u64,
 }
@@ -178,19 +179,24 @@ impl Broker {
             state: BrokerState::Serving.raw(),
             pid: std::process::id().into(),
             host: landfall_pool::host::id(),
-            reserved: [0; 2],
+            disk: 0,
+            reserved: 0,
         };
         let address = BrokerAddress::new("127.0.0.1:9", "@nowhere", "127.0.0.1:10").unwrap();
         pool.set_broker(id, &line, &address);
-        let ring = |at| LineRing { at, lines: COMMAND_LINES };
+        let geometry = pool.geometry();
+        let ring = |taken_at, at| LineRing { taken_at, at, lines: COMMAND_LINES };
+        let requests = ring(geometry.requests_taken(id), geometry.requests(id));
+        let commands = ring(geometry.commands_taken(id), geometry.commands(id));
         Self {
             id,
             incarnation,
-            requests: LineProducer::resume(&**pool, ring(pool.geometry().requests(id))),
-            commands: LineConsumer::resume(&**pool, ring(pool.geometry().commands(id))),
+            requests: LineProducer::resume(&**pool, requests),
+            commands: LineConsumer::begin(&**pool, commands, first_command(pool.epoch_number())),
             ringer: Ringer::new(pool).unwrap(),
             pool: Arc::clone(pool),
             seen: Vec::new(),
+            epoch: pool.epoch_number(),
             next_request: incarnation << 16,
         }
     }
@@ -208,8 +214,26 @@ impl Broker {
     }
 
     pub fn ask(&mut self, request: Request) {
+        self.follow();
         assert!(self.requests.push(&*self.pool, request.pack()), "the request ring is full");
         self.ringer.ring(&self.pool, Role::Keeper);
+    }
+
+    /// Turns to the rings of the control that leads now.
+    fn follow(&mut self) {
+        let epoch = self.pool.epoch_number();
+        if std::mem::replace(&mut self.epoch, epoch) == epoch {
+            return;
+        }
+        let geometry = self.pool.geometry();
+        let commands = LineRing {
+            taken_at: geometry.commands_taken(self.id),
+            at: geometry.commands(self.id),
+            lines: COMMAND_LINES,
+        };
+        self.commands = LineConsumer::begin(&*self.pool, commands, first_command(epoch));
+        self.requests.heed(&*self.pool, geometry.requests_taken(self.id));
+        self.pool.beat_broker(self.id, clock::now_ns(), epoch, BrokerState::Serving.raw());
     }
 
     /// Waits for a command, keeping the others.
@@ -219,6 +243,7 @@ impl Broker {
 
     /// A command that has come, keeping the others.
     pub fn find<T>(&mut self, is_it: impl Fn(Command) -> Option<T>) -> Option<T> {
+        self.follow();
         while let Some(body) = self.commands.pop(&*self.pool) {
             self.seen.push(Command::unpack(body).unwrap());
         }
