@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use landfall_layout::BrokerId;
@@ -22,13 +22,15 @@ use landfall_pool::bell::{Bell, Role};
 use landfall_pool::idle::{Idle, Waiter};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use crate::commands::Dropping;
+use crate::catch_up::CatchUp;
+use crate::commands::{Dropping, LettingGo};
 use crate::conns::{Conns, Token};
 use crate::control_link::ControlLink;
 use crate::env::{Env, now_ns};
 use crate::lost::Lost;
+use crate::positions::Reserving;
 use crate::publish_tcp::SCRATCH_BYTES;
-use crate::segments::Granted;
+use crate::replica::{Data, Replicator};
 use crate::topics::Topic;
 use crate::verbs::side::Side;
 use crate::verbs::{Tokens, Verbs, VerbsConfig};
@@ -38,6 +40,7 @@ pub(crate) const TCP_LISTENER: u64 = u64::MAX;
 pub(crate) const UNIX_LISTENER: u64 = u64::MAX - 1;
 pub(crate) const BELL: u64 = u64::MAX - 2;
 pub(crate) const VERBS_LISTENER: u64 = u64::MAX - 3;
+pub(crate) const FILES: u64 = u64::MAX - 4;
 
 /// How a broker is to be.
 #[derive(Clone, Debug)]
@@ -52,6 +55,10 @@ pub struct Config {
     pub idle: Idle,
     /// Clients over RDMA; none: none.
     pub verbs: Option<VerbsConfig>,
+    /// Where it keeps replicas; none: it keeps none.
+    pub data: Option<Data>,
+    /// Directories where other brokers keep theirs, as far as this host can read them.
+    pub read_data: Vec<PathBuf>,
 }
 
 /// Why a broker could not start.
@@ -93,10 +100,15 @@ pub struct Broker {
     pub(crate) scratch: Vec<u8>,
     /// Connections whose session is being opened, by request number.
     pub(crate) opening: HashMap<u64, Token>,
-    pub(crate) retiring: Vec<Granted>,
+    /// Connections that asked for positions, by request number.
+    pub(crate) reserving: HashMap<u64, Reserving>,
+    pub(crate) retiring: Vec<LettingGo>,
     pub(crate) dropping: Vec<Dropping>,
     pub(crate) lost: Lost,
     pub(crate) verbs: Option<Verbs>,
+    pub(crate) replicator: Option<Replicator>,
+    /// Reads what memory has no more; none where no replica can be read.
+    pub(crate) catch_up: Option<CatchUp>,
     /// Brokers that deliver what this one lands in its own logs.
     pub(crate) peers: Vec<BrokerId>,
     pub(crate) events: Vec<EpollEvent>,
@@ -144,7 +156,11 @@ impl Broker {
             config.verbs.as_ref().map(|verbs| begin_verbs(&env, &epoll, verbs)).transpose()?;
         let verbs_address =
             verbs.as_ref().map_or_else(String::new, |v| v.listener.local_addr().to_string());
-        take_number(&env, &tcp_address, &unix_address, &verbs_address)?;
+        let addresses = [&tcp_address[..], &unix_address, &verbs_address];
+        take_number(&env, addresses, config.data.is_some())?;
+        // After the number is taken: the lines it writes are this broker's.
+        let replicator = config.data.as_ref().map(|data| begin_replicas(&env, data)).transpose()?;
+        let catch_up = begin_catch_up(&epoll, config)?;
         let mut link = ControlLink::new(&env);
         link.ask(&env, Request::Register { incarnation });
         Ok(Self {
@@ -154,12 +170,15 @@ impl Broker {
             conns: Conns::new(),
             lost: Lost::default(),
             verbs,
+            replicator,
+            catch_up,
             epoll,
             bell,
             tcp,
             unix,
             scratch: vec![0; SCRATCH_BYTES],
             opening: HashMap::new(),
+            reserving: HashMap::new(),
             retiring: Vec::with_capacity(64),
             dropping: Vec::new(),
             peers: Vec::with_capacity(landfall_layout::limits::BROKERS_MAX),
@@ -300,7 +319,26 @@ fn begin_verbs(env: &Env, epoll: &Epoll, config: &VerbsConfig) -> Result<Verbs, 
     })
 }
 
-fn take_number(env: &Env, tcp: &str, unix: &str, verbs: &str) -> Result<(), StartError> {
+fn begin_replicas(env: &Env, data: &Data) -> Result<Replicator, StartError> {
+    let what = format!("keep replicas in {}", data.directory.display());
+    Replicator::start(env, data).map_err(failed(what))
+}
+
+fn begin_catch_up(epoll: &Epoll, config: &Config) -> Result<Option<CatchUp>, StartError> {
+    let own = config.data.iter().map(|data| &data.directory);
+    let data: Vec<PathBuf> = own.chain(&config.read_data).cloned().collect();
+    if data.is_empty() {
+        return Ok(None);
+    }
+    let what = "start the threads that read replicas";
+    let catch_up = CatchUp::start(data).map_err(failed(what))?;
+    let event = EpollEvent::new(EpollFlags::EPOLLIN, FILES);
+    epoll.add(catch_up.bell(), event).map_err(|errno| failed(what)(errno.into()))?;
+    Ok(Some(catch_up))
+}
+
+fn take_number(env: &Env, addresses: [&str; 3], disk: bool) -> Result<(), StartError> {
+    let [tcp, unix, verbs] = addresses;
     let address = BrokerAddress::new(tcp, unix, verbs).ok_or_else(|| {
         let (bytes, most) = (tcp.len() + unix.len() + verbs.len(), BrokerAddress::TEXT_BYTES);
         let source =
@@ -314,7 +352,8 @@ fn take_number(env: &Env, tcp: &str, unix: &str, verbs: &str) -> Result<(), Star
         state: BrokerState::Serving.raw(),
         pid: std::process::id().into(),
         host: landfall_pool::host::id(),
-        reserved: [0; 2],
+        disk: disk.into(),
+        reserved: 0,
     };
     env.pool.set_broker(env.me, &line, &address);
     Ok(())

@@ -48,6 +48,8 @@ pub fn pad(env: &Env, segment: u32, offset: u32, bytes: u32) {
     }
     let Some(at) = env.pool.at(segment, offset, bytes) else { return };
     env.pool.store_words(at, &BatchPreamble::padding(bytes).to_words());
-    env.pool.publish(at, LINE_BYTES);
+    // All of it: what came for the batch that was dropped may be in this host's caches only, and
+    // must not leave them later, over what the segment's next owner writes.
+    env.pool.publish(at, bytes.into());
     env.count(Counter::ClaimsPadded, 1);
 }

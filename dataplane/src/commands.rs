@@ -8,6 +8,7 @@ use landfall_layout::{SegmentId, TopicId};
 use crate::broker::Broker;
 use crate::conn::{Kind, Publisher, Socket, Via};
 use crate::env::now_ns;
+use crate::replica::Replicator;
 use crate::segments::Granted;
 use crate::topics::{Landing, Topic};
 
@@ -20,6 +21,14 @@ const DROP_WAIT_NS: u64 = 2_000_000_000;
 pub struct Dropping {
     topic: TopicId,
     deadline_ns: u64,
+}
+
+/// A segment that control wants back.
+#[derive(Clone, Copy)]
+pub struct LettingGo {
+    granted: Granted,
+    /// The replicator's round that may still read from it.
+    round: Option<u64>,
 }
 
 impl Broker {
@@ -54,12 +63,18 @@ impl Broker {
                 self.session_open(request, index, epoch, next_seq);
             }
             Command::SessionDenied { request, why, epoch, next_seq } => {
-                self.session_denied(request, why, epoch, next_seq);
+                if !self.positions_denied(request, next_seq) {
+                    self.session_denied(request, why, epoch, next_seq);
+                }
+            }
+            Command::Reserved { request, first, count } => {
+                self.positions_granted(request, first, count);
             }
             Command::Retire { segment, generation } => {
                 let granted = Granted { segment, generation };
-                if !self.retiring.contains(&granted) {
-                    self.retiring.push(granted);
+                if !self.retiring.iter().any(|other| other.granted == granted) {
+                    let round = self.replicator.as_ref().and_then(Replicator::reading);
+                    self.retiring.push(LettingGo { granted, round });
                 }
             }
             Command::DropTopic { topic } => self.drop_topic(topic),
@@ -79,6 +94,10 @@ impl Broker {
             return;
         }
         let Granted { segment, generation } = granted;
+        // A control that takes over offers again what it is not sure that this broker was told of.
+        if link.is_sealing(segment, generation) {
+            return;
+        }
         let Some(known) = topics[topic.slot()].as_mut().filter(|known| known.id == topic) else {
             // Nobody lands here any more: it goes back unused.
             link.sealed(env, Request::Sealed { segment, generation, through: 0 });
@@ -129,12 +148,13 @@ impl Broker {
                 self.refuse(slot, Refusal::TopicGone, "the topic was deleted");
             }
         }
-        let Self { topics, link, dropping, live_topics, .. } = self;
+        let Self { topics, link, dropping, live_topics, reserving, .. } = self;
         if topics[topic.slot()].as_ref().is_some_and(|known| known.id == topic) {
             topics[topic.slot()] = None;
             live_topics.retain(|slot| *slot != topic.slot());
         }
         link.forget(|request| names(request, topic));
+        reserving.retain(|_, of| of.topic != topic);
         if !dropping.iter().any(|other| other.topic == topic) {
             let deadline_ns = now_ns() + DROP_WAIT_NS;
             dropping.push(Dropping { topic, deadline_ns });
@@ -143,17 +163,19 @@ impl Broker {
 
     /// Says of deleted topics that nobody here touches them, once that is so.
     pub(crate) fn release_topics(&mut self, now_ns: u64) {
-        let Self { env, link, conns, dropping, .. } = self;
+        let Self { env, link, conns, dropping, replicator, .. } = self;
         dropping.retain(|drop| {
-            let busy = conns.iter_mut().any(|conn| {
-                conn.was_topic == Some(drop.topic)
-                    && match conn.held() {
-                        // A reader's word stands for as long as it reads.
-                        Some(_) => true,
-                        None if conn.socket.is_verbs() => true,
-                        None => conn.channel.is_some() && now_ns < drop.deadline_ns,
-                    }
-            });
+            let replicated = replicator.as_ref().is_some_and(|r| r.uses(drop.topic));
+            let busy = replicated
+                || conns.iter_mut().any(|conn| {
+                    conn.was_topic == Some(drop.topic)
+                        && match conn.held() {
+                            // A reader's word stands for as long as it reads.
+                            Some(_) => true,
+                            None if conn.socket.is_verbs() => true,
+                            None => conn.channel.is_some() && now_ns < drop.deadline_ns,
+                        }
+                });
             if !busy {
                 link.say(env, Request::TopicReleased { topic: drop.topic });
             }
@@ -163,10 +185,11 @@ impl Broker {
 
     /// Answers `Retire` for segments that nobody here reads.
     pub(crate) fn release_segments(&mut self) {
-        let Self { env, link, conns, retiring, .. } = self;
-        retiring.retain(|granted| {
+        let Self { env, link, conns, retiring, replicator, .. } = self;
+        retiring.retain(|LettingGo { granted, round }| {
             let Granted { segment, generation } = *granted;
-            let mut held = false;
+            let reads = |replicator: &Replicator| round.is_some_and(|r| replicator.still_reads(r));
+            let mut held = replicator.as_ref().is_some_and(reads);
             for conn in conns.iter_mut() {
                 held |= conn.held() == Some(segment);
                 if let Kind::Stream(delivering) = &mut conn.kind {
@@ -222,7 +245,8 @@ fn names(request: &Request, dropped: TopicId) -> bool {
     match *request {
         Request::OpenRing { topic }
         | Request::Want { topic, .. }
-        | Request::OpenSession { topic, .. } => topic == dropped,
+        | Request::OpenSession { topic, .. }
+        | Request::Reserve { topic, .. } => topic == dropped,
         _ => false,
     }
 }

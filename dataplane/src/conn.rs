@@ -96,6 +96,8 @@ pub struct Publisher {
     pub in_flight: u32,
     /// It was told that its epoch is over: what it still sends is dropped.
     pub fenced: bool,
+    /// Reservations that it asked for and that are not answered.
+    pub wishes: u32,
     pub bye: bool,
     pub stalled: Option<Stalled>,
     pub via: Via,

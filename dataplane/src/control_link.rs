@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use landfall_layout::SegmentId;
-use landfall_layout::command::{Body, Command, Request};
+use landfall_layout::command::{Body, Command, Request, first_command};
 use landfall_layout::counters::Counter;
 use landfall_layout::limits::COMMAND_LINES;
 use landfall_layout::segment::{SegmentState, What};
@@ -29,6 +29,8 @@ pub struct ControlLink {
     /// Lines the ring had no room for.
     queue: VecDeque<Body>,
     epoch: u64,
+    /// The leader slot whose rings these are.
+    leader: usize,
     next_request: u64,
     accepted: bool,
 }
@@ -36,14 +38,20 @@ pub struct ControlLink {
 impl ControlLink {
     /// Goes on in both rings where an earlier process of this number stopped.
     pub fn new(env: &Env) -> Self {
+        let epoch = env.pool.epoch_number();
         let geometry = env.pool.geometry();
-        let ring = |at| LineRing { at, lines: COMMAND_LINES };
+        let requests = LineRing {
+            taken_at: geometry.requests_taken(env.me),
+            at: geometry.requests(env.me),
+            lines: COMMAND_LINES,
+        };
         Self {
-            requests: LineProducer::resume(&env.pool, ring(geometry.requests(env.me))),
-            commands: LineConsumer::resume(&env.pool, ring(geometry.commands(env.me))),
+            requests: LineProducer::resume(&env.pool, requests),
+            commands: commands(env, epoch),
             open: Vec::with_capacity(64),
             queue: VecDeque::with_capacity(64),
-            epoch: env.pool.epoch_number(),
+            epoch,
+            leader: env.pool.leader_slot(),
             // Answers to an earlier process of this number must not be taken for ours.
             next_request: env.incarnation << 16,
             accepted: false,
@@ -82,6 +90,14 @@ impl ControlLink {
     /// Reports a finished segment; repeated until the segment's header says that it is sealed.
     pub fn sealed(&mut self, env: &Env, request: Request) {
         self.ask(env, request);
+    }
+
+    /// Whether a segment was reported as finished and control may not know it yet.
+    pub fn is_sealing(&self, of: u32, which: u64) -> bool {
+        self.open.iter().any(|open| match open.request {
+            Request::Sealed { segment, generation, .. } => (segment, generation) == (of, which),
+            _ => false,
+        })
     }
 
     /// Sends a request that wants no answer.
@@ -129,11 +145,29 @@ impl ControlLink {
         None
     }
 
-    /// Sends again what is overdue; everything open when another control leads.
-    pub fn tick(&mut self, env: &Env, now_ns: u64) {
+    /// Whether the pool follows another leader than these rings are of.
+    #[inline]
+    pub fn is_left_behind(&self, env: &Env) -> bool {
+        self.leader != env.pool.leader_slot()
+    }
+
+    /// Turns to the rings of the leader that the pool follows, if it is another one than before,
+    /// and sends it everything that is open. Whether it is.
+    pub fn follow(&mut self, env: &Env, now_ns: u64) -> bool {
         let epoch = env.pool.epoch_number();
         let is_new = epoch != self.epoch;
-        self.epoch = epoch;
+        if is_new || self.is_left_behind(env) {
+            self.epoch = epoch;
+            self.leader = env.pool.leader_slot();
+            self.commands = commands(env, epoch);
+            self.requests.heed(&env.pool, env.pool.geometry().requests_taken(env.me));
+        }
+        self.send_again(env, now_ns, is_new);
+        is_new
+    }
+
+    /// Sends again what is overdue; everything open when another control leads.
+    fn send_again(&mut self, env: &Env, now_ns: u64, is_new: bool) {
         if !self.drain(env) {
             return;
         }
@@ -154,6 +188,17 @@ impl ControlLink {
             env.ring_control();
         }
     }
+}
+
+/// The commands of an epoch.
+fn commands(env: &Env, epoch: u64) -> LineConsumer {
+    let geometry = env.pool.geometry();
+    let ring = LineRing {
+        taken_at: geometry.commands_taken(env.me),
+        at: geometry.commands(env.me),
+        lines: COMMAND_LINES,
+    };
+    LineConsumer::begin(&env.pool, ring, first_command(epoch))
 }
 
 /// `Sealed` has no answer but the segment's header.

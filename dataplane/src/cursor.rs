@@ -1,12 +1,17 @@
 //! A place in one log, and what is sent from there: batches and gaps.
 
 use landfall_layout::TopicId;
-use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, From};
+use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, From, GapReason};
 use landfall_layout::order::{FrontierLine, OrderEntry};
 use landfall_pool::hold::Hold;
 use landfall_pool::log::{Found, LogReader};
+use landfall_replica::lookup::Start;
 
+use crate::catch_up::Feed;
 use crate::env::Env;
+
+/// Entries of unwritten positions that one gap tells of.
+const HOLES_PER_GAP: u32 = 1024;
 
 /// A place in one log.
 pub struct Cursor {
@@ -19,6 +24,8 @@ pub struct Cursor {
     /// Entries there were when the subscription began.
     pub goal: u64,
     frontier: u64,
+    /// What it needs next is read from replica files.
+    pub feed: Option<Feed>,
 }
 
 /// One frame and the batch behind it, if there is one.
@@ -90,7 +97,14 @@ impl Cursor {
             None => frontier.position,
         };
         let skip_below = if let From::Position(position) = from { position } else { 0 };
-        Self { reader, next, position, skip_below, goal: end, frontier: end }
+        Self { reader, next, position, skip_below, goal: end, frontier: end, feed: None }
+    }
+
+    /// Begins with a batch that memory does not have.
+    pub fn begin_on_disk(&mut self, start: &Start) {
+        self.next = start.index;
+        self.position = start.position;
+        self.feed = Some(Feed::default());
     }
 
     #[inline]
@@ -106,6 +120,7 @@ impl Cursor {
         env: &Env,
         topic: TopicId,
         me: usize,
+        has_disk: bool,
         skips: &mut u32,
     ) -> Option<Item> {
         while *skips > 0 && self.is_behind(env, topic) {
@@ -118,10 +133,17 @@ impl Cursor {
                 Found::Entry(entry) if entry.first_position > self.position => {
                     return Some(self.gap(me, entry.first_position));
                 }
+                Found::Entry(entry) if entry.is_hole() => {
+                    return Some(self.unwritten(env, topic, me));
+                }
                 Found::Entry(entry) => match self.item(env, me, &entry) {
                     Some(item) => return Some(item),
                     None => *skips -= 1,
                 },
+                Found::Lapped { .. } if has_disk => {
+                    self.feed = Some(Feed::default());
+                    return None;
+                }
                 Found::Lapped { oldest } => {
                     self.next = oldest.max(self.next + 1);
                     if let Some(item) = self.gap_to_end(env, topic, me) {
@@ -166,16 +188,39 @@ impl Cursor {
 
     #[cold]
     fn gap(&mut self, me: usize, resume: u64) -> Item {
-        let missed = resume - self.position;
         let undo = Some((me, self.next, self.position));
+        self.gap_of(GapReason::Retention, resume, undo)
+    }
+
+    /// Positions that nothing was written to, as many entries as say so one behind the other.
+    #[cold]
+    fn unwritten(&mut self, env: &Env, topic: TopicId, me: usize) -> Item {
+        let undo = Some((me, self.next, self.position));
+        let mut resume = self.position;
+        for _ in 0..HOLES_PER_GAP {
+            if !self.is_behind(env, topic) {
+                break;
+            }
+            let Found::Entry(entry) = self.reader.entry(&env.pool, self.next) else { break };
+            if !entry.is_hole() || entry.first_position > resume {
+                break;
+            }
+            self.next += 1;
+            resume = resume.max(entry.end_position());
+        }
+        self.gap_of(GapReason::Unwritten, resume, undo)
+    }
+
+    fn gap_of(&mut self, reason: GapReason, resume: u64, undo: Option<(usize, u64, u64)>) -> Item {
+        let missed = resume - self.position;
         self.position = resume;
         let log = self.reader.log() as u8;
-        Item { missed, undo, ..Item::frame(Frame::Gap { log, missed, resume }) }
+        Item { missed, undo, ..Item::frame(Frame::Gap { log, reason, missed, resume }) }
     }
 
     /// Retention took everything up to the end: there is no entry to measure the gap by.
     #[cold]
-    fn gap_to_end(&mut self, env: &Env, topic: TopicId, me: usize) -> Option<Item> {
+    pub fn gap_to_end(&mut self, env: &Env, topic: TopicId, me: usize) -> Option<Item> {
         let frontier = env.pool.frontier(topic, self.reader.log());
         if self.next < frontier.entries {
             return None;

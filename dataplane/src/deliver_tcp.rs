@@ -1,5 +1,6 @@
 //! Subscribers over sockets: batches go from the segment to the socket, each behind its frame.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 
@@ -8,7 +9,9 @@ use landfall_layout::counters::{Counter, Stage};
 use landfall_layout::frame::{FRAME_BYTES, Frame, From};
 use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG};
 use landfall_pool::hold::Hold;
+use landfall_replica::lookup::Start;
 
+use crate::catch_up::{Block, Disk};
 use crate::conn::Out;
 use crate::cursor::{Cursor, Item};
 use crate::env::{Env, now_ns};
@@ -25,7 +28,11 @@ pub struct Delivering {
     topic: TopicId,
     sequenced: bool,
     from: From,
-    cursors: Vec<Cursor>,
+    pub cursors: Vec<Cursor>,
+    /// Where what memory has no more can be read; none: nowhere.
+    pub disk: Option<Disk>,
+    /// What was read there and is to be sent before anything else.
+    pub blocks: VecDeque<Block>,
     /// The cursor whose turn it is.
     turn: usize,
     partial: Option<Partial>,
@@ -51,6 +58,8 @@ impl Delivering {
             sequenced,
             from,
             cursors: Vec::with_capacity(if sequenced { 1 } else { BROKERS_MAX }),
+            disk: None,
+            blocks: VecDeque::new(),
             turn: 0,
             partial: None,
             caught_up: false,
@@ -67,6 +76,20 @@ impl Delivering {
         }
         delivering.notice_logs(env, true);
         (delivering, 0, 0)
+    }
+
+    /// Begins these logs with batches that only files have; the position of the first message of
+    /// the sequenced log, if that is one of them.
+    pub fn begin_on_disk(&mut self, starts: &[(usize, Start)]) -> Option<u64> {
+        let mut position = None;
+        for cursor in &mut self.cursors {
+            let found = starts.iter().find(|(log, _)| *log == cursor.reader.log());
+            if let Some((log, start)) = found {
+                cursor.begin_on_disk(start);
+                position = (*log == SEQUENCED_LOG).then_some(start.position);
+            }
+        }
+        position
     }
 
     pub fn topic(&self) -> TopicId {
@@ -104,6 +127,7 @@ impl Delivering {
     pub fn has_work(&mut self, env: &Env) -> bool {
         let topic = self.topic;
         self.partial.is_some()
+            || !self.blocks.is_empty()
             || !self.caught_up
             || self.cursors.iter_mut().any(|cursor| cursor.is_behind(env, topic))
     }
@@ -113,12 +137,31 @@ impl Delivering {
         if self.partial.is_some() && !self.finish_partial(env, socket)? {
             return Ok(false);
         }
+        if !self.blocks.is_empty() {
+            return self.send_block(env, socket);
+        }
         let mut items = [Item::NONE; BATCHES_PER_SEND];
         let count = self.gather(env, &mut items);
         if count > 0 {
             self.send(env, socket, &items[..count])?;
         }
         Ok(count > 0)
+    }
+
+    /// Sends what was read from files, one block a turn.
+    fn send_block(&mut self, env: &Env, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        let Some(block) = self.blocks.front_mut() else { return Ok(false) };
+        let sent = match landfall_pool::io::send(socket, &[IoSlice::new(block.rest())]) {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        let whole = block.sent(env, sent);
+        if whole {
+            self.blocks.pop_front();
+        }
+        self.blocked = !whole;
+        Ok(sent > 0)
     }
 
     fn finish_partial(&mut self, env: &Env, socket: BorrowedFd<'_>) -> io::Result<bool> {
@@ -147,7 +190,12 @@ impl Delivering {
         while count + 1 < items.len() && bytes < BYTES_PER_SEND && empty < self.cursors.len() {
             let at = self.turn % self.cursors.len();
             self.turn = (at + 1) % self.cursors.len();
-            match self.cursors[at].next_item(env, self.topic, at, &mut skips) {
+            if self.cursors[at].feed.is_some() {
+                empty += 1;
+                continue;
+            }
+            let has_disk = self.disk.is_some();
+            match self.cursors[at].next_item(env, self.topic, at, has_disk, &mut skips) {
                 Some(item) => {
                     bytes += item.len();
                     items[count] = item;
@@ -234,6 +282,9 @@ impl Delivering {
     /// The same, whatever the segment: something else is to be sent behind it.
     #[cold]
     pub fn spill_any(&mut self, env: &Env, out: &mut Out) {
+        if let Some(block) = self.blocks.pop_front().filter(Block::is_begun) {
+            out.append(block.rest());
+        }
         let Some(partial) = self.partial.take() else { return };
         let hold = Hold::by_broker(partial.item.segment);
         let (head, body) = partial.item.rest(env, &hold, partial.sent);

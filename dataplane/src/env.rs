@@ -36,6 +36,11 @@ impl Env {
         self.counters.add(&self.pool, counter, amount);
     }
 
+    /// Shows a counter that is a level.
+    pub fn set(&self, counter: Counter, value: u64) {
+        self.counters.set(&self.pool, counter, value);
+    }
+
     #[inline]
     pub fn latency(&self, stage: Stage, from_ns: u64, to_ns: u64) {
         self.counters.latency(&self.pool, stage, to_ns.saturating_sub(from_ns));

@@ -10,9 +10,12 @@ use landfall_layout::frame::{Carrier, Frame, Hello, Refusal, Role, Welcome};
 use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_layout::verbs::GrantMode;
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use landfall_replica::lookup::Start;
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 
 use crate::broker::Broker;
+use crate::catch_up::Disk;
 use crate::conn::{Channel, Conn, Kind, Publisher, Reader, Socket, Via};
 use crate::conns::Token;
 use crate::deliver_tcp::Delivering;
@@ -58,7 +61,11 @@ impl Broker {
                     Socket::Knocking(_) | Socket::Verbs(_) => return,
                 };
                 allowed
-                    .and_then(|()| find_topic(env, &name))
+                    .and_then(|()| {
+                        // A topic that the leader of this moment has just made may be the one.
+                        self.follow_leader(now_ns());
+                        find_topic(&self.env, &name)
+                    })
                     .and_then(|(entry, order)| self.begin(slot, hello, &entry, order))
             }
         };
@@ -78,7 +85,10 @@ impl Broker {
             return refused(Refusal::NotServed, "this broker is leaving; use another one");
         }
         match hello.role {
-            Role::Subscribe => self.begin_subscriber(slot, hello, entry, order),
+            Role::Subscribe => match self.look_for_start(slot, hello, entry, order)? {
+                true => Ok(()),
+                false => self.welcome_subscriber(slot, hello, entry, order, &[]),
+            },
             Role::Publish => {
                 check_publisher(&hello, entry)?;
                 self.begin_publisher(slot, hello, entry, order)
@@ -136,9 +146,23 @@ impl Broker {
                 }
                 _ => false,
             });
-            if waits {
+            if waits && self.has_ended(slot) {
+                self.drop_conn(slot);
+            } else if waits {
                 self.ask_session(slot);
             }
+        }
+    }
+
+    /// Whether the client has gone while nothing was read from it. A session opened for one that
+    /// was killed would fence the session of its next life, which may have asked before.
+    fn has_ended(&mut self, slot: usize) -> bool {
+        let Some(conn) = self.conns.get(slot) else { return true };
+        let Some(socket) = conn.socket.fd() else { return false };
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        match recv(socket.as_raw_fd(), &mut [0], flags) {
+            Ok(bytes) => bytes == 0,
+            Err(errno) => errno != Errno::EAGAIN && errno != Errno::EINTR,
         }
     }
 
@@ -176,7 +200,7 @@ impl Broker {
         let Kind::Greeting(greeting) = &conn.kind else { return None };
         match greeting.stage {
             Stage::Session { hello, topic, .. } => Some((token.slot(), hello, topic)),
-            Stage::Reading | Stage::Ring { .. } => None,
+            Stage::Reading | Stage::Ring { .. } | Stage::Files { .. } => None,
         }
     }
 
@@ -214,6 +238,7 @@ impl Broker {
             ack: hello.ack,
             in_flight: 0,
             fenced: false,
+            wishes: 0,
             bye: false,
             stalled: None,
             via,
@@ -296,18 +321,24 @@ impl Broker {
         self.refuse(slot, refusal, &sentence);
     }
 
-    fn begin_subscriber(
+    /// Lets a subscriber in. `starts`: logs that begin with a batch that only replica files have.
+    pub(crate) fn welcome_subscriber(
         &mut self,
         slot: usize,
         hello: Hello,
         entry: &TopicEntry,
         order: Order,
+        starts: &[(usize, Start)],
     ) -> Result<(), Refused> {
-        let Self { env, conns, .. } = self;
+        let Self { env, conns, catch_up, .. } = self;
         let topic = TopicId(entry.id);
         let Some(conn) = conns.get(slot) else { return Ok(()) };
         let sequenced = order.is_sequenced();
-        let (delivering, start, end) = Delivering::new(env, topic, sequenced, hello.from);
+        let (mut delivering, start, end) = Delivering::new(env, topic, sequenced, hello.from);
+        let start = delivering.begin_on_disk(starts).unwrap_or(start);
+        if hello.carrier == Carrier::Stream && catch_up.is_some() {
+            delivering.disk = Disk::of(entry);
+        }
         let welcome = Frame::Welcome(Welcome {
             topic,
             order: order.raw(),

@@ -25,6 +25,8 @@ pub enum Stage {
     Reading,
     /// The topic's ring at this broker is being made.
     Ring { hello: Hello, topic: TopicId },
+    /// Its first batch is looked for in replica files.
+    Files { hello: Hello, topic: TopicId },
     /// Its session is being opened.
     Session { hello: Hello, topic: TopicId, request: u64 },
 }
@@ -59,7 +61,9 @@ impl Greeting {
     pub fn topic(&self) -> Option<TopicId> {
         match self.stage {
             Stage::Reading => None,
-            Stage::Ring { topic, .. } | Stage::Session { topic, .. } => Some(topic),
+            Stage::Ring { topic, .. }
+            | Stage::Files { topic, .. }
+            | Stage::Session { topic, .. } => Some(topic),
         }
     }
 
@@ -79,6 +83,10 @@ impl Greeting {
             Stage::Ring { .. } => (
                 Refusal::NoControl,
                 format!("control gave this broker no ring for the topic within {seconds} s"),
+            ),
+            Stage::Files { .. } => (
+                Refusal::Busy,
+                format!("the first batch was not found in replica files within {seconds} s"),
             ),
             Stage::Session { .. } => {
                 (Refusal::NoControl, format!("control did not open the session within {seconds} s"))
@@ -166,7 +174,7 @@ pub fn find_topic(env: &Env, name: &str) -> Result<(TopicEntry, Order), Refused>
 /// The topic's order, if this broker can serve it.
 pub fn usable(entry: &TopicEntry, name: &str) -> Result<Order, Refused> {
     match entry.order() {
-        Some(Order::Token) | None => refused(
+        None => refused(
             Refusal::NotServed,
             format!("topic {name:?} has order {}, which this broker cannot serve", entry.order),
         ),
@@ -193,13 +201,14 @@ pub fn check_publisher(hello: &Hello, entry: &TopicEntry) -> Result<(), Refused>
     if hello.client == 0 {
         return refused(Refusal::Malformed, "client id 0 names nobody; choose another");
     }
-    if hello.ack == Ack::Durable {
+    if hello.ack == Ack::Durable && entry.disk_replicas() == 0 {
         return refused(
             Refusal::BadAck,
             format!(
-                "ack durable needs a disk replica; this topic keeps {} {}",
-                entry.replicas.max(1),
-                if entry.replicas > 1 { "copies, and this broker has no disk" } else { "copy" }
+                "ack durable needs a copy on a disk: create the topic with 2 replicas or more, or \
+                 publish with ack ordered; topic {:?} keeps {}, in the pool",
+                entry.name(),
+                entry.replicas.max(1)
             ),
         );
     }

@@ -26,7 +26,7 @@ impl Broker {
             BrokerState::Leaving.raw(),
         );
         self.turn_until(RECEIPTS_NS, |broker| {
-            broker.topics.iter().flatten().all(|topic| topic.in_flight.is_empty())
+            broker.topics.iter().flatten().all(|topic| topic.is_settled())
         });
         for slot in self.conns.slots() {
             let Self { env, conns, .. } = self;
@@ -41,6 +41,9 @@ impl Broker {
             self.begin_closing(slot);
         }
         self.turn_until(FAREWELL_NS, |broker| broker.conns.live() == 0);
+        if let Some(replicator) = &mut self.replicator {
+            replicator.stop();
+        }
         // A memory client that has not closed may still read or write the pool. Then this is no
         // clean end: control waits a while, as it does for a process that died.
         let clean = self.conns.iter_mut().all(|conn| conn.channel.is_none());

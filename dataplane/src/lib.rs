@@ -15,12 +15,15 @@
 //! | `publish_tcp`, `publish_memory`, `extents` | publishers by transport |
 //! | `deliver_tcp`, `cursor`, `subscribe_memory` | subscribers by transport |
 //! | `verbs` | clients over RDMA |
+//! | `replica` | what this broker keeps on its disk |
+//! | `catch_up` | what subscribers read from disks, because memory has it no more |
 //! | `control_link`, `commands` | requests to control and its commands |
 //! | [`rig`] | landing alone, for benchmarks |
 
 #![forbid(unsafe_code)]
 
 mod broker;
+mod catch_up;
 mod claim;
 mod commands;
 mod conn;
@@ -38,9 +41,11 @@ mod land;
 mod leave;
 mod lost;
 mod poll;
+mod positions;
 mod publish_memory;
 mod publish_tcp;
 mod receipts;
+mod replica;
 pub mod rig;
 mod segments;
 mod subscribe_memory;
@@ -48,5 +53,7 @@ mod topics;
 mod verbs;
 
 pub use broker::{Broker, Config, StartError};
+pub use landfall_pool::disk::faulty::{Faults, Plan};
 pub use landfall_pool::idle::Idle;
+pub use replica::Data;
 pub use verbs::VerbsConfig;

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use landfall_dataplane::{Broker, Config, Idle, VerbsConfig};
+use landfall_dataplane::{Broker, Config, Data, Faults, Idle, Plan, VerbsConfig};
 use landfall_layout::BrokerId;
-use landfall_layout::limits::{BROKERS_MAX, VERBS_LEASE_NS};
+use landfall_layout::limits::{BROKERS_MAX, RECORDS_FILE_BYTES, VERBS_LEASE_NS};
 use landfall_layout::pool::Attach;
 use landfall_layout::verbs::GrantMode;
 use landfall_nic::RETRY_TIME;
@@ -56,6 +56,22 @@ struct Flags {
     #[arg(long, value_name = "MS", default_value_t = VERBS_LEASE_NS / 1_000_000,
         value_parser = lease, requires = "verbs")]
     verbs_lease_ms: u64,
+    /// Keep replicas in this directory; it is made if it is not there. Without it, this broker
+    /// keeps none.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Another broker's directory of replicas, where this host can read it: what memory has no more
+    /// is read from there too. May be said many times.
+    #[arg(long, value_name = "DIR")]
+    read_data: Vec<PathBuf>,
+    /// Bytes after which a replica's file is followed by another.
+    #[arg(long, value_name = "BYTES", default_value_t = RECORDS_FILE_BYTES, requires = "data",
+        value_parser = clap::value_parser!(u64).range(65_536..=1 << 40))]
+    data_file_bytes: u64,
+    /// Make the disk fail on purpose: write-fails=N, sync-fails=N, full-after=BYTES, short=BYTES,
+    /// with commas between.
+    #[arg(long, value_name = "FAULTS", requires = "data", hide = true)]
+    data_faults: Option<Plan>,
     /// Core to run on.
     #[arg(long, value_name = "N")]
     core: Option<usize>,
@@ -133,6 +149,16 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
             grant: flags.verbs_grant,
             lease_ns: flags.verbs_lease_ms * 1_000_000,
         }),
+        data: flags.data.as_ref().map(|directory| Data {
+            directory: directory.clone(),
+            file_bytes: flags.data_file_bytes,
+            faults: flags.data_faults.map(|plan| {
+                let faults = Faults::default();
+                faults.set(plan);
+                faults
+            }),
+        }),
+        read_data: flags.read_data.clone(),
     };
     let mut broker = Broker::start(pool, &config)?;
     broker.run(stop, |broker| {

@@ -17,6 +17,7 @@ use crate::conn::{Conn, Kind, Publisher, Socket, Stalled, Via};
 use crate::env::now_ns;
 use crate::extents;
 use crate::land::Wait;
+use crate::positions::Asked;
 use crate::publish_tcp::{self, Stop};
 use crate::receipts::settle;
 use crate::subscribe_memory::wake;
@@ -37,6 +38,9 @@ const STALL_EVERY_NS: u64 = 1_000_000_000;
 impl Broker {
     /// Does once everything there is to do; how much that was.
     pub fn turn(&mut self) -> usize {
+        if self.link.is_left_behind(&self.env) {
+            self.follow_leader(now_ns());
+        }
         let mut work = self.take_commands();
         // Until control has accepted this process, nothing may be asked for on its behalf: what an
         // earlier process of this number had is sealed first. Clients wait in the backlog.
@@ -56,10 +60,17 @@ impl Broker {
         work += self.take_queues();
         work += self.retry_waiting();
         work += self.finish_burst();
+        work += self.take_fed();
         work += self.deliver();
         self.flush_touched();
         if !self.retiring.is_empty() {
             self.release_segments();
+        }
+        if work > 0
+            && let Some(replicator) = &self.replicator
+        {
+            // What was landed, or ordered meanwhile, is there to be copied.
+            replicator.wake();
         }
         let counter = if work > 0 { Counter::PollsBusy } else { Counter::PollsEmpty };
         self.env.count(counter, 1);
@@ -91,6 +102,10 @@ impl Broker {
         }
         self.set_channels_parked(false);
         self.bell.unpark(&self.env.pool);
+        if let Some(replicator) = &self.replicator {
+            // Whoever rang may have meant batches of a topic that has no publisher here.
+            replicator.wake();
+        }
         self.sockets_in = 0;
         self.tick(now_ns());
         found
@@ -134,13 +149,18 @@ impl Broker {
     }
 
     fn socket_event(&mut self, event: EpollEvent) {
-        use crate::broker::{BELL, TCP_LISTENER, UNIX_LISTENER, VERBS_LISTENER};
+        use crate::broker::{BELL, FILES, TCP_LISTENER, UNIX_LISTENER, VERBS_LISTENER};
         match event.data() {
             TCP_LISTENER => self.accept_tcp(),
             UNIX_LISTENER => self.accept_unix(),
             BELL => self.bell.unpark(&self.env.pool),
             VERBS_LISTENER => {
                 self.take_knocks();
+            }
+            FILES => {
+                if let Some(catch_up) = &self.catch_up {
+                    catch_up.hush();
+                }
             }
             mark => self.conn_event(mark, event.events()),
         }
@@ -252,6 +272,12 @@ impl Broker {
                 conns.touch(slot);
                 self.shut_out(slot);
             }
+            Stop::Reserve { request, count, whole } => {
+                if publisher.stalled.take().is_some() {
+                    self.stop_waiting(slot);
+                }
+                self.ask_positions(slot, Asked { request, count, whole });
+            }
             Stop::Bye => self.said_bye(slot),
             Stop::Silent => self.want_read(slot, false),
             Stop::Ended { .. } => self.drop_conn(slot),
@@ -314,6 +340,7 @@ impl Broker {
         let mut i = 0;
         while i < self.conns.deliveries.len() {
             let slot = self.conns.deliveries[i];
+            self.feed(slot);
             work += self.deliver_to(slot);
             i += usize::from(self.conns.deliveries.get(i) == Some(&slot));
         }
@@ -368,21 +395,43 @@ impl Broker {
             return;
         }
         self.ticked_ns = now_ns;
+        self.follow_leader(now_ns);
         let Self { env, link, topics, leaving, .. } = self;
         let state = if *leaving { BrokerState::Leaving } else { BrokerState::Serving };
         env.pool.beat_broker(env.me, now_ns, link.epoch(), state.raw());
-        link.tick(env, now_ns);
         for topic in topics.iter_mut().flatten() {
             Self::tidy_topic(topic, env, now_ns);
             topic.replenish(env, link);
             topic.report_sealed(env, link);
         }
         self.tick_conns(now_ns);
+        for note in self.replicator.iter().flat_map(|replicator| replicator.take_notes()) {
+            self.env.error(&note);
+        }
         self.tick_queues(now_ns);
+        self.tick_feeds(now_ns);
         self.tell_stalled(now_ns);
         self.release_topics(now_ns);
         self.find_peers();
         self.accepting(true);
+    }
+
+    /// Turns to the tables of the control that leads now.
+    pub(crate) fn follow_leader(&mut self, now_ns: u64) {
+        let Self { env, link, topics, .. } = self;
+        if !link.follow(env, now_ns) {
+            return;
+        }
+        for topic in topics.iter_mut().flatten() {
+            topic.heed_leader(env);
+        }
+        // Their windows are on the tables of the leader before: they come again for new ones.
+        for i in (0..self.conns.queues.len()).rev() {
+            let slot = self.conns.queues[i];
+            if self.conns.get(slot).is_some_and(|conn| matches!(conn.kind, Kind::RemoteReader(_))) {
+                self.drop_conn(slot);
+            }
+        }
     }
 
     /// Tells publishers why they wait.

@@ -87,6 +87,9 @@ impl Extents {
                     self.wanted(env, topic, bytes).map(|frame| channel.push(frame.to_line()))
                 }
                 Frame::ExtentDone { extent } => self.done(env, topic, extent),
+                Frame::Reserve { request, count, whole } => {
+                    Err(Stop::Reserve { request, count, whole })
+                }
                 Frame::Bye => Err(Stop::Bye),
                 other => Err(Stop::Refuse(
                     Refusal::Malformed,

@@ -48,6 +48,8 @@ pub enum Stop {
     Wait(Wait),
     /// The session's epoch is over. Reading goes on, and throws away.
     Fenced { epoch: u32, next_seq: u64 },
+    /// The publisher wants positions. Reading goes on.
+    Reserve { request: u32, count: u32, whole: bool },
     /// The publisher said goodbye.
     Bye,
     /// After its goodbye the publisher closed its side: it may still be reading.
@@ -276,14 +278,19 @@ fn taken(outcome: io::Result<usize>, in_batch: bool) -> Result<usize, Stop> {
     }
 }
 
-/// A frame in a publisher's stream: only goodbye makes sense.
+/// A frame in a publisher's stream.
 #[cold]
 fn frame(bytes: [u8; HEAD]) -> Stop {
     match Frame::decode(bytes) {
         Ok((Frame::Bye, 0)) => Stop::Bye,
+        Ok((Frame::Reserve { request, count, whole }, 0)) => {
+            Stop::Reserve { request, count, whole }
+        }
         Ok((frame, tail)) => Stop::Refuse(
             Refusal::Malformed,
-            format!("a publisher's stream holds batches and Bye; found {frame:?} tail {tail}"),
+            format!(
+                "a publisher's stream holds batches, Reserve and Bye; found {frame:?} tail {tail}"
+            ),
         ),
         Err(error) => Stop::Refuse(Refusal::Malformed, error.to_string()),
     }

@@ -1,16 +1,17 @@
 //! What became of the batches that landed here.
 
-use landfall_layout::TopicId;
 use landfall_layout::counters::{Counter, Stage};
 use landfall_layout::frame::{Ack, Frame, Reached, Receipt};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::session::{SessionLine, SessionState, Standing};
+use landfall_layout::topic::Durability;
+use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::log::Found;
 
 use crate::conn::Kind;
 use crate::conns::Conns;
-use crate::env::Env;
-use crate::topics::{Landing, Topic, Waiting};
+use crate::env::{Env, now_ns};
+use crate::topics::{Awaiting, Landing, Topic, Waiting};
 
 /// Log entries followed in one turn for one topic.
 const ENTRIES_PER_TURN: u64 = 512;
@@ -18,21 +19,29 @@ const ENTRIES_PER_TURN: u64 = 512;
 /// Reports what is known by now; how many batches that was.
 #[inline]
 pub fn settle(env: &Env, topic: &mut Topic, conns: &mut Conns, now_ns: u64) -> usize {
-    if topic.in_flight.is_empty() {
+    if topic.is_settled() {
         return 0;
     }
-    match topic.landing {
+    let settled = match topic.landing {
         Landing::Ring(_) => settle_ordered(env, topic, conns),
         _ => settle_landed(env, topic, conns, now_ns),
-    }
+    };
+    settled + settle_replicated(env, topic, conns)
 }
 
-/// Own logs: everything below the frontier has landed, which is all there is to reach.
+/// Own logs: everything below the frontier has landed, which is all there is to reach unless a
+/// replica is waited for.
 fn settle_landed(env: &Env, topic: &mut Topic, conns: &mut Conns, now_ns: u64) -> usize {
     let mut settled = 0;
-    while let Some(waiting) = topic.in_flight.pop() {
-        env.latency(Stage::LandedToOrdered, waiting.landed_ns, now_ns);
-        report(env, conns, &waiting, Reached::Landed, waiting.position);
+    while let Some((index, waiting)) = topic.in_flight.front() {
+        let batch = *waiting;
+        env.latency(Stage::LandedToOrdered, batch.landed_ns, now_ns);
+        if wants_replicas(conns, &batch) {
+            topic.awaiting.push_back(Awaiting { batch, index, position: Some(batch.position) });
+        } else {
+            report(env, conns, &batch, Reached::Landed, batch.position);
+        }
+        topic.in_flight.pop();
         settled += 1;
     }
     settled
@@ -48,22 +57,29 @@ fn settle_ordered(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
     let stop = frontier.min(topic.follower.next + ENTRIES_PER_TURN);
     let mut settled = 0;
     while topic.follower.next < stop {
-        match topic.follower.reader.entry(&env.pool, topic.follower.next) {
+        let index = topic.follower.next;
+        match topic.follower.reader.entry(&env.pool, index) {
             Found::Entry(entry) => {
                 topic.follower.next += 1;
-                if entry.broker != env.me.raw() {
+                if entry.broker != env.me.raw() || entry.is_hole() {
                     continue;
                 }
                 let Some(waiting) = topic.in_flight.by_low(entry.ring_index) else { continue };
                 if !waiting.reported {
                     waiting.reported = true;
-                    let waiting = *waiting;
-                    report(env, conns, &waiting, Reached::Ordered, entry.first_position);
+                    let batch = *waiting;
+                    let position = entry.first_position;
+                    if wants_replicas(conns, &batch) {
+                        let position = Some(position);
+                        topic.awaiting.push_back(Awaiting { batch, index, position });
+                    } else {
+                        report(env, conns, &batch, Reached::Ordered, position);
+                    }
                     settled += 1;
                 }
             }
             // What retention has taken was ordered; the position is not known any more.
-            Found::Lapped { oldest } => topic.follower.next = oldest.max(topic.follower.next + 1),
+            Found::Lapped { oldest } => topic.follower.next = oldest.max(index + 1),
             Found::Gone => return settled,
         }
     }
@@ -73,8 +89,16 @@ fn settle_ordered(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
             if !followed || index >= consumed {
                 break;
             }
-            let waiting = *waiting;
-            dropped(env, conns, &waiting);
+            let batch = *waiting;
+            if dropped(env, conns, &batch) == Dropped::Duplicate {
+                if wants_replicas(conns, &batch) {
+                    // The earlier copy's entry is somewhere below the frontier.
+                    let index = frontier.saturating_sub(1);
+                    topic.awaiting.push_back(Awaiting { batch, index, position: None });
+                } else {
+                    report(env, conns, &batch, Reached::Duplicate, 0);
+                }
+            }
             settled += 1;
         }
         topic.in_flight.pop();
@@ -82,17 +106,77 @@ fn settle_ordered(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
     settled
 }
 
+/// Reports what all replicas have by now. A receipt never says more than they do: what is written
+/// and not synced is replicated, and not durable.
+fn settle_replicated(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
+    if topic.awaiting.is_empty() {
+        return 0;
+    }
+    let (mut settled, mut now) = (0, 0);
+    let window = topic.durability == Durability::Window;
+    let limit = |source| {
+        let reached = env.pool.replicated(topic.id, source, topic.disk_replicas);
+        if window { reached.written } else { reached.durable }
+    };
+    let mine = limit(env.me);
+    while let Some(awaiting) = topic.awaiting.front() {
+        let Awaiting { batch, index, position } = *awaiting;
+        let is_there = match position {
+            Some(_) => index < mine,
+            // The earlier copy may have come through any broker.
+            None => landing(env, topic.id).all(|source| index < limit(source)),
+        };
+        if !is_there {
+            break;
+        }
+        if now == 0 {
+            now = now_ns();
+        }
+        let reached = match (position, window) {
+            (None, _) => Reached::Duplicate,
+            (_, true) => Reached::Replicated,
+            (_, false) => Reached::Durable,
+        };
+        env.latency(Stage::LandedToDurable, batch.landed_ns, now);
+        env.count(Counter::DurableReceipts, 1);
+        report(env, conns, &batch, reached, position.unwrap_or_default());
+        topic.awaiting.pop_front();
+        settled += 1;
+    }
+    settled
+}
+
+/// Brokers that land batches for a sequenced topic.
+fn landing(env: &Env, topic: TopicId) -> impl Iterator<Item = BrokerId> {
+    BrokerId::all().filter(move |source| env.pool.ring(topic, *source).is_some())
+}
+
+/// Whether the batch's publisher waits for its replicas.
+#[inline]
+fn wants_replicas(conns: &mut Conns, waiting: &Waiting) -> bool {
+    let Some(conn) = conns.by_token(waiting.owner) else { return false };
+    matches!(&conn.kind, Kind::Publisher(publisher) if publisher.ack == Ack::Durable)
+}
+
+/// Why a slot was consumed and nothing was ordered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Dropped {
+    /// The batch was ordered before.
+    Duplicate,
+    /// The session is over, and its publisher was told.
+    Over,
+}
+
 /// The sequencer took the slot and ordered nothing: a duplicate, or a session that is over.
 #[cold]
-fn dropped(env: &Env, conns: &mut Conns, waiting: &Waiting) {
-    let Some(conn) = conns.by_token(waiting.owner) else { return };
-    let Kind::Publisher(publisher) = &mut conn.kind else { return };
+fn dropped(env: &Env, conns: &mut Conns, waiting: &Waiting) -> Dropped {
+    let Some(conn) = conns.by_token(waiting.owner) else { return Dropped::Over };
+    let Kind::Publisher(publisher) = &mut conn.kind else { return Dropped::Over };
     let line = env.pool.session(waiting.session);
     let mine = |line: &&SessionLine| is_of(line, publisher.topic, publisher.session.client);
     let line = line.as_ref().filter(mine);
     if line.is_some_and(|line| stands(line, waiting.session_epoch)) {
-        report(env, conns, waiting, Reached::Duplicate, 0);
-        return;
+        return Dropped::Duplicate;
     }
     let next_seq = line.map_or(0, |line| line.next_seq);
     publisher.in_flight = publisher.in_flight.saturating_sub(1);
@@ -101,6 +185,7 @@ fn dropped(env: &Env, conns: &mut Conns, waiting: &Waiting) {
         conn.tell(Frame::Fenced { session_epoch: waiting.session_epoch, next_seq });
     }
     conns.touch(waiting.owner.slot());
+    Dropped::Over
 }
 
 /// Whether the line is still this publisher's. A line that was needed for another session says

@@ -16,6 +16,8 @@ use landfall_pool::pool::Shape;
 use landfall_pool::slot_ring::SlotReader;
 use landfall_pool::{Memory, Pool};
 
+pub use crate::replica::rig::ReplicaRig;
+
 use crate::claim::Claim;
 use crate::conns::Token;
 use crate::env::Env;

@@ -6,10 +6,10 @@ use landfall_layout::command::Request;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::segment::SegmentKind;
-use landfall_layout::topic::{Order, TopicEntry};
+use landfall_layout::topic::{Durability, Order, TopicEntry};
 use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::Memory;
-use landfall_pool::log::{LogReader, LogSegment};
+use landfall_pool::log::{Found, LogReader, LogSegment};
 use landfall_pool::slot_ring::SlotWriter;
 
 use crate::conns::Token;
@@ -32,6 +32,11 @@ pub struct Topic {
     pub frontier: FrontierLine,
     pub dirty: bool,
     pub in_flight: InFlight,
+    /// Batches that are ordered, or landed in an own log, and wait for their replicas.
+    pub awaiting: VecDeque<Awaiting>,
+    /// Copies on disk that a durable receipt waits for.
+    pub disk_replicas: usize,
+    pub durability: Durability,
     pub follower: Follower,
     /// Publisher connections.
     pub publishers: u32,
@@ -75,6 +80,16 @@ pub struct Waiting {
     pub session_epoch: u32,
     pub count: u16,
     pub reported: bool,
+}
+
+/// A batch that has its place in a log and waits for its replicas, in the order of its entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Awaiting {
+    pub batch: Waiting,
+    /// Index of its entry; for a duplicate, of the last entry that can be the earlier copy's.
+    pub index: u64,
+    /// None: it was a duplicate.
+    pub position: Option<u64>,
 }
 
 /// Reads the sequenced log for receipts.
@@ -176,6 +191,9 @@ impl Topic {
             } else {
                 OWN_IN_FLIGHT
             }),
+            awaiting: VecDeque::new(),
+            disk_replicas: entry.disk_replicas(),
+            durability: entry.durability(),
             follower: Follower { reader: LogReader::new(id, SEQUENCED_LOG), next: 0 },
             publishers: 0,
             idle_since_ns: 0,
@@ -184,6 +202,7 @@ impl Topic {
             topic.try_ring(env);
         } else {
             topic.begin_frontier(env);
+            topic.mend_position(env);
             topic.landing = Landing::Own(OwnLog::default());
         }
         topic
@@ -206,6 +225,13 @@ impl Topic {
         true
     }
 
+    /// How far the sequencer is through is said by another leader from now on.
+    pub fn heed_leader(&mut self, env: &Env) {
+        if let Landing::Ring(writer) = &mut self.landing {
+            writer.heed(env.pool.geometry().consumed(self.id.slot(), env.me) + 8);
+        }
+    }
+
     /// Takes over the frontier line of log `me`, or starts it when the topic is new to the line.
     fn begin_frontier(&mut self, env: &Env) {
         let at = env.pool.geometry().frontier(self.id.slot(), env.me.index());
@@ -214,6 +240,26 @@ impl Topic {
             env.pool.start_frontier(self.id, env.me.index());
         }
         self.frontier = env.pool.frontier(self.id, env.me.index());
+    }
+
+    /// Finds out anew where the next message of this broker's own log stands. A process that was
+    /// killed while it moved the line has left the position of a burst that does not count.
+    fn mend_position(&mut self, env: &Env) {
+        let (log, entries) = (env.me.index(), self.frontier.entries);
+        let Some(last) = entries.checked_sub(1) else {
+            self.frontier.position = 0;
+            return;
+        };
+        match LogReader::new(self.id, log).entry(&env.pool, last) {
+            Found::Entry(entry) => self.frontier.position = entry.end_position(),
+            // Retention took all of it, and then the chain says where it goes on.
+            Found::Lapped { .. } | Found::Gone => {
+                let chain = env.pool.chain(self.id, log);
+                if let Some(chain) = chain.filter(|chain| chain.oldest_index == entries) {
+                    self.frontier.position = chain.oldest_position;
+                }
+            }
+        }
     }
 
     /// Asks control for what will be needed.
@@ -246,6 +292,11 @@ impl Topic {
                 link.sealed(env, Request::Sealed { segment, generation, through });
             }
         }
+    }
+
+    /// Whether every batch has its receipt.
+    pub fn is_settled(&self) -> bool {
+        self.in_flight.is_empty() && self.awaiting.is_empty()
     }
 
     /// Ring or log index below which everything landed is.

@@ -186,6 +186,8 @@ impl Broker {
             mtu: request.port_mtu(),
             tables_key: 0,
             tables_at: 0,
+            frontiers_key: 0,
+            frontiers_at: 0,
             logs: LOGS_PER_TOPIC as u32,
             headers_key: 0,
             headers_at: 0,

@@ -3,7 +3,7 @@
 use landfall_layout::SegmentId;
 use landfall_layout::TopicId;
 use landfall_layout::frame::Frame;
-use landfall_layout::limits::{LINE_BYTES, LOGS_PER_TOPIC};
+use landfall_layout::limits::{BROKERS_MAX, LINE_BYTES, LOGS_PER_TOPIC};
 use landfall_layout::segment::{SegmentKind, What};
 use landfall_layout::verbs::{Greeting, SEGMENT_SLOTS};
 use landfall_nic::{NicError, Queue, Rights, Window};
@@ -16,6 +16,7 @@ use crate::env::Env;
 /// A segment that retention wants is asked back, and taken back after this long.
 const GRACE_NS: u64 = 1_000_000_000;
 /// Slots of the windows that stand open as long as the connection.
+const FRONTIERS: u8 = 61;
 const TABLES: u8 = 62;
 const HEADERS: u8 = 63;
 /// `ExtentDone` for a segment that the topic does not have.
@@ -28,6 +29,7 @@ pub struct Reading {
     pub topic: TopicId,
     /// Kept bound for as long as the queue lives.
     _tables: Window,
+    _frontiers: Window,
     _headers: Window,
     slots: Vec<Slot>,
     /// A segment that was asked for and for which there is no room yet.
@@ -84,10 +86,14 @@ impl Reading {
             let key = key.map_err(|_| no_room("ibv_post_send", "a window on the tables"))?;
             Ok::<_, NicError>((window, key))
         };
-        greeting.tables_at = geometry.frontier(topic.slot(), 0);
+        greeting.tables_at = geometry.log_lines(topic.slot());
         let bytes = LOGS_PER_TOPIC as u64 * 2 * LINE_BYTES;
         let (tables, key) = bound(TABLES, greeting.tables_at, bytes)?;
         greeting.tables_key = key;
+        greeting.frontiers_at = geometry.frontier(topic.slot(), 0);
+        let bytes = BROKERS_MAX as u64 * LINE_BYTES;
+        let (frontiers, key) = bound(FRONTIERS, greeting.frontiers_at, bytes)?;
+        greeting.frontiers_key = key;
         let first = geometry.segment_header(SegmentId(0));
         greeting.headers_at = first.expect("a pool has segments");
         let bytes = u64::from(geometry.segments()) * LINE_BYTES;
@@ -97,7 +103,14 @@ impl Reading {
         for _ in 0..SEGMENT_SLOTS {
             slots.push(Slot { window: queue.window()?, stage: Stage::Free });
         }
-        Ok(Self { topic, _tables: tables, _headers: headers, slots, pending: None })
+        Ok(Self {
+            topic,
+            _tables: tables,
+            _frontiers: frontiers,
+            _headers: headers,
+            slots,
+            pending: None,
+        })
     }
 
     /// Opens a segment of the topic; the frame that answers. `None`: not at this moment.

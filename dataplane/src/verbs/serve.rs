@@ -29,11 +29,13 @@ pub struct VerbsPublisher {
     pub ways: Ways,
     /// What it said and has to wait for room.
     pending: Option<(Said, u32)>,
+    /// Times it asked for positions, which numbers them.
+    wishes: u32,
 }
 
 impl VerbsPublisher {
     pub fn new(ways: Ways) -> Self {
-        Self { ways, pending: None }
+        Self { ways, pending: None, wishes: 0 }
     }
 
     /// Whether something waits here that no completion will announce.
@@ -118,6 +120,11 @@ impl VerbsPublisher {
     ) -> Result<(Option<Frame>, bool), Stop> {
         match (&mut self.ways, said) {
             (_, Said::Bye) => Err(Stop::Bye),
+            (_, Said::Reserve { count, whole }) => {
+                let request = self.wishes;
+                self.wishes = request.wrapping_add(1);
+                Err(Stop::Reserve { request, count, whole })
+            }
             (Ways::Grants(grants), said) => {
                 let mut gate = gate(link);
                 let outcome = grants.take(env, topic, from, (said, bytes), &mut gate);

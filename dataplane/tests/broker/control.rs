@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use landfall_layout::command::{Command, Denial, Request};
+use landfall_layout::command::{Command, Denial, Request, first_command};
 use landfall_layout::limits::{COMMAND_LINES, SEQUENCED_LOG};
-use landfall_layout::order::{ChainLine, FrontierLine, OrderEntry};
-use landfall_layout::pool::EpochLine;
+use landfall_layout::order::{ChainLine, ENTRY_HOLE, FrontierLine, OrderEntry};
+use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::segment::{OWNER_CONTROL, SegmentHeader, SegmentKind, SegmentState, What};
 use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::slot::{ConsumedLine, RingLine, RingSlot};
@@ -37,6 +37,8 @@ pub struct Control {
     next_segment: u32,
     generation: u64,
     next_session: u32,
+    /// Positions handed out.
+    reserved: u64,
     sessions: HashMap<(u32, u64), (u32, u32)>,
     topics: Vec<(TopicId, Order)>,
     logs: HashMap<(u32, usize), Log>,
@@ -50,19 +52,26 @@ pub struct Control {
     pub deny: bool,
     pub silent: bool,
     pub drop_seqs: HashSet<u64>,
+    /// Sequences whose positions become holes.
+    pub hole_seqs: HashSet<u64>,
     offer: HashSet<(u32, usize)>,
 }
 
 impl Control {
     pub fn new(pool: Arc<Pool>, brokers: usize) -> Self {
-        pool.set_epoch(&EpochLine { epoch: 1, pid: 1, started_ns: 1, reserved: [0; 5] });
-        let ring = |at| LineRing { at, lines: COMMAND_LINES };
+        let term = Term { epoch: 1, serves: false }.pack();
+        assert!(pool.claim(0, &LeaderLine { term, ..LeaderLine::default() }));
+        assert!(pool.serve(1));
+        let geometry = *pool.geometry();
+        let ring = |taken_at, at| LineRing { taken_at, at, lines: COMMAND_LINES };
+        let requests = |id| ring(geometry.requests_taken(id), geometry.requests(id));
+        let commands = |id| ring(geometry.commands_taken(id), geometry.commands(id));
         let sides = (0..brokers)
             .filter_map(BrokerId::new)
             .map(|id| Side {
                 id,
-                requests: LineConsumer::resume(&*pool, ring(pool.geometry().requests(id))),
-                commands: LineProducer::resume(&*pool, ring(pool.geometry().commands(id))),
+                requests: LineConsumer::resume(&*pool, requests(id)),
+                commands: LineProducer::begin(commands(id), first_command(1)),
             })
             .collect();
         Self {
@@ -71,6 +80,7 @@ impl Control {
             next_segment: 0,
             generation: 0,
             next_session: 0,
+            reserved: 0,
             sessions: HashMap::new(),
             topics: Vec::new(),
             logs: HashMap::new(),
@@ -83,6 +93,7 @@ impl Control {
             deny: false,
             silent: false,
             drop_seqs: HashSet::new(),
+            hole_seqs: HashSet::new(),
             offer: HashSet::new(),
             pool,
         }
@@ -242,6 +253,17 @@ impl Control {
             Request::OpenSession { request, topic, client, epoch } => {
                 Some(self.open_session(request, topic, client, epoch))
             }
+            Request::Reserve { request, session, epoch, count, .. } => {
+                let line = self.pool.session(session).unwrap();
+                let active = Standing { epoch, state: SessionState::Active };
+                if Standing::unpack(line.standing) != active {
+                    let why = Denial::Fenced;
+                    return Some(Command::SessionDenied { request, why, epoch, next_seq: 0 });
+                }
+                let first = self.reserved;
+                self.reserved += u64::from(count);
+                Some(Command::Reserved { request, first, count })
+            }
             Request::CloseSession { index, epoch } => {
                 self.closed.push((index, epoch));
                 None
@@ -360,6 +382,17 @@ impl Control {
             broker: broker.raw(),
             flags: 0,
             commit: 0,
+        };
+        let entry = match self.hole_seqs.contains(&slot.batch_seq) {
+            true => OrderEntry {
+                ring_index: 0,
+                segment: SegmentId::NONE.0,
+                offset: 0,
+                bytes: 0,
+                flags: ENTRY_HOLE,
+                ..entry
+            },
+            false => entry,
         };
         let segment = log.segments.iter().rev().find(|s| s.holds(log.next)).unwrap();
         segment.write(&*self.pool, log.next, &entry);

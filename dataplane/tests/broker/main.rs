@@ -7,3 +7,4 @@ mod memory;
 mod retention;
 mod rig;
 mod tcp;
+mod token;

@@ -2,7 +2,7 @@
 
 use landfall_layout::command::Command;
 use landfall_layout::counters::Counter;
-use landfall_layout::frame::{Frame, From, Refusal};
+use landfall_layout::frame::{Frame, From, GapReason, Refusal};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::Order;
 use landfall_pool::channel::HOLD;
@@ -32,8 +32,9 @@ fn a_subscriber_that_retention_overtakes_gets_a_counted_gap() {
                 assert_eq!(delivery.first_position, next);
                 next += 1;
             }
-            Frame::Gap { log, missed: gap, resume } => {
+            Frame::Gap { log, reason, missed: gap, resume } => {
                 assert_eq!((u64::from(log), gap), (SEQUENCED_LOG as u64, resume - next));
+                assert_eq!(reason, GapReason::Retention);
                 (missed, next) = (missed + gap, resume);
             }
             other => panic!("{other:?}"),

@@ -103,6 +103,8 @@ impl Rig {
             unix: None,
             idle,
             verbs: None,
+            data: None,
+            read_data: Vec::new(),
         };
         let over = Arc::new(AtomicBool::new(false));
         let (said, heard) = channel();

@@ -257,7 +257,7 @@ fn refusals_say_what_was_wrong_with_numbers() {
     let durable = Hello { ack: Ack::Durable, ..publisher(1) };
     let (why, sentence) = refused(durable, "orders");
     assert_eq!(why, Refusal::BadAck);
-    assert!(sentence.contains("keeps 1 copy"), "{sentence}");
+    assert!(sentence.contains("2 replicas or more") && sentence.contains("keeps 1"), "{sentence}");
     let memory = Hello { carrier: landfall_layout::frame::Carrier::Memory, ..publisher(1) };
     assert_eq!(refused(memory, "orders").0, Refusal::NotServed);
     let unknown = Hello { session_epoch: 9, ..publisher(1) };

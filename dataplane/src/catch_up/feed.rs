@@ -1,0 +1,244 @@
+//! A subscriber's side: when it leaves memory, and when it comes back.
+
+use landfall_layout::counters::Counter;
+use landfall_layout::frame::GapReason;
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::topic::{Order, TopicEntry};
+use landfall_layout::{BrokerId, TopicId};
+use landfall_replica::merge::Wanted;
+
+use super::{CatchUp, Chunk, Done, Place, Reader, Task};
+use crate::broker::Broker;
+use crate::conn::Kind;
+use crate::conns::Token;
+use crate::deliver_tcp::Delivering;
+use crate::env::{Env, now_ns};
+
+/// Blocks of one subscriber: one that is being sent, and the next.
+const BLOCKS_MAX: usize = 2;
+/// A subscriber that takes nothing for this long gives its files up to others, nanoseconds.
+const STUCK_NS: u64 = 1_000_000_000;
+
+/// Where the replicas of a subscriber's topic are.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    name: String,
+    created_ns: u64,
+    nowhere: GapReason,
+}
+
+impl Disk {
+    /// None, where the topic has no copy on a disk.
+    pub fn of(entry: &TopicEntry) -> Option<Self> {
+        let nowhere = match entry.order() {
+            Some(Order::Token) => GapReason::Unwritten,
+            _ => GapReason::Lost,
+        };
+        let (name, created_ns) = (entry.name().to_owned(), entry.created_ns);
+        (entry.disk_replicas() > 0).then_some(Self { name, created_ns, nowhere })
+    }
+
+    /// What there is to read of a log.
+    pub fn wanted(&self, env: &Env, catch_up: &CatchUp, topic: TopicId, log: usize) -> Wanted {
+        let sources = match log {
+            SEQUENCED_LOG => {
+                BrokerId::all().filter(|source| env.pool.ring(topic, *source).is_some()).collect()
+            }
+            log => BrokerId::new(log).into_iter().collect(),
+        };
+        Wanted {
+            data: catch_up.data().to_vec(),
+            name: self.name.clone(),
+            created_ns: self.created_ns,
+            sources,
+        }
+    }
+}
+
+/// How a log that memory does not have is read.
+#[derive(Default)]
+pub struct Feed {
+    /// Its files; none: a thread has them, or they are not open.
+    reader: Option<Box<Reader>>,
+    /// A thread reads.
+    is_asked: bool,
+}
+
+/// Bytes that came from files and go to the socket as they are.
+pub struct Block {
+    bytes: Vec<u8>,
+    sent: usize,
+    batches: u64,
+    batch_bytes: u64,
+    missed: u64,
+    since_ns: u64,
+}
+
+impl Block {
+    /// One frame.
+    pub fn frame(bytes: &[u8], missed: u64) -> Self {
+        let bytes = bytes.to_vec();
+        Self { bytes, sent: 0, batches: 0, batch_bytes: 0, missed, since_ns: now_ns() }
+    }
+
+    /// What is still to be sent.
+    pub fn rest(&self) -> &[u8] {
+        self.bytes.get(self.sent..).unwrap_or_default()
+    }
+
+    /// So many bytes more went out; whether that was the last of it.
+    pub fn sent(&mut self, env: &Env, bytes: usize) -> bool {
+        if self.sent == 0 && bytes > 0 {
+            env.count(Counter::BatchesDelivered, self.batches);
+            env.count(Counter::BatchesFromDisk, self.batches);
+            env.count(Counter::BytesDelivered, self.batch_bytes);
+            env.count(Counter::MessagesMissed, self.missed);
+        }
+        self.sent += bytes;
+        if bytes > 0 {
+            self.since_ns = now_ns();
+        }
+        self.sent >= self.bytes.len()
+    }
+
+    /// Whether some of it went out, so that the rest has to follow.
+    pub fn is_begun(&self) -> bool {
+        self.sent > 0
+    }
+}
+
+impl Delivering {
+    /// Sees that what memory does not have is being read, and goes back to memory where it has
+    /// what comes next.
+    pub fn feed(&mut self, env: &Env, catch_up: &CatchUp, token: Token) {
+        let topic = self.topic();
+        let Some(disk) = self.disk.clone() else { return };
+        for at in 0..self.cursors.len() {
+            let cursor = &mut self.cursors[at];
+            let log = cursor.reader.log();
+            let Some(feed) = &mut cursor.feed else { continue };
+            if feed.is_asked || self.blocks.len() >= BLOCKS_MAX {
+                continue;
+            }
+            let until = env.pool.oldest(topic, log);
+            if cursor.next >= until {
+                cursor.feed = None;
+                if let Some(gap) = cursor.gap_to_end(env, topic, at) {
+                    self.blocks.push_back(Block::frame(gap.head(), gap.missed));
+                }
+                continue;
+            }
+            if feed.reader.is_none() && !catch_up.has_room() {
+                // All readers are in use: it is tried again in a later turn.
+                continue;
+            }
+            let opened = feed
+                .reader
+                .take()
+                .or_else(|| catch_up.reader(disk.wanted(env, catch_up, topic, log), disk.nowhere));
+            let Some(reader) = opened else { continue };
+            feed.is_asked = true;
+            let place = Place { next: cursor.next, position: cursor.position };
+            catch_up.submit(Task::Read { token, log, reader, place, until });
+        }
+    }
+
+    /// A block that was read.
+    fn fed(&mut self, log: usize, reader: Box<Reader>, chunk: Chunk) {
+        let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.reader.log() == log) else {
+            return;
+        };
+        let Some(feed) = &mut cursor.feed else { return };
+        feed.is_asked = false;
+        feed.reader = Some(reader);
+        cursor.next = chunk.place.next;
+        cursor.position = chunk.place.position;
+        if !chunk.bytes.is_empty() {
+            self.blocks.push_back(Block {
+                bytes: chunk.bytes,
+                sent: 0,
+                batches: chunk.batches,
+                batch_bytes: chunk.batch_bytes,
+                missed: chunk.missed,
+                since_ns: now_ns(),
+            });
+        }
+    }
+
+    /// Whether a log of it is read from files.
+    #[inline]
+    pub fn is_fed(&self) -> bool {
+        self.disk.is_some() && self.cursors.iter().any(|cursor| cursor.feed.is_some())
+    }
+
+    /// Closes the files of a subscriber that takes nothing; they are opened again when it does.
+    pub fn let_go_if_stuck(&mut self, now_ns: u64) {
+        let is_stuck = self.blocks.len() >= BLOCKS_MAX
+            && self.blocks.iter().all(|block| now_ns.saturating_sub(block.since_ns) > STUCK_NS);
+        if is_stuck {
+            for feed in self.cursors.iter_mut().filter_map(|cursor| cursor.feed.as_mut()) {
+                feed.reader = None;
+            }
+        }
+    }
+}
+
+impl Broker {
+    /// Takes what was read; how much that was.
+    pub(crate) fn take_fed(&mut self) -> usize {
+        let Some(catch_up) = &self.catch_up else { return 0 };
+        let done = catch_up.take_done();
+        let count = done.len();
+        for done in done {
+            match done {
+                Done::Read { token, log, reader, chunk } => {
+                    for fault in &chunk.faults {
+                        self.env.error(fault);
+                    }
+                    let conn = self.conns.by_token(token);
+                    if let Some(Kind::Stream(delivering)) = conn.map(|conn| &mut conn.kind) {
+                        delivering.fed(log, reader, chunk);
+                    }
+                }
+                Done::Start { token, starts, faults } => {
+                    for fault in &faults {
+                        self.env.error(fault);
+                    }
+                    self.start_found(token, &starts);
+                }
+            }
+        }
+        count
+    }
+
+    /// Asks the threads for what subscribers need next.
+    #[inline]
+    pub(crate) fn feed(&mut self, slot: usize) {
+        let Self { env, conns, catch_up, .. } = self;
+        let (Some(catch_up), Some(conn)) = (catch_up, conns.get(slot)) else { return };
+        let token = conn.token;
+        if let Kind::Stream(delivering) = &mut conn.kind
+            && delivering.is_fed()
+        {
+            delivering.feed(env, catch_up, token);
+        }
+    }
+
+    /// Shows how many catch up, and lets nobody keep files open for nothing.
+    pub(crate) fn tick_feeds(&mut self, now_ns: u64) {
+        let Self { env, conns, catch_up, .. } = self;
+        if catch_up.is_none() {
+            return;
+        }
+        let mut catching_up = 0;
+        for conn in conns.iter_mut() {
+            if let Kind::Stream(delivering) = &mut conn.kind
+                && delivering.is_fed()
+            {
+                catching_up += 1;
+                delivering.let_go_if_stuck(now_ns);
+            }
+        }
+        env.set(Counter::CatchingUp, catching_up);
+    }
+}

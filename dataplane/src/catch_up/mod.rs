@@ -1,0 +1,256 @@
+//! Catching up: what has left memory is read from replica files.
+//!
+//! Threads of their own read and check the files, so that no disk ever holds up the broker's loop.
+//! They hand over whole frames with the batches behind them, block by block; the loop only sends
+//! blocks, as it sends batches from the pool. A subscriber has at most two blocks here, however
+//! slow it is.
+//!
+//! | module | what |
+//! |---|---|
+//! | `chunk` | from the files to a block of frames and batches |
+//! | `feed` | a subscriber's side: when it leaves memory, and when it comes back |
+//! | `start` | subscriptions that begin before what memory has |
+
+mod chunk;
+mod feed;
+mod start;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use landfall_layout::frame::{From, GapReason};
+use landfall_replica::Merge;
+use landfall_replica::lookup::{Start, first};
+use landfall_replica::merge::Wanted;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::conns::Token;
+
+pub use chunk::Chunk;
+pub use feed::{Block, Disk, Feed};
+
+/// Threads that read: two keep a disk busy while a third checks what came.
+const THREADS: usize = 3;
+/// Subscribers whose files are open at a time; more wait for their turn.
+const READERS_MAX: usize = 64;
+/// Subscribers whose first batch is looked for at a time; more are told to come back.
+pub const STARTS_MAX: usize = 1024;
+
+/// A log's files, open. It goes to a thread with each task and comes back with the answer.
+pub struct Reader {
+    wanted: Wanted,
+    /// Why positions are missing that nobody's files know of.
+    nowhere: GapReason,
+    merge: Option<Merge>,
+    /// Counts the readers there are.
+    _permit: Arc<()>,
+}
+
+/// A place in a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Index of the next entry.
+    pub next: u64,
+    /// Position expected there.
+    pub position: u64,
+}
+
+/// One log in which a subscription's first batch is looked for.
+pub struct Lookup {
+    pub log: usize,
+    pub wanted: Wanted,
+    /// Oldest index in memory.
+    pub until: u64,
+}
+
+/// What a thread is to do.
+pub enum Task {
+    /// Find where a subscription begins.
+    Start { token: Token, from: From, logs: Vec<Lookup> },
+    /// Read on, up to an index that is in memory.
+    Read { token: Token, log: usize, reader: Box<Reader>, place: Place, until: u64 },
+}
+
+/// What became of a task.
+pub enum Done {
+    /// Where each log is to be begun; logs that are not here begin in memory.
+    Start { token: Token, starts: Vec<(usize, Start)>, faults: Vec<String> },
+    /// The next block.
+    Read { token: Token, log: usize, reader: Box<Reader>, chunk: Chunk },
+}
+
+/// What the loop and the threads share.
+struct Shared {
+    tasks: Mutex<VecDeque<Task>>,
+    more: Condvar,
+    done: Mutex<Vec<Done>>,
+    has_done: AtomicBool,
+    stop: AtomicBool,
+    bell: EventFd,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The threads, as the broker's loop sees them.
+pub struct CatchUp {
+    /// Directories whose replicas can be read here.
+    data: Vec<PathBuf>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    permit: Arc<()>,
+}
+
+impl CatchUp {
+    /// Starts the threads, which sleep until there is something to read.
+    pub fn start(data: Vec<PathBuf>) -> io::Result<Self> {
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let shared = Arc::new(Shared {
+            tasks: Mutex::new(VecDeque::new()),
+            more: Condvar::new(),
+            done: Mutex::new(Vec::new()),
+            has_done: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            bell: EventFd::from_value_and_flags(0, flags)?,
+        });
+        let mut threads = Vec::with_capacity(THREADS);
+        for number in 0..THREADS {
+            let shared = shared.clone();
+            let builder = std::thread::Builder::new().name(format!("catch-up-{number}"));
+            threads.push(builder.spawn(move || shared.work())?);
+        }
+        Ok(Self { data, shared, threads, permit: Arc::new(()) })
+    }
+
+    /// Becomes readable when a task is done.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.shared.bell.as_fd()
+    }
+
+    /// The bell was heard.
+    pub fn hush(&self) {
+        // Nothing to read: another look has heard it.
+        let _ = self.shared.bell.read();
+    }
+
+    /// Directories whose replicas can be read here.
+    pub fn data(&self) -> &[PathBuf] {
+        &self.data
+    }
+
+    /// Readers there are.
+    pub fn readers(&self) -> usize {
+        Arc::strong_count(&self.permit) - 1
+    }
+
+    /// Whether another subscriber's files may be opened.
+    pub fn has_room(&self) -> bool {
+        self.readers() < READERS_MAX
+    }
+
+    /// A reader of a log's files; `None`: there are as many as may be.
+    pub fn reader(&self, wanted: Wanted, nowhere: GapReason) -> Option<Box<Reader>> {
+        self.has_room().then(|| {
+            Box::new(Reader { wanted, nowhere, merge: None, _permit: self.permit.clone() })
+        })
+    }
+
+    /// Gives the threads something to do.
+    pub fn submit(&self, task: Task) {
+        locked(&self.shared.tasks).push_back(task);
+        self.shared.more.notify_one();
+    }
+
+    /// Subscriptions whose beginning is being looked for, those that a thread has aside.
+    pub fn starts(&self) -> usize {
+        let tasks = locked(&self.shared.tasks);
+        tasks.iter().filter(|task| matches!(task, Task::Start { .. })).count()
+    }
+
+    /// What was done since the last time.
+    #[inline]
+    pub fn take_done(&self) -> Vec<Done> {
+        // EDGE catch-up-done, acquire half. Pairs with `work`; the lock does the rest.
+        if !self.shared.has_done.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *locked(&self.shared.done))
+    }
+}
+
+impl Drop for CatchUp {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        locked(&self.shared.tasks).clear();
+        self.shared.more.notify_all();
+        // A disk that does not answer is not waited for: the process is about to end.
+        for thread in self.threads.drain(..).filter(JoinHandle::is_finished) {
+            // If it panicked, its last words are on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        while let Some(task) = self.next_task() {
+            let done = carry_out(task);
+            locked(&self.done).push(done);
+            // EDGE catch-up-done, release half. After the push, so that who sees it finds it.
+            self.has_done.store(true, Ordering::Release);
+            // A bell that cannot count further has been rung already.
+            let _ = self.bell.write(1);
+        }
+    }
+
+    fn next_task(&self) -> Option<Task> {
+        let mut tasks = locked(&self.tasks);
+        loop {
+            if self.stop.load(Ordering::Acquire) {
+                return None;
+            }
+            if let Some(task) = tasks.pop_front() {
+                return Some(task);
+            }
+            tasks = self.more.wait(tasks).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn carry_out(task: Task) -> Done {
+    match task {
+        Task::Start { token, from, logs } => {
+            let mut faults = Vec::new();
+            let starts = logs.iter().filter_map(|lookup| {
+                let start = find(lookup, from, &mut faults)?;
+                (start.index < lookup.until).then_some((lookup.log, start))
+            });
+            let starts = starts.collect();
+            Done::Start { token, starts, faults }
+        }
+        Task::Read { token, log, mut reader, place, until } => {
+            let Reader { wanted, nowhere, merge, .. } = &mut *reader;
+            let merge = merge.get_or_insert_with(|| Merge::new(wanted));
+            let chunk = chunk::read(merge, (log as u8, *nowhere), place, until);
+            Done::Read { token, log, reader, chunk }
+        }
+    }
+}
+
+fn find(lookup: &Lookup, from: From, faults: &mut Vec<String>) -> Option<Start> {
+    let Lookup { wanted, until, .. } = lookup;
+    match from {
+        From::Earliest => first(wanted, *until, &|_| false, faults),
+        From::Latest => None,
+        From::Position(position) => {
+            first(wanted, *until, &|entry| entry.end_position() <= position, faults)
+        }
+        From::Time(ns) => first(wanted, *until, &|entry| entry.landed_ns < ns, faults),
+    }
+}

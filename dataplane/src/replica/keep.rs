@@ -1,0 +1,133 @@
+//! Which of a replica's files are kept, where a topic bounds what its disks keep.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use landfall_layout::topic::TopicEntry;
+use landfall_replica::FileError;
+use landfall_replica::mend::sync_directory;
+use landfall_replica::names::list_source;
+
+/// How often a bounded replica's files are looked at, nanoseconds.
+pub const LOOK_EVERY_NS: u64 = 500_000_000;
+
+/// What a replica keeps at least; 0: everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bounds {
+    /// Bytes of its newest files.
+    pub bytes: u64,
+    /// Age of a batch, nanoseconds.
+    pub ns: u64,
+}
+
+impl Bounds {
+    /// Those of a topic.
+    pub fn of(entry: &TopicEntry) -> Self {
+        Self { bytes: entry.disk_bytes, ns: entry.disk_ns }
+    }
+
+    /// Whether there are any.
+    pub fn is_set(self) -> bool {
+        self.bytes != 0 || self.ns != 0
+    }
+}
+
+/// One file.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Log index below which the files before it have everything.
+    pub first_index: u64,
+    /// Its path.
+    pub path: PathBuf,
+    /// Bytes it has.
+    pub bytes: u64,
+    /// When it was last written to: no batch in it is younger.
+    pub written_ns: u64,
+}
+
+/// How many files, oldest first, the bounds let go of. Of what is not below log index `needed`
+/// everything stays: memory may have it too, and promises that it is here.
+pub fn beyond(files: &[Kept], bounds: Bounds, needed: u64, now_ns: u64) -> usize {
+    let mut left: u64 = files.iter().map(|file| file.bytes).sum();
+    let goes = |pair: &&[Kept]| {
+        let [file, next] = pair else { return false };
+        left -= file.bytes;
+        let by_bytes = bounds.bytes != 0 && left >= bounds.bytes;
+        let by_age = bounds.ns != 0 && file.written_ns.saturating_add(bounds.ns) <= now_ns;
+        next.first_index <= needed && (by_bytes || by_age)
+    };
+    files.windows(2).take_while(goes).count()
+}
+
+/// A replica's files, oldest first.
+pub fn files(directory: &Path) -> Result<Vec<Kept>, FileError> {
+    let mut files = Vec::new();
+    for (first_index, path) in list_source(directory, &mut Vec::new())? {
+        let metadata = path.metadata().map_err(FileError::io("look at", &path))?;
+        let written = metadata.modified().map_err(FileError::io("ask for the time of", &path))?;
+        let since = written.duration_since(UNIX_EPOCH);
+        let written_ns = since.map_or(0, |since| since.as_nanos() as u64);
+        files.push(Kept { first_index, path, bytes: metadata.len(), written_ns });
+    }
+    Ok(files)
+}
+
+/// Removes files, oldest first, so that what is left has no hole whenever this is interrupted.
+pub fn remove(directory: &Path, files: &[Kept]) -> Result<(), FileError> {
+    for file in files {
+        fs::remove_file(&file.path).map_err(FileError::io("remove", &file.path))?;
+        sync_directory(directory)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(first_index: u64, written_ns: u64) -> Kept {
+        Kept { first_index, path: PathBuf::new(), bytes: 100, written_ns }
+    }
+
+    fn four() -> [Kept; 4] {
+        [file(0, 1000), file(10, 2000), file(20, 3000), file(30, 4000)]
+    }
+
+    fn bytes(bytes: u64) -> Bounds {
+        Bounds { bytes, ns: 0 }
+    }
+
+    #[test]
+    fn what_is_left_is_never_less_than_the_bound() {
+        assert_eq!(beyond(&four(), bytes(200), u64::MAX, 0), 2);
+        assert_eq!(beyond(&four(), bytes(201), u64::MAX, 0), 1);
+        assert_eq!(beyond(&four(), bytes(400), u64::MAX, 0), 0);
+        assert_eq!(beyond(&four(), Bounds::default(), u64::MAX, u64::MAX), 0);
+    }
+
+    #[test]
+    fn the_newest_file_stays_however_small_the_bound_is() {
+        assert_eq!(beyond(&four(), bytes(1), u64::MAX, 0), 3);
+        assert_eq!(beyond(&[], bytes(1), u64::MAX, 0), 0);
+        assert_eq!(beyond(&four()[..1], bytes(1), u64::MAX, 0), 0);
+    }
+
+    #[test]
+    fn nothing_goes_that_memory_may_have_too() {
+        assert_eq!(beyond(&four(), bytes(1), 20, 0), 2, "the third has what comes from 20 on");
+        assert_eq!(beyond(&four(), bytes(1), 29, 0), 2);
+        assert_eq!(beyond(&four(), bytes(1), 9, 0), 0);
+    }
+
+    #[test]
+    fn a_file_goes_when_its_youngest_batch_is_old_enough() {
+        let aged = Bounds { bytes: 0, ns: 500 };
+        assert_eq!(beyond(&four(), aged, u64::MAX, 1499), 0);
+        assert_eq!(beyond(&four(), aged, u64::MAX, 1500), 1);
+        assert_eq!(beyond(&four(), aged, u64::MAX, 9000), 3);
+        // One bound is enough.
+        let both = Bounds { bytes: 400, ns: 500 };
+        assert_eq!(beyond(&four(), both, u64::MAX, 2500), 2);
+    }
+}

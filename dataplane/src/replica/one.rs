@@ -1,0 +1,483 @@
+//! One replica: it follows a log and appends what one broker landed to its files.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use landfall_layout::TopicId;
+use landfall_layout::order::FrontierLine;
+use landfall_layout::replica::{ReplicaHeader, ReplicaLine, ReplicaState};
+use landfall_layout::topic::{Durability, TopicEntry};
+use landfall_pool::Pool;
+use landfall_pool::disk::{Disk, sync_all};
+use landfall_pool::log::{Found, LogReader};
+use landfall_replica::mend::{create_directory, sync_directory};
+use landfall_replica::names::topic_directory;
+use landfall_replica::{FileError, TopicFile};
+
+use super::duties::{Duty, Lag, Odometer, log_of};
+use super::files::Files;
+use super::group::{Group, Marks, Spoilt};
+use super::keep::{self, Bounds};
+
+/// Bytes of batches that are written together, about.
+const GROUP_BYTES: u64 = 8 << 20;
+/// Log entries followed at once: those of other brokers cost no room.
+const ENTRIES_MAX: u64 = 1 << 16;
+/// With durability `window`: synced after this many bytes, or this long after the first of them.
+const WINDOW_BYTES: u64 = 64 << 20;
+const WINDOW_NS: u64 = 250_000_000;
+/// A full disk is tried again this often.
+const RETRY_NS: u64 = 250_000_000;
+/// The system's error numbers: no space, over quota, and for a batch that does not hold.
+const ENOSPC: i32 = 28;
+const EDQUOT: i32 = 122;
+const EBADMSG: u32 = 74;
+/// For files that say what the pool contradicts.
+const EUCLEAN: u32 = 117;
+
+/// Whether an error says that there is no room.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(ENOSPC | EDQUOT))
+}
+
+/// A replica that this broker keeps.
+pub struct Replica {
+    pub topic: TopicId,
+    pub duty: Duty,
+    name: String,
+    created_ns: u64,
+    durability: Durability,
+    bounds: Bounds,
+    /// When its files were last looked at for that.
+    looked_ns: u64,
+    log: usize,
+    reader: LogReader,
+    /// Log index that is looked at next.
+    next: u64,
+    odometer: Odometer,
+    files: Files,
+    line: ReplicaLine,
+    pending: Option<Pending>,
+    /// Entries up to this index, exclusive, are missing: the next file begins anew.
+    anew: bool,
+    unsynced_bytes: u64,
+    unsynced_since_ns: u64,
+    retry_at_ns: u64,
+    cut_bytes: u64,
+}
+
+/// A group on its way to the file, and where the replica stands once it is there.
+struct Pending {
+    group: Group,
+    odometer: Odometer,
+}
+
+/// What became of a step, for people and counters.
+#[derive(Debug)]
+pub enum Event {
+    /// The replica stopped.
+    Failed(String),
+    /// The disk is full.
+    Full(String),
+    /// Something else to know.
+    Note(String),
+}
+
+impl Replica {
+    /// Opens the replica's files, verifies how they end, and begins its line with what is there.
+    pub fn open(
+        pool: &Pool,
+        data: &Path,
+        entry: &TopicEntry,
+        duty: Duty,
+        keeper: Keeper,
+    ) -> Result<(Self, Vec<Event>), FileError> {
+        let topic = TopicId(entry.id);
+        let directory = topic_directory(data, entry.name(), entry.created_ns);
+        write_topic(pool, &directory, entry)?;
+        let log = log_of(entry, duty.source);
+        let (files, opened) =
+            Files::open(&directory, template(pool, entry, duty, log, keeper), keeper.file_bytes)?;
+        let mut events: Vec<Event> =
+            opened.cut.iter().map(|cut| Event::Note(cut.to_string())).collect();
+        let before = pool.replica(topic, duty.source, duty.replica);
+        // Where nothing followed of the source, the line went further than the files say.
+        let has_all = opened.cut.is_none() && files.ordinal >= before.batches;
+        let covers = if has_all { opened.covers.max(before.durable) } else { opened.covers };
+        let mut replica = Self {
+            topic,
+            duty,
+            name: entry.name().to_owned(),
+            created_ns: entry.created_ns,
+            durability: entry.durability(),
+            bounds: Bounds::of(entry),
+            looked_ns: keeper.now_ns,
+            log,
+            reader: LogReader::new(topic, log),
+            next: covers,
+            odometer: Odometer::default(),
+            line: ReplicaLine {
+                durable: covers,
+                written: covers,
+                bytes: if before.bytes > 0 { before.bytes } else { opened.bytes },
+                at_ns: keeper.now_ns,
+                topic: topic.0.into(),
+                state: ReplicaState::Well.raw(),
+                errno: 0,
+                incarnation: keeper.incarnation,
+                batches: files.ordinal,
+            },
+            files,
+            pending: None,
+            anew: false,
+            unsynced_bytes: 0,
+            unsynced_since_ns: 0,
+            retry_at_ns: 0,
+            cut_bytes: opened.cut.as_ref().map_or(0, |cut| cut.torn.bytes),
+        };
+        let frontier = pool.frontier(topic, log);
+        if covers > frontier.entries {
+            let text = format!(
+                "its files reach log index {covers} and the log only {}: they are of another \
+                 life of this topic; move {} away",
+                frontier.entries,
+                directory.display()
+            );
+            (replica.line.durable, replica.line.written) = (0, 0);
+            events.push(replica.fail(EUCLEAN, &text));
+        } else {
+            let oldest = pool.oldest(topic, log);
+            // Nothing is retired before a source's replicas have it: where there was no replica,
+            // the source had landed nothing.
+            let is_new = before.incarnation == 0 && replica.files.current.is_none();
+            if oldest > covers {
+                let hole = replica.leave_hole(oldest);
+                events.extend((!is_new).then_some(hole));
+            }
+            replica.odometer = Odometer::at(&frontier, replica.ahead(pool, &frontier));
+        }
+        pool.start_replica(topic, duty.source, duty.replica, &replica.line);
+        Ok((replica, events))
+    }
+
+    /// Bytes of the log's batches from here to the frontier.
+    fn ahead(&mut self, pool: &Pool, frontier: &FrontierLine) -> u64 {
+        let entries = self.next..frontier.entries;
+        let bytes = entries.map(|index| match self.reader.entry(pool, index) {
+            Found::Entry(entry) => u64::from(entry.bytes),
+            Found::Lapped { .. } | Found::Gone => 0,
+        });
+        bytes.sum()
+    }
+
+    /// Looks at what the log has and makes a group of what belongs here. Whether there is
+    /// something to write; without a group, the line may have moved all the same.
+    pub fn gather(&mut self, pool: &Pool, disk: &mut dyn Disk, now_ns: u64) -> Vec<Event> {
+        let mut events = Vec::new();
+        if self.state() == ReplicaState::Failed || now_ns < self.retry_at_ns {
+            return events;
+        }
+        let frontier = pool.frontier(self.topic, self.log);
+        if self.next >= frontier.entries {
+            return events;
+        }
+        let Some(mut group) = self.begin_group(disk, now_ns, &mut events) else { return events };
+        let mut odometer = self.odometer;
+        let mut index = self.next;
+        let stop = frontier.entries.min(index + ENTRIES_MAX);
+        let mut spoilt: Option<Spoilt> = None;
+        while index < stop && !group.is_full(GROUP_BYTES) {
+            match self.reader.entry(pool, index) {
+                Found::Entry(entry) => {
+                    if entry.broker == self.duty.source.raw()
+                        && !entry.is_hole()
+                        && let Err(why) = group.add(pool, index, &entry)
+                    {
+                        spoilt = Some(why);
+                        break;
+                    }
+                    odometer.pass(&entry);
+                    index += 1;
+                }
+                Found::Lapped { oldest } if group.batches == 0 => {
+                    events.push(self.leave_hole(oldest));
+                    return events;
+                }
+                Found::Lapped { .. } | Found::Gone => break,
+            }
+        }
+        if group.batches == 0 {
+            self.next = index;
+            self.odometer = odometer;
+            self.line.written = index;
+            if self.unsynced_bytes == 0 {
+                self.line.durable = index;
+            }
+            // What stands before it is copied and synced first, by earlier groups.
+            if let Some(spoilt) = spoilt
+                && self.unsynced_bytes == 0
+            {
+                let text = format!("the batch at log index {index} does not hold: {spoilt}");
+                events.push(self.fail(EBADMSG, &text));
+            }
+            return events;
+        }
+        group.finish(index, &frontier);
+        self.pending = Some(Pending { group, odometer });
+        events
+    }
+
+    /// The place of the next group: in the current file, or in another one behind it.
+    fn begin_group(
+        &mut self,
+        disk: &mut dyn Disk,
+        now_ns: u64,
+        events: &mut Vec<Event>,
+    ) -> Option<Group> {
+        if self.anew || self.files.is_full() {
+            // A file that has one behind it is on stable storage.
+            if self.unsynced_bytes > 0
+                && let Some(current) = &self.files.current
+            {
+                let synced = sync_all(disk, &[&current.file]).pop().unwrap_or(Ok(()));
+                events.extend(self.synced(synced));
+                if self.state() == ReplicaState::Failed {
+                    return None;
+                }
+            }
+            if let Err(error) = self.files.roll(disk, self.next, self.anew, now_ns) {
+                events.push(self.file_failed(&error, now_ns));
+                return None;
+            }
+            self.anew = false;
+        }
+        let at = self.files.current.as_ref()?.at;
+        let marks = Marks { created_ns: self.created_ns, source: self.duty.source.raw(), now_ns };
+        Some(Group::new(marks, at, self.files.ordinal, self.next))
+    }
+
+    /// The group to be written, and the file.
+    pub fn pending(&self) -> Option<(&Group, &std::fs::File)> {
+        Some((&self.pending.as_ref()?.group, &self.files.current.as_ref()?.file))
+    }
+
+    /// The group was written, or was not.
+    pub fn wrote(&mut self, result: io::Result<()>, now_ns: u64) -> Option<Event> {
+        let Pending { group, odometer } = self.pending.take()?;
+        let current = self.files.current.as_mut()?;
+        match result {
+            Ok(()) => {
+                current.at = group.end;
+                self.files.ordinal = group.ordinal;
+                self.next = group.covers;
+                self.odometer = odometer;
+                self.line.written = group.covers;
+                self.line.bytes += group.bytes;
+                if self.unsynced_bytes == 0 {
+                    self.unsynced_since_ns = now_ns;
+                }
+                self.unsynced_bytes += group.bytes;
+                None
+            }
+            Err(error) => {
+                // What there is of the group is no record; the next try begins at the same place.
+                let cut = current.file.set_len(current.at);
+                let path = current.path.display().to_string();
+                match (is_full(&error), cut) {
+                    (true, Ok(())) => Some(self.full(&format!("write {path}: {error}"), now_ns)),
+                    (true, Err(error)) => {
+                        let errno = errno_of(&error);
+                        Some(self.fail(errno, &format!("cut {path}: {error}")))
+                    }
+                    (false, _) => {
+                        let errno = errno_of(&error);
+                        Some(self.fail(errno, &format!("write {path}: {error}")))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The file to be synced, if the time has come.
+    pub fn to_sync(&self, now_ns: u64) -> Option<&std::fs::File> {
+        let due = match self.durability {
+            Durability::Sync => true,
+            Durability::Window => {
+                self.unsynced_bytes >= WINDOW_BYTES
+                    || now_ns.saturating_sub(self.unsynced_since_ns) >= WINDOW_NS
+            }
+        };
+        if self.unsynced_bytes == 0 || !due || self.state() == ReplicaState::Failed {
+            return None;
+        }
+        self.files.current.as_ref().map(|current| &current.file)
+    }
+
+    /// Whether something is written and not synced.
+    pub fn is_unsynced(&self) -> bool {
+        self.unsynced_bytes > 0 && self.state() != ReplicaState::Failed
+    }
+
+    /// The file was synced, or was not. A sync that failed is not tried again: the system may
+    /// have forgotten what it did not write, and the next sync would say that all is well.
+    pub fn synced(&mut self, result: io::Result<()>) -> Option<Event> {
+        match result {
+            Ok(()) => {
+                self.unsynced_bytes = 0;
+                self.line.durable = self.line.written;
+                self.line.batches = self.files.ordinal;
+                self.line.state = ReplicaState::Well.raw();
+                self.line.errno = 0;
+                None
+            }
+            Err(error) => {
+                let path = self.files.current.as_ref().map(|current| current.path.display());
+                let path = path.map_or_else(String::new, |path| path.to_string());
+                let errno = errno_of(&error);
+                Some(self.fail(errno, &format!("fdatasync {path}: {error}")))
+            }
+        }
+    }
+
+    fn file_failed(&mut self, error: &FileError, now_ns: u64) -> Event {
+        match error {
+            FileError::Io { source, .. } if is_full(source) => {
+                self.full(&error.to_string(), now_ns)
+            }
+            _ => self.fail(error.errno(), &error.to_string()),
+        }
+    }
+
+    fn full(&mut self, text: &str, now_ns: u64) -> Event {
+        self.retry_at_ns = now_ns + RETRY_NS;
+        self.line.state = ReplicaState::Full.raw();
+        self.line.errno = ENOSPC as u32;
+        let durable = self.line.durable;
+        Event::Full(format!("{self}: {text}; it waits at log index {durable} for room"))
+    }
+
+    fn fail(&mut self, errno: u32, text: &str) -> Event {
+        self.line.state = ReplicaState::Failed.raw();
+        self.line.errno = errno;
+        self.pending = None;
+        let durable = self.line.durable;
+        Event::Failed(format!(
+            "{self}: {text}; it stopped at log index {durable}; mend the cause and start this \
+             broker again"
+        ))
+    }
+
+    /// What the log no longer has cannot be copied any more: the files go on behind it.
+    fn leave_hole(&mut self, oldest: u64) -> Event {
+        let from = self.next;
+        self.next = oldest;
+        self.anew = true;
+        self.line.written = oldest;
+        if self.unsynced_bytes == 0 {
+            self.line.durable = oldest;
+        }
+        Event::Note(format!(
+            "{self}: the log begins at index {oldest} and the replica had everything up to \
+             {from}: what lay between is not on this disk"
+        ))
+    }
+
+    /// Removes the files that the topic's bounds let go of. What memory still has stays, and what
+    /// is not durable.
+    pub fn let_go(&mut self, pool: &Pool, now_ns: u64) -> Option<Event> {
+        let is_due = now_ns.saturating_sub(self.looked_ns) >= keep::LOOK_EVERY_NS;
+        if !self.bounds.is_set() || !is_due || self.state() == ReplicaState::Failed {
+            return None;
+        }
+        self.looked_ns = now_ns;
+        let needed = pool.oldest(self.topic, self.log).min(self.line.durable);
+        let directory = self.files.directory();
+        let removed = keep::files(directory).and_then(|files| {
+            let beyond = keep::beyond(&files, self.bounds, needed, now_ns);
+            keep::remove(directory, &files[..beyond])
+        });
+        removed.err().map(|error| Event::Note(format!("{self}: {error}")))
+    }
+
+    pub fn state(&self) -> ReplicaState {
+        self.line.state()
+    }
+
+    /// How far it is behind its log.
+    pub fn lag(&self, pool: &Pool) -> Lag {
+        self.odometer.lag(self.line.durable, &pool.frontier(self.topic, self.log))
+    }
+
+    /// Bytes that did not hold when its files were opened.
+    pub fn cut_bytes(&self) -> u64 {
+        self.cut_bytes
+    }
+
+    pub fn line(&self) -> &ReplicaLine {
+        &self.line
+    }
+
+    /// Shows how far it is. After the sync that covers it.
+    pub fn publish(&mut self, pool: &Pool, now_ns: u64) {
+        self.line.at_ns = now_ns;
+        pool.move_replica(self.topic, self.duty.source, self.duty.replica, &self.line);
+    }
+}
+
+impl fmt::Display for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Duty { source, replica } = self.duty;
+        write!(f, "topic {}: replica {replica} of broker {source}", self.name)
+    }
+}
+
+/// Who keeps a replica, and when it began.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeper {
+    pub me: landfall_layout::BrokerId,
+    pub incarnation: u64,
+    pub now_ns: u64,
+    pub file_bytes: u64,
+}
+
+fn errno_of(error: &io::Error) -> u32 {
+    error.raw_os_error().unwrap_or_default().unsigned_abs()
+}
+
+/// Writes `topic.json`, unless it says the same already.
+fn write_topic(pool: &Pool, directory: &Path, entry: &TopicEntry) -> Result<(), FileError> {
+    create_directory(directory)?;
+    let Some(file) = TopicFile::of(entry, &pool.uuid_text(), pool.header().pool_bytes) else {
+        return Ok(());
+    };
+    if TopicFile::read(directory).is_ok_and(|there| there == file) {
+        return Ok(());
+    }
+    file.write(directory)?;
+    sync_directory(directory)
+}
+
+fn template(
+    pool: &Pool,
+    entry: &TopicEntry,
+    duty: Duty,
+    log: usize,
+    keeper: Keeper,
+) -> ReplicaHeader {
+    let mut header = ReplicaHeader::from_bytes([0; ReplicaHeader::BYTES as usize]);
+    header.pool_uuid = pool.header().uuid;
+    header.created_ns = entry.created_ns;
+    header.topic = entry.id;
+    header.source = duty.source.raw();
+    header.replica = duty.replica as u8;
+    header.log = log as u8;
+    header.order = entry.order;
+    header.broker = keeper.me.raw();
+    header.replicas = entry.replicas;
+    header.replica_brokers = entry.replica_brokers;
+    header.flags = entry.flags;
+    header.name_bytes = entry.name_bytes;
+    header.name = entry.name;
+    header
+}

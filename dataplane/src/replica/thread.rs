@@ -1,0 +1,373 @@
+//! The replicator's loop.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::park_timeout;
+use std::time::{Duration, Instant};
+
+use landfall_layout::counters::{Counter, Stage};
+use landfall_layout::limits::TOPICS_MAX;
+use landfall_layout::replica::{ReplicaLine, ReplicaState};
+use landfall_layout::topic::{TopicEntry, TopicState};
+use landfall_layout::{BrokerId, TopicId};
+use landfall_pool::Pool;
+use landfall_pool::bell::{Ringer, Role};
+use landfall_pool::counters::Counters;
+use landfall_pool::disk::{Disk, Writing, sync_all, write_all};
+use landfall_pool::idle::{Idle, Waiter};
+use landfall_replica::FileError;
+
+use super::deleted::{is_settled, remove_forgotten, remove_topic};
+use super::duties::{Duty, Lag, duties, log_of};
+use super::one::{Event, Keeper, Replica, is_full};
+use super::{Data, Shared};
+use crate::env::now_ns;
+
+/// Longest sleep: what nobody wakes the thread for is found this late.
+const SLEEP: Duration = Duration::from_millis(2);
+/// How often the topic table is looked at, nanoseconds.
+const TABLE_EVERY_NS: u64 = 10_000_000;
+/// How often a replica whose disk was full when it was to be opened is tried again, nanoseconds.
+const REOPEN_NS: u64 = 250_000_000;
+
+/// A replica that could not be opened.
+struct Broken {
+    topic: TopicId,
+    duty: Duty,
+    /// When to try again; none: not before the broker's next start.
+    retry_at_ns: Option<u64>,
+}
+
+/// A topic of which this broker keeps something.
+struct Known {
+    id: TopicId,
+    name: String,
+    created_ns: u64,
+}
+
+/// The thread's whole state.
+pub struct Worker {
+    pool: Pool,
+    me: BrokerId,
+    incarnation: u64,
+    data: Data,
+    disk: Box<dyn Disk>,
+    shared: Arc<Shared>,
+    ringer: Ringer,
+    counters: Counters,
+    topics: Vec<Known>,
+    replicas: Vec<Replica>,
+    broken: Vec<Broken>,
+    table_at_ns: u64,
+    /// Topics that were deleted while this broker was away may have files here.
+    forgets: bool,
+}
+
+impl Worker {
+    pub fn new(
+        pool: Pool,
+        me: BrokerId,
+        incarnation: u64,
+        data: Data,
+        disk: Box<dyn Disk>,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            ringer: Ringer::new(&pool)?,
+            counters: Counters::new(&pool, me.index()),
+            pool,
+            me,
+            incarnation,
+            data,
+            disk,
+            shared,
+            topics: Vec::new(),
+            replicas: Vec::new(),
+            broken: Vec::new(),
+            table_at_ns: 0,
+            forgets: true,
+        })
+    }
+
+    /// Works until it is told to stop, and leaves everything synced.
+    pub fn run(mut self) {
+        self.forget();
+        let mut waiter = Waiter::new(Idle::Backoff);
+        while !self.shared.stop.load(Ordering::Acquire) {
+            let now = now_ns();
+            if now >= self.table_at_ns {
+                self.table_at_ns = now + TABLE_EVERY_NS;
+                self.look_at_table(now);
+                self.forget();
+                self.show_lag();
+                self.let_go(now);
+            }
+            if self.round(now) {
+                waiter.reset();
+            } else if waiter.rest() {
+                park_timeout(SLEEP);
+            }
+        }
+        self.forget();
+        self.sync(now_ns(), true);
+    }
+
+    /// Removes what is left of topics that were deleted while this broker was away. Nobody tells it
+    /// of one whose deletion had begun before it came: that is looked for until it is gone.
+    fn forget(&mut self) {
+        if !self.forgets {
+            return;
+        }
+        self.pool.follow();
+        // Looked at first: what is deleted from here on, this broker is told of.
+        self.forgets = !is_settled(&self.pool);
+        match remove_forgotten(&self.pool, &self.data.directory) {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => self.shared.note(format!(
+                "removed the replicas of topics that were deleted meanwhile: {}",
+                removed.join(", ")
+            )),
+            Err(error) => self.shared.note(error.to_string()),
+        }
+    }
+
+    /// Does once everything there is to do; whether there was something.
+    pub fn round(&mut self, now: u64) -> bool {
+        let before: Vec<ReplicaLine> = self.replicas.iter().map(|r| *r.line()).collect();
+        self.shared.begin_round();
+        self.pool.follow();
+        self.write(now);
+        self.shared.end_round();
+        // Whoever waits for `written` alone does not wait for the sync.
+        let mut moved = self.publish(&before, now);
+        let written: Vec<ReplicaLine> = self.replicas.iter().map(|r| *r.line()).collect();
+        self.sync(now, false);
+        moved |= self.publish(&written, now_ns());
+        moved
+    }
+
+    fn write(&mut self, now: u64) {
+        for i in 0..self.replicas.len() {
+            let events = self.replicas[i].gather(&self.pool, &mut *self.disk, now);
+            for event in events {
+                self.heard(event);
+            }
+        }
+        let Self { replicas, pool, disk, .. } = self;
+        let pending: Vec<_> = replicas
+            .iter()
+            .enumerate()
+            .filter_map(|(i, replica)| replica.pending().map(|(group, file)| (i, group, file)))
+            .collect();
+        if pending.is_empty() {
+            return;
+        }
+        let holds: Vec<_> = pending.iter().map(|(_, group, _)| group.holds()).collect();
+        let mut writings: Vec<Writing<'_>> = pending
+            .iter()
+            .zip(&holds)
+            .map(|((_, group, file), holds)| {
+                Writing::new(file, group.at, group.pieces(pool, holds))
+            })
+            .collect();
+        write_all(&mut **disk, &mut writings);
+        let results: Vec<_> = pending
+            .iter()
+            .zip(writings)
+            .map(|((i, group, _), writing)| (*i, group.batches, group.bytes, writing.result))
+            .collect();
+        for (i, batches, bytes, result) in results {
+            if result.is_ok() {
+                self.counters.add(&self.pool, Counter::BatchesReplicated, batches);
+                self.counters.add(&self.pool, Counter::BytesReplicated, bytes);
+            }
+            if let Some(event) = self.replicas[i].wrote(result, now) {
+                self.heard(event);
+            }
+        }
+    }
+
+    /// Syncs what is due, or everything.
+    fn sync(&mut self, now: u64, all: bool) {
+        let due = |replica: &Replica| match all && replica.is_unsynced() {
+            true => replica.to_sync(u64::MAX).is_some(),
+            false => replica.to_sync(now).is_some(),
+        };
+        let due: Vec<usize> =
+            (0..self.replicas.len()).filter(|i| due(&self.replicas[*i])).collect();
+        if due.is_empty() {
+            return;
+        }
+        let files: Vec<_> =
+            due.iter().filter_map(|i| self.replicas[*i].to_sync(u64::MAX)).collect();
+        let since = Instant::now();
+        let results = sync_all(&mut *self.disk, &files);
+        let took_ns = since.elapsed().as_nanos() as u64;
+        self.counters.add(&self.pool, Counter::ReplicaSyncs, due.len() as u64);
+        self.counters.latency(&self.pool, Stage::ReplicaSync, took_ns);
+        for (i, result) in due.into_iter().zip(results) {
+            if let Some(event) = self.replicas[i].synced(result) {
+                self.heard(event);
+            }
+        }
+        if all {
+            for replica in &mut self.replicas {
+                replica.publish(&self.pool, now);
+            }
+        }
+    }
+
+    /// Shows the lines that moved, and wakes the brokers whose publishers may wait for that.
+    fn publish(&mut self, before: &[ReplicaLine], now: u64) -> bool {
+        let mut ring = 0_u32;
+        let mut moved = false;
+        for (replica, before) in self.replicas.iter_mut().zip(before) {
+            let line = replica.line();
+            if line == before {
+                continue;
+            }
+            if line.batches != before.batches || line.bytes != before.bytes {
+                ring |= 1 << replica.duty.source.index();
+            }
+            replica.publish(&self.pool, now);
+            moved = true;
+        }
+        for source in BrokerId::all().filter(|source| ring >> source.index() & 1 == 1) {
+            self.ringer.ring(&self.pool, Role::Broker(source));
+        }
+        moved
+    }
+
+    fn heard(&self, event: Event) {
+        let (counter, text) = match event {
+            Event::Failed(text) => (Some(Counter::ReplicaFailures), text),
+            Event::Full(text) => (Some(Counter::ReplicaFull), text),
+            Event::Note(text) => (None, text),
+        };
+        if let Some(counter) = counter {
+            self.counters.add(&self.pool, counter, 1);
+        }
+        self.shared.note(text);
+    }
+
+    /// Opens what is new in the topic table and closes what is gone.
+    pub fn look_at_table(&mut self, now: u64) {
+        for slot in 0..TOPICS_MAX {
+            // An entry that is being changed is looked at the next time.
+            let Some(entry) = self.pool.topic_in_slot(slot) else { continue };
+            self.close_gone(slot, &entry);
+            if entry.state() == TopicState::Live && entry.disk_replicas() > 0 {
+                self.open_new(&entry, now);
+            }
+        }
+    }
+
+    fn close_gone(&mut self, slot: usize, entry: &TopicEntry) {
+        let Some(at) = self.topics.iter().position(|topic| topic.id.slot() == slot) else { return };
+        let id = self.topics[at].id;
+        if entry.id == id.0 && entry.state() == TopicState::Live {
+            return;
+        }
+        self.replicas.retain(|replica| replica.topic != id);
+        self.broken.retain(|broken| broken.topic != id);
+        let gone = self.topics.swap_remove(at);
+        if let Err(error) = remove_topic(&self.data.directory, &gone.name, gone.created_ns) {
+            self.shared.note(format!("topic {} was deleted: {error}", gone.name));
+        }
+        self.shared.close_topic(slot);
+    }
+
+    fn open_new(&mut self, entry: &TopicEntry, now: u64) {
+        let id = TopicId(entry.id);
+        let pool = &self.pool;
+        let lands = |source: &BrokerId| match log_of(entry, *source) == source.index() {
+            true => pool.frontier(id, source.index()).entries > 0,
+            false => pool.ring(id, *source).is_some(),
+        };
+        for duty in duties(entry, self.me, BrokerId::all().filter(lands)) {
+            let known = |topic: TopicId, other: Duty| topic == id && other == duty;
+            if self.replicas.iter().any(|replica| known(replica.topic, replica.duty)) {
+                continue;
+            }
+            if let Some(at) = self.broken.iter().position(|b| known(b.topic, b.duty)) {
+                if self.broken[at].retry_at_ns.is_none_or(|retry| retry > now) {
+                    continue;
+                }
+                self.broken.swap_remove(at);
+            }
+            self.open(entry, duty, now);
+        }
+    }
+
+    fn open(&mut self, entry: &TopicEntry, duty: Duty, now: u64) {
+        let id = TopicId(entry.id);
+        if !self.topics.iter().any(|topic| topic.id == id) {
+            self.shared.open_topic(id);
+            if self.pool.topic(id).is_none() {
+                // Deleted just now: nothing was touched yet.
+                self.shared.close_topic(id.slot());
+                return;
+            }
+            let (name, created_ns) = (entry.name().to_owned(), entry.created_ns);
+            self.topics.push(Known { id, name, created_ns });
+        }
+        let keeper = Keeper {
+            me: self.me,
+            incarnation: self.incarnation,
+            now_ns: now,
+            file_bytes: self.data.file_bytes,
+        };
+        match Replica::open(&self.pool, &self.data.directory, entry, duty, keeper) {
+            Ok((replica, events)) => {
+                self.counters.add(&self.pool, Counter::ReplicaBytesCut, replica.cut_bytes());
+                self.replicas.push(replica);
+                events.into_iter().for_each(|event| self.heard(event));
+            }
+            Err(error) => self.cannot_open(entry, duty, &error, now),
+        }
+    }
+
+    /// Shows a replica that could not be opened: nothing of it is known to be on the disk.
+    fn cannot_open(&mut self, entry: &TopicEntry, duty: Duty, error: &FileError, now: u64) {
+        let is_full = matches!(error, FileError::Io { source, .. } if is_full(source));
+        let state = if is_full { ReplicaState::Full } else { ReplicaState::Failed };
+        let line = ReplicaLine {
+            at_ns: now,
+            topic: entry.id.into(),
+            state: state.raw(),
+            errno: error.errno(),
+            incarnation: self.incarnation,
+            ..ReplicaLine::default()
+        };
+        self.pool.start_replica(TopicId(entry.id), duty.source, duty.replica, &line);
+        let Duty { source, replica } = duty;
+        let text = format!("topic {}: replica {replica} of broker {source}: {error}", entry.name());
+        self.heard(match is_full {
+            true => Event::Full(text),
+            false => Event::Failed(text + "; mend the cause and start this broker again"),
+        });
+        let retry_at_ns = is_full.then_some(now + REOPEN_NS);
+        self.broken.push(Broken { topic: TopicId(entry.id), duty, retry_at_ns });
+    }
+
+    /// Removes what topics' bounds let go of.
+    fn let_go(&mut self, now: u64) {
+        for i in 0..self.replicas.len() {
+            if let Some(event) = self.replicas[i].let_go(&self.pool, now) {
+                self.heard(event);
+            }
+        }
+    }
+
+    /// How far the replica that is furthest behind is.
+    fn show_lag(&self) {
+        let lags = self.replicas.iter().map(|replica| replica.lag(&self.pool));
+        let most = lags.fold(Lag::default(), |most, lag| Lag {
+            entries: most.entries.max(lag.entries),
+            bytes: most.bytes.max(lag.bytes),
+        });
+        self.counters.set(&self.pool, Counter::ReplicaLagEntries, most.entries);
+        self.counters.set(&self.pool, Counter::ReplicaLagBytes, most.bytes);
+    }
+}
