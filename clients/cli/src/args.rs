@@ -3,10 +3,12 @@
 pub mod bench;
 pub mod doctor;
 pub mod system;
+pub mod verify;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use landfall_layout::topic::Durability;
 
 use crate::config::Flags;
 use crate::units::{Size, Start, Time};
@@ -69,6 +71,10 @@ pub enum Command {
     Demo(system::Demo),
     /// Say what this machine can do and what stands in the way
     Doctor(doctor::Doctor),
+    /// Say what is wrong with a pool or with replicas on disk, and where
+    Verify(verify::Verify),
+    /// Mend what follows from the rest of a pool or of replicas, and say what is lost
+    Recover(verify::Recover),
     /// Show the pool, the brokers and the epoch
     #[command(after_long_help = "Example:\n  landfall cluster -o json | jq .pool.segments_free")]
     Cluster(View),
@@ -144,6 +150,17 @@ pub struct TopicCreate {
     /// Copies of each batch, the pool counted as the first
     #[arg(long, value_name = "N")]
     pub replicas: Option<u8>,
+    /// When copies on disk are synced: sync, each group at once; window, each 64 MiB or 250 ms, so
+    /// that receipts say replicated and never durable [default: sync]
+    #[arg(long, value_name = "sync|window")]
+    pub durability: Option<Durability>,
+    /// Bytes of batches to keep on disk at least, in each copy of what a broker lands [default:
+    /// all]
+    #[arg(long, value_name = "SIZE")]
+    pub disk_bytes: Option<Size>,
+    /// How long to keep a batch on disk at least [default: for ever]
+    #[arg(long, value_name = "TIME")]
+    pub disk_time: Option<Time>,
     /// Longest wait for a missing batch of a publisher before its session is fenced
     #[arg(long, value_name = "TIME")]
     pub session_lease: Option<Time>,
@@ -318,6 +335,8 @@ impl Cli {
             Command::Bench(args) => args.common().output,
             Command::Demo(args) => args.output,
             Command::Doctor(args) => args.output,
+            Command::Verify(args) => args.output,
+            Command::Recover(args) => args.output,
             Command::Up(_) | Command::Publish(_) | Command::Subscribe(_) => None,
         };
         flags.set("output.format", "--output", output);

@@ -13,11 +13,13 @@ mod doctor;
 mod error;
 mod out;
 mod publish;
+mod recover;
 mod signals;
 mod subscribe;
 mod topic;
 mod units;
 mod up;
+mod verify;
 mod view;
 mod words;
 
@@ -56,6 +58,8 @@ fn run(cli: &Cli) -> Outcome {
         Command::Bench(args) => bench::run(args, &config),
         Command::Demo(args) => demo::run(args, settings),
         Command::Doctor(args) => doctor::run(args, settings),
+        Command::Verify(args) => verify::run(args, settings),
+        Command::Recover(args) => recover::run(args, settings),
         Command::Cluster(_) => view::cluster(settings, &client(&config)?),
         Command::Counters(args) => view::counters(args.all, settings, &client(&config)?),
         Command::Errors(_) => view::errors(settings, &client(&config)?),

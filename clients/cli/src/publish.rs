@@ -52,6 +52,7 @@ pub fn run(args: &Publish, settings: &Settings, client: &Client) -> Outcome {
     );
     progress.clear();
     let level = settings.publish.ack;
+    let shown = reached_word(level, args, client);
     let flushed = match sent {
         Ok(()) => publisher.flush().tried(cannot),
         failed => failed,
@@ -61,7 +62,7 @@ pub fn run(args: &Publish, settings: &Settings, client: &Client) -> Outcome {
     if let Err(failure) = result {
         if level != Ack::None {
             note(format_args!(
-                "{} of {} messages reached the level {level}",
+                "{} of {} messages reached the level {shown}",
                 grouped(reached),
                 grouped(account.read)
             ));
@@ -71,12 +72,24 @@ pub fn run(args: &Publish, settings: &Settings, client: &Client) -> Outcome {
     if level != Ack::None && reached != account.read {
         return Err(Failure::failed(
             cannot(),
-            format!("{reached} of {} messages reached the level {level}", account.read),
+            format!("{reached} of {} messages reached the level {shown}", account.read),
         )
         .next(describe));
     }
-    summary(&account, level, transport, started.elapsed());
+    summary(&account, (level, shown), transport, started.elapsed());
     Ok(())
+}
+
+/// What the receipts that were asked for say: with durability window they never say durable.
+fn reached_word(level: Ack, args: &Publish, client: &Client) -> &'static str {
+    match level {
+        Ack::None => "none",
+        Ack::Ordered => "ordered",
+        Ack::Durable => match client.topic(&args.topic) {
+            Ok(topic) if topic.durability == "window" => "replicated",
+            _ => "durable",
+        },
+    }
 }
 
 fn connect(
@@ -173,12 +186,12 @@ fn interrupted() -> Failure {
     Failure::failed("publishing was interrupted", "a signal asked for it")
 }
 
-fn summary(account: &Account, level: Ack, transport: Transport, took: Duration) {
+fn summary(account: &Account, (level, shown): (Ack, &str), transport: Transport, took: Duration) {
     let seconds = took.as_secs_f64().max(1e-9);
     let count = grouped(account.read);
     let what = match level {
         Ack::None => format!("{count} messages sent over {transport}, without receipts"),
-        level => format!("{count} messages reached the level {level} over {transport}"),
+        _ => format!("{count} messages reached the level {shown} over {transport}"),
     };
     note(format_args!(
         "{what}: {} in {seconds:.3} s, {}/s",

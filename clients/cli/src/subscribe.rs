@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use landfall::audit::{Auditor, Seen};
-use landfall::{Batch, Client, Event, From, Message, Subscriber};
+use landfall::{Batch, Client, Event, From, GapReason, Message, Subscriber};
 
 use self::line::Line;
 use crate::args::Subscribe;
@@ -96,15 +96,20 @@ fn read(
                 }
                 printer.batch(&batch)?;
             }
-            Event::Gap { log, missed, resume } => {
+            Event::Gap { log, reason, missed, resume } => {
                 if let Some(auditor) = auditor.as_deref_mut() {
                     auditor.gap(0, log, missed, resume);
                 }
                 printer.missed += missed;
-                note(format_args!(
-                    "gap: retention took {} messages of log {log}; going on at position {resume}",
-                    grouped(missed)
-                ));
+                let missed = grouped(missed);
+                let what = match reason {
+                    GapReason::Retention => format!("retention took {missed} messages"),
+                    GapReason::Unwritten => {
+                        format!("{missed} positions were reserved and never written")
+                    }
+                    GapReason::Lost => format!("{missed} messages were lost with the pool"),
+                };
+                note(format_args!("gap: {what} of log {log}; going on at position {resume}"));
             }
             Event::CaughtUp if args.until_end => return Ok(()),
             Event::TopicGone => {

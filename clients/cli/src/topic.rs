@@ -44,6 +44,9 @@ fn create(args: &TopicCreate, settings: &Settings, client: &Client) -> Outcome {
         keep: args.keep.then_some(true),
         check_ingest: args.check_ingest.then_some(true),
         replicas: args.replicas,
+        durability: args.durability.map(|durability| durability.to_string()),
+        disk_bytes: args.disk_bytes.map(|size| size.0),
+        disk_ms: args.disk_time.map(Time::as_ms),
         session_lease_ms: args.session_lease.map(Time::as_ms),
         ..TopicSpec::new(args.name.clone(), settings.topic.order.into())
     };
@@ -106,6 +109,9 @@ fn describe(topic: &api::Topic, format: Format) -> Outcome {
         ("keep", topic.keep.to_string()),
         ("check ingest", topic.check_ingest.to_string()),
         ("replicas", topic.replicas.to_string()),
+        ("durability", topic.durability.clone()),
+        ("disk bytes", or(topic.disk_bytes, Size(topic.disk_bytes).to_string(), "all")),
+        ("disk time", or(topic.disk_ms, ms(topic.disk_ms), "for ever")),
         ("session lease", ms(topic.session_lease_ms)),
         ("created", format!("@{}", topic.created_ns)),
         ("messages", grouped(topic.messages)),
@@ -118,7 +124,32 @@ fn describe(topic: &api::Topic, format: Format) -> Outcome {
     for (name, value) in lines {
         out.line(format_args!("{name:<17}{value}"))?;
     }
+    if !topic.replicas_state.is_empty() {
+        out.bytes(b"\n")?;
+        out.bytes(table(&replicas(topic)).as_bytes())?;
+    }
     out.flush()
+}
+
+/// A row for each copy on a disk: of which broker's batches, where, and how far it is.
+fn replicas(topic: &api::Topic) -> Vec<Vec<String>> {
+    let heading = ["batches of", "replica", "on broker", "durable below", "written below", "state"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    rows.extend(topic.replicas_state.iter().map(|replica| {
+        let state = match replica.errno {
+            0 => replica.state.clone(),
+            errno => format!("{} (error {errno})", replica.state),
+        };
+        vec![
+            format!("broker {}", replica.source),
+            replica.replica.to_string(),
+            replica.broker.to_string(),
+            grouped(replica.durable),
+            grouped(replica.written),
+            state,
+        ]
+    }));
+    rows
 }
 
 #[derive(Serialize)]

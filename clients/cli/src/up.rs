@@ -30,6 +30,7 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         prefault: settings.up.prefault,
         verbs: args.verbs.as_deref().map(rdma).transpose()?,
         verbs_grant: settings.up.verbs_grant.into(),
+        data: args.data.clone(),
         ..LocalConfig::default()
     };
     let stop = Stop::on_signals()?;

@@ -228,7 +228,6 @@ fn failures_have_status_1_and_a_next_command() {
     let cases: &[(&[&str], &str)] = &[
         (&["topic", "describe", "nope"], "next: landfall topic ls"),
         (&["topic", "rm", "nope"], "next: landfall topic ls"),
-        (&["topic", "create", "t", "--order", "token"], "token"),
         (&["topic", "create", "t", "--ring-slots", "5"], "power of two"),
         (&["publish", "nope"], "nope"),
         (&["subscribe", "nope"], "nope"),

@@ -134,6 +134,15 @@ pub struct TopicSpec {
     /// Copies of each batch, the pool counted as the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u8>,
+    /// When copies on disk are synced: `sync`, at once, or `window`, now and then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<String>,
+    /// Bytes of batches to keep on disk at least, in each copy of each broker's batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    /// Milliseconds to keep a batch on disk at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_ms: Option<u64>,
     /// Longest wait for a missing batch of a session, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_lease_ms: Option<u64>,
@@ -151,6 +160,9 @@ impl TopicSpec {
             keep: None,
             check_ingest: None,
             replicas: None,
+            durability: None,
+            disk_bytes: None,
+            disk_ms: None,
             session_lease_ms: None,
         }
     }
@@ -178,6 +190,18 @@ pub struct Topic {
     pub check_ingest: bool,
     /// Copies of each batch, the pool counted as the first.
     pub replicas: u8,
+    /// When copies on disk are synced: `sync` or `window`.
+    #[serde(default = "sync")]
+    pub durability: String,
+    /// Copies on disk, one for each broker that lands batches and each replica of it.
+    #[serde(default)]
+    pub replicas_state: Vec<Replica>,
+    /// Bytes of batches to keep on disk at least, in each copy; 0: all.
+    #[serde(default)]
+    pub disk_bytes: u64,
+    /// Milliseconds to keep a batch on disk at least; 0: for ever.
+    #[serde(default)]
+    pub disk_ms: u64,
     /// Longest wait for a missing batch of a session, milliseconds.
     pub session_lease_ms: u64,
     /// Wall clock when it was made, nanoseconds.
@@ -194,6 +218,30 @@ pub struct Topic {
     pub next_position: u64,
     /// Segments it occupies.
     pub segments: u64,
+}
+
+fn sync() -> String {
+    "sync".to_owned()
+}
+
+/// A copy on a disk of what one broker landed for a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// The broker that keeps it.
+    pub broker: u8,
+    /// The broker that landed the batches.
+    pub source: u8,
+    /// Which copy on disk it is, from 0.
+    pub replica: u8,
+    /// Index of the log below which it is on stable storage.
+    pub durable: u64,
+    /// Index of the log below which it is written.
+    pub written: u64,
+    /// `well`, `failed`, `full`, or `absent` while its broker has not begun.
+    pub state: String,
+    /// The system's error number behind a state that is not well; 0: none.
+    #[serde(default)]
+    pub errno: u32,
 }
 
 impl Topic {

@@ -260,6 +260,13 @@ impl Auditor {
             Order::Strong => EVERY_BROKER,
             Order::Broker | Order::Stream => seen.broker,
             Order::None | Order::Total | Order::Token => {
+                if self.order == Order::Token && seen.batch_seq != seen.first_position {
+                    self.violation(format!(
+                        "subscriber {subscriber} saw the batch for position {} of client {:#x} at \
+                         position {}",
+                        seen.batch_seq, seen.client, seen.first_position
+                    ));
+                }
                 // No order and no exactly-once among a client's batches: but one sealed batch
                 // stands in one place, and only a batch sent again after a loss has another epoch.
                 let identity = (seen.client, seen.batch_seq, seen.session_epoch);

@@ -52,7 +52,7 @@ mod verbs;
 mod wait;
 
 pub use landfall_layout::batch::{Message, Messages};
-pub use landfall_layout::frame::{Ack, From, Reached};
+pub use landfall_layout::frame::{Ack, From, GapReason, Reached};
 pub use landfall_layout::topic::Order;
 pub use landfall_layout::verbs::GrantMode;
 
@@ -62,6 +62,6 @@ pub use error::Error;
 pub use landfall_pool::idle::Idle;
 pub use publisher::{
     Acked, BatchReceipt, Lane, Outgoing, PublishError, Publisher, PublisherBuilder, PublisherStats,
-    Receipt, Reservation, Reserved, Ticket,
+    Receipt, Reservation, Reserved, ReservedPositions, Ticket,
 };
 pub use subscriber::{Batch, Event, Subscriber, SubscriberBuilder};

@@ -14,7 +14,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use landfall_layout::limits::{
-    BROKERS_MAX, POOL_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SESSIONS_DEFAULT, VERBS_LEASE_NS,
+    BROKERS_MAX, POOL_BYTES_DEFAULT, RECORDS_FILE_BYTES, SEGMENT_BYTES_DEFAULT, SESSIONS_DEFAULT,
+    VERBS_LEASE_NS,
 };
 use landfall_layout::verbs::GrantMode;
 use landfall_nic::PortState;
@@ -62,6 +63,13 @@ pub struct LocalConfig {
     pub verbs_grant: GrantMode,
     /// An RDMA publisher that says nothing for this long is let go.
     pub verbs_lease: Duration,
+    /// Where brokers keep replicas: broker N in `broker-N` of this directory, and each reads the
+    /// others' too. `None`: they keep none.
+    pub data: Option<PathBuf>,
+    /// Bytes after which a replica's file is followed by another.
+    pub data_file_bytes: u64,
+    /// Faults of a broker's disk, in the words of `landfall-broker --data-faults`. For tests.
+    pub data_faults: Vec<(usize, String)>,
 }
 
 impl Default for LocalConfig {
@@ -82,6 +90,9 @@ impl Default for LocalConfig {
             verbs: None,
             verbs_grant: GrantMode::default(),
             verbs_lease: Duration::from_nanos(VERBS_LEASE_NS),
+            data: None,
+            data_file_bytes: RECORDS_FILE_BYTES,
+            data_faults: Vec::new(),
         }
     }
 }
@@ -348,6 +359,11 @@ impl LocalSystem {
         Ok(())
     }
 
+    /// Changes the faults of brokers' disks, for brokers that are started from now on. For tests.
+    pub fn set_data_faults(&mut self, faults: Vec<(usize, String)>) {
+        self.config.data_faults = faults;
+    }
+
     /// A broker's process id, while it lives.
     pub fn broker_pid(&self, number: usize) -> Option<u32> {
         self.brokers.get(number).and_then(Process::pid)
@@ -378,6 +394,18 @@ impl LocalSystem {
             command.args(["--verbs-grant", &self.config.verbs_grant.to_string()]);
             let lease_ms = self.config.verbs_lease.as_millis();
             command.args(["--verbs-lease-ms", &lease_ms.to_string()]);
+        }
+        if let Some(data) = &self.config.data {
+            command.arg("--data").arg(data.join(format!("broker-{number}")));
+            command.args(["--data-file-bytes", &self.config.data_file_bytes.to_string()]);
+            let others = (0..self.config.brokers).filter(|other| *other != number);
+            for other in others {
+                command.arg("--read-data").arg(data.join(format!("broker-{other}")));
+            }
+            let faults = self.config.data_faults.iter().find(|(broker, _)| *broker == number);
+            if let Some((_, faults)) = faults {
+                command.args(["--data-faults", faults]);
+            }
         }
         command
     }
@@ -414,6 +442,11 @@ fn control_command(binary: &Path, config: &LocalConfig, pool: &Path, listen: &st
     }
     if config.flush {
         command.args(["--coherence", "flush"]);
+    }
+    if let Some(data) = &config.data {
+        for broker in 0..config.brokers {
+            command.arg("--restore").arg(data.join(format!("broker-{broker}")));
+        }
     }
     command
 }

@@ -40,6 +40,11 @@ impl Route {
         }
     }
 
+    /// By which transport brokers are reached from now on.
+    pub(crate) fn go_by(&mut self, transport: Transport) {
+        self.transport = transport;
+    }
+
     /// Asks control who serves.
     pub(crate) fn refresh(&mut self) -> Result<(), Error> {
         match self.client.cluster() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::LOG;
 use common::pool::{Log, broker, give, pool};
-use landfall::{Client, Error, Event, From, Subscriber, Transport};
+use landfall::{Client, Error, Event, From, GapReason, Subscriber, Transport};
 use landfall_layout::segment::SegmentKind;
 use landfall_pool::channel::HOLD;
 use landfall_pool::{Memory, Pool};
@@ -123,7 +123,7 @@ fn a_subscriber_that_retention_overtook_is_told_how_much_it_missed() {
     assert_eq!(next(&mut subscriber).0, 0);
     log.retire(5, 10);
     match subscriber.next(WAIT).unwrap() {
-        Event::Gap { log: LOG, missed: 8, resume: 10 } => {}
+        Event::Gap { log: LOG, reason: GapReason::Retention, missed: 8, resume: 10 } => {}
         other => panic!("{other:?}"),
     }
     assert_eq!(next(&mut subscriber).0, 5);

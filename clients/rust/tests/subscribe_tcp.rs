@@ -6,7 +6,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use common::{LOG, Peer, batch, broker, welcome};
-use landfall::{Client, Error, Event, From, Subscriber, Transport};
+use landfall::{Client, Error, Event, From, GapReason, Subscriber, Transport};
 use landfall_layout::frame::{Delivery, Frame, Refusal, Role, Welcome};
 use landfall_layout::topic::Order;
 
@@ -31,7 +31,7 @@ fn next(subscriber: &mut Subscriber) -> (u64, Vec<u8>) {
 /// The next event, a gap: messages missed and the position it goes on from.
 fn gap(subscriber: &mut Subscriber) -> (u64, u64) {
     match subscriber.next(WAIT).unwrap() {
-        Event::Gap { missed, resume, log: LOG } => (missed, resume),
+        Event::Gap { missed, resume, log: LOG, reason: GapReason::Retention } => (missed, resume),
         other => panic!("{other:?}"),
     }
 }
@@ -142,7 +142,8 @@ fn what_retention_took_is_counted_once() {
         let (mut peer, _) = connections.greet();
         start(&mut peer, 0, 100);
         peer.deliver(0, 0, &[b"a"]);
-        peer.send(Frame::Gap { log: LOG, missed: 49, resume: 50 });
+        let reason = GapReason::Retention;
+        peer.send(Frame::Gap { log: LOG, reason, missed: 49, resume: 50 });
         peer.deliver(5, 50, &[b"b"]);
         // A jump that nobody announced is a gap as well.
         peer.deliver(9, 90, &[b"c"]);

@@ -52,6 +52,9 @@ pub struct Up {
     /// A Unix socket for control as well: a path, or @NAME
     #[arg(long, value_name = "PATH")]
     pub unix: Option<String>,
+    /// Brokers keep replicas here: broker N in DIR/broker-N
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
 }
 
 impl Up {

@@ -2,6 +2,7 @@
 
 use landfall_layout::batch::{MESSAGE_HEADER_BYTES, PREAMBLE_BYTES};
 use landfall_layout::limits::{BATCH_MESSAGES_MAX, KEY_BYTES_MAX};
+use landfall_layout::topic::Order;
 
 use super::batch::{
     ExtentFiller, Filler, STREAM_BYTES_LEAST, SlabFiller, Spot, Streamed, header, start_buffer,
@@ -9,7 +10,7 @@ use super::batch::{
 };
 use super::lanes::{LaneState, Open};
 use super::link::Carrier;
-use super::receipts::{Lane, Ticket};
+use super::receipts::{LANES, Lane, Ticket};
 use super::reserve::Room;
 use super::{PublishError, Publisher};
 use crate::error::Error;
@@ -27,7 +28,7 @@ impl Publisher {
         let key_bytes = key.map_or(0, <[u8]>::len);
         if self.clock.left > 0
             && let Some(open) = &mut self.lanes[lane.index()].open
-            && open.count < BATCH_MESSAGES_MAX
+            && open.count < open.most
             && key_bytes <= KEY_BYTES_MAX
             // The room is a few MiB at most, so what follows cannot overflow.
             && key_bytes <= open.room
@@ -57,7 +58,7 @@ impl Publisher {
         self.clock.look();
         self.close_lingering();
         let at = lane.index();
-        let is_full = |open: &Open| open.room < stride || open.count >= BATCH_MESSAGES_MAX;
+        let is_full = |open: &Open| open.room < stride || open.count >= open.most;
         if self.lanes[at].open.as_ref().is_some_and(is_full) {
             self.close_through(at);
         }
@@ -92,9 +93,11 @@ impl Publisher {
         Ok(ticket)
     }
 
-    /// The connection that a batch opened now will probably take, if there is any.
-    pub(super) fn link_in_turn(&mut self) -> Option<usize> {
-        (!self.links.is_empty()).then(|| self.pick_link().unwrap_or(self.next_link))
+    /// The connection that a batch opened now will probably take, if there is any. Its turn is over
+    /// only when a batch is bound to it: otherwise batches that are picked a connection again when
+    /// they are sealed would take two turns each, and with two connections always the same one.
+    pub(super) fn link_in_turn(&self) -> Option<usize> {
+        (!self.links.is_empty()).then(|| self.find_link().unwrap_or(self.next_link))
     }
 
     fn private_filler(&mut self, link: Option<usize>, whole: u32) -> Option<Filler> {
@@ -164,7 +167,12 @@ impl Publisher {
         let in_buffer = |lane: &LaneState| {
             lane.filled.back().is_some_and(|filled| filled.bytes.private().is_some())
         };
-        self.session.next_resend().is_some() || self.lanes.iter().any(in_buffer)
+        let unsent = match self.order {
+            // Batches that wait for positions may lie where they will be sent from.
+            Order::Token => self.session.is_last_private(),
+            _ => self.session.next_resend().is_some(),
+        };
+        unsent || self.lanes.iter().any(in_buffer)
     }
 
     pub(super) fn queued_bytes(&self) -> u64 {
@@ -176,6 +184,10 @@ impl Publisher {
 
     /// Opens a batch for a message of `stride` bytes. False: no room now.
     fn open_batch(&mut self, lane: usize, stride: usize) -> bool {
+        if self.positions.own_left().is_some() {
+            // Positions of the user's are filled in the order of publishing, whatever the lane.
+            self.close_through(LANES - 1);
+        }
         let least = PREAMBLE_BYTES + stride as u32;
         let queued = self.queued_bytes();
         if queued > 0 && queued + u64::from(least) > self.setup.memory_bytes {
@@ -186,13 +198,14 @@ impl Publisher {
         // while older ones still wait there for a place in an extent, since batches are written
         // one behind the other and these come first.
         let older = self.has_unplaced();
-        let link = self.link_in_turn();
+        let (link, links) = (self.link_in_turn(), self.links.len());
         let memory = match link.map(|link| &mut self.links[link].carrier) {
             Some(Carrier::Memory(memory)) if !older => Some(memory),
             _ => None,
         };
         let (filler, room) = match (memory, link) {
             (Some(memory), Some(link)) => {
+                self.next_link = (link + 1) % links;
                 let Some(room) = memory.room(lane, least) else {
                     // The request for an extent has to reach the broker.
                     let flushed = memory.flush();
@@ -220,6 +233,10 @@ impl Publisher {
                 (filler, whole)
             }
         };
+        let most = self
+            .positions
+            .own_left()
+            .map_or(BATCH_MESSAGES_MAX, |left| left.min(BATCH_MESSAGES_MAX));
         let state = &mut self.lanes[lane];
         let number = state.next_number;
         state.next_number += 1;
@@ -228,6 +245,7 @@ impl Publisher {
             room: (room - PREAMBLE_BYTES) as usize,
             payload_bytes: 0,
             count: 0,
+            most,
             number,
             since_ns: self.clock.steady_ns,
         });

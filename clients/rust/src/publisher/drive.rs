@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use landfall_layout::batch::{PREAMBLE_BYTES, crc32c};
 use landfall_layout::frame::{Ack, Frame, Reached, Receipt as ReceiptFrame, Refusal};
+use landfall_layout::topic::Order;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Publisher;
@@ -71,6 +72,7 @@ impl Publisher {
                 (crc, Bytes::Slab(slot), 0, 0)
             }
         };
+        let position = self.positions.take_own(open.count as u16);
         let filled = Filled {
             lane: lane as u8,
             number: open.number,
@@ -80,6 +82,7 @@ impl Publisher {
             bytes,
             link,
             extent,
+            position,
         };
         self.waiting_bytes += filled.batch_bytes();
         self.lanes[lane].filled.push_back(filled);
@@ -194,6 +197,9 @@ impl Publisher {
     fn take_frame(&mut self, link: usize, frame: Frame) -> Result<bool, Trouble> {
         match frame {
             Frame::Receipt(receipt) => self.take_receipt(link, receipt),
+            Frame::Reserved { request, first, count } => {
+                self.take_positions(link, (request, first, count)).map(|()| false)
+            }
             Frame::Stalled { why, used, of } => {
                 self.stalled = Some(Stalled { why, used, of });
                 self.stats.stalls += 1;
@@ -224,7 +230,11 @@ impl Publisher {
         if receipt.session_epoch != self.epoch {
             return Ok(false);
         }
-        let seq = receipt.batch_seq;
+        let seq = match self.order {
+            Order::Token => self.positions.sequence_of(receipt.batch_seq),
+            _ => Some(receipt.batch_seq),
+        };
+        let Some(seq) = seq else { return Ok(false) };
         let known = self.session.get(seq).is_some_and(|batch| batch.filled.link == link);
         let sent = match &self.links[link].carrier {
             Carrier::Memory(_) | Carrier::Verbs(_) => true,
@@ -257,19 +267,24 @@ impl Publisher {
         self.moves += 1;
         self.stalled = None;
         self.waiting_bytes = self.waiting_bytes.saturating_sub(filled.batch_bytes());
+        if let Some(position) = filled.position {
+            self.positions.settled(position);
+        }
+        // What its readers see.
+        let batch_seq = filled.position.unwrap_or(seq);
         self.acked.batches += 1;
         self.acked.messages += u64::from(filled.count);
         self.acked.bytes += filled.batch_bytes();
         self.lanes[usize::from(filled.lane)].outcomes.record(Outcome {
             number: filled.number,
-            batch_seq: seq,
+            batch_seq,
             first_position,
             landed_ns,
             reached,
         });
         if self.setup.ack != Ack::None {
             self.receipts.push(BatchReceipt {
-                batch_seq: seq,
+                batch_seq,
                 first_position,
                 count: filled.count,
                 reached,
@@ -296,7 +311,9 @@ impl Publisher {
         if self.links.is_empty() {
             return Ok(());
         }
-        if self.send_again() {
+        if self.order == Order::Token {
+            self.dispatch_reserved();
+        } else if self.send_again() {
             self.send_new();
         }
         for i in 0..self.links.len() {
@@ -375,7 +392,7 @@ impl Publisher {
     }
 
     /// Without receipts, a batch in the pool is out of our hands once the broker can see it.
-    fn settle_unwatched(&mut self, link: usize, seq: u64) {
+    pub(super) fn settle_unwatched(&mut self, link: usize, seq: u64) {
         if self.setup.ack == Ack::None && self.links[link].memory().is_some() {
             self.settle(seq, Reached::Landed, None, 0);
         }
@@ -383,12 +400,15 @@ impl Publisher {
 
     /// The next connection in turn that takes a batch.
     pub(super) fn pick_link(&mut self) -> Option<usize> {
-        let count = self.links.len();
-        let found = (0..count)
-            .map(|i| (self.next_link + i) % count)
-            .find(|link| self.links[*link].takes())?;
-        self.next_link = (found + 1) % count;
+        let found = self.find_link()?;
+        self.next_link = (found + 1) % self.links.len();
         Some(found)
+    }
+
+    /// The same, which leaves it its turn.
+    pub(super) fn find_link(&self) -> Option<usize> {
+        let count = self.links.len();
+        (0..count).map(|i| (self.next_link + i) % count).find(|link| self.links[*link].takes())
     }
 
     /// Moves everything on, reconnecting when its time has come. Returns receipts taken.

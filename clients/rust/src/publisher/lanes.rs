@@ -14,6 +14,8 @@ pub(crate) struct Open {
     pub(crate) room: usize,
     pub(crate) payload_bytes: usize,
     pub(crate) count: u32,
+    /// Messages that it may have.
+    pub(crate) most: u32,
     /// Its number in the lane.
     pub(crate) number: u64,
     /// When it was opened, by the clock that never jumps.

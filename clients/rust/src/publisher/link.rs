@@ -118,12 +118,14 @@ impl Link {
         store: &mut Store,
         spare: &mut Vec<u8>,
     ) -> bool {
-        let preamble = identity.seal(filled, seq, sealed_ns).to_bytes();
+        // What the broker knows it by.
+        let named = filled.position.unwrap_or(seq);
+        let preamble = identity.seal(filled, named, sealed_ns).to_bytes();
         match (&mut self.carrier, &mut filled.bytes) {
             (Carrier::Memory(memory), Bytes::Extent(location)) => {
                 let bytes = PREAMBLE_BYTES + filled.payload_bytes;
                 let place = Place { location: *location, extent: filled.extent, bytes };
-                memory.written(place, &preamble, seq);
+                memory.written(place, &preamble, named);
             }
             (Carrier::Memory(memory), bytes) => {
                 let Some(batch) = bytes.private() else { return false };
@@ -133,7 +135,7 @@ impl Link {
                 }
                 filled.extent = place.extent;
                 filled.bytes = Bytes::Extent(place.location);
-                memory.written(place, &preamble, seq);
+                memory.written(place, &preamble, named);
             }
             (Carrier::Verbs(verbs), bytes) => {
                 if let Bytes::Buffer(buffer) = bytes {
@@ -199,6 +201,17 @@ impl Link {
                 });
                 Ok((incoming, false))
             }
+        }
+    }
+
+    /// Asks for positions, for one whole batch or for the user.
+    pub(crate) fn reserve(&mut self, request: u32, count: u32, whole: bool) {
+        let frame = Frame::Reserve { request, count, whole };
+        match &mut self.carrier {
+            Carrier::Memory(memory) => memory.push(frame),
+            // The broker numbers what comes through a queue pair by itself, from 0 as we do.
+            Carrier::Verbs(verbs) => verbs.reserve(count, whole),
+            Carrier::Tcp(tcp) => tcp.say(frame),
         }
     }
 

@@ -400,6 +400,7 @@ pub(crate) fn read_back(
         )
     };
     let still = || {
+        pool.follow();
         let header = pool.segment_header(SegmentId(segment));
         header.is_some_and(|header| header.generation == generation)
     };

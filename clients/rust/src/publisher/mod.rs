@@ -13,6 +13,7 @@ mod extents;
 mod lanes;
 mod link;
 mod memory;
+mod positions;
 mod receipts;
 mod recover;
 mod reserve;
@@ -31,6 +32,7 @@ use landfall_layout::verbs::GrantMode;
 use self::batch::Identity;
 use self::lanes::{Clock, LaneState, Open};
 use self::link::{Carrier, Link};
+use self::positions::Positions;
 use self::receipts::{Known, LANES, ReceiptRing};
 use self::session::Session;
 use self::store::Store;
@@ -40,6 +42,7 @@ use crate::route::Route;
 use crate::wait::Reconnects;
 
 pub use builder::PublisherBuilder;
+pub use positions::ReservedPositions;
 pub use receipts::{Acked, BatchReceipt, Lane, PublisherStats, Receipt, Ticket};
 pub use reserve::{Reservation, Reserved};
 
@@ -110,6 +113,7 @@ pub struct Publisher {
     epoch: u32,
     batch_bytes_max: u32,
     session: Session,
+    positions: Positions,
     store: Store,
     lanes: [LaneState; LANES],
     clock: Clock,
@@ -130,7 +134,7 @@ pub struct Publisher {
     ended: Option<Error>,
     reconnects: Reconnects,
     retry_at: Instant,
-    /// Hellos that opened an epoch since the last connection.
+    /// Hellos that may still open an epoch: one that was not answered is perhaps on its way.
     hellos: u32,
     lost_broker: Option<u8>,
     down_why: Option<String>,
@@ -140,6 +144,9 @@ pub struct Publisher {
 
 impl Publisher {
     pub(crate) fn connect(setup: PublisherBuilder) -> Result<Self, Error> {
+        if setup.ack == Ack::Durable {
+            check_durable(&setup)?;
+        }
         let route =
             Route::new(setup.client.clone(), setup.topic.clone(), setup.transport, setup.broker);
         let store = Store::new(setup.memory_bytes, setup.batch_bytes);
@@ -155,6 +162,7 @@ impl Publisher {
             epoch: 0,
             batch_bytes_max: 0,
             session: Session::default(),
+            positions: Positions::default(),
             store,
             lanes: Default::default(),
             clock: Clock::new(),
@@ -200,7 +208,8 @@ impl Publisher {
         self.epoch
     }
 
-    /// The sequence that the next batch will get.
+    /// The sequence that the next batch will get. In order `token` batches are named by their
+    /// positions, and this only counts them.
     pub fn next_seq(&self) -> u64 {
         self.session.next_seq()
     }
@@ -365,6 +374,20 @@ impl Publisher {
             epoch: self.epoch,
         }
     }
+}
+
+/// Whether there is a disk for a receipt to wait for: said here, before anything is connected.
+fn check_durable(setup: &PublisherBuilder) -> Result<(), Error> {
+    let topic = setup.client.topic(&setup.topic)?;
+    if topic.replicas >= 2 {
+        return Ok(());
+    }
+    let why = format!(
+        "durable needs a copy on a disk, and topic {:?} keeps {}, in the pool: make a topic with \
+         2 replicas or more, or publish with ack ordered",
+        setup.topic, topic.replicas
+    );
+    Err(Error::Setting { setting: "ack", why })
 }
 
 /// What was done, or `None` where there was no room for it; everything else is an error.

@@ -112,6 +112,7 @@ impl Publisher {
         self.lost_broker = self.links.first().map(|link| link.broker);
         self.links.clear();
         self.session.nothing_is_sent();
+        self.forget_positions();
         self.session.resend();
         self.retry_at = Instant::now() + self.reconnects.next_delay();
         if losses.batches > 0 {
@@ -213,7 +214,7 @@ impl Publisher {
         if welcome.session_epoch > before.saturating_add(self.hellos) {
             return Err(self.superseded(before, welcome.session_epoch));
         }
-        self.hellos = 0;
+        self.hellos -= welcome.session_epoch.saturating_sub(before);
         // Through one broker at a time, what is below the sequence expected next is all there.
         // Where brokers may overtake each other only `strong` promises that.
         let released = match self.order {
@@ -225,8 +226,11 @@ impl Publisher {
             if welcome.next_seq > next {
                 return Err(self.superseded(before, welcome.session_epoch));
             }
-            let done: Vec<u64> =
-                self.session.unsettled().take_while(|seq| *seq < welcome.next_seq).collect();
+            // Ordered is less than durable: such a batch is sent once more, and the broker says
+            // of the copy when the one before it is durable. Only `strong` knows every copy.
+            let waits = self.setup.ack == Ack::Durable && self.order == Order::Strong;
+            let end = if waits { 0 } else { welcome.next_seq };
+            let done: Vec<u64> = self.session.unsettled().take_while(|seq| *seq < end).collect();
             for seq in done {
                 self.settle(seq, Reached::Ordered, None, 0);
             }
@@ -250,6 +254,7 @@ impl Publisher {
         let mut attempts = Vec::new();
         let hellos = Cell::new(self.hellos);
         for broker in &candidates {
+            let before = hellos.get();
             let epoch = first.map_or(0, |welcome| welcome.session_epoch);
             let hello = |carrier| {
                 hellos.set(hellos.get() + u32::from(epoch == 0));
@@ -297,7 +302,12 @@ impl Publisher {
                     self.hellos = hellos.get();
                     return Err(error);
                 }
-                Err(error) => attempts.push(error),
+                Err(error) => {
+                    if error.is_unreachable() {
+                        hellos.set(before);
+                    }
+                    attempts.push(error);
+                }
             }
         }
         self.hellos = hellos.get();
@@ -322,7 +332,8 @@ impl Publisher {
             return Err(Error::Setting { setting: "batch_bytes", why });
         }
         if self.topic.is_none() {
-            self.hellos = 0;
+            // Whatever the epoch was before, one hello made this one.
+            self.hellos = self.hellos.saturating_sub(1);
         }
         self.topic = Some(welcome.topic);
         self.order = order;

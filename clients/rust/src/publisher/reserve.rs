@@ -8,7 +8,7 @@ use landfall_layout::verbs::GrantMode;
 use landfall_pool::slab::SlabBuffer;
 
 use super::batch::{start_buffer, stride};
-use super::receipts::{Lane, Ticket};
+use super::receipts::{LANES, Lane, Ticket};
 use super::session::{Bytes, Filled, Slot};
 use super::{PublishError, Publisher, room_or};
 use crate::error::Error;
@@ -165,7 +165,10 @@ impl Publisher {
         self.clock.look();
         let whole = reserved.finish(self.clock.wall_ns);
         let lane = reserved.lane.index();
-        self.close_through(lane);
+        // Positions of the user's are filled in the order of publishing, whatever the lane.
+        let own = self.positions.own_left().is_some();
+        self.close_through(if own { LANES - 1 } else { lane });
+        let position = self.positions.take_own(1);
         let payload = PREAMBLE_BYTES as usize..whole;
         let payload_crc = crc32c(&bytes_of(&mut reserved.room)[payload.clone()]);
         let bytes = match reserved.room {
@@ -188,6 +191,7 @@ impl Publisher {
             bytes,
             link: 0,
             extent: 0,
+            position,
         };
         self.waiting_bytes += filled.batch_bytes();
         self.lanes[lane].filled.push_back(filled);

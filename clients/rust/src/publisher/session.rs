@@ -108,6 +108,8 @@ pub(crate) struct Filled {
     pub(crate) link: usize,
     /// Extent it lies in.
     pub(crate) extent: u32,
+    /// Order `token`: position of its first message, once it has one.
+    pub(crate) position: Option<u64>,
 }
 
 impl Filled {
@@ -150,6 +152,37 @@ impl Session {
     pub(crate) fn push(&mut self, filled: Filled, sealed_ns: u64) {
         self.batches.push_back(Sealed { filled, sealed_ns, settled: false });
         self.unsettled += 1;
+    }
+
+    /// Adds a batch that waits to be sent behind what waits already.
+    pub(crate) fn push_unsent(&mut self, filled: Filled, sealed_ns: u64) {
+        let seq = self.next_seq();
+        self.push(filled, sealed_ns);
+        self.resend_from.get_or_insert(seq);
+    }
+
+    /// Batches that wait to be sent, and settled ones among them.
+    pub(crate) fn unsent(&self) -> u64 {
+        self.resend_from.map_or(0, |from| self.next_seq().saturating_sub(from))
+    }
+
+    /// Whether the last batch waits to be sent and lies in memory of our own.
+    pub(crate) fn is_last_private(&self) -> bool {
+        self.unsent() > 0
+            && self.batches.back().is_some_and(|batch| batch.filled.bytes.private().is_some())
+    }
+
+    /// From `from` on, the first batch that has no position: its sequence and its messages.
+    pub(crate) fn next_without_position(&self, from: u64) -> Option<(u64, u16)> {
+        let skip = usize::try_from(from.saturating_sub(self.first_seq)).ok()?;
+        let waits = |batch: &&Sealed| !batch.settled && batch.filled.position.is_none();
+        let at = skip + self.batches.iter().skip(skip).position(|batch| waits(&batch))?;
+        Some((self.first_seq + at as u64, self.batches[at].filled.count))
+    }
+
+    /// No batch has a position now.
+    pub(crate) fn forget_positions(&mut self) {
+        self.batches.iter_mut().for_each(|batch| batch.filled.position = None);
     }
 
     /// The batch of that sequence, unless it has settled.
@@ -248,6 +281,7 @@ mod tests {
             bytes: Bytes::Buffer(vec![0; 80]),
             link: 0,
             extent: 0,
+            position: None,
         }
     }
 
@@ -288,6 +322,25 @@ mod tests {
         }
         assert_eq!(order, [2, 4]);
         assert_eq!(session.next_resend(), None);
+    }
+
+    #[test]
+    fn batches_wait_for_positions_in_their_order() {
+        let mut session = session(1);
+        session.push_unsent(filled(1), 1);
+        session.push_unsent(filled(2), 1);
+        assert_eq!((session.unsent(), session.next_resend()), (2, Some(1)));
+        assert!(session.is_last_private());
+        session.get_mut(0).unwrap().filled.position = Some(7);
+        assert_eq!(session.next_without_position(0), Some((1, 1)));
+        assert_eq!(session.next_without_position(2), Some((2, 1)));
+        assert_eq!(session.next_without_position(3), None);
+        session.forget_positions();
+        session.settle(0);
+        assert_eq!(session.next_without_position(0), Some((1, 1)));
+        session.resent(1);
+        session.resent(2);
+        assert_eq!((session.unsent(), session.is_last_private()), (0, false));
     }
 
     #[test]

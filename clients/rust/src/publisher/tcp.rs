@@ -18,6 +18,13 @@ const PIECES: usize = 32;
 /// Bytes of the receive buffer: some hundred receipts.
 const INBOX_BYTES: usize = 32 << 10;
 
+/// Something that waits for the socket.
+enum Item {
+    /// The batch of that sequence.
+    Batch(u64),
+    Frame([u8; FRAME_BYTES]),
+}
+
 /// The connection.
 pub(crate) struct TcpLink {
     pub(crate) broker: u8,
@@ -25,8 +32,8 @@ pub(crate) struct TcpLink {
     inbox: Box<[u8]>,
     start: usize,
     end: usize,
-    /// Sequences of batches that wait for the socket.
-    outbox: VecDeque<u64>,
+    /// What waits for the socket.
+    outbox: VecDeque<Item>,
     /// Bytes of the first that are sent.
     sent: usize,
     unsent_bytes: u64,
@@ -63,13 +70,23 @@ impl TcpLink {
 
     /// Queues a sealed batch, whose buffer the session holds.
     pub(crate) fn queue(&mut self, seq: u64, bytes: u64) {
-        self.outbox.push_back(seq);
+        self.outbox.push_back(Item::Batch(seq));
         self.unsent_bytes += bytes;
+    }
+
+    /// Queues a frame behind the batches that wait.
+    pub(crate) fn say(&mut self, frame: Frame) {
+        self.outbox.push_back(Item::Frame(frame.encode(0)));
+        self.unsent_bytes += FRAME_BYTES as u64;
     }
 
     /// Whether that batch is out of our hands. Sequences go out in order.
     pub(crate) fn is_sent(&self, seq: u64) -> bool {
-        self.outbox.front().is_none_or(|first| seq < *first)
+        let first = self.outbox.iter().find_map(|item| match item {
+            Item::Batch(first) => Some(*first),
+            Item::Frame(_) => None,
+        });
+        first.is_none_or(|first| seq < first)
     }
 
     /// Queues goodbye.
@@ -89,14 +106,19 @@ impl TcpLink {
             let mut pieces = [IoSlice::new(&[]); PIECES];
             let mut used = 0;
             let mut skip = self.sent;
-            for seq in &self.outbox {
+            for item in &self.outbox {
                 if used == PIECES {
                     break;
                 }
                 // A batch that settled while it waited here is not known any more: its receipt
                 // came from before a reconnect, and its bytes are gone.
-                let Some(batch) = session.get(*seq) else { break };
-                let Some(buffer) = batch.filled.bytes.private() else { break };
+                let bytes = match item {
+                    Item::Batch(seq) => {
+                        session.get(*seq).and_then(|batch| batch.filled.bytes.private())
+                    }
+                    Item::Frame(frame) => Some(&frame[..]),
+                };
+                let Some(buffer) = bytes else { break };
                 pieces[used] = IoSlice::new(&buffer[skip.min(buffer.len())..]);
                 used += 1;
                 skip = 0;
@@ -128,14 +150,20 @@ impl TcpLink {
     fn advance(&mut self, session: &Session, mut sent: usize, written: &mut impl FnMut(u64)) {
         self.unsent_bytes = self.unsent_bytes.saturating_sub(sent as u64);
         while sent > 0 {
-            let Some(seq) = self.outbox.front().copied() else {
+            let Some(item) = self.outbox.front() else {
                 self.farewell_sent += sent;
                 if self.farewell_sent >= FRAME_BYTES {
                     self.farewell = None;
                 }
                 return;
             };
-            let length = session.get(seq).map_or(0, |batch| batch.filled.batch_bytes() as usize);
+            let (seq, length) = match item {
+                Item::Batch(seq) => {
+                    let batch = session.get(*seq);
+                    (Some(*seq), batch.map_or(0, |batch| batch.filled.batch_bytes() as usize))
+                }
+                Item::Frame(frame) => (None, frame.len()),
+            };
             let left = length - self.sent.min(length);
             if sent < left {
                 self.sent += sent;
@@ -144,7 +172,7 @@ impl TcpLink {
             sent -= left;
             self.sent = 0;
             self.outbox.pop_front();
-            written(seq);
+            seq.into_iter().for_each(&mut *written);
         }
     }
 
@@ -230,6 +258,7 @@ mod tests {
                 bytes,
                 link: 0,
                 extent: 0,
+                position: None,
             };
             session.push(filled, 1);
             link.queue(number.into(), 80);

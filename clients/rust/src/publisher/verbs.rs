@@ -195,6 +195,11 @@ impl VerbsLink {
         Ok(heard)
     }
 
+    /// Asks for positions; the broker has no use for more than 28 bits of them.
+    pub(crate) fn reserve(&mut self, count: u32, whole: bool) {
+        self.wire.say(Said::Reserve { count: count.min((1 << 28) - 1), whole });
+    }
+
     /// Says goodbye.
     pub(crate) fn say_bye(&mut self) {
         self.wire.say(Said::Bye);

@@ -1,6 +1,7 @@
 //! What a subscriber is shown.
 
 use landfall_layout::batch::{BatchError, BatchPreamble, Messages, PREAMBLE_BYTES};
+use landfall_layout::frame::GapReason;
 use landfall_layout::order::OrderEntry;
 use landfall_pool::stream::crc32c_far;
 
@@ -13,10 +14,12 @@ use crate::error::Corruption;
 pub enum Event<'s> {
     /// The next batch.
     Batch(Batch<'s>),
-    /// Retention was faster: messages that will never be seen.
+    /// Positions whose messages will never be seen.
     Gap {
         /// Log that has the gap.
         log: u8,
+        /// Why not.
+        reason: GapReason,
         /// Messages missed.
         missed: u64,
         /// Position that it goes on from.

@@ -19,12 +19,12 @@ pub(crate) fn step<T>(
     places: &mut Places,
 ) -> Result<Step<T>, Error> {
     Ok(match frame {
-        Frame::Gap { log, missed, resume } => {
+        Frame::Gap { log, reason, missed, resume } => {
             let known = places.get(log).and_then(|place| place.position);
             // A gap that a reconnect shows again, or a part of one, is counted once.
             let missed = known.map_or(missed, |position| resume.saturating_sub(position));
             places.resumed(log, known.map_or(resume, |position| position.max(resume)));
-            if missed == 0 { Step::Nothing } else { Step::Gap { log, missed, resume } }
+            if missed == 0 { Step::Nothing } else { Step::Gap { log, reason, missed, resume } }
         }
         Frame::CaughtUp => Step::CaughtUp,
         Frame::Bye => {

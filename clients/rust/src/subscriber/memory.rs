@@ -8,7 +8,7 @@ use std::path::Path;
 use landfall_layout::TopicId;
 use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES};
 use landfall_layout::channel::CLIENT_PARKED_AT;
-use landfall_layout::frame::{Frame, From, Refusal};
+use landfall_layout::frame::{Frame, From, GapReason, Refusal};
 use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG};
 use landfall_layout::order::OrderEntry;
 use landfall_pool::channel::{HOLD, TO_CLIENT, open as open_channel, set_parked};
@@ -197,7 +197,10 @@ impl MemoryReader {
                         Arrival::Old => cursor.next += 1,
                         Arrival::AfterGap { missed } => {
                             places.resumed(log as u8, first);
-                            return Ok(Step::Gap { log: log as u8, missed, resume: first });
+                            return Ok(Step::gap(log as u8, missed, first));
+                        }
+                        Arrival::Next if entry.is_hole() => {
+                            return Ok(self.unwritten(at, first, places));
                         }
                         Arrival::Next => {
                             if let Some(found) = self.take(log, index, &entry, verify) {
@@ -219,6 +222,29 @@ impl MemoryReader {
         }
     }
 
+    /// Positions from `first` on that nothing was written to, as many entries as say so one behind
+    /// the other.
+    #[cold]
+    fn unwritten(&mut self, at: usize, first: u64, places: &mut Places) -> Step<Located> {
+        let cursor = &mut self.cursors[at];
+        let log = cursor.reader.log() as u8;
+        let from = places.get(log).and_then(|place| place.position).unwrap_or(first);
+        let mut resume = from;
+        while cursor.next < cursor.frontier {
+            let Found::Entry(entry) = cursor.reader.entry(&self.pool, cursor.next) else { break };
+            if !entry.is_hole() || entry.first_position > resume {
+                break;
+            }
+            resume = resume.max(entry.end_position());
+            places.shown(log, cursor.next, resume);
+            cursor.next += 1;
+        }
+        match resume - from {
+            0 => Step::Nothing,
+            missed => Step::Gap { log, reason: GapReason::Unwritten, missed, resume },
+        }
+    }
+
     /// Retention took everything there was: the gap reaches to where the log goes on.
     fn gap_to_end(&mut self, at: usize, places: &mut Places) -> Option<Step<Located>> {
         let cursor = &self.cursors[at];
@@ -233,7 +259,7 @@ impl MemoryReader {
             return None;
         }
         places.resumed(log as u8, chain.oldest_position);
-        Some(Step::Gap { log: log as u8, missed, resume: chain.oldest_position })
+        Some(Step::gap(log as u8, missed, chain.oldest_position))
     }
 
     /// The log is not what it was: an error, unless the topic was deleted.
@@ -247,6 +273,7 @@ impl MemoryReader {
     }
 
     fn is_live(&self) -> bool {
+        self.pool.follow();
         // While control changes the entry there is none to be seen: the next look decides.
         match self.pool.topic_in_slot(self.topic.slot()) {
             Some(_) => self.pool.topic(self.topic).is_some(),

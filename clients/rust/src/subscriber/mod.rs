@@ -5,6 +5,7 @@
 
 mod batch;
 mod builder;
+mod detour;
 mod frames;
 mod memory;
 mod one_sided;
@@ -21,12 +22,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use landfall_layout::TopicId;
-use landfall_layout::frame::{Ack, From, Hello, Role};
+use landfall_layout::frame::{Ack, From, GapReason, Hello, Role};
 use landfall_layout::topic::Order;
 use landfall_layout::verbs::{FRAME_RING_LINES, GrantMode, Intent};
 use landfall_pool::Mapping;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use self::detour::Detour;
 use self::memory::{Located, MemoryReader};
 use self::one_sided::{OneSided, Rest};
 use self::places::Places;
@@ -49,17 +51,22 @@ const ONE_SIDED_SLEEP: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) enum Step<T> {
     Batch(T),
-    Gap { log: u8, missed: u64, resume: u64 },
+    Gap { log: u8, reason: GapReason, missed: u64, resume: u64 },
     CaughtUp,
     TopicGone,
     Nothing,
 }
 
 impl<T> Step<T> {
+    /// Retention was faster.
+    fn gap(log: u8, missed: u64, resume: u64) -> Self {
+        Self::Gap { log, reason: GapReason::Retention, missed, resume }
+    }
+
     fn map<U>(self, with: impl FnOnce(T) -> U) -> Step<U> {
         match self {
             Self::Batch(batch) => Step::Batch(with(batch)),
-            Self::Gap { log, missed, resume } => Step::Gap { log, missed, resume },
+            Self::Gap { log, reason, missed, resume } => Step::Gap { log, reason, missed, resume },
             Self::CaughtUp => Step::CaughtUp,
             Self::TopicGone => Step::TopicGone,
             Self::Nothing => Step::Nothing,
@@ -106,6 +113,7 @@ pub struct Subscriber {
     gone: bool,
     reconnects: Reconnects,
     retry_at: Instant,
+    detour: Detour,
     /// Since when there is no connection, and why.
     down: Option<(Instant, Error)>,
 }
@@ -130,12 +138,16 @@ impl Subscriber {
             gone: false,
             reconnects: Reconnects::new(random_id()),
             retry_at: Instant::now(),
+            detour: Detour::default(),
             down: None,
         };
         let deadline = Instant::now() + subscriber.setup.timeout;
         loop {
             let error = match subscriber.dial(None) {
-                Ok(()) => return Ok(subscriber),
+                Ok(()) => {
+                    subscriber.begun();
+                    return Ok(subscriber);
+                }
                 Err(error) => error,
             };
             let delay = subscriber.reconnects.next_delay();
@@ -151,7 +163,8 @@ impl Subscriber {
         }
     }
 
-    /// The transport in use; `Auto` while there is no connection.
+    /// The transport in use; `Auto` while there is no connection. What memory has no more comes
+    /// over a stream, whatever was asked for.
     pub fn transport(&self) -> Transport {
         match self.via {
             Via::Memory(_) => Transport::Memory,
@@ -196,7 +209,7 @@ impl Subscriber {
         };
         Ok(match step {
             Step::Batch(found) => Event::Batch(self.batch(found)),
-            Step::Gap { log, missed, resume } => Event::Gap { log, missed, resume },
+            Step::Gap { log, reason, missed, resume } => Event::Gap { log, reason, missed, resume },
             Step::CaughtUp => Event::CaughtUp,
             Step::TopicGone => Event::TopicGone,
             Step::Nothing => Event::Idle,
@@ -258,11 +271,11 @@ impl Subscriber {
             Via::Down => Ok(Step::Nothing),
         };
         match looked {
-            Ok(Step::CaughtUp) if self.caught_up => Ok(Step::Nothing),
             Ok(Step::CaughtUp) => {
-                self.caught_up = true;
-                Ok(Step::CaughtUp)
+                let is_new = self.found_end() && !std::mem::replace(&mut self.caught_up, true);
+                Ok(if is_new { Step::CaughtUp } else { Step::Nothing })
             }
+            Ok(gap @ Step::Gap { .. }) => Ok(self.found_gap(gap)),
             Ok(Step::Nothing) => Ok(self.caught_up_by_itself()),
             Ok(Step::TopicGone) => {
                 self.gone = true;
@@ -281,7 +294,7 @@ impl Subscriber {
             Via::OneSided(reader) => reader.is_caught_up(),
             Via::Pushed(_) | Via::Tcp(_) | Via::Down => false,
         };
-        if is_caught_up && !self.caught_up {
+        if is_caught_up && !self.caught_up && self.found_end() {
             self.caught_up = true;
             return Step::CaughtUp;
         }
@@ -395,7 +408,8 @@ impl Subscriber {
         if !matches!(self.via, Via::Down) || self.gone || Instant::now() < self.retry_at {
             return Ok(());
         }
-        match self.dial(Some(self.broker)) {
+        let lost = (!self.detour.is_on()).then_some(self.broker);
+        match self.dial(lost) {
             Ok(()) => {
                 self.reconnects.reset();
                 self.down = None;
@@ -430,6 +444,7 @@ impl Subscriber {
     /// One attempt at each broker that serves, until one takes the subscription.
     fn dial(&mut self, lost: Option<u8>) -> Result<(), Error> {
         self.route.refresh()?;
+        self.route.go_by(self.way());
         if self.setup.one_sided && self.landing.is_none() {
             let most = self.route.batch_bytes_max();
             self.landing = Some(one_sided::landing(self.setup.ring_bytes, most)?);

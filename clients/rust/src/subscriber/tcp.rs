@@ -112,7 +112,7 @@ impl StreamReader {
                 return Ok(Step::Nothing);
             }
             Announced::AfterGap { missed } => {
-                return Ok(Step::Gap { log, missed, resume: first_position });
+                return Ok(Step::gap(log, missed, first_position));
             }
             Announced::Batch(place) => place,
         };

@@ -117,7 +117,7 @@ impl PushReader {
                 return Ok(Parsed::PassedOver);
             }
             Announced::AfterGap { missed } => {
-                return Ok(Parsed::Step(Step::Gap { log, missed, resume: first_position }));
+                return Ok(Parsed::Step(Step::gap(log, missed, first_position)));
             }
             Announced::Batch(place) => place,
         };

@@ -216,7 +216,11 @@ impl Log {
             created_ns: 1,
             session_lease_ns: 1,
             name,
-            reserved: [0; 10],
+            replica_brokers: 0,
+            reserved8: [0; 7],
+            disk_bytes: 0,
+            disk_ns: 0,
+            reserved: [0; 7],
         });
         give(pool, 0, SegmentKind::OrderLog, 1);
         let log = super::LOG.into();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use landfall_layout::TopicId;
 use landfall_layout::batch::PREAMBLE_BYTES;
-use landfall_layout::frame::From;
+use landfall_layout::frame::{From, GapReason};
 use landfall_layout::limits::{BROKERS_MAX, LINE_BYTES, SEQUENCED_LOG};
 use landfall_layout::order::{ChainLine, FrontierLine, OrderEntry};
 use landfall_layout::segment::SegmentHeader;
@@ -57,6 +57,8 @@ enum State {
     Here {
         at: u64,
     },
+    /// Nothing was written to its positions.
+    Hole,
     /// Retention was faster.
     Overtaken,
     Bad(Corruption),
@@ -101,8 +103,11 @@ struct HeaderRead {
 pub(super) struct Tables {
     pub(super) topic: TopicId,
     pub(super) sequenced: bool,
-    /// Log 0's frontier line.
+    /// A place for log 0's frontier line, its chain line behind it, and so on for each log. Only
+    /// the sequenced log's frontier is there.
     pub(super) lines: Remote,
+    /// Frontier lines of the brokers' own logs.
+    pub(super) frontiers: Remote,
     /// Segment 0's header.
     pub(super) headers: Remote,
     pub(super) batch_bytes_max: u32,
@@ -131,6 +136,7 @@ pub(super) enum Front {
     /// Messages before `resume` that will never be seen.
     Gap {
         log: u8,
+        reason: GapReason,
         missed: u64,
         resume: u64,
     },
@@ -264,7 +270,11 @@ impl Machine {
         for offset in 0..self.log_count() {
             let number = (self.first_log() + offset) as u8;
             let at = lines_at + offset as u64 * PAIR_BYTES;
-            let frontier = FrontierLine::from_words(landing.load_words(at));
+            let frontier_at = match self.tables.sequenced {
+                true => at,
+                false => lines_at + self.lines_bytes() + u64::from(number) * LINE_BYTES,
+            };
+            let frontier = FrontierLine::from_words(landing.load_words(frontier_at));
             let chain = ChainLine::from_words(landing.load_words(at + LINE_BYTES));
             let is_ours = frontier.topic == u64::from(topic.0);
             let frontier = if is_ours { frontier } else { FrontierLine::default() };
@@ -297,7 +307,10 @@ impl Machine {
             let before = log.progress();
             let wanted = log.take(index, &entry);
             self.progress += u64::from(log.progress() != before);
-            if wanted {
+            if wanted && entry.is_hole() {
+                let state = State::Hole;
+                self.items.push_back(Item { log: read.log, index, entry, state, end: None });
+            } else if wanted {
                 let fits = (PREAMBLE_BYTES..=self.tables.batch_bytes_max).contains(&entry.bytes);
                 let OrderEntry { segment, offset, bytes, .. } = entry;
                 let latest = self.latest.get_mut(usize::from(entry.broker));
@@ -330,13 +343,22 @@ impl Machine {
                     self.pass();
                     continue;
                 }
-                State::Bad(_) | State::Here { .. } => {}
+                State::Hole | State::Bad(_) | State::Here { .. } => {}
             }
             match places.judge(log, index, first, end) {
                 Arrival::Old => self.pass(),
                 Arrival::AfterGap { missed } => {
                     places.resumed(log, first);
-                    return Front::Gap { log, missed, resume: first };
+                    let reason = GapReason::Retention;
+                    return Front::Gap { log, reason, missed, resume: first };
+                }
+                Arrival::Next if item.state == State::Hole => {
+                    let from = places.get(log).and_then(|place| place.position).unwrap_or(first);
+                    let resume = self.pass_holes(places, from);
+                    if let missed @ 1.. = resume - from {
+                        let reason = GapReason::Unwritten;
+                        return Front::Gap { log, reason, missed, resume };
+                    }
                 }
                 Arrival::Next => {
                     return match &item.state {
@@ -353,6 +375,23 @@ impl Machine {
         }
     }
 
+    /// Passes what is at the front and says that nothing was written from position `from` on; the
+    /// position that reading goes on from.
+    #[cold]
+    fn pass_holes(&mut self, places: &mut Places, from: u64) -> u64 {
+        let mut resume = from;
+        let of = self.items.front().map(|item| item.log);
+        while let Some(Item { log, index, entry, state: State::Hole, .. }) = self.items.front()
+            && Some(*log) == of
+            && entry.first_position <= resume
+        {
+            resume = resume.max(entry.end_position());
+            places.shown(self.logs[*log].log, *index, resume);
+            self.pass();
+        }
+        resume
+    }
+
     /// What was at the front is done with: its bytes were copied out, or are not wanted.
     pub(super) fn pass(&mut self) {
         if let Some(item) = self.items.pop_front() {
@@ -362,7 +401,9 @@ impl Machine {
             if let Some(end) = item.end {
                 self.space.give_back(end);
             }
-            self.note_passed(item.entry.segment, item.entry.broker);
+            if item.state != State::Hole {
+                self.note_passed(item.entry.segment, item.entry.broker);
+            }
         }
     }
 
@@ -389,7 +430,8 @@ impl Machine {
             let missed = known.map_or(0, |position| resume.saturating_sub(position));
             if missed > 0 {
                 places.resumed(log.log, resume);
-                return Front::Gap { log: log.log, missed, resume };
+                let reason = GapReason::Retention;
+                return Front::Gap { log: log.log, reason, missed, resume };
             }
         }
         Front::Nothing

@@ -91,6 +91,7 @@ impl OneSided {
             topic: welcome.topic,
             sequenced,
             lines: Remote { at: greeting.tables_at, key: greeting.tables_key },
+            frontiers: Remote { at: greeting.frontiers_at, key: greeting.frontiers_key },
             headers: Remote { at: greeting.headers_at, key: greeting.headers_key },
             batch_bytes_max: welcome.batch_bytes_max,
             capacity: u64::MAX,
@@ -146,8 +147,8 @@ impl OneSided {
                     places.shown(log, index, position);
                     return Err(Error::Corrupt { log, index, position, why });
                 }
-                Front::Gap { log, missed, resume } => {
-                    return Ok(Step::Gap { log, missed, resume });
+                Front::Gap { log, reason, missed, resume } => {
+                    return Ok(Step::Gap { log, reason, missed, resume });
                 }
                 Front::Nothing => {}
             }

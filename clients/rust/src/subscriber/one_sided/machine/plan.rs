@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use landfall_layout::limits::LINE_BYTES;
+use landfall_layout::limits::{BROKERS_MAX, LINE_BYTES};
 use landfall_layout::order::OrderEntry;
 use landfall_layout::verbs::Said;
 use landfall_nic::Remote;
@@ -16,6 +16,8 @@ use crate::subscriber::one_sided::log::{ENTRIES_AT_ONCE, Want};
 
 /// READs of a burst, at most. Two bursts fit the send queue.
 pub(in crate::subscriber::one_sided) const READS_MAX: usize = 112;
+/// Bytes of the frontier lines of the brokers' own logs.
+const FRONTIERS_BYTES: u64 = BROKERS_MAX as u64 * LINE_BYTES;
 /// READs of entries for one log in a burst.
 const ENTRY_READS: u64 = 4;
 /// Batches that lie behind each other are read together, up to this.
@@ -49,7 +51,7 @@ impl Machine {
             slots: Vec::new(),
         };
         let mut lines = Lines { at: burst.lines_at, end: burst.lines_at + LINES_BYTES };
-        let lines_at = lines.take(self.log_count() as u64 * PAIR_BYTES);
+        let lines_at = lines.take(self.lines_bytes() + FRONTIERS_BYTES);
         self.plan_payload(&mut burst, reads, say);
         self.plan_entries(&mut burst, &mut lines, reads, say);
         let is_useful = !reads.is_empty() || !burst.headers.is_empty();
@@ -65,14 +67,24 @@ impl Machine {
         true
     }
 
+    /// Bytes of the topic's pairs of lines.
+    pub(super) fn lines_bytes(&self) -> u64 {
+        self.log_count() as u64 * PAIR_BYTES
+    }
+
     /// The topic's lines, behind everything else, and headers behind them.
     fn plan_lines(&self, burst: &Burst, reads: &mut Vec<Read>) {
         let Tables { lines, headers, .. } = self.tables;
         let fence = !reads.is_empty();
         let offset = self.first_log() as u64 * PAIR_BYTES;
         let from = Remote { at: lines.at.wrapping_add(offset), key: lines.key };
-        let bytes = (self.log_count() as u64 * PAIR_BYTES) as u32;
+        let bytes = self.lines_bytes() as u32;
         reads.push(Read { from, into: burst.lines_at, bytes, fence });
+        if !self.tables.sequenced {
+            let (from, bytes) = (self.tables.frontiers, FRONTIERS_BYTES as u32);
+            let into = burst.lines_at + self.lines_bytes();
+            reads.push(Read { from, into, bytes, fence: false });
+        }
         for header in &burst.headers {
             let of = |segment: u32, into| {
                 let at = headers.at.wrapping_add(u64::from(segment) * LINE_BYTES);
@@ -125,7 +137,7 @@ impl Machine {
     fn ask_ahead(&mut self, from: usize, say: &mut Vec<Said>) {
         let mut known = self.items[from].entry.segment;
         let mut asked = 0;
-        for item in self.items.range(from..) {
+        for item in self.items.range(from..).filter(|item| item.state != State::Hole) {
             if item.entry.segment != known {
                 known = item.entry.segment;
                 self.slots.get(known, say);
@@ -168,7 +180,7 @@ impl Machine {
             let i = (self.turn + turn) % count;
             // Behind the entries come the lines and two headers for each log.
             let headers = 2 * burst.headers.len() + 3;
-            if self.logs[i].is_busy || room == 0 || reads.len() + headers + 2 > READS_MAX {
+            if self.logs[i].is_busy || room == 0 || reads.len() + headers + 3 > READS_MAX {
                 continue;
             }
             let left = self.logs[i].segment();
@@ -184,7 +196,7 @@ impl Machine {
                     let most = ENTRIES_AT_ONCE * if count == 1 { ENTRY_READS } else { 1 };
                     let until = until.min(first + most.min(room));
                     let mut from = first;
-                    while from < until && reads.len() + headers + 2 <= READS_MAX {
+                    while from < until && reads.len() + headers + 3 <= READS_MAX {
                         let count = (until - from).min(ENTRIES_AT_ONCE);
                         let bytes = count * OrderEntry::BYTES;
                         let remote = window.at((from - base) * OrderEntry::BYTES, bytes as u32);

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use landfall_layout::SegmentId;
+use landfall_layout::order::ENTRY_HOLE;
 use landfall_layout::segment::{SegmentKind, SegmentState, What};
 
 use super::*;
@@ -13,6 +15,7 @@ const LOG: u8 = SEQUENCED_LOG as u8;
 const SEGMENT: u32 = 2048;
 const LINES_KEY: u32 = 1;
 const HEADERS_KEY: u32 = 2;
+const FRONTIERS_KEY: u32 = 3;
 const FIRST_KEY: u32 = 100;
 
 /// A pool that can be read from afar.
@@ -103,12 +106,16 @@ impl Fake {
 
     fn bytes(&self, from: Remote, bytes: u32) -> Vec<u8> {
         let line = |at: u64| -> Vec<u8> {
-            let words = if from.key == HEADERS_KEY {
+            let words = if from.key == FRONTIERS_KEY {
+                let frontier = self.frontiers.get(&((at / 64) as u8)).filter(|_| at / 64 < 32);
+                frontier.copied().unwrap_or_default().to_words()
+            } else if from.key == HEADERS_KEY {
                 let header = self.headers.get(&((at / 64) as u32));
                 header.copied().unwrap_or(SegmentHeader::FREE).to_words()
             } else {
                 let log = (at / 128) as u8;
                 match at % 128 {
+                    0 if log < 32 => FrontierLine::default().to_words(),
                     0 => self.frontiers.get(&log).copied().unwrap_or_default().to_words(),
                     _ => self.chains.get(&log).copied().unwrap_or_default().to_words(),
                 }
@@ -138,6 +145,7 @@ impl Rig {
             topic: TOPIC,
             sequenced,
             lines: Remote { at: 0, key: LINES_KEY },
+            frontiers: Remote { at: 0, key: FRONTIERS_KEY },
             headers: Remote { at: 0, key: HEADERS_KEY },
             batch_bytes_max: 1024,
             capacity: u64::MAX,
@@ -210,6 +218,9 @@ impl Rig {
         loop {
             match self.machine.front(&mut self.places) {
                 Front::Nothing => return all,
+                Front::Gap { reason: GapReason::Unwritten, missed, resume, .. } => {
+                    all.push(Shown::Hole(missed, resume));
+                }
                 Front::Gap { missed, resume, .. } => all.push(Shown::Gap(missed, resume)),
                 Front::Batch { log, index, entry, at } => {
                     let mut bytes = [0; 100];
@@ -247,6 +258,7 @@ enum Shown {
     Batch(u8, u64),
     Bad(u64),
     Gap(u64, u64),
+    Hole(u64, u64),
 }
 
 fn batches(log: u8, indices: std::ops::Range<u64>) -> Vec<Shown> {
@@ -350,6 +362,36 @@ fn a_batch_that_was_overtaken_while_it_was_read_is_a_counted_gap() {
     let all = rig.run();
     assert_eq!(all[0], Shown::Gap(32, 32));
     assert_eq!(all[1..], batches(LOG, 16..40));
+}
+
+#[test]
+fn holes_are_told_of_and_nothing_is_read_for_them() {
+    let mut fake = ordered(40);
+    for index in [0, 5, 6, 7, 31, 32, 39] {
+        let hole = OrderEntry {
+            first_position: 2 * index,
+            landed_ns: 1000 + index,
+            segment: SegmentId::NONE.0,
+            count: 2,
+            flags: ENTRY_HOLE,
+            ..OrderEntry::default()
+        };
+        fake.write(1 + (index / 32) as u32, index, &hole);
+    }
+    let mut rig = Rig::new(fake, true, From::Position(0));
+    rig.places.expect_start(From::Position(0), 0);
+    let (mut told, mut holes) = (Vec::new(), Vec::new());
+    for shown in rig.run() {
+        match shown {
+            Shown::Hole(missed, resume) => holes.extend((resume - missed)..resume),
+            other => told.push(other),
+        }
+    }
+    let all = [1..5, 8..31, 33..39].into_iter().flat_map(|range| batches(LOG, range));
+    assert_eq!(told, all.collect::<Vec<_>>());
+    let expected = [0..2, 10..16, 62..66, 78..80].into_iter().flatten();
+    assert_eq!(holes, expected.collect::<Vec<_>>());
+    assert!(rig.machine.is_caught_up() && !rig.machine.is_behind());
 }
 
 #[test]
