@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use landfall::audit::{Auditor, Report, Seen};
-use landfall::{Event, Order, Publisher, Subscriber};
+use landfall::{Event, GapReason, Order, Publisher, Subscriber};
 
 use crate::Failure;
 use crate::rig::patience;
@@ -97,6 +97,9 @@ pub struct Reading {
     pub story: Vec<Told>,
     /// Messages it was told it missed.
     pub missed: u64,
+    /// Positions that nothing was written to, as it was told: the first and how many, each run
+    /// once.
+    pub unwritten: Vec<(u64, u64)>,
     /// Whether it was told that it has caught up.
     pub caught_up: bool,
 }
@@ -139,8 +142,16 @@ impl Reading {
                 }
                 ensure!(messages.is_whole(), "batch {} is not whole", batch.index());
             }
-            Event::Gap { log, missed, resume } => {
+            Event::Gap { log, reason, missed, resume } => {
                 self.missed += missed;
+                if reason == GapReason::Unwritten {
+                    match self.unwritten.last_mut() {
+                        Some((first, count)) if *first + *count == resume - missed => {
+                            *count += missed;
+                        }
+                        _ => self.unwritten.push((resume - missed, missed)),
+                    }
+                }
                 self.story.push(Told::Gap(log, missed, resume));
             }
             Event::CaughtUp => {

@@ -8,10 +8,11 @@ binaries
 give "RACK_PROGRAM=$program"
 rack_one hw-tests/rack/guests/program.sh \
   window_1_broker refused:: \
-  window_4_brokers::order window_4_brokers::crashes::a_broker \
+  window_4_brokers::order window_4_brokers::token window_4_brokers::crashes::a_broker \
   window_4_brokers::crashes::everything \
   open_1_broker::bytes open_1_broker::crashes::a_broker \
-  pull_1_broker::bytes pull_1_broker::order::strong pull_1_broker::pressure \
+  pull_1_broker::bytes pull_1_broker::order::strong pull_1_broker::token pull_1_broker::pressure \
   pull_1_broker::crashes::a_broker \
-  one_sided_1_broker::bytes one_sided_1_broker::order one_sided_1_broker::retention
+  one_sided_1_broker::bytes one_sided_1_broker::order one_sided_1_broker::token \
+  one_sided_1_broker::retention
 grep -h '^test result' "$rack_run/one.console" | tr -d '\r'

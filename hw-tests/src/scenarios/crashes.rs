@@ -86,8 +86,15 @@ pub fn a_publisher_process_killed_leaves_a_whole_prefix(rig: &Rig) -> Result<(),
     site.close()
 }
 
+/// What publishers rest between 50 messages, so that a small pool holds everything.
+const REST: Duration = Duration::from_millis(2);
+
 /// Publishers of three orders, disturbed while they publish; then everything is looked for.
-fn disturbed(rig: &Rig, disturb: impl Fn(&mut Site) -> Result<(), Failure>) -> Result<(), Failure> {
+pub(super) fn disturbed(
+    rig: &Rig,
+    rest: Duration,
+    mut disturb: impl FnMut(&mut Site) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     const BYTES: usize = 300;
     let mut site = rig.start()?;
     let orders = [Order::Strong, Order::Total, Order::Broker];
@@ -121,7 +128,7 @@ fn disturbed(rig: &Rig, disturb: impl Fn(&mut Site) -> Result<(), Failure>) -> R
                         publisher.publish(&message(who, n, BYTES))?;
                         n += 1;
                         if n % 50 == 0 {
-                            std::thread::sleep(Duration::from_millis(2));
+                            std::thread::sleep(rest);
                         }
                     }
                     // Closing waits for every receipt.
@@ -167,7 +174,7 @@ fn disturbed(rig: &Rig, disturb: impl Fn(&mut Site) -> Result<(), Failure>) -> R
 /// A broker dies and comes back: publishers reconnect and send again what had no receipt. Nothing
 /// acknowledged is lost; in order `strong` nothing comes twice.
 pub fn a_broker_killed_and_started_again(rig: &Rig) -> Result<(), Failure> {
-    disturbed(rig, |site| {
+    disturbed(rig, REST, |site| {
         site.system.kill_broker(0);
         std::thread::sleep(Duration::from_millis(100));
         Ok(site.system.start_broker(0)?)
@@ -176,7 +183,7 @@ pub fn a_broker_killed_and_started_again(rig: &Rig) -> Result<(), Failure> {
 
 /// Control dies and comes back, twice: brokers keep what they have, the next epoch goes on.
 pub fn control_killed_and_started_again(rig: &Rig) -> Result<(), Failure> {
-    disturbed(rig, |site| {
+    disturbed(rig, REST, |site| {
         let before = site.client.cluster()?.epoch;
         for _ in 0..2 {
             site.system.kill_control();
@@ -192,7 +199,7 @@ pub fn control_killed_and_started_again(rig: &Rig) -> Result<(), Failure> {
 
 /// Every process dies at once; the pool is all that is left, and it is enough.
 pub fn everything_killed_and_started_again(rig: &Rig) -> Result<(), Failure> {
-    disturbed(rig, |site| {
+    disturbed(rig, REST, |site| {
         site.system.kill_control();
         for broker in 0..site.rig.brokers {
             site.system.kill_broker(broker);

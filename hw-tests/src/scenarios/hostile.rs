@@ -5,7 +5,7 @@ use std::time::Duration;
 use landfall::api::{Topic, TopicSpec};
 use landfall::{Ack, Error, Order};
 use landfall_layout::batch::{BATCH_VERSION, BatchPreamble, PADDING_MAGIC};
-use landfall_layout::frame::{Carrier, FRAME_BYTES, Frame, Hello, Refusal, Role};
+use landfall_layout::frame::{Carrier, FRAME_BYTES, Frame, GapReason, Hello, Refusal, Role};
 
 use crate::flow::{Promise, Random, Until, audit, check_sent, publish, read};
 use crate::raw::{Batch, Heard, Raw, Session, publisher};
@@ -111,7 +111,9 @@ pub fn malformed_frames_are_refused_and_nobody_is_disturbed(rig: &Rig) -> Result
     let frames = [
         Frame::Hello(publisher(7, 0)),
         Frame::CaughtUp,
-        Frame::Gap { log: 0, missed: 1, resume: 2 },
+        Frame::Gap { log: 0, reason: GapReason::Retention, missed: 1, resume: 2 },
+        Frame::Reserve { request: 0, count: 1, whole: true },
+        Frame::Reserved { request: 0, first: 0, count: 1 },
         Frame::Written { extent: 1, offset: 0, bytes: u32::MAX, batch_seq: 0 },
     ];
     for (number, frame) in frames.into_iter().enumerate() {

@@ -3,13 +3,18 @@
 use crate::{Failure, Rig};
 
 pub mod bytes;
+pub mod catch_up;
+pub mod cold;
 pub mod crashes;
+pub mod durable;
 pub mod hostile;
 pub mod order;
 pub mod pressure;
 pub mod rdma;
 pub mod retention;
 pub mod sessions;
+pub mod takeover;
+pub mod token;
 pub mod tools;
 
 /// One promise of the whole system, told as a program.
@@ -39,7 +44,14 @@ macro_rules! for_each_scenario {
                 stream_keeps_each_stream
                 strong_keeps_each_publisher
                 batches_out_of_order_through_different_brokers
-                token_is_refused_with_a_sentence
+                token_is_one_order_for_all
+            }
+            token {
+                reserved_in_turns_and_written_in_reverse
+                batches_go_to_their_positions_from_anywhere
+                a_dead_clients_positions_are_a_hole_for_everyone
+                a_client_that_stalls_is_fenced_and_goes_on
+                control_dies_between_reserving_and_writing
             }
             sessions {
                 duplicates_are_told_and_not_delivered
@@ -65,6 +77,28 @@ macro_rules! for_each_scenario {
                 a_broker_killed_and_started_again
                 control_killed_and_started_again
                 everything_killed_and_started_again
+            }
+            cold {
+                what_was_durable_comes_back_without_the_pool
+            }
+            takeover {
+                a_stopped_control_is_deposed_and_harms_nothing
+                a_standby_waits_and_takes_over
+            }
+            durable {
+                durable_receipts_come_once_every_replica_has_the_batch
+                with_a_window_a_receipt_says_replicated
+                after_a_kill_nothing_durable_is_missing_on_the_disk
+                a_failed_sync_is_seen_and_never_called_durable
+                three_copies_on_two_brokers
+                replicas_that_cannot_be_are_refused
+            }
+            catch_up {
+                what_left_memory_is_read_from_disk
+                a_slow_subscriber_catches_up_from_disk
+                a_bound_on_disk_is_kept
+                a_bit_that_turned_on_disk_is_never_shown
+                a_broker_killed_while_it_reads_from_disk
             }
             hostile {
                 malformed_frames_are_refused_and_nobody_is_disturbed

@@ -1,7 +1,6 @@
 //! What each order promises, with one broker and with several, and 1 to 16 publishers.
 
-use landfall::api::TopicSpec;
-use landfall::{Client, Order};
+use landfall::Order;
 use landfall_layout::frame::Reached;
 
 use crate::flow::{Promise, Reading, Until, audit, check_sent, publish, read};
@@ -134,15 +133,7 @@ pub fn batches_out_of_order_through_different_brokers(rig: &Rig) -> Result<(), F
     site.close()
 }
 
-/// Order `token` is not built: creating such a topic says so and leaves nothing.
-pub fn token_is_refused_with_a_sentence(rig: &Rig) -> Result<(), Failure> {
-    let site = rig.start()?;
-    let client: &Client = &site.client;
-    let sentence = match client.create_topic(&TopicSpec::new("tokens", Order::Token)) {
-        Ok(topic) => return Err(Failure::new(format!("it was created: {topic:?}"))),
-        Err(error) => error.to_string(),
-    };
-    ensure!(sentence.contains("token"), "{sentence:?} does not name the order");
-    ensure!(client.topics()?.is_empty(), "something was created");
-    site.close()
+/// Order `token`: one sequence, the same for every subscriber.
+pub fn token_is_one_order_for_all(rig: &Rig) -> Result<(), Failure> {
+    level(rig, Order::Token)
 }

@@ -1,0 +1,334 @@
+//! The promises of a topic, judged by what its clients noted.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
+use landfall::Order;
+use landfall::audit::{Auditor, Seen};
+use landfall_layout::limits::SEQUENCED_LOG;
+
+use super::verdict::{At, Report, Violation};
+use super::{BatchRead, Event, Level, Name, Promises};
+
+/// Checks the events of one topic. Each client's are in their order; how the clients' are mixed
+/// says nothing.
+pub fn check(promises: Promises, events: &[Event]) -> Report {
+    let mut checker = Checker {
+        promises,
+        auditor: Auditor::new(promises.order),
+        report: Report::default(),
+        sent: HashSet::new(),
+        acks: HashMap::new(),
+        shown: HashMap::new(),
+        places: HashMap::new(),
+        readers: HashMap::new(),
+        lost: Vec::new(),
+        pool_lost: events.contains(&Event::PoolLost),
+    };
+    // What was sent first: files of publishers and readers come in any order.
+    for event in events {
+        if let Event::Sent { name } = event {
+            checker.sent.insert(*name);
+        }
+    }
+    for event in events {
+        checker.take(event);
+    }
+    checker.finish()
+}
+
+/// What a receipt said.
+#[derive(Clone, Copy)]
+struct Ack {
+    level: Level,
+    log: Option<u8>,
+    position: Option<u64>,
+}
+
+/// A range of positions that a reader knows it has not seen.
+#[derive(Clone, Copy)]
+struct Range {
+    log: u8,
+    from: u64,
+    to: u64,
+}
+
+impl Range {
+    fn holds(&self, at: At) -> bool {
+        at.log == self.log && (self.from..self.to).contains(&at.position)
+    }
+}
+
+/// One reader's account.
+#[derive(Default)]
+struct Reader {
+    /// Next position of each log.
+    next: HashMap<u8, u64>,
+    /// Logs where a gap was told and nothing was seen since.
+    gaps: Vec<Range>,
+    /// The last number and epoch seen of each stream that has to ascend.
+    streams: HashMap<(u64, u8), (u64, u32)>,
+    seen: HashSet<Name>,
+    finished: bool,
+}
+
+struct Checker {
+    promises: Promises,
+    auditor: Auditor,
+    report: Report,
+    sent: HashSet<Name>,
+    acks: HashMap<Name, Ack>,
+    /// What the first who saw a place saw there.
+    shown: HashMap<At, (u32, Name)>,
+    /// Where a message was first seen.
+    places: HashMap<Name, At>,
+    readers: HashMap<u32, Reader>,
+    /// Ranges that were said to be lost with the pool.
+    lost: Vec<Range>,
+    pool_lost: bool,
+}
+
+/// Any broker, where the promise holds across brokers.
+const EVERY_BROKER: u8 = u8::MAX;
+
+impl Checker {
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::Sent { .. } | Event::PoolLost => {}
+            Event::Acked { name, level, log, position } => {
+                self.take_ack(*name, Ack { level: *level, log: *log, position: *position });
+            }
+            Event::Opened { reader, start } => {
+                let account = self.readers.entry(*reader).or_default();
+                if let Some(start) = start {
+                    let log = SEQUENCED_LOG as u8;
+                    account.next.insert(log, *start);
+                    account.gaps.push(Range { log, from: 0, to: *start });
+                }
+            }
+            Event::Read(batch) => self.take_batch(batch),
+            Event::Gap { reader, log, missed, resume } => {
+                self.auditor.gap(*reader as usize, *log, *missed, *resume);
+                self.report.missed = self.report.missed.saturating_add(*missed);
+                let account = self.readers.entry(*reader).or_default();
+                let from = resume.saturating_sub(*missed);
+                account.gaps.push(Range { log: *log, from, to: *resume });
+                let expected = account.next.insert(*log, *resume).unwrap_or(0);
+                if expected.checked_add(*missed) != Some(*resume) {
+                    let expected = At { log: *log, position: expected };
+                    self.report.add(Violation::Hole { reader: *reader, expected, saw: from });
+                }
+            }
+            Event::Finished { reader } => {
+                self.readers.entry(*reader).or_default().finished = true;
+            }
+            Event::Lost { log, from, to } => {
+                self.lost.push(Range { log: *log, from: *from, to: *to });
+            }
+        }
+    }
+
+    fn take_ack(&mut self, name: Name, ack: Ack) {
+        let once = self.once();
+        match self.acks.entry(name) {
+            Entry::Vacant(place) => {
+                place.insert(ack);
+            }
+            Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                known.level = known.level.max(ack.level);
+                match (known.position, ack.position) {
+                    // Without exactly once a message may stand, and be acknowledged, twice.
+                    (Some(first), Some(second)) if first != second && once => {
+                        let positions = (first, second);
+                        self.report.add(Violation::TwoReceipts { name, positions });
+                    }
+                    (None, Some(_)) => (known.log, known.position) = (ack.log, ack.position),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Whether a message may stand in one place only. In order `stream` what is sent again may come
+    /// through two brokers; twice through one is against its order there.
+    fn once(&self) -> bool {
+        self.promises.order == Order::Strong || !self.promises.repeats
+    }
+
+    fn take_batch(&mut self, batch: &BatchRead) {
+        self.auditor.batch(batch.reader as usize, seen(batch));
+        self.report.brokers.insert(batch.broker);
+        self.take_place(batch);
+        for (position, n) in (batch.position..).zip(&batch.numbers) {
+            let at = At { log: batch.log, position };
+            let (reader, client) = (batch.reader, batch.client);
+            let Some(n) = *n else {
+                self.report.add(Violation::Foreign { reader, at, client });
+                continue;
+            };
+            let name = Name { client, n };
+            if !self.sent.contains(&name) {
+                self.report.add(Violation::NotSent { reader, at, name });
+            }
+            self.take_message(batch, at, name);
+        }
+    }
+
+    /// Positions follow each other, but for gaps that were told.
+    fn take_place(&mut self, batch: &BatchRead) {
+        let account = self.readers.entry(batch.reader).or_default();
+        let end = batch.position.saturating_add(batch.numbers.len() as u64);
+        // A log begins at 0; where it does not any more, the reader was told so.
+        let expected = account.next.insert(batch.log, end).unwrap_or(0);
+        if expected != batch.position {
+            let expected = At { log: batch.log, position: expected };
+            let (reader, saw) = (batch.reader, batch.position);
+            self.report.add(Violation::Hole { reader, expected, saw });
+        }
+    }
+
+    fn take_message(&mut self, batch: &BatchRead, at: At, name: Name) {
+        let reader = batch.reader;
+        match self.shown.entry(at) {
+            Entry::Vacant(place) => {
+                place.insert((reader, name));
+                self.report.shown += 1;
+            }
+            Entry::Occupied(place) if place.get().1 == name => {}
+            Entry::Occupied(place) => {
+                let (first, then) = (*place.get(), (reader, name));
+                self.report.add(Violation::Changed { at, first, then });
+            }
+        }
+        let first = *self.places.entry(name).or_insert(at);
+        if first != at && self.once() {
+            self.report.add(Violation::Twice { name, places: (first, at) });
+        }
+        self.take_stream(batch, at, name);
+        self.readers.entry(reader).or_default().seen.insert(name);
+    }
+
+    /// A publisher's messages are in their order, where that is promised.
+    fn take_stream(&mut self, batch: &BatchRead, at: At, name: Name) {
+        let broker = match self.promises.order {
+            Order::Strong => EVERY_BROKER,
+            Order::Stream | Order::Broker => batch.broker,
+            Order::None | Order::Total | Order::Token => return,
+        };
+        // Without exactly once, what is sent again under a later epoch begins anew.
+        let again = self.promises.order == Order::Broker && self.promises.repeats;
+        let account = self.readers.entry(batch.reader).or_default();
+        let last = account.streams.insert((batch.client, broker), (name.n, batch.epoch));
+        let Some((after, epoch)) = last else { return };
+        if name.n <= after && !(again && batch.epoch > epoch) {
+            let reader = batch.reader;
+            self.report.add(Violation::Swapped { reader, at, name, after });
+        }
+    }
+
+    fn finish(mut self) -> Report {
+        self.report.sent = self.sent.len() as u64;
+        self.report.acked = self.acks.len() as u64;
+        self.report.readers = self.readers.len() as u64;
+        let mut acks: Vec<(Name, Ack)> = std::mem::take(&mut self.acks).into_iter().collect();
+        // The order of a map is another in every run; a report's is not.
+        acks.sort_unstable_by_key(|(name, _)| *name);
+        let mut readers: Vec<(u32, Reader)> =
+            std::mem::take(&mut self.readers).into_iter().collect();
+        readers.retain(|(_, reader)| reader.finished);
+        readers.sort_unstable_by_key(|(number, _)| *number);
+        self.report.finished = readers.len() as u64;
+        let mut hidden: Vec<u64> =
+            readers.iter().map(|(_, reader)| self.hidden(reader, &acks)).collect();
+        for (name, ack) in acks {
+            self.judge_place(name, ack);
+            for ((number, reader), hidden) in readers.iter().zip(&mut hidden) {
+                self.judge_presence(*number, reader, hidden, name, ack);
+            }
+        }
+        let audit = self.auditor.finish();
+        for text in audit.violations {
+            self.report.add(Violation::Audit(text));
+        }
+        self.report
+    }
+
+    /// What stands where a receipt says.
+    fn judge_place(&mut self, name: Name, ack: Ack) {
+        let (Some(log), Some(position)) = (ack.log, ack.position) else { return };
+        let at = At { log, position };
+        if let Some((_, found)) = self.shown.get(&at)
+            && *found != name
+        {
+            self.report.add(Violation::Elsewhere { name, at, found: *found });
+        }
+        if ack.level == Level::Durable && self.lost.iter().any(|lost| lost.holds(at)) {
+            self.report.add(Violation::DurableLost { name, at });
+        }
+    }
+
+    /// Where a message stands, if its receipt or anybody who read it tells.
+    fn place(&self, name: Name, ack: Ack) -> Option<At> {
+        match (ack.log, ack.position) {
+            (Some(log), Some(position)) => Some(At { log, position }),
+            _ => self.places.get(&name).copied(),
+        }
+    }
+
+    /// Positions in a reader's gaps of which nobody knows what stood there.
+    fn hidden(&self, reader: &Reader, acks: &[(Name, Ack)]) -> u64 {
+        let missed = reader.gaps.iter().map(|gap| gap.to.saturating_sub(gap.from));
+        let missed = missed.fold(0, u64::saturating_add);
+        let known = acks.iter().filter_map(|(name, ack)| self.place(*name, *ack));
+        let known: HashSet<At> = known.chain(self.shown.keys().copied()).collect();
+        let known = known.iter().filter(|at| reader.gaps.iter().any(|gap| gap.holds(**at)));
+        missed.saturating_sub(known.count() as u64)
+    }
+
+    /// Whether a reader who saw everything saw what had a receipt, or was told of the gap.
+    /// A receipt for a batch that was sent twice does not say a position: then one of the `hidden`
+    /// places is taken for its.
+    fn judge_presence(
+        &mut self,
+        number: u32,
+        reader: &Reader,
+        hidden: &mut u64,
+        name: Name,
+        ack: Ack,
+    ) {
+        if reader.seen.contains(&name) {
+            return;
+        }
+        let at = self.place(name, ack);
+        if at.is_none() && *hidden > 0 && !(self.pool_lost && ack.level == Level::Durable) {
+            *hidden -= 1;
+            return;
+        }
+        // After the loss of the pool a gap does not excuse what was durable: retention would not
+        // have taken what the replicas still have.
+        let told = |at: At| {
+            let gap = reader.gaps.iter().any(|gap| gap.holds(at));
+            let lost = self.lost.iter().any(|lost| lost.holds(at));
+            if ack.level == Level::Durable { gap && !self.pool_lost } else { gap || lost }
+        };
+        if !at.is_some_and(told) {
+            let (level, position) = (ack.level, ack.position);
+            self.report.add(Violation::Missing { reader: number, name, level, position });
+        }
+    }
+}
+
+fn seen(batch: &BatchRead) -> Seen {
+    Seen {
+        log: batch.log,
+        index: batch.index,
+        first_position: batch.position,
+        count: batch.numbers.len() as u16,
+        broker: batch.broker,
+        client: batch.client,
+        session_epoch: batch.epoch,
+        batch_seq: batch.seq,
+        payload_crc: batch.crc,
+    }
+}

@@ -1,0 +1,353 @@
+//! What has left memory is read from the replicas on disk, and memory is gone back to.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use landfall::api::Topic;
+use landfall::{Event, From, Order, Subscriber};
+use landfall_replica::names::list;
+
+use crate::flow::{Promise, Reading, Until, audit, check_sent, name_of, publish, read};
+use crate::rig::patience;
+use crate::{Failure, Rig, Site};
+
+/// Bytes of a message, and messages of each publisher: 18 MB.
+const BYTES: usize = 30_000;
+const MESSAGES: u64 = 600;
+/// What memory keeps of a topic at least, in segments of 2 MiB.
+const KEPT: u64 = 2 << 20;
+
+/// A directory for data, gone with this value.
+struct Data(PathBuf);
+
+impl Data {
+    fn new(name: &str) -> Result<Self, Failure> {
+        let number = std::process::id();
+        let path = std::env::temp_dir().join(format!("landfall-catch-up-{name}-{number}"));
+        // What a run that was killed left is of no use.
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        // A directory that cannot be removed is the system's to clear.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn site(rig: &Rig, name: &str) -> Result<(Data, Site), Failure> {
+    let flush = if rig.flush { "-flush" } else { "" };
+    let data = Data::new(&format!("{name}-{}-{}{flush}", rig.transport, rig.brokers))?;
+    let site = rig.start_with(|config| {
+        config.data = Some(data.0.clone());
+        config.data_file_bytes = 1 << 20;
+    })?;
+    Ok((data, site))
+}
+
+/// A topic with a copy on disk that keeps little in memory.
+fn topic(site: &Site, order: Order) -> Result<Topic, Failure> {
+    site.topic_with(order, |spec| {
+        spec.replicas = Some(2);
+        spec.retention_bytes = Some(KEPT);
+    })
+}
+
+/// Publishes through the first and the last broker, several times what memory keeps, and waits
+/// until memory has given most of it up.
+fn fill(site: &Site, topic: &Topic) -> Result<Vec<(u64, u64)>, Failure> {
+    let freed = site.counter("segments_freed_total")?;
+    let mut sent = Vec::new();
+    for who in 0..2_u64 {
+        let broker = if who == 0 { 0 } else { site.rig.brokers as u8 - 1 };
+        let builder = site.publisher(topic).client_id(who + 1).broker(broker);
+        let mut publisher = builder.batch_bytes(128 << 10).build()?;
+        publish(&mut publisher, who, 0..MESSAGES, BYTES)?;
+        publisher.close()?;
+        sent.push((who, MESSAGES));
+    }
+    if topic.order == Order::Broker.name() {
+        // Each log has positions of its own: what was freed says more.
+        site.wait_until("that memory gives up what is on disk", |_| {
+            Ok(site.counter("segments_freed_total")? >= freed + 5)
+        })?;
+    } else {
+        gone(site, topic, MESSAGES / 2)?;
+    }
+    Ok(sent)
+}
+
+/// Waits until memory begins behind that position.
+fn gone(site: &Site, topic: &Topic, position: u64) -> Result<(), Failure> {
+    site.wait_until("that memory gives up what is on disk", |client| {
+        Ok(client.topic(&topic.name)?.oldest_position > position)
+    })
+}
+
+fn no_gap(reading: &Reading) -> Result<(), Failure> {
+    ensure!(reading.missed == 0, "{} messages were told to be missed", reading.missed);
+    Ok(())
+}
+
+/// Reads until there were so many messages, and nothing was missed.
+fn read_all(mut subscriber: Subscriber, messages: u64) -> Result<Reading, Failure> {
+    let mut reading = Reading::default();
+    reading.read(&mut subscriber, Until::Messages(messages))?;
+    no_gap(&reading)?;
+    Ok(reading)
+}
+
+/// A subscriber that comes late reads everything from the first position on, whatever memory
+/// still has; from the middle too, by position and by time.
+pub fn what_left_memory_is_read_from_disk(rig: &Rig) -> Result<(), Failure> {
+    let (_data, site) = site(rig, "left")?;
+    for order in [Order::Strong, Order::Broker] {
+        let topic = topic(&site, order)?;
+        let sent = fill(&site, &topic)?;
+        let before = site.counter("batches_from_disk_total")?;
+        let whole = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
+        no_gap(&whole)?;
+        check_sent(&whole, &sent, Promise::InOrderOnce)?;
+        let from_disk = site.counter("batches_from_disk_total")? - before;
+        ensure!(from_disk > 20, "only {from_disk} batches came from the disk");
+        let zero = site.subscriber(&topic).from(From::Position(0)).build()?;
+        let zero = read(zero, Until::CaughtUp)?;
+        no_gap(&zero)?;
+        check_sent(&zero, &sent, Promise::InOrderOnce)?;
+        audit(order, &[&whole, &zero])?;
+        if order == Order::Strong {
+            from_the_middle(&site, &topic, &whole)?;
+        }
+        site.client.delete_topic(&topic.name)?;
+    }
+    site.close()
+}
+
+/// Positions and times that only the disk has, and one that memory has.
+fn from_the_middle(site: &Site, topic: &Topic, whole: &Reading) -> Result<(), Failure> {
+    let next = 2 * MESSAGES;
+    for position in [1, 7, MESSAGES / 3, MESSAGES, next - 2] {
+        let subscriber = site.subscriber(topic).from(From::Position(position)).build()?;
+        ensure!(subscriber.start() <= position, "{position} begins at {}", subscriber.start());
+        let reading = read(subscriber, Until::CaughtUp)?;
+        no_gap(&reading)?;
+        let first = reading.messages.first().map_or(next, |read| read.position);
+        // The batch that holds the position is shown whole.
+        ensure!(first <= position && position < first + 8, "{position} came as {first}");
+        let same = reading.messages[..] == whole.messages[first as usize..];
+        ensure!(same, "from {position} on it is not the same");
+        let first = reading.messages.first().and_then(|read| name_of(&read.payload));
+        ensure!(first.is_some(), "the message at {position} is nobody's");
+    }
+    let mut middle = site.subscriber(topic).from(From::Position(MESSAGES / 2)).build()?;
+    let (position, landed_ns) = loop {
+        match middle.next(patience())? {
+            Event::Batch(batch) => break (batch.first_position(), batch.landed_ns()),
+            Event::Idle => return Err(Failure::new("no batch in the middle")),
+            _ => {}
+        }
+    };
+    drop(middle);
+    let subscriber = site.subscriber(topic).from(From::Time(landed_ns)).build()?;
+    let reading = read(subscriber, Until::CaughtUp)?;
+    no_gap(&reading)?;
+    let first = reading.messages.first().map(|read| read.position);
+    ensure!(first == Some(position), "the time of {position} begins at {first:?}");
+    Ok(())
+}
+
+/// A subscriber that stands still while memory moves on misses nothing.
+pub fn a_slow_subscriber_catches_up_from_disk(rig: &Rig) -> Result<(), Failure> {
+    let (_data, site) = site(rig, "slow")?;
+    for order in [Order::Total, Order::Broker] {
+        let topic = topic(&site, order)?;
+        let mut publisher = site.publisher(&topic).client_id(1).broker(0).build()?;
+        publish(&mut publisher, 0, 0..20, BYTES)?;
+        publisher.flush()?;
+        let mut slow = site.subscriber(&topic).build()?;
+        let mut reading = Reading::default();
+        reading.read(&mut slow, Until::Messages(10))?;
+        // More than sockets hold on their way, and memory keeps less than the rest of it.
+        let mut sent = 20;
+        for _ in 0..2 {
+            publish(&mut publisher, 0, sent..sent + 800, BYTES)?;
+            publisher.flush()?;
+            gone(&site, &topic, sent + 550)?;
+            sent += 800;
+            reading.read(&mut slow, Until::Messages(sent))?;
+        }
+        publisher.close()?;
+        no_gap(&reading)?;
+        check_sent(&reading, &[(0, sent)], Promise::InOrderOnce)?;
+        audit(order, &[&reading])?;
+        ensure!(site.counter("batches_from_disk_total")? > 0, "nothing came from the disk");
+        drop(slow);
+        site.client.delete_topic(&topic.name)?;
+    }
+    site.close()
+}
+
+/// A topic that bounds what its disks keep: whole files go, never so many that less is left than
+/// it says, and what nobody has any more is a counted gap.
+pub fn a_bound_on_disk_is_kept(rig: &Rig) -> Result<(), Failure> {
+    let (data, site) = site(rig, "bound")?;
+    let bounds = [(Some(4 << 20), None), (None, Some(300))];
+    for (disk_bytes, disk_ms) in bounds {
+        let topic = site.topic_with(Order::Strong, |spec| {
+            spec.replicas = Some(2);
+            spec.retention_bytes = Some(KEPT);
+            (spec.disk_bytes, spec.disk_ms) = (disk_bytes, disk_ms);
+        })?;
+        let shown = site.client.topic(&topic.name)?;
+        let said = (shown.disk_bytes, shown.disk_ms);
+        ensure!(said == (disk_bytes.unwrap_or(0), disk_ms.unwrap_or(0)), "it shows {said:?}");
+        fill(&site, &topic)?;
+        site.wait_until("that the disks have everything", |client| {
+            let topic = client.topic(&topic.name)?;
+            Ok(topic.replicas_state.iter().all(|replica| replica.durable >= topic.batches))
+        })?;
+        site.wait_until("that the disks give up what is beyond the bound", |_| {
+            let mut most = 0;
+            let seen = sources(&data.0, rig.brokers, &topic)?;
+            if seen != sources(&data.0, rig.brokers, &topic)? {
+                // Written to or removed from at this moment: no sum of it means anything.
+                return Ok(false);
+            }
+            for source in seen {
+                let bytes: u64 = source.iter().map(|(_, bytes)| bytes).sum();
+                let least = disk_bytes.unwrap_or(1);
+                ensure!(bytes >= least, "only {bytes} bytes are left: {source:?}");
+                most = most.max(bytes);
+            }
+            // Memory keeps 2 MiB at least, in segments, and those stay on the disk too.
+            Ok(most <= 14 << 20)
+        })?;
+        let from_zero = site.subscriber(&topic).from(From::Position(0)).build()?;
+        let reading = read(from_zero, Until::CaughtUp)?;
+        let seen = reading.messages.len() as u64;
+        ensure!(reading.missed > 0, "nothing was missed");
+        ensure!(seen + reading.missed == 2 * MESSAGES, "{seen} seen, {} missed", reading.missed);
+        let first = reading.messages.first().map(|read| read.position);
+        ensure!(first.is_some_and(|first| first <= reading.missed), "it begins at {first:?}");
+        let late = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
+        // Each broker's batches are bound by themselves: with several there are gaps in between.
+        let begins = late.messages.first().map_or(0, |read| read.position);
+        let seen = late.messages.len() as u64 + late.missed;
+        ensure!(begins + seen == 2 * MESSAGES, "from {begins} on came {seen}");
+        ensure!(rig.brokers > 1 || late.missed == 0, "{} were missed", late.missed);
+        audit(Order::Strong, &[&reading, &late])?;
+        site.client.delete_topic(&topic.name)?;
+    }
+    let text = match site.topic_with(Order::Total, |spec| spec.disk_bytes = Some(1)) {
+        Ok(_) => return Err(Failure::new("a topic without a copy on disk took disk_bytes")),
+        Err(failure) => failure.to_string(),
+    };
+    ensure!(text.contains("disk_bytes"), "{text}");
+    site.close()
+}
+
+/// First indexes and bytes of the files of each source's copies.
+fn sources(data: &Path, brokers: usize, topic: &Topic) -> Result<Vec<Vec<(u64, u64)>>, Failure> {
+    let mut sources = Vec::new();
+    for broker in 0..brokers {
+        for found in list(&data.join(format!("broker-{broker}")))?.topics {
+            if found.name != topic.name {
+                continue;
+            }
+            for source in found.sources {
+                // One that goes at this moment counts as whole: what is left is seen the next time.
+                let bytes = |path: &PathBuf| path.metadata().map_or(1 << 20, |found| found.len());
+                sources.push(source.files.iter().map(|(i, path)| (*i, bytes(path))).collect());
+            }
+        }
+    }
+    Ok(sources)
+}
+
+/// Files of a topic's replicas, oldest first.
+fn files(data: &Path, brokers: usize, topic: &Topic) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for broker in 0..brokers {
+        for found in list(&data.join(format!("broker-{broker}")))?.topics {
+            if found.name == topic.name {
+                files.extend(found.sources.into_iter().flat_map(|source| source.files));
+            }
+        }
+    }
+    files.sort();
+    Ok(files.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Turns one bit of a file.
+fn spoil(path: &Path, at: u64) -> Result<(), Failure> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at)?;
+    file.write_all_at(&[byte[0] ^ 0x10], at)?;
+    Ok(())
+}
+
+/// A bit that turned on disk: the batch is read from another copy where there is one, and is a
+/// counted gap where there is none. Never is it shown; and the file is named.
+pub fn a_bit_that_turned_on_disk_is_never_shown(rig: &Rig) -> Result<(), Failure> {
+    let (data, site) = site(rig, "bit")?;
+    let copies = if rig.brokers > 1 { 3 } else { 2 };
+    let topic = site.topic_with(Order::Strong, |spec| {
+        spec.replicas = Some(copies);
+        spec.retention_bytes = Some(KEPT);
+    })?;
+    let sent = fill(&site, &topic)?;
+    let files = files(&data.0, rig.brokers, &topic)?;
+    let first = files.first().ok_or_else(|| Failure::new("no replica files"))?;
+    // In the payload of the second batch or so, in what broker 0 reads first.
+    spoil(first, 4096 + 200_000)?;
+    let reading = read(site.subscriber(&topic).broker(0).build()?, Until::CaughtUp)?;
+    if copies > 2 {
+        no_gap(&reading)?;
+        check_sent(&reading, &sent, Promise::InOrderOnce)?;
+    } else {
+        let seen = reading.messages.len() as u64;
+        ensure!((1..=8).contains(&reading.missed), "{} were missed", reading.missed);
+        ensure!(seen + reading.missed == 2 * MESSAGES, "{seen} seen, {} missed", reading.missed);
+        let odd = reading.messages.iter().find(|read| name_of(&read.payload).is_none());
+        ensure!(odd.is_none(), "a message is nobody's");
+    }
+    audit(Order::Strong, &[&reading])?;
+    let name = first.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.unwrap_or_default();
+    let errors = site.client.errors()?;
+    let named =
+        errors.iter().any(|error| error.text.contains(&name) && error.text.contains("byte"));
+    ensure!(named, "no error names {name}: {errors:?}");
+    site.close()
+}
+
+/// The broker that reads for a subscriber is killed: the subscriber goes on through another one,
+/// or the same when it is there again, where it was.
+pub fn a_broker_killed_while_it_reads_from_disk(rig: &Rig) -> Result<(), Failure> {
+    let (_data, mut site) = site(rig, "killed")?;
+    let topic = topic(&site, Order::Strong)?;
+    let sent = fill(&site, &topic)?;
+    let mut subscriber = site.subscriber(&topic).build()?;
+    let mut reading = Reading::default();
+    for wanted in [10, MESSAGES / 2] {
+        reading.read(&mut subscriber, Until::Messages(wanted))?;
+        let broker = usize::from(subscriber.broker());
+        site.system.kill_broker(broker);
+        reading.step(&mut subscriber, Duration::from_millis(1))?;
+        site.system.start_broker(broker)?;
+    }
+    reading.read(&mut subscriber, Until::Messages(2 * MESSAGES))?;
+    no_gap(&reading)?;
+    check_sent(&reading, &sent, Promise::InOrderOnce)?;
+    audit(Order::Strong, &[&reading])?;
+    let late = read_all(site.subscriber(&topic).build()?, 2 * MESSAGES)?;
+    audit(Order::Strong, &[&reading, &late])?;
+    drop(subscriber);
+    site.close()
+}

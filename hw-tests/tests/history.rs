@@ -1,0 +1,532 @@
+//! The history checker on histories made from seeds: legal ones pass, and each way of breaking one
+//! is found and called by its name.
+
+use std::path::PathBuf;
+
+use landfall::Order;
+use landfall_hw_tests::flow::Random;
+use landfall_hw_tests::history::file::{Recorder, read};
+use landfall_hw_tests::history::{
+    BatchRead, Event, Level, Name, Promises, Report, Violation, check,
+};
+use landfall_layout::limits::SEQUENCED_LOG;
+
+/// Histories for each test.
+const SEEDS: u64 = 400;
+const ORDERS: [Order; 5] = [Order::None, Order::Broker, Order::Total, Order::Stream, Order::Strong];
+
+/// A legal history, and what it was made from.
+struct Legal {
+    promises: Promises,
+    /// The topic's batches by log, each log's in order.
+    logs: Vec<Vec<BatchRead>>,
+    events: Vec<Event>,
+    random: Random,
+}
+
+/// A batch, not yet placed.
+#[derive(Clone)]
+struct Batch {
+    client: u64,
+    broker: u8,
+    seq: u64,
+    epoch: u32,
+    numbers: Vec<Option<u64>>,
+}
+
+/// Each client's batches, in its order.
+fn batches(random: &mut Random, order: Order, brokers: u64) -> Vec<Vec<Batch>> {
+    (1..=1 + random.below(3))
+        .map(|client| {
+            let mut n = 0;
+            (0..4 + random.below(20))
+                .map(|seq| {
+                    let count = 1 + random.below(4);
+                    let numbers = (n..n + count).map(Some).collect();
+                    n += count;
+                    // In order `broker` a client stays with one: its order is that of one log.
+                    let broker = if order == Order::Broker { client } else { random.word() };
+                    let broker = (broker % brokers) as u8;
+                    Batch { client, broker, seq, epoch: 1 + seq as u32 / 8, numbers }
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// The clients' batches in one order that the topic's order allows.
+fn interleaved(random: &mut Random, order: Order, mut clients: Vec<Vec<Batch>>) -> Vec<Batch> {
+    let mut all = Vec::new();
+    while clients.iter().any(|batches| !batches.is_empty()) {
+        let who = random.below(clients.len() as u64) as usize;
+        let batches = &mut clients[who];
+        if batches.is_empty() {
+            continue;
+        }
+        let ahead = random.below(batches.len().min(4) as u64) as usize;
+        let at = match order {
+            Order::Total | Order::None => ahead,
+            // The first through some broker: those through others may be overtaken.
+            Order::Stream => {
+                let broker = batches[ahead].broker;
+                batches.iter().position(|batch| batch.broker == broker).unwrap()
+            }
+            _ => 0,
+        };
+        all.push(batches.remove(at));
+    }
+    all
+}
+
+fn legal(seed: u64, order: Order) -> Legal {
+    let mut random = Random::new(seed);
+    random.word();
+    let brokers = 1 + random.below(3);
+    let clients = batches(&mut random, order, brokers);
+    let mut events = Vec::new();
+    for batch in clients.iter().flatten() {
+        let name = |n| Name { client: batch.client, n };
+        events.extend(batch.numbers.iter().flatten().map(|n| Event::Sent { name: name(*n) }));
+    }
+    let mut logs: Vec<Vec<BatchRead>> = vec![Vec::new(); 1 + SEQUENCED_LOG];
+    let mut next = vec![0; 1 + SEQUENCED_LOG];
+    for batch in interleaved(&mut random, order, clients) {
+        let log = if order.is_sequenced() { SEQUENCED_LOG } else { batch.broker.into() };
+        let (index, position) = (logs[log].len() as u64, next[log]);
+        next[log] += batch.numbers.len() as u64;
+        let Batch { client, broker, seq, epoch, numbers } = batch;
+        let log_number = log as u8;
+        logs[log].push(BatchRead {
+            reader: 0,
+            log: log_number,
+            index,
+            position,
+            broker,
+            client,
+            epoch,
+            seq,
+            crc: (client * 1000 + seq) as u32,
+            numbers,
+        });
+    }
+    logs.retain(|log| !log.is_empty());
+    let mut legal = Legal { promises: Promises { order, repeats: false }, logs, events, random };
+    legal.acknowledge();
+    legal.readings();
+    legal
+}
+
+impl Legal {
+    /// Most batches have receipts; some of them do not say the position.
+    fn acknowledge(&mut self) {
+        for batch in self.logs.iter().flatten() {
+            if self.random.below(8) == 0 {
+                continue;
+            }
+            let tells = self.random.below(6) > 0;
+            self.events.extend(receipts(batch, tells, Level::Ordered));
+        }
+    }
+
+    /// Two readers from the beginning to the end, one that stops on the way, one that is overtaken.
+    fn readings(&mut self) {
+        for reader in 1..=4 {
+            self.events.push(Event::Opened { reader, start: None });
+            for log in &self.logs {
+                let all = log.len() as u64;
+                let stop = if reader == 3 { self.random.below(all + 1) } else { all };
+                let gap = self.random.below(all);
+                let resume = gap + 1 + self.random.below(all - gap);
+                for batch in &log[..stop as usize] {
+                    let missed = (gap..resume).contains(&batch.index);
+                    if reader == 4 && missed && resume < all {
+                        if batch.index == gap {
+                            let resume = log[resume as usize].position;
+                            let missed = resume - batch.position;
+                            self.events.push(Event::Gap { reader, log: batch.log, missed, resume });
+                        }
+                        continue;
+                    }
+                    self.events.push(Event::Read(BatchRead { reader, ..batch.clone() }));
+                }
+            }
+            if reader != 3 {
+                self.events.push(Event::Finished { reader });
+            }
+        }
+    }
+
+    fn check(&self) -> Report {
+        check(self.promises, &self.events)
+    }
+
+    /// The events that are readings of one reader, by their place in the history.
+    fn readings_of(&self, of: u32) -> Vec<usize> {
+        let is = |event: &Event| matches!(event, Event::Read(batch) if batch.reader == of);
+        (0..self.events.len()).filter(|i| is(&self.events[*i])).collect()
+    }
+
+    fn batch(&mut self, at: usize) -> &mut BatchRead {
+        match &mut self.events[at] {
+            Event::Read(batch) => batch,
+            other => panic!("{other:?} is no reading"),
+        }
+    }
+}
+
+fn receipts(batch: &BatchRead, tells: bool, level: Level) -> Vec<Event> {
+    let client = batch.client;
+    (batch.position..)
+        .zip(batch.numbers.iter().flatten())
+        .map(|(position, n)| Event::Acked {
+            name: Name { client, n: *n },
+            level,
+            log: tells.then_some(batch.log),
+            position: tells.then_some(position),
+        })
+        .collect()
+}
+
+/// Breaks a legal history of each seed and order by `change`, which says whether it could, and
+/// looks that a violation like `expected` is found.
+fn broken(
+    orders: &[Order],
+    mut change: impl FnMut(&mut Legal) -> bool,
+    expected: impl Fn(&Violation) -> bool,
+) {
+    let mut changed = 0;
+    for seed in 0..SEEDS {
+        for order in orders {
+            let mut history = legal(seed, *order);
+            if !change(&mut history) {
+                continue;
+            }
+            changed += 1;
+            let report = history.check();
+            assert!(
+                report.violations.iter().any(&expected),
+                "seed {seed}, order {order}: not found: {report}"
+            );
+        }
+    }
+    let all = SEEDS * orders.len() as u64;
+    assert!(changed * 4 > all, "only {changed} of {all} histories could be broken");
+}
+
+#[test]
+fn legal_histories_pass_whatever_the_order() {
+    for seed in 0..2 * SEEDS {
+        for order in ORDERS {
+            let history = legal(seed, order);
+            let report = history.check();
+            assert!(report.is_ok(), "seed {seed}, order {order}: {report}");
+            assert!(report.sent > 0 && report.finished == 3, "{report}");
+        }
+    }
+}
+
+#[test]
+fn another_message_at_a_position_is_a_change() {
+    broken(
+        &ORDERS,
+        |history| {
+            // The reader that comes after a restart sees two batches in each other's place.
+            let places = history.readings_of(2);
+            let fits = |pair: &&[usize]| {
+                let [first, second] = [pair[0], pair[1]].map(|at| &history.events[at]);
+                let (Event::Read(first), Event::Read(second)) = (first, second) else {
+                    return false;
+                };
+                first.log == second.log && first.numbers.len() == second.numbers.len()
+            };
+            let Some([at, next]) = places.windows(2).find(fits) else { return false };
+            let (first, second) = (history.batch(*at).clone(), history.batch(*next).clone());
+            let place = |from: &BatchRead, of: &BatchRead| BatchRead {
+                index: of.index,
+                position: of.position,
+                ..from.clone()
+            };
+            *history.batch(*at) = place(&second, &first);
+            *history.batch(*next) = place(&first, &second);
+            true
+        },
+        |found| matches!(found, Violation::Changed { first: (1, _), then: (2, _), .. }),
+    );
+}
+
+#[test]
+fn a_batch_that_is_passed_over_is_a_hole() {
+    broken(
+        &ORDERS,
+        |history| {
+            let places = history.readings_of(1);
+            let at = history.random.below(places.len() as u64) as usize;
+            let log = history.batch(places[at]).log;
+            let is_last = places.get(at + 1).is_none_or(|next| history.batch(*next).log != log);
+            history.events.remove(places[at]);
+            !is_last
+        },
+        |found| matches!(found, Violation::Hole { reader: 1, .. }),
+    );
+}
+
+#[test]
+fn a_receipt_for_what_nobody_finds_is_found_missing() {
+    broken(
+        &ORDERS,
+        |history| {
+            // The end of the log is gone for everybody: there is no hole to see.
+            let Some(last) = history.logs.last().and_then(|log| log.last()).cloned() else {
+                return false;
+            };
+            history.events.retain(|event| match event {
+                Event::Read(batch) => (batch.log, batch.index) != (last.log, last.index),
+                _ => true,
+            });
+            history.events.extend(receipts(&last, true, Level::Ordered));
+            true
+        },
+        |found| matches!(found, Violation::Missing { .. }),
+    );
+}
+
+#[test]
+fn a_message_at_two_places_is_found_twice() {
+    broken(
+        &ORDERS,
+        |history| {
+            let log = history.logs.last().unwrap().clone();
+            let again = log[history.random.below(log.len() as u64) as usize].clone();
+            let last = log.last().unwrap();
+            let position = last.position + last.numbers.len() as u64;
+            let (index, epoch) = (last.index + 1, 100);
+            for reader in [1, 2] {
+                let batch = BatchRead { reader, index, position, epoch, ..again.clone() };
+                // Behind what that reader saw of the log.
+                history.events.push(Event::Read(batch));
+            }
+            true
+        },
+        |found| matches!(found, Violation::Twice { .. }),
+    );
+}
+
+#[test]
+fn repeats_are_allowed_where_nothing_else_was_promised() {
+    for seed in 0..SEEDS {
+        for order in [Order::None, Order::Broker, Order::Total] {
+            let mut history = legal(seed, order);
+            history.promises.repeats = true;
+            let log = history.logs.last().unwrap().clone();
+            let last = log.last().unwrap();
+            let position = last.position + last.numbers.len() as u64;
+            let again = BatchRead { index: last.index + 1, position, epoch: 100, ..last.clone() };
+            for reader in [1, 2] {
+                history.events.push(Event::Read(BatchRead { reader, ..again.clone() }));
+            }
+            let report = history.check();
+            assert!(report.is_ok(), "seed {seed}, order {order}: {report}");
+        }
+    }
+}
+
+#[test]
+fn a_client_out_of_its_order_is_found_though_all_readers_agree() {
+    broken(
+        &[Order::Broker, Order::Stream, Order::Strong],
+        |history| {
+            let log = history.logs.last().unwrap().clone();
+            // Two batches of one client through one broker, of one length.
+            let pair = (0..log.len()).find_map(|i| {
+                let same = |other: &&BatchRead| {
+                    (other.client, other.broker) == (log[i].client, log[i].broker)
+                        && other.numbers.len() == log[i].numbers.len()
+                };
+                Some((log[i].clone(), log[i + 1..].iter().find(same)?.clone()))
+            });
+            let Some((first, second)) = pair else { return false };
+            history.events.retain(|event| !matches!(event, Event::Acked { .. }));
+            for event in &mut history.events {
+                let Event::Read(batch) = event else { continue };
+                let other = match batch.index {
+                    _ if batch.log != first.log => continue,
+                    index if index == first.index => &second,
+                    index if index == second.index => &first,
+                    _ => continue,
+                };
+                batch.numbers = other.numbers.clone();
+                (batch.seq, batch.epoch, batch.crc) = (other.seq, other.epoch, other.crc);
+            }
+            true
+        },
+        |found| matches!(found, Violation::Swapped { .. }),
+    );
+}
+
+#[test]
+fn an_altered_receipt_is_elsewhere() {
+    broken(
+        &ORDERS,
+        |history| {
+            let acked: Vec<usize> = (0..history.events.len())
+                .filter(|i| matches!(history.events[*i], Event::Acked { position: Some(1..), .. }))
+                .collect();
+            if acked.is_empty() {
+                return false;
+            }
+            let at = acked[history.random.below(acked.len() as u64) as usize];
+            let Event::Acked { position: Some(position), .. } = &mut history.events[at] else {
+                return false;
+            };
+            *position -= 1;
+            true
+        },
+        |found| matches!(found, Violation::Elsewhere { .. }),
+    );
+}
+
+#[test]
+fn two_receipts_for_two_positions_are_told() {
+    broken(
+        &ORDERS,
+        |history| {
+            let acked = history
+                .events
+                .iter()
+                .find(|event| matches!(event, Event::Acked { position: Some(1..), .. }));
+            let Some(Event::Acked { name, level, log, position: Some(position) }) = acked else {
+                return false;
+            };
+            let again = Event::Acked {
+                name: *name,
+                level: *level,
+                log: *log,
+                position: Some(position + 1_000_000),
+            };
+            history.events.push(again);
+            true
+        },
+        |found| matches!(found, Violation::TwoReceipts { .. }),
+    );
+}
+
+#[test]
+fn what_was_never_sent_is_named() {
+    broken(
+        &ORDERS,
+        |history| {
+            let at = history.readings_of(1)[0];
+            history.batch(at).numbers[0] = Some(77_777);
+            true
+        },
+        |found| matches!(found, Violation::NotSent { name: Name { n: 77_777, .. }, .. }),
+    );
+    broken(
+        &ORDERS,
+        |history| {
+            let at = history.readings_of(1)[0];
+            history.batch(at).numbers[0] = None;
+            true
+        },
+        |found| matches!(found, Violation::Foreign { .. }),
+    );
+}
+
+#[test]
+fn a_gap_that_was_not_told_or_not_counted_is_a_hole() {
+    for count in [false, true] {
+        let mut broken = 0;
+        for seed in 0..SEEDS {
+            let mut history = legal(seed, Order::Strong);
+            let gap = history.events.iter().position(|event| matches!(event, Event::Gap { .. }));
+            let Some(gap) = gap else { continue };
+            if count {
+                let Event::Gap { missed, .. } = &mut history.events[gap] else { continue };
+                *missed += 1;
+            } else {
+                history.events.remove(gap);
+            }
+            broken += 1;
+            let report = history.check();
+            let found = report
+                .violations
+                .iter()
+                .any(|found| matches!(found, Violation::Hole { reader: 4, .. }));
+            assert!(found, "seed {seed}: {report}");
+        }
+        assert!(broken > SEEDS / 4, "{broken} gaps");
+    }
+}
+
+/// The pool is lost; what was ordered only, at the end of the log, is said to be lost.
+fn cold_start(seed: u64) -> (Legal, BatchRead) {
+    let mut history = legal(seed, Order::Strong);
+    let log = history.logs[0].clone();
+    let last = log.last().unwrap().clone();
+    let end = last.position + last.numbers.len() as u64;
+    history.events.retain(|event| match event {
+        Event::Acked { name, .. } => name.client != last.client,
+        Event::Finished { .. } => false,
+        _ => true,
+    });
+    history.events.push(Event::PoolLost);
+    history.events.push(Event::Lost { log: last.log, from: last.position, to: end });
+    history.events.push(Event::Opened { reader: 9, start: Some(0) });
+    for batch in &log[..log.len() - 1] {
+        history.events.push(Event::Read(BatchRead { reader: 9, ..batch.clone() }));
+    }
+    history.events.push(Event::Gap {
+        reader: 9,
+        log: last.log,
+        missed: end - last.position,
+        resume: end,
+    });
+    history.events.push(Event::Finished { reader: 9 });
+    (history, last)
+}
+
+#[test]
+fn what_was_durable_survives_the_pool_and_what_was_not_is_told() {
+    for seed in 0..SEEDS {
+        let (mut history, last) = cold_start(seed);
+        history.events.extend(receipts(&last, true, Level::Ordered));
+        let report = history.check();
+        assert!(report.is_ok(), "seed {seed}: {report}");
+        history.events.extend(receipts(&last, true, Level::Durable));
+        let report = history.check();
+        let is_lost = |found: &Violation| matches!(found, Violation::DurableLost { .. });
+        let is_missing = |found: &Violation| {
+            matches!(found, Violation::Missing { reader: 9, level: Level::Durable, .. })
+        };
+        assert!(report.violations.iter().any(is_lost), "seed {seed}: {report}");
+        assert!(report.violations.iter().any(is_missing), "seed {seed}: {report}");
+        // Lost and not told: the reader simply ends before it.
+        history.events.retain(|event| !matches!(event, Event::Lost { .. } | Event::Gap { .. }));
+        let report = history.check();
+        assert!(report.violations.iter().any(is_missing), "seed {seed}: {report}");
+    }
+}
+
+#[test]
+fn a_file_keeps_a_history_whole_but_for_the_line_its_writer_died_in() {
+    let path = PathBuf::from(format!("{}/history.json", env!("CARGO_TARGET_TMPDIR")));
+    let _ = std::fs::remove_file(&path);
+    let history = legal(5, Order::Strong);
+    let mut recorder = Recorder::append(&path).unwrap();
+    recorder.note_all(&history.events).unwrap();
+    assert_eq!(read(&path).unwrap(), history.events);
+    let text = std::fs::read(&path).unwrap();
+    for cut in (text.len() - 300..text.len()).step_by(7) {
+        std::fs::write(&path, &text[..cut]).unwrap();
+        let mut recorder = Recorder::append(&path).unwrap();
+        recorder.note(&Event::Finished { reader: 77 }).unwrap();
+        let mut events = read(&path).unwrap();
+        assert_eq!(events.pop(), Some(Event::Finished { reader: 77 }));
+        assert_eq!(events, history.events[..events.len()], "cut at {cut}");
+        assert!(events.len() + 10 > history.events.len(), "cut at {cut}: {} left", events.len());
+    }
+    std::fs::write(&path, "{\"event\":\"sent\",\"client\":1,\"n\":2}\nnonsense\n").unwrap();
+    let error = read(&path).unwrap_err().to_string();
+    assert!(error.contains("line 2"), "{error}");
+    std::fs::remove_file(&path).unwrap();
+}
