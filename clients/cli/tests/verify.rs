@@ -43,7 +43,7 @@ impl System {
         let pool = PathBuf::from(format!("/dev/shm/landfall-cli-{name}-{}", std::process::id()));
         let shown = pool.display().to_string();
         let mut up = landfall(&["up", "--control", "127.0.0.1:0", "--pool", &shown])
-            .args(["--pool-bytes", "64M", "--segment-bytes", "2M", "--sessions", "16"])
+            .args(["--pool-bytes", "192M", "--segment-bytes", "2M", "--sessions", "16"])
             .args(["--brokers", "2"])
             .stdout(Stdio::piped())
             .spawn()
