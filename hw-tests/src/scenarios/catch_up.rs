@@ -9,6 +9,7 @@ use landfall::api::Topic;
 use landfall::{Event, From, Order, Subscriber};
 use landfall_replica::names::list;
 
+use super::cold::Data;
 use crate::flow::{Promise, Reading, Until, audit, check_sent, name_of, publish, read};
 use crate::rig::patience;
 use crate::{Failure, Rig, Site};
@@ -18,27 +19,6 @@ const BYTES: usize = 30_000;
 const MESSAGES: u64 = 600;
 /// What memory keeps of a topic at least, in segments of 2 MiB.
 const KEPT: u64 = 2 << 20;
-
-/// A directory for data, gone with this value.
-struct Data(PathBuf);
-
-impl Data {
-    fn new(name: &str) -> Result<Self, Failure> {
-        let number = std::process::id();
-        let path = std::env::temp_dir().join(format!("landfall-catch-up-{name}-{number}"));
-        // What a run that was killed left is of no use.
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Data {
-    fn drop(&mut self) {
-        // A directory that cannot be removed is the system's to clear.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn site(rig: &Rig, name: &str) -> Result<(Data, Site), Failure> {
     let flush = if rig.flush { "-flush" } else { "" };
