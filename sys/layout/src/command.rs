@@ -224,6 +224,11 @@ pub enum Request {
         /// One batch will fill them all.
         whole: bool,
     },
+    /// A page of this segment cannot be read any more. Repeated until its header says so.
+    Lost {
+        /// The segment.
+        segment: u32,
+    },
 }
 
 fn kind_raw(kind: SegmentKind) -> u64 {
@@ -331,6 +336,7 @@ impl Request {
                 count.into(),
                 whole.into(),
             ],
+            Self::Lost { segment } => [10, segment.into(), 0, 0, 0, 0, 0],
         }
     }
 
@@ -363,6 +369,7 @@ impl Request {
                     _ => return None,
                 },
             },
+            10 => Self::Lost { segment: a as u32 },
             _ => return None,
         })
     }

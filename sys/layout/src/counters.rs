@@ -120,6 +120,10 @@ counters! {
     BatchesFromDisk = 42, "batches_from_disk_total";
     /// Subscribers that are served out of replica files now.
     CatchingUp = 43, "catching_up";
+    /// Segments of the pool that turned out to be lost: a page of each cannot be read. Control.
+    SegmentsLost = 44, "segments_lost_total";
+    /// Batches that did not hold in memory and were read from a replica instead.
+    BatchesRepaired = 45, "batches_repaired_total";
 }
 
 /// A latency histogram in a counter block: count, sum, then its buckets.

@@ -78,6 +78,9 @@ pub struct Hello {
     pub session_epoch: u32,
     /// Subscriber: where to start.
     pub from: From,
+    /// Subscriber: a batch did not hold, so that each is to be checked before it is sent, and read
+    /// from a replica where memory has another than the log says.
+    pub checked: bool,
 }
 
 /// The broker's answer to a `Hello` it accepts. To a memory client it comes with two descriptors:
@@ -171,7 +174,8 @@ pub enum Reached {
 pub struct Receipt {
     /// Frontier it reached.
     pub reached: Reached,
-    /// Messages in the batch.
+    /// Messages in the batch. 0, in order `stream` to a publisher that waits for replicas and comes
+    /// back: this is about everything below its `next_seq`, the last of which is named.
     pub count: u16,
     /// Batch sequence.
     pub batch_seq: u64,
@@ -210,12 +214,14 @@ pub enum GapReason {
     Retention,
     /// Order `token`: they were reserved and never written.
     Unwritten,
-    /// They were lost with the pool, and no replica has them.
+    /// They went with a pool that was lost, and no replica has them. How many messages there were
+    /// nobody knows: a log goes on behind every position that can have been shown.
     Lost,
 }
 
 impl GapReason {
-    fn from_raw(raw: u64) -> Option<Self> {
+    /// The reason that a number stands for.
+    pub fn from_raw(raw: u64) -> Option<Self> {
         [Self::Retention, Self::Unwritten, Self::Lost].into_iter().find(|why| *why as u64 == raw)
     }
 }
@@ -356,7 +362,8 @@ impl Frame {
                     From::Time(ns) => (3, ns),
                 };
                 let modes = h.role as u64 | (h.carrier as u64) << 8 | (h.ack as u64) << 16;
-                (1, [modes | from << 24, h.client, h.session_epoch.into(), value, 0, 0, 0])
+                let modes = modes | from << 24 | u64::from(h.checked) << 32;
+                (1, [modes, h.client, h.session_epoch.into(), value, 0, 0, 0])
             }
             Self::Welcome(w) => {
                 let small = u64::from(w.order)
@@ -445,12 +452,17 @@ impl Frame {
                 },
                 client: b,
                 session_epoch: low(c),
-                from: match a >> 24 {
+                from: match a >> 24 & 0xff {
                     0 => From::Earliest,
                     1 => From::Latest,
                     2 => From::Position(d),
                     3 => From::Time(d),
                     value => return Err(bad("from", value)),
+                },
+                checked: match a >> 32 {
+                    0 => false,
+                    1 => true,
+                    value => return Err(bad("checked", value)),
                 },
             }),
             2 => Self::Welcome(Welcome {

@@ -83,9 +83,10 @@ pub struct FrontierLine {
     /// Topic id these numbers are about, stored last when a log begins.
     pub topic: u64,
     /// Sequenced log: entries written, of which the frontier may not have passed the last. Where
-    /// the next leader seals the log.
+    /// the next leader seals the log. A broker's own log: the entries there were before the
+    /// last advance.
     pub written: u64,
-    /// Sequenced log: bytes of all batches in them.
+    /// Bytes of all batches in them.
     pub written_bytes: u64,
     /// Zero.
     pub reserved: u64,
@@ -97,6 +98,8 @@ lines!(FrontierLine, 1, {
 });
 
 impl FrontierLine {
+    /// Offset of `bytes` in the line.
+    pub const BYTES_AT: u64 = 16;
     /// Offset of `written` in the line.
     pub const WRITTEN_AT: u64 = 40;
     /// Offset of `written_bytes` in the line.
@@ -119,10 +122,13 @@ pub struct ChainLine {
     pub tail: u32,
     /// Topic id, stored last when a log begins.
     pub topic: u64,
+    /// Position at which the log went on after the pool before this one was lost; 0: it never was.
+    pub restored_position: u64,
     /// Zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
 }
 
 lines!(ChainLine, 1, {
-    oldest_index @ 0, oldest_position @ 8, head @ 16, tail @ 20, topic @ 24, reserved @ 32,
+    oldest_index @ 0, oldest_position @ 8, head @ 16, tail @ 20, topic @ 24,
+    restored_position @ 32, reserved @ 40,
 });

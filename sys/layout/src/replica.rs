@@ -7,10 +7,11 @@
 //! file:   header, 4096 bytes | record | record | ...
 //! record: RecordHeader, 64 | OrderEntry, 64 | preamble, 64 | payload | zeros to 64     (batch)
 //!         RecordHeader, 64 | FrontierLine, 64                                          (frontier)
+//!         RecordHeader, 64 | OrderEntry, 64                                            (hole)
 //! ```
 //!
 //! A topic is known by its name and the time it was created, since its id says nothing once the
-//! pool is gone. A record says where in its file it lies, how many batches came before it and
+//! pool is gone. A record says where in its file it lies, how many entries came before it and
 //! whose it is, so one that is found where it does not belong is never believed. Checksums: the
 //! record's covers its two lines and the preamble, and the preamble's `payload_crc` the payload.
 
@@ -28,7 +29,7 @@ pub use record::*;
 /// First word of a replica file: "LFREPLIC".
 pub const REPLICA_MAGIC: u64 = u64::from_le_bytes(*b"LFREPLIC");
 /// Version of the files. Any change of their layout changes it.
-pub const REPLICA_VERSION: u32 = 1;
+pub const REPLICA_VERSION: u32 = 2;
 /// Bytes in front of a file's first record.
 pub const REPLICA_HEADER_BYTES: u64 = 4096;
 /// No file came before this one.
@@ -78,17 +79,17 @@ impl ReplicaState {
 /// How far one disk replica of one broker's batches is. Writer: the broker that keeps the
 /// replica. Readers: everyone.
 ///
-/// Both indexes count the log and not the source's batches: every batch of the source whose entry
-/// is below them is there.
+/// Both indexes count the log and not the source's entries: every batch and every hole of the
+/// source whose entry is below them is there.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]
 #[repr(C)]
 pub struct ReplicaLine {
-    /// Log index below which every batch of the source is on stable storage. Stored last when the
+    /// Log index below which everything of the source is on stable storage. Stored last when the
     /// line moves.
     pub durable: u64,
-    /// Log index below which every batch of the source is written, maybe not synced.
+    /// Log index below which everything of the source is written, maybe not synced.
     pub written: u64,
     /// Bytes of the batches below `written`.
     pub bytes: u64,
@@ -102,13 +103,13 @@ pub struct ReplicaLine {
     pub errno: u32,
     /// Incarnation of the broker that wrote the line.
     pub incarnation: u64,
-    /// Batches of the source below `durable`, as the replica's files count them.
-    pub batches: u64,
+    /// Entries of the source below `durable`, batches and holes, as the replica's files count them.
+    pub entries: u64,
 }
 
 lines!(ReplicaLine, 1, {
     durable @ 0, written @ 8, bytes @ 16, at_ns @ 24, topic @ 32, state @ 40, errno @ 44,
-    incarnation @ 48, batches @ 56,
+    incarnation @ 48, entries @ 56,
 });
 
 impl ReplicaLine {
@@ -135,7 +136,7 @@ pub struct ReplicaHeader {
     pub created_ns: u64,
     /// Log index below which the files before this one have everything. Also the file's name.
     pub first_index: u64,
-    /// Batches of the replica before this file.
+    /// Entries of the replica before this file: batches and holes.
     pub first_ordinal: u64,
     /// `first_index` of the file before this one, or [`NO_FILE`]: the replica begins here. A
     /// replica that had to leave a hole begins anew behind it.

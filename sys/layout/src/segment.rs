@@ -56,13 +56,14 @@ pub struct SegmentHeader {
     pub granted_ns: u64,
     /// Wall clock when it was sealed, nanoseconds.
     pub sealed_ns: u64,
-    /// Zero.
-    pub reserved: u64,
+    /// Wall clock when a page of it could not be read any more, nanoseconds; 0: all of it can. A
+    /// segment that says so is never given another use.
+    pub lost_ns: u64,
 }
 
 lines!(SegmentHeader, 1, {
     what @ 0, generation @ 8, epoch @ 16, previous @ 24, next @ 28, base_index @ 32,
-    granted_ns @ 40, sealed_ns @ 48, reserved @ 56,
+    granted_ns @ 40, sealed_ns @ 48, lost_ns @ 56,
 });
 
 /// The first word of a segment header, unpacked.
@@ -154,6 +155,6 @@ impl SegmentHeader {
         base_index: 0,
         granted_ns: 0,
         sealed_ns: 0,
-        reserved: 0,
+        lost_ns: 0,
     };
 }

@@ -27,6 +27,7 @@ fn hello(from: From) -> Hello {
         client: 0x0807_0605_0403_0201,
         session_epoch: 9,
         from,
+        checked: false,
     }
 }
 
@@ -57,6 +58,11 @@ fn frames_that_open_a_connection() {
         Frame::Hello(hello(From::Time(8))),
         0,
         "4c464631 01 01 0000 01 01 02 0300000000 0102030405060708 0900000000000000 08 .",
+    );
+    frame(
+        Frame::Hello(Hello { checked: true, ..hello(From::Position(7)) }),
+        0,
+        "4c464631 01 01 0000 01 01 02 0201000000 0102030405060708 0900000000000000 07 .",
     );
     let welcome = Welcome {
         topic: TopicId(1),
@@ -288,6 +294,7 @@ fn requests() {
         "0900000000000000 0100000000000000 0201000000000000 0200000000000000 0300000000000000 \
          0400000000000000 01 .",
     );
+    request(Request::Lost { segment: 7 }, "0a00000000000000 07 .");
 }
 
 #[test]

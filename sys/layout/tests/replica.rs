@@ -2,7 +2,8 @@
 
 use landfall_layout::BrokerId;
 use landfall_layout::batch::{BatchPreamble, crc32c};
-use landfall_layout::order::{FrontierLine, OrderEntry};
+use landfall_layout::frame::GapReason;
+use landfall_layout::order::{ENTRY_HOLE, FrontierLine, OrderEntry};
 use landfall_layout::replica::*;
 use landfall_layout::topic::{Order, TopicEntry};
 use proptest::prelude::*;
@@ -86,6 +87,25 @@ fn append_frontier(file: &mut Vec<u8>, index: u64, ordinal: u64) {
     file.extend_from_slice(&record.seal_frontier(&line));
 }
 
+/// Appends a hole of four positions.
+fn append_hole(file: &mut Vec<u8>, index: u64, ordinal: u64) {
+    let record = record(file, index, ordinal);
+    file.extend_from_slice(&record.seal_hole(&hole(index), GapReason::Unwritten));
+}
+
+fn hole(index: u64) -> OrderEntry {
+    OrderEntry {
+        first_position: index * 10,
+        client: 7,
+        session_epoch: 1,
+        count: 4,
+        broker: 3,
+        flags: ENTRY_HOLE,
+        commit: index + 1,
+        ..OrderEntry::default()
+    }
+}
+
 fn record(file: &[u8], index: u64, ordinal: u64) -> RecordHeader {
     RecordHeader {
         index,
@@ -98,13 +118,14 @@ fn record(file: &[u8], index: u64, ordinal: u64) -> RecordHeader {
     }
 }
 
-/// A file of three batches and a frontier.
+/// A file of three batches, a frontier and a hole.
 fn file() -> Vec<u8> {
     let mut file = header_bytes();
     append(&mut file, 0x201, 0x403, 100);
     append(&mut file, 0x205, 0x404, 64);
     append_frontier(&mut file, 0x209, 0x405);
-    append(&mut file, 0x20a, 0x405, 17);
+    append_hole(&mut file, 0x20a, 0x405);
+    append(&mut file, 0x20b, 0x406, 17);
     file
 }
 
@@ -113,7 +134,7 @@ fn replica_header() {
     let value = header();
     golden(
         &value.to_bytes()[..252],
-        "4c465245504c4943 01000000 00100000 11111111111111111111111111111111 \
+        "4c465245504c4943 02000000 00100000 11111111111111111111111111111111 \
          2122232425262728 0102000000000000 0304000000000000 ffffffffffffffff \
          0506000000000000 494a4b4c 03 01 20 05 04 03 05 04 02000000 6162 .",
     );
@@ -133,7 +154,7 @@ fn replica_line() {
         state: ReplicaState::Full.raw(),
         errno: 28,
         incarnation: 0x3837_3635_3433_3231,
-        batches: 0x403f_3e3d_3c3b_3a39,
+        entries: 0x403f_3e3d_3c3b_3a39,
     };
     golden(
         &value.to_bytes(),
@@ -155,7 +176,7 @@ fn a_frontier_record() {
     append_frontier(&mut file, 0x209, 0x405);
     golden(
         &file[4096..4096 + 60],
-        "4c465231 01 02 0000 0902000000000000 0504000000000000 0010000000000000 \
+        "4c465231 02 02 0000 0902000000000000 0504000000000000 0010000000000000 \
          2122232425262728 0900000000000000 00000000 03 00000000000000",
     );
     golden(&file[4096 + 64..], "0e02000000000000 4d00000000000000 .");
@@ -170,7 +191,7 @@ fn a_batch_record() {
     let record = &file[4096..];
     golden(
         &record[..60],
-        "4c465231 01 01 0000 0102000000000000 0304000000000000 0010000000000000 \
+        "4c465231 02 01 0000 0102000000000000 0304000000000000 0010000000000000 \
          2122232425262728 0900000000000000 a4000000 03 00000000000000",
     );
     let covered: Vec<u8> = [&record[..60], &record[64..192]].concat();
@@ -180,22 +201,73 @@ fn a_batch_record() {
 }
 
 #[test]
+fn a_hole_record() {
+    let mut file = header_bytes();
+    append_hole(&mut file, 0x209, 0x405);
+    assert_eq!(file.len(), 4096 + 128);
+    golden(
+        &file[4096..4096 + 60],
+        "4c465231 02 03 0000 0902000000000000 0504000000000000 0010000000000000 \
+         2122232425262728 0900000000000000 00000000 03 01 000000000000",
+    );
+    assert_eq!(file[4096 + 64..], hole(0x209).to_bytes());
+    let covered: Vec<u8> = [&file[4096..4096 + 60], &file[4096 + 64..]].concat();
+    assert_eq!(file[4096 + 60..4096 + 64], crc32c(&covered).to_le_bytes());
+    let place = Place { ordinal: 0x405, ..Place::first(&header()) };
+    let read = parse_record(&file[4096..], place).unwrap();
+    assert_eq!(read.body, Body::Hole { entry: hole(0x209), reason: GapReason::Unwritten });
+    assert_eq!((read.covers(), place.behind(&read).ordinal), (0x20a, 0x406));
+}
+
+#[test]
+fn a_hole_is_believed_only_where_its_entry_is_one() {
+    let mut at = header_bytes();
+    let place = Place { ordinal: 0x405, ..Place::first(&header()) };
+    let start = record(&at, 0x209, 0x405);
+    let mut field = |entry: OrderEntry, reason| {
+        at.truncate(4096);
+        at.extend_from_slice(&start.seal_hole(&entry, reason));
+        match parse_record(&at[4096..], place) {
+            Err(RecordError::Field { field, .. }) => field,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (whole, why) = (hole(0x209), GapReason::Unwritten);
+    assert_eq!(field(OrderEntry { flags: 0, ..whole }, why), "entry flags");
+    assert_eq!(field(OrderEntry { bytes: 64, ..whole }, why), "entry bytes");
+    assert_eq!(field(OrderEntry { broker: 4, ..whole }, why), "entry broker");
+    assert_eq!(field(OrderEntry { commit: 1, ..whole }, why), "entry commit");
+    assert_eq!(field(OrderEntry { count: 0, ..whole }, why), "entry count");
+    assert_eq!(field(whole, GapReason::Retention), "reason");
+}
+
+#[test]
 fn a_file_is_read_as_it_was_written() {
     let file = file();
     let (read, mut records) = scan(&file).unwrap();
     assert_eq!(read, header());
-    let seen: Vec<(u64, u64, bool)> = records
+    let seen: Vec<(u64, u64, u8)> = records
         .by_ref()
         .map(|record| {
-            let is_batch = matches!(record.body, Body::Batch { .. });
-            (record.header.index, record.header.ordinal, is_batch)
+            let kind = match record.body {
+                Body::Batch { .. } => RECORD_BATCH,
+                Body::Frontier(_) => RECORD_FRONTIER,
+                Body::Hole { .. } => RECORD_HOLE,
+            };
+            assert_eq!(record.header.kind, kind);
+            (record.header.index, record.header.ordinal, kind)
         })
         .collect();
-    let want =
-        [(0x201, 0x403, true), (0x205, 0x404, true), (0x209, 0x405, false), (0x20a, 0x405, true)];
+    let want = [
+        (0x201, 0x403, 1),
+        (0x205, 0x404, 1),
+        (0x209, 0x405, 2),
+        (0x20a, 0x405, 3),
+        (0x20b, 0x406, 1),
+    ];
     assert_eq!(seen, want);
     assert_eq!((records.error(), records.left()), (None, 0));
-    assert_eq!((records.place().index, records.place().ordinal), (0x20b, 0x406));
+    assert_eq!((records.place().index, records.place().ordinal), (0x20c, 0x407));
 }
 
 #[test]

@@ -18,7 +18,7 @@
 //! it in its own slot, where nobody looks any more.
 
 use landfall_layout::TopicId;
-use landfall_layout::limits::{LEADERS_MAX, LINE_BYTES, SEQUENCED_LOG};
+use landfall_layout::limits::{LEADERS_MAX, LINE_BYTES, SEQUENCED_LOG, TOPICS_MAX};
 use landfall_layout::order::FrontierLine;
 use landfall_layout::pool::{LeaderLine, Term};
 
@@ -29,6 +29,10 @@ use crate::pool::Pool;
 
 /// Words copied between two flushes of what was copied.
 const COPIED_AT_ONCE: u64 = 4096;
+
+/// Looks at a line that a leader may still move. Who was deposed moves it once more at most, by two
+/// words before it looks for a higher epoch and by four after.
+const COPIES_MAX: u32 = 16;
 
 /// A log that cannot be sealed where its leader said that it had written to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +52,31 @@ impl std::fmt::Display for Unsealable {
 
 impl std::error::Error for Unsealable {}
 
+/// A leader among those whose lines begin at an offset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaderPlace {
+    /// Offset of the line of the leader in slot 0.
+    pub lines_at: u64,
+    /// Its slot.
+    pub slot: usize,
+}
+
+impl LeaderPlace {
+    /// Whether nobody has claimed an epoch above its own.
+    pub fn leads(&self, memory: &impl Memory) -> bool {
+        let terms = terms(memory, self.lines_at);
+        let own = terms.get(self.slot).map_or(0, |term| term.epoch);
+        terms.iter().all(|term| term.epoch <= own)
+    }
+}
+
+fn terms(memory: &impl Memory, lines_at: u64) -> [Term; LEADERS_MAX] {
+    memory.refresh(lines_at, LEADERS_MAX as u64 * LINE_BYTES);
+    // EDGE term, acquire half. Pairs with `claim` and `serve`: whoever sees that a leader
+    // serves sees its tables.
+    std::array::from_fn(|slot| Term::unpack(memory.load(lines_at + slot as u64 * LINE_BYTES)))
+}
+
 impl<M: Memory> Pool<M> {
     /// The line of the leader that has or had a slot.
     pub fn leader_line(&self, slot: usize) -> LeaderLine {
@@ -55,11 +84,13 @@ impl<M: Memory> Pool<M> {
     }
 
     fn terms(&self) -> [Term; LEADERS_MAX] {
+        terms(self, self.geometry().leader_line(0))
+    }
+
+    /// The leader whose tables are followed.
+    pub fn leader_place(&self) -> LeaderPlace {
         let geometry = self.geometry();
-        self.refresh(geometry.leader_line(0), LEADERS_MAX as u64 * LINE_BYTES);
-        // EDGE term, acquire half. Pairs with `claim` and `serve`: whoever sees that a leader
-        // serves sees its tables.
-        std::array::from_fn(|slot| Term::unpack(self.load(geometry.leader_line(slot))))
+        LeaderPlace { lines_at: geometry.leader_line(0), slot: geometry.leader_slot() }
     }
 
     /// The slot and epoch of the leader that serves, if there ever was one.
@@ -129,24 +160,57 @@ impl<M: Memory> Pool<M> {
                 (bytes - offset).min(8 * COPIED_AT_ONCE)
             });
         }
+        if let Some(from) = from {
+            (0..TOPICS_MAX).for_each(|slot| self.copy_frontier(from, slot));
+            self.copy_sessions(from);
+        }
+    }
+
+    /// Copies the frontier line of the sequenced log in a topic's slot as it was at one moment: a
+    /// leader that was just deposed may move it once more while it is read, and words of before
+    /// and after do not say how many bytes there are.
+    pub fn copy_frontier(&self, from: usize, slot: usize) {
+        let source = self.geometry_of(from).frontier(slot, SEQUENCED_LOG);
+        let at = self.geometry().frontier(slot, SEQUENCED_LOG);
+        for _ in 0..COPIES_MAX {
+            // Counts only grow: what is the same twice was there all the while.
+            if !self.copy_words(Some(source), at, LINE_BYTES) {
+                return;
+            }
+        }
+    }
+
+    /// Copies the session lines once more, after the consumed words: a slot may be consumed
+    /// because its session was fenced, and who has the one has to have the other. A broker would
+    /// take the batch for a duplicate.
+    pub fn copy_sessions(&self, from: usize) {
+        let (source, geometry) = (self.geometry_of(from), self.geometry());
+        let bytes = u64::from(geometry.sessions()) * LINE_BYTES;
+        if let (Some(source), Some(at)) = (source.session(0), geometry.session(0)) {
+            self.copy_words(Some(source), at, bytes);
+        }
     }
 
     /// Copies part of another leader's tables to the same place in this one's; zeroes it without.
-    pub fn copy_words(&self, from: Option<u64>, to: u64, bytes: u64) {
+    /// Whether that changed any word.
+    pub fn copy_words(&self, from: Option<u64>, to: u64, bytes: u64) -> bool {
         if let Some(from) = from {
             self.refresh(from, bytes);
         }
         // A leader on another host may have had this slot before.
         self.refresh(to, bytes);
+        let mut changed = false;
         for offset in (0..bytes).step_by(8) {
             // EDGE written, acquire half. Pairs with `say_written`.
             let word = from.map_or(0, |from| self.load(from + offset));
             // Most words are zero in both: what is not stored need not be touched.
             if self.load_relaxed(to + offset) != word {
                 self.store(to + offset, word);
+                changed = true;
             }
         }
         self.publish(to, bytes);
+        changed
     }
 
     /// Step 3: ends the sequenced log of a topic where its last leader said that it had written
@@ -162,6 +226,8 @@ impl<M: Memory> Pool<M> {
             line.entries += 1;
             line.position = entry.end_position();
             // A leader that died between the words of this line left some of them moved already.
+            // It says how far it has written after it has moved the line to what it said before,
+            // so these are the bytes of what is written, and of no burst behind it.
             line.bytes = line.written_bytes;
             line.at_ns = line.at_ns.max(entry.landed_ns);
         }

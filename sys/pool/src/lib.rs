@@ -12,9 +12,10 @@
 //! | [`leader`] | who leads, and taking over |
 //! | [`hold`], [`channel`] | memory clients: what they read must not be reused |
 //! | [`payload_writer`], [`stream`], [`io`] | bytes into and out of the mapping |
+//! | [`poison`] | pages of the pool that cannot be read any more |
 //! | [`slab`] | private buffers that are registered once and sent from |
 //! | [`bell`], [`idle`] | how a loop waits, and waking a process that sleeps |
-//! | [`host`] | which host this is |
+//! | [`host`], [`leftovers`] | which host this is; what may be left in its caches |
 //! | [`disk`], [`replica`] | writing to files, and the lines that say how far that is |
 //! | [`counters`] | counters and distinct errors that survive their process |
 
@@ -29,12 +30,14 @@ pub mod io;
 #[cfg(feature = "kill-switch")]
 mod kill;
 pub mod leader;
+pub mod leftovers;
 pub mod line_ring;
 pub mod lines;
 pub mod log;
 pub mod map;
 pub mod memory;
 pub mod payload_writer;
+pub mod poison;
 pub mod pool;
 pub mod replica;
 pub mod slab;

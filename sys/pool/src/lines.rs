@@ -1,6 +1,6 @@
 //! Single lines with one writer: heartbeats, frontiers, chains, segment headers, sessions.
 
-use landfall_layout::limits::LINE_BYTES;
+use landfall_layout::limits::{LINE_BYTES, SEQUENCED_LOG};
 use landfall_layout::order::{ChainLine, FrontierLine};
 use landfall_layout::pool::{BrokerAddress, BrokerLine};
 use landfall_layout::segment::{SegmentHeader, What};
@@ -8,6 +8,7 @@ use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::slot::{ConsumedLine, RingLine};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 
+use crate::leader::LeaderPlace;
 use crate::memory::Memory;
 use crate::pool::Pool;
 
@@ -84,6 +85,31 @@ pub fn move_frontier(memory: &impl Memory, at: u64, line: &FrontierLine) {
     memory.publish(at, LINE_BYTES);
 }
 
+/// Moves the frontier line of a broker's own log, which nobody takes over but the next process of
+/// that broker: it has to find the bytes of what counts also where this one is killed between two
+/// words of the line.
+#[inline]
+pub fn move_own_frontier(memory: &impl Memory, at: u64, line: &FrontierLine) {
+    let entries = memory.load_relaxed(at);
+    // Where they are equal the line was left half moved, and what is there is right already.
+    if memory.load_relaxed(at + FrontierLine::WRITTEN_AT) != entries {
+        let bytes = memory.load_relaxed(at + FrontierLine::BYTES_AT);
+        memory.store(at + FrontierLine::WRITTEN_BYTES_AT, bytes);
+        memory.store_release(at + FrontierLine::WRITTEN_AT, entries);
+        memory.release_fence();
+    }
+    move_frontier(memory, at, line);
+}
+
+/// The frontier of a broker's own log with the bytes of the entries that it counts.
+pub fn read_own_frontier(memory: &impl Memory, at: u64, topic: TopicId) -> FrontierLine {
+    let mut line = read_frontier(memory, at, topic);
+    if line.written == line.entries {
+        line.bytes = line.written_bytes;
+    }
+    line
+}
+
 /// The oldest readable index in the chain line at `at`; `None` when it is about another topic.
 #[inline]
 pub fn read_oldest(memory: &impl Memory, at: u64, topic: TopicId) -> Option<u64> {
@@ -156,7 +182,12 @@ impl<M: Memory> Pool<M> {
     /// How far log `log` of `topic` reaches; zeros when the line is about another topic.
     pub fn frontier(&self, topic: TopicId, log: usize) -> FrontierLine {
         self.follow();
-        read_frontier(self, self.geometry().frontier(topic.slot(), log), topic)
+        let at = self.geometry().frontier(topic.slot(), log);
+        if log == SEQUENCED_LOG {
+            read_frontier(self, at, topic)
+        } else {
+            read_own_frontier(self, at, topic)
+        }
     }
 
     /// Starts log `log`'s frontier line for `topic` at zero. Only the log's writer.
@@ -172,7 +203,12 @@ impl<M: Memory> Pool<M> {
     /// Moves a frontier. Only the log's writer, after the entries it covers.
     #[inline]
     pub fn advance_frontier(&self, topic: TopicId, log: usize, line: &FrontierLine) {
-        move_frontier(self, self.geometry().frontier(topic.slot(), log), line);
+        let at = self.geometry().frontier(topic.slot(), log);
+        if log == SEQUENCED_LOG {
+            move_frontier(self, at, line);
+        } else {
+            move_own_frontier(self, at, line);
+        }
     }
 
     /// The chain of log `log` of `topic`; `None` when the line is about another topic.
@@ -233,8 +269,13 @@ impl<M: Memory> Pool<M> {
         let line = self.ring(topic, broker)?;
         let bytes = line.slots.checked_mul(128)?;
         let at = self.at(line.segment, 0, bytes)?;
-        let consumed_at = self.geometry().consumed(topic.slot(), broker) + 8;
-        Some(crate::slot_ring::SlotRing { at, slots: line.slots.into(), consumed_at })
+        let (consumed_at, leader) = self.told(topic, broker);
+        Some(crate::slot_ring::SlotRing { at, slots: line.slots.into(), consumed_at, leader })
+    }
+
+    /// Where it is said how far the ring of (topic, broker) is consumed, and by whom.
+    pub fn told(&self, topic: TopicId, broker: BrokerId) -> (u64, Option<LeaderPlace>) {
+        (self.geometry().consumed(topic.slot(), broker) + 8, Some(self.leader_place()))
     }
 
     /// A segment's header; `None` for a segment the pool does not have.
@@ -284,6 +325,12 @@ impl<M: Memory> Pool<M> {
         let at = self.geometry().segment_header(segment).expect("control's own segment number");
         self.store(at + 48, now_ns);
         store_word(self, at, what.pack());
+    }
+
+    /// Notes when a page of a segment could not be read any more, nanoseconds. Only control.
+    pub fn set_segment_lost(&self, segment: SegmentId, now_ns: u64) {
+        let at = self.geometry().segment_header(segment).expect("control's own segment number");
+        store_word(self, at + 56, now_ns);
     }
 
     /// Links a log's segment to the one after it. Only control, before anyone needs the link.

@@ -195,11 +195,30 @@ fn devdax_size(path: &Path, rdev: u64) -> Result<u64, MapError> {
     })
 }
 
+/// Whether a system call failed because memory that it was given cannot be read or written.
+pub fn is_poison(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EHWPOISON))
+}
+
+/// Bytes of a page of that memory.
+fn page_bytes(fd: &impl AsFd, backing: Backing) -> u64 {
+    const HUGE: u64 = 2 << 20;
+    match backing {
+        Backing::Shmem => nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+            .ok()
+            .flatten()
+            .map_or(4096, i64::unsigned_abs),
+        Backing::HugePages => fstatfs(fd).map_or(HUGE, |is| is.block_size().unsigned_abs()),
+        Backing::DevDax => HUGE,
+    }
+}
+
 /// A shared mapping. All its words are atomics to us, since others write them at any time.
 pub struct Mapping {
     raw: MmapRaw,
     writable: bool,
     flushes: bool,
+    page_bytes: u64,
     ops: x86::LineOps,
 }
 
@@ -219,6 +238,7 @@ impl Mapping {
         }
         let mut options = MmapOptions::new();
         options.len(bytes as usize);
+        let page_bytes = page_bytes(&fd, backing);
         let fd = fd.as_fd().as_raw_fd();
         let raw = if writable { options.map_raw(fd) } else { options.map_raw_read_only(fd) }
             .map_err(io_error(format!("map {bytes} bytes")))?;
@@ -226,7 +246,7 @@ impl Mapping {
             // A hint: where the system has no huge pages for shared memory, small ones do.
             let _ = raw.advise(Advice::HugePage);
         }
-        Ok(Self { raw, writable, flushes: false, ops: x86::detect() })
+        Ok(Self { raw, writable, flushes: false, page_bytes, ops: x86::detect() })
     }
 
     /// Bytes mapped.
@@ -239,6 +259,23 @@ impl Mapping {
     /// a hold, like everything else that is shared.
     pub fn base(&self) -> *mut u8 {
         self.raw.as_mut_ptr()
+    }
+
+    /// Bytes of the pages that stand behind it: what is lost is lost in these.
+    pub(crate) fn page_bytes(&self) -> u64 {
+        self.page_bytes
+    }
+
+    /// Whether all of these bytes can be read, found out without touching them. Takes pages for
+    /// what had none. `true` where the system cannot tell.
+    pub fn can_be_read(&self, at: u64, bytes: u64) -> bool {
+        if self.span(at, bytes).is_none() {
+            return false;
+        }
+        match self.raw.advise_range(Advice::PopulateRead, at as usize, bytes as usize) {
+            Ok(()) => true,
+            Err(error) => !is_poison(&error),
+        }
     }
 
     /// Whether stores are possible. A store to a read-only mapping would end the process.

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use landfall_layout::geometry::{Geometry, GeometryError};
@@ -14,13 +15,17 @@ use landfall_layout::pool::{Attach, Coherence, MAGIC, PoolHeader, VERSION, inspe
 
 use crate::map::{Backing, MapError, Mapping, check_room, examine};
 use crate::memory::Memory;
+use crate::poison::{Guard, Loss, Part, loss_of};
 
 /// A pool: its memory, where everything lies in it, and which leader's tables are followed.
 ///
 /// It is itself a [`Memory`]. The memory is a [`Mapping`], to which such a pool derefs, or in
 /// proofs a model.
 pub struct Pool<M: Memory = Mapping> {
+    /// Watches the mapping, and goes before it.
+    guard: Option<Guard>,
     memory: M,
+    loss: Arc<Loss>,
     /// One for each leader slot.
     geometries: [Geometry; LEADERS_MAX],
     /// The slot whose tables are read, or written by the leader itself.
@@ -80,7 +85,9 @@ impl std::fmt::Display for PoolError {
                     ),
                     Attach::Short { need, have } => write!(
                         f,
-                        "{path} is too short: its header says {need} bytes and it has {have}"
+                        "{path} is too short: its header says {need} bytes and it has {have}; \
+                         make a new pool, from the replicas where there are any \
+                         (landfall-control --restore)"
                     ),
                     Attach::Ready => write!(f, "{path} already holds a pool"),
                 }
@@ -183,7 +190,7 @@ impl Pool {
             created_ns: shape.now_ns,
         };
         format(&mapping, &geometry, &header);
-        Ok(Self::new(mapping, geometry, header, Some((backing, file))))
+        Ok(Self::mapped(mapping, geometry, header, (backing, file)))
     }
 
     /// Attaches to the pool at `path` for reading and writing.
@@ -198,6 +205,22 @@ impl Pool {
 
     /// Attaches to the pool behind an open file; `path` is only for messages and devdax sizes.
     pub fn attach_file(file: File, path: &Path, writable: bool) -> Result<Self, PoolError> {
+        Self::attach_to(file, path, writable, false)
+    }
+
+    /// Attaches to the pool behind a descriptor that one of its brokers handed over. It is a pool,
+    /// then, and brokers serve it: if its file was cut short meanwhile, what lay behind is lost
+    /// and the rest is not.
+    pub fn attach_handed(file: File, writable: bool) -> Result<Self, PoolError> {
+        Self::attach_to(file, Path::new("the broker's pool"), writable, true)
+    }
+
+    fn attach_to(
+        file: File,
+        path: &Path,
+        writable: bool,
+        may_be_cut: bool,
+    ) -> Result<Self, PoolError> {
         let refused = |found| PoolError::Attach { path: path.to_owned(), found };
         let (backing, have) = examine(&file, path)?;
         let least = if backing == Backing::Shmem { 4096 } else { 2 << 20 };
@@ -213,8 +236,10 @@ impl Pool {
         let mut words = probe.load_words::<8>(0);
         words[0] = first;
         let header = PoolHeader::from_words(words);
-        match inspect(&header, have) {
+        let found = inspect(&header, have);
+        match found {
             Attach::Ready => {}
+            Attach::Short { .. } if may_be_cut => {}
             found => return Err(refused(found)),
         }
         let bad = |what: String| PoolError::Header { path: path.to_owned(), what };
@@ -228,11 +253,54 @@ impl Pool {
             );
             return Err(bad(what));
         }
+        if have < geometry.head_bytes() {
+            return Err(refused(found));
+        }
         let coherence = Coherence::from_raw(header.coherence)
             .ok_or_else(|| bad(format!("coherence mode {}", header.coherence)))?;
         let mut mapping = Mapping::new(&file, header.pool_bytes, backing, writable)?;
         set_mode(&mut mapping, coherence)?;
-        Ok(Self::new(mapping, geometry, header, Some((backing, file))))
+        Ok(Self::mapped(mapping, geometry, header, (backing, file)))
+    }
+
+    fn mapped(
+        mapping: Mapping,
+        geometry: Geometry,
+        header: PoolHeader,
+        origin: (Backing, File),
+    ) -> Self {
+        let loss = loss_of(&origin.1, geometry.segments());
+        let mut pool = Self::new(mapping, geometry, header, Some(origin));
+        pool.loss = loss;
+        pool.guard = Some(Guard::new(&pool.memory, pool.geometry(), &pool.loss));
+        pool
+    }
+
+    /// Says what this process is to the pool: control and brokers end where a ring or an order log
+    /// cannot be read, clients only where the tables cannot.
+    pub fn take_part(&self, part: Part) {
+        if let Some(guard) = &self.guard {
+            guard.set_part(part);
+        }
+    }
+
+    /// Reads something of every page of `bytes` bytes at `offset` in a segment, so that what
+    /// cannot be read is known to be lost. Whether the segment is.
+    #[cold]
+    pub fn probe(&self, segment: u32, offset: u32, bytes: u32) -> bool {
+        let Some(at) = self.at(segment, offset, bytes) else { return false };
+        let page_bytes = self.memory.page_bytes();
+        let first = at - at % page_bytes;
+        for page in (first..at + u64::from(bytes)).step_by(page_bytes as usize) {
+            std::hint::black_box(self.load_relaxed(page.max(at - at % 8)));
+        }
+        self.loss.is_lost(segment)
+    }
+
+    /// Whether all of a segment can be read, found out without touching it.
+    pub fn is_whole(&self, segment: SegmentId) -> bool {
+        let bytes = self.geometry().segment_bytes();
+        self.geometry().segment(segment).is_some_and(|at| self.memory.can_be_read(at, bytes))
     }
 
     /// What stands behind the mapping.
@@ -264,7 +332,9 @@ impl<M: Memory> Pool<M> {
         origin: Option<(Backing, File)>,
     ) -> Self {
         let pool = Self {
+            guard: None,
             memory,
+            loss: Arc::new(Loss::none(geometry.segments())),
             geometries: std::array::from_fn(|slot| geometry.of_leader(slot)),
             leader: AtomicU8::new(0),
             leads: AtomicBool::new(false),
@@ -306,6 +376,9 @@ impl<M: Memory> Pool<M> {
     pub(crate) fn turn_to(&self, slot: usize) {
         // Relaxed: see `geometry`.
         self.leader.store(slot as u8, Ordering::Relaxed);
+        if let Some(guard) = &self.guard {
+            guard.follow(self.geometry());
+        }
     }
 
     pub(crate) fn set_leads(&self, leads: bool) {
@@ -316,6 +389,18 @@ impl<M: Memory> Pool<M> {
     pub(crate) fn is_leading(&self) -> bool {
         // Relaxed: see `set_leads`.
         self.leads.load(Ordering::Relaxed)
+    }
+
+    /// What this process has lost of it.
+    #[inline]
+    pub fn loss(&self) -> &Loss {
+        &self.loss
+    }
+
+    /// Whether this process knows that a segment is lost.
+    #[inline]
+    pub fn is_lost(&self, segment: u32) -> bool {
+        self.loss.is_lost(segment)
     }
 
     /// The header, as it was at attach.

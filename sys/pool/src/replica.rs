@@ -14,10 +14,10 @@ use crate::pool::Pool;
 /// Word of a replica line that says whose it is.
 const REPLICA_TOPIC: u64 = 32;
 /// Words of a replica line: its state with the error number, its writer's incarnation, and the
-/// batches it counts.
+/// entries it counts.
 const REPLICA_STATE: u64 = 40;
 const REPLICA_INCARNATION: u64 = 48;
-const REPLICA_BATCHES: u64 = 56;
+const REPLICA_ENTRIES: u64 = 56;
 
 /// The replica line at `at`; zeros, and so nothing durable, when it is about another topic.
 pub fn read_replica(memory: &impl Memory, at: u64, topic: TopicId) -> ReplicaLine {
@@ -57,7 +57,7 @@ pub fn move_replica(memory: &impl Memory, at: u64, line: &ReplicaLine) {
     memory.store(at + 24, line.at_ns);
     memory.store(at + REPLICA_STATE, u64::from(line.state) | u64::from(line.errno) << 32);
     memory.store(at + REPLICA_INCARNATION, line.incarnation);
-    memory.store(at + REPLICA_BATCHES, line.batches);
+    memory.store(at + REPLICA_ENTRIES, line.entries);
     // EDGE replica, release half. Pairs with `read_replica`.
     memory.store_release(at, line.durable);
     memory.publish(at, LINE_BYTES);

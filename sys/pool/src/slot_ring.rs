@@ -5,6 +5,7 @@
 use landfall_layout::limits::LINE_BYTES;
 use landfall_layout::slot::RingSlot;
 
+use crate::leader::LeaderPlace;
 use crate::memory::Memory;
 
 /// Where a ring and its consumed line lie.
@@ -16,6 +17,8 @@ pub struct SlotRing {
     pub slots: u64,
     /// Offset of the word that says how far the sequencer is through.
     pub consumed_at: u64,
+    /// The leader whose word that is; `None` where there is never another.
+    pub leader: Option<LeaderPlace>,
 }
 
 impl SlotRing {
@@ -23,12 +26,23 @@ impl SlotRing {
         self.at + (index & (self.slots - 1)) * RingSlot::BYTES
     }
 
-    /// How far the sequencer is through: everything below may be written over.
+    /// How far the sequencer is through, as its leader says it. For the ring's broker that means
+    /// nothing once somebody else has claimed the lead: see [`SlotWriter::consumed`].
     pub fn consumed(&self, memory: &impl Memory) -> u64 {
         memory.refresh(self.consumed_at, LINE_BYTES);
         // EDGE slot-consumed, acquire half. Pairs with `SlotReader::release`: the sequencer has
         // copied the slots that are written over, and their order entries are visible.
         memory.load(self.consumed_at)
+    }
+
+    /// Whether nobody had claimed the lead from the ring's leader when it said what was loaded
+    /// before this.
+    fn is_led(&self, memory: &impl Memory) -> bool {
+        let Some(leader) = self.leader else { return true };
+        // EDGE epoch-claim, acquire half: a Dekker pair with `Pool::claim`, after which the next
+        // leader copies the word. If it did not see what was loaded here, its claim is seen here.
+        memory.full_fence();
+        leader.leads(memory)
     }
 }
 
@@ -50,12 +64,14 @@ impl SlotWriter {
             memory.publish(ring.slot(next) + LINE_BYTES, LINE_BYTES);
             next = next.wrapping_add(1);
         }
+        // The slots are there whoever says that they are consumed, but only a leader makes room.
+        let consumed = if ring.is_led(memory) { consumed } else { next.saturating_sub(ring.slots) };
         Self { ring, next, consumed }
     }
 
-    /// The sequencer says elsewhere from now on how far it is through.
-    pub fn heed(&mut self, consumed_at: u64) {
-        self.ring.consumed_at = consumed_at;
+    /// Another leader says from now on, elsewhere, how far the sequencer is through.
+    pub fn heed(&mut self, consumed_at: u64, leader: Option<LeaderPlace>) {
+        self.ring = SlotRing { consumed_at, leader, ..self.ring };
     }
 
     /// Absolute index of the next slot.
@@ -68,14 +84,28 @@ impl SlotWriter {
         &self.ring
     }
 
+    /// How far the sequencer is through: everything below is ordered or dropped, whoever leads
+    /// next, and may be written over.
+    ///
+    /// A leader that was deposed goes on for a moment without knowing, and gives back slots that
+    /// the next one has yet to look at. What it says counts only if nobody had claimed the lead
+    /// when it was heard: then the next leader finds it in the tables that it copies.
+    #[inline]
+    pub fn consumed(&mut self, memory: &impl Memory) -> u64 {
+        let consumed = self.ring.consumed(memory);
+        // What goes back or runs ahead is no index of the sequencer: the ring stays as full.
+        let is_news =
+            consumed != self.consumed && self.next.wrapping_sub(consumed) <= self.pending();
+        if is_news && self.ring.is_led(memory) {
+            self.consumed = consumed;
+        }
+        self.consumed
+    }
+
     /// Slots that are free, at least; asks the sequencer's line only when it has to.
     pub fn room(&mut self, memory: &impl Memory, wanted: u64) -> u64 {
         if self.ring.slots - self.pending() < wanted {
-            let consumed = self.ring.consumed(memory);
-            // What goes back or runs ahead is no index of the sequencer: the ring stays as full.
-            if self.next.wrapping_sub(consumed) <= self.pending() {
-                self.consumed = consumed;
-            }
+            self.consumed(memory);
         }
         self.ring.slots - self.pending()
     }

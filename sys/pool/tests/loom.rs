@@ -106,7 +106,7 @@ fn a_line_ring_needs_its_acquire() {
     line_ring(Weak::Acquire(COMMITS[1]), false, false);
 }
 
-const SLOTS: SlotRing = SlotRing { at: 64, slots: 2, consumed_at: 0 };
+const SLOTS: SlotRing = SlotRing { at: 64, slots: 2, consumed_at: 0, leader: None };
 const SLOT_COMMITS: [u64; 2] = [64 + 120, 192 + 120];
 
 fn slot(n: u64) -> RingSlot {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use landfall_layout::limits::LINE_BYTES;
-use landfall_layout::pool::Coherence;
+use landfall_layout::pool::{Coherence, LeaderLine, Term};
 use landfall_layout::slot::RingSlot;
 use landfall_pool::line_ring::{LineConsumer, LineProducer, LineRing};
 use landfall_pool::slot_ring::{SlotReader, SlotRing, SlotWriter};
@@ -19,7 +19,7 @@ fn lines(pool: &Pool, lines: u64) -> LineRing {
 
 fn slots(pool: &Pool, slots: u64) -> SlotRing {
     let at = pool.geometry().head_bytes();
-    SlotRing { at: at + LINE_BYTES, slots, consumed_at: at }
+    SlotRing { at: at + LINE_BYTES, slots, consumed_at: at, leader: None }
 }
 
 fn body(n: u64) -> [u64; 7] {
@@ -234,6 +234,38 @@ fn a_consumed_line_that_lies_does_not_make_room() {
         assert_eq!(writer.push(&pool, &slot(n)), Some((u64::MAX - 2).wrapping_add(n)));
     }
     assert_eq!(SlotReader::new(ring).peek(&pool, u64::MAX).map(|slot| slot.client), Some(2));
+}
+
+#[test]
+fn a_leader_that_was_deposed_makes_no_room() {
+    for coherence in [Coherence::Coherent, Coherence::Flush] {
+        let pool = pool(coherence);
+        let claim = |slot, epoch| {
+            let term = Term { epoch, serves: false }.pack();
+            assert!(pool.claim(slot, &LeaderLine { term, ..LeaderLine::default() }));
+            pool.leader_place()
+        };
+        let old = SlotRing { leader: Some(claim(0, 1)), ..slots(&pool, 16) };
+        let mut writer = SlotWriter::resume(&pool, old);
+        for n in 0..16 {
+            assert_eq!(writer.push(&pool, &slot(n)), Some(n));
+        }
+        SlotReader::new(old).release(&pool, 3);
+        assert_eq!(writer.consumed(&pool), 3, "nobody else leads");
+        let leader = Some(claim(1, 2));
+        SlotReader::new(old).release(&pool, 5);
+        assert_eq!((writer.consumed(&pool), writer.room(&pool, 16)), (3, 3));
+        // Another process of the broker finds the same slots and takes no more room.
+        let mut again = SlotWriter::resume(&pool, old);
+        assert_eq!((again.next(), again.room(&pool, 16)), (16, 0));
+        // The next leader's word is another: it goes on where the broker was told.
+        let new = SlotRing { consumed_at: old.consumed_at + 8, leader, ..old };
+        SlotReader::new(new).release(&pool, 4);
+        for writer in [&mut writer, &mut again] {
+            writer.heed(new.consumed_at, new.leader);
+            assert_eq!((writer.consumed(&pool), writer.room(&pool, 16)), (4, 4));
+        }
+    }
 }
 
 #[test]

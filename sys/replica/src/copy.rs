@@ -1,5 +1,5 @@
-//! One replica read from some log index on, while its broker appends to it and retention takes
-//! its oldest files.
+//! One replica read from some log index on, batches and holes, while its broker appends to it and
+//! retention takes its oldest files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,13 @@ const LISTINGS_MAX: usize = 8;
 /// What a replica has from a wanted log index on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Says {
-    /// Broker whose batches these are.
+    /// Broker whose entries these are.
     pub source: BrokerId,
     /// Log index from which on the replica left nothing out.
     pub known_from: u64,
-    /// Log index of the next batch; none when there is none now.
+    /// Log index of the next entry; none when there is none now.
     pub next: Option<u64>,
-    /// Log index below which it has no other batch, from `known_from` on.
+    /// Log index below which it has no other entry, from `known_from` on.
     pub known_to: u64,
 }
 
@@ -43,7 +43,7 @@ pub struct CopyReader {
     directory: PathBuf,
     open: Option<Open>,
     known_from: u64,
-    /// Log index of the batch that the walk found last.
+    /// Log index of the entry that the walk found last.
     ahead: Option<u64>,
     /// There is nothing more until somebody says that it may have grown.
     is_dry: bool,
@@ -81,14 +81,14 @@ impl CopyReader {
         }
     }
 
-    /// The batch that [`seek`](Self::seek) found.
+    /// The batch or hole that [`seek`](Self::seek) found.
     pub fn record(&self) -> Option<Record<'_>> {
         self.open.as_ref().and_then(|open| open.walk.current())
     }
 
-    /// Goes to the first batch at or above log index `want`. Everything below `until` was written
-    /// before this was asked: an end that does not hold there is a fault, and `faults` gets a
-    /// sentence with the file and the byte. The reading goes on behind it.
+    /// Goes to the first batch or hole at or above log index `want`. Everything below `until` was
+    /// written before this was asked: an end that does not hold there is a fault, and `faults` gets
+    /// a sentence with the file and the byte. The reading goes on behind it.
     pub fn seek(&mut self, want: u64, until: u64, faults: &mut Vec<String>) -> Says {
         loop {
             if self.ahead.is_some_and(|index| index >= want) || self.is_dry {
@@ -101,10 +101,8 @@ impl CopyReader {
                 continue;
             };
             match open.walk.next() {
-                Ok(Some(Record { header, body: Body::Batch { .. } })) => {
-                    self.ahead = Some(header.index);
-                }
-                Ok(Some(_)) => {}
+                Ok(Some(Record { body: Body::Frontier(_), .. })) => {}
+                Ok(Some(record)) => self.ahead = Some(record.header.index),
                 Ok(None) => self.ended(until, faults),
                 Err(error) => {
                     faults.push(error.to_string());

@@ -1,7 +1,7 @@
-//! Where a position or a time is: a search over the files by their first batch, then a walk.
+//! Where a position or a time is: a search over the files by their first entry, then a walk.
 
 use landfall_layout::order::OrderEntry;
-use landfall_layout::replica::{Body, Record};
+use landfall_layout::replica::Body;
 
 use crate::copy::CopyReader;
 use crate::error::FileError;
@@ -9,16 +9,16 @@ use crate::merge::Wanted;
 use crate::names::list_source;
 use crate::walk::Walk;
 
-/// A batch's place in the log.
+/// A place in the log, of a batch or a hole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Start {
     /// Its index.
     pub index: u64,
-    /// Position of its first message.
+    /// Its first position.
     pub position: u64,
 }
 
-/// The first batch in the log for which `before` is false; batches are sorted by it. Looked for in
+/// The first entry in the log for which `before` is false; entries are sorted by it. Looked for in
 /// what was written below log index `until`. What does not hold is named in `faults`.
 pub fn first(
     wanted: &Wanted,
@@ -52,9 +52,7 @@ fn first_of(
     let mut want = files.get(low).map_or(0, |(first_index, _)| *first_index);
     loop {
         let index = copy.seek(want, until, faults).next?;
-        let Some(Record { body: Body::Batch { entry, .. }, .. }) = copy.record() else {
-            return None;
-        };
+        let entry = entry_of(&copy.record()?.body)?;
         if !before(&entry) {
             return Some(Start { index, position: entry.first_position });
         }
@@ -62,11 +60,19 @@ fn first_of(
     }
 }
 
-/// The entry of a file's first batch.
+/// What stands in the log for a record; none for one that only says how far the log was.
+fn entry_of(body: &Body<'_>) -> Option<OrderEntry> {
+    match body {
+        Body::Batch { entry, .. } | Body::Hole { entry, .. } => Some(*entry),
+        Body::Frontier(_) => None,
+    }
+}
+
+/// The first entry that a file has.
 fn first_entry(path: &std::path::Path) -> Result<Option<OrderEntry>, FileError> {
     let mut walk = Walk::open(path)?;
     while let Some(record) = walk.next()? {
-        if let Body::Batch { entry, .. } = record.body {
+        if let Some(entry) = entry_of(&record.body) {
             return Ok(Some(entry));
         }
     }

@@ -8,6 +8,7 @@ use landfall_layout::replica::{HeaderError, REPLICA_HEADER_BYTES};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::error::FileError;
+use crate::names::cut_file;
 use crate::survey::FileSurvey;
 use crate::walk::{Torn, Walk};
 
@@ -110,9 +111,7 @@ fn is_unfinished(file: &File, why: &HeaderError) -> bool {
 
 /// Copies what is about to be cut off into a file beside it.
 fn keep(file: &File, path: &Path, torn: Torn) -> Result<PathBuf, FileError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".cut-{}", torn.at));
-    let kept = PathBuf::from(name);
+    let kept = cut_file(path, torn.at);
     let mut from = file.try_clone().map_err(FileError::io("open", path))?;
     from.seek(SeekFrom::Start(torn.at)).map_err(FileError::io("seek in", path))?;
     let mut into = File::create(&kept).map_err(FileError::io("create", &kept))?;

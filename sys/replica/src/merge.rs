@@ -22,18 +22,22 @@ pub struct Wanted {
     pub created_ns: u64,
     /// Brokers whose batches are in the log.
     pub sources: Vec<BrokerId>,
+    /// Other brokers' too, where there are files of theirs: they landed in another life of the pool
+    /// and have not landed since.
+    pub is_shared: bool,
 }
 
 impl Wanted {
     /// A reader for each copy that may be there, those of one broker beside each other.
     pub fn copies(&self) -> Vec<CopyReader> {
         let mut copies = Vec::new();
-        for source in &self.sources {
+        let is_wanted = |source: &BrokerId| self.is_shared || self.sources.contains(source);
+        for source in BrokerId::all().filter(is_wanted) {
             for data in &self.data {
                 let topic = topic_directory(data, &self.name, self.created_ns);
-                let directory = source_directory(&topic, *source);
+                let directory = source_directory(&topic, source);
                 if directory.is_dir() {
-                    copies.push(CopyReader::new(*source, self.created_ns, directory));
+                    copies.push(CopyReader::new(source, self.created_ns, directory));
                 }
             }
         }
@@ -51,7 +55,7 @@ pub struct Choice {
     pub is_known: bool,
 }
 
-/// The next batch at or above log index `want`, of what the copies say.
+/// The next entry at or above log index `want`, of what the copies say.
 pub fn choose(want: u64, until: u64, says: &[Says], sources: &[BrokerId]) -> Choice {
     let nexts = says.iter().enumerate().filter_map(|(i, says)| Some((i, says.next?)));
     let next = nexts.min_by_key(|(_, index)| *index).filter(|(_, index)| *index < until);
@@ -62,7 +66,7 @@ pub fn choose(want: u64, until: u64, says: &[Says], sources: &[BrokerId]) -> Cho
     Choice { next, is_known }
 }
 
-/// A batch that was found.
+/// A batch or hole that was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Picked {
     copy: usize,
@@ -84,9 +88,13 @@ impl Merge {
     /// Begins to read.
     pub fn new(wanted: &Wanted) -> Self {
         let copies = wanted.copies();
+        let mut sources = wanted.sources.clone();
+        sources.extend(copies.iter().map(CopyReader::source));
+        sources.sort_unstable();
+        sources.dedup();
         let is_new = |i: usize| i == 0 || copies[i - 1].source() != copies[i].source();
         Self {
-            sources: wanted.sources.clone(),
+            sources,
             is_first: (0..copies.len()).map(is_new).collect(),
             says: Vec::with_capacity(copies.len()),
             said_by: Vec::with_capacity(copies.len()),
@@ -104,9 +112,9 @@ impl Merge {
         self.copies.iter_mut().for_each(CopyReader::look_again);
     }
 
-    /// The next batch from log index `want` on and below `until`, all of which was written before
-    /// this was asked. The second value says whether what lies in between, or up to `until`, is
-    /// known to be nowhere. What does not hold is named in `faults`.
+    /// The next batch or hole from log index `want` on and below `until`, all of which was written
+    /// before this was asked. The second value says whether what lies in between, or up to `until`,
+    /// is known to be nowhere. What does not hold is named in `faults`.
     pub fn next(
         &mut self,
         want: u64,
@@ -163,7 +171,7 @@ impl Merge {
         }
     }
 
-    /// The batch that was found last.
+    /// The batch or hole that was found last.
     pub fn record(&self, picked: Picked) -> Option<Record<'_>> {
         self.copies.get(picked.copy)?.record()
     }

@@ -12,6 +12,8 @@ use crate::error::FileError;
 pub const TOPIC_FILE: &str = "topic.json";
 /// What a replica file's name ends with.
 pub const SUFFIX: &str = ".replica";
+/// What stands between a replica file's name and a byte of it, in the name of what was cut off it.
+const CUT: &str = ".cut-";
 /// Digits of a replica file's first index: as many as the largest has, so that names sort.
 const DIGITS: usize = 20;
 
@@ -45,6 +47,19 @@ pub fn source_directory(topic: &Path, source: BrokerId) -> PathBuf {
 /// The file that begins at log index `first_index`, in a source's directory.
 pub fn replica_file(source: &Path, first_index: u64) -> PathBuf {
     source.join(format!("{first_index:0DIGITS$}{SUFFIX}"))
+}
+
+/// Where what is cut off a replica file from byte `at` on is kept: beside it.
+pub fn cut_file(file: &Path, at: u64) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(format!("{CUT}{at}"));
+    PathBuf::from(name)
+}
+
+/// First index of the replica file that this was cut off, by its name.
+pub fn cut_of(path: &Path) -> Option<u64> {
+    let (file, at) = path.file_name()?.to_str()?.split_once(CUT)?;
+    number(at).and(first_index(file))
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -169,6 +184,15 @@ pub fn list_source(
     Ok(files)
 }
 
+/// What was cut off replica files in a source's directory and kept: first index of the file, and
+/// path.
+pub fn list_cuts(source: &Path) -> Result<Vec<(u64, PathBuf)>, FileError> {
+    let mut strangers = Vec::new();
+    list_source(source, &mut strangers)?;
+    let cut = |path: PathBuf| Some((cut_of(&path)?, path));
+    Ok(strangers.into_iter().filter_map(cut).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +223,12 @@ mod tests {
         let too_large = "99999999999999999999.replica";
         for wrong in ["4711.replica", "0000000000000000471x.replica", too_large] {
             assert_eq!(first_index(wrong), None, "{wrong}");
+        }
+        let cut = cut_file(&file, 8192);
+        assert_eq!(cut, Path::new("d/00000000000000004711.replica.cut-8192"));
+        assert_eq!((cut_of(&cut), cut_of(&file)), (Some(4711), None));
+        for wrong in ["4711.replica.cut-1", "00000000000000004711.replica.cut-", "x.cut-7"] {
+            assert_eq!(cut_of(Path::new(wrong)), None, "{wrong}");
         }
         assert_eq!(source_of("b31"), Some(broker(31)));
         for wrong in ["b32", "b01", "b", "c1", "b+1"] {

@@ -23,11 +23,13 @@ pub struct FileSurvey {
     pub batch_bytes: u64,
     /// Messages in them.
     pub messages: u64,
-    /// Log index of the first.
+    /// Holes: entries of positions that nothing is at.
+    pub holes: u64,
+    /// Log index of the first batch or hole.
     pub first: Option<u64>,
     /// Log index of the last.
     pub last: Option<u64>,
-    /// Position of the first message, and of the one behind the last.
+    /// First position, and the one behind the last.
     pub positions: Option<(u64, u64)>,
     /// Where the next record would be; `end.index` is the log index below which the files up to
     /// this one have everything of the source.
@@ -55,6 +57,7 @@ impl FileSurvey {
             batches: 0,
             batch_bytes: 0,
             messages: 0,
+            holes: 0,
             first: None,
             last: None,
             positions: None,
@@ -64,18 +67,26 @@ impl FileSurvey {
             salvage: None,
         };
         while let Some(record) = walk.next()? {
-            match record.body {
+            let entry = match record.body {
                 Body::Batch { entry, .. } => {
-                    let first = survey.positions.map_or(entry.first_position, |(first, _)| first);
                     survey.batches += 1;
                     survey.batch_bytes += u64::from(entry.bytes);
                     survey.messages += u64::from(entry.count);
-                    survey.first.get_or_insert(record.header.index);
-                    survey.last = Some(record.header.index);
-                    survey.positions = Some((first, entry.end_position()));
+                    entry
                 }
-                Body::Frontier(line) => survey.ordered = Some(line),
-            }
+                Body::Hole { entry, .. } => {
+                    survey.holes += 1;
+                    entry
+                }
+                Body::Frontier(line) => {
+                    survey.ordered = Some(line);
+                    continue;
+                }
+            };
+            let first = survey.positions.map_or(entry.first_position, |(first, _)| first);
+            survey.first.get_or_insert(record.header.index);
+            survey.last = Some(record.header.index);
+            survey.positions = Some((first, entry.end_position()));
         }
         survey.end = walk.place();
         survey.torn = walk.torn();
@@ -102,9 +113,9 @@ pub enum Seam {
     Short {
         /// The earlier file.
         path: PathBuf,
-        /// Batches up to its end.
+        /// Entries up to its end.
         ordinal: u64,
-        /// Batches that the later one says come before it.
+        /// Entries that the later one says come before it.
         wanted: u64,
     },
     /// The replica began anew here, and left something out.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
 use landfall_layout::batch::{BatchPreamble, crc32c};
-use landfall_layout::order::{FrontierLine, OrderEntry};
+use landfall_layout::frame::GapReason;
+use landfall_layout::order::{ENTRY_HOLE, FrontierLine, OrderEntry};
 use landfall_layout::replica::{Body, NO_FILE, REPLICA_HEADER_BYTES, RecordHeader, ReplicaHeader};
 use landfall_replica::Merge;
 use landfall_replica::lookup::{Start, first};
@@ -35,6 +36,7 @@ impl Scratch {
             name: "t".to_owned(),
             created_ns: CREATED,
             sources: (0..sources).map(|source| BrokerId::new(source).unwrap()).collect(),
+            is_shared: false,
         }
     }
 
@@ -57,7 +59,24 @@ fn record(source: u8, index: u64, ordinal: u64, at: usize) -> RecordHeader {
     RecordHeader { index, ordinal, at, created_ns, source, ..RecordHeader::default() }
 }
 
-/// A file with batches of two messages at these log indexes, and a frontier record behind them.
+/// Set in an index of a hole.
+const HOLE: u64 = 1 << 63;
+
+fn hole(source: u8, index: u64) -> OrderEntry {
+    OrderEntry {
+        first_position: index * 2,
+        landed_ns: index * 1000,
+        client: 7,
+        count: 2,
+        broker: source,
+        flags: ENTRY_HOLE,
+        commit: index + 1,
+        ..OrderEntry::default()
+    }
+}
+
+/// A file with batches of two messages, or holes, at these log indexes, and a frontier record
+/// behind them.
 fn file(directory: &Path, source: u8, first: (u64, u64, u64), indexes: &[u64]) -> PathBuf {
     let (first_index, mut ordinal, previous_index) = first;
     let mut header = ReplicaHeader::from_bytes([0; 256]);
@@ -69,6 +88,13 @@ fn file(directory: &Path, source: u8, first: (u64, u64, u64), indexes: &[u64]) -
     let mut bytes = header.seal().to_bytes().to_vec();
     bytes.resize(REPLICA_HEADER_BYTES as usize, 0);
     for index in indexes {
+        if index & HOLE != 0 {
+            let head = record(source, index - HOLE, ordinal, bytes.len());
+            let hole = hole(source, index - HOLE);
+            bytes.extend_from_slice(&head.seal_hole(&hole, GapReason::Unwritten));
+            ordinal += 1;
+            continue;
+        }
         let payload = [*index as u8; 128];
         let preamble = BatchPreamble {
             client: 7,
@@ -94,7 +120,7 @@ fn file(directory: &Path, source: u8, first: (u64, u64, u64), indexes: &[u64]) -
         bytes.extend_from_slice(&payload);
         ordinal += 1;
     }
-    let covers = indexes.last().map_or(first_index, |last| last + 1);
+    let covers = indexes.last().map_or(first_index, |last| (last & !HOLE) + 1);
     let line = FrontierLine { entries: covers, ..FrontierLine::default() };
     bytes.extend_from_slice(&record(source, covers, ordinal, bytes.len()).seal_frontier(&line));
     let path = replica_file(directory, first_index);
@@ -114,8 +140,11 @@ fn read(wanted: &Wanted, from: u64, until: u64) -> (Vec<u64>, Vec<String>) {
     let (mut indexes, mut faults) = (Vec::new(), Vec::new());
     let mut next = from;
     while let (Some(picked), _) = merge.next(next, until, &mut faults) {
-        let Body::Batch { payload, .. } = merge.record(picked).unwrap().body else { panic!() };
-        assert_eq!(payload, [picked.index as u8; 128]);
+        match merge.record(picked).unwrap().body {
+            Body::Batch { payload, .. } => assert_eq!(payload, [picked.index as u8; 128]),
+            Body::Hole { entry, .. } => assert_eq!(entry.commit, picked.index + 1),
+            Body::Frontier(_) => panic!("a frontier is nothing to read"),
+        }
         indexes.push(picked.index);
         next = picked.index + 1;
     }
@@ -143,6 +172,20 @@ fn files_of_two_brokers_are_one_log() {
         assert_eq!((indexes, faults), ((from..10).collect(), vec![]), "from {from}");
     }
     assert_eq!(read(&wanted, 2, 6).0, [2, 3, 4, 5], "nothing from beyond the bound");
+}
+
+#[test]
+fn a_shared_log_has_whatever_brokers_there_are_files_of() {
+    let scratch = Scratch::new("shared");
+    two_brokers(&scratch, "a");
+    // Broker 1 has not landed since the pool was lost: only its files tell of it.
+    let one = scratch.wanted(1);
+    assert_eq!(read(&one, 0, 100).0, [0, 2, 4, 6, 7, 9]);
+    let all = Wanted { is_shared: true, ..one };
+    assert_eq!(read(&all, 0, 100).0, (0..10).collect::<Vec<_>>());
+    let (position, mut faults) = (|entry: &OrderEntry| entry.end_position() <= 2, Vec::new());
+    let start = first(&all, 100, &position, &mut faults);
+    assert_eq!(start, Some(Start { index: 1, position: 2 }));
 }
 
 #[test]
@@ -189,10 +232,45 @@ fn a_hole_is_known_only_where_every_brokers_files_reach() {
 }
 
 #[test]
+fn holes_are_read_where_they_are_and_another_copy_stands_in_for_them() {
+    let scratch = Scratch::new("holes");
+    let indexes = [HOLE, 1, HOLE | 2, HOLE | 4, 5];
+    let files = ["a", "b"].map(|data| {
+        file(&scratch.source(data, 1), 1, (0, 0, NO_FILE), &[3]);
+        file(&scratch.source(data, 0), 0, (0, 0, NO_FILE), &indexes)
+    });
+    let all: Vec<u64> = (0..6).collect();
+    for from in 0..6 {
+        let (read, faults) = read(&scratch.wanted(2), from, 100);
+        assert_eq!((&read[..], faults), (&all[from as usize..], vec![]), "from {from}");
+    }
+    // In the third record, the second hole.
+    let at = REPLICA_HEADER_BYTES + 128 + RECORD + 70;
+    let damaged = OpenOptions::new().write(true).open(&files[0]).unwrap();
+    damaged.write_all_at(&[0xff], at).unwrap();
+    let (read, faults) = read(&scratch.wanted(2), 0, 100);
+    assert_eq!((read, faults.len()), (all, 1));
+}
+
+#[test]
 fn positions_and_times_are_found_in_any_file() {
-    let scratch = Scratch::new("lookup");
-    two_brokers(&scratch, "a");
+    for holes in [false, true] {
+        find_everything(holes);
+    }
+}
+
+fn find_everything(holes: bool) {
+    let scratch = Scratch::new(&format!("lookup-{holes}"));
     let wanted = scratch.wanted(2);
+    if holes {
+        let (zero, one) = (scratch.source("a", 0), scratch.source("a", 1));
+        file(&zero, 0, (0, 0, NO_FILE), &[0, HOLE | 2, 4]);
+        file(&zero, 0, (5, 3, 0), &[HOLE | 6, 7, HOLE | 9]);
+        file(&one, 1, (0, 0, NO_FILE), &[HOLE | 1, HOLE | 3]);
+        file(&one, 1, (4, 2, 0), &[HOLE | 5, 8]);
+    } else {
+        two_brokers(&scratch, "a");
+    }
     for index in 0..10_u64 {
         let start = Some(Start { index, position: 2 * index });
         for position in [2 * index, 2 * index + 1] {

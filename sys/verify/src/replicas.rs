@@ -61,6 +61,8 @@ pub struct LogKept {
     pub ordered: Option<(u64, u64)>,
     /// Batches, each counted once.
     pub batches: u64,
+    /// Holes: entries of positions of order `token` that nobody wrote.
+    pub holes: u64,
     /// Entries from the first kept one to the one behind the last.
     pub entries: Range<u64>,
     /// Their positions.
@@ -87,8 +89,6 @@ pub enum Missing {
     Memory,
     /// Replicas of all brokers say they have everything there.
     Lost,
-    /// Positions of order `token` that nobody wrote: no replica has them, and none has to.
-    Holes,
     /// It may be of a broker whose replicas are not here.
     Elsewhere,
 }
@@ -99,7 +99,6 @@ impl Missing {
         match self {
             Self::Memory => "memory",
             Self::Lost => "lost",
-            Self::Holes => "holes",
             Self::Elsewhere => "elsewhere",
         }
     }

@@ -6,8 +6,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{HeaderError, REPLICA_HEADER_BYTES, REPLICA_VERSION, ReplicaHeader};
 use crate::batch::{BatchError, BatchPreamble, PREAMBLE_BYTES, crc32c};
+use crate::frame::GapReason;
 use crate::limits::{BATCH_BYTES_MAX, LINE_BYTES};
-use crate::order::{FrontierLine, OrderEntry};
+use crate::order::{ENTRY_HOLE, FrontierLine, OrderEntry};
 
 /// First word of a record: "LFR1".
 pub const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"LFR1");
@@ -19,6 +20,8 @@ pub const RECORD_BYTES_MAX: u64 = RECORD_HEAD_BYTES + BATCH_BYTES_MAX as u64;
 pub const RECORD_BATCH: u8 = 1;
 /// A record that says how far the log was ordered when its group was committed.
 pub const RECORD_FRONTIER: u8 = 2;
+/// A record of positions that nothing is at and nothing ever will be.
+pub const RECORD_HOLE: u8 = 3;
 
 /// In front of each record. Writer: the broker that keeps the replica.
 #[derive(
@@ -30,14 +33,14 @@ pub struct RecordHeader {
     pub magic: u32,
     /// Low byte of [`REPLICA_VERSION`].
     pub version: u8,
-    /// [`RECORD_BATCH`] or [`RECORD_FRONTIER`].
+    /// [`RECORD_BATCH`], [`RECORD_FRONTIER`] or [`RECORD_HOLE`].
     pub kind: u8,
     /// Zero.
     pub flags: u16,
-    /// Batch: its log index. Frontier: log index below which every batch of the source stands in
-    /// front of this record.
+    /// Batch and hole: the entry's log index. Frontier: log index below which everything of the
+    /// source stands in front of this record.
     pub index: u64,
-    /// Batches of the replica before this record.
+    /// Entries of the replica before this record: batches and holes.
     pub ordinal: u64,
     /// Byte of the file that this record starts at.
     pub at: u64,
@@ -45,19 +48,21 @@ pub struct RecordHeader {
     pub created_ns: u64,
     /// Wall clock when it was written, nanoseconds.
     pub written_ns: u64,
-    /// Bytes of preamble and payload; 0 in a frontier record.
+    /// Bytes of preamble and payload; 0 where there is no batch.
     pub bytes: u32,
     /// Broker whose batches these are.
     pub source: u8,
+    /// Hole: why, a [`GapReason`]. Otherwise zero.
+    pub reason: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 6],
     /// CRC32C of the 60 bytes before, the order entry or frontier line, and the preamble.
     pub crc: u32,
 }
 
 lines!(RecordHeader, 1, {
     magic @ 0, version @ 4, kind @ 5, flags @ 6, index @ 8, ordinal @ 16, at @ 24,
-    created_ns @ 32, written_ns @ 40, bytes @ 48, source @ 52, reserved @ 53, crc @ 60,
+    created_ns @ 32, written_ns @ 40, bytes @ 48, source @ 52, reason @ 53, reserved @ 54, crc @ 60,
 });
 
 /// The first two lines of a record, ready to be written.
@@ -100,6 +105,14 @@ impl RecordHeader {
         self.bytes = 0;
         sealed(self, frontier.to_bytes(), None)
     }
+
+    /// A whole hole record; `bytes`, `kind` and `reason` are filled in.
+    pub fn seal_hole(mut self, entry: &OrderEntry, reason: GapReason) -> RecordHead {
+        self.kind = RECORD_HOLE;
+        self.bytes = 0;
+        self.reason = reason as u8;
+        sealed(self, entry.to_bytes(), None)
+    }
 }
 
 /// Bytes of a record with a batch of `bytes` bytes, zeros behind it included.
@@ -130,6 +143,13 @@ pub enum Body<'a> {
     },
     /// How far the log was ordered.
     Frontier(FrontierLine),
+    /// Positions without messages.
+    Hole {
+        /// Their entry in the log, as it stood in the pool.
+        entry: OrderEntry,
+        /// Why there is nothing.
+        reason: GapReason,
+    },
 }
 
 impl Record<'_> {
@@ -138,10 +158,10 @@ impl Record<'_> {
         record_bytes(self.header.bytes)
     }
 
-    /// Log index below which every batch of the source stands up to and with this record.
+    /// Log index below which everything of the source stands up to and with this record.
     pub fn covers(&self) -> u64 {
         match self.body {
-            Body::Batch { .. } => self.header.index.saturating_add(1),
+            Body::Batch { .. } | Body::Hole { .. } => self.header.index.saturating_add(1),
             Body::Frontier(_) => self.header.index,
         }
     }
@@ -220,7 +240,7 @@ pub struct Place {
     pub source: u8,
     /// Log index that it may not be below.
     pub index: u64,
-    /// Batches before it.
+    /// Entries before it: batches and holes.
     pub ordinal: u64,
 }
 
@@ -238,11 +258,11 @@ impl Place {
 
     /// The place behind a record that was found here.
     pub fn behind(self, record: &Record<'_>) -> Self {
-        let batches = u64::from(record.header.kind == RECORD_BATCH);
+        let entries = u64::from(record.header.kind != RECORD_FRONTIER);
         Self {
             at: self.at + record.bytes(),
             index: record.covers(),
-            ordinal: self.ordinal + batches,
+            ordinal: self.ordinal + entries,
             ..self
         }
     }
@@ -265,8 +285,8 @@ pub fn measure(bytes: &[u8]) -> Result<u64, RecordError> {
         return Err(wrong("version", header.version.into(), REPLICA_VERSION.into()));
     }
     match (header.kind, header.bytes) {
-        (RECORD_FRONTIER, 0) => {}
-        (RECORD_FRONTIER, bytes) => return Err(wrong("bytes", bytes.into(), 0)),
+        (RECORD_FRONTIER | RECORD_HOLE, 0) => {}
+        (RECORD_FRONTIER | RECORD_HOLE, bytes) => return Err(wrong("bytes", bytes.into(), 0)),
         (RECORD_BATCH, PREAMBLE_BYTES..=BATCH_BYTES_MAX) => {}
         (RECORD_BATCH, bytes) => return Err(wrong("bytes", bytes.into(), BATCH_BYTES_MAX.into())),
         (kind, _) => return Err(wrong("kind", kind.into(), RECORD_BATCH.into())),
@@ -293,11 +313,15 @@ pub fn check_record(bytes: &[u8], place: Place) -> Result<u64, RecordError> {
             record_crc(header, &entry.to_bytes(), Some(&preamble.to_bytes()))
         }
         Body::Frontier(line) => record_crc(header, &line.to_bytes(), None),
+        Body::Hole { entry, .. } => record_crc(header, &entry.to_bytes(), None),
     };
     if header.crc != computed {
         return Err(RecordError::Crc { claimed: header.crc, computed });
     }
     check_place(header, place)?;
+    if let Body::Hole { entry, .. } = body {
+        check_hole(header, entry)?;
+    }
     if let Body::Batch { entry, preamble, payload } = body {
         check_batch(header, entry, preamble)?;
         preamble.check_payload(payload).map_err(RecordError::Batch)?;
@@ -322,9 +346,35 @@ pub fn view_record(bytes: &[u8]) -> Option<Record<'_>> {
             preamble: BatchPreamble::from_bytes(*preamble),
             payload: rest.get(PREAMBLE_BYTES as usize..header.bytes as usize)?,
         },
+        None if header.kind == RECORD_HOLE => Body::Hole {
+            entry: OrderEntry::from_bytes(*line),
+            reason: GapReason::from_raw(header.reason.into()).unwrap_or_default(),
+        },
         None => Body::Frontier(FrontierLine::from_bytes(*line)),
     };
     Some(Record { header, body })
+}
+
+/// A hole's entry has positions, and the record says why nothing is there.
+fn check_hole(header: &RecordHeader, entry: &OrderEntry) -> Result<(), RecordError> {
+    let pairs = [
+        ("entry flags", entry.flags.into(), ENTRY_HOLE.into()),
+        ("entry bytes", entry.bytes.into(), 0),
+        ("entry broker", u64::from(entry.broker), u64::from(header.source)),
+        ("entry commit", entry.commit, header.index.wrapping_add(1)),
+        ("reason", header.reason.into(), GapReason::Unwritten as u64),
+    ];
+    if entry.count == 0 {
+        return Err(RecordError::Field { field: "entry count", value: 0, expected: 1 });
+    }
+    differs(pairs)
+}
+
+fn differs<const N: usize>(pairs: [(&'static str, u64, u64); N]) -> Result<(), RecordError> {
+    match pairs.into_iter().find(|(_, value, expected)| value != expected) {
+        Some((field, value, expected)) => Err(RecordError::Field { field, value, expected }),
+        None => Ok(()),
+    }
 }
 
 fn check_place(header: &RecordHeader, place: Place) -> Result<(), RecordError> {
@@ -349,6 +399,7 @@ fn check_batch(
 ) -> Result<(), RecordError> {
     preamble.check(BATCH_BYTES_MAX).map_err(RecordError::Batch)?;
     let pairs = [
+        ("entry flags", entry.flags.into(), 0),
         ("entry broker", u64::from(entry.broker), u64::from(header.source)),
         ("entry commit", entry.commit, header.index.wrapping_add(1)),
         ("entry bytes", entry.bytes.into(), header.bytes.into()),
@@ -358,10 +409,7 @@ fn check_batch(
         ("preamble batch_seq", preamble.batch_seq, entry.batch_seq),
         ("preamble session_epoch", preamble.session_epoch.into(), entry.session_epoch.into()),
     ];
-    match pairs.into_iter().find(|(_, value, expected)| value != expected) {
-        Some((field, value, expected)) => Err(RecordError::Field { field, value, expected }),
-        None => Ok(()),
-    }
+    differs(pairs)
 }
 
 /// The records of a whole file in memory, one after the other, up to the first that does not

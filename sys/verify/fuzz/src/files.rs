@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
 use landfall_layout::batch::{BatchPreamble, crc32c};
+use landfall_layout::frame::GapReason;
 use landfall_layout::limits::SEQUENCED_LOG;
-use landfall_layout::order::{FrontierLine, OrderEntry};
+use landfall_layout::order::{ENTRY_HOLE, FrontierLine, OrderEntry};
 use landfall_layout::replica::{NO_FILE, REPLICA_HEADER_BYTES, RecordHeader, ReplicaHeader};
 use landfall_layout::topic::Order;
 use landfall_replica::names::{TOPIC_FILE, replica_file, source_directory, topic_directory};
@@ -36,6 +37,14 @@ pub struct Odd {
     pub moved: Option<u64>,
     /// This entry is of the batch before it of its publisher.
     pub again: Option<u64>,
+    /// The topic is of order `token`, and this entry a hole.
+    pub hole: Option<u64>,
+}
+
+impl Odd {
+    fn order(self) -> Order {
+        if self.hole.is_some() { Order::Token } else { Order::Strong }
+    }
 }
 
 /// One replica file that is being written.
@@ -46,7 +55,8 @@ struct File {
 }
 
 impl File {
-    fn new(source: u8, first_index: u64, ordinal: u64, previous_index: u64) -> Self {
+    fn new(source: u8, first_index: u64, ordinal: u64, previous: (u64, Order)) -> Self {
+        let (previous_index, order) = previous;
         let mut header = ReplicaHeader::from_bytes([0; ReplicaHeader::BYTES as usize]);
         header.created_ns = CREATED_NS;
         header.first_index = first_index;
@@ -55,7 +65,7 @@ impl File {
         header.topic = 0x100;
         header.source = source;
         header.log = SEQUENCED_LOG as u8;
-        header.order = Order::Strong.raw();
+        header.order = order.raw();
         header.replicas = 3;
         header.replica_brokers = 2;
         header.name_bytes = NAME.len() as u32;
@@ -118,6 +128,23 @@ impl File {
         self.ordinal += 1;
     }
 
+    /// Two positions that nobody wrote.
+    fn hole(&mut self, index: u64) {
+        let entry = OrderEntry {
+            first_position: 2 * index,
+            client: u64::from(self.source) + 1,
+            session_epoch: 1,
+            count: 2,
+            broker: self.source,
+            flags: ENTRY_HOLE,
+            commit: index + 1,
+            ..OrderEntry::default()
+        };
+        let head = self.record(index).seal_hole(&entry, GapReason::Unwritten);
+        self.bytes.extend_from_slice(&head);
+        self.ordinal += 1;
+    }
+
     fn frontier(&mut self, covers: u64) {
         let line =
             FrontierLine { entries: covers, position: 2 * covers, ..FrontierLine::default() };
@@ -136,7 +163,7 @@ pub fn write(data: &Path, odd: Odd) -> std::io::Result<[PathBuf; 4]> {
             let broker = BrokerId::new(source.into()).expect("a broker that a pool can have");
             let directory = source_directory(&topic, broker);
             fs::create_dir_all(&directory)?;
-            fs::write(topic.join(TOPIC_FILE), topic_file())?;
+            fs::write(topic.join(TOPIC_FILE), topic_file(odd.order()))?;
             replica(&directory, source, keeper, odd)?;
             directories.push(directory);
         }
@@ -144,23 +171,27 @@ pub fn write(data: &Path, odd: Odd) -> std::io::Result<[PathBuf; 4]> {
     Ok(directories.try_into().expect("two sources kept by two brokers"))
 }
 
-fn topic_file() -> String {
+fn topic_file(order: Order) -> String {
     format!(
         "{{\"schema_version\":1,\"name\":\"{NAME}\",\"created_ns\":{CREATED_NS},\"id\":256,\
-         \"order\":\"strong\",\"ring_slots\":16,\"retention_bytes\":0,\"retention_ns\":0,\
+         \"order\":\"{order}\",\"ring_slots\":16,\"retention_bytes\":0,\"retention_ns\":0,\
          \"keep\":false,\"check_ingest\":false,\"durability\":\"sync\",\"replicas\":3,\
          \"replica_brokers\":2,\"session_lease_ns\":1000000000,\"pool_uuid\":\"00\"}}\n"
     )
 }
 
 fn replica(directory: &Path, source: u8, keeper: u8, odd: Odd) -> std::io::Result<()> {
-    let mut file = File::new(source, 0, 0, NO_FILE);
+    let order = odd.order();
+    let mut file = File::new(source, 0, 0, (NO_FILE, order));
     for index in 0..ENTRIES {
         if index == SECOND_FILE {
             fs::write(replica_file(directory, 0), &file.bytes)?;
-            file = File::new(source, index, file.ordinal, 0);
+            file = File::new(source, index, file.ordinal, (0, order));
         }
-        if index % 2 == u64::from(source) && odd.without != Some(index) {
+        let is_own = index % 2 == u64::from(source);
+        if is_own && odd.hole == Some(index) {
+            file.hole(index);
+        } else if is_own && odd.without != Some(index) {
             let body = if odd.other == Some(index) { keeper } else { 9 };
             file.batch(index, body, odd);
         }

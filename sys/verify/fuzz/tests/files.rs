@@ -92,7 +92,7 @@ fn one_brokers_directory_says_what_it_cannot_know() {
 
 #[test]
 fn any_flipped_bit_of_a_file_is_found() {
-    let scratch = Scratch::new("flip", Odd::default());
+    let scratch = Scratch::new("flip", Odd { hole: Some(6), ..Odd::default() });
     for file in [0, SECOND_FILE] {
         let path = replica_file(&scratch.replicas[0], file);
         let whole = fs::read(&path).unwrap();
@@ -111,8 +111,31 @@ fn any_flipped_bit_of_a_file_is_found() {
 }
 
 #[test]
+fn a_hole_is_kept_and_is_no_batch() {
+    let odd = Odd { hole: Some(12), ..Odd::default() };
+    let scratch = Scratch::new("hole", odd);
+    let kept = scratch.look();
+    assert!(kept.findings.is_empty(), "{:?}", kept.findings.kept());
+    let log = &kept.topics[0].logs[0];
+    assert_eq!((log.batches, log.holes), (ENTRIES - 1, 1));
+    assert!(log.gaps.is_empty(), "{:?}", log.gaps);
+    // What is in no replica is lost in order `token` too: a hole would say so.
+    let lost = Scratch::new("holes", Odd { without: Some(14), ..odd });
+    let kept = lost.look();
+    assert!(has(&kept, "gap", Error, "entries 14 to 15, positions 28 to 30, are in no replica"));
+    assert_eq!(kept.topics[0].logs[0].gaps[0].why, Missing::Lost);
+    // And only that order has them.
+    for replica in &scratch.replicas {
+        let path = replica.parent().unwrap().join(TOPIC_FILE);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("token", "strong")).unwrap();
+    }
+    assert!(has(&scratch.look(), "hole", Error, "entry 12 is a hole"));
+}
+
+#[test]
 fn a_file_may_end_anywhere() {
-    let scratch = Scratch::new("end", Odd::default());
+    let scratch = Scratch::new("end", Odd { hole: Some(26), ..Odd::default() });
     for (file, check) in [(SECOND_FILE, "tail"), (0, "row")] {
         let path = replica_file(&scratch.replicas[0], file);
         let whole = fs::read(&path).unwrap();
@@ -132,7 +155,7 @@ fn a_file_may_end_anywhere() {
 
 #[test]
 fn random_damage_to_many_files_is_answered() {
-    let scratch = Scratch::new("random", Odd::default());
+    let scratch = Scratch::new("random", Odd { hole: Some(6), ..Odd::default() });
     let mut random = 0x9e37_79b9_u64;
     let mut next = || {
         random ^= random >> 12;

@@ -174,5 +174,21 @@ fn torn_ends_are_cut_and_files_of_living_brokers_are_not_touched() {
     assert!(cut.contains("were cut off"), "{cut}");
     assert!(recovered.kept.findings.is_empty(), "{:?}", recovered.kept.findings.kept());
     assert!(recover::files(&data, false).unwrap().done.is_empty());
+
+    // Records that hold behind one that does not are kept, and told of as long as they are there.
+    fs::write(&path, &whole).unwrap();
+    let mut damaged = whole.clone();
+    damaged[4096 + 200] ^= 1;
+    fs::write(&path, damaged).unwrap();
+    let kept = recover::files(&data, false).unwrap();
+    assert!(kept.done[0].contains("and kept in"), "{:?}", kept.done);
+    for _ in 0..2 {
+        let again = recover::files(&data, false).unwrap();
+        let found = again.kept.findings.kept();
+        let cut = found.iter().find(|finding| finding.check == "cut").expect("it is mentioned");
+        assert!(cut.of.contains(".replica.cut-4096"), "{cut}");
+        assert!(cut.found.contains("bytes that were cut off"), "{cut}");
+        assert!(cut.mend.contains("goes with its file or its topic"), "{}", cut.mend);
+    }
     fs::remove_dir_all(&data).unwrap();
 }

@@ -26,10 +26,10 @@ pub struct Group {
 /// Finds every topic below `path`, and notes what does not belong there.
 pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
     let mut groups: BTreeMap<(String, u64), Group> = BTreeMap::new();
-    for (directory, listing) in data_directories(path)? {
+    for (_, listing) in data_directories(path)? {
         kept.tally.directories += 1;
         for stranger in &listing.strangers {
-            strange(&directory, stranger, kept);
+            strange(stranger, kept);
         }
         for topic in listing.topics {
             let key = (topic.name.clone(), topic.created_ns);
@@ -87,13 +87,17 @@ pub(super) fn in_file(
     Finding { severity, check, of: path.display().to_string(), at, found: found.into(), mend }
 }
 
-fn strange(directory: &Path, stranger: &Path, kept: &mut Kept) {
-    let name = stranger.strip_prefix(directory).unwrap_or(stranger);
-    let found = match name.to_string_lossy().contains(".cut-") {
-        true => "what was cut off a file, kept for records that hold",
-        false => "nothing that a replica has",
-    };
-    kept.findings.push(in_file(Severity::Note, "name", stranger, None, found));
+fn strange(stranger: &Path, kept: &mut Kept) {
+    if names::cut_of(stranger).is_none() {
+        let found = "nothing that a replica has";
+        kept.findings.push(in_file(Severity::Note, "name", stranger, None, found));
+        return;
+    }
+    let bytes = std::fs::metadata(stranger).map_or(0, |metadata| metadata.len());
+    let found = format!("{bytes} bytes that were cut off a file, and may have records that hold");
+    let of = stranger.display().to_string();
+    let (severity, check, mend) = (Severity::Note, "cut", mend::CUT_OFF);
+    kept.findings.push(Finding { severity, check, of, at: None, found, mend });
 }
 
 /// The data directories at or below `path`.

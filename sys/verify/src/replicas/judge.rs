@@ -48,29 +48,26 @@ fn log(
     kept: &mut Kept,
 ) -> LogKept {
     let of = format!("topic {}, log {number}", group.name);
-    let batches = merge(&of, sources, kept);
+    let entries = merge(&of, sources, kept);
     let ordered = sources.iter().filter_map(|source| source.ordered).max();
     // The log of a broker has only that one's batches.
     let writers: Vec<u8> = match usize::from(number) {
         SEQUENCED_LOG => (0..brokers).collect(),
         _ => vec![number],
     };
-    let mut gaps = gaps(&batches, ordered, &writers, sources);
-    for gap in &mut gaps {
-        if gap.why == Missing::Lost && order == Some(Order::Token) {
-            gap.why = Missing::Holes;
-        }
-    }
+    let gaps = gaps(&entries, ordered, &writers, sources);
     for why in [Missing::Lost, Missing::Memory, Missing::Elsewhere] {
         say(&of, why, &gaps, kept);
     }
-    follows(&of, order, &batches, kept);
-    let first = batches.first();
-    let last = batches.last();
+    follows(&of, order, &entries, kept);
+    let holes = entries.iter().filter(|seen| seen.is_hole()).count() as u64;
+    let first = entries.first();
+    let last = entries.last();
     LogKept {
         log: number,
         ordered,
-        batches: batches.len() as u64,
+        batches: entries.len() as u64 - holes,
+        holes,
         entries: first.map_or(0, |b| b.index)..last.map_or(0, |b| b.index + 1),
         positions: first.map_or(0, |b| b.position)..last.map_or(0, Seen::end),
         gaps,
@@ -78,7 +75,7 @@ fn log(
 }
 
 impl Seen {
-    /// Position behind its last message.
+    /// Position behind its last.
     fn end(&self) -> u64 {
         self.position.saturating_add(self.count.into())
     }
@@ -89,11 +86,12 @@ fn wrong(check: &'static str, of: &str, found: String) -> Finding {
     Finding { severity, check, of: of.to_owned(), at: None, found, mend }
 }
 
-/// All batches of a log by index, each once. Replicas that have the same entry have to agree.
+/// All batches and holes of a log by index, each once. Replicas that have the same entry have to
+/// agree.
 fn merge(of: &str, sources: &[&Source], kept: &mut Kept) -> Vec<Seen> {
     let mut all: Vec<(Seen, usize)> = Vec::new();
     for (number, source) in sources.iter().enumerate() {
-        all.extend(source.batches.iter().map(|seen| (*seen, number)));
+        all.extend(source.entries.iter().map(|seen| (*seen, number)));
     }
     all.sort_by_key(|(seen, _)| seen.index);
     let mut merged: Vec<(Seen, usize)> = Vec::with_capacity(all.len());
@@ -117,10 +115,10 @@ fn merge(of: &str, sources: &[&Source], kept: &mut Kept) -> Vec<Seen> {
 }
 
 /// Positions that ascend and meet where entries do, and the topic's order.
-fn follows(of: &str, order: Option<Order>, batches: &[Seen], kept: &mut Kept) {
+fn follows(of: &str, order: Option<Order>, entries: &[Seen], kept: &mut Kept) {
     let mut sequences = Sequences::new(order, of, &[]);
-    for (number, seen) in batches.iter().enumerate() {
-        let before = number.checked_sub(1).and_then(|before| batches.get(before));
+    for (number, seen) in entries.iter().enumerate() {
+        let before = number.checked_sub(1).and_then(|before| entries.get(before));
         if let Some(before) = before {
             let meets = before.index + 1 == seen.index;
             let (end, position) = (before.end(), seen.position);
@@ -133,6 +131,13 @@ fn follows(of: &str, order: Option<Order>, batches: &[Seen], kept: &mut Kept) {
                 sequences.forget();
             }
         }
+        if seen.is_hole() {
+            if order.is_some_and(|order| order != Order::Token) {
+                let found = format!("entry {} is a hole, which only order token has", seen.index);
+                kept.findings.push(wrong("hole", of, found));
+            }
+            continue;
+        }
         let entry = landfall_layout::order::OrderEntry {
             client: seen.client,
             batch_seq: seen.batch_seq,
@@ -144,9 +149,9 @@ fn follows(of: &str, order: Option<Order>, batches: &[Seen], kept: &mut Kept) {
     }
 }
 
-/// The entries that are not in `batches`, from where all replicas begin to what was ordered.
+/// The entries that are not in `entries`, from where all replicas begin to what was ordered.
 fn gaps(
-    batches: &[Seen],
+    entries: &[Seen],
     ordered: Option<(u64, u64)>,
     writers: &[u8],
     sources: &[&Source],
@@ -158,7 +163,7 @@ fn gaps(
     let mut next = from;
     // Positions are known behind an entry that is there, and at the very beginning.
     let mut position = (from == 0).then_some(0);
-    for seen in batches.iter().filter(|seen| seen.index >= from) {
+    for seen in entries.iter().filter(|seen| seen.index >= from) {
         if seen.index > next {
             let positions = position.map(|position| position..seen.position);
             split(next..seen.index, positions, writers, sources, &mut gaps);
@@ -166,10 +171,10 @@ fn gaps(
         next = seen.index + 1;
         position = Some(seen.end());
     }
-    if let Some((entries, end)) = ordered
-        && entries > next
+    if let Some((ordered, end)) = ordered
+        && ordered > next
     {
-        split(next..entries, position.map(|start| start..end), writers, sources, &mut gaps);
+        split(next..ordered, position.map(|start| start..end), writers, sources, &mut gaps);
     }
     gaps
 }
@@ -246,7 +251,7 @@ fn say(of: &str, why: Missing, gaps: &[Gap], kept: &mut Kept) {
             "were ordered, and no replica of their brokers had got so far",
             mend::ONLY_MEMORY,
         ),
-        Missing::Elsewhere | Missing::Holes => (
+        Missing::Elsewhere => (
             Severity::Note,
             "are not here; they may be of brokers whose replicas are not",
             mend::LOOK_ELSEWHERE,

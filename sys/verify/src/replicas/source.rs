@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, HeaderError, REPLICA_HEADER_BYTES};
 use landfall_replica::names::SourceListing;
 use landfall_replica::survey::{Seam, seams};
@@ -11,14 +12,14 @@ use super::find::{Group, in_file};
 use super::{Kept, SourceKept};
 use crate::finding::Severity::{Error, Note, Warning};
 
-/// A batch that a file has.
+/// A batch or a hole that a file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Its index in the log.
     pub index: u64,
-    /// Position of its first message.
+    /// Its first position.
     pub position: u64,
-    /// Messages.
+    /// Positions.
     pub count: u16,
     /// Broker that landed it.
     pub source: u8,
@@ -28,8 +29,29 @@ pub struct Seen {
     pub batch_seq: u64,
     /// The session's epoch.
     pub session_epoch: u32,
-    /// CRC32C of its payload.
-    pub payload_crc: u32,
+    /// CRC32C of its payload; none: a hole.
+    pub payload_crc: Option<u32>,
+}
+
+impl Seen {
+    /// What stands behind an entry that holds.
+    fn of(entry: &OrderEntry, payload_crc: Option<u32>) -> Self {
+        Self {
+            index: entry.commit.wrapping_sub(1),
+            position: entry.first_position,
+            count: entry.count,
+            source: entry.broker,
+            client: entry.client,
+            batch_seq: entry.batch_seq,
+            session_epoch: entry.session_epoch,
+            payload_crc,
+        }
+    }
+
+    /// Whether nothing is at its positions.
+    pub fn is_hole(&self) -> bool {
+        self.payload_crc.is_none()
+    }
 }
 
 /// What a source's files have.
@@ -43,8 +65,8 @@ pub struct Source {
     pub order: Option<u8>,
     /// Entries and positions that were ordered when a file was last written.
     pub ordered: Option<(u64, u64)>,
-    /// The batches, in order.
-    pub batches: Vec<Seen>,
+    /// Batches and holes, in order.
+    pub entries: Vec<Seen>,
 }
 
 /// Reads a source's files.
@@ -62,7 +84,7 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
         log: None,
         order: None,
         ordered: None,
-        batches: Vec::new(),
+        entries: Vec::new(),
     };
     let mut surveys = Vec::new();
     for (number, (first_index, path)) in listing.files.iter().enumerate() {
@@ -115,16 +137,10 @@ fn file(
     walk.go_to(landfall_layout::replica::Place::first(&survey.header));
     while let Some(record) = walk.next()? {
         match record.body {
-            Body::Batch { entry, preamble, .. } => source.batches.push(Seen {
-                index: record.header.index,
-                position: entry.first_position,
-                count: entry.count,
-                source: entry.broker,
-                client: entry.client,
-                batch_seq: entry.batch_seq,
-                session_epoch: entry.session_epoch,
-                payload_crc: preamble.payload_crc,
-            }),
+            Body::Batch { entry, preamble, .. } => {
+                source.entries.push(Seen::of(&entry, Some(preamble.payload_crc)));
+            }
+            Body::Hole { entry, .. } => source.entries.push(Seen::of(&entry, None)),
             Body::Frontier(line) => {
                 if line.entries < record.header.index {
                     let found = format!("the log had {} entries when all of the", line.entries)
@@ -211,8 +227,8 @@ fn rows(surveys: &[FileSurvey], kept: &mut Kept) {
                 Error,
                 path,
                 format!(
-                    "it ends with batch {ordinal} and the next file begins with \
-                                       batch {wanted}"
+                    "it ends with entry {ordinal} of its broker and the next file begins \
+                                       with entry {wanted}"
                 ),
             ),
             Seam::Hole { path, indexes } => {
