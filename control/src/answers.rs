@@ -70,6 +70,7 @@ pub struct Topic {
     pub oldest_position: u64,
     pub next_position: u64,
     pub segments: u32,
+    pub segments_lost: u32,
 }
 
 /// A copy on a disk, in [`Topic`].
@@ -116,6 +117,7 @@ pub struct PoolFacts {
     pub segment_bytes: u64,
     pub segments: u32,
     pub segments_free: u32,
+    pub segments_lost: u32,
     pub batch_bytes_max: u32,
     pub sessions: u32,
     pub coherence: &'static str,

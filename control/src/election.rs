@@ -218,10 +218,16 @@ impl Candidate {
     }
 
     /// Locks a slot whose leader is gone, and not the one that is copied from: the longest unused.
+    /// First of those that no other host had: what a process that was killed left in its host's
+    /// caches can then be in the way of nobody.
     fn free_slot(&self, pool: &Pool, from: Option<usize>) -> Result<usize, NotElected> {
         let io = |source| NotElected::Io { what: "lock a leader slot", source };
         let mut slots: Vec<usize> = (0..LEADERS_MAX).filter(|slot| Some(*slot) != from).collect();
-        slots.sort_by_key(|slot| Term::unpack(pool.leader_line(*slot).term).epoch);
+        slots.sort_by_key(|slot| {
+            let line = pool.leader_line(*slot);
+            let epoch = Term::unpack(line.term).epoch;
+            (epoch != 0 && line.host != host::id(), epoch)
+        });
         for slot in slots {
             if !self.ballot.may_run(pool, slot)
                 && self.ballot.lock(SLOTS + slot as i64).map_err(io)?

@@ -123,7 +123,7 @@ pub enum FromSequencer {
         /// Topic.
         topic: TopicId,
     },
-    /// A gap outlived its lease.
+    /// A gap outlived its lease, or what it waited for could not come.
     Fenced {
         /// Topic.
         topic: TopicId,
@@ -133,6 +133,8 @@ pub enum FromSequencer {
         epoch: u32,
         /// Sequence that did not come.
         next_seq: u64,
+        /// It could not, for rings full of what waits for others.
+        is_stuck: bool,
     },
 }
 

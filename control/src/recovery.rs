@@ -18,7 +18,8 @@ use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::slot_ring::SlotWriter;
 use landfall_pool::{Memory, Pool};
 
-use crate::keeper::{Log, State, Topic};
+use crate::keeper::{Log, State, Topic, stranded};
+use crate::life::Life;
 use crate::messages::{NewRing, ToSequencer};
 use crate::ordering::SessionTable;
 use crate::segments::{LastEntries, Segments};
@@ -81,6 +82,7 @@ pub fn recover(
     if predecessor_may_run {
         segments.suspect();
     }
+    segments.strand(stranded(pool, |_| Life::Never));
     let mut topics = read_topics(pool)?;
     for topic in topics.iter_mut().flatten() {
         topic.logs = logs::chains(pool, &segments, topic.id);
@@ -206,6 +208,10 @@ fn read_sessions(pool: &Pool, topics: &[Option<Topic>]) -> SessionTable {
         let Some(mut line) = pool.session(index) else { continue };
         let Standing { epoch, state } = Standing::unpack(line.standing);
         if state == SessionState::Free {
+            // A control that died while it cleared the line left some of its words.
+            if line.to_words() != SessionLine::default().to_words() {
+                pool.set_session(index, &SessionLine::default());
+            }
             continue;
         }
         match order_of(TopicId(line.topic)) {

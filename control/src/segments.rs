@@ -101,8 +101,16 @@ pub struct Segments {
     suspects: Vec<bool>,
     /// Some broker may still follow the tables of the leader before, and read what is in use there.
     unfollowed: bool,
-    /// Segments that were given back and wait for one or the other.
+    /// Brokers whose host may have lines of their segments in its caches that it did not write
+    /// back, a bit each.
+    stranded: u32,
+    /// Segments that were given back and wait for one of these.
     waiting: Vec<SegmentId>,
+    /// Segments with a page that cannot be read, by number. They are never given out again.
+    lost: Vec<bool>,
+    lost_count: u32,
+    /// Free ones that turned out to be lost when they were to be given out.
+    found_lost: Vec<SegmentId>,
 }
 
 const UNUSED: Use = Use {
@@ -122,10 +130,15 @@ impl Segments {
         let mut bitmap = Bitmap::new(segments);
         let mut strange = Vec::new();
         let mut next_generation = 1;
+        let mut lost = vec![false; segments as usize];
         let uses = (0..segments)
             .map(|segment| {
                 let Some(header) = pool.segment_header(SegmentId(segment)) else { return UNUSED };
                 next_generation = next_generation.max(header.generation.wrapping_add(1));
+                if header.lost_ns != 0 {
+                    lost[segment as usize] = true;
+                    bitmap.mark(segment);
+                }
                 let what = What::unpack(header.what).unwrap_or_else(|error| {
                     bitmap.mark(segment);
                     strange.push(format!("segment {segment} is left alone: its {error}"));
@@ -145,7 +158,11 @@ impl Segments {
             epoch,
             suspects: Vec::new(),
             unfollowed: false,
+            stranded: 0,
             waiting: Vec::new(),
+            lost_count: lost.iter().filter(|lost| **lost).count() as u32,
+            lost,
+            found_lost: Vec::new(),
         };
         (table, strange)
     }
@@ -188,6 +205,16 @@ impl Segments {
     pub fn followed(&mut self) {
         self.unfollowed = false;
         self.free_waiting();
+    }
+
+    /// These brokers were killed on other hosts, a bit each: segments of theirs are not used again
+    /// until they are back, and have written back what their hosts had of them.
+    pub fn strand(&mut self, brokers: u32) {
+        let fewer = self.stranded & !brokers != 0;
+        self.stranded = brokers;
+        if fewer {
+            self.free_waiting();
+        }
     }
 
     fn free_waiting(&mut self) {
@@ -237,7 +264,7 @@ impl Segments {
 
     /// Gives a free segment a use, if there is one. The header says so when this returns.
     pub fn take(&mut self, purpose: Purpose, now_ns: u64) -> Option<SegmentId> {
-        let segment = SegmentId(self.bitmap.take()?);
+        let segment = self.take_whole(now_ns)?;
         let generation = self.next_generation;
         self.next_generation += 1;
         let header = SegmentHeader {
@@ -249,13 +276,57 @@ impl Segments {
             base_index: purpose.base_index,
             granted_ns: now_ns,
             sealed_ns: 0,
-            reserved: 0,
+            lost_ns: 0,
         };
         self.pool.give_segment(segment, &header);
         self.uses[segment.0 as usize] =
             Use { what: purpose.what, generation, base_index: purpose.base_index, ..UNUSED };
         // Nothing is written into a segment before a later leader would see that it is in use.
         self.pool.leads(self.epoch).then_some(segment)
+    }
+
+    /// A free segment. Where some were lost, the next may be too: it is looked at first, so that
+    /// nobody is given one that ends in the middle of a batch.
+    fn take_whole(&mut self, now_ns: u64) -> Option<SegmentId> {
+        loop {
+            let segment = SegmentId(self.bitmap.take()?);
+            // What this process met is covered here, and looks whole.
+            let none_is = self.lost_count == 0 && self.pool.loss().count() == 0;
+            if none_is || (!self.pool.is_lost(segment.0) && self.pool.is_whole(segment)) {
+                return Some(segment);
+            }
+            // It stays taken.
+            self.lose(segment, now_ns);
+            self.found_lost.push(segment);
+        }
+    }
+
+    /// Notes that a page of a segment cannot be read: it is given no other use. Whether that is
+    /// new, and there is such a segment.
+    pub fn lose(&mut self, segment: SegmentId, now_ns: u64) -> bool {
+        let Some(lost) = self.lost.get_mut(segment.0 as usize).filter(|lost| !**lost) else {
+            return false;
+        };
+        *lost = true;
+        self.lost_count += 1;
+        self.bitmap.mark(segment.0);
+        self.pool.set_segment_lost(segment, now_ns.max(1));
+        true
+    }
+
+    /// Segments that are lost.
+    pub fn lost(&self) -> u32 {
+        self.lost_count
+    }
+
+    /// Whether a segment is lost.
+    pub fn is_lost(&self, segment: SegmentId) -> bool {
+        self.lost.get(segment.0 as usize).is_some_and(|lost| *lost)
+    }
+
+    /// Segments that turned out to be lost when they were to be given out, since the last time.
+    pub fn take_found_lost(&mut self) -> Vec<SegmentId> {
+        std::mem::take(&mut self.found_lost)
     }
 
     /// Moves a segment on in its use.
@@ -275,15 +346,23 @@ impl Segments {
         if self.get(segment).is_none() {
             return;
         }
+        let owner = u32::from(self.uses[segment.0 as usize].what.owner);
+        let is_stranded = self.stranded.checked_shr(owner).is_some_and(|bits| bits & 1 == 1);
         let is_suspect = self.suspects.get(segment.0 as usize).is_some_and(|suspect| *suspect);
-        if is_suspect || self.unfollowed {
+        if is_suspect || is_stranded || self.unfollowed {
             if !self.waiting.contains(&segment) {
                 self.waiting.push(segment);
             }
             return;
         }
+        if !self.is_lost(segment) {
+            // A control or a broker that was killed on this host may have left lines in its caches.
+            self.pool.write_back_segment(segment);
+        }
         self.pool.set_segment_what(segment, What::FREE);
         self.uses[segment.0 as usize].what = What::FREE;
-        self.bitmap.give_back(segment.0);
+        if !self.is_lost(segment) {
+            self.bitmap.give_back(segment.0);
+        }
     }
 }

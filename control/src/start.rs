@@ -12,6 +12,7 @@ use landfall_layout::limits::{HEARTBEAT_LEASE_NS, SESSION_LEASE_NS};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Ringer, Role};
 use landfall_pool::counters::ErrorLog;
+use landfall_pool::poison::Part;
 use tokio::sync::oneshot;
 
 use crate::clock::now_ns;
@@ -113,6 +114,7 @@ impl Control {
         restore: &[PathBuf],
     ) -> Result<Self, StartError> {
         let Elected { epoch, from, ballot, .. } = elected;
+        pool.take_part(Part::System);
         let io = |what| move |source| StartError::Io { what, source };
         let bind = |role| Bell::bind(&pool, role).map_err(io("take the name of a bell"));
         let (keeper_bell, sequencer_bell) = (bind(Role::Keeper)?, bind(Role::Sequencer)?);

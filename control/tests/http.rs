@@ -52,7 +52,7 @@ fn topics_are_made_described_and_deleted() {
     let (status, made) = ask("POST", "/v1/topics", r#"{"name":"a.b","order":"stream"}"#);
     assert_eq!((status, &made["order"], &made["replicas"]), (201, &"stream".into(), &1.into()));
     let keys: Vec<&str> = made.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(keys.len(), 21, "{keys:?}");
+    assert_eq!(keys.len(), 22, "{keys:?}");
     assert_eq!(ask("GET", "/v1/topics/a.b", ""), (200, made.clone()));
     let (status, listed) = ask("GET", "/v1/topics", "");
     assert_eq!((status, &listed["schema_version"], &listed["topics"][0]), (200, &1.into(), &made));

@@ -154,6 +154,18 @@ fn session_lines_of_topics_that_are_gone_are_free_again() {
 }
 
 #[test]
+fn what_is_left_of_a_session_line_that_was_being_cleared_is_cleared() {
+    let memory = Anonymous::new();
+    let pool = led(&memory);
+    // Who cleared it died after the client and before the rest.
+    let line = SessionLine { next_seq: 60, topic: 256, ..SessionLine::default() };
+    pool.set_session(1, &line);
+    recovered(&pool);
+    let left = pool.session(1).unwrap();
+    assert_eq!((left.next_seq, left.topic), (0, 0));
+}
+
+#[test]
 fn one_control_leads_a_pool_at_a_time() {
     let system = System::start(32);
     let again = Control::start(Arc::clone(&system.pool), &system.memory.path(), Options::default());

@@ -8,13 +8,17 @@ use std::time::Duration;
 use fake::{Batch, Broker, Granted, System, eventually, spec};
 use landfall_control::Options;
 use landfall_control::answers::TopicSpec;
+use landfall_control::keeper::stranded;
+use landfall_control::life::Life;
 use landfall_control::messages::Ask;
+use landfall_control::segments::{Purpose, Segments};
 use landfall_layout::batch::{BatchPreamble, PADDING_MAGIC};
 use landfall_layout::command::{Command, Denial, Request};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::{FrontierLine, OrderEntry};
+use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState, Coherence};
 use landfall_layout::segment::{SegmentKind, SegmentState, What};
-use landfall_layout::{SegmentId, TopicId};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::log::LogSegment;
 use landfall_pool::{Memory, Pool};
 
@@ -64,6 +68,85 @@ fn retention_moves_the_oldest_index_and_waits_for_every_broker() {
         SegmentState::Sealed,
         "the bytes in it are kept"
     );
+}
+
+#[test]
+fn a_lost_segment_is_never_given_out_again_whoever_leads() {
+    let mut system = System::start(64);
+    let topic = system.topic("a", "total");
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let Granted { segment, generation, .. } = broker.want(topic, SegmentKind::Payload);
+    let free = system.free();
+    let lost = || system.asker.ask_now(Ask::Cluster).unwrap().pool.segments_lost;
+    broker.ask(Request::Lost { segment });
+    broker.ask(Request::Lost { segment });
+    broker.ask(Request::Lost { segment: u32::MAX });
+    eventually("lost", || (lost() == 1).then_some(()));
+    let pool = system.pool.clone();
+    let header = || pool.segment_header(SegmentId(segment)).unwrap();
+    assert_ne!(header().lost_ns, 0);
+    assert_eq!(system.describe("a").unwrap().segments_lost, 1);
+    assert_eq!(state(&system.pool, segment).kind, SegmentKind::Payload, "what holds is read");
+    broker.ask(Request::Sealed { segment, generation, through: 0 });
+    // Everything that was free is given out, and then what the topic has comes back: without it.
+    let mut broker = all_of_the_pool(&system, broker, topic, segment);
+    assert_eq!(system.describe("a").unwrap().segments_lost, 1);
+    let deleted = delete(&system, "a");
+    broker.wait("DropTopic", |command| (command == Command::DropTopic { topic }).then_some(()));
+    broker.ask(Request::TopicReleased { topic });
+    deleted.join().unwrap();
+    let back = eventually("all but one", || Some(system.free()).filter(|now| *now > free));
+    system.stop();
+    system.start_again();
+    assert_eq!((system.free(), header().lost_ns != 0), (back, true), "the next control knows");
+    let topic = system.topic("b", "total");
+    let broker = Broker::register(&system.pool, 0, 2);
+    all_of_the_pool(&system, broker, topic, segment);
+}
+
+/// Wants segments until there are no more. None of them is the one that is lost.
+fn all_of_the_pool(system: &System, mut broker: Broker, topic: TopicId, lost: u32) -> Broker {
+    let room = system.free();
+    let reserved = 4;
+    for _ in reserved..room {
+        let granted = broker.want(topic, SegmentKind::Payload);
+        assert_ne!(granted.segment, lost, "a lost segment was given out");
+    }
+    broker
+}
+
+/// Deletes a topic, which takes until its brokers have let go.
+fn delete(system: &System, name: &str) -> std::thread::JoinHandle<()> {
+    let (asker, name) = (system.asker.clone(), name.to_owned());
+    std::thread::spawn(move || {
+        let deleted = asker.ask_now(|reply| Ask::Delete(name, reply));
+        deleted.expect("control answers").expect("it was there");
+    })
+}
+
+#[test]
+fn what_is_cut_off_is_found_lost_before_it_is_given_out() {
+    let system = System::start(64);
+    let topic = system.topic("a", "total");
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let first = broker.want(topic, SegmentKind::Payload).segment;
+    let file = std::fs::OpenOptions::new().write(true).open(system.memory.path()).unwrap();
+    let at = system.pool.geometry().segment(SegmentId(first + 4)).unwrap();
+    file.set_len(at + 4096).unwrap();
+    // Once one is known to be lost, the others are looked at before they are given out.
+    broker.ask(Request::Lost { segment: first + 4 });
+    let free = system.free();
+    let given: Vec<u32> =
+        (0..3).map(|_| broker.want(topic, SegmentKind::Payload).segment).collect();
+    assert_eq!(given, [first + 1, first + 2, first + 3]);
+    broker.ask(Request::Want { kind: SegmentKind::Payload, topic });
+    let denied = |command| match command {
+        Command::Denied { why: Denial::PoolFull, free, .. } => Some(free),
+        _ => None,
+    };
+    assert_eq!(broker.wait("Denied", denied), 0);
+    let pool = system.asker.ask_now(Ask::Cluster).unwrap().pool;
+    assert_eq!((pool.segments_lost, pool.segments_free), (free - 3 + 1, 0));
 }
 
 #[test]
@@ -273,4 +356,52 @@ fn the_last_batch_of_a_dead_broker_is_still_ordered() {
     eventually("free", || (state(&system.pool, granted.segment) == What::FREE).then_some(()));
     let described = system.describe("a").unwrap();
     assert_eq!((described.oldest_position, described.next_position), (3, 3));
+}
+
+#[test]
+fn what_a_broker_left_that_was_killed_on_another_host_waits_for_it() {
+    let memory = fake::Memory::new();
+    let pool = memory.pool(32);
+    let (mut segments, _) = Segments::read(std::sync::Arc::clone(&pool), 1);
+    let of = |owner| {
+        let (kind, state) = (SegmentKind::Payload, SegmentState::Open);
+        let what = What { kind, state, owner, log: 0, topic: TopicId(256) };
+        Purpose { what, base_index: 0, previous: None }
+    };
+    let [here, there] = [1, 2].map(|owner| segments.take(of(owner), 1).unwrap());
+    let free = segments.free();
+    segments.strand(1 << 2);
+    segments.give_back(here);
+    segments.give_back(there);
+    assert_eq!(segments.free(), free + 1);
+    assert_eq!(state(&pool, there.0).kind, SegmentKind::Payload, "its host may write there yet");
+    // Another broker that is stranded too changes nothing for this one.
+    segments.strand(1 << 2 | 1 << 4);
+    assert_eq!(segments.free(), free + 1);
+    segments.strand(1 << 4);
+    assert_eq!(segments.free(), free + 2);
+    assert_eq!(state(&pool, there.0).kind, SegmentKind::Free);
+}
+
+#[test]
+fn only_what_was_killed_elsewhere_is_stranded_and_only_where_caches_are_not_seen() {
+    let here = landfall_pool::host::id();
+    let gone = |cleanly| Life::Gone { cleanly };
+    for (coherence, host, state, life, expected) in [
+        (Coherence::Flush, !here, BrokerState::Serving, gone(false), true),
+        (Coherence::Flush, !here, BrokerState::Serving, Life::Never, true),
+        (Coherence::Flush, !here, BrokerState::Absent, Life::Never, false),
+        (Coherence::Flush, !here, BrokerState::Absent, gone(true), false),
+        (Coherence::Flush, !here, BrokerState::Serving, Life::Live, false),
+        (Coherence::Flush, here, BrokerState::Serving, gone(false), false),
+        (Coherence::Coherent, !here, BrokerState::Serving, gone(false), false),
+    ] {
+        let memory = fake::Memory::new();
+        let pool = memory.pool_of(32, coherence);
+        let id = BrokerId::new(5).unwrap();
+        let line = BrokerLine { incarnation: 3, state: state.raw(), host, ..BrokerLine::default() };
+        pool.set_broker(id, &line, &BrokerAddress::new("", "", "").unwrap());
+        let found = stranded(&pool, |_| life);
+        assert_eq!(found, u32::from(expected) << 5, "{coherence:?} {state:?} {life:?}");
+    }
 }

@@ -129,6 +129,7 @@ fn begin_log(pool: &Pool, id: TopicId, log: usize, plan: &Plan, now_ns: u64) {
         head: SegmentId::NONE.0,
         tail: SegmentId::NONE.0,
         topic: id.0.into(),
+        restored_position: plan.position,
         ..ChainLine::default()
     };
     pool.set_chain(id, log, &chain);
@@ -140,8 +141,12 @@ fn tell(found: &Found, log: usize, plan: &Plan) -> Vec<String> {
         SEQUENCED_LOG => format!("topic {name}"),
         log => format!("topic {name}, log of broker {log}"),
     };
+    let holes = match plan.unwritten {
+        0 => String::new(),
+        unwritten => format!(", {unwritten} positions that nobody wrote"),
+    };
     let mut told = vec![format!(
-        "{of} is back: {} batches on disk from position {}; it goes on at position {}",
+        "{of} is back: {} batches on disk from position {}{holes}; it goes on at position {}",
         plan.batches, plan.oldest, plan.position
     )];
     told.extend(plan.lost.iter().map(|lost| {

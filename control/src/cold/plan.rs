@@ -8,15 +8,17 @@ const BATCH_BYTES_MIN: u64 = 2 * PREAMBLE_BYTES as u64;
 /// Fewest bytes that a message takes: its header.
 const MESSAGE_BYTES_MIN: u64 = 16;
 
-/// A batch that some replica has.
+/// A batch or a hole that some replica has.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Span {
     /// Log index.
     pub index: u64,
-    /// Position of its first message.
+    /// Its first position.
     pub first: u64,
     /// Position behind its last.
     pub end: u64,
+    /// Nothing is there, and nothing ever was.
+    pub is_hole: bool,
 }
 
 /// Positions that were ordered and are nowhere any more.
@@ -33,7 +35,9 @@ pub struct Lost {
 pub struct Plan {
     /// Batches on disk.
     pub batches: u64,
-    /// Position of the oldest message on disk.
+    /// Positions on disk that nothing was ever written to.
+    pub unwritten: u64,
+    /// Oldest position on disk.
     pub oldest: u64,
     /// What is lost for certain, in order.
     pub lost: Vec<Lost>,
@@ -53,7 +57,8 @@ pub fn plan(spans: &mut Vec<Span>, seen: Option<&FrontierLine>, pool_bytes: u64)
     spans.sort_unstable();
     spans.dedup_by_key(|span| span.index);
     let mut plan = Plan {
-        batches: spans.len() as u64,
+        batches: spans.iter().filter(|span| !span.is_hole).count() as u64,
+        unwritten: spans.iter().filter(|span| span.is_hole).map(|span| span.end - span.first).sum(),
         oldest: spans.first().map_or(0, |span| span.first),
         ..Plan::default()
     };
@@ -82,7 +87,7 @@ mod tests {
     use super::*;
 
     fn span(index: u64, first: u64, end: u64) -> Span {
-        Span { index, first, end }
+        Span { index, first, end, is_hole: false }
     }
 
     fn seen(entries: u64, position: u64) -> FrontierLine {
@@ -110,6 +115,16 @@ mod tests {
         let plan = plan(&mut vec![span(3, 30, 31), span(5, 35, 36)], None, 0);
         assert_eq!(plan.lost, [Lost { first: 31, end: 35 }]);
         assert_eq!((plan.index, plan.position), (6, 36));
+    }
+
+    #[test]
+    fn a_hole_is_there_and_is_neither_a_batch_nor_lost() {
+        let hole = Span { is_hole: true, ..span(4, 31, 35) };
+        let plan = plan(&mut vec![span(3, 30, 31), hole, span(5, 35, 36), hole], None, 0);
+        assert_eq!((plan.batches, plan.unwritten, plan.lost.len()), (2, 4, 0));
+        let plan = super::plan(&mut vec![hole], Some(&seen(6, 37)), 0);
+        assert_eq!((plan.oldest, plan.unwritten), (31, 4));
+        assert_eq!(plan.lost, [Lost { first: 35, end: 37 }]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct LastOf {
 pub struct Found {
     /// What its directory says.
     pub file: TopicFile,
-    /// Batches of each log.
+    /// Batches and holes of each log.
     pub spans: BTreeMap<usize, Vec<Span>>,
     /// How far each log was seen ordered.
     pub seen: BTreeMap<usize, FrontierLine>,
@@ -102,7 +102,9 @@ impl Found {
         let mut walk = Walk::open(path)?;
         while let Some(record) = walk.next()? {
             match record.body {
-                Body::Batch { entry, .. } => self.take(log, record.header.index, &entry),
+                Body::Batch { entry, .. } | Body::Hole { entry, .. } => {
+                    self.take(log, record.header.index, &entry);
+                }
                 Body::Frontier(line) => {
                     let seen = self.seen.entry(log).or_default();
                     if line.entries > seen.entries {
@@ -118,8 +120,9 @@ impl Found {
     }
 
     fn take(&mut self, log: usize, index: u64, entry: &OrderEntry) {
-        let span = Span { index, first: entry.first_position, end: entry.end_position() };
-        self.spans.entry(log).or_default().push(span);
+        let (first, end, is_hole) = (entry.first_position, entry.end_position(), entry.is_hole());
+        self.spans.entry(log).or_default().push(Span { index, first, end, is_hole });
+        // A hole's session had an epoch, and no batch there: its sequence is 0.
         let last = LastOf { epoch: entry.session_epoch, seq: entry.batch_seq };
         let known = self.sessions.entry(entry.client).or_insert(last);
         known.epoch = known.epoch.max(last.epoch);

@@ -7,9 +7,9 @@ use landfall_layout::command::{Command, Denial, Request};
 use landfall_layout::limits::HEARTBEAT_LEASE_NS;
 use landfall_layout::pool::{BrokerLine, BrokerState};
 use landfall_layout::segment::{SegmentKind, SegmentState};
-use landfall_layout::{BrokerId, TopicId};
-use landfall_pool::Pool;
+use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::slot_ring::SlotWriter;
+use landfall_pool::{Memory, Pool};
 
 use super::Keeper;
 use super::grants::Sort;
@@ -24,6 +24,25 @@ const REQUESTS_PER_PASS: usize = 256;
 /// Session answers remembered for each broker: a request that is repeated gets the same answer
 /// and opens nothing twice.
 const ANSWERS_KEPT: usize = 4096;
+
+/// Brokers whose process was killed on another host, a bit each, where hosts do not see each
+/// other's caches.
+pub fn stranded(pool: &Pool, life: impl Fn(BrokerId) -> Life) -> u32 {
+    if !pool.flushes() {
+        return 0;
+    }
+    let is_stranded = |id: &BrokerId| {
+        let line = pool.broker(*id);
+        let gone = match life(*id) {
+            Life::Gone { cleanly } => !cleanly,
+            // It is not judged yet.
+            Life::Never => BrokerState::from_raw(line.state) != BrokerState::Absent,
+            Life::Live | Life::Hung => false,
+        };
+        gone && line.incarnation != 0 && line.host != landfall_pool::host::id()
+    };
+    BrokerId::all().filter(is_stranded).fold(0, |mask, id| mask | 1 << id.index())
+}
 
 /// A broker as the keeper sees it.
 #[derive(Debug)]
@@ -169,6 +188,7 @@ impl Keeper {
             }
             Request::Retired { segment, generation } => self.retired(broker, segment, generation),
             Request::TopicReleased { topic } => self.topic_released(broker, topic),
+            Request::Lost { segment } => self.lose(SegmentId(segment), Some(broker)),
         }
     }
 
@@ -315,6 +335,7 @@ impl Keeper {
                 self.life_changed(id, before, life);
             }
         }
+        self.segments.strand(stranded(&self.pool, |id| self.brokers[id.index()].life));
         // Relaxed: a broker that is missed for one burst sleeps a millisecond longer.
         self.shared.brokers.store(self.acting(), Ordering::Relaxed);
     }

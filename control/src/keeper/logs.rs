@@ -48,10 +48,13 @@ impl Keeper {
     pub(super) fn begin_log(&mut self, topic: TopicId, log: usize, base: u64) -> Option<Log> {
         let owner = if log == SEQUENCED_LOG { OWNER_CONTROL } else { log as u8 };
         let segment = self.take_log_segment(topic, log, owner, (base, None))?;
+        // One that came back from disk is there already, without a segment.
+        let known = self.topic(topic).and_then(|topic| topic.logs.get(&log));
         let begun = Log {
             chain: [segment].into(),
             oldest_index: base,
             oldest_position: self.pool.frontier(topic, log).position,
+            restored_position: known.map_or(0, |known| known.restored_position),
             ..Log::default()
         };
         self.pool.set_chain(topic, log, &begun.line(topic));
@@ -192,7 +195,8 @@ impl Log {
             head: end(self.chain.front()),
             tail: end(self.chain.back()),
             topic: topic.0.into(),
-            reserved: [0; 4],
+            restored_position: self.restored_position,
+            reserved: [0; 3],
         }
     }
 }

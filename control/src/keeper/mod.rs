@@ -7,6 +7,7 @@ mod brokers;
 mod deletion;
 mod grants;
 mod logs;
+mod lost;
 mod padding;
 mod retire;
 mod tokens;
@@ -32,7 +33,7 @@ use crate::election::Ballot;
 use crate::messages::{Ask, FromSequencer, Reply, Sender, Shared, ToSequencer};
 use crate::segments::Segments;
 
-pub use brokers::Broker;
+pub use brokers::{Broker, stranded};
 pub use topics::{Log, Topic};
 
 use deletion::Deletion;
@@ -109,6 +110,8 @@ pub struct Keeper {
     next_round_ns: u64,
     next_beat_ns: u64,
     retained_ns: u64,
+    /// Segments that this process knew to be lost when it last looked.
+    losses_seen: u32,
     /// Answers to those who asked, ready to be given.
     answers: Vec<Box<dyn FnOnce() + Send>>,
 }
@@ -145,6 +148,7 @@ impl Keeper {
             next_round_ns: 0,
             next_beat_ns: 0,
             retained_ns: 0,
+            losses_seen: 0,
             answers: Vec::new(),
         };
         keeper.take_over();
@@ -176,6 +180,7 @@ impl Keeper {
             self.next_round_ns = clock_ns + ROUND_NS;
             self.look_at_brokers();
             self.look_at_predecessor();
+            self.look_at_losses();
             self.offer_again();
             self.pad_what_is_due();
             self.room_for_logs();
@@ -213,13 +218,18 @@ impl Keeper {
             FromSequencer::Answer { broker, command } => self.answer_session(broker, command),
             FromSequencer::LogWanted { topic, room } => self.extend_sequenced(topic, room),
             FromSequencer::Dropped { topic } => self.sequencer_dropped(topic),
-            FromSequencer::Fenced { topic, client, epoch, next_seq } => {
+            FromSequencer::Fenced { topic, client, epoch, next_seq, is_stuck } => {
                 let known = self.topic(topic);
                 let name = known.map_or("?", |topic| topic.entry.name());
                 let why = match known.map(|topic| topic.order) {
                     Some(Order::Token) => "it did not fill positions that it had reserved within \
                                            the session lease, or wrote others"
                         .to_owned(),
+                    _ if is_stuck => format!(
+                        "the rings are full of batches that wait for others, and its batch \
+                         {next_seq} found no slot; it goes on in its next epoch, and more \
+                         ring_slots make this rare"
+                    ),
                     _ => format!("its batch {next_seq} did not come within the session lease"),
                 };
                 let text = format!(

@@ -49,6 +49,8 @@ pub struct Log {
     pub oldest_index: u64,
     /// Position of that entry's first message.
     pub oldest_position: u64,
+    /// Position at which it went on after the pool before this one was lost.
+    pub restored_position: u64,
     /// A broker's own log: the last segment granted to its present process.
     pub granted: Option<SegmentId>,
 }
@@ -293,6 +295,7 @@ impl Keeper {
             oldest_position: longest.1,
             next_position: longest.0.position,
             segments: self.segments_of(topic),
+            segments_lost: self.lost_of(topic),
         }
     }
 
@@ -339,6 +342,14 @@ impl Keeper {
         (logs + retiring + rings + topic.payload.len()) as u32
     }
 
+    fn lost_of(&self, topic: &Topic) -> u32 {
+        if self.segments.lost() == 0 {
+            return 0;
+        }
+        let of = self.segments.of(topic.id).into_iter();
+        of.filter(|segment| self.segments.is_lost(*segment)).count() as u32
+    }
+
     pub(super) fn health(&self) -> Health {
         let live = self.brokers.iter().filter(|broker| broker.life == Life::Live);
         Health {
@@ -364,6 +375,7 @@ impl Keeper {
                 segment_bytes: geometry.segment_bytes(),
                 segments: self.segments.total(),
                 segments_free: self.segments.free(),
+                segments_lost: self.segments.lost(),
                 batch_bytes_max: geometry.batch_bytes_max(),
                 sessions: geometry.sessions(),
                 coherence: match Coherence::from_raw(self.pool.header().coherence) {

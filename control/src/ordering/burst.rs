@@ -15,7 +15,7 @@ use super::{SequencerThread, Work};
 use crate::clock::now_ns;
 use crate::messages::FromSequencer;
 use crate::segments::LastEntries;
-use crate::sequencer::{TopicSequencer, Verdict};
+use crate::sequencer::{Fencing, TopicSequencer, Verdict};
 
 /// Slots taken from one ring before it is the next one's turn.
 const SLOTS_PER_RING: usize = 128;
@@ -96,6 +96,12 @@ impl SequencerThread {
         if tick && work.sequencer.deadline_ns().is_some_and(|at| at <= clock_ns) {
             let fenced = &mut self.fenced;
             work.sequencer.tick(clock_ns, |fencing| fenced.push(fencing));
+        }
+        if tick {
+            let sessions = &self.sessions;
+            while let Some(stuck) = work.sequencer.fence_stuck(|index| sessions.joined(index)) {
+                self.fenced.push(stuck);
+            }
         }
         if done.slots > 0 || done.entries > 0 || !self.fenced.is_empty() {
             if done.entries > 0 {
@@ -209,7 +215,7 @@ impl SequencerThread {
     fn write_fences(&mut self, i: usize) {
         let topic = self.works[i].topic;
         for at in 0..self.fenced.len() {
-            let session = self.fenced[at].session;
+            let Fencing { session, is_stuck, .. } = self.fenced[at];
             let Some(line) = self.sessions.set_state(session.index, SessionState::Fenced) else {
                 continue;
             };
@@ -221,6 +227,7 @@ impl SequencerThread {
                 client: session.client,
                 epoch: session.standing.epoch,
                 next_seq: session.next_seq,
+                is_stuck,
             });
         }
         self.fenced.clear();

@@ -114,6 +114,12 @@ impl SessionTable {
         self.lines.iter().enumerate().filter_map(|(i, line)| Some((i as u32, line.as_ref()?)))
     }
 
+    /// Brokers through which a session's epoch was opened or joined, a bit each; all there may be
+    /// where that is not known.
+    pub fn joined(&self, index: u32) -> u32 {
+        self.get(index).map_or(u32::MAX, |session| session.joined)
+    }
+
     /// The line of a client.
     pub fn index_of(&self, topic: TopicId, client: u64) -> Option<u32> {
         self.by_client.get(&(topic, client)).copied()

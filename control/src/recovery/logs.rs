@@ -36,8 +36,14 @@ pub(super) fn chains(pool: &Pool, segments: &Segments, id: TopicId) -> BTreeMap<
         }
         // A log that came back from disk begins in memory without a segment.
         if !chain.is_empty() || line.oldest_index > 0 {
-            let (oldest_index, oldest_position) = (line.oldest_index, line.oldest_position);
-            logs.insert(number, Log { chain, oldest_index, oldest_position, granted: None });
+            let log = Log {
+                chain,
+                oldest_index: line.oldest_index,
+                oldest_position: line.oldest_position,
+                restored_position: line.restored_position,
+                granted: None,
+            };
+            logs.insert(number, log);
         }
     }
     logs

@@ -93,6 +93,18 @@ impl Holds {
         (place >> SLOT_BITS) as usize
     }
 
+    /// The place of a ring's slot.
+    pub fn place(&self, broker: BrokerId, index: u64) -> Place {
+        let slot = index as u32 & (self.cells[broker.index()].len() as u32 - 1);
+        (broker.index() as u32) << SLOT_BITS | slot
+    }
+
+    /// What is held of a session, from the head of its list on.
+    pub fn list(&self, first: Place) -> impl Iterator<Item = Place> {
+        let some = |place| (place != NOWHERE).then_some(place);
+        std::iter::successors(some(first), move |place| some(self.get(*place).after))
+    }
+
     pub fn get(&self, place: Place) -> &Held {
         &self.cells[Self::broker_of(place)][(place & SLOT_MASK) as usize]
     }
@@ -106,9 +118,7 @@ impl Holds {
     pub fn insert(&mut self, broker: BrokerId, first: &mut Place, held: Held) {
         let is_copy = self.find(held.session, held.batch_seq).is_some();
         self.copies += usize::from(is_copy);
-        let cells = &self.cells[broker.index()];
-        let slot = held.index as u32 & (cells.len() as u32 - 1);
-        let place = (broker.index() as u32) << SLOT_BITS | slot;
+        let place = self.place(broker, held.index);
         let after = *first;
         *self.get_mut(place) = Held { is_copy, before: NOWHERE, after, ..held };
         if after != NOWHERE {

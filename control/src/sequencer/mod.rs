@@ -6,11 +6,11 @@
 //! order:
 //!
 //! 1. [`TopicSequencer::offer`] the slot at each ring's [`TopicSequencer::scan_index`], writing
-//!    the entries it emits; then [`TopicSequencer::tick`];
+//!    the entries it emits; then [`TopicSequencer::tick`] and [`TopicSequencer::fence_stuck`];
 //! 2. write the entries back, re-read the epoch, move the frontier to
 //!    [`TopicSequencer::frontier`];
 //! 3. write the lines of the sessions that moved ([`TopicSequencer::drain_touched`]) and of those
-//!    that `tick` fenced;
+//!    that were fenced;
 //! 4. move each ring's consumed index to [`TopicSequencer::consumed`].
 //!
 //! The session lines go before the consumed indices: a broker whose slot was consumed and not
@@ -27,10 +27,13 @@ mod hold;
 mod model;
 #[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod pressure;
 mod recover;
 mod ring;
 mod session;
 mod standing;
+mod stuck;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -335,7 +338,7 @@ impl TopicSequencer {
         let Some(session) = self.sessions.get_mut(slot.session) else { return Verdict::Fenced };
         self.holds.insert(broker, &mut session.first_held, held);
         if self.rule == Rule::Strong {
-            self.sessions.open_gap(slot.session, now_ns);
+            self.sessions.open_gap(slot.session, broker, now_ns);
         }
         Verdict::Held
     }

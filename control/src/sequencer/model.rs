@@ -320,6 +320,38 @@ impl Model {
         }
     }
 
+    /// Whom full rings wait for without end: found from what may move, ring by ring.
+    pub fn stuck(&self, joined: impl Fn(u32) -> u32) -> Option<u32> {
+        if !self.strong {
+            return None;
+        }
+        let is_full =
+            |broker: &usize| self.scan[*broker] - self.consumed(*broker) >= u64::from(SLOTS);
+        let first = |broker: usize| {
+            let at = self.consumed(broker);
+            let is_first = |held: &&(usize, u64, RingSlot)| (held.0, held.1) == (broker, at);
+            self.held.iter().find(is_first).map(|held| held.2.session)
+        };
+        let mut moving: BTreeSet<usize> = (0..BROKERS).filter(|at| !is_full(at)).collect();
+        loop {
+            let may_move = |session: u32| {
+                let holds = |at: usize| {
+                    self.held.iter().any(|held| (held.0, held.2.session) == (at, session))
+                };
+                let brings = |at: usize| joined(session) >> at & 1 == 1 && !holds(at);
+                moving.iter().any(|at| brings(*at))
+            };
+            let more = |at: &usize| !moving.contains(at) && first(*at).is_some_and(may_move);
+            let more: Vec<usize> = (0..BROKERS).filter(more).collect();
+            if more.is_empty() {
+                break;
+            }
+            moving.extend(more);
+        }
+        let waiting = (0..BROKERS).filter(|at| !moving.contains(at)).filter_map(first);
+        waiting.max_by_key(|session| (self.since[session], *session))
+    }
+
     pub fn tick(&mut self, now: u64) -> BTreeSet<u32> {
         let late = |since: &u64| now.saturating_sub(*since) > LEASE_NS;
         let given = self.given.iter().filter(|given| given.is_missing() && late(&given.at));

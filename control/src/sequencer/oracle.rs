@@ -257,6 +257,31 @@ impl World {
         self.dirty.extend(fenced);
     }
 
+    /// A broker's ring fills with what comes too early.
+    fn flood(&mut self, number: usize, session: u32) {
+        for ahead in 0..SLOTS as u8 {
+            let shape =
+                Shape { ahead: 4 + ahead, back: 0, count: 1, padding: false, stranger: false };
+            self.land(number, session, shape);
+            self.scan(number);
+        }
+    }
+
+    /// Sessions that rings wait for without end are fenced; three bits of `joined` for each say
+    /// which brokers it is with.
+    fn unstick(&mut self, joined: u32) {
+        let joined = |session: u32| joined >> (3 * session) & 7;
+        loop {
+            let expected = self.model.stuck(joined);
+            let fenced = self.sequencer.fence_stuck(joined);
+            assert_eq!(fenced.map(|fencing| fencing.session.index), expected);
+            let Some(session) = expected else { return };
+            assert!(fenced.is_some_and(|fencing| fencing.is_stuck && fencing.dropped > 0));
+            self.model.end(session, SessionState::Fenced);
+            self.dirty.insert(session);
+        }
+    }
+
     /// Carries a burst into the pool, as far as a crash lets it.
     fn commit(&mut self, stages: u8) {
         if stages == 0 {
@@ -389,6 +414,8 @@ enum Op {
     Pass(u64),
     Reserve(usize, u32, u32, bool, bool),
     Tick,
+    Flood(usize, u32),
+    Unstick(u32),
     Open(u32, bool),
     End(u32, bool),
     Forget(u32),
@@ -417,6 +444,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         14 => (0..BROKERS, 0..SESSIONS, 1_u32..9, any::<bool>(), rare())
             .prop_map(|(b, s, count, whole, again)| Op::Reserve(b, s, count, whole, again)),
         4 => Just(Op::Tick),
+        3 => (0..BROKERS, 0..SESSIONS).prop_map(|(b, s)| Op::Flood(b, s)),
+        6 => any::<u32>().prop_map(Op::Unstick),
         6 => (0..SESSIONS, rare()).prop_map(|(session, stranger)| Op::Open(session, stranger)),
         1 => (0..SESSIONS, any::<bool>()).prop_map(|(session, fence)| Op::End(session, fence)),
         1 => (0..SESSIONS).prop_map(Op::Forget),
@@ -439,6 +468,8 @@ fn run(order: Order, ops: &[Op]) {
                 world.reserve(number, session, count, whole, again);
             }
             Op::Tick => world.tick(),
+            Op::Flood(number, session) => world.flood(number, session),
+            Op::Unstick(joined) => world.unstick(joined),
             Op::Open(session, stranger) => world.open(session, stranger),
             Op::End(session, fence) => {
                 let (ended, state) = match fence {

@@ -64,6 +64,8 @@ const PAGE: usize = 64;
 /// A session that waits for a batch while later ones are here.
 struct Gap {
     session: u32,
+    /// Rings in which something is held of it, and some in which that is over, a bit each.
+    rings: u32,
     since_ns: u64,
 }
 
@@ -154,16 +156,20 @@ impl Sessions {
         self.touched = touched;
     }
 
-    /// Notes that a batch of the session is held: its gap is as old as its first hold.
-    pub fn open_gap(&mut self, index: u32, now_ns: u64) {
+    /// Notes that a batch of the session is held in a broker's ring: its gap is as old as its
+    /// first hold.
+    pub fn open_gap(&mut self, index: u32, broker: BrokerId, now_ns: u64) {
+        let ring = 1 << broker.index();
         let gap = self.gaps.len() as u32;
         let Some(session) = self.get_mut(index) else { return };
         if session.gap != NO_GAP {
+            let gap = session.gap as usize;
+            self.gaps[gap].rings |= ring;
             return;
         }
         session.gap = gap;
         self.oldest_gap_ns = if gap == 0 { now_ns } else { self.oldest_gap_ns.min(now_ns) };
-        self.gaps.push(Gap { session: index, since_ns: now_ns });
+        self.gaps.push(Gap { session: index, rings: ring, since_ns: now_ns });
     }
 
     /// Notes that the session moved or lost its holds: it waits anew for its next batch, or for
@@ -184,6 +190,21 @@ impl Sessions {
             && let Some(moved) = self.get_mut(moved)
         {
             moved.gap = gap as u32;
+        }
+    }
+
+    /// What is known of a session's gap, if it has one: rings in which something is held of it,
+    /// perhaps some more, and since when it waits.
+    pub fn gap_of(&self, index: u32) -> Option<(u32, u64)> {
+        let gap = self.gaps.get(self.get(index)?.gap as usize)?;
+        Some((gap.rings, gap.since_ns))
+    }
+
+    /// Says in which rings exactly something is held of a session.
+    pub fn set_gap_rings(&mut self, index: u32, rings: u32) {
+        let gap = self.get(index).map(|session| session.gap as usize);
+        if let Some(gap) = gap.and_then(|gap| self.gaps.get_mut(gap)) {
+            gap.rings = rings;
         }
     }
 

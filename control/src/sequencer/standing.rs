@@ -14,6 +14,8 @@ pub struct Fencing {
     pub session: SessionView,
     /// Batches that were held of it and are dropped.
     pub dropped: u32,
+    /// What it waited for could not come, for rings full of what waits for others.
+    pub is_stuck: bool,
 }
 
 impl TopicSequencer {
@@ -83,7 +85,7 @@ impl TopicSequencer {
         let dropped = self.drop_held(index);
         let session = self.sessions.get_mut(index)?;
         session.state = state;
-        Some(Fencing { session: session.view(index), dropped })
+        Some(Fencing { session: session.view(index), dropped, is_stuck: false })
     }
 
     /// Drops what is held of a session: those slots are done with. Its gap ends, and positions that

@@ -56,11 +56,16 @@ impl Memory {
 
     /// A pool of `megabytes` in segments of 2 MiB.
     pub fn pool(&self, megabytes: u64) -> Arc<Pool> {
+        self.pool_of(megabytes, Coherence::Coherent)
+    }
+
+    /// The same, of that coherence mode.
+    pub fn pool_of(&self, megabytes: u64, coherence: Coherence) -> Arc<Pool> {
         let shape = Shape {
             pool_bytes: megabytes << 20,
             segment_bytes: 2 << 20,
             sessions: 64,
-            coherence: Coherence::Coherent,
+            coherence,
             uuid: clock::random_uuid().unwrap(),
             now_ns: clock::now_ns(),
         };

@@ -1,0 +1,225 @@
+//! Publishers that deal their batches out over brokers whose rings are too small for them: all of
+//! it is ordered, and no session lease is ever waited for.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use landfall_layout::BrokerId;
+use landfall_layout::limits::RING_SLOTS_MIN;
+use landfall_layout::session::SessionState;
+use landfall_layout::slot::RingSlot;
+use landfall_layout::topic::Order;
+use proptest::prelude::*;
+
+use super::{Frontier, TopicSequencer, Verdict};
+
+const BROKERS: usize = 3;
+const BATCHES: u64 = 90;
+/// Rounds in which every broker takes a batch of every publisher that has one for it.
+const ROUNDS: u64 = 100 * BATCHES;
+
+/// A publisher: connections to some brokers, each of which takes its batches in sequence.
+struct Publisher {
+    brokers: Vec<usize>,
+    epoch: u32,
+    /// Sequences that wait for a slot, by broker.
+    queues: [VecDeque<u64>; BROKERS],
+}
+
+impl Publisher {
+    /// Opens its next epoch and sends everything from `next_seq` on, beginning with the broker
+    /// whose turn it is.
+    fn send(&mut self, next_seq: u64, turn: usize) {
+        self.epoch += 1;
+        self.queues = Default::default();
+        for (at, seq) in (next_seq..BATCHES).enumerate() {
+            let broker = self.brokers[(turn + at) % self.brokers.len()];
+            self.queues[broker].push_back(seq);
+        }
+    }
+
+    fn joined(&self) -> u32 {
+        self.brokers.iter().fold(0, |mask, broker| mask | 1 << broker)
+    }
+}
+
+struct World {
+    sequencer: TopicSequencer,
+    publishers: Vec<Publisher>,
+    /// Committed, by the index of the slot.
+    rings: [Vec<RingSlot>; BROKERS],
+    ordered: Vec<BTreeSet<u64>>,
+    fenced: u64,
+}
+
+fn broker(number: usize) -> BrokerId {
+    BrokerId::new(number).unwrap()
+}
+
+impl World {
+    /// A publisher for each set of brokers; the lease is endless.
+    fn new(joined: &[u32]) -> Self {
+        let mut sequencer =
+            TopicSequencer::new(Order::Strong, u64::MAX, Frontier::default()).unwrap();
+        for number in 0..BROKERS {
+            sequencer.open_ring(broker(number), RING_SLOTS_MIN, 0).unwrap();
+        }
+        let mut world = Self {
+            sequencer,
+            publishers: Vec::new(),
+            rings: Default::default(),
+            ordered: vec![BTreeSet::new(); joined.len()],
+            fenced: 0,
+        };
+        for (index, joined) in joined.iter().enumerate() {
+            let brokers = (0..BROKERS).filter(|broker| joined >> broker & 1 == 1).collect();
+            let mut publisher = Publisher { brokers, epoch: 0, queues: Default::default() };
+            publisher.send(0, index);
+            world.sequencer.open_session(index as u32, 1 + index as u64, 1, 0);
+            world.publishers.push(publisher);
+        }
+        world
+    }
+
+    fn is_full(&self, number: usize) -> bool {
+        let landed = self.rings[number].len() as u64;
+        landed - self.sequencer.consumed(broker(number)) >= u64::from(RING_SLOTS_MIN)
+    }
+
+    /// A broker takes the next batch of a publisher, if it has one and there is a slot.
+    fn land(&mut self, number: usize, index: usize) {
+        if self.is_full(number) {
+            return;
+        }
+        let publisher = &mut self.publishers[index];
+        let Some(batch_seq) = publisher.queues[number].pop_front() else { return };
+        self.rings[number].push(RingSlot {
+            client: 1 + index as u64,
+            batch_seq,
+            session_epoch: publisher.epoch,
+            session: index as u32,
+            count: 1,
+            bytes: 64,
+            ..RingSlot::default()
+        });
+    }
+
+    fn scan(&mut self, number: usize) {
+        loop {
+            let index = self.sequencer.scan_index(broker(number));
+            let Some(slot) = self.rings[number].get(index as usize) else { return };
+            let ordered = &mut self.ordered;
+            let verdict = self.sequencer.offer(broker(number), slot, 0, |entry| {
+                let first = ordered[entry.client as usize - 1].insert(entry.batch_seq);
+                assert!(first, "batch {} is ordered twice", entry.batch_seq);
+            });
+            if verdict == Verdict::Busy {
+                return;
+            }
+        }
+    }
+
+    /// Fences who is stuck, and nobody whose next batch may still come. Fenced publishers send
+    /// again.
+    fn tick(&mut self) {
+        let publishers = &self.publishers;
+        let mut fenced = Vec::new();
+        let mut full = [0, 1, 2].map(|number| self.is_full(number));
+        while let Some(fencing) =
+            self.sequencer.fence_stuck(|index| publishers[index as usize].joined())
+        {
+            let session = fencing.session;
+            assert!(fencing.is_stuck && fencing.dropped > 0);
+            assert_eq!(session.standing.state, SessionState::Fenced);
+            let queues = &publishers[session.index as usize].queues;
+            let is_here = |queue: &VecDeque<u64>| queue.front() == Some(&session.next_seq);
+            let at = queues.iter().position(is_here).expect("what it waits for is not sent yet");
+            assert!(full[at], "batch {} can still come", session.next_seq);
+            full = [0, 1, 2].map(|number| self.is_full(number));
+            fenced.push((session.index as usize, session.next_seq));
+        }
+        for (index, next_seq) in fenced {
+            self.fenced += 1;
+            self.publishers[index].send(next_seq, self.fenced as usize);
+            let epoch = self.publishers[index].epoch;
+            self.sequencer.open_session(index as u32, 1 + index as u64, epoch, 0);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.ordered.iter().all(|ordered| ordered.len() as u64 == BATCHES)
+    }
+
+    /// Everybody moves in turn until all is ordered.
+    fn finish(&mut self) {
+        for _ in 0..ROUNDS {
+            for number in 0..BROKERS {
+                (0..self.publishers.len()).for_each(|index| self.land(number, index));
+                self.scan(number);
+            }
+            self.tick();
+            if self.is_done() {
+                return;
+            }
+        }
+        let ordered: Vec<usize> = self.ordered.iter().map(BTreeSet::len).collect();
+        panic!("of {BATCHES} batches each {ordered:?} are ordered");
+    }
+}
+
+/// Which broker takes from which publisher, and which ring is looked at.
+fn steps() -> impl Strategy<Value = Vec<(usize, usize, bool)>> {
+    let step = (0..BROKERS, 0..4_usize, prop::bool::weighted(0.3));
+    prop::collection::vec(step, 0..600)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn full_rings_never_stand_still(
+        joined in prop::collection::vec(1_u32..8, 1..5),
+        steps in steps(),
+    ) {
+        let mut world = World::new(&joined);
+        for (number, index, scans) in steps {
+            if index < joined.len() {
+                world.land(number, index);
+            }
+            if scans {
+                world.scan(number);
+                world.tick();
+            }
+        }
+        world.finish();
+    }
+}
+
+#[test]
+fn who_waits_for_a_slot_in_the_others_full_ring_is_fenced_at_once() {
+    let mut world = World::new(&[0b011, 0b011]);
+    // The first has its odd batches in one ring, the second its odd ones in the other.
+    for (number, index) in [(1, 0), (0, 1)] {
+        (0..=RING_SLOTS_MIN).for_each(|_| world.land(number, index));
+        world.scan(number);
+    }
+    assert_eq!(world.sequencer.held(), 2 * RING_SLOTS_MIN as usize);
+    world.tick();
+    assert_eq!(world.fenced, 1, "one of them makes room for the other");
+    assert_eq!(world.sequencer.held(), RING_SLOTS_MIN as usize);
+    world.finish();
+}
+
+#[test]
+fn a_full_ring_is_no_reason_while_what_it_waits_for_can_come() {
+    let mut world = World::new(&[0b011, 0b111]);
+    (0..=RING_SLOTS_MIN).for_each(|_| world.land(1, 0));
+    world.scan(1);
+    assert!(world.is_full(1));
+    world.tick();
+    assert_eq!(world.fenced, 0, "the other ring has room");
+    // The third ring has room too, but not for what the first publisher has to send.
+    (0..=RING_SLOTS_MIN).for_each(|_| world.land(0, 1));
+    world.scan(0);
+    world.tick();
+    assert_eq!(world.fenced, 0, "the second publisher's next batch comes through the third");
+}
