@@ -17,9 +17,9 @@ use landfall_layout::limits::TOPICS_MAX;
 use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState};
 use landfall_layout::verbs::GrantMode;
 use landfall_nic::{Listener, fitness};
-use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Role};
 use landfall_pool::idle::{Idle, Waiter};
+use landfall_pool::{Memory, Pool};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::catch_up::CatchUp;
@@ -59,6 +59,8 @@ pub struct Config {
     pub data: Option<Data>,
     /// Directories where other brokers keep theirs, as far as this host can read them.
     pub read_data: Vec<PathBuf>,
+    /// The host on which this number was a broker before is down, and its caches with it.
+    pub host_is_down: bool,
 }
 
 /// Why a broker could not start.
@@ -118,6 +120,8 @@ pub struct Broker {
     /// Turns until sockets are looked at again.
     pub(crate) sockets_in: u32,
     pub(crate) ticked_ns: u64,
+    /// Segments that this process knew to be lost when it last told control.
+    pub(crate) losses_seen: u32,
     pub(crate) turns: u32,
     tcp_address: String,
     unix_address: String,
@@ -157,6 +161,9 @@ impl Broker {
         let verbs_address =
             verbs.as_ref().map_or_else(String::new, |v| v.listener.local_addr().to_string());
         let addresses = [&tcp_address[..], &unix_address, &verbs_address];
+        check_number(&env.pool, me, config.host_is_down).map_err(failed("take the number"))?;
+        // Once the line says that this broker is here, what it had may go to others.
+        env.pool.write_back_of(me);
         take_number(&env, addresses, config.data.is_some())?;
         // After the number is taken: the lines it writes are this broker's.
         let replicator = config.data.as_ref().map(|data| begin_replicas(&env, data)).transpose()?;
@@ -187,6 +194,7 @@ impl Broker {
             accepts: true,
             sockets_in: 0,
             ticked_ns: 0,
+            losses_seen: 0,
             turns: 0,
             tcp_address,
             unix_address,
@@ -337,6 +345,26 @@ fn begin_catch_up(epoll: &Epoll, config: &Config) -> Result<Option<CatchUp>, Sta
     Ok(Some(catch_up))
 }
 
+/// Whether this host may be broker `me`. Where hosts do not see each other's caches, one on which a
+/// process of that number was killed may still have lines that it stored; they would leave its
+/// caches over what this one writes.
+fn check_number(pool: &Pool, me: BrokerId, host_is_down: bool) -> io::Result<()> {
+    let line = pool.broker(me);
+    let was_ended = BrokerState::from_raw(line.state) == BrokerState::Absent;
+    let is_here = line.host == landfall_pool::host::id();
+    if !pool.flushes() || line.incarnation == 0 || was_ended || is_here || host_is_down {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "broker {me} was process {} on host {:#018x}, which has not ended it in good order and may \
+         have some of its lines in caches; this is host {:#018x}: start it there, or choose \
+         another number, or, when that host is down, say --host-is-down",
+        line.pid,
+        line.host,
+        landfall_pool::host::id()
+    )))
+}
+
 fn take_number(env: &Env, addresses: [&str; 3], disk: bool) -> Result<(), StartError> {
     let [tcp, unix, verbs] = addresses;
     let address = BrokerAddress::new(tcp, unix, verbs).ok_or_else(|| {
@@ -363,4 +391,56 @@ fn take_number(env: &Env, addresses: [&str; 3], disk: bool) -> Result<(), StartE
 pub(crate) fn prepare_tcp(stream: &TcpStream) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use landfall_layout::pool::Coherence;
+
+    use super::*;
+    use crate::rig::pool_of;
+
+    fn start(pool: Pool, host_is_down: bool) -> Result<Broker, StartError> {
+        let config = Config {
+            number: BrokerId::new(3).unwrap(),
+            listen: "127.0.0.1:0".into(),
+            unix: None,
+            idle: Idle::Backoff,
+            verbs: None,
+            data: None,
+            read_data: Vec::new(),
+            host_is_down,
+        };
+        Broker::start(pool, &config)
+    }
+
+    /// A pool in which broker 3 was on another host.
+    fn left_by(coherence: Coherence, state: BrokerState) -> Pool {
+        let pool = pool_of(coherence);
+        let line = BrokerLine {
+            incarnation: 9,
+            pid: 77,
+            state: state.raw(),
+            host: !landfall_pool::host::id(),
+            ..BrokerLine::default()
+        };
+        let address = BrokerAddress::new("127.0.0.1:9", "", "").unwrap();
+        pool.set_broker(BrokerId::new(3).unwrap(), &line, &address);
+        pool
+    }
+
+    #[test]
+    fn a_number_that_was_killed_on_another_host_is_not_taken_from_it() {
+        let killed = || left_by(Coherence::Flush, BrokerState::Serving);
+        let Err(refused) = start(killed(), false) else { panic!("it was taken") };
+        let said = format!("{}: {}", refused, refused.source);
+        assert!(said.contains("--host-is-down") && said.contains("process 77"), "{said}");
+        assert!(start(killed(), true).is_ok(), "caches that are gone hold nothing");
+    }
+
+    #[test]
+    fn a_number_that_was_left_in_good_order_or_without_caches_is_anybodys() {
+        assert!(start(left_by(Coherence::Flush, BrokerState::Absent), false).is_ok());
+        assert!(start(left_by(Coherence::Coherent, BrokerState::Serving), false).is_ok());
+    }
 }

@@ -10,6 +10,7 @@ use landfall_layout::segment::{SegmentState, What};
 use landfall_pool::line_ring::{LineConsumer, LineProducer, LineRing};
 
 use crate::env::{Env, now_ns};
+use crate::poison::is_known;
 
 /// A request without an answer is sent again after this long.
 const REPEAT_NS: u64 = 500_000_000;
@@ -201,8 +202,11 @@ fn commands(env: &Env, epoch: u64) -> LineConsumer {
     LineConsumer::begin(&env.pool, ring, first_command(epoch))
 }
 
-/// `Sealed` has no answer but the segment's header.
+/// `Sealed` and `Lost` have no answer but the segment's header.
 fn is_done(env: &Env, request: &Request) -> bool {
+    if let Request::Lost { segment } = *request {
+        return is_known(env, segment);
+    }
     let Request::Sealed { segment, generation, .. } = *request else { return false };
     let Some(header) = env.pool.segment_header(SegmentId(segment)) else { return true };
     header.generation != generation

@@ -7,8 +7,9 @@ use landfall_pool::hold::Hold;
 use landfall_pool::log::{Found, LogReader};
 use landfall_replica::lookup::Start;
 
-use crate::catch_up::Feed;
+use crate::catch_up::{Feed, Reader};
 use crate::env::Env;
+use crate::replica::check_batch;
 
 /// Entries of unwritten positions that one gap tells of.
 const HOLES_PER_GAP: u32 = 1024;
@@ -26,6 +27,20 @@ pub struct Cursor {
     frontier: u64,
     /// What it needs next is read from replica files.
     pub feed: Option<Feed>,
+    /// Files that were open for a batch that did not hold: the next one is likely there too.
+    pub spare: Option<Box<Reader>>,
+    /// Entries below this index are sent as memory has them: they were checked, or no replica has
+    /// another.
+    pub checked_below: u64,
+}
+
+/// What a cursor may do beside sending what memory has.
+#[derive(Clone, Copy)]
+pub struct Beside {
+    /// What is not in memory can be read from replica files.
+    pub has_disk: bool,
+    /// So is what does not hold there.
+    pub checks: bool,
 }
 
 /// One frame and the batch behind it, if there is one.
@@ -97,7 +112,17 @@ impl Cursor {
             None => frontier.position,
         };
         let skip_below = if let From::Position(position) = from { position } else { 0 };
-        Self { reader, next, position, skip_below, goal: end, frontier: end, feed: None }
+        Self {
+            reader,
+            next,
+            position,
+            skip_below,
+            goal: end,
+            frontier: end,
+            feed: None,
+            spare: None,
+            checked_below: 0,
+        }
     }
 
     /// Begins with a batch that memory does not have.
@@ -120,7 +145,7 @@ impl Cursor {
         env: &Env,
         topic: TopicId,
         me: usize,
-        has_disk: bool,
+        beside: Beside,
         skips: &mut u32,
     ) -> Option<Item> {
         while *skips > 0 && self.is_behind(env, topic) {
@@ -131,16 +156,20 @@ impl Cursor {
                     *skips -= 1;
                 }
                 Found::Entry(entry) if entry.first_position > self.position => {
-                    return Some(self.gap(me, entry.first_position));
+                    return Some(self.gap(env, topic, me, entry.first_position));
                 }
                 Found::Entry(entry) if entry.is_hole() => {
                     return Some(self.unwritten(env, topic, me));
+                }
+                Found::Entry(entry) if beside.checks && !self.holds(env, &entry) => {
+                    self.feed = Some(Feed::repair(self.next, self.spare.take()));
+                    return None;
                 }
                 Found::Entry(entry) => match self.item(env, me, &entry) {
                     Some(item) => return Some(item),
                     None => *skips -= 1,
                 },
-                Found::Lapped { .. } if has_disk => {
+                Found::Lapped { .. } if beside.has_disk => {
                     self.feed = Some(Feed::default());
                     return None;
                 }
@@ -155,6 +184,25 @@ impl Cursor {
             }
         }
         None
+    }
+
+    /// Whether memory has the batch of the next entry whole.
+    #[cold]
+    fn holds(&mut self, env: &Env, entry: &OrderEntry) -> bool {
+        if self.next < self.checked_below {
+            return true;
+        }
+        if check_batch(&env.pool, entry).is_ok() {
+            self.checked_below = self.next + 1;
+            return true;
+        }
+        // One sentence for all of a segment, or a thousand batches would crowd out other errors.
+        env.error(&format!(
+            "batches in segment {} do not hold in memory any more: they are read from replicas, \
+             for subscribers that find it out",
+            entry.segment
+        ));
+        false
     }
 
     /// The batch of an entry. One that cannot be is passed over, and is a gap by its positions.
@@ -187,9 +235,11 @@ impl Cursor {
     }
 
     #[cold]
-    fn gap(&mut self, me: usize, resume: u64) -> Item {
+    fn gap(&mut self, env: &Env, topic: TopicId, me: usize, resume: u64) -> Item {
         let undo = Some((me, self.next, self.position));
-        self.gap_of(GapReason::Retention, resume, undo)
+        let chain = env.pool.chain(topic, self.reader.log());
+        let restored = chain.map_or(0, |chain| chain.restored_position);
+        self.gap_of(gap_reason(self.position, resume, restored), resume, undo)
     }
 
     /// Positions that nothing was written to, as many entries as say so one behind the other.
@@ -227,7 +277,16 @@ impl Cursor {
         }
         let chain = env.pool.chain(topic, self.reader.log())?;
         (chain.oldest_index == self.next && chain.oldest_position > self.position)
-            .then(|| self.gap(me, chain.oldest_position))
+            .then(|| self.gap(env, topic, me, chain.oldest_position))
+    }
+}
+
+/// Why nothing is at the positions from `from` to below `to` of a log that went on at `restored`
+/// after its pool was lost.
+pub fn gap_reason(from: u64, to: u64, restored: u64) -> GapReason {
+    match from < restored && restored <= to {
+        true => GapReason::Lost,
+        false => GapReason::Retention,
     }
 }
 
@@ -254,5 +313,19 @@ impl EntryBelow for LogReader {
             Found::Entry(entry) => Some(entry),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_gap_across_a_restoration_went_with_the_pool() {
+        assert_eq!(gap_reason(10, 90, 0), GapReason::Retention);
+        assert_eq!(gap_reason(10, 90, 90), GapReason::Lost);
+        assert_eq!(gap_reason(10, 95, 90), GapReason::Lost);
+        assert_eq!(gap_reason(10, 89, 90), GapReason::Retention);
+        assert_eq!(gap_reason(90, 95, 90), GapReason::Retention);
     }
 }

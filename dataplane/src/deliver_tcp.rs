@@ -9,12 +9,14 @@ use landfall_layout::counters::{Counter, Stage};
 use landfall_layout::frame::{FRAME_BYTES, Frame, From};
 use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG};
 use landfall_pool::hold::Hold;
+use landfall_pool::map::is_poison;
 use landfall_replica::lookup::Start;
 
 use crate::catch_up::{Block, Disk};
 use crate::conn::Out;
-use crate::cursor::{Cursor, Item};
+use crate::cursor::{Beside, Cursor, Item};
 use crate::env::{Env, now_ns};
+use crate::poison::cover;
 
 /// Batches in one send call.
 pub const BATCHES_PER_SEND: usize = 16;
@@ -31,6 +33,8 @@ pub struct Delivering {
     pub cursors: Vec<Cursor>,
     /// Where what memory has no more can be read; none: nowhere.
     pub disk: Option<Disk>,
+    /// Each batch is checked before it is sent, and read there where memory's does not hold.
+    pub checked: bool,
     /// What was read there and is to be sent before anything else.
     pub blocks: VecDeque<Block>,
     /// The cursor whose turn it is.
@@ -59,6 +63,7 @@ impl Delivering {
             from,
             cursors: Vec::with_capacity(if sequenced { 1 } else { BROKERS_MAX }),
             disk: None,
+            checked: false,
             blocks: VecDeque::new(),
             turn: 0,
             partial: None,
@@ -78,14 +83,20 @@ impl Delivering {
         (delivering, 0, 0)
     }
 
-    /// Begins these logs with batches that only files have; the position of the first message of
-    /// the sequenced log, if that is one of them.
-    pub fn begin_on_disk(&mut self, starts: &[(usize, Start)]) -> Option<u64> {
+    /// These logs begin with batches that only files have; the position of the first message of
+    /// the sequenced log, if that is one of them. A subscriber whose connection files are not read
+    /// for is told that position all the same, and has what memory has: that tells it what to look
+    /// for over another connection, where one that waits for files would never be told anything.
+    pub fn begin_on_disk(&mut self, disk: Option<Disk>, starts: &[(usize, Start)]) -> Option<u64> {
+        self.disk = disk;
+        let has_disk = self.disk.is_some();
         let mut position = None;
         for cursor in &mut self.cursors {
             let found = starts.iter().find(|(log, _)| *log == cursor.reader.log());
             if let Some((log, start)) = found {
-                cursor.begin_on_disk(start);
+                if has_disk {
+                    cursor.begin_on_disk(start);
+                }
                 position = (*log == SEQUENCED_LOG).then_some(start.position);
             }
         }
@@ -171,6 +182,7 @@ impl Delivering {
         match landfall_pool::io::send(socket, &[IoSlice::new(head), IoSlice::new(body)]) {
             Ok(sent) => partial.sent += sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if is_poison(&error) && cover(env, &[partial.item]) => {}
             Err(error) => return Err(error),
         }
         let whole = partial.sent >= partial.item.len();
@@ -195,7 +207,8 @@ impl Delivering {
                 continue;
             }
             let has_disk = self.disk.is_some();
-            match self.cursors[at].next_item(env, self.topic, at, has_disk, &mut skips) {
+            let beside = Beside { has_disk, checks: has_disk && self.checked };
+            match self.cursors[at].next_item(env, self.topic, at, beside, &mut skips) {
                 Some(item) => {
                     bytes += item.len();
                     items[count] = item;
@@ -225,6 +238,7 @@ impl Delivering {
         let mut left = match landfall_pool::io::send(socket, &pieces[..2 * items.len()]) {
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) if is_poison(&error) && cover(env, items) => 0,
             Err(error) => return Err(error),
         };
         let now = now_ns();
@@ -290,5 +304,58 @@ impl Delivering {
         let (head, body) = partial.item.rest(env, &hold, partial.sent);
         out.append(head);
         out.append(body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use landfall_layout::BrokerId;
+    use landfall_layout::topic::{Order, TopicEntry};
+
+    use super::*;
+    use crate::replica::rig::Source;
+
+    /// Where memory begins in a topic whose first two batches only files have.
+    const KEPT_FROM: u64 = 2;
+
+    fn env_and_entry() -> (Env, TopicEntry) {
+        let mut source = Source::new(crate::rig::pool(), 0);
+        for _ in 0..=KEPT_FROM {
+            let entry = source.place(b"any", true);
+            source.append(&entry);
+        }
+        source.publish();
+        source.pool.raise_oldest(source.topic, 0, KEPT_FROM, 3 * KEPT_FROM);
+        let entry = source.pool.topic(source.topic).expect("it was written");
+        assert_eq!(entry.order(), Some(Order::None));
+        let me = BrokerId::new(0).expect("0 is below the bound");
+        (Env::new(source.pool, me, 1).expect("the pool's own file opens again"), entry)
+    }
+
+    /// What is gathered at first: batches, and whether the subscriber is told that it caught up.
+    fn first_items(env: &Env, entry: &TopicEntry, disk: Option<Disk>) -> (usize, bool) {
+        let topic = TopicId(entry.id);
+        let (mut delivering, _, _) = Delivering::new(env, topic, false, From::Earliest);
+        let start = Start { index: 0, position: 0 };
+        delivering.begin_on_disk(disk, &[(0, start)]);
+        let mut items = [Item::NONE; BATCHES_PER_SEND];
+        let count = delivering.gather(env, &mut items);
+        let batches = items[..count].iter().filter(|item| item.bytes > 0).count();
+        let caught_up = Item::frame(Frame::CaughtUp);
+        (batches, items[..count].iter().any(|item| item.head() == caught_up.head()))
+    }
+
+    #[test]
+    fn a_subscriber_that_no_files_are_read_for_has_what_memory_has_at_once() {
+        let (env, entry) = env_and_entry();
+        assert_eq!(first_items(&env, &entry, None), (1, true));
+    }
+
+    #[test]
+    fn one_that_files_are_read_for_waits_for_them() {
+        let (env, entry) = env_and_entry();
+        let disk = Disk::of(&entry);
+        assert!(disk.is_some());
+        assert_eq!(first_items(&env, &entry, disk), (0, false));
     }
 }

@@ -8,6 +8,7 @@ use landfall_layout::counters::{Counter, Stage};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Ringer, Role};
 use landfall_pool::counters::{Counters, ErrorLog};
+use landfall_pool::poison::Part;
 
 /// Shared by all parts, changed by none.
 pub struct Env {
@@ -23,6 +24,7 @@ pub struct Env {
 
 impl Env {
     pub fn new(pool: Pool, me: BrokerId, incarnation: u64) -> std::io::Result<Self> {
+        pool.take_part(Part::System);
         let read_only = pool.read_only_file()?;
         let ringer = Ringer::new(&pool)?;
         let counters = Counters::new(&pool, me.index());

@@ -132,6 +132,10 @@ impl Extent {
         let Some(at) = at else { return Err(self.outside(written)) };
         // Loaded once: the publisher can still change its words, and must not after the checks.
         let preamble = BatchPreamble::from_words(env.pool.load_words(at));
+        if env.pool.is_lost(self.claim.segment) {
+            // Whether it was zeros that were loaded or the batch, its publisher has it still.
+            return Err(Stop::Ended { in_batch: true });
+        }
         if preamble.batch_bytes() != u64::from(bytes)
             || batch_seq.is_some_and(|seq| seq != preamble.batch_seq)
         {

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use landfall_layout::TopicId;
 use landfall_layout::command::{Denial, Request};
 use landfall_layout::counters::Counter;
-use landfall_layout::frame::{Carrier, Frame, Hello, Refusal, Role, Welcome};
+use landfall_layout::frame::{Ack, Carrier, Frame, Hello, Refusal, Role, Welcome};
 use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_layout::verbs::GrantMode;
@@ -26,6 +26,7 @@ use crate::hello::{
 use crate::land::Session;
 use crate::publish_memory::Extents;
 use crate::publish_tcp::Reading;
+use crate::receipts::confirm;
 use crate::topics::Topic;
 use crate::verbs::{Pulls, VerbsPublisher, Ways};
 
@@ -231,12 +232,16 @@ impl Broker {
         let Some(topic) = topics[id.slot()].as_deref_mut() else { return };
         let Some(conn) = conns.get(slot) else { return };
         let is_memory = matches!(via, Via::Memory(_));
+        let confirms = topic.order == Order::Stream && hello.ack == Ack::Durable && next_seq > 0;
+        if confirms {
+            confirm(env, topic, conn.token, &session, next_seq);
+        }
         conn.out.reserve();
         conn.kind = Kind::Publisher(Publisher {
             topic: id,
             session,
             ack: hello.ack,
-            in_flight: 0,
+            in_flight: confirms.into(),
             fenced: false,
             wishes: 0,
             bye: false,
@@ -335,10 +340,10 @@ impl Broker {
         let Some(conn) = conns.get(slot) else { return Ok(()) };
         let sequenced = order.is_sequenced();
         let (mut delivering, start, end) = Delivering::new(env, topic, sequenced, hello.from);
-        let start = delivering.begin_on_disk(starts).unwrap_or(start);
-        if hello.carrier == Carrier::Stream && catch_up.is_some() {
-            delivering.disk = Disk::of(entry);
-        }
+        let reads_files = hello.carrier == Carrier::Stream && catch_up.is_some();
+        let disk = Disk::of(entry).filter(|_| reads_files);
+        delivering.checked = hello.checked;
+        let start = delivering.begin_on_disk(disk, starts).unwrap_or(start);
         let welcome = Frame::Welcome(Welcome {
             topic,
             order: order.raw(),

@@ -157,6 +157,11 @@ pub fn find_topic(env: &Env, name: &str) -> Result<(TopicEntry, Order), Refused>
     let Some(entry) =
         entries().find(|entry| entry.state() != TopicState::Absent && entry.name() == name)
     else {
+        if env.pool.epoch_number() == 0 {
+            // A pool that is being made may be about to get its topics back: whoever asks again
+            // finds out, where one that heard of no such topic would give up.
+            return refused(Refusal::NoControl, "no control has served this pool yet; try again");
+        }
         let near = entries()
             .filter(|entry| entry.state() == TopicState::Live)
             .map(|entry| (distance(name, entry.name()), entry.name().to_owned()))
@@ -239,7 +244,22 @@ pub fn check_memory(env: &Env, socket: &Socket) -> Result<(), Refused> {
 
 #[cfg(test)]
 mod tests {
+    use landfall_layout::pool::{LeaderLine, Term};
+
     use super::*;
+
+    #[test]
+    fn nothing_is_known_of_topics_before_a_control_served_the_pool() {
+        let pool = crate::rig::pool();
+        let me = landfall_layout::BrokerId::new(0).expect("0 is below the bound");
+        let env = Env::new(pool, me, 1).expect("the pool's own file opens again");
+        let why = |found: Result<_, Refused>| found.map(|_| ()).map_err(|refused| refused.why);
+        assert_eq!(why(find_topic(&env, "t")), Err(Refusal::NoControl));
+        let term = Term { epoch: 1, serves: false }.pack();
+        let line = LeaderLine { term, pid: 1, host: 1, started_ns: 1, reserved: [0; 4] };
+        assert!(env.pool.claim(0, &line) && env.pool.serve(1));
+        assert_eq!(why(find_topic(&env, "t")), Err(Refusal::NoTopic));
+    }
 
     #[test]
     fn distances_are_edits() {

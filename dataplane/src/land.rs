@@ -65,6 +65,9 @@ pub enum Fault {
     Session { client: u64, epoch: u32, expected_client: u64, expected_epoch: u32 },
     /// Not above the one before.
     Sequence { found: u64, last: u64 },
+    /// It lies in a segment with a page that cannot be read: what was stored there may be seen by
+    /// nobody else.
+    Lost { segment: u32 },
     /// The session's epoch is over; everything from `next_seq` on was not ordered in it.
     Fenced { epoch: u32, next_seq: u64 },
 }
@@ -88,6 +91,9 @@ impl fmt::Display for Fault {
                 "batch has sequence {found} and the one before on this connection had {last}; \
                  sequences only grow"
             ),
+            Self::Lost { segment } => {
+                write!(f, "segment {segment}, which it was written to, is lost")
+            }
             Self::Fenced { epoch, next_seq } => {
                 write!(f, "session epoch {epoch} is over; batches from {next_seq} on do not count")
             }
@@ -181,6 +187,9 @@ pub fn land(
         check_payload(env, batch).map_err(NotLanded::Fault)?;
     }
     let bytes = batch.preamble.batch_bytes() as u32;
+    if env.pool.is_lost(batch.segment) {
+        return Err(NotLanded::Fault(Fault::Lost { segment: batch.segment }));
+    }
     if env.pool.flushes()
         && let Some(at) = env.pool.at(batch.segment, batch.offset, bytes)
     {
@@ -280,5 +289,8 @@ fn check_payload(env: &Env, batch: &Placed) -> Result<(), Fault> {
     let hold = Hold::by_broker(batch.segment);
     let offset = batch.offset + PREAMBLE_BYTES;
     let payload = env.pool.read(&hold, offset, batch.preamble.payload_bytes).unwrap_or_default();
-    batch.preamble.check_payload(payload).map_err(Fault::Batch)
+    batch.preamble.check_payload(payload).map_err(|error| match env.pool.is_lost(batch.segment) {
+        true => Fault::Lost { segment: batch.segment },
+        false => Fault::Batch(error),
+    })
 }

@@ -40,6 +40,7 @@ mod hello;
 mod land;
 mod leave;
 mod lost;
+mod poison;
 mod poll;
 mod positions;
 mod publish_memory;

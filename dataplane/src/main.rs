@@ -72,6 +72,10 @@ struct Flags {
     /// with commas between.
     #[arg(long, value_name = "FAULTS", requires = "data", hide = true)]
     data_faults: Option<Plan>,
+    /// The host on which this number was a broker before is down, and its caches with it: take
+    /// the number over from it. Said while that host runs, it may cost batches.
+    #[arg(long)]
+    host_is_down: bool,
     /// Core to run on.
     #[arg(long, value_name = "N")]
     core: Option<usize>,
@@ -157,8 +161,10 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
                 faults.set(plan);
                 faults
             }),
+            others: flags.read_data.clone(),
         }),
         read_data: flags.read_data.clone(),
+        host_is_down: flags.host_is_down,
     };
     let mut broker = Broker::start(pool, &config)?;
     broker.run(stop, |broker| {

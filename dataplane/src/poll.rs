@@ -410,6 +410,7 @@ impl Broker {
         }
         self.tick_queues(now_ns);
         self.tick_feeds(now_ns);
+        self.look_at_losses();
         self.tell_stalled(now_ns);
         self.release_topics(now_ns);
         self.find_peers();

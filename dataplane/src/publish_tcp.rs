@@ -6,6 +6,7 @@ use landfall_layout::batch::{BATCH_MAGIC, BatchPreamble, PREAMBLE_BYTES};
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{FRAME_MAGIC, Frame, Refusal};
 use landfall_pool::Memory;
+use landfall_pool::map::is_poison;
 
 use crate::claim::Claim;
 use crate::conn::Socket;
@@ -260,7 +261,12 @@ fn receive(
         ));
     };
     let Some(fd) = socket.fd() else { return Err(Stop::Ended { in_batch: true }) };
-    let got = taken(env.pool.recv(fd, at, most), true)?;
+    let received = env.pool.recv(fd, at, most).inspect_err(|error| {
+        if is_poison(error) {
+            env.pool.probe(segment, offset, most as u32);
+        }
+    });
+    let got = taken(received, true)?;
     env.count(Counter::BytesReceived, got as u64);
     Ok(got)
 }
@@ -300,6 +306,10 @@ fn frame(bytes: [u8; HEAD]) -> Stop {
 #[cold]
 pub fn refusal(env: &Env, fault: &Fault) -> Stop {
     use landfall_layout::batch::BatchError;
+    if matches!(fault, Fault::Lost { .. }) {
+        // No fault of the publisher's: it comes back, and sends again what it has no receipt for.
+        return Stop::Ended { in_batch: true };
+    }
     if let Fault::Batch(BatchError::HeaderCrc { .. } | BatchError::PayloadCrc { .. }) = fault {
         env.count(Counter::CrcErrors, 1);
     }

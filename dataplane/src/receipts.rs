@@ -10,7 +10,9 @@ use landfall_pool::log::Found;
 
 use crate::conn::Kind;
 use crate::conns::Conns;
+use crate::conns::Token;
 use crate::env::{Env, now_ns};
+use crate::land::Session;
 use crate::topics::{Awaiting, Landing, Topic, Waiting};
 
 /// Log entries followed in one turn for one topic.
@@ -26,6 +28,9 @@ pub fn settle(env: &Env, topic: &mut Topic, conns: &mut Conns, now_ns: u64) -> u
         Landing::Ring(_) => settle_ordered(env, topic, conns),
         _ => settle_landed(env, topic, conns, now_ns),
     };
+    if !topic.confirming.is_empty() {
+        settle_confirmed(env, topic, conns);
+    }
     settled + settle_replicated(env, topic, conns)
 }
 
@@ -49,10 +54,10 @@ fn settle_landed(env: &Env, topic: &mut Topic, conns: &mut Conns, now_ns: u64) -
 
 /// Sequenced topics: follow the log, then see what was consumed without an entry.
 fn settle_ordered(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
-    let Landing::Ring(writer) = &topic.landing else { return 0 };
+    let Landing::Ring(writer) = &mut topic.landing else { return 0 };
     // In this order: the sequencer moves the frontier before it moves the consumed index, so an
     // index that is consumed by now and has an entry has it below the frontier loaded next.
-    let consumed = writer.ring().consumed(&env.pool);
+    let consumed = writer.consumed(&env.pool);
     let frontier = env.pool.frontier(topic.id, SEQUENCED_LOG).entries;
     let stop = frontier.min(topic.follower.next + ENTRIES_PER_TURN);
     let mut settled = 0;
@@ -144,6 +149,50 @@ fn settle_replicated(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
         settled += 1;
     }
     settled
+}
+
+/// Tells publishers that came back of what was ordered before, where all replicas have it by now.
+/// One that waits long holds up nobody else: it is about all brokers' replicas.
+#[cold]
+fn settle_confirmed(env: &Env, topic: &mut Topic, conns: &mut Conns) {
+    let window = topic.durability == Durability::Window;
+    let level = |index: u64| {
+        landing(env, topic.id).all(|source| {
+            let reached = env.pool.replicated(topic.id, source, topic.disk_replicas);
+            index < if window { reached.written } else { reached.durable }
+        })
+    };
+    let reached = if window { Reached::Replicated } else { Reached::Durable };
+    let mut confirming = std::mem::take(&mut topic.confirming);
+    confirming.retain(|Awaiting { batch, index, .. }| {
+        let is_over = level(*index);
+        if is_over {
+            report(env, conns, batch, reached, 0);
+        }
+        !is_over && conns.by_token(batch.owner).is_some()
+    });
+    topic.confirming = confirming;
+}
+
+/// Order `stream`: what stands below `next_seq` was ordered through whatever broker, and is not
+/// sent again, since a copy through another one would be ordered too. A publisher that waits for
+/// replicas is told of all of it by one receipt, for the last and of no messages, once every entry
+/// that there is now is in the replicas.
+#[cold]
+pub fn confirm(env: &Env, topic: &mut Topic, owner: Token, session: &Session, next_seq: u64) {
+    let frontier = env.pool.frontier(topic.id, SEQUENCED_LOG).entries;
+    let batch = Waiting {
+        owner,
+        batch_seq: next_seq.saturating_sub(1),
+        landed_ns: now_ns(),
+        position: 0,
+        session: session.index,
+        session_epoch: session.epoch,
+        count: 0,
+        reported: true,
+    };
+    let index = frontier.saturating_sub(1);
+    topic.confirming.push(Awaiting { batch, index, position: None });
 }
 
 /// Brokers that land batches for a sequenced topic.

@@ -29,6 +29,11 @@ use crate::verbs::{Closing, Gate, Grants};
 
 /// A small fresh pool in a memfd: 2 MiB segments, a few sessions.
 pub fn pool() -> Pool {
+    pool_of(Coherence::Coherent)
+}
+
+/// The same, of that coherence mode.
+pub fn pool_of(coherence: Coherence) -> Pool {
     const BYTES: u64 = 64 << 20;
     let memory = memfd("landing", BYTES).expect("the system has memory for a small pool");
     let path = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
@@ -36,7 +41,7 @@ pub fn pool() -> Pool {
         pool_bytes: BYTES,
         segment_bytes: 2 << 20,
         sessions: 16,
-        coherence: Coherence::Coherent,
+        coherence,
         uuid: [7; 16],
         now_ns: 1,
     };

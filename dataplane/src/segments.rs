@@ -77,6 +77,9 @@ impl Stock {
         if least > self.capacity {
             return None;
         }
+        if env.pool.loss().count() != 0 {
+            self.leave_lost(env);
+        }
         if self.current.as_ref().is_none_or(|filling| self.capacity - filling.used < least) {
             let granted = self.spare.pop_front()?;
             self.retire_current(env);
@@ -94,6 +97,22 @@ impl Stock {
         filling.used += bytes;
         filling.claims += 1;
         Some(claim)
+    }
+
+    /// The segment that is being filled.
+    pub fn filling(&self) -> Option<u32> {
+        self.current.as_ref().map(|filling| filling.granted.segment)
+    }
+
+    /// Nothing more is claimed in segments with a page that cannot be read.
+    #[cold]
+    fn leave_lost(&mut self, env: &Env) {
+        if self.filling().is_some_and(|segment| env.pool.is_lost(segment)) {
+            self.retire_current(env);
+        }
+        while let Some(granted) = self.spare.pop_front_if(|spare| env.pool.is_lost(spare.segment)) {
+            self.sealed.push(granted);
+        }
     }
 
     #[cold]
@@ -231,6 +250,24 @@ mod tests {
         assert_eq!(stock.next_sealed(), Some(Granted { segment: 0, generation: 1 }));
         stock.done(next);
         assert_eq!(stock.next_sealed(), None, "still the one that is filled");
+    }
+
+    #[test]
+    fn nothing_more_is_claimed_in_a_lost_segment() {
+        let (env, mut stock) = stock(3);
+        let open = stock.claim(&env, 4096, 4096).unwrap();
+        let lost = |segment: u32| env.pool.loss().mark(segment);
+        assert!(lost(0) && lost(1));
+        let next = stock.claim(&env, 64, 64).unwrap();
+        assert_eq!((next.segment, next.offset), (2, 0));
+        assert_eq!(stock.next_sealed(), Some(Granted { segment: 1, generation: 1 }), "unused");
+        assert_eq!(stock.next_sealed(), None, "a claim is open");
+        stock.abandon(&env, open, 0);
+        assert_eq!(stock.next_sealed(), Some(Granted { segment: 0, generation: 1 }));
+        stock.done(next);
+        lost(2);
+        assert_eq!(stock.claim(&env, 64, 64), None, "there is no other");
+        assert!(stock.is_empty() && stock.is_short());
     }
 
     #[test]

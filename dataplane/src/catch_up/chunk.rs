@@ -1,4 +1,4 @@
-//! From the files to a block of frames and batches, as the subscriber's socket takes them.
+//! From the files to a block of frames, gaps and batches, as the subscriber's socket takes them.
 
 use landfall_layout::batch::BatchPreamble;
 use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, GapReason};
@@ -7,9 +7,12 @@ use landfall_layout::replica::Body;
 use landfall_replica::Merge;
 
 use super::Place;
+use crate::cursor::gap_reason;
 
 /// Bytes after which a block is not made longer.
 const CHUNK_BYTES: usize = 512 << 10;
+/// Entries of a block: holes that follow each other make it no longer.
+const ENTRIES_MAX: usize = 8192;
 
 /// A block, and where it leaves the subscriber.
 #[derive(Debug)]
@@ -22,29 +25,45 @@ pub struct Chunk {
     pub batches: u64,
     /// Bytes of them.
     pub batch_bytes: u64,
-    /// Messages that no file has.
+    /// Positions that readers are told they miss.
     pub missed: u64,
+    /// The gap at its end, if there is one.
+    gap: Option<Gap>,
     /// What did not hold.
     pub faults: Vec<String>,
 }
 
+/// A gap that the last frame of a block tells of.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    /// Byte of the block that its frame begins at.
+    at: usize,
+    reason: GapReason,
+    /// Its first position.
+    from: u64,
+}
+
 /// Reads on from `place` until the block is long enough, or log index `until`, from which on
 /// memory has everything. What no file has up to there is left to the reading of memory, which
-/// measures it by the first position that it finds. `nowhere`: why positions are missing that every
-/// broker's files know nothing of.
-pub fn read(merge: &mut Merge, (log, nowhere): (u8, GapReason), place: Place, until: u64) -> Chunk {
+/// measures it by the first position that it finds. `restored`: the position at which the log went
+/// on after its pool was lost, or 0.
+pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, restored: u64) -> Chunk {
     let mut chunk = Chunk {
         bytes: Vec::new(),
         place,
         batches: 0,
         batch_bytes: 0,
         missed: 0,
+        gap: None,
         faults: Vec::new(),
     };
     merge.look_again();
     // Whether everything between the last batch and the next is known to be nowhere.
     let mut is_known = true;
-    while chunk.bytes.len() < CHUNK_BYTES {
+    for _ in 0..ENTRIES_MAX {
+        if chunk.bytes.len() >= CHUNK_BYTES {
+            break;
+        }
         let (picked, known) = merge.next(chunk.place.next, until, &mut chunk.faults);
         is_known &= known;
         let Some(picked) = picked else {
@@ -53,25 +72,45 @@ pub fn read(merge: &mut Merge, (log, nowhere): (u8, GapReason), place: Place, un
         };
         chunk.place.next = picked.index + 1;
         let record = merge.record(picked);
-        if let Some(Body::Batch { entry, preamble, payload }) = record.map(|record| record.body) {
-            let reason = if is_known { nowhere } else { GapReason::Retention };
-            is_known = true;
-            chunk.jump(log, entry.first_position, reason);
-            chunk.add(log, picked.index, &entry, (&preamble, payload));
+        let reason = |from: u64, to: u64| match is_known {
+            true => GapReason::Lost,
+            false => gap_reason(from, to, restored),
+        };
+        match record.map(|record| record.body) {
+            Some(Body::Batch { entry, preamble, payload }) => {
+                let reason = reason(chunk.place.position, entry.first_position);
+                chunk.jump(log, entry.first_position, reason);
+                chunk.add(log, picked.index, &entry, (&preamble, payload));
+            }
+            Some(Body::Hole { entry, reason: why }) => {
+                let reason = reason(chunk.place.position, entry.first_position);
+                chunk.jump(log, entry.first_position, reason);
+                chunk.jump(log, entry.end_position(), why);
+            }
+            Some(Body::Frontier(_)) | None => continue,
         }
+        is_known = true;
     }
     chunk
 }
 
 impl Chunk {
-    /// Tells of positions that no file has.
+    /// Tells of positions up to `to` that nothing is at: gaps of one reason that follow each other
+    /// in one frame.
     fn jump(&mut self, log: u8, to: u64, reason: GapReason) {
         let Some(missed) = to.checked_sub(self.place.position).filter(|missed| *missed > 0) else {
             return;
         };
-        let gap = Frame::Gap { log, reason, missed, resume: to };
-        self.bytes.extend_from_slice(&gap.encode(0));
+        let gap = match self.gap.filter(|gap| gap.reason == reason) {
+            Some(gap) => gap,
+            None => Gap { at: self.bytes.len(), reason, from: self.place.position },
+        };
+        self.bytes.truncate(gap.at);
+        let frame = Frame::Gap { log, reason, missed: to - gap.from, resume: to };
+        self.bytes.extend_from_slice(&frame.encode(0));
+        self.gap = Some(gap);
         self.missed += missed;
+        self.place.position = to;
     }
 
     fn add(
@@ -94,8 +133,120 @@ impl Chunk {
         self.bytes.extend_from_slice(&delivery.encode(0));
         self.bytes.extend_from_slice(&preamble.to_bytes());
         self.bytes.extend_from_slice(payload);
+        self.gap = None;
         self.batches += 1;
         self.batch_bytes += u64::from(entry.bytes);
         self.place.position = entry.end_position();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use landfall_layout::BrokerId;
+    use landfall_layout::order::ENTRY_HOLE;
+    use landfall_pool::disk::plain::Plain;
+    use landfall_replica::merge::Wanted;
+
+    use super::*;
+    use crate::env::now_ns;
+    use crate::replica::Data;
+    use crate::replica::rig::{CREATED_NS, Source};
+
+    /// A directory, removed at the test's end.
+    struct Scratch(PathBuf);
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// A replica of a log of batches (three positions each) and holes (as many as it says).
+    fn replica(name: &str, entries: &[Option<u16>]) -> (Scratch, u64) {
+        let path = std::env::temp_dir().join(format!("chunk-{name}-{}", std::process::id()));
+        let scratch = Scratch(path);
+        let mut source = Source::new(crate::rig::pool(), 0);
+        for count in entries {
+            let entry = match count {
+                Some(count) => {
+                    OrderEntry { count: *count, flags: ENTRY_HOLE, ..OrderEntry::default() }
+                }
+                None => source.place(&[7; 100], true),
+            };
+            source.append(&entry);
+        }
+        source.publish();
+        let mut worker = source.worker(Data::new(&scratch.0), Box::new(Plain), 1).unwrap();
+        worker.look_at_table(now_ns());
+        while worker.round(now_ns()) {}
+        (scratch, source.frontier.entries)
+    }
+
+    fn merge(scratch: &Scratch) -> Merge {
+        Merge::new(&Wanted {
+            data: vec![scratch.0.clone()],
+            name: "t".to_owned(),
+            created_ns: CREATED_NS,
+            sources: vec![BrokerId::new(0).unwrap()],
+            is_shared: false,
+        })
+    }
+
+    /// The frames of a block: first positions of batches, and gaps.
+    fn frames(chunk: &Chunk) -> Vec<Result<u64, (GapReason, u64, u64)>> {
+        let mut rest = &chunk.bytes[..];
+        let mut frames = Vec::new();
+        while let Some((head, behind)) = rest.split_first_chunk::<FRAME_BYTES>() {
+            rest = behind;
+            match Frame::decode(*head).unwrap().0 {
+                Frame::Delivery(delivery) => {
+                    rest = &rest[delivery.bytes as usize..];
+                    frames.push(Ok(delivery.first_position));
+                }
+                Frame::Gap { reason, missed, resume, .. } => {
+                    frames.push(Err((reason, missed, resume)));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        frames
+    }
+
+    #[test]
+    fn holes_that_follow_each_other_are_one_gap_with_memorys_reason() {
+        let entries = [Some(4), Some(2), None, None, Some(1), None, Some(5), Some(5)];
+        let (scratch, end) = replica("holes", &entries);
+        let why = GapReason::Unwritten;
+        let start = Place { next: 0, position: 0 };
+        let chunk = read(&mut merge(&scratch), 0, start, end, 0);
+        let want = [Err((why, 6, 6)), Ok(6), Ok(9), Err((why, 1, 13)), Ok(13), Err((why, 10, 26))];
+        assert_eq!(frames(&chunk), want);
+        assert_eq!((chunk.missed, chunk.batches, chunk.place.position), (17, 3, 26));
+        assert_eq!((chunk.place.next, chunk.faults.len()), (end, 0));
+        // Only what is below the bound: memory tells of the rest.
+        let chunk = read(&mut merge(&scratch), 0, start, 7, 0);
+        assert_eq!(frames(&chunk).last(), Some(&Err((why, 5, 21))));
+    }
+
+    #[test]
+    fn what_no_file_has_is_no_hole() {
+        let (scratch, end) = replica("lost", &[None, Some(2), None]);
+        // As if three positions before the first batch were in no file.
+        let start = Place { next: 1, position: 0 };
+        let chunk = read(&mut merge(&scratch), 0, start, end, 0);
+        let (lost, hole) = ((GapReason::Lost, 3, 3), (GapReason::Unwritten, 2, 5));
+        assert_eq!(frames(&chunk), [Err(lost), Err(hole), Ok(5)]);
+    }
+
+    #[test]
+    fn a_block_of_holes_ends_too() {
+        let (scratch, end) = replica("many", &[Some(1); ENTRIES_MAX + 10]);
+        let mut merge = merge(&scratch);
+        let chunk = read(&mut merge, 0, Place { next: 0, position: 0 }, end, 0);
+        assert_eq!((chunk.place.next, chunk.place.position), (8192, 8192));
+        let rest = read(&mut merge, 0, chunk.place, end, 0);
+        assert_eq!(frames(&rest), [Err((GapReason::Unwritten, 10, 8202))]);
     }
 }

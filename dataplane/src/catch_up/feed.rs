@@ -1,9 +1,8 @@
 //! A subscriber's side: when it leaves memory, and when it comes back.
 
 use landfall_layout::counters::Counter;
-use landfall_layout::frame::GapReason;
 use landfall_layout::limits::SEQUENCED_LOG;
-use landfall_layout::topic::{Order, TopicEntry};
+use landfall_layout::topic::TopicEntry;
 use landfall_layout::{BrokerId, TopicId};
 use landfall_replica::merge::Wanted;
 
@@ -24,18 +23,13 @@ const STUCK_NS: u64 = 1_000_000_000;
 pub struct Disk {
     name: String,
     created_ns: u64,
-    nowhere: GapReason,
 }
 
 impl Disk {
     /// None, where the topic has no copy on a disk.
     pub fn of(entry: &TopicEntry) -> Option<Self> {
-        let nowhere = match entry.order() {
-            Some(Order::Token) => GapReason::Unwritten,
-            _ => GapReason::Lost,
-        };
         let (name, created_ns) = (entry.name().to_owned(), entry.created_ns);
-        (entry.disk_replicas() > 0).then_some(Self { name, created_ns, nowhere })
+        (entry.disk_replicas() > 0).then_some(Self { name, created_ns })
     }
 
     /// What there is to read of a log.
@@ -51,6 +45,7 @@ impl Disk {
             name: self.name.clone(),
             created_ns: self.created_ns,
             sources,
+            is_shared: log == SEQUENCED_LOG,
         }
     }
 }
@@ -62,6 +57,15 @@ pub struct Feed {
     reader: Option<Box<Reader>>,
     /// A thread reads.
     is_asked: bool,
+    /// Only the batch at this index is wanted: memory has it, and it does not hold there.
+    repairs: Option<u64>,
+}
+
+impl Feed {
+    /// Reads the batch at `index`, from files that may be open.
+    pub fn repair(index: u64, reader: Option<Box<Reader>>) -> Self {
+        Self { reader, is_asked: false, repairs: Some(index) }
+    }
 }
 
 /// Bytes that came from files and go to the socket as they are.
@@ -120,9 +124,11 @@ impl Delivering {
             if feed.is_asked || self.blocks.len() >= BLOCKS_MAX {
                 continue;
             }
-            let until = env.pool.oldest(topic, log);
+            let until = feed.repairs.map_or_else(|| env.pool.oldest(topic, log), |index| index + 1);
             if cursor.next >= until {
-                cursor.feed = None;
+                if let Some(Feed { repairs: Some(_), reader, .. }) = cursor.feed.take() {
+                    cursor.spare = reader;
+                }
                 if let Some(gap) = cursor.gap_to_end(env, topic, at) {
                     self.blocks.push_back(Block::frame(gap.head(), gap.missed));
                 }
@@ -135,22 +141,32 @@ impl Delivering {
             let opened = feed
                 .reader
                 .take()
-                .or_else(|| catch_up.reader(disk.wanted(env, catch_up, topic, log), disk.nowhere));
+                .or_else(|| catch_up.reader(disk.wanted(env, catch_up, topic, log)));
             let Some(reader) = opened else { continue };
             feed.is_asked = true;
             let place = Place { next: cursor.next, position: cursor.position };
-            catch_up.submit(Task::Read { token, log, reader, place, until });
+            let restored = env.pool.chain(topic, log).map_or(0, |chain| chain.restored_position);
+            catch_up.submit(Task::Read { token, log, reader, place, until, restored });
         }
     }
 
     /// A block that was read.
-    fn fed(&mut self, log: usize, reader: Box<Reader>, chunk: Chunk) {
+    fn fed(&mut self, env: &Env, log: usize, reader: Box<Reader>, chunk: Chunk) {
         let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.reader.log() == log) else {
             return;
         };
         let Some(feed) = &mut cursor.feed else { return };
         feed.is_asked = false;
         feed.reader = Some(reader);
+        if let Some(index) = feed.repairs {
+            if chunk.batches == 0 {
+                // No copy has it: whoever asked is shown what memory has, and finds that out.
+                cursor.checked_below = index + 1;
+                cursor.spare = cursor.feed.take().and_then(|feed| feed.reader);
+                return;
+            }
+            env.count(Counter::BatchesRepaired, chunk.batches);
+        }
         cursor.next = chunk.place.next;
         cursor.position = chunk.place.position;
         if !chunk.bytes.is_empty() {
@@ -197,7 +213,7 @@ impl Broker {
                     }
                     let conn = self.conns.by_token(token);
                     if let Some(Kind::Stream(delivering)) = conn.map(|conn| &mut conn.kind) {
-                        delivering.fed(log, reader, chunk);
+                        delivering.fed(&self.env, log, reader, chunk);
                     }
                 }
                 Done::Start { token, starts, faults } => {

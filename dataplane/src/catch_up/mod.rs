@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use landfall_layout::frame::{From, GapReason};
+use landfall_layout::frame::From;
 use landfall_replica::Merge;
 use landfall_replica::lookup::{Start, first};
 use landfall_replica::merge::Wanted;
@@ -44,8 +44,6 @@ pub const STARTS_MAX: usize = 1024;
 /// A log's files, open. It goes to a thread with each task and comes back with the answer.
 pub struct Reader {
     wanted: Wanted,
-    /// Why positions are missing that nobody's files know of.
-    nowhere: GapReason,
     merge: Option<Merge>,
     /// Counts the readers there are.
     _permit: Arc<()>,
@@ -72,8 +70,9 @@ pub struct Lookup {
 pub enum Task {
     /// Find where a subscription begins.
     Start { token: Token, from: From, logs: Vec<Lookup> },
-    /// Read on, up to an index that is in memory.
-    Read { token: Token, log: usize, reader: Box<Reader>, place: Place, until: u64 },
+    /// Read on, up to an index that is in memory. `restored` is where the log went on after its
+    /// pool was lost.
+    Read { token: Token, log: usize, reader: Box<Reader>, place: Place, until: u64, restored: u64 },
 }
 
 /// What became of a task.
@@ -155,10 +154,9 @@ impl CatchUp {
     }
 
     /// A reader of a log's files; `None`: there are as many as may be.
-    pub fn reader(&self, wanted: Wanted, nowhere: GapReason) -> Option<Box<Reader>> {
-        self.has_room().then(|| {
-            Box::new(Reader { wanted, nowhere, merge: None, _permit: self.permit.clone() })
-        })
+    pub fn reader(&self, wanted: Wanted) -> Option<Box<Reader>> {
+        self.has_room()
+            .then(|| Box::new(Reader { wanted, merge: None, _permit: self.permit.clone() }))
     }
 
     /// Gives the threads something to do.
@@ -234,10 +232,10 @@ fn carry_out(task: Task) -> Done {
             let starts = starts.collect();
             Done::Start { token, starts, faults }
         }
-        Task::Read { token, log, mut reader, place, until } => {
-            let Reader { wanted, nowhere, merge, .. } = &mut *reader;
+        Task::Read { token, log, mut reader, place, until, restored } => {
+            let Reader { wanted, merge, .. } = &mut *reader;
             let merge = merge.get_or_insert_with(|| Merge::new(wanted));
-            let chunk = chunk::read(merge, (log as u8, *nowhere), place, until);
+            let chunk = chunk::read(merge, log as u8, place, until, restored);
             Done::Read { token, log, reader, chunk }
         }
     }

@@ -29,7 +29,7 @@ pub struct Files {
     pub current: Option<Current>,
     /// Bytes after which a file is followed by another.
     file_bytes: u64,
-    /// Batches that they have.
+    /// Entries that they have: batches and holes.
     pub ordinal: u64,
 }
 

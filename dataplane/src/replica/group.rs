@@ -1,10 +1,12 @@
-//! A group: batches that are written together, as records, straight from where they lie.
+//! A group: batches that are written together, as records, straight from where they lie, and the
+//! holes between them.
 
 use std::fmt;
 use std::io::IoSlice;
 use std::ops::Range;
 
 use landfall_layout::batch::{BatchError, BatchPreamble, PREAMBLE_BYTES};
+use landfall_layout::frame::GapReason;
 use landfall_layout::limits::{BATCH_BYTES_MAX, LINE_BYTES};
 use landfall_layout::order::{FrontierLine, OrderEntry};
 use landfall_layout::replica::{RECORD_HEAD_BYTES, RecordHeader, record_bytes};
@@ -26,6 +28,8 @@ struct Part {
     segment: u32,
     offset: u32,
     bytes: u32,
+    /// The batch from another replica, where the pool has it no more.
+    copy: Option<Vec<u8>>,
 }
 
 /// Batches to be written at one place of a file.
@@ -35,12 +39,14 @@ pub struct Group {
     pub at: u64,
     /// Byte of the file behind it.
     pub end: u64,
-    /// Batches of the replica behind it.
+    /// Entries of the replica behind it.
     pub ordinal: u64,
     /// Log index below which everything of the source is written once the group is.
     pub covers: u64,
     /// Batches in it.
     pub batches: u64,
+    /// Holes in it.
+    holes: u64,
     /// Bytes of them.
     pub bytes: u64,
     /// Heads and zeros, one behind the other.
@@ -80,6 +86,7 @@ impl Group {
             ordinal,
             covers,
             batches: 0,
+            holes: 0,
             bytes: 0,
             glue: Vec::new(),
             parts: Vec::new(),
@@ -91,13 +98,32 @@ impl Group {
     /// checked first: what does not hold is no copy of anything.
     pub fn add(&mut self, pool: &Pool, index: u64, entry: &OrderEntry) -> Result<(), Spoilt> {
         let preamble = check(pool, entry)?;
+        self.push(index, entry, &preamble, None);
+        Ok(())
+    }
+
+    /// Adds a batch that does not hold in the pool, and does where it was copied from.
+    pub fn add_copy(&mut self, index: u64, entry: &OrderEntry, copied: &(BatchPreamble, Vec<u8>)) {
+        let (preamble, payload) = copied;
+        let batch = [&preamble.to_bytes()[..], payload].concat();
+        self.push(index, entry, preamble, Some(batch));
+    }
+
+    fn push(
+        &mut self,
+        index: u64,
+        entry: &OrderEntry,
+        preamble: &BatchPreamble,
+        copy: Option<Vec<u8>>,
+    ) {
         let record = self.record(index);
-        self.push_glue(&record.seal_batch(entry, &preamble));
+        self.push_glue(&record.seal_batch(entry, preamble));
         self.parts.push(Part {
             glue: self.glue_since_last(),
             segment: entry.segment,
             offset: entry.offset,
             bytes: entry.bytes,
+            copy,
         });
         self.end += record_bytes(entry.bytes);
         self.owed =
@@ -106,7 +132,34 @@ impl Group {
         self.covers = index + 1;
         self.batches += 1;
         self.bytes += u64::from(entry.bytes);
-        Ok(())
+    }
+
+    /// After a system call said that it could not read the pool: reads all of the group, so that
+    /// what cannot be read is known. Whether something cannot.
+    #[cold]
+    pub fn probe(&self, pool: &Pool) -> bool {
+        let mine = self.parts.iter().filter(|part| part.copy.is_none());
+        mine.filter(|part| pool.probe(part.segment, part.offset, part.bytes)).count() > 0
+    }
+
+    /// Adds a hole, whose entry stands at `index` of its log.
+    pub fn add_hole(&mut self, index: u64, entry: &OrderEntry) {
+        let record = self.record(index);
+        self.push_glue(&record.seal_hole(entry, GapReason::Unwritten));
+        self.end += RECORD_HEAD_BYTES;
+        self.ordinal += 1;
+        self.covers = index + 1;
+        self.holes += 1;
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.batches + self.holes == 0
+    }
+
+    /// Bytes that it takes in its file.
+    pub fn file_bytes(&self) -> u64 {
+        self.end - self.at
     }
 
     /// Ends the group: everything of the source below `covers` stands before this, and the log
@@ -150,8 +203,8 @@ impl Group {
         for (part, hold) in self.parts.iter().zip(holds) {
             pieces.push(IoSlice::new(&self.glue[part.glue.clone()]));
             // It was inside the pool when it was added.
-            let batch = pool.read(hold, part.offset, part.bytes).unwrap_or_default();
-            pieces.push(IoSlice::new(batch));
+            let there = || pool.read(hold, part.offset, part.bytes).unwrap_or_default();
+            pieces.push(IoSlice::new(part.copy.as_deref().unwrap_or_else(there)));
         }
         let rest = &self.glue[self.glue_since_last()];
         if !rest.is_empty() {
@@ -160,9 +213,11 @@ impl Group {
         pieces
     }
 
-    /// Batches that one call can take with their heads: more wait for the next group.
+    /// Batches that one call can take with their heads, and as many holes: more wait for the next
+    /// group.
     pub fn is_full(&self, bytes_max: u64) -> bool {
-        self.bytes >= bytes_max || self.parts.len() >= BATCHES_MAX
+        let most = self.parts.len().max(self.holes as usize);
+        self.bytes >= bytes_max || most >= BATCHES_MAX
     }
 }
 
@@ -170,7 +225,7 @@ impl Group {
 const BATCHES_MAX: usize = 2048;
 
 /// Whether the batch in the pool is the one that its entry names, whole.
-fn check(pool: &Pool, entry: &OrderEntry) -> Result<BatchPreamble, Spoilt> {
+pub fn check(pool: &Pool, entry: &OrderEntry) -> Result<BatchPreamble, Spoilt> {
     let at = pool.at(entry.segment, entry.offset, entry.bytes).ok_or(Spoilt::Place)?;
     pool.refresh(at, entry.bytes.into());
     let hold = Hold::by_broker(entry.segment);

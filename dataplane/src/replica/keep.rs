@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use landfall_layout::topic::TopicEntry;
 use landfall_replica::FileError;
 use landfall_replica::mend::sync_directory;
-use landfall_replica::names::list_source;
+use landfall_replica::names::{list_cuts, list_source};
 
 /// How often a bounded replica's files are looked at, nanoseconds.
 pub const LOOK_EVERY_NS: u64 = 500_000_000;
@@ -73,8 +73,16 @@ pub fn files(directory: &Path) -> Result<Vec<Kept>, FileError> {
     Ok(files)
 }
 
-/// Removes files, oldest first, so that what is left has no hole whenever this is interrupted.
-pub fn remove(directory: &Path, files: &[Kept]) -> Result<(), FileError> {
+/// Removes the first `beyond` files, oldest first, so that what is left has no hole whenever this
+/// is interrupted; before them, what was cut off them and kept.
+pub fn remove(directory: &Path, files: &[Kept], beyond: usize) -> Result<(), FileError> {
+    let (files, left) = files.split_at(beyond.min(files.len()));
+    let Some(left) = left.first().filter(|_| !files.is_empty()) else { return Ok(()) };
+    for (first_index, cut) in list_cuts(directory)? {
+        if first_index < left.first_index {
+            fs::remove_file(&cut).map_err(FileError::io("remove", &cut))?;
+        }
+    }
     for file in files {
         fs::remove_file(&file.path).map_err(FileError::io("remove", &file.path))?;
         sync_directory(directory)?;

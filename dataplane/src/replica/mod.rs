@@ -8,6 +8,7 @@
 //! | `duties` | which replicas this broker keeps |
 //! | `one` | one replica: from the log to its files, and what went wrong |
 //! | `group` | batches that are written together |
+//! | `others` | batches that the pool has no more, in other replicas |
 //! | `files` | a replica's files |
 //! | `keep` | which files are kept where a topic bounds them |
 //! | `thread` | the loop over all of them |
@@ -19,6 +20,7 @@ mod files;
 mod group;
 mod keep;
 mod one;
+mod others;
 pub mod rig;
 mod thread;
 
@@ -39,10 +41,13 @@ use landfall_layout::limits::{RECORDS_FILE_BYTES, TOPICS_MAX};
 use landfall_pool::Pool;
 use landfall_pool::disk::faulty::{Faults, Faulty};
 use landfall_pool::disk::{self, Disk};
+use landfall_pool::poison::Part;
 use landfall_replica::mend::create_directory;
 
 use crate::env::Env;
 use thread::Worker;
+
+pub(crate) use group::check as check_batch;
 
 /// A stop waits this long for what the disk is doing.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -56,12 +61,20 @@ pub struct Data {
     pub file_bytes: u64,
     /// Makes the disk fail on purpose, for tests.
     pub faults: Option<Faults>,
+    /// Other brokers' directories that can be read here: a batch that memory has no more whole may
+    /// be there.
+    pub others: Vec<PathBuf>,
 }
 
 impl Data {
     /// Replicas in `directory`, in files of the usual size.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), file_bytes: RECORDS_FILE_BYTES, faults: None }
+        Self {
+            directory: directory.into(),
+            file_bytes: RECORDS_FILE_BYTES,
+            faults: None,
+            others: Vec::new(),
+        }
     }
 }
 
@@ -153,6 +166,7 @@ impl Replicator {
         };
         let file = File::from(env.pool.fd().try_clone_to_owned()?);
         let pool = Pool::attach_file(file, "the pool".as_ref(), true).map_err(io::Error::other)?;
+        pool.take_part(Part::System);
         let shared = Arc::new(Shared::new());
         if let Some(error) = why_plain {
             shared.note(format!(

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landfall_layout::TopicId;
 use landfall_layout::order::FrontierLine;
@@ -19,6 +19,7 @@ use super::duties::{Duty, Lag, Odometer, log_of};
 use super::files::Files;
 use super::group::{Group, Marks, Spoilt};
 use super::keep::{self, Bounds};
+use super::others::Others;
 
 /// Bytes of batches that are written together, about.
 const GROUP_BYTES: u64 = 8 << 20;
@@ -65,6 +66,8 @@ pub struct Replica {
     unsynced_since_ns: u64,
     retry_at_ns: u64,
     cut_bytes: u64,
+    /// Other copies of what the source landed.
+    others: Others,
 }
 
 /// A group on its way to the file, and where the replica stands once it is there.
@@ -80,6 +83,8 @@ pub enum Event {
     Failed(String),
     /// The disk is full.
     Full(String),
+    /// A batch that did not hold in the pool was copied from another replica.
+    Repaired(String),
     /// Something else to know.
     Note(String),
 }
@@ -103,7 +108,7 @@ impl Replica {
             opened.cut.iter().map(|cut| Event::Note(cut.to_string())).collect();
         let before = pool.replica(topic, duty.source, duty.replica);
         // Where nothing followed of the source, the line went further than the files say.
-        let has_all = opened.cut.is_none() && files.ordinal >= before.batches;
+        let has_all = opened.cut.is_none() && files.ordinal >= before.entries;
         let covers = if has_all { opened.covers.max(before.durable) } else { opened.covers };
         let mut replica = Self {
             topic,
@@ -126,7 +131,7 @@ impl Replica {
                 state: ReplicaState::Well.raw(),
                 errno: 0,
                 incarnation: keeper.incarnation,
-                batches: files.ordinal,
+                entries: files.ordinal,
             },
             files,
             pending: None,
@@ -134,6 +139,7 @@ impl Replica {
             unsynced_bytes: 0,
             unsynced_since_ns: 0,
             retry_at_ns: 0,
+            others: Others::default(),
             cut_bytes: opened.cut.as_ref().map_or(0, |cut| cut.torn.bytes),
         };
         let frontier = pool.frontier(topic, log);
@@ -190,24 +196,32 @@ impl Replica {
         while index < stop && !group.is_full(GROUP_BYTES) {
             match self.reader.entry(pool, index) {
                 Found::Entry(entry) => {
-                    if entry.broker == self.duty.source.raw()
-                        && !entry.is_hole()
-                        && let Err(why) = group.add(pool, index, &entry)
-                    {
-                        spoilt = Some(why);
-                        break;
+                    let is_mine = entry.broker == self.duty.source.raw();
+                    if is_mine && entry.is_hole() {
+                        group.add_hole(index, &entry);
+                    } else if is_mine && let Err(why) = group.add(pool, index, &entry) {
+                        let Some(copied) = self.others.batch(index, &entry) else {
+                            spoilt = Some(why);
+                            break;
+                        };
+                        group.add_copy(index, &entry, &copied);
+                        let segment = entry.segment;
+                        events.push(Event::Repaired(format!(
+                            "{self}: batches in segment {segment} do not hold in memory any more \
+                             and were copied from another replica"
+                        )));
                     }
                     odometer.pass(&entry);
                     index += 1;
                 }
-                Found::Lapped { oldest } if group.batches == 0 => {
+                Found::Lapped { oldest } if group.is_empty() => {
                     events.push(self.leave_hole(oldest));
                     return events;
                 }
                 Found::Lapped { .. } | Found::Gone => break,
             }
         }
-        if group.batches == 0 {
+        if group.is_empty() {
             self.next = index;
             self.odometer = odometer;
             self.line.written = index;
@@ -262,6 +276,21 @@ impl Replica {
         Some((&self.pending.as_ref()?.group, &self.files.current.as_ref()?.file))
     }
 
+    /// Batches that do not hold in the pool are looked for in these directories too.
+    pub fn look_also_in(&mut self, others: &[PathBuf]) {
+        self.others = Others::new(others, &self.name, self.created_ns, self.duty.source);
+    }
+
+    /// The group was not written, because the pool cannot be read everywhere: it is made anew, of
+    /// what holds.
+    pub fn could_not_read(&mut self) -> Option<Event> {
+        self.pending = None;
+        let current = self.files.current.as_ref()?;
+        let cut = current.file.set_len(current.at);
+        let path = current.path.display().to_string();
+        cut.err().map(|error| self.fail(errno_of(&error), &format!("cut {path}: {error}")))
+    }
+
     /// The group was written, or was not.
     pub fn wrote(&mut self, result: io::Result<()>, now_ns: u64) -> Option<Event> {
         let Pending { group, odometer } = self.pending.take()?;
@@ -277,7 +306,7 @@ impl Replica {
                 if self.unsynced_bytes == 0 {
                     self.unsynced_since_ns = now_ns;
                 }
-                self.unsynced_bytes += group.bytes;
+                self.unsynced_bytes += group.file_bytes();
                 None
             }
             Err(error) => {
@@ -326,7 +355,7 @@ impl Replica {
             Ok(()) => {
                 self.unsynced_bytes = 0;
                 self.line.durable = self.line.written;
-                self.line.batches = self.files.ordinal;
+                self.line.entries = self.files.ordinal;
                 self.line.state = ReplicaState::Well.raw();
                 self.line.errno = 0;
                 None
@@ -395,7 +424,7 @@ impl Replica {
         let directory = self.files.directory();
         let removed = keep::files(directory).and_then(|files| {
             let beyond = keep::beyond(&files, self.bounds, needed, now_ns);
-            keep::remove(directory, &files[..beyond])
+            keep::remove(directory, &files, beyond)
         });
         removed.err().map(|error| Event::Note(format!("{self}: {error}")))
     }

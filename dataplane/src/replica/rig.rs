@@ -31,7 +31,7 @@ const LOG: u32 = 1;
 const PAYLOAD: u32 = 2;
 
 /// A topic "t" of order none with one disk replica, at broker 0, and its log 0.
-pub(super) struct Source {
+pub(crate) struct Source {
     pub pool: Pool,
     pub topic: TopicId,
     pub segment: LogSegment,

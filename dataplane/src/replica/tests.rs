@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::ops::Deref;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use landfall_layout::BrokerId;
-use landfall_layout::order::OrderEntry;
-use landfall_layout::replica::{ReplicaLine, ReplicaState};
+use landfall_layout::order::{ENTRY_HOLE, OrderEntry};
+use landfall_layout::replica::{REPLICA_HEADER_BYTES, ReplicaLine, ReplicaState, record_bytes};
 use landfall_layout::topic::{Order, TOPIC_WINDOW, TopicState};
 use landfall_pool::disk::faulty::{Faults, Faulty, Plan};
 use landfall_pool::disk::plain::Plain;
-use landfall_replica::names::{list, topic_directory};
+use landfall_replica::names::{list, list_cuts, topic_directory};
 use landfall_replica::{SourceSurvey, TopicFile};
 
 use super::rig::{CREATED_NS, Source};
@@ -53,6 +54,19 @@ impl Bench {
         for _ in 0..batches {
             self.land_one(bytes, true);
         }
+    }
+
+    /// Positions that nobody will write.
+    fn leave(&mut self, holes: u64) {
+        for _ in 0..holes {
+            let hole = OrderEntry { count: 4, flags: ENTRY_HOLE, ..OrderEntry::default() };
+            self.source.append(&hole);
+        }
+        self.source.publish();
+    }
+
+    fn holes(&self) -> u64 {
+        self.survey().files.iter().map(|file| file.holes).sum()
     }
 
     fn land_one(&mut self, bytes: usize, holds: bool) {
@@ -116,7 +130,7 @@ fn what_was_landed_is_on_the_disk_and_then_durable() {
     let mut worker = bench.worker();
     work(&mut worker);
     assert_eq!(bench.state(), (20, ReplicaState::Well));
-    assert_eq!(bench.line().batches, 20);
+    assert_eq!(bench.line().entries, 20);
     bench.land(1, 49);
     work(&mut worker);
     assert_eq!((bench.state().0, bench.batches()), (21, 21));
@@ -285,6 +299,60 @@ fn with_a_window_written_runs_ahead_of_durable() {
 }
 
 #[test]
+fn a_hole_is_written_and_durable_like_a_batch() {
+    let mut bench = Bench::new("hole", 0);
+    bench.leave(2);
+    let mut worker = bench.worker();
+    work(&mut worker);
+    assert_eq!((bench.state(), bench.line().entries), ((2, ReplicaState::Well), 2));
+    assert_eq!((bench.batches(), bench.holes()), (0, 2));
+    bench.land(1, 1001);
+    bench.leave(1);
+    bench.land(2, 100);
+    bench.leave(3);
+    work(&mut worker);
+    assert_eq!((bench.state().0, bench.batches(), bench.holes()), (9, 3, 6));
+    let positions = bench.survey().files[0].positions;
+    assert_eq!(positions, Some((0, bench.frontier.position)));
+    // Retention takes them, and a fresh process still knows that it has everything.
+    bench.pool.raise_oldest(bench.topic, 0, 9, bench.frontier.position);
+    bench.leave(1);
+    work(&mut bench.worker());
+    assert_eq!((bench.state().0, bench.batches(), bench.holes()), (10, 3, 7));
+}
+
+#[test]
+fn a_hole_is_not_durable_before_the_sync_that_covers_it() {
+    let mut bench = Bench::new("hole-sync", 0);
+    bench.land(1, 100);
+    let mut worker = bench.worker();
+    work(&mut worker);
+    bench.faults.set(Plan { sync_fails: Some(1), ..Plan::default() });
+    bench.leave(1);
+    work(&mut worker);
+    assert_eq!(bench.state(), (1, ReplicaState::Failed));
+    bench.faults.set(Plan::default());
+    work(&mut bench.worker());
+    assert_eq!((bench.state().0, bench.holes()), (2, 1));
+}
+
+#[test]
+fn a_hole_that_was_cut_off_is_taken_from_the_log_again() {
+    let mut bench = Bench::new("hole-cut", 0);
+    bench.land(1, 100);
+    bench.leave(1);
+    work(&mut bench.worker());
+    let path = bench.survey().files[0].path.clone();
+    // The hole and the frontier record behind it are 128 bytes each.
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(path.metadata().unwrap().len() - 192).unwrap();
+    assert_eq!(bench.holes(), 0);
+    work(&mut bench.worker());
+    assert_eq!((bench.state(), bench.holes()), ((2, ReplicaState::Well), 1));
+    assert_eq!(bench.batches(), 1);
+}
+
+#[test]
 fn entries_of_others_are_passed_without_a_write_and_remembered() {
     let mut bench = Bench::new("others", 0);
     bench.land(2, 100);
@@ -359,6 +427,79 @@ fn a_deleted_topic_takes_its_files_with_it_also_while_the_broker_was_away() {
     TopicFile::of(&entry, "another pool", 1 << 30).unwrap().write(&directory).unwrap();
     let removed = super::deleted::remove_forgotten(&bench.pool, &bench.directory).unwrap();
     assert_eq!((removed.len(), directory.exists()), (0, true));
+}
+
+#[test]
+fn a_topic_whose_deletion_had_begun_before_the_broker_came_is_forgotten_too() {
+    let mut bench = Bench::new("deleting", 0);
+    bench.land(5, 100);
+    work(&mut bench.worker());
+    let mut entry = bench.pool.topic_in_slot(0).unwrap();
+    entry.state = TopicState::Deleting as u8;
+    bench.pool.set_topic(&entry);
+    let mut worker = bench.worker();
+    worker.forget();
+    work(&mut worker);
+    assert!(bench.directory.join("t").exists(), "its deletion may still need the files");
+    // Nobody tells the new process of it.
+    entry.state = TopicState::Absent as u8;
+    bench.pool.set_topic(&entry);
+    worker.forget();
+    assert!(!bench.directory.join("t").exists());
+}
+
+/// Damages the second of the batches in the last file, and has a fresh process find it: what was
+/// cut off and kept.
+fn cut(bench: &mut Bench) -> Vec<PathBuf> {
+    let last = bench.survey().files.pop().unwrap();
+    assert!(last.batches > 2, "{last:?}");
+    let file = fs::OpenOptions::new().write(true).open(&last.path).unwrap();
+    file.write_all_at(&[0xff], REPLICA_HEADER_BYTES + record_bytes(2064) + 500).unwrap();
+    work(&mut bench.worker_of(10_000));
+    let cuts = list_cuts(last.path.parent().unwrap()).unwrap();
+    assert!(!cuts.is_empty(), "records hold behind the one that does not");
+    cuts.into_iter().map(|(_, path)| path).collect()
+}
+
+#[test]
+fn what_was_cut_off_a_file_goes_with_the_file() {
+    let mut bench = Bench::new("cut", 0);
+    let mut entry = bench.pool.topic_in_slot(0).unwrap();
+    entry.disk_bytes = 25_000;
+    bench.pool.set_topic(&entry);
+    bench.land(4, 2000);
+    work(&mut bench.worker_of(10_000));
+    let cuts = cut(&mut bench);
+    let (state, batches) = (bench.state(), bench.batches());
+    assert_eq!((state, batches), ((4, ReplicaState::Well), 4));
+    let mut worker = bench.worker_of(10_000);
+    let (start, file) = (now_ns(), bench.survey().files[0].path.clone());
+    for round in 0..8 {
+        assert_eq!(cuts[0].exists(), file.exists(), "round {round}");
+        bench.land(4, 2000);
+        work(&mut worker);
+        let entries = bench.frontier.entries;
+        bench.pool.raise_oldest(bench.topic, 0, entries, 3 * entries);
+        worker.let_go(start + (round + 1) * 1_000_000_000);
+    }
+    assert!(!file.exists());
+    assert!(!cuts[0].exists());
+}
+
+#[test]
+fn what_was_cut_off_a_file_goes_with_the_topic() {
+    let mut bench = Bench::new("cut-topic", 0);
+    bench.land(4, 2000);
+    work(&mut bench.worker_of(10_000));
+    let cuts = cut(&mut bench);
+    let mut worker = bench.worker();
+    work(&mut worker);
+    assert!(cuts[0].exists(), "a topic without bounds keeps it");
+    let mut entry = bench.pool.topic_in_slot(0).unwrap();
+    entry.state = TopicState::Deleting as u8;
+    bench.pool.set_topic(&entry);
+    work(&mut worker);
+    assert!(!bench.directory.join("t").exists());
 }
 
 #[test]

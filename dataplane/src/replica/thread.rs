@@ -16,6 +16,7 @@ use landfall_pool::bell::{Ringer, Role};
 use landfall_pool::counters::Counters;
 use landfall_pool::disk::{Disk, Writing, sync_all, write_all};
 use landfall_pool::idle::{Idle, Waiter};
+use landfall_pool::map::is_poison;
 use landfall_replica::FileError;
 
 use super::deleted::{is_settled, remove_forgotten, remove_topic};
@@ -44,6 +45,14 @@ struct Known {
     id: TopicId,
     name: String,
     created_ns: u64,
+}
+
+/// What became of a group.
+enum Wrote {
+    /// What the system said.
+    Told(io::Result<()>),
+    /// It could not read the pool, and nor can we.
+    CouldNotRead,
 }
 
 /// The thread's whole state.
@@ -115,7 +124,7 @@ impl Worker {
 
     /// Removes what is left of topics that were deleted while this broker was away. Nobody tells it
     /// of one whose deletion had begun before it came: that is looked for until it is gone.
-    fn forget(&mut self) {
+    pub fn forget(&mut self) {
         if !self.forgets {
             return;
         }
@@ -175,9 +184,25 @@ impl Worker {
         let results: Vec<_> = pending
             .iter()
             .zip(writings)
-            .map(|((i, group, _), writing)| (*i, group.batches, group.bytes, writing.result))
+            .map(|((i, group, _), writing)| {
+                let could_not_read = matches!(&writing.result, Err(error) if is_poison(error));
+                let result = match could_not_read && group.probe(pool) {
+                    true => Wrote::CouldNotRead,
+                    false => Wrote::Told(writing.result),
+                };
+                (*i, group.batches, group.bytes, result)
+            })
             .collect();
         for (i, batches, bytes, result) in results {
+            let result = match result {
+                Wrote::Told(result) => result,
+                Wrote::CouldNotRead => {
+                    if let Some(event) = self.replicas[i].could_not_read() {
+                        self.heard(event);
+                    }
+                    continue;
+                }
+            };
             if result.is_ok() {
                 self.counters.add(&self.pool, Counter::BatchesReplicated, batches);
                 self.counters.add(&self.pool, Counter::BytesReplicated, bytes);
@@ -227,7 +252,7 @@ impl Worker {
             if line == before {
                 continue;
             }
-            if line.batches != before.batches || line.bytes != before.bytes {
+            if line.entries != before.entries || line.bytes != before.bytes {
                 ring |= 1 << replica.duty.source.index();
             }
             replica.publish(&self.pool, now);
@@ -243,6 +268,7 @@ impl Worker {
         let (counter, text) = match event {
             Event::Failed(text) => (Some(Counter::ReplicaFailures), text),
             Event::Full(text) => (Some(Counter::ReplicaFull), text),
+            Event::Repaired(text) => (Some(Counter::BatchesRepaired), text),
             Event::Note(text) => (None, text),
         };
         if let Some(counter) = counter {
@@ -319,7 +345,8 @@ impl Worker {
             file_bytes: self.data.file_bytes,
         };
         match Replica::open(&self.pool, &self.data.directory, entry, duty, keeper) {
-            Ok((replica, events)) => {
+            Ok((mut replica, events)) => {
+                replica.look_also_in(&self.data.others);
                 self.counters.add(&self.pool, Counter::ReplicaBytesCut, replica.cut_bytes());
                 self.replicas.push(replica);
                 events.into_iter().for_each(|event| self.heard(event));
@@ -352,7 +379,7 @@ impl Worker {
     }
 
     /// Removes what topics' bounds let go of.
-    fn let_go(&mut self, now: u64) {
+    pub fn let_go(&mut self, now: u64) {
         for i in 0..self.replicas.len() {
             if let Some(event) = self.replicas[i].let_go(&self.pool, now) {
                 self.heard(event);

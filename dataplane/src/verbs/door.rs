@@ -102,6 +102,7 @@ impl Broker {
             client: knock.client,
             session_epoch: knock.session_epoch,
             from: knock.from,
+            checked: false,
         };
         if is_publisher {
             check_publisher(&hello, &entry)?;

@@ -30,6 +30,7 @@ pub fn publisher(client: u64) -> Hello {
         client,
         session_epoch: 0,
         from: From::Earliest,
+        checked: false,
     }
 }
 

@@ -286,6 +286,10 @@ impl Control {
                 self.released.push((broker.raw(), topic.0));
                 None
             }
+            Request::Lost { segment } => {
+                self.pool.set_segment_lost(SegmentId(segment), 1);
+                None
+            }
         }
     }
 

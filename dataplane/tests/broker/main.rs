@@ -1,5 +1,6 @@
 //! A broker in this process, on a pool in a memfd, with a scripted control.
 
+mod again;
 mod client;
 mod control;
 mod garbage;

@@ -105,6 +105,7 @@ impl Rig {
             verbs: None,
             data: None,
             read_data: Vec::new(),
+            host_is_down: false,
         };
         let over = Arc::new(AtomicBool::new(false));
         let (said, heard) = channel();

@@ -1,0 +1,177 @@
+//! Batches that the pool has no more whole, in other brokers' replicas of the same source.
+
+use std::path::PathBuf;
+
+use landfall_layout::BrokerId;
+use landfall_layout::batch::BatchPreamble;
+use landfall_layout::order::OrderEntry;
+use landfall_layout::replica::Body;
+use landfall_replica::Merge;
+use landfall_replica::merge::Wanted;
+
+/// The other copies of what one broker landed, as far as this host can read them.
+#[derive(Default)]
+pub struct Others {
+    wanted: Option<Wanted>,
+    /// Opened for the first batch that did not hold. It only goes forward, as a replica does.
+    merge: Option<Merge>,
+}
+
+impl Others {
+    /// Those in `data`.
+    pub fn new(data: &[PathBuf], name: &str, created_ns: u64, source: BrokerId) -> Self {
+        let wanted = Wanted {
+            data: data.to_vec(),
+            name: name.to_owned(),
+            created_ns,
+            sources: vec![source],
+            is_shared: false,
+        };
+        Self { wanted: (!data.is_empty()).then_some(wanted), merge: None }
+    }
+
+    /// The batch that `entry`, which stands at `index` of its log, names. What does not hold in a
+    /// file is passed over there.
+    #[cold]
+    pub fn batch(&mut self, index: u64, entry: &OrderEntry) -> Option<(BatchPreamble, Vec<u8>)> {
+        let wanted = self.wanted.as_ref()?;
+        // A copy that was begun since the last time is of use too.
+        if self.merge.as_ref().is_none_or(Merge::is_empty) {
+            self.merge = Some(Merge::new(wanted));
+        }
+        let merge = self.merge.as_mut()?;
+        merge.look_again();
+        let (picked, _) = merge.next(index, index + 1, &mut Vec::new());
+        let Body::Batch { entry: copied, preamble, payload } = merge.record(picked?)?.body else {
+            return None;
+        };
+        let name = |entry: &OrderEntry| {
+            (entry.client, entry.batch_seq, entry.session_epoch, entry.count, entry.bytes)
+        };
+        (name(&copied) == name(entry)).then(|| (preamble, payload.to_vec()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions, remove_dir_all};
+    use std::os::fd::{AsFd, AsRawFd};
+
+    use landfall_layout::SegmentId;
+    use landfall_layout::replica::{ReplicaLine, ReplicaState};
+    use landfall_pool::disk::plain::Plain;
+    use landfall_pool::disk::{Call, Disk, Job};
+
+    use super::*;
+    use crate::env::now_ns;
+    use crate::replica::Data;
+    use crate::replica::rig::Source;
+    use crate::replica::thread::Worker;
+
+    /// Two directories, gone with this value.
+    struct Two([PathBuf; 2]);
+
+    impl Two {
+        fn new(name: &str) -> Self {
+            let number = std::process::id();
+            let path = |which| format!("landfall-others-{name}-{which}-{number}");
+            Self(["mine", "theirs"].map(|which| std::env::temp_dir().join(path(which))))
+        }
+
+        /// Where a replica is kept that also knows of the other.
+        fn data(&self, which: usize) -> Data {
+            Data { others: vec![self.0[1 - which].clone()], ..Data::new(&self.0[which]) }
+        }
+    }
+
+    impl Drop for Two {
+        fn drop(&mut self) {
+            self.0.iter().for_each(|path| drop(remove_dir_all(path)));
+        }
+    }
+
+    /// Batches of a page each, in the pool and in the log.
+    fn source(batches: usize) -> Source {
+        let mut source = Source::new(crate::rig::pool(), 0);
+        for _ in 0..batches {
+            let entry = source.place(&[7; 4096 - 64], true);
+            source.append(&entry);
+        }
+        source.publish();
+        source
+    }
+
+    fn line(source: &Source) -> ReplicaLine {
+        source.pool.replica(source.topic, BrokerId::new(0).unwrap(), 0)
+    }
+
+    fn work(worker: &mut Worker) {
+        worker.look_at_table(now_ns());
+        for _ in 0..5 {
+            worker.round(now_ns());
+        }
+    }
+
+    /// A disk whose first write finds that the pool ends at a byte: the memory failed after the
+    /// batches were checked.
+    struct Failing(Option<(File, u64)>);
+
+    impl Disk for Failing {
+        fn run(&mut self, jobs: &mut [Job<'_>]) {
+            let writes = jobs.iter().any(|job| match job.call {
+                // Not the header of a new file, which is one piece of our own.
+                Call::Write { pieces, .. } => pieces.len() > 1,
+                Call::Sync => false,
+            });
+            if let Some((pool, end)) = self.0.take_if(|_| writes) {
+                pool.set_len(end).unwrap();
+            }
+            Plain.run(jobs);
+        }
+
+        fn name(&self) -> &'static str {
+            "failing memory"
+        }
+    }
+
+    fn failing(source: &Source, batches: u64) -> Box<Failing> {
+        let path = format!("/proc/self/fd/{}", source.pool.fd().as_fd().as_raw_fd());
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        let at = source.pool.geometry().segment(SegmentId(2)).unwrap();
+        Box::new(Failing(Some((file, at + batches * 4096))))
+    }
+
+    #[test]
+    fn what_memory_loses_while_it_is_written_comes_from_another_replica() {
+        let two = Two::new("copied");
+        let source = source(6);
+        work(&mut source.worker(two.data(1), Box::new(Plain), 1).unwrap());
+        let mut worker = source.worker(two.data(0), failing(&source, 2), 2).unwrap();
+        work(&mut worker);
+        let line = line(&source);
+        assert_eq!((line.durable, line.entries, line.state()), (6, 6, ReplicaState::Well));
+        // Each as it was, whoever had it.
+        let wanted = |which: usize| Wanted {
+            data: vec![two.0[which].clone()],
+            name: "t".to_owned(),
+            created_ns: crate::replica::rig::CREATED_NS,
+            sources: vec![BrokerId::new(0).unwrap()],
+            is_shared: false,
+        };
+        let (mut mine, mut theirs) = (Merge::new(&wanted(0)), Merge::new(&wanted(1)));
+        for index in 0..6 {
+            let pick = |merge: &mut Merge| merge.next(index, index + 1, &mut Vec::new()).0.unwrap();
+            let (a, b) = (pick(&mut mine), pick(&mut theirs));
+            assert_eq!(mine.record(a).unwrap().body, theirs.record(b).unwrap().body);
+        }
+    }
+
+    #[test]
+    fn what_nobody_has_is_never_durable_and_what_stands_before_it_is() {
+        let two = Two::new("gone");
+        let source = source(6);
+        work(&mut source.worker(two.data(0), failing(&source, 2), 1).unwrap());
+        let line = line(&source);
+        assert_eq!((line.durable, line.state()), (2, ReplicaState::Failed));
+    }
+}

@@ -1,0 +1,158 @@
+//! Clients that come back: after their broker's connection ended, after another control took over,
+//! and beside a life of theirs that was killed.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use landfall_layout::counters::Counter;
+use landfall_layout::frame::{Ack, Frame, From, Hello, Reached};
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::pool::{LeaderLine, Term};
+use landfall_layout::replica::{ReplicaLine, ReplicaState};
+use landfall_layout::topic::{Order, TopicEntry};
+use landfall_layout::{BrokerId, TopicId};
+use landfall_pool::Pool;
+
+use crate::client::{Client, Wire, publisher, subscriber};
+use crate::rig::{Rig, until};
+
+/// How often something is tried that a tick of the broker may get in the way of.
+const TRIES: u32 = 20;
+
+fn durable(client: u64) -> Hello {
+    Hello { ack: Ack::Durable, ..publisher(client) }
+}
+
+/// A topic of order `stream` of which broker 0 keeps a copy: the test, in the replicator's place.
+fn replicated(rig: &Rig) -> TopicId {
+    let topic = rig.control().topic("stream", Order::Stream, 64, 0);
+    let mut entry = rig.pool.topic(topic).unwrap();
+    (entry.replicas, entry.replica_brokers) = (2, 1);
+    rig.pool.set_topic(&entry);
+    topic
+}
+
+fn ordered(rig: &Rig, topic: TopicId, entries: u64) {
+    until("everything is ordered", || rig.pool.frontier(topic, SEQUENCED_LOG).entries == entries);
+}
+
+fn replica(topic: TopicId, durable: u64) -> ReplicaLine {
+    let (topic, state) = (topic.0.into(), ReplicaState::Well.raw());
+    ReplicaLine { durable, written: durable, topic, state, ..ReplicaLine::default() }
+}
+
+#[test]
+fn a_stream_is_told_when_what_was_ordered_before_it_came_back_is_durable() {
+    let rig = Rig::new();
+    let topic = replicated(&rig);
+    let keeper = BrokerId::new(0).unwrap();
+    rig.pool.start_replica(topic, keeper, 0, &replica(topic, 0));
+    let mut before = Client::welcomed(rig.tcp(), durable(7), "stream");
+    (0..3).for_each(|seq| before.publish(7, seq, b"x"));
+    ordered(&rig, topic, 3);
+    drop(before);
+    let mut again = Client::welcomed(rig.tcp(), durable(7), "stream");
+    assert_eq!(again.welcome().next_seq, 3);
+    again.publish(7, 3, b"y");
+    ordered(&rig, topic, 4);
+    // All but the last of what came before.
+    rig.pool.move_replica(topic, keeper, 0, &replica(topic, 2));
+    until("the broker has followed the log", || rig.counter(Counter::BatchesLanded) == 4);
+    assert_eq!(rig.counter(Counter::DurableReceipts), 0, "one is not in the replica");
+    rig.pool.move_replica(topic, keeper, 0, &replica(topic, 3));
+    let receipt = again.receipt();
+    assert_eq!((receipt.batch_seq, receipt.count), (2, 0), "one for all of them");
+    assert_eq!((receipt.reached, receipt.session_epoch), (Reached::Durable, 2));
+    rig.pool.move_replica(topic, keeper, 0, &replica(topic, 4));
+    let receipt = again.receipt();
+    assert_eq!((receipt.batch_seq, receipt.count, receipt.position), (3, 1, 3));
+    assert_eq!(receipt.reached, Reached::Durable);
+    // Who waits for nothing else, or had nothing, hears nothing of the kind.
+    let mut new = Client::welcomed(rig.tcp(), durable(8), "stream");
+    let mut plain = Client::welcomed(rig.tcp(), publisher(7), "stream");
+    rig.pool.move_replica(topic, keeper, 0, &replica(topic, 9));
+    new.publish(8, 0, b"z");
+    assert_eq!(new.receipt().batch_seq, 0);
+    plain.publish(7, 4, b"z");
+    let receipt = plain.receipt();
+    assert_eq!((receipt.batch_seq, receipt.count, receipt.reached), (4, 1, Reached::Ordered));
+}
+
+/// Another leader than the rig's control, with a topic that it has just made.
+fn take_over(rig: &Rig) -> Pool {
+    let file = File::from(rig.pool.fd().try_clone_to_owned().unwrap());
+    let pool = Pool::attach_file(file, Path::new("the next leader's"), true).unwrap();
+    let term = Term { epoch: 2, serves: false }.pack();
+    assert!(pool.claim(1, &LeaderLine { term, ..LeaderLine::default() }));
+    pool.copy_tables(Some(0));
+    let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
+    (entry.id, entry.state, entry.order) = (TopicId::new(5, 1).0, 1, Order::None.raw());
+    (entry.ring_slots, entry.name_bytes) = (64, 3);
+    entry.name[..3].copy_from_slice(b"new");
+    pool.set_topic(&entry);
+    assert!(pool.serve(2));
+    pool
+}
+
+#[test]
+fn a_topic_that_the_next_control_has_just_made_is_there() {
+    let mut welcomed = 0;
+    for _ in 0..TRIES {
+        let rig = Rig::new();
+        rig.control().topic("old", Order::None, 64, 0);
+        let mut client = Client::raw(rig.tcp());
+        // The broker has taken the connection when it has answered one that came later.
+        Client::welcomed(rig.tcp(), subscriber(From::Latest), "old");
+        let _leader = take_over(&rig);
+        client.send(&Frame::Hello(subscriber(From::Latest)).encode(3));
+        client.send(b"new");
+        if let Wire::Tcp(stream) = &client.wire {
+            stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            // A broker whose tick was first waits for the next control to accept it.
+            match stream.peek(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                other => assert_eq!(other.unwrap(), 1),
+            }
+        }
+        let (frame, sentence) = client.frame();
+        assert!(matches!(frame, Frame::Welcome(_)), "{frame:?} {sentence}");
+        welcomed += 1;
+        if welcomed == 3 {
+            return;
+        }
+    }
+    panic!("{welcomed} of {TRIES} were answered before a tick");
+}
+
+#[test]
+fn a_life_that_was_killed_while_it_waited_does_not_fence_the_next() {
+    let rig = Rig::new();
+    for round in 0..6 {
+        let topic = format!("topic-{round}");
+        rig.control().topic(&topic, Order::Total, 64, 0);
+        rig.control().silent = true;
+        let hello = |client: &mut Client| {
+            client.send(&Frame::Hello(publisher(7)).encode(topic.len()));
+            client.send(topic.as_bytes());
+        };
+        // The one that lives gets the place of one that has gone, before the one that is killed.
+        let gone = Client::raw(rig.tcp());
+        let mut killed = Client::raw(rig.tcp());
+        hello(&mut killed);
+        std::thread::sleep(Duration::from_millis(5));
+        drop(gone);
+        std::thread::sleep(Duration::from_millis(5));
+        let mut living = Client::raw(rig.tcp());
+        hello(&mut living);
+        std::thread::sleep(Duration::from_millis(5));
+        drop(killed);
+        rig.control().silent = false;
+        let (frame, sentence) = living.frame();
+        let Frame::Welcome(welcome) = frame else { panic!("{frame:?} {sentence}") };
+        living.welcome = Some(welcome);
+        living.publish(7, 0, b"x");
+        assert_eq!(living.receipt().reached, Reached::Ordered, "round {round}");
+    }
+}
