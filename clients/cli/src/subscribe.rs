@@ -107,7 +107,9 @@ fn read(
                     GapReason::Unwritten => {
                         format!("{missed} positions were reserved and never written")
                     }
-                    GapReason::Lost => format!("{missed} messages were lost with the pool"),
+                    GapReason::Lost => {
+                        format!("a pool was lost, and at most {missed} messages with it,")
+                    }
                 };
                 note(format_args!("gap: {what} of log {log}; going on at position {resume}"));
             }

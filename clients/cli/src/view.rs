@@ -28,6 +28,12 @@ pub fn cluster(settings: &Settings, client: &Client) -> Outcome {
         human_bytes(pool.segment_bytes as f64),
         pool.coherence
     ))?;
+    if pool.segments_lost > 0 {
+        out.line(format_args!(
+            "          {} segments are lost: their memory cannot be read (landfall errors)",
+            pool.segments_lost
+        ))?;
+    }
     out.line(format_args!(
         "          batches to {}, {} sessions",
         human_bytes(pool.batch_bytes_max.into()),

@@ -48,6 +48,9 @@ pub struct Pool {
     pub segments: u64,
     /// Segments that nobody uses.
     pub segments_free: u64,
+    /// Segments with a page that cannot be read, which are never used again.
+    #[serde(default)]
+    pub segments_lost: u64,
     /// Bytes of the largest batch, preamble included.
     pub batch_bytes_max: u32,
     /// Session lines.
@@ -218,6 +221,9 @@ pub struct Topic {
     pub next_position: u64,
     /// Segments it occupies.
     pub segments: u64,
+    /// Those of them with a page that cannot be read.
+    #[serde(default)]
+    pub segments_lost: u64,
 }
 
 fn sync() -> String {

@@ -87,7 +87,7 @@ pub struct Report {
     pub batches: u64,
     /// Messages in them.
     pub messages: u64,
-    /// Messages that subscribers were told they missed.
+    /// Positions at which subscribers were told that nothing comes.
     pub missed: u64,
     /// Subscribers.
     pub subscribers: usize,
@@ -97,7 +97,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} batches with {} messages seen by {} subscribers, {} messages missed, {} violations",
+            "{} batches with {} messages seen by {} subscribers, {} positions missed, \
+             {} violations",
             self.batches, self.messages, self.subscribers, self.missed, self.violations_total
         )?;
         for violation in &self.violations {

@@ -163,7 +163,8 @@ pub enum Error {
     },
     /// Receipts were asked for of a publisher that asks for none.
     NoReceipts,
-    /// A batch whose bytes are not what its publisher sealed.
+    /// A batch whose bytes are not what its publisher sealed, neither in memory nor in a copy that
+    /// the broker can read.
     Corrupt {
         /// Log it stands in.
         log: u8,

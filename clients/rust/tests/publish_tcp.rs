@@ -4,13 +4,13 @@ mod common;
 
 use std::time::Duration;
 
-use common::{TOPIC, broker, welcome};
+use common::{Connections, TOPIC, broker, broker_with_copies, brokers, welcome};
 use landfall::{
     Ack, Client, Error, Lane, Outgoing, PublishError, Publisher, PublisherBuilder, Reached,
     Transport,
 };
 use landfall_layout::batch::Messages;
-use landfall_layout::frame::{Carrier, Frame, Refusal, Role, Stall};
+use landfall_layout::frame::{Carrier, Frame, Receipt, Refusal, Role, Stall};
 use landfall_layout::topic::Order;
 
 fn set_up(client: &Client) -> PublisherBuilder {
@@ -174,6 +174,71 @@ fn without_sequences_to_go_by_everything_without_a_receipt_is_sent_again() {
     assert_eq!(publisher.acked().batches, 2);
     publisher.close().unwrap();
     script.join().unwrap();
+}
+
+#[test]
+fn what_a_stream_has_ordered_is_final_only_when_its_broker_says_that_it_is_durable() {
+    let (heard, hears) = std::sync::mpsc::channel();
+    let (client, script) = broker_with_copies(move |connections| {
+        let (mut peer, hello) = connections.greet();
+        assert_eq!(hello.ack, Ack::Durable);
+        peer.send(Frame::Welcome(welcome(Order::Stream, 1, 0)));
+        (0..3).for_each(|_| drop(peer.batch().unwrap()));
+        drop(peer);
+        let (mut peer, _) = connections.greet();
+        peer.send(Frame::Welcome(welcome(Order::Stream, 2, 2)));
+        let last = peer.batch().unwrap().0;
+        assert_eq!(last.batch_seq, 2, "what is ordered is not sent again");
+        let durable = |batch_seq, count| {
+            let (reached, position, landed_ns, session_epoch) = (Reached::Durable, 9, 5, 2);
+            Frame::Receipt(Receipt {
+                reached,
+                count,
+                batch_seq,
+                position,
+                landed_ns,
+                session_epoch,
+            })
+        };
+        peer.send(durable(2, 1));
+        hears.recv().unwrap();
+        // For what lies beyond what it had said was ordered, such a receipt says nothing.
+        peer.send(durable(1, 0));
+        assert!(peer.batch().is_none());
+        peer.send(Frame::Bye);
+    });
+    let mut publisher = set_up(&client).ack(Ack::Durable).build().unwrap();
+    let tickets: Vec<_> =
+        [b"a", b"b", b"c"].iter().map(|text| publish_one(&mut publisher, *text)).collect();
+    let last = publisher.wait(tickets[2]).unwrap();
+    assert_eq!((last.reached, last.position), (Reached::Durable, Some(9)));
+    assert_eq!(publisher.acked().batches, 1, "the others are ordered and no more");
+    heard.send(()).unwrap();
+    for ticket in &tickets[..2] {
+        let receipt = publisher.wait(*ticket).unwrap();
+        assert_eq!((receipt.reached, receipt.position), (Reached::Durable, None));
+    }
+    assert_eq!(publisher.stats().resubmitted, 1);
+    publisher.close().unwrap();
+    script.join().unwrap();
+}
+
+#[test]
+fn batches_are_dealt_out_over_all_brokers_in_turn() {
+    let script = |connections: &mut Connections| {
+        let (mut peer, _) = connections.greet();
+        peer.send(Frame::Welcome(welcome(Order::Total, 1, 0)));
+        let sequences = peer.order_all(0);
+        assert!(sequences == [0, 2, 4] || sequences == [1, 3, 5], "{sequences:?}");
+    };
+    let (client, handles) = brokers(vec![Box::new(script), Box::new(script)]);
+    let mut publisher = set_up(&client).spread(true).build().unwrap();
+    for _ in 0..6 {
+        publish_one(&mut publisher, b"x");
+    }
+    publisher.flush().unwrap();
+    publisher.close().unwrap();
+    handles.into_iter().for_each(|handle| handle.join().unwrap());
 }
 
 #[test]

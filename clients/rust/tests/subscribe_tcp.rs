@@ -5,7 +5,7 @@ mod common;
 use std::io::Write;
 use std::time::Duration;
 
-use common::{LOG, Peer, batch, broker, welcome};
+use common::{LOG, Peer, batch, broker, broker_with_copies, welcome};
 use landfall::{Client, Error, Event, From, GapReason, Subscriber, Transport};
 use landfall_layout::frame::{Delivery, Frame, Refusal, Role, Welcome};
 use landfall_layout::topic::Order;
@@ -174,24 +174,29 @@ fn a_position_that_is_gone_is_a_gap_from_there() {
     script.join().unwrap();
 }
 
+/// A batch of one message whose last byte is another than it was sealed with.
+fn deliver_damaged(peer: &mut Peer, index: u64) {
+    let mut bytes = batch(index, &[b"damaged"]);
+    *bytes.last_mut().unwrap() ^= 1;
+    let frame = Frame::Delivery(Delivery {
+        log: LOG,
+        broker: 0,
+        count: 1,
+        bytes: bytes.len() as u32,
+        index,
+        first_position: index,
+        landed_ns: 1,
+    });
+    peer.send(frame);
+    peer.stream.write_all(&bytes).unwrap();
+}
+
 #[test]
 fn a_corrupt_batch_is_told_and_passed_over() {
     let (client, script) = broker(|connections| {
         let (mut peer, _) = connections.greet();
         start(&mut peer, 0, 2);
-        let mut bytes = batch(0, &[b"damaged"]);
-        *bytes.last_mut().unwrap() ^= 1;
-        let frame = Frame::Delivery(Delivery {
-            log: LOG,
-            broker: 0,
-            count: 1,
-            bytes: bytes.len() as u32,
-            index: 0,
-            first_position: 0,
-            landed_ns: 1,
-        });
-        peer.send(frame);
-        peer.stream.write_all(&bytes).unwrap();
+        deliver_damaged(&mut peer, 0);
         peer.deliver(1, 1, &[b"good"]);
         peer.until_closed();
     });
@@ -199,6 +204,42 @@ fn a_corrupt_batch_is_told_and_passed_over() {
     let error = subscriber.next(WAIT).err().unwrap();
     assert!(matches!(error, Error::Corrupt { index: 0, position: 0, .. }), "{error}");
     assert_eq!(next(&mut subscriber), (1, b"good".to_vec()));
+    drop(subscriber);
+    script.join().unwrap();
+}
+
+#[test]
+fn where_there_are_copies_a_corrupt_batch_is_asked_for_once_more() {
+    let (client, script) = broker_with_copies(|connections| {
+        let (mut peer, hello) = connections.greet();
+        assert!(!hello.checked);
+        start(&mut peer, 0, 4);
+        peer.deliver(0, 0, &[b"first"]);
+        deliver_damaged(&mut peer, 1);
+        peer.until_closed();
+        let (mut peer, hello) = connections.greet();
+        assert_eq!((hello.checked, hello.from), (true, From::Position(1)));
+        start(&mut peer, 1, 4);
+        peer.deliver(1, 1, &[b"from disk"]);
+        // No copy has this one.
+        deliver_damaged(&mut peer, 2);
+        peer.deliver(3, 3, &[b"last"]);
+        peer.send(Frame::CaughtUp);
+        peer.until_closed();
+        let (mut peer, hello) = connections.greet();
+        assert_eq!((hello.checked, hello.from), (false, From::Position(4)));
+        start(&mut peer, 4, 4);
+        peer.deliver(4, 4, &[b"new"]);
+        peer.until_closed();
+    });
+    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    assert_eq!(next(&mut subscriber), (0, b"first".to_vec()));
+    assert_eq!(next(&mut subscriber), (1, b"from disk".to_vec()));
+    let error = subscriber.next(WAIT).err().unwrap();
+    assert!(matches!(error, Error::Corrupt { index: 2, position: 2, .. }), "{error}");
+    assert_eq!(next(&mut subscriber), (3, b"last".to_vec()));
+    assert!(matches!(subscriber.next(WAIT).unwrap(), Event::CaughtUp));
+    assert_eq!(next(&mut subscriber), (4, b"new".to_vec()));
     drop(subscriber);
     script.join().unwrap();
 }

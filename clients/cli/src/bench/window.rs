@@ -94,6 +94,7 @@ mod tests {
             segment_bytes: 8,
             segments,
             segments_free: segments,
+            segments_lost: 0,
             batch_bytes_max: 0,
             sessions: 0,
             coherence: String::new(),

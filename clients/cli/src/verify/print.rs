@@ -75,6 +75,7 @@ struct ShownLog {
     ordered_entries: Option<u64>,
     ordered_position: Option<u64>,
     batches: u64,
+    holes: u64,
     entries: [u64; 2],
     positions: [u64; 2],
     gaps: Vec<ShownGap>,
@@ -156,6 +157,7 @@ fn topic(topic: &TopicKept) -> ShownTopic<'_> {
         ordered_entries: log.ordered.map(|(entries, _)| entries),
         ordered_position: log.ordered.map(|(_, position)| position),
         batches: log.batches,
+        holes: log.holes,
         entries: pair(&log.entries),
         positions: pair(&log.positions),
         gaps: log.gaps.iter().map(gap).collect(),
@@ -263,7 +265,6 @@ fn kept(topic: &TopicKept, log: &LogKept) -> String {
     let missing: Vec<String> = [
         (count(Missing::Memory), "only in memory"),
         (count(Missing::Lost), "lost"),
-        (count(Missing::Holes), "holes"),
         (count(Missing::Elsewhere), "elsewhere"),
     ]
     .into_iter()
@@ -274,8 +275,12 @@ fn kept(topic: &TopicKept, log: &LogKept) -> String {
         true => "none missing".to_owned(),
         false => format!("missing: {}", missing.join(", ")),
     };
+    let holes = match log.holes {
+        0 => String::new(),
+        holes => format!("{} holes, ", grouped(holes)),
+    };
     format!(
-        "topic {}, log {}: {} batches, entries {} to {}, positions {} to {}; {missing}\n",
+        "topic {}, log {}: {} batches, {holes}entries {} to {}, positions {} to {}; {missing}\n",
         topic.name,
         log.log,
         grouped(log.batches),

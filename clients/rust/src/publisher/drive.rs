@@ -235,6 +235,9 @@ impl Publisher {
             _ => Some(receipt.batch_seq),
         };
         let Some(seq) = seq else { return Ok(false) };
+        if receipt.count == 0 {
+            return Ok(self.take_confirmation(&receipt));
+        }
         let known = self.session.get(seq).is_some_and(|batch| batch.filled.link == link);
         let sent = match &self.links[link].carrier {
             Carrier::Memory(_) | Carrier::Verbs(_) => true,
@@ -255,6 +258,22 @@ impl Publisher {
         Ok(true)
     }
 
+    /// All that was ordered before these connections is in the replicas. Whether anything waited
+    /// for that.
+    #[cold]
+    fn take_confirmation(&mut self, receipt: &ReceiptFrame) -> bool {
+        let is_level = matches!(receipt.reached, Reached::Durable | Reached::Replicated);
+        let end = self.ordered_below.min(receipt.batch_seq.saturating_add(1));
+        let waited: Vec<u64> = self.session.unsettled().take_while(|seq| *seq < end).collect();
+        if !is_level {
+            return false;
+        }
+        for seq in &waited {
+            self.settle(*seq, receipt.reached, None, 0);
+        }
+        !waited.is_empty()
+    }
+
     /// A batch has reached what was asked for.
     pub(super) fn settle(
         &mut self,
@@ -269,6 +288,9 @@ impl Publisher {
         self.waiting_bytes = self.waiting_bytes.saturating_sub(filled.batch_bytes());
         if let Some(position) = filled.position {
             self.positions.settled(position);
+        }
+        if reached != Reached::Duplicate {
+            self.level = Some(reached);
         }
         // What its readers see.
         let batch_seq = filled.position.unwrap_or(seq);

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 
 use landfall_layout::SegmentId;
@@ -81,6 +80,8 @@ pub(crate) struct MemoryLink {
     used_up: u64,
     /// Bytes of a full batch.
     batch_bytes: u32,
+    /// A segment of an extent that turned out to have a page that cannot be written.
+    lost_segment: Option<u32>,
 }
 
 impl MemoryLink {
@@ -94,7 +95,7 @@ impl MemoryLink {
     ) -> Result<Self, Error> {
         let channel =
             open_channel(channel).map_err(|e| Error::Channel { broker, source: Box::new(e) })?;
-        let pool = Pool::attach_file(File::from(pool), Path::new("the broker's pool"), true)
+        let pool = Pool::attach_handed(File::from(pool), true)
             .map_err(|e| Error::Pool { broker, source: Box::new(e) })?;
         // One mapping serves all connections: its pages are then faulted in once.
         let pool = match known {
@@ -116,6 +117,7 @@ impl MemoryLink {
             asked: 0,
             used_up: 0,
             batch_bytes: batch_bytes.next_multiple_of(64),
+            lost_segment: None,
         };
         link.ask(link.batch_bytes);
         link.ring_if_parked()?;
@@ -246,6 +248,12 @@ impl MemoryLink {
         let at = self.pool.at(location.segment, location.offset, bytes);
         let at = at.expect("the batch was placed in an extent that was checked");
         self.pool.write(at, preamble).expect("the pool is mapped for writing");
+        if self.pool.is_lost(location.segment) {
+            // What was stored may be seen by this process alone. It is read back from there, and
+            // written elsewhere, over the next connection.
+            self.lost_segment.get_or_insert(location.segment);
+            return;
+        }
         // The payload may have gone past the caches: it comes before the frame that names it.
         stream_fence();
         self.push(Frame::Written { extent, offset: location.offset, bytes, batch_seq: seq });
@@ -301,6 +309,10 @@ impl MemoryLink {
 
     /// Moves what waits for the ring, and wakes the broker if there is something and it sleeps.
     pub(crate) fn flush(&mut self) -> Result<(), Error> {
+        if let Some(segment) = self.lost_segment {
+            let why = format!("segment {segment} of the pool cannot be written everywhere");
+            return Err(self.lost("writing", io::Error::other(why)));
+        }
         while let Some(frame) = self.backlog.front() {
             if !self.to_broker.push(&self.channel, frame.to_line()) {
                 break;

@@ -136,6 +136,11 @@ pub struct Publisher {
     retry_at: Instant,
     /// Hellos that may still open an epoch: one that was not answered is perhaps on its way.
     hellos: u32,
+    /// Order `stream`: batches below this sequence were ordered before the connections there are,
+    /// and one receipt says when all of them are in the replicas.
+    ordered_below: u64,
+    /// The level that batches reach: the last that a receipt named.
+    level: Option<Reached>,
     lost_broker: Option<u8>,
     down_why: Option<String>,
     failed: Option<String>,
@@ -178,6 +183,8 @@ impl Publisher {
             ended: None,
             retry_at: Instant::now(),
             hellos: 0,
+            ordered_below: 0,
+            level: None,
             lost_broker: None,
             down_why: None,
             failed: None,
@@ -318,11 +325,8 @@ impl Publisher {
                     batch_seq: Some(outcome.batch_seq),
                 }),
                 Known::Forgotten => Some(Receipt {
-                    reached: if publisher.order.is_sequenced() {
-                        Reached::Ordered
-                    } else {
-                        Reached::Landed
-                    },
+                    // A later one has reached it, or was a duplicate.
+                    reached: publisher.level.unwrap_or(Reached::Duplicate),
                     position: None,
                     landed_ns: 0,
                     batch_seq: None,

@@ -217,6 +217,7 @@ impl Publisher {
         self.hellos -= welcome.session_epoch.saturating_sub(before);
         // Through one broker at a time, what is below the sequence expected next is all there.
         // Where brokers may overtake each other only `strong` promises that.
+        self.ordered_below = 0;
         let released = match self.order {
             Order::Strong => true,
             Order::Stream => !self.setup.spread,
@@ -226,13 +227,19 @@ impl Publisher {
             if welcome.next_seq > next {
                 return Err(self.superseded(before, welcome.session_epoch));
             }
-            // Ordered is less than durable: such a batch is sent once more, and the broker says
-            // of the copy when the one before it is durable. Only `strong` knows every copy.
-            let waits = self.setup.ack == Ack::Durable && self.order == Order::Strong;
+            // Ordered is less than durable. In order `strong` such a batch is sent once more, and
+            // the broker says of the copy when the one before it is durable. In `stream` a copy
+            // may be ordered too: the broker says by itself when what it has ordered is durable.
+            let waits = self.setup.ack == Ack::Durable;
             let end = if waits { 0 } else { welcome.next_seq };
             let done: Vec<u64> = self.session.unsettled().take_while(|seq| *seq < end).collect();
             for seq in done {
                 self.settle(seq, Reached::Ordered, None, 0);
+            }
+            if waits && self.order == Order::Stream {
+                self.ordered_below = welcome.next_seq;
+                self.session.resend_above(welcome.next_seq);
+                return Ok(());
             }
             // Batches that were sent without asking for receipts and did not arrive: what comes
             // next takes their place, or it would wait for them for ever.
@@ -265,6 +272,7 @@ impl Publisher {
                     client: self.setup.client_id,
                     session_epoch: epoch,
                     from: From::Earliest,
+                    checked: false,
                 }
             };
             let known = links.iter().find_map(|link| Some(Arc::clone(&link.memory()?.pool)));

@@ -73,7 +73,9 @@ impl SubscriberBuilder {
         self
     }
 
-    /// Whether each payload's checksum is compared with the publisher's. Default: yes.
+    /// Whether each payload's checksum is compared with the publisher's. Default: yes. Who says no
+    /// is shown what memory has, zeros where it was found that it cannot be read, and gets no
+    /// payload that changed there from a copy on disk.
     pub fn verify(mut self, verify: bool) -> Self {
         self.verify = verify;
         self

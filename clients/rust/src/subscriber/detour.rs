@@ -4,6 +4,10 @@
 //! Where the topic has copies on disk, what they lack is no gap yet: the subscriber goes on over a
 //! stream connection until it has caught up, and then over its own transport again. Its places
 //! outlive connections, so the user sees one sequence.
+//!
+//! So it is with a batch that does not hold: the broker on the way round checks each batch that it
+//! has in memory, and reads from disk what does not hold there either. Only what comes back spoilt
+//! from there is an error.
 
 use std::time::Instant;
 
@@ -20,11 +24,38 @@ pub(super) struct Detour {
     has_copies: Option<bool>,
     /// The connection is, or will be, a detour.
     is_on: bool,
+    /// The next connection goes on behind a detour.
+    is_back: bool,
+    /// Where the log ended when the connection began, until it is known whether all of that was
+    /// shown. None behind a detour: what that had not, nobody has, and another one would not help.
+    end: Option<u64>,
+    /// A batch did not hold: the broker is asked to check each.
+    is_checked: bool,
 }
 
 impl Detour {
     pub(super) fn is_on(&self) -> bool {
         self.is_on
+    }
+
+    /// There is a connection, to a log that ends at position `end`.
+    pub(super) fn connected(&mut self, end: u64) {
+        self.end = (!std::mem::take(&mut self.is_back)).then_some(end);
+    }
+
+    /// There was none to be had: much may have happened when there is.
+    pub(super) fn not_connected(&mut self) {
+        self.is_back = false;
+    }
+
+    /// Whether the connection may lack something that it does not know of.
+    pub(super) fn may_lack(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Whether the broker is to check each batch before it sends it.
+    pub(super) fn is_checked(&self) -> bool {
+        self.is_checked
     }
 }
 
@@ -39,12 +70,17 @@ impl Subscriber {
         if self.detour.is_on || matches!(self.via, Via::Tcp(_) | Via::Down) {
             return false;
         }
-        if let Some(has_copies) = self.detour.has_copies {
-            return has_copies;
-        }
         // While control does not answer, nothing is known, and the next gap asks again.
-        let Ok(topic) = self.setup.client.topic(&self.setup.topic) else { return false };
-        *self.detour.has_copies.insert(topic.replicas > 1)
+        self.has_copies() == Some(true)
+    }
+
+    /// Whether the topic has copies on disk; `None` while control does not answer.
+    fn has_copies(&mut self) -> Option<bool> {
+        if self.detour.has_copies.is_none() {
+            let topic = self.setup.client.topic(&self.setup.topic).ok()?;
+            self.detour.has_copies = Some(topic.replicas > 1);
+        }
+        self.detour.has_copies
     }
 
     #[cold]
@@ -68,31 +104,78 @@ impl Subscriber {
         Step::Nothing
     }
 
+    /// A batch does not hold: the copies on disk may have it whole. Whether it is looked for there.
+    #[cold]
+    pub(super) fn found_spoilt(&mut self, log: u8, index: u64, position: u64) -> bool {
+        // While control does not answer nothing is known, and looking costs a connection.
+        if self.detour.is_checked || self.has_copies() == Some(false) {
+            return false;
+        }
+        self.places.go_back(log, index, position);
+        self.detour.is_checked = true;
+        self.leave();
+        true
+    }
+
     /// Everything that there was has been shown, as the connection sees it. Whether that is so.
     #[cold]
     pub(super) fn found_end(&mut self) -> bool {
         if self.detour.is_on {
-            self.detour.is_on = false;
+            (self.detour.is_on, self.detour.is_checked) = (false, false);
+            self.detour.is_back = true;
             self.via = Via::Down;
             self.retry_at = Instant::now();
             return true;
         }
-        // Memory may have nothing at all, and then no batch shows that some are missing.
+        // Memory may have nothing at all, and then no batch shows that some are missing: at the
+        // start, and when a pool came back empty under a subscriber.
+        let end = self.detour.end.take();
         let position = self.places.get(SEQUENCED_LOG as u8).and_then(|place| place.position);
-        let lacks = self.order.is_sequenced() && position.is_some_and(|at| at < self.end);
-        if lacks && self.may_detour() {
+        let lacks = position.zip(end).is_some_and(|(position, end)| position < end);
+        if lacks && self.order.is_sequenced() && self.may_detour() {
             self.leave();
             return false;
         }
         true
     }
 
+    /// The connection was lost; nothing new where it was a detour. What one of several logs has
+    /// meanwhile, memory may give up, and nothing there shows it: so it is looked for at once.
+    pub(super) fn lost(&mut self) {
+        if !self.order.is_sequenced() && self.may_detour() {
+            self.leave();
+        }
+    }
+
     /// A subscription has begun. Logs that each have positions of their own cannot tell what is
     /// missing in front of their first batch: so it is looked for at once.
     pub(super) fn begun(&mut self) {
+        // Asked now: control may be away when it has to be known.
+        let may_detour = self.may_detour();
         let wants_old = !matches!(self.setup.from, From::Latest);
-        if wants_old && !self.order.is_sequenced() && self.may_detour() {
+        if may_detour && wants_old && !self.order.is_sequenced() {
             self.leave();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_a_detour_nothing_is_looked_for_again_until_a_connection_is_lost() {
+        let mut detour = Detour::default();
+        detour.connected(5);
+        assert!(detour.may_lack(), "each connection may begin to a pool that lacks something");
+        detour.is_back = true;
+        detour.connected(5);
+        assert!(!detour.may_lack(), "a detour that brought nothing would be taken for ever");
+        detour.connected(5);
+        assert!(detour.may_lack());
+        detour.is_back = true;
+        detour.not_connected();
+        detour.connected(5);
+        assert!(detour.may_lack(), "the pool may have been lost meanwhile");
     }
 }

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use landfall_layout::TopicId;
 use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES};
@@ -90,7 +89,7 @@ impl MemoryReader {
     ) -> Result<Self, Error> {
         let channel =
             open_channel(channel).map_err(|e| Error::Channel { broker, source: Box::new(e) })?;
-        let pool = Pool::attach_file(File::from(pool), Path::new("the broker's pool"), false)
+        let pool = Pool::attach_handed(File::from(pool), false)
             .map_err(|e| Error::Pool { broker, source: Box::new(e) })?;
         let batch_bytes_max = pool.geometry().batch_bytes_max();
         let mut reader = Self {
@@ -301,6 +300,8 @@ impl MemoryReader {
         self.pool.refresh(at, entry.bytes.into());
         let bytes = self.pool.read(hold, entry.offset, entry.bytes).unwrap_or_default();
         let place = Place::of(log as u8, index, entry);
+        // Part of a segment that is lost reads as zeros: that is shown to nobody for a payload.
+        let verify = verify || self.pool.is_lost(entry.segment);
         let checked = check_entry(bytes, entry, &place, self.batch_bytes_max, verify);
         match checked {
             Ok(preamble) => Some(Ok(Located { place, preamble, offset: entry.offset })),

@@ -198,9 +198,10 @@ impl Subscriber {
 
     /// The next thing there is, waiting for it up to `wait`.
     ///
-    /// An error about one batch ([`Error::Corrupt`]) passes it over; the next call goes on behind
-    /// it. Without a connection this tries to get one, as often as the back-off allows, and fails
-    /// once there was none for as long as the timeout.
+    /// A batch that does not hold is asked for once more, from a copy on disk where the topic has
+    /// any. An error about one batch ([`Error::Corrupt`]) passes it over; the next call goes on
+    /// behind it. Without a connection this tries to get one, as often as the back-off allows, and
+    /// fails once there was none for as long as the timeout.
     #[inline]
     pub fn next(&mut self, wait: Duration) -> Result<Event<'_>, Error> {
         let step = match self.look()? {
@@ -289,24 +290,31 @@ impl Subscriber {
     /// A broker that delivers says it; to who reads by himself it shows by there being nothing
     /// more.
     fn caught_up_by_itself(&mut self) -> Step<Found> {
+        if self.caught_up && !self.detour.may_lack() {
+            return Step::Nothing;
+        }
         let is_caught_up = match &self.via {
             Via::Memory(reader) => reader.is_caught_up(),
             Via::OneSided(reader) => reader.is_caught_up(),
             Via::Pushed(_) | Via::Tcp(_) | Via::Down => false,
         };
-        if is_caught_up && !self.caught_up && self.found_end() {
-            self.caught_up = true;
-            return Step::CaughtUp;
-        }
-        Step::Nothing
+        let is_new = is_caught_up && self.found_end() && !self.caught_up;
+        self.caught_up |= is_new;
+        if is_new { Step::CaughtUp } else { Step::Nothing }
     }
 
     /// A lost connection is replaced later; anything else is told.
     #[cold]
     fn suffer(&mut self, error: Error) -> Result<Step<Found>, Error> {
         match error {
-            Error::Corrupt { .. } => Err(error),
+            Error::Corrupt { log, index, position, .. } => {
+                match self.found_spoilt(log, index, position) {
+                    true => Ok(Step::Nothing),
+                    false => Err(error),
+                }
+            }
             Error::Connection { .. } | Error::Refused { .. } if !is_final(&error) => {
+                self.lost();
                 self.via = Via::Down;
                 self.down = Some((Instant::now(), error));
                 self.retry_at = Instant::now() + self.reconnects.next_delay();
@@ -429,6 +437,7 @@ impl Subscriber {
                 Ok(())
             }
             Err(error) => {
+                self.detour.not_connected();
                 self.retry_at = Instant::now() + self.reconnects.next_delay();
                 let since = self.down.as_ref().map_or_else(Instant::now, |(since, _)| *since);
                 if is_final(&error) || since.elapsed() >= self.setup.timeout {
@@ -463,6 +472,7 @@ impl Subscriber {
             client: 0,
             session_epoch: 0,
             from,
+            checked: self.detour.is_checked(),
         };
         let turn = self.began_ns.wrapping_add(self.reconnects.attempts().into());
         let mut attempts = Vec::new();
@@ -488,6 +498,7 @@ impl Subscriber {
                 Ok(Opened::Yes((via, welcome))) => {
                     self.via = via;
                     self.broker = broker.broker;
+                    self.detour.connected(welcome.end);
                     if first {
                         self.topic = Some(welcome.topic);
                         self.order = Order::from_raw(welcome.order).expect("it was checked");

@@ -73,6 +73,13 @@ impl Places {
         }
     }
 
+    /// The batch of `index` in `log`, which begins at `position`, is to be shown after all.
+    pub(crate) fn go_back(&mut self, log: u8, index: u64, position: u64) {
+        if let Some(place) = self.logs.get_mut(usize::from(log)) {
+            *place = LogPlace { next: Some(index), position: Some(position) };
+        }
+    }
+
     /// A gap in `log` was shown: it goes on at position `resume`.
     pub(crate) fn resumed(&mut self, log: u8, resume: u64) {
         if let Some(place) = self.logs.get_mut(usize::from(log)) {
@@ -113,6 +120,16 @@ mod tests {
         assert_eq!(places.judge(LOG, 9, 75, 80), Arrival::AfterGap { missed: 15 });
         places.resumed(LOG, 75);
         assert_eq!(places.judge(LOG, 9, 75, 80), Arrival::Next);
+    }
+
+    #[test]
+    fn a_batch_that_was_passed_over_is_next_again() {
+        let mut places = Places::new();
+        places.shown(LOG, 5, 60);
+        places.go_back(LOG, 5, 50);
+        assert_eq!(places.judge(LOG, 4, 40, 50), Arrival::Old);
+        assert_eq!(places.judge(LOG, 5, 50, 60), Arrival::Next);
+        assert_eq!(places.resume_from(true, From::Earliest, 9), From::Position(50));
     }
 
     #[test]

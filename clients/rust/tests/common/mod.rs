@@ -26,16 +26,35 @@ pub fn control(tcp: &str, unix: &str) -> Client {
 
 /// The same, whose broker says that it has RDMA; control gives out no tokens.
 pub fn control_of(tcp: &str, unix: &str, verbs: &str) -> Client {
+    control_with(tcp, unix, verbs, 1)
+}
+
+/// The same, whose topic has so many copies of each batch.
+pub fn control_with(tcp: &str, unix: &str, verbs: &str, replicas: u8) -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
+    // A broker for each address.
+    let brokers = tcp.split(' ').enumerate().map(|(broker, tcp)| {
+        format!(
+            r#"{{"broker":{broker},"state":"serving","tcp":"{tcp}","unix":"{unix}",
+            "verbs":"{verbs}","pid":18,"heartbeat_age_ms":20,"epoch_seen":3}}"#
+        )
+    });
+    let brokers = brokers.collect::<Vec<_>>().join(",");
     let body = format!(
         r#"{{"schema_version":1,"epoch":3,"pid":17,"pool":{{"uuid":"00","path":"p","bytes":1,
         "segment_bytes":1,"segments":1,"segments_free":1,"batch_bytes_max":4194304,"sessions":1,
-        "coherence":"coherent"}},"brokers":[{{"broker":0,"state":"serving","tcp":"{tcp}",
-        "unix":"{unix}","verbs":"{verbs}","pid":18,"heartbeat_age_ms":20,"epoch_seen":3}}]}}"#
+        "coherence":"coherent"}},"brokers":[{brokers}]}}"#
+    );
+    let topic = format!(
+        r#"{{"name":"topic","id":261,"order":"strong","ring_slots":1,"retention_bytes":0,
+        "retention_ms":0,"keep":false,"check_ingest":false,"replicas":{replicas},
+        "session_lease_ms":1,"created_ns":1,"messages":0,"batches":0,"bytes":0,
+        "oldest_position":0,"next_position":0,"segments":1}}"#
     );
     thread::spawn(move || {
         for stream in listener.incoming() {
+            let topic = topic.clone();
             let (mut stream, body) = (stream.unwrap(), body.clone());
             thread::spawn(move || {
                 let mut request = Vec::new();
@@ -54,6 +73,8 @@ pub fn control_of(tcp: &str, unix: &str, verbs: &str) -> Client {
                 let (status, body) = if request.windows(7).any(|part| part == b"/tokens") {
                     let said = r#"{"error":{"code":"no_rdma","message":"broker 0 has no RDMA"}}"#;
                     ("409 Conflict", said.to_owned())
+                } else if request.starts_with(b"GET /v1/topics/topic ") {
+                    ("200 OK", topic)
                 } else {
                     ("200 OK", body)
                 };
@@ -74,6 +95,16 @@ pub fn broker(script: impl FnOnce(&mut Connections) + Send + 'static) -> (Client
     broker_of("", script)
 }
 
+/// The same, of a topic that has a copy on disk.
+pub fn broker_with_copies(
+    script: impl FnOnce(&mut Connections) + Send + 'static,
+) -> (Client, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = control_with(&listener.local_addr().unwrap().to_string(), "", "", 2);
+    let handle = thread::spawn(move || script(&mut Connections { listener }));
+    (client, handle)
+}
+
 /// The same, which says that it takes clients over RDMA at `verbs`.
 pub fn broker_of(
     verbs: &str,
@@ -83,6 +114,20 @@ pub fn broker_of(
     let client = control_of(&listener.local_addr().unwrap().to_string(), "", verbs);
     let handle = thread::spawn(move || script(&mut Connections { listener }));
     (client, handle)
+}
+
+/// What a broker does with its connections.
+pub type Script = Box<dyn FnOnce(&mut Connections) + Send>;
+
+/// A control whose brokers, from 0, run the scripts, each over TCP.
+pub fn brokers(scripts: Vec<Script>) -> (Client, Vec<JoinHandle<()>>) {
+    let (mut addresses, mut handles) = (Vec::new(), Vec::new());
+    for script in scripts {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        addresses.push(listener.local_addr().unwrap().to_string());
+        handles.push(thread::spawn(move || script(&mut Connections { listener })));
+    }
+    (control_of(&addresses.join(" "), "", ""), handles)
 }
 
 pub struct Connections {
