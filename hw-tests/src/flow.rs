@@ -97,6 +97,8 @@ pub struct Reading {
     pub story: Vec<Told>,
     /// Messages it was told it missed.
     pub missed: u64,
+    /// Of these, what is said to have gone with a pool.
+    pub lost: u64,
     /// Positions that nothing was written to, as it was told: the first and how many, each run
     /// once.
     pub unwritten: Vec<(u64, u64)>,
@@ -144,6 +146,7 @@ impl Reading {
             }
             Event::Gap { log, reason, missed, resume } => {
                 self.missed += missed;
+                self.lost += if reason == GapReason::Lost { missed } else { 0 };
                 if reason == GapReason::Unwritten {
                     match self.unwritten.last_mut() {
                         Some((first, count)) if *first + *count == resume - missed => {

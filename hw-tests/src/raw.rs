@@ -69,6 +69,7 @@ pub fn publisher(client: u64, session_epoch: u32) -> Hello {
         client,
         session_epoch,
         from: From::Earliest,
+        checked: false,
     }
 }
 

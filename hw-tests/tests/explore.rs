@@ -51,6 +51,34 @@ fn takeover_by_seal() {
 }
 
 #[test]
+fn late_release() {
+    holds(&explore::late_release::family());
+}
+
+#[test]
+fn a_broker_that_believes_a_deposed_leader_is_caught() {
+    let failure = explore::late_release::believing().expect("slots are written over unseen");
+    println!("{failure}");
+    assert!(!failure.what.is_empty());
+}
+
+#[test]
+fn sessions_that_are_copied_before_the_consumed_words_are_caught() {
+    let failure = explore::late_release::sessions_first().expect("a batch is called a duplicate");
+    println!("{failure}");
+    assert!(failure.what.contains("would be called a duplicate"), "{}", failure.what);
+}
+
+#[test]
+fn what_a_killed_broker_left_in_caches_is_written_back() {
+    let held = explore::leftovers::written_back();
+    assert!(held.complete, "{:?}", held.failure.map(|failure| failure.to_string()));
+    println!("{} schedules, {} steps", held.runs, held.steps);
+    let caught = explore::leftovers::forgotten().failure.expect("a line leaves a cache too late");
+    println!("{caught}");
+}
+
+#[test]
 fn landing() {
     holds(&explore::landing::family());
 }

@@ -1,217 +1,14 @@
 //! The history checker on histories made from seeds: legal ones pass, and each way of breaking one
 //! is found and called by its name.
 
+mod legal;
+
 use std::path::PathBuf;
 
 use landfall::Order;
-use landfall_hw_tests::flow::Random;
 use landfall_hw_tests::history::file::{Recorder, read};
-use landfall_hw_tests::history::{
-    BatchRead, Event, Level, Name, Promises, Report, Violation, check,
-};
-use landfall_layout::limits::SEQUENCED_LOG;
-
-/// Histories for each test.
-const SEEDS: u64 = 400;
-const ORDERS: [Order; 5] = [Order::None, Order::Broker, Order::Total, Order::Stream, Order::Strong];
-
-/// A legal history, and what it was made from.
-struct Legal {
-    promises: Promises,
-    /// The topic's batches by log, each log's in order.
-    logs: Vec<Vec<BatchRead>>,
-    events: Vec<Event>,
-    random: Random,
-}
-
-/// A batch, not yet placed.
-#[derive(Clone)]
-struct Batch {
-    client: u64,
-    broker: u8,
-    seq: u64,
-    epoch: u32,
-    numbers: Vec<Option<u64>>,
-}
-
-/// Each client's batches, in its order.
-fn batches(random: &mut Random, order: Order, brokers: u64) -> Vec<Vec<Batch>> {
-    (1..=1 + random.below(3))
-        .map(|client| {
-            let mut n = 0;
-            (0..4 + random.below(20))
-                .map(|seq| {
-                    let count = 1 + random.below(4);
-                    let numbers = (n..n + count).map(Some).collect();
-                    n += count;
-                    // In order `broker` a client stays with one: its order is that of one log.
-                    let broker = if order == Order::Broker { client } else { random.word() };
-                    let broker = (broker % brokers) as u8;
-                    Batch { client, broker, seq, epoch: 1 + seq as u32 / 8, numbers }
-                })
-                .collect()
-        })
-        .collect()
-}
-
-/// The clients' batches in one order that the topic's order allows.
-fn interleaved(random: &mut Random, order: Order, mut clients: Vec<Vec<Batch>>) -> Vec<Batch> {
-    let mut all = Vec::new();
-    while clients.iter().any(|batches| !batches.is_empty()) {
-        let who = random.below(clients.len() as u64) as usize;
-        let batches = &mut clients[who];
-        if batches.is_empty() {
-            continue;
-        }
-        let ahead = random.below(batches.len().min(4) as u64) as usize;
-        let at = match order {
-            Order::Total | Order::None => ahead,
-            // The first through some broker: those through others may be overtaken.
-            Order::Stream => {
-                let broker = batches[ahead].broker;
-                batches.iter().position(|batch| batch.broker == broker).unwrap()
-            }
-            _ => 0,
-        };
-        all.push(batches.remove(at));
-    }
-    all
-}
-
-fn legal(seed: u64, order: Order) -> Legal {
-    let mut random = Random::new(seed);
-    random.word();
-    let brokers = 1 + random.below(3);
-    let clients = batches(&mut random, order, brokers);
-    let mut events = Vec::new();
-    for batch in clients.iter().flatten() {
-        let name = |n| Name { client: batch.client, n };
-        events.extend(batch.numbers.iter().flatten().map(|n| Event::Sent { name: name(*n) }));
-    }
-    let mut logs: Vec<Vec<BatchRead>> = vec![Vec::new(); 1 + SEQUENCED_LOG];
-    let mut next = vec![0; 1 + SEQUENCED_LOG];
-    for batch in interleaved(&mut random, order, clients) {
-        let log = if order.is_sequenced() { SEQUENCED_LOG } else { batch.broker.into() };
-        let (index, position) = (logs[log].len() as u64, next[log]);
-        next[log] += batch.numbers.len() as u64;
-        let Batch { client, broker, seq, epoch, numbers } = batch;
-        let log_number = log as u8;
-        logs[log].push(BatchRead {
-            reader: 0,
-            log: log_number,
-            index,
-            position,
-            broker,
-            client,
-            epoch,
-            seq,
-            crc: (client * 1000 + seq) as u32,
-            numbers,
-        });
-    }
-    logs.retain(|log| !log.is_empty());
-    let mut legal = Legal { promises: Promises { order, repeats: false }, logs, events, random };
-    legal.acknowledge();
-    legal.readings();
-    legal
-}
-
-impl Legal {
-    /// Most batches have receipts; some of them do not say the position.
-    fn acknowledge(&mut self) {
-        for batch in self.logs.iter().flatten() {
-            if self.random.below(8) == 0 {
-                continue;
-            }
-            let tells = self.random.below(6) > 0;
-            self.events.extend(receipts(batch, tells, Level::Ordered));
-        }
-    }
-
-    /// Two readers from the beginning to the end, one that stops on the way, one that is overtaken.
-    fn readings(&mut self) {
-        for reader in 1..=4 {
-            self.events.push(Event::Opened { reader, start: None });
-            for log in &self.logs {
-                let all = log.len() as u64;
-                let stop = if reader == 3 { self.random.below(all + 1) } else { all };
-                let gap = self.random.below(all);
-                let resume = gap + 1 + self.random.below(all - gap);
-                for batch in &log[..stop as usize] {
-                    let missed = (gap..resume).contains(&batch.index);
-                    if reader == 4 && missed && resume < all {
-                        if batch.index == gap {
-                            let resume = log[resume as usize].position;
-                            let missed = resume - batch.position;
-                            self.events.push(Event::Gap { reader, log: batch.log, missed, resume });
-                        }
-                        continue;
-                    }
-                    self.events.push(Event::Read(BatchRead { reader, ..batch.clone() }));
-                }
-            }
-            if reader != 3 {
-                self.events.push(Event::Finished { reader });
-            }
-        }
-    }
-
-    fn check(&self) -> Report {
-        check(self.promises, &self.events)
-    }
-
-    /// The events that are readings of one reader, by their place in the history.
-    fn readings_of(&self, of: u32) -> Vec<usize> {
-        let is = |event: &Event| matches!(event, Event::Read(batch) if batch.reader == of);
-        (0..self.events.len()).filter(|i| is(&self.events[*i])).collect()
-    }
-
-    fn batch(&mut self, at: usize) -> &mut BatchRead {
-        match &mut self.events[at] {
-            Event::Read(batch) => batch,
-            other => panic!("{other:?} is no reading"),
-        }
-    }
-}
-
-fn receipts(batch: &BatchRead, tells: bool, level: Level) -> Vec<Event> {
-    let client = batch.client;
-    (batch.position..)
-        .zip(batch.numbers.iter().flatten())
-        .map(|(position, n)| Event::Acked {
-            name: Name { client, n: *n },
-            level,
-            log: tells.then_some(batch.log),
-            position: tells.then_some(position),
-        })
-        .collect()
-}
-
-/// Breaks a legal history of each seed and order by `change`, which says whether it could, and
-/// looks that a violation like `expected` is found.
-fn broken(
-    orders: &[Order],
-    mut change: impl FnMut(&mut Legal) -> bool,
-    expected: impl Fn(&Violation) -> bool,
-) {
-    let mut changed = 0;
-    for seed in 0..SEEDS {
-        for order in orders {
-            let mut history = legal(seed, *order);
-            if !change(&mut history) {
-                continue;
-            }
-            changed += 1;
-            let report = history.check();
-            assert!(
-                report.violations.iter().any(&expected),
-                "seed {seed}, order {order}: not found: {report}"
-            );
-        }
-    }
-    let all = SEEDS * orders.len() as u64;
-    assert!(changed * 4 > all, "only {changed} of {all} histories could be broken");
-}
+use landfall_hw_tests::history::{BatchRead, Event, Level, Name, Violation};
+use legal::{Legal, ONCE, ORDERS, SEEDS, broken, gap, legal, receipts};
 
 #[test]
 fn legal_histories_pass_whatever_the_order() {
@@ -293,7 +90,7 @@ fn a_receipt_for_what_nobody_finds_is_found_missing() {
 #[test]
 fn a_message_at_two_places_is_found_twice() {
     broken(
-        &ORDERS,
+        &ONCE,
         |history| {
             let log = history.logs.last().unwrap().clone();
             let again = log[history.random.below(log.len() as u64) as usize].clone();
@@ -312,15 +109,93 @@ fn a_message_at_two_places_is_found_twice() {
 }
 
 #[test]
+fn under_one_epoch_a_reserved_batch_has_one_place() {
+    broken(
+        &[Order::Token],
+        |history| {
+            history.promises.repeats = true;
+            let log = history.logs.last().unwrap().clone();
+            let last = log.last().unwrap();
+            let position = last.position + last.numbers.len() as u64;
+            let (index, seq) = (last.index + 1, position);
+            for reader in [1, 2] {
+                let batch = BatchRead { reader, index, position, seq, ..last.clone() };
+                history.events.push(Event::Read(batch));
+            }
+            true
+        },
+        |found| matches!(found, Violation::Twice { .. }),
+    );
+}
+
+#[test]
+fn what_is_said_to_be_unwritten_and_is_there_is_found() {
+    let all_but_token = ORDERS.into_iter().filter(|order| *order != Order::Token);
+    for (orders, is_filled) in [(vec![Order::Token], true), (all_but_token.collect(), false)] {
+        broken(
+            &orders,
+            |history| {
+                // One reader is told that there is nothing where the others see a batch.
+                let places = history.readings_of(2);
+                let at = places[history.random.below(places.len() as u64) as usize];
+                let batch = history.batch(at).clone();
+                let count = batch.numbers.len() as u64;
+                let end = batch.position + count;
+                history.events[at] = gap(2, batch.log, count, end, true);
+                true
+            },
+            |found| match found {
+                Violation::Filled { reader: 2, .. } => is_filled,
+                Violation::Unwritten { reader: 2, .. } => !is_filled,
+                _ => false,
+            },
+        );
+    }
+}
+
+#[test]
+fn a_hole_that_nobody_is_told_of_is_found() {
+    broken(
+        &[Order::Token],
+        |history| {
+            let is_told = |event: &Event| matches!(event, Event::Gap { unwritten: true, .. });
+            let before = history.events.len();
+            history.events.retain(|event| !is_told(event));
+            !history.holes.is_empty() && history.events.len() < before
+        },
+        |found| matches!(found, Violation::Hole { .. }),
+    );
+}
+
+#[test]
+fn an_acknowledged_message_is_missed_also_where_there_are_holes() {
+    broken(
+        &[Order::Token],
+        |history| {
+            // A receipt that does not say the position, for what nobody reads: no hole excuses it.
+            history.events.retain(|event| !matches!(event, Event::Gap { unwritten: false, .. }));
+            let name = Name { client: 1, n: 999 };
+            history.events.insert(0, Event::Sent { name });
+            let (level, log, position) = (Level::Ordered, None, None);
+            history.events.push(Event::Acked { name, level, log, position });
+            true
+        },
+        |found| matches!(found, Violation::Missing { name: Name { n: 999, .. }, .. }),
+    );
+}
+
+#[test]
 fn repeats_are_allowed_where_nothing_else_was_promised() {
     for seed in 0..SEEDS {
-        for order in [Order::None, Order::Broker, Order::Total] {
+        for order in [Order::None, Order::Broker, Order::Total, Order::Token] {
             let mut history = legal(seed, order);
             history.promises.repeats = true;
             let log = history.logs.last().unwrap().clone();
             let last = log.last().unwrap();
             let position = last.position + last.numbers.len() as u64;
-            let again = BatchRead { index: last.index + 1, position, epoch: 100, ..last.clone() };
+            let seq = if order == Order::Token { position } else { last.seq };
+            let index = last.index + 1;
+            let again = BatchRead { index, position, epoch: 100, seq, ..last.clone() };
             for reader in [1, 2] {
                 history.events.push(Event::Read(BatchRead { reader, ..again.clone() }));
             }
@@ -381,7 +256,8 @@ fn an_altered_receipt_is_elsewhere() {
             *position -= 1;
             true
         },
-        |found| matches!(found, Violation::Elsewhere { .. }),
+        // It may name a position now that readers were told is unwritten.
+        |found| matches!(found, Violation::Elsewhere { .. } | Violation::Filled { .. }),
     );
 }
 
@@ -475,12 +351,7 @@ fn cold_start(seed: u64) -> (Legal, BatchRead) {
     for batch in &log[..log.len() - 1] {
         history.events.push(Event::Read(BatchRead { reader: 9, ..batch.clone() }));
     }
-    history.events.push(Event::Gap {
-        reader: 9,
-        log: last.log,
-        missed: end - last.position,
-        resume: end,
-    });
+    history.events.push(gap(9, last.log, end - last.position, end, false));
     history.events.push(Event::Finished { reader: 9 });
     (history, last)
 }

@@ -45,6 +45,9 @@ enum Role {
         /// Wants receipts for what is durable.
         #[arg(long)]
         durable: bool,
+        /// Order token: reserves positions, fills one and is gone without a word.
+        #[arg(long)]
+        leaves: bool,
     },
     /// Reads from the earliest message on.
     Subscribe {
@@ -94,7 +97,17 @@ fn main() -> ExitCode {
 
 fn act(role: Role) -> Result<(), Failure> {
     match role {
-        Role::Publish { common, client, batches, messages, bytes, under_way, spread, durable } => {
+        Role::Publish {
+            common,
+            client,
+            batches,
+            messages,
+            bytes,
+            under_way,
+            spread,
+            durable,
+            leaves,
+        } => {
             follow(common.parent)?;
             publish(&Publishing {
                 control: common.control,
@@ -108,6 +121,7 @@ fn act(role: Role) -> Result<(), Failure> {
                 batches,
                 messages,
                 bytes,
+                leaves,
                 notes: common.notes,
             })
         }

@@ -111,7 +111,7 @@ fn give(pool: &Pool<Process<'_>>, generation: u64) {
         base_index: 0,
         granted_ns: 0,
         sealed_ns: 0,
-        reserved: 0,
+        lost_ns: 0,
     };
     pool.give_segment(SEGMENT, &header);
 }

@@ -16,7 +16,7 @@ use super::{A, B, C, Family};
 const TOPIC: TopicId = TopicId(7);
 const FRONTIER: u64 = 0;
 const LOG: LogSegment = LogSegment { segment: SegmentId(0), at: 64, base: 0, capacity: 2 };
-const RING: SlotRing = SlotRing { at: 256, slots: 2, consumed_at: 192 };
+const RING: SlotRing = SlotRing { at: 256, slots: 2, consumed_at: 192, leader: None };
 /// Where the NIC says that it has written: in memory of the broker's host.
 const COMPLETED: u64 = 512;
 /// The batch, two lines of it.

@@ -5,7 +5,7 @@ use landfall_layout::{SegmentId, TopicId};
 use landfall_model::mutate::Subject;
 use landfall_model::{Crash, Image, Plan, Process, Scenario};
 use landfall_pool::Memory;
-use landfall_pool::lines::{move_frontier, read_frontier};
+use landfall_pool::lines::{move_frontier, move_own_frontier, read_frontier, read_own_frontier};
 use landfall_pool::log::LogSegment;
 
 use super::{A, B, C, Family};
@@ -45,6 +45,27 @@ pub fn family() -> Family {
                     });
                 },
             },
+            Scenario {
+                name: "broker killed, own log",
+                image: &topic,
+                plan: &|plan| {
+                    let broker = plan.process(A, land);
+                    plan.crash_then(Crash::Kill(broker), A, land);
+                    plan.after(A, count);
+                },
+            },
+            Scenario {
+                name: "broker killed, and counted by another",
+                image: &topic,
+                plan: &|plan| {
+                    let broker = plan.process(A, land);
+                    plan.crash(Crash::Kill(broker));
+                    plan.after(A, |memory| {
+                        let line = read_own_frontier(memory, FRONTIER, TOPIC);
+                        assert_eq!(line.bytes, BYTES * line.entries, "{line:?}");
+                    });
+                },
+            },
         ],
         subject: Subject {
             modules: &["log::", "lines::move_frontier", "lines::read_frontier"],
@@ -81,6 +102,28 @@ fn write(memory: &Process<'_>) {
         let line = FrontierLine { entries: end, position: 10 + end, ..FrontierLine::default() };
         move_frontier(memory, FRONTIER, &line);
     }
+}
+
+/// Bytes of a batch.
+const BYTES: u64 = 64;
+
+/// A broker lands bursts in its own log, from where the process before it ended.
+fn land(memory: &Process<'_>) {
+    let mut line = read_own_frontier(memory, FRONTIER, TOPIC);
+    for end in BURSTS.into_iter().chain([BURSTS[1] + 1]) {
+        let burst = end.saturating_sub(line.entries);
+        if burst > 0 {
+            line.entries = end;
+            line.bytes += BYTES * burst;
+            move_own_frontier(memory, FRONTIER, &line);
+        }
+    }
+}
+
+fn count(memory: &Process<'_>) {
+    let line = read_own_frontier(memory, FRONTIER, TOPIC);
+    let counted = (line.entries, line.bytes);
+    assert_eq!(counted, (BURSTS[1] + 1, BYTES * (BURSTS[1] + 1)), "bytes counted twice");
 }
 
 /// Reads what is new below the frontier, and says how far that is.

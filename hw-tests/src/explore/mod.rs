@@ -18,6 +18,8 @@ use landfall_model::{HostId, Scenario};
 pub mod grant;
 pub mod hold;
 pub mod landing;
+pub mod late_release;
+pub mod leftovers;
 pub mod line_ring;
 pub mod lines;
 pub mod log;
@@ -51,6 +53,7 @@ pub fn families() -> Vec<Family> {
         log::family(),
         hold::family(),
         takeover::family(),
+        late_release::family(),
         landing::family(),
         grant::family(),
         replication::family(),

@@ -7,7 +7,7 @@ use landfall_pool::slot_ring::{SlotReader, SlotRing, SlotWriter};
 
 use super::{A, B, C, Family};
 
-const RING: SlotRing = SlotRing { at: 64, slots: 2, consumed_at: 0 };
+const RING: SlotRing = SlotRing { at: 64, slots: 2, consumed_at: 0, leader: None };
 /// Slots committed: the ring is full once and lapped once.
 const SLOTS: u64 = 3;
 

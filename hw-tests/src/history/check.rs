@@ -21,6 +21,7 @@ pub fn check(promises: Promises, events: &[Event]) -> Report {
         acks: HashMap::new(),
         shown: HashMap::new(),
         places: HashMap::new(),
+        in_epoch: HashMap::new(),
         readers: HashMap::new(),
         lost: Vec::new(),
         pool_lost: events.contains(&Event::PoolLost),
@@ -66,6 +67,8 @@ struct Reader {
     next: HashMap<u8, u64>,
     /// Logs where a gap was told and nothing was seen since.
     gaps: Vec<Range>,
+    /// Where it was told that nothing was written.
+    holes: Vec<Range>,
     /// The last number and epoch seen of each stream that has to ascend.
     streams: HashMap<(u64, u8), (u64, u32)>,
     seen: HashSet<Name>,
@@ -82,6 +85,8 @@ struct Checker {
     shown: HashMap<At, (u32, Name)>,
     /// Where a message was first seen.
     places: HashMap<Name, At>,
+    /// Order `token`: where a message was seen that was sealed under that epoch.
+    in_epoch: HashMap<(Name, u32), At>,
     readers: HashMap<u32, Reader>,
     /// Ranges that were said to be lost with the pool.
     lost: Vec<Range>,
@@ -107,12 +112,17 @@ impl Checker {
                 }
             }
             Event::Read(batch) => self.take_batch(batch),
-            Event::Gap { reader, log, missed, resume } => {
+            Event::Gap { reader, log, missed, resume, unwritten } => {
                 self.auditor.gap(*reader as usize, *log, *missed, *resume);
-                self.report.missed = self.report.missed.saturating_add(*missed);
                 let account = self.readers.entry(*reader).or_default();
                 let from = resume.saturating_sub(*missed);
-                account.gaps.push(Range { log: *log, from, to: *resume });
+                let range = Range { log: *log, from, to: *resume };
+                if *unwritten {
+                    account.holes.push(range);
+                } else {
+                    self.report.missed = self.report.missed.saturating_add(*missed);
+                    account.gaps.push(range);
+                }
                 let expected = account.next.insert(*log, *resume).unwrap_or(0);
                 if expected.checked_add(*missed) != Some(*resume) {
                     let expected = At { log: *log, position: expected };
@@ -150,8 +160,10 @@ impl Checker {
         }
     }
 
-    /// Whether a message may stand in one place only. In order `stream` what is sent again may come
-    /// through two brokers; twice through one is against its order there.
+    /// Whether a message may stand in one place only. In order `token` a publisher that is fenced
+    /// publishes again under another epoch; under one epoch a message has one place. In order
+    /// `stream` what is sent again may come through two brokers; twice through one is against its
+    /// order there.
     fn once(&self) -> bool {
         self.promises.order == Order::Strong || !self.promises.repeats
     }
@@ -201,8 +213,13 @@ impl Checker {
                 self.report.add(Violation::Changed { at, first, then });
             }
         }
-        let first = *self.places.entry(name).or_insert(at);
-        if first != at && self.once() {
+        let mut first = *self.places.entry(name).or_insert(at);
+        let mut once = self.once();
+        if self.promises.order == Order::Token {
+            first = *self.in_epoch.entry((name, batch.epoch)).or_insert(at);
+            once = true;
+        }
+        if first != at && once {
             self.report.add(Violation::Twice { name, places: (first, at) });
         }
         self.take_stream(batch, at, name);
@@ -231,6 +248,7 @@ impl Checker {
         self.report.sent = self.sent.len() as u64;
         self.report.acked = self.acks.len() as u64;
         self.report.readers = self.readers.len() as u64;
+        self.judge_holes();
         let mut acks: Vec<(Name, Ack)> = std::mem::take(&mut self.acks).into_iter().collect();
         // The order of a map is another in every run; a report's is not.
         acks.sort_unstable_by_key(|(name, _)| *name);
@@ -252,6 +270,37 @@ impl Checker {
             self.report.add(Violation::Audit(text));
         }
         self.report
+    }
+
+    /// Nothing stands, and no receipt says that anything does, where readers were told that nothing
+    /// was written.
+    fn judge_holes(&mut self) {
+        let acked = self.acks.iter().filter_map(|(name, ack)| {
+            let (log, position) = (ack.log?, ack.position?);
+            Some((At { log, position }, *name))
+        });
+        let shown = self.shown.iter().map(|(at, (_, name))| (*at, *name));
+        let mut full: Vec<(At, Name)> = acked.chain(shown).collect();
+        full.sort_unstable();
+        let mut readers: Vec<(&u32, &Reader)> = self.readers.iter().collect();
+        readers.sort_unstable_by_key(|(number, _)| **number);
+        for (reader, account) in readers {
+            let reader = *reader;
+            let mut unwritten = 0_u64;
+            for hole in &account.holes {
+                unwritten = unwritten.saturating_add(hole.to.saturating_sub(hole.from));
+                let at = At { log: hole.log, position: hole.from };
+                if self.promises.order != Order::Token {
+                    self.report.add(Violation::Unwritten { reader, at });
+                }
+                let next = full.partition_point(|(place, _)| *place < at);
+                if let Some((at, found)) = full.get(next).filter(|(place, _)| hole.holds(*place)) {
+                    let (at, found) = (*at, *found);
+                    self.report.add(Violation::Filled { reader, at, found });
+                }
+            }
+            self.report.unwritten = self.report.unwritten.max(unwritten);
+        }
     }
 
     /// What stands where a receipt says.

@@ -105,16 +105,19 @@ pub enum Event {
     },
     /// A reader saw a batch.
     Read(BatchRead),
-    /// A reader was told that it missed messages.
+    /// A reader was told of positions that it will not see.
     Gap {
         /// The reader.
         reader: u32,
         /// The log.
         log: u8,
-        /// Messages missed.
+        /// Positions missed.
         missed: u64,
         /// Position that it goes on from.
         resume: u64,
+        /// Order `token`: nothing was ever written there.
+        #[serde(default)]
+        unwritten: bool,
     },
     /// A reader that began after the last receipt has seen everything there is.
     Finished {

@@ -99,6 +99,22 @@ pub enum Violation {
         /// Where it was.
         at: At,
     },
+    /// A reader was told that nothing was written where something stands, or was promised to.
+    Filled {
+        /// Who was told.
+        reader: u32,
+        /// Where.
+        at: At,
+        /// What is there.
+        found: Name,
+    },
+    /// A reader was told of positions that nothing was written to, and the topic's order has none.
+    Unwritten {
+        /// Who was told.
+        reader: u32,
+        /// The first of them.
+        at: At,
+    },
     /// What the order auditor found in the batches.
     Audit(String),
 }
@@ -158,6 +174,15 @@ impl fmt::Display for Violation {
             Self::DurableLost { name, at } => {
                 write!(f, "{name} at {at} was durable and is said to be lost")
             }
+            Self::Filled { reader, at, found } => write!(
+                f,
+                "reader {reader} was told that nothing was written at {at}, where {found} stands"
+            ),
+            Self::Unwritten { reader, at } => write!(
+                f,
+                "reader {reader} was told that nothing was written from {at} on, in a topic whose \
+                 order reserves nothing"
+            ),
             Self::Audit(text) => f.write_str(text),
         }
     }
@@ -178,6 +203,8 @@ pub struct Report {
     pub shown: u64,
     /// Messages that readers were told they missed.
     pub missed: u64,
+    /// Positions that nothing was written to, as the reader with the most was told.
+    pub unwritten: u64,
     /// Readers.
     pub readers: u64,
     /// Readers that saw everything.
@@ -205,8 +232,15 @@ impl fmt::Display for Report {
         write!(
             f,
             "{} messages sent, {} acknowledged, {} shown to {} readers ({} saw everything), {} \
-             missed: {} violations",
-            self.sent, self.acked, self.shown, self.readers, self.finished, self.missed, self.total
+             missed, {} positions unwritten: {} violations",
+            self.sent,
+            self.acked,
+            self.shown,
+            self.readers,
+            self.finished,
+            self.missed,
+            self.unwritten,
+            self.total
         )?;
         for violation in &self.violations {
             write!(f, "\n  {violation}")?;

@@ -308,3 +308,38 @@ pub fn replicas_that_cannot_be_are_refused(rig: &Rig) -> Result<(), Failure> {
     }
     site.close()
 }
+
+/// Brokers are killed while a publisher of order `stream` waits for durable: what was ordered by
+/// then is not sent again, and its receipts say durable all the same.
+pub fn a_stream_that_comes_back_hears_durable_and_nothing_less(rig: &Rig) -> Result<(), Failure> {
+    let disks = Disks::new()?;
+    let mut site = with_disks(rig, &disks)?;
+    let topic = copies(&site, Order::Stream, 2)?;
+    let builder = site.publisher(&topic).client_id(4).batch_bytes(4 << 10).ack(Ack::Durable);
+    let mut publisher = builder.broker(0).build()?;
+    let mut heard = Vec::new();
+    for round in 0..6_u64 {
+        let before = site.client.topic(&topic.name)?.batches;
+        publish(&mut publisher, 4, round * 200..(round + 1) * 200, 300)?;
+        publisher.seal()?;
+        publisher.poll()?;
+        // Ordered is the first of it by now, and not all of that is durable.
+        while site.client.topic(&topic.name)?.batches == before {
+            publisher.poll()?;
+        }
+        site.system.kill_broker(0);
+        site.system.start_broker(0)?;
+        publisher.flush()?;
+        heard.append(&mut receipts(&mut publisher));
+    }
+    publisher.close()?;
+    for receipt in &heard {
+        ensure!(is_durable(receipt), "{receipt:?}");
+    }
+    let messages: u64 = heard.iter().map(|receipt| u64::from(receipt.count)).sum();
+    ensure!(messages == 1200, "receipts for {messages} messages of 1200");
+    let reading = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
+    check_sent(&reading, &[(4, 1200)], Promise::InOrderOnce)?;
+    audit(Order::Stream, &[&reading])?;
+    site.close()
+}

@@ -9,6 +9,7 @@ pub mod crashes;
 pub mod durable;
 pub mod hostile;
 pub mod order;
+pub mod poison;
 pub mod pressure;
 pub mod rdma;
 pub mod retention;
@@ -80,6 +81,8 @@ macro_rules! for_each_scenario {
             }
             cold {
                 what_was_durable_comes_back_without_the_pool
+                a_subscriber_outlives_the_pool
+                holes_come_back_as_holes_without_the_pool
             }
             takeover {
                 a_stopped_control_is_deposed_and_harms_nothing
@@ -89,16 +92,23 @@ macro_rules! for_each_scenario {
                 durable_receipts_come_once_every_replica_has_the_batch
                 with_a_window_a_receipt_says_replicated
                 after_a_kill_nothing_durable_is_missing_on_the_disk
+                a_stream_that_comes_back_hears_durable_and_nothing_less
                 a_failed_sync_is_seen_and_never_called_durable
                 three_copies_on_two_brokers
                 replicas_that_cannot_be_are_refused
             }
             catch_up {
                 what_left_memory_is_read_from_disk
+                holes_that_left_memory_are_told_of_from_disk
                 a_slow_subscriber_catches_up_from_disk
                 a_bound_on_disk_is_kept
                 a_bit_that_turned_on_disk_is_never_shown
                 a_broker_killed_while_it_reads_from_disk
+            }
+            poison {
+                what_changed_in_memory_is_read_from_disk
+                a_replica_takes_what_memory_lost_from_another
+                a_pool_that_lost_its_end_is_gone_on_with
             }
             hostile {
                 malformed_frames_are_refused_and_nobody_is_disturbed

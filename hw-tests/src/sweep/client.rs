@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use landfall::{
-    Ack, BatchReceipt, Client, Error, Event as Heard, From, Order, Publisher, Subscriber, Transport,
+    Ack, BatchReceipt, Client, Error, Event as Heard, From, GapReason, Order, Publisher,
+    Subscriber, Transport,
 };
 use landfall_layout::frame::Reached;
 use landfall_layout::limits::SEQUENCED_LOG;
 
 use super::stage::patience;
+use super::token;
 use crate::Failure;
 use crate::flow::{message, name_of};
 use crate::history::file::{Recorder, reached, read};
@@ -41,6 +43,8 @@ pub struct Publishing {
     pub messages: u64,
     /// Bytes of each message.
     pub bytes: usize,
+    /// It reserves positions, fills the first of them and is gone without a word.
+    pub leaves: bool,
     /// Where it notes what it does.
     pub notes: PathBuf,
 }
@@ -61,6 +65,9 @@ pub fn publish(what: &Publishing) -> Result<(), Failure> {
         let builder = if what.spread { builder.spread(true) } else { builder.broker(what.broker) };
         builder.linger(Duration::from_secs(60)).timeout(patience()).build()
     })?;
+    if publisher.order() == Order::Token {
+        return token::publish(what, publisher, recorder, with_receipt);
+    }
     let exact = matches!(publisher.order(), Order::Strong | Order::Stream);
     let first = if exact { publisher.next_seq() } else { with_receipt.div_ceil(what.messages) };
     ensure!(
@@ -107,12 +114,7 @@ fn note_receipts(
     let log = if sequenced { SEQUENCED_LOG as u8 } else { what.broker };
     let mut events = Vec::new();
     for receipt in receipts {
-        let level = match receipt.reached {
-            Reached::Landed => Level::Landed,
-            // What is replicated is perhaps not on stable storage yet.
-            Reached::Ordered | Reached::Duplicate | Reached::Replicated => Level::Ordered,
-            Reached::Durable => Level::Durable,
-        };
+        let level = level_of(receipt.reached);
         ensure!(
             u64::from(receipt.count) == what.messages,
             "a receipt for {} messages of a batch of {}",
@@ -127,6 +129,16 @@ fn note_receipts(
         }
     }
     Ok(recorder.note_all(&events)?)
+}
+
+/// What a receipt promises.
+pub(super) fn level_of(reached: Reached) -> Level {
+    match reached {
+        Reached::Landed => Level::Landed,
+        // What is replicated is perhaps not on stable storage yet.
+        Reached::Ordered | Reached::Duplicate | Reached::Replicated => Level::Ordered,
+        Reached::Durable => Level::Durable,
+    }
 }
 
 /// What a reader is to do.
@@ -207,8 +219,9 @@ fn step(subscriber: &mut Subscriber, reader: u32) -> Result<Step, Failure> {
                 numbers,
             }))
         }
-        Heard::Gap { log, missed, resume, .. } => {
-            Step::Saw(Event::Gap { reader, log, missed, resume })
+        Heard::Gap { log, missed, resume, reason } => {
+            let unwritten = reason == GapReason::Unwritten;
+            Step::Saw(Event::Gap { reader, log, missed, resume, unwritten })
         }
         Heard::CaughtUp => Step::CaughtUp,
         Heard::TopicGone => Step::Gone,

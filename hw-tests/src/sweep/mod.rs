@@ -12,7 +12,7 @@
 //! |---|---|
 //! | [`plan`] | who is killed when |
 //! | [`child`], [`stage`] | the processes, started again when they are killed |
-//! | [`client`] | publishers and readers that note what they do |
+//! | [`client`], [`token`] | publishers and readers that note what they do |
 //! | [`scenario`](mod@scenario) | what happens in a run, and what has to hold after it |
 //! | [`campaign`] | many runs, two at a time |
 
@@ -22,3 +22,4 @@ pub mod client;
 pub mod plan;
 pub mod scenario;
 pub mod stage;
+pub mod token;

@@ -12,7 +12,7 @@ pub enum Part {
     Control,
     /// A broker.
     Broker(u8),
-    /// A publisher: 0 writes into the pool, 1 sends over tcp.
+    /// A publisher: 0 writes into the pool, 1 sends over tcp; 2 leaves reserved positions behind.
     Publisher(u8),
     /// The subscriber that reads while the others work.
     Subscriber,
@@ -20,12 +20,13 @@ pub enum Part {
 
 impl Part {
     /// Those that a sweep kills. Broker 1 is broker 0 with a tcp publisher.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Control,
         Self::Broker(0),
         Self::Broker(1),
         Self::Publisher(0),
         Self::Publisher(1),
+        Self::Publisher(2),
         Self::Subscriber,
     ];
 }

@@ -39,6 +39,8 @@ pub struct Scenario {
     pub under_way: u64,
     /// The pool's hosts do not see each other's caches.
     pub flush: bool,
+    /// Before all others a client reserves positions, fills one and is gone without a word.
+    pub leaver: bool,
     /// Copies of each batch, the pool counted as the first; with more than one, receipts are for
     /// what is durable.
     pub replicas: u8,
@@ -57,11 +59,12 @@ const PLAIN: Scenario = Scenario {
     spread: false,
     under_way: 4,
     flush: false,
+    leaver: false,
     replicas: 1,
 };
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 12] = [
+pub const SCENARIOS: [Scenario; 14] = [
     Scenario { name: "strong", about: "two publishers and a reader, order strong", ..PLAIN },
     Scenario {
         name: "total",
@@ -141,6 +144,23 @@ pub const SCENARIOS: [Scenario; 12] = [
         replicas: 3,
         ..PLAIN
     },
+    Scenario {
+        name: "token",
+        about: "positions reserved first, a client that leaves its own unfilled, order token",
+        order: Order::Token,
+        spread: true,
+        leaver: true,
+        ..PLAIN
+    },
+    Scenario {
+        name: "durable-token",
+        about: "the same with each batch and each hole on both brokers' disks",
+        order: Order::Token,
+        spread: true,
+        leaver: true,
+        replicas: 3,
+        ..PLAIN
+    },
 ];
 
 /// The scenario of that name.
@@ -168,12 +188,18 @@ const POOL_BYTES: u64 = 64 << 20;
 const SEGMENT_BYTES: u64 = 2 << 20;
 /// A dead broker's segments are kept for this long; publishers come back within milliseconds.
 const KEPT_MS: u64 = 2000;
+/// What a client reserved and did not fill is nobody's after this.
+const LEASE_MS: u64 = 700;
 /// A memory reader looks at its connection four times a second.
 const GRACE_MS: u64 = 600;
 const TOPIC: &str = "swept";
+/// Folder of the brokers' data directories.
+const DISKS: &str = "disks";
 const SERVERS: [Part; 3] = [Part::Control, Part::Broker(0), Part::Broker(1)];
 const BROKERS: [Part; 2] = [Part::Broker(0), Part::Broker(1)];
 const PUBLISHERS: [Part; 2] = [Part::Publisher(0), Part::Publisher(1)];
+/// The publisher that leaves positions behind.
+const LEAVER: u8 = 2;
 
 /// Runs a scenario with the kills of `plan`, with the programs in a folder.
 pub fn run(scenario: &Scenario, plan: Plan, programs: &Path) -> Result<Outcome, Failure> {
@@ -210,6 +236,12 @@ fn round_of(
 ) -> Result<Report, Failure> {
     create(scenario, stage)?;
     let read_on = stage.folder().join(format!("notes/stop-{round}"));
+    if scenario.leaver {
+        let leaver = Part::Publisher(LEAVER);
+        let arguments = publisher_arguments(scenario, stage, round, LEAVER);
+        stage.begin(leaver, "landfall-sweep-client", arguments)?;
+        stage.wait_until("the end of the one that leaves", |stage| stage.are_done(&[leaver]))?;
+    }
     begin_clients(scenario, stage, round, &read_on)?;
     stage.wait_until("the end of both publishers", |stage| stage.are_done(&PUBLISHERS))?;
     if scenario.stops {
@@ -291,11 +323,36 @@ fn begin_servers(scenario: &Scenario, stage: &mut Stage) -> Result<(), Failure> 
         ]);
         let mut broker: Vec<String> = broker;
         if scenario.replicas > 1 {
-            broker.push(format!("--data={folder}/disk-{number}"));
+            broker.push(format!("--data={folder}/{DISKS}/broker-{number}"));
         }
         stage.begin(Part::Broker(number), "landfall-broker", broker)?;
     }
     stage.wait_until("that all servers are ready", |stage| stage.are_ready(&SERVERS))
+}
+
+/// What publisher `number` is to do.
+fn publisher_arguments(scenario: &Scenario, stage: &Stage, round: u32, number: u8) -> Vec<String> {
+    let leaves = number == LEAVER;
+    let transport = if number == 1 { Transport::Tcp } else { Transport::Memory };
+    let notes = stage.notes().join(format!("{round}-publisher-{number}.json"));
+    let mut arguments = vec![
+        "publish".to_owned(),
+        format!("--control={}", stage.client().address()),
+        format!("--topic={TOPIC}"),
+        format!("--parent={}", std::process::id()),
+        format!("--client={}", number + 1),
+        format!("--transport={transport}"),
+        format!("--broker={}", number % 2),
+        format!("--batches={}", scenario.batches),
+        format!("--messages={}", scenario.messages),
+        format!("--bytes={}", scenario.bytes),
+        format!("--under-way={}", scenario.under_way),
+        format!("--notes={}", notes.display()),
+    ];
+    let flags =
+        [(scenario.spread, "--spread"), (scenario.replicas > 1, "--durable"), (leaves, "--leaves")];
+    arguments.extend(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag.to_string()));
+    arguments
 }
 
 fn begin_clients(
@@ -308,28 +365,7 @@ fn begin_clients(
     let parent = std::process::id().to_string();
     let notes = stage.notes();
     for number in 0..2_u8 {
-        let transport = if number == 0 { Transport::Memory } else { Transport::Tcp };
-        let arguments = [
-            "publish".to_owned(),
-            format!("--control={control}"),
-            format!("--topic={TOPIC}"),
-            format!("--parent={parent}"),
-            format!("--client={}", number + 1),
-            format!("--transport={transport}"),
-            format!("--broker={number}"),
-            format!("--batches={}", scenario.batches),
-            format!("--messages={}", scenario.messages),
-            format!("--bytes={}", scenario.bytes),
-            format!("--under-way={}", scenario.under_way),
-            format!("--notes={}", notes.join(format!("{round}-publisher-{number}.json")).display()),
-        ];
-        let mut arguments = Vec::from(arguments);
-        if scenario.spread {
-            arguments.push("--spread".to_owned());
-        }
-        if scenario.replicas > 1 {
-            arguments.push("--durable".to_owned());
-        }
+        let arguments = publisher_arguments(scenario, stage, round, number);
         stage.begin(Part::Publisher(number), "landfall-sweep-client", arguments)?;
     }
     let arguments = [
@@ -356,6 +392,7 @@ fn create(scenario: &Scenario, stage: &mut Stage) -> Result<(), Failure> {
     spec.retention_bytes = scenario.retention_bytes;
     spec.keep = scenario.retention_bytes.is_none().then_some(true);
     spec.ring_slots = Some(16);
+    spec.session_lease_ms = (scenario.order == Order::Token).then_some(LEASE_MS);
     spec.replicas = (scenario.replicas > 1).then_some(scenario.replicas);
     stage.meanwhile("creating the topic", move |client| {
         let deadline = Instant::now() + super::stage::patience();
@@ -413,10 +450,23 @@ fn judge(scenario: &Scenario, stage: &Stage, round: u32) -> Result<Report, Failu
     let report = check(promises, &events);
     let sent = 2 * scenario.batches * scenario.messages;
     ensure!(report.is_ok(), "the history is not what was promised: {report}");
+    // In each of its lives, the one that leaves publishes a message.
+    let all_sent = if scenario.leaver { report.sent > sent } else { report.sent == sent };
     ensure!(
-        report.sent == sent && report.finished == 2,
+        all_sent && report.finished == 2,
         "{sent} messages were to be sent and read by two readers: {report}"
     );
+    // Everything is kept, so that what is missed was never written.
+    let keeps = scenario.retention_bytes.is_none();
+    ensure!(!keeps || report.missed == 0, "the topic keeps everything: {report}");
+    // What a control that dies has handed out is nobody's, and is handed out again.
+    ensure!(
+        !scenario.leaver || stage.kills() > 0 || report.unwritten > 0,
+        "nobody was told of what the one that left had reserved: {report}"
+    );
+    if scenario.replicas > 1 {
+        look_at_replicas(stage)?;
+    }
     Ok(report)
 }
 
@@ -436,13 +486,23 @@ fn look_into_pool(stage: &Stage) -> Result<(), Failure> {
     Ok(())
 }
 
+/// No replica contradicts another, or says that it has what it has not.
+fn look_at_replicas(stage: &Stage) -> Result<(), Failure> {
+    let kept = landfall_verify::replicas::look(&stage.folder().join(DISKS))?;
+    let errors = kept.findings.kept().iter();
+    let errors = errors.filter(|finding| finding.severity == landfall_verify::Severity::Error);
+    let errors: Vec<String> = errors.map(|finding| format!("\n  {finding}")).collect();
+    ensure!(errors.is_empty(), "the replicas are not whole: {}", errors.concat());
+    Ok(())
+}
+
 /// After a clean end only the pool and the clients' notes are there, and no replica of the topics,
 /// which are all deleted.
 fn look_for_leftovers(stage: &Stage) -> Result<(), Failure> {
     for entry in std::fs::read_dir(stage.folder())? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_disk = name.starts_with("disk-");
+        let is_disk = name == DISKS;
         ensure!(
             is_disk || name == "pool" || name == "notes",
             "{name} was left behind by a clean end"
