@@ -349,7 +349,13 @@ impl Model {
             moving.extend(more);
         }
         let waiting = (0..BROKERS).filter(|at| !moving.contains(at)).filter_map(first);
-        waiting.max_by_key(|session| (self.since[session], *session))
+        let waiting: BTreeSet<u32> = waiting.collect();
+        // Who waits for nobody but itself has its lease.
+        let is_mutual = waiting.len() > 1;
+        waiting
+            .into_iter()
+            .filter(|_| is_mutual)
+            .max_by_key(|session| (self.since[session], *session))
     }
 
     pub fn tick(&mut self, now: u64) -> BTreeSet<u32> {

@@ -10,6 +10,9 @@
 //! when everything that may still move is taken away is stuck for ever, and the first look at it
 //! is as good as the last: a session of it is fenced at once. Nothing is lost by it, since its
 //! publisher opens the next epoch and sends again what is not ordered.
+//!
+//! A session alone, that left a batch out and filled its own rings, waits for nobody but itself:
+//! it may still join another broker with what is missing, and has its lease for that.
 
 use landfall_layout::BrokerId;
 use landfall_layout::limits::BROKERS_MAX;
@@ -23,7 +26,7 @@ type Mask = u32;
 const _: () = assert!(BROKERS_MAX as u32 <= Mask::BITS);
 
 impl TopicSequencer {
-    /// Fences one session of those that full rings wait for and that wait for full rings, the one
+    /// Fences one session of several that full rings wait for and that wait for full rings, the one
     /// whose gap is youngest: so the one that has waited longest is never sent back, and moves.
     /// To be asked again until there is none.
     ///
@@ -36,15 +39,17 @@ impl TopicSequencer {
         loop {
             let mut stuck = self.stuck_rings(&joined);
             let mut youngest: Option<(u64, u32)> = None;
-            let mut is_sure = true;
+            let mut first: Option<u32> = None;
+            let (mut is_sure, mut is_mutual) = (true, false);
             while let Some(ring) = take_first(&mut stuck) {
                 let index = self.first_waiter(ring);
                 is_sure &= !self.count_rings(index);
+                is_mutual |= *first.get_or_insert(index) != index;
                 let since_ns = self.sessions.gap_of(index).map_or(0, |(_, since_ns)| since_ns);
                 youngest = youngest.max(Some((since_ns, index)));
             }
             if is_sure {
-                let (_, index) = youngest?;
+                let (_, index) = youngest.filter(|_| is_mutual)?;
                 let fencing = self.fence_session(index)?;
                 return Some(Fencing { is_stuck: true, ..fencing });
             }
