@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use ureq::Agent;
-use ureq::http::{Request, Uri};
+use ureq::http::{Request, Response, Uri};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, TcpConnector, Transport,
 };
+use ureq::{Agent, Body};
 
 use crate::error::Error;
 
@@ -109,20 +109,12 @@ impl Door {
     ) -> Result<T, Error> {
         let request = format!("{} {path}", method.name());
         let wrong = |why: String| Error::Answer { request: request.clone(), why };
-        let message = Request::builder()
-            .method(method.name())
-            .uri(format!("{}{path}", self.base))
-            .header("accept", "application/json");
-        let answer = match body {
-            Some(body) => {
-                let message = message.header("content-type", "application/json").body(body);
-                self.agent.run(message.map_err(|error| wrong(error.to_string()))?)
-            }
-            None => {
-                let message = message.body(());
-                self.agent.run(message.map_err(|error| wrong(error.to_string()))?)
-            }
-        };
+        let mut answer = self.send(method, path, body);
+        if matches!(method, Method::Get) && answer.as_ref().is_err_and(was_closed) {
+            // Control may close a connection that rested at the moment it is used again. What only
+            // asks may be asked twice (RFC 9110, 9.2.2); what changes something may not.
+            answer = self.send(method, path, body);
+        }
         let mut answer = answer.map_err(|error| self.failed(&request, error))?;
         let status = answer.status().as_u16();
         let body = answer
@@ -142,6 +134,24 @@ impl Door {
         }
     }
 
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&[u8]>,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let message = Request::builder()
+            .method(method.name())
+            .uri(format!("{}{path}", self.base))
+            .header("accept", "application/json");
+        match body {
+            Some(body) => {
+                self.agent.run(message.header("content-type", "application/json").body(body)?)
+            }
+            None => self.agent.run(message.body(())?),
+        }
+    }
+
     fn failed(&self, request: &str, error: ureq::Error) -> Error {
         let unreachable = |why: String| Error::Unreachable {
             who: "control".to_owned(),
@@ -156,6 +166,13 @@ impl Door {
             other => Error::Answer { request: request.to_owned(), why: other.to_string() },
         }
     }
+}
+
+/// Whether the other side ended the connection before it answered.
+fn was_closed(error: &ureq::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let ureq::Error::Io(error) = error else { return false };
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// `HOST:PORT`, the port said: a client that guesses one talks to somebody else.
@@ -262,5 +279,65 @@ impl Resolver for NoResolver {
         let mut addresses = self.empty();
         addresses.push(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
         Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A control that closes the first so many connections when they ask for something; the
+    /// requests it read.
+    fn control(closes: usize) -> (String, std::thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let serve = move || {
+            let mut requests = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = Vec::new();
+                let mut byte = [0];
+                while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+                    request.push(byte[0]);
+                }
+                let line = String::from_utf8(request).unwrap();
+                requests.push(line.lines().next().unwrap_or_default().to_owned());
+                if requests.len() > closes {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n7").unwrap();
+                    return requests;
+                }
+            }
+        };
+        (address, std::thread::spawn(serve))
+    }
+
+    #[test]
+    fn what_only_asks_is_asked_once_more_on_another_connection() {
+        let (address, served) = control(1);
+        let door = Door::new(&address, Duration::from_secs(10)).unwrap();
+        assert_eq!(door.ask::<u8>(Method::Get, "/x", None).unwrap(), 7);
+        assert_eq!(served.join().unwrap(), ["GET /x HTTP/1.1", "GET /x HTTP/1.1"]);
+    }
+
+    #[test]
+    fn what_changes_something_is_never_sent_twice() {
+        let (address, served) = control(1);
+        let door = Door::new(&address, Duration::from_secs(10)).unwrap();
+        let error = door.ask::<u8>(Method::Delete, "/x", None).unwrap_err();
+        assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+        assert_eq!(door.ask::<u8>(Method::Delete, "/y", None).unwrap(), 7);
+        assert_eq!(served.join().unwrap(), ["DELETE /x HTTP/1.1", "DELETE /y HTTP/1.1"]);
+    }
+
+    #[test]
+    fn a_control_that_closes_every_time_is_named() {
+        let (address, served) = control(2);
+        let door = Door::new(&address, Duration::from_secs(10)).unwrap();
+        let error = door.ask::<u8>(Method::Get, "/x", None).unwrap_err();
+        assert!(error.to_string().contains("nobody answers for control"), "{error}");
+        assert_eq!(door.ask::<u8>(Method::Get, "/x", None).unwrap(), 7);
+        assert_eq!(served.join().unwrap().len(), 3);
     }
 }
