@@ -19,6 +19,8 @@ use landfall_pool::hold::Hold;
 use landfall_pool::log::LogSegment;
 use landfall_pool::map::memfd;
 use landfall_pool::pool::Shape;
+use landfall_replica::FileError;
+use landfall_replica::mend::settle;
 
 use super::thread::Worker;
 use super::{Data, Shared};
@@ -220,6 +222,25 @@ impl ReplicaRig {
             writing.result?;
             sync_all(bare, &[&file]).into_iter().collect::<io::Result<()>>()?;
             at += group.iter().map(|block| block.len() as u64).sum::<u64>();
+        }
+        Ok(())
+    }
+
+    /// Gives the memory back in which the system keeps what was written. Memory that it has never
+    /// given to anybody is slower, many times so on an emulated machine: whoever is measured next
+    /// writes into what was used just now.
+    pub fn give_memory_back(&self) -> Result<(), FileError> {
+        let mut directories = vec![self.directory.clone()];
+        while let Some(directory) = directories.pop() {
+            let entries = fs::read_dir(&directory).map_err(FileError::io("list", &directory))?;
+            for path in entries.flatten().map(|entry| entry.path()) {
+                if path.is_dir() {
+                    directories.push(path);
+                    continue;
+                }
+                let file = File::open(&path).map_err(FileError::io("open", &path))?;
+                settle(&file, &path)?;
+            }
         }
         Ok(())
     }
