@@ -448,6 +448,23 @@ fn a_topic_whose_deletion_had_begun_before_the_broker_came_is_forgotten_too() {
     assert!(!bench.directory.join("t").exists());
 }
 
+#[test]
+fn a_topic_that_came_back_takes_its_files_with_it_though_nothing_landed_since() {
+    let mut bench = Bench::new("restored", 0);
+    let mut entry = bench.pool.topic_in_slot(0).unwrap();
+    // The pool that they were written for is gone.
+    let directory = topic_directory(&bench.directory, "t", CREATED_NS);
+    fs::create_dir_all(&directory).unwrap();
+    TopicFile::of(&entry, "another pool", 1 << 30).unwrap().write(&directory).unwrap();
+    let mut worker = bench.worker();
+    worker.look_at_table(now_ns());
+    assert!(directory.exists());
+    entry.state = TopicState::Deleting as u8;
+    bench.pool.set_topic(&entry);
+    worker.look_at_table(now_ns());
+    assert!(!directory.exists(), "they would bring the topic back after the next loss");
+}
+
 /// Damages the second of the batches in the last file, and has a fresh process find it: what was
 /// cut off and kept.
 fn cut(bench: &mut Bench) -> Vec<PathBuf> {

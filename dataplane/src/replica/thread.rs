@@ -18,6 +18,7 @@ use landfall_pool::disk::{Disk, Writing, sync_all, write_all};
 use landfall_pool::idle::{Idle, Waiter};
 use landfall_pool::map::is_poison;
 use landfall_replica::FileError;
+use landfall_replica::names::topic_directory;
 
 use super::deleted::{is_settled, remove_forgotten, remove_topic};
 use super::duties::{Duty, Lag, duties, log_of};
@@ -69,6 +70,8 @@ pub struct Worker {
     replicas: Vec<Replica>,
     broken: Vec<Broken>,
     table_at_ns: u64,
+    /// Id of the topic in each slot whose files were looked for.
+    looked: [u32; TOPICS_MAX],
     /// Topics that were deleted while this broker was away may have files here.
     forgets: bool,
 }
@@ -95,6 +98,7 @@ impl Worker {
             replicas: Vec::new(),
             broken: Vec::new(),
             table_at_ns: 0,
+            looked: [0; TOPICS_MAX],
             forgets: true,
         })
     }
@@ -284,9 +288,38 @@ impl Worker {
             let Some(entry) = self.pool.topic_in_slot(slot) else { continue };
             self.close_gone(slot, &entry);
             if entry.state() == TopicState::Live && entry.disk_replicas() > 0 {
+                self.look_for_files(slot, &entry);
                 self.open_new(&entry, now);
             }
         }
+    }
+
+    /// A topic of which there are files here is known also while nothing is appended to them, as
+    /// after the loss of a pool: they go with the topic.
+    fn look_for_files(&mut self, slot: usize, entry: &TopicEntry) {
+        if std::mem::replace(&mut self.looked[slot], entry.id) == entry.id {
+            return;
+        }
+        if topic_directory(&self.data.directory, entry.name(), entry.created_ns).is_dir() {
+            self.know(entry);
+        }
+    }
+
+    /// Keeps a topic from being released before its files are closed. Whether it still lives.
+    fn know(&mut self, entry: &TopicEntry) -> bool {
+        let id = TopicId(entry.id);
+        if self.topics.iter().any(|topic| topic.id == id) {
+            return true;
+        }
+        self.shared.open_topic(id);
+        if self.pool.topic(id).is_none() {
+            // Deleted just now: nothing was touched yet.
+            self.shared.close_topic(id.slot());
+            return false;
+        }
+        let (name, created_ns) = (entry.name().to_owned(), entry.created_ns);
+        self.topics.push(Known { id, name, created_ns });
+        true
     }
 
     fn close_gone(&mut self, slot: usize, entry: &TopicEntry) {
@@ -327,16 +360,8 @@ impl Worker {
     }
 
     fn open(&mut self, entry: &TopicEntry, duty: Duty, now: u64) {
-        let id = TopicId(entry.id);
-        if !self.topics.iter().any(|topic| topic.id == id) {
-            self.shared.open_topic(id);
-            if self.pool.topic(id).is_none() {
-                // Deleted just now: nothing was touched yet.
-                self.shared.close_topic(id.slot());
-                return;
-            }
-            let (name, created_ns) = (entry.name().to_owned(), entry.created_ns);
-            self.topics.push(Known { id, name, created_ns });
+        if !self.know(entry) {
+            return;
         }
         let keeper = Keeper {
             me: self.me,
