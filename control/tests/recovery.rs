@@ -8,6 +8,7 @@ use landfall_control::messages::Ask;
 use landfall_control::recovery::{Kept, Recovered, recover};
 use landfall_control::segments::LastEntries;
 use landfall_control::{Control, Options, StartError};
+use landfall_layout::command::Command;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::segment::{OWNER_CONTROL, SegmentHeader, SegmentKind, SegmentState, What};
@@ -196,6 +197,30 @@ fn a_control_that_was_deposed_orders_nothing_more() {
     assert!(why.contains("epoch 9"), "{why}");
     assert_eq!(system.pool.frontier(topic, SEQUENCED_LOG).entries, 0);
     assert_eq!(system.consumed(topic, broker.id), 0);
+}
+
+#[test]
+fn a_request_that_was_carried_out_opens_no_second_epoch_under_the_next_control() {
+    let mut system = System::start(32);
+    let topic = system.topic("a", "strong");
+    let mut broker = Broker::register(&system.pool, 0, 7);
+    let (first, request) = broker.open_session(topic, 9, 0);
+    let Command::SessionOpen { epoch: 1, index, .. } = first else { panic!("{first:?}") };
+    system.stop();
+    system.start_again();
+    // Its answer may have been lost with the control that gave it.
+    let again = broker.ask_session(topic, 9, 0, request);
+    assert!(matches!(again, Command::SessionOpen { epoch: 1, index: of, .. } if of == index));
+    assert_eq!(broker.session(topic, 9, 0), (index, 2, 0), "another request opens another one");
+    // Died while it opened the third: the words in front of the standing are stored, it is not.
+    let mut line = system.pool.session(index).unwrap();
+    (line.opened_epoch, line.opened_by) = (3, 77);
+    system.pool.set_session(index, &line);
+    system.stop();
+    system.start_again();
+    assert_eq!(broker.session(topic, 9, 2), (index, 2, 0));
+    let third = broker.ask_session(topic, 9, 0, 77);
+    assert!(matches!(third, Command::SessionOpen { epoch: 3, .. }), "{third:?}");
 }
 
 #[test]

@@ -186,11 +186,13 @@ pub(crate) enum Answer {
     Fenced,
 }
 
-/// Says hello at `address` and waits for the answer.
+/// Says hello at `address` and waits for the answer. `said` is called once somebody is there who
+/// may hear it.
 pub(crate) fn greet(
     broker: u8,
     address: &str,
     hello: Hello,
+    said: impl Fn(),
     topic: &str,
     deadline: Instant,
 ) -> Result<Answer, Error> {
@@ -208,6 +210,7 @@ pub(crate) fn greet(
     }
     let mut greeting = Frame::Hello(hello).encode(topic.len()).to_vec();
     greeting.extend_from_slice(topic.as_bytes());
+    said();
     socket.write_all(&greeting).map_err(lost("saying hello"))?;
 
     let mut bytes = [0; FRAME_BYTES];

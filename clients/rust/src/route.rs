@@ -77,12 +77,14 @@ impl Route {
         self.batch_bytes_max
     }
 
-    /// Says hello to `broker` by each transport that is allowed, until one works. `wants` is what
-    /// a connection over verbs needs; `take` turns what was accepted into a connection.
+    /// Says hello to `broker` by each transport that is allowed, until one works. `said` is called
+    /// for each hello that the broker may hear. `wants` is what a connection over verbs needs;
+    /// `take` turns what was accepted into a connection.
     pub(crate) fn open<T>(
         &self,
         broker: &Broker,
         hello: impl Fn(Carrier) -> Hello,
+        said: impl Fn(),
         wants: &Wants<'_>,
         timeout: Duration,
         mut take: impl FnMut(Accepted) -> Result<T, Error>,
@@ -102,14 +104,14 @@ impl Route {
             }
             if carrier == Carrier::Verbs {
                 let (client, topic) = (&self.client, &self.topic);
-                let dialed = dial(client, topic, broker, hello(carrier), wants, timeout)?;
+                let dialed = dial(client, topic, broker, hello(carrier), &said, wants, timeout)?;
                 let Some(dialed) = dialed else { return Ok(Opened::Fenced) };
                 let welcome = dialed.welcome;
                 let way = Way::Verbs(Box::new(dialed));
                 return take(Accepted { welcome, way }).map(Opened::Yes);
             }
             let deadline = Instant::now() + timeout;
-            match greet(broker.broker, address, hello(carrier), &self.topic, deadline)? {
+            match greet(broker.broker, address, hello(carrier), &said, &self.topic, deadline)? {
                 Answer::Accepted(accepted) => take(*accepted).map(Opened::Yes),
                 Answer::Fenced => Ok(Opened::Fenced),
             }

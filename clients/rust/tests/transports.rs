@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{broker_of, welcome};
@@ -34,6 +35,29 @@ fn auto_falls_back_to_tcp_where_verbs_cannot_be_had() {
     publisher.close().unwrap();
     let subscriber = client.subscriber("topic").from(From::Earliest).build().unwrap();
     assert_eq!(subscriber.transport(), Transport::Tcp);
+    script.join().unwrap();
+}
+
+#[test]
+fn a_hello_that_was_heard_counts_though_the_next_way_finds_nobody() {
+    // A port on which nobody listens.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (pool, _fd) = common::pool::pool();
+    let broker_pool = Arc::clone(&pool);
+    let (client, script) = common::pool::broker_of(&nobody.to_string(), move |connections| {
+        drop(connections.publisher(&broker_pool, 1, 0));
+        // It asked for epoch 2 and is gone before it could say so.
+        drop(connections.greet());
+        let mut peer = connections.publisher(&broker_pool, 3, 0);
+        while peer.next() != Some(Frame::Bye) {}
+        peer.send(Frame::Bye);
+    });
+    let mut publisher = publisher(&client, Transport::Auto).unwrap();
+    assert_eq!(publisher.transport(), Transport::Memory);
+    while publisher.stats().reconnects == 0 {
+        publisher.poll().unwrap();
+    }
+    publisher.close().unwrap();
     script.join().unwrap();
 }
 

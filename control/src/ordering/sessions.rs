@@ -19,6 +19,8 @@ pub struct Session {
     pub standing: Standing,
     /// When the line was given to this client, nanoseconds.
     pub opened_ns: u64,
+    /// The request that opened the epoch; 0 where that is not known.
+    opened_by: u64,
     /// Brokers through which the epoch was opened or joined, a bit each.
     joined: u32,
     /// Counts openings and fencings of the whole table: the lower, the longer unused.
@@ -33,9 +35,10 @@ impl Session {
             client: self.client,
             next_seq,
             topic: self.topic.0,
-            reserved32: 0,
+            opened_epoch: self.standing.epoch,
             opened_ns: self.opened_ns,
-            reserved: [0; 3],
+            opened_by: self.opened_by,
+            reserved: [0; 2],
         }
     }
 }
@@ -95,7 +98,10 @@ impl SessionTable {
             }
             let (topic, client) = (TopicId(line.topic), line.client);
             let opened_ns = line.opened_ns;
-            let session = Session { topic, client, standing, opened_ns, joined, used: 0 };
+            // Of another epoch: its writer died while it opened that one.
+            let opened_by = if line.opened_epoch == standing.epoch { line.opened_by } else { 0 };
+            let session =
+                Session { topic, client, standing, opened_ns, opened_by, joined, used: 0 };
             table.lines[index as usize] = Some(session);
             table.by_client.insert((topic, client), index);
         }
@@ -125,7 +131,9 @@ impl SessionTable {
         self.by_client.get(&(topic, client)).copied()
     }
 
-    /// Opens the next epoch of a session, or joins the one that is named.
+    /// Opens the next epoch of a session, or joins the one that is named. A request that opened
+    /// the epoch is answered with it as often as it comes, and opens it once: its answer may have
+    /// been lost with the control that gave it, and the client takes a second epoch for another's.
     pub fn open(&mut self, open: &OpenSession, now_ns: u64) -> Result<Opened, Refused> {
         let bit = 1 << open.broker.index();
         let Some(index) = self.index_of(open.topic, open.client) else {
@@ -139,6 +147,7 @@ impl SessionTable {
                 client: open.client,
                 standing: Standing { epoch: 1, state: SessionState::Active },
                 opened_ns: now_ns,
+                opened_by: open.request,
                 joined: bit,
                 used: self.next_use(),
             };
@@ -150,9 +159,13 @@ impl SessionTable {
         let session = self.lines[index as usize].as_mut().expect("a client's line is in use");
         let Standing { epoch, state } = session.standing;
         let refused = |why| Err(Refused { why, current: Some((index, epoch)) });
-        if open.epoch == 0 {
+        if open.epoch == 0 && session.opened_by == open.request && open.request != 0 {
+            // Fenced or closed meanwhile: the client learns of that by its batches, or never asks.
+            session.joined |= bit;
+        } else if open.epoch == 0 {
             let Some(next) = epoch.checked_add(1) else { return refused(Denial::Fenced) };
             session.standing = Standing { epoch: next, state: SessionState::Active };
+            session.opened_by = open.request;
             session.joined = bit;
         } else if open.epoch > epoch {
             return refused(Denial::NoSession);

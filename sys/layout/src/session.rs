@@ -27,17 +27,21 @@ pub struct SessionLine {
     pub next_seq: u64,
     /// Topic id.
     pub topic: u32,
-    /// Zero.
-    pub reserved32: u32,
+    /// The epoch that `opened_by` opened. Stored before it, and so no line that was being changed
+    /// when its writer died names a request beside an epoch that it did not open.
+    pub opened_epoch: u32,
     /// Wall clock when it was opened, nanoseconds.
     pub opened_ns: u64,
+    /// The broker's request that opened `opened_epoch`: asked again, of this control or of the next
+    /// one, it is answered with that epoch and opens no other. 0: not known.
+    pub opened_by: u64,
     /// Zero.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
 }
 
 lines!(SessionLine, 1, {
-    standing @ 0, client @ 8, next_seq @ 16, topic @ 24, reserved32 @ 28, opened_ns @ 32,
-    reserved @ 40,
+    standing @ 0, client @ 8, next_seq @ 16, topic @ 24, opened_epoch @ 28,
+    opened_ns @ 32, opened_by @ 40, reserved @ 48,
 });
 
 /// Epoch and state of a session in one word, so that a broker reads both at once.

@@ -259,15 +259,16 @@ fn session_line() {
         client: 0x100f_0e0d_0c0b_0a09,
         next_seq: 0x1817_1615_1413_1211,
         topic: 0x1c1b_1a19,
-        reserved32: 0,
-        opened_ns: 0x2423_2221_201f_1e1d,
-        reserved: [0; 3],
+        opened_epoch: 0x201f_1e1d,
+        opened_ns: 0x2827_2625_2423_2221,
+        opened_by: 0x302f_2e2d_2c2b_2a29,
+        reserved: [0; 2],
     };
     golden(
         &value.to_bytes(),
         "01020304 05060708 090a0b0c 0d0e0f10 \
-         11121314 15161718 191a1b1c 00000000 \
-         1d1e1f20 21222324 00000000 00000000 \
+         11121314 15161718 191a1b1c 1d1e1f20 \
+         21222324 25262728 292a2b2c 2d2e2f30 \
          00000000 00000000 00000000 00000000",
     );
     assert_eq!(SessionLine::from_words(value.to_words()).to_bytes(), value.to_bytes());

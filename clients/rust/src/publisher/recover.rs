@@ -261,20 +261,18 @@ impl Publisher {
         let mut attempts = Vec::new();
         let hellos = Cell::new(self.hellos);
         for broker in &candidates {
-            let before = hellos.get();
             let epoch = first.map_or(0, |welcome| welcome.session_epoch);
-            let hello = |carrier| {
-                hellos.set(hellos.get() + u32::from(epoch == 0));
-                Hello {
-                    role: Role::Publish,
-                    carrier,
-                    ack: self.setup.ack,
-                    client: self.setup.client_id,
-                    session_epoch: epoch,
-                    from: From::Earliest,
-                    checked: false,
-                }
+            let hello = |carrier| Hello {
+                role: Role::Publish,
+                carrier,
+                ack: self.setup.ack,
+                client: self.setup.client_id,
+                session_epoch: epoch,
+                from: From::Earliest,
+                checked: false,
             };
+            // Whoever heard it may have opened an epoch, whatever became of the connection.
+            let said = || hellos.set(hellos.get() + u32::from(epoch == 0));
             let known = links.iter().find_map(|link| Some(Arc::clone(&link.memory()?.pool)));
             let wants = Wants {
                 intent: Intent::Publish,
@@ -283,17 +281,18 @@ impl Publisher {
                 arena: Some(&self.store.arena),
                 landing: None,
             };
-            let opened = self.route.open(broker, hello, &wants, self.setup.timeout, |accepted| {
-                let welcome = accepted.welcome;
-                check_welcome(broker.broker, &welcome, self.setup.ack)?;
-                let purpose = Purpose {
-                    ack: self.setup.ack,
-                    known: known.as_ref(),
-                    store: &self.store,
-                    batch_bytes: self.setup.batch_bytes,
-                };
-                Ok((Link::new(broker.broker, accepted, purpose)?, welcome))
-            });
+            let opened =
+                self.route.open(broker, hello, said, &wants, self.setup.timeout, |accepted| {
+                    let welcome = accepted.welcome;
+                    check_welcome(broker.broker, &welcome, self.setup.ack)?;
+                    let purpose = Purpose {
+                        ack: self.setup.ack,
+                        known: known.as_ref(),
+                        store: &self.store,
+                        batch_bytes: self.setup.batch_bytes,
+                    };
+                    Ok((Link::new(broker.broker, accepted, purpose)?, welcome))
+                });
             match opened {
                 Ok(Opened::Yes((link, welcome))) => {
                     first.get_or_insert(welcome);
@@ -310,12 +309,7 @@ impl Publisher {
                     self.hellos = hellos.get();
                     return Err(error);
                 }
-                Err(error) => {
-                    if error.is_unreachable() {
-                        hellos.set(before);
-                    }
-                    attempts.push(error);
-                }
+                Err(error) => attempts.push(error),
             }
         }
         self.hellos = hellos.get();

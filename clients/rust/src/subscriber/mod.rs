@@ -490,10 +490,17 @@ impl Subscriber {
                 arena: None,
                 landing,
             };
-            let opened = self.route.open(broker, hello, &wants, self.setup.timeout, |accepted| {
-                let own = Own { places, landing, idle: self.setup.idle };
-                adopt(broker.broker, accepted, from, own, topic, name)
-            });
+            let opened = self.route.open(
+                broker,
+                hello,
+                || {},
+                &wants,
+                self.setup.timeout,
+                |accepted| {
+                    let own = Own { places, landing, idle: self.setup.idle };
+                    adopt(broker.broker, accepted, from, own, topic, name)
+                },
+            );
             match opened {
                 Ok(Opened::Yes((via, welcome))) => {
                     self.via = via;

@@ -119,13 +119,14 @@ fn post_receives(queue: &mut Queue) -> Result<(), NicError> {
     })
 }
 
-/// Knocks at a broker, from a machine that has RDMA. `None`: the session epoch that was to be
-/// joined is over.
+/// Knocks at a broker, from a machine that has RDMA. `said` is called unless it is certain that
+/// nobody heard the hello. `None`: the session epoch that was to be joined is over.
 pub(crate) fn dial(
     client: &Client,
     topic: &str,
     broker: &Broker,
     hello: Hello,
+    said: impl Fn(),
     wants: &Wants<'_>,
     timeout: Duration,
 ) -> Result<Option<Dialed>, Error> {
@@ -169,6 +170,10 @@ pub(crate) fn dial(
     let mtu_of = |private: &[u8]| Greeting::from_bytes(private).map_or(0, |greeting| greeting.mtu);
     let connected =
         dialing.connect(&domain, DEPTHS, &knock.to_bytes(), post_receives, mtu_of, deadline);
+    // Without a word it was rejected by a machine on which no broker listens.
+    if !matches!(&connected, Err(Refused::Rejected(private)) if private.is_empty()) {
+        said();
+    }
     let (queue, private) = match connected {
         Ok(connected) => connected,
         Err(Refused::Rejected(private)) => return rejected(number, &private, unreachable),

@@ -55,12 +55,20 @@ pub fn give(pool: &Pool, segment: u32, kind: SegmentKind, generation: u64) {
 
 /// A broker on a Unix socket that runs `script`, and the client of its control.
 pub fn broker(script: impl FnOnce(&mut Connections) + Send + 'static) -> (Client, JoinHandle<()>) {
+    broker_of("", script)
+}
+
+/// The same, which says that it takes clients over TCP at `tcp`.
+pub fn broker_of(
+    tcp: &str,
+    script: impl FnOnce(&mut Connections) + Send + 'static,
+) -> (Client, JoinHandle<()>) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = format!("landfall-test/{}/{number}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let listener = UnixListener::bind_addr(&address).unwrap();
-    let client = super::control("", &format!("@{name}"));
+    let client = super::control(tcp, &format!("@{name}"));
     let handle = thread::spawn(move || script(&mut Connections { listener }));
     (client, handle)
 }
