@@ -11,9 +11,10 @@ use landfall_layout::replica::{REPLICA_HEADER_BYTES, ReplicaLine, ReplicaState, 
 use landfall_layout::topic::{Order, TOPIC_WINDOW, TopicState};
 use landfall_pool::disk::faulty::{Faults, Faulty, Plan};
 use landfall_pool::disk::plain::Plain;
-use landfall_replica::names::{list, list_cuts, topic_directory};
+use landfall_replica::names::{TOPIC_FILE, list, list_cuts, topic_directory};
 use landfall_replica::{SourceSurvey, TopicFile};
 
+use super::deleted::{Forgotten, remove_but, remove_forgotten};
 use super::rig::{CREATED_NS, Source};
 use super::thread::Worker;
 use super::{Data, Shared};
@@ -95,6 +96,11 @@ impl Bench {
 
     fn state(&self) -> (u64, ReplicaState) {
         (self.line().durable, self.line().state())
+    }
+
+    /// What a process that has no topic open makes of the files there are.
+    fn forgotten(&self) -> Forgotten {
+        remove_forgotten(&self.pool, &self.directory, |_, _| false).unwrap()
     }
 
     fn survey(&self) -> SourceSurvey {
@@ -415,18 +421,49 @@ fn a_deleted_topic_takes_its_files_with_it_also_while_the_broker_was_away() {
     bench.land(5, 100);
     work(&mut bench.worker());
     let mut entry = bench.pool.topic_in_slot(0).unwrap();
-    let removed = super::deleted::remove_forgotten(&bench.pool, &bench.directory).unwrap();
-    assert_eq!(removed, [] as [&str; 0]);
+    assert_eq!(bench.forgotten(), Forgotten { removed: vec![], may_be_more: true });
     entry.state = TopicState::Absent as u8;
     bench.pool.set_topic(&entry);
-    let removed = super::deleted::remove_forgotten(&bench.pool, &bench.directory).unwrap();
-    assert_eq!(removed, ["t"]);
+    assert_eq!(bench.forgotten(), Forgotten { removed: vec!["t".into()], may_be_more: false });
     // What another pool left is not this one's to remove.
     let directory = topic_directory(&bench.directory, "t", CREATED_NS);
     fs::create_dir_all(&directory).unwrap();
     TopicFile::of(&entry, "another pool", 1 << 30).unwrap().write(&directory).unwrap();
-    let removed = super::deleted::remove_forgotten(&bench.pool, &bench.directory).unwrap();
-    assert_eq!((removed.len(), directory.exists()), (0, true));
+    assert_eq!((bench.forgotten(), directory.exists()), (Forgotten::default(), true));
+}
+
+#[test]
+fn a_topic_that_is_deleted_while_the_broker_looks_for_the_first_time_is_forgotten_too() {
+    let mut bench = Bench::new("meanwhile", 0);
+    bench.land(5, 100);
+    work(&mut bench.worker());
+    let mut worker = bench.worker();
+    worker.forget();
+    // Between its two first looks, and control has not heard of the new process yet.
+    let mut entry = bench.pool.topic_in_slot(0).unwrap();
+    entry.state = TopicState::Deleting as u8;
+    bench.pool.set_topic(&entry);
+    worker.look_at_table(now_ns());
+    entry.state = TopicState::Absent as u8;
+    bench.pool.set_topic(&entry);
+    worker.forget();
+    assert!(!bench.directory.join("t").exists());
+}
+
+#[test]
+fn a_removal_that_got_no_further_is_finished_by_the_next_process() {
+    let mut bench = Bench::new("removing", 0);
+    bench.land(5, 100);
+    work(&mut bench.worker());
+    let mut entry = bench.pool.topic_in_slot(0).unwrap();
+    entry.state = TopicState::Absent as u8;
+    bench.pool.set_topic(&entry);
+    let directory = topic_directory(&bench.directory, "t", CREATED_NS);
+    remove_but(&directory, TOPIC_FILE).unwrap();
+    let left: Vec<_> = fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, [TOPIC_FILE], "it is what says whose the files are");
+    bench.worker().forget();
+    assert!(!bench.directory.join("t").exists());
 }
 
 #[test]

@@ -20,7 +20,7 @@ use landfall_pool::map::is_poison;
 use landfall_replica::FileError;
 use landfall_replica::names::topic_directory;
 
-use super::deleted::{is_settled, remove_forgotten, remove_topic};
+use super::deleted::{remove_forgotten, remove_topic};
 use super::duties::{Duty, Lag, duties, log_of};
 use super::one::{Event, Keeper, Replica, is_full};
 use super::{Data, Shared};
@@ -72,7 +72,8 @@ pub struct Worker {
     table_at_ns: u64,
     /// Id of the topic in each slot whose files were looked for.
     looked: [u32; TOPICS_MAX],
-    /// Topics that were deleted while this broker was away may have files here.
+    /// There may be files here of topics that this thread has not open, and so is not told of when
+    /// they are deleted.
     forgets: bool,
 }
 
@@ -126,21 +127,28 @@ impl Worker {
         self.sync(now_ns(), true);
     }
 
-    /// Removes what is left of topics that were deleted while this broker was away. Nobody tells it
-    /// of one whose deletion had begun before it came: that is looked for until it is gone.
+    /// Removes what is left of topics that were deleted while this broker was away, or while it
+    /// came. Goes on until this thread has each topic open that there are files of: only from then
+    /// on no deletion ends without it.
     pub fn forget(&mut self) {
         if !self.forgets {
             return;
         }
         self.pool.follow();
-        // Looked at first: what is deleted from here on, this broker is told of.
-        self.forgets = !is_settled(&self.pool);
-        match remove_forgotten(&self.pool, &self.data.directory) {
-            Ok(removed) if removed.is_empty() => {}
-            Ok(removed) => self.shared.note(format!(
-                "removed the replicas of topics that were deleted meanwhile: {}",
-                removed.join(", ")
-            )),
+        let topics = &self.topics;
+        let is_open = |name: &str, created_ns: u64| {
+            topics.iter().any(|topic| topic.name == name && topic.created_ns == created_ns)
+        };
+        match remove_forgotten(&self.pool, &self.data.directory, is_open) {
+            Ok(forgotten) => {
+                self.forgets = forgotten.may_be_more;
+                if !forgotten.removed.is_empty() {
+                    self.shared.note(format!(
+                        "removed the replicas of topics that were deleted meanwhile: {}",
+                        forgotten.removed.join(", ")
+                    ));
+                }
+            }
             Err(error) => self.shared.note(error.to_string()),
         }
     }
@@ -297,11 +305,12 @@ impl Worker {
     /// A topic of which there are files here is known also while nothing is appended to them, as
     /// after the loss of a pool: they go with the topic.
     fn look_for_files(&mut self, slot: usize, entry: &TopicEntry) {
-        if std::mem::replace(&mut self.looked[slot], entry.id) == entry.id {
+        if self.looked[slot] == entry.id {
             return;
         }
-        if topic_directory(&self.data.directory, entry.name(), entry.created_ns).is_dir() {
-            self.know(entry);
+        let directory = topic_directory(&self.data.directory, entry.name(), entry.created_ns);
+        if !directory.is_dir() || self.know(entry) {
+            self.looked[slot] = entry.id;
         }
     }
 
@@ -333,6 +342,7 @@ impl Worker {
         let gone = self.topics.swap_remove(at);
         if let Err(error) = remove_topic(&self.data.directory, &gone.name, gone.created_ns) {
             self.shared.note(format!("topic {} was deleted: {error}", gone.name));
+            self.forgets = true;
         }
         self.shared.close_topic(slot);
     }
