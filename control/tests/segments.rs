@@ -320,6 +320,26 @@ fn a_new_process_of_a_broker_finds_its_log_and_its_old_segments_are_sealed_and_p
 }
 
 #[test]
+fn what_a_process_asked_for_that_is_gone_is_not_taken_from_the_next() {
+    let system = System::start(64);
+    let topic = system.topic("a", "broker");
+    let mut dead = Broker::register(&system.pool, 3, 1);
+    let free = system.free();
+    dead.stop_beating();
+    eventually("that it is found gone", || {
+        let cluster = system.asker.ask_now(Ask::Cluster).unwrap();
+        cluster.brokers.iter().any(|b| b.broker == 3 && b.state == "dead").then_some(())
+    });
+    // They lay in its ring when it was killed.
+    dead.ask(Request::Want { kind: SegmentKind::OrderLog, topic });
+    dead.ask(Request::Want { kind: SegmentKind::Payload, topic });
+    let mut broker = Broker::register(&system.pool, 3, 2);
+    assert_eq!(system.free(), free, "nobody would take it");
+    let log = broker.want(topic, SegmentKind::OrderLog);
+    assert_eq!(log.base_index, 0, "its log begins where its frontier is");
+}
+
+#[test]
 fn wants_of_topics_and_kinds_that_are_not_are_denied() {
     let system = System::start(64);
     let topic = system.topic("a", "total");

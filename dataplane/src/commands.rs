@@ -40,7 +40,12 @@ impl Broker {
             && let Some(command) = self.link.next(&self.env)
         {
             taken += 1;
-            self.obey(command);
+            // What comes before it is accepted was for the process before: control begins anew
+            // with this one, and what it granted that one it grants again or keeps for it.
+            let is_first = matches!(command, Command::Accepted { .. });
+            if is_first || self.link.is_accepted() {
+                self.obey(command);
+            }
         }
         taken
     }

@@ -158,6 +158,17 @@ impl Keeper {
     }
 
     fn on_request(&mut self, broker: BrokerId, request: Request) {
+        let is_wish = matches!(
+            request,
+            Request::OpenRing { .. }
+                | Request::Want { .. }
+                | Request::OpenSession { .. }
+                | Request::Reserve { .. }
+        );
+        // Found in the ring of a process that is gone: nobody would take what it asked for.
+        if is_wish && self.brokers[broker.index()].ended {
+            return;
+        }
         match request {
             Request::Register { incarnation } => self.register(broker, incarnation),
             Request::OpenRing { topic } => self.want(broker, topic, Sort::Ring),
@@ -237,8 +248,10 @@ impl Keeper {
         // A control that has just begun cannot know whether the one before it took this request.
         // Either way the process has not had its answer, so it has no segment of its own yet.
         if !broker.registered || broker.incarnation != incarnation {
-            if !broker.ended {
-                self.process_ended(id, self.grace_each_ns);
+            match broker.ended {
+                // It takes nothing that was sent before it is accepted, and is waited for no more.
+                true => self.forget_process(id),
+                false => self.process_ended(id, self.grace_each_ns),
             }
             let broker = &mut self.brokers[id.index()];
             broker.incarnation = incarnation;
@@ -251,12 +264,23 @@ impl Keeper {
         self.send(id, Command::Accepted { epoch, incarnation });
     }
 
-    /// What a broker's process leaves behind when it is gone: its payload segments are sealed and
-    /// kept for the session lease, and it is waited for no more. Its subscribers, which read the
-    /// pool by themselves, have `grace_ns` from now to see that their connection ended.
+    /// A broker's process is gone. Its subscribers, which read the pool by themselves, have
+    /// `grace_ns` from now to see that their connection ended.
     fn process_ended(&mut self, id: BrokerId, grace_ns: u64) {
-        let now = now_ns();
+        self.forget_process(id);
         let clock_ns = self.clock_ns();
+        let broker = &mut self.brokers[id.index()];
+        broker.ended = true;
+        if broker.incarnation != 0 {
+            broker.grace_ns = clock_ns.saturating_add(grace_ns);
+        }
+        self.tell_sequencer(ToSequencer::BrokerGone { broker: id });
+    }
+
+    /// What a broker's process leaves behind when it is gone: its payload segments are sealed and
+    /// kept for the session lease, and it is waited for no more.
+    fn forget_process(&mut self, id: BrokerId) {
+        let now = now_ns();
         let owned: Vec<_> = self
             .segments
             .all()
@@ -286,11 +310,6 @@ impl Keeper {
         broker.outbox.clear();
         broker.answers.clear();
         broker.answered.clear();
-        broker.ended = true;
-        if broker.incarnation != 0 {
-            broker.grace_ns = clock_ns.saturating_add(grace_ns);
-        }
-        self.tell_sequencer(ToSequencer::BrokerGone { broker: id });
     }
 
     /// Ring or log index below which everything is that the broker has committed for a topic.

@@ -329,6 +329,11 @@ impl Broker {
 
     /// Stops as a broker does that was asked to.
     pub fn leave(self) {
+        self.stop_beating();
+    }
+
+    /// The same, and may have left requests.
+    pub fn stop_beating(&self) {
         let (now, epoch) = (clock::now_ns(), self.pool.epoch_number());
         self.pool.beat_broker(self.id, now, epoch, BrokerState::Absent.raw());
     }

@@ -412,6 +412,18 @@ impl Control {
         self.pool.set_session_next(slot.session, slot.batch_seq + 1);
     }
 
+    /// The grant of the first segment of a broker's own log.
+    pub fn grant_of_log(&self, topic: TopicId, broker: usize) -> Command {
+        let first = self.logs[&(topic.0, broker)].segments[0];
+        Command::Grant {
+            kind: SegmentKind::OrderLog,
+            topic,
+            segment: first.segment.0,
+            generation: self.pool.segment_generation(first.segment.0),
+            base_index: first.base,
+        }
+    }
+
     /// The next process of a broker gets the segments of its own logs again.
     pub fn offer_logs_again(&mut self) {
         self.offer.extend(self.logs.keys().filter(|(_, log)| *log != SEQUENCED_LOG).copied());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use landfall_dataplane::Idle;
 use landfall_layout::batch::PREAMBLE_BYTES;
+use landfall_layout::command::Command;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Ack, Frame, From, Hello, Reached, Refusal, Stall};
 use landfall_layout::topic::Order;
@@ -389,4 +390,25 @@ fn a_broker_that_starts_again_goes_on_where_it_stopped() {
         rig.control().offer_logs_again();
         rig.brokers[0] = rig.serve(0, Idle::Backoff);
     }
+}
+
+#[test]
+fn what_was_granted_to_the_process_before_is_not_given_back_unused() {
+    let mut rig = Rig::new();
+    let topic = rig.control().topic("own", Order::Broker, 64, 0);
+    let mut own = Client::welcomed(rig.tcp(), publisher(2), "own");
+    own.publish(2, 0, b"m");
+    own.receipt();
+    rig.brokers[0].stop();
+    // An answer that nobody waits for any more, and the log in which the next process goes on.
+    let granted = rig.control().grant_of_log(topic, 0);
+    rig.control().tell_all(granted);
+    rig.control().offer_logs_again();
+    rig.brokers[0] = rig.serve(0, Idle::Backoff);
+    let mut own = Client::welcomed(rig.tcp(), publisher(2), "own");
+    own.publish(2, 1, b"m");
+    assert_eq!(own.receipt().position, 1);
+    let Command::Grant { segment: log, .. } = granted else { unreachable!("it is one") };
+    let sealed = rig.control().sealed.clone();
+    assert!(sealed.iter().all(|(segment, _)| *segment != log), "{sealed:?}: it writes in {log}");
 }
