@@ -13,7 +13,7 @@ use crate::conns::Conns;
 use crate::conns::Token;
 use crate::env::{Env, now_ns};
 use crate::land::Session;
-use crate::topics::{Awaiting, Landing, Topic, Waiting};
+use crate::topics::{Awaiting, Confirming, Landing, Topic, Waiting};
 
 /// Log entries followed in one turn for one topic.
 const ENTRIES_PER_TURN: u64 = 512;
@@ -42,7 +42,7 @@ fn settle_landed(env: &Env, topic: &mut Topic, conns: &mut Conns, now_ns: u64) -
         let batch = *waiting;
         env.latency(Stage::LandedToOrdered, batch.landed_ns, now_ns);
         if wants_replicas(conns, &batch) {
-            topic.awaiting.push_back(Awaiting { batch, index, position: Some(batch.position) });
+            topic.awaiting.push_back(Awaiting { batch, index, position: batch.position });
         } else {
             report(env, conns, &batch, Reached::Landed, batch.position);
         }
@@ -75,7 +75,6 @@ fn settle_ordered(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
                     let batch = *waiting;
                     let position = entry.first_position;
                     if wants_replicas(conns, &batch) {
-                        let position = Some(position);
                         topic.awaiting.push_back(Awaiting { batch, index, position });
                     } else {
                         report(env, conns, &batch, Reached::Ordered, position);
@@ -98,8 +97,8 @@ fn settle_ordered(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
             if dropped(env, conns, &batch) == Dropped::Duplicate {
                 if wants_replicas(conns, &batch) {
                     // The earlier copy's entry is somewhere below the frontier.
-                    let index = frontier.saturating_sub(1);
-                    topic.awaiting.push_back(Awaiting { batch, index, position: None });
+                    let (index, reached) = (frontier.saturating_sub(1), Reached::Duplicate);
+                    topic.confirming.push(Confirming { batch, index, reached });
                 } else {
                     report(env, conns, &batch, Reached::Duplicate, 0);
                 }
@@ -118,60 +117,55 @@ fn settle_replicated(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
         return 0;
     }
     let (mut settled, mut now) = (0, 0);
-    let window = topic.durability == Durability::Window;
-    let limit = |source| {
-        let reached = env.pool.replicated(topic.id, source, topic.disk_replicas);
-        if window { reached.written } else { reached.durable }
-    };
-    let mine = limit(env.me);
+    let there = replicated(env, topic, env.me);
     while let Some(awaiting) = topic.awaiting.front() {
         let Awaiting { batch, index, position } = *awaiting;
-        let is_there = match position {
-            Some(_) => index < mine,
-            // The earlier copy may have come through any broker.
-            None => landing(env, topic.id).all(|source| index < limit(source)),
-        };
-        if !is_there {
+        if index >= there {
             break;
         }
         if now == 0 {
             now = now_ns();
         }
-        let reached = match (position, window) {
-            (None, _) => Reached::Duplicate,
-            (_, true) => Reached::Replicated,
-            (_, false) => Reached::Durable,
-        };
         env.latency(Stage::LandedToDurable, batch.landed_ns, now);
         env.count(Counter::DurableReceipts, 1);
-        report(env, conns, &batch, reached, position.unwrap_or_default());
+        report(env, conns, &batch, reached_by(topic), position);
         topic.awaiting.pop_front();
         settled += 1;
     }
     settled
 }
 
-/// Tells publishers that came back of what was ordered before, where all replicas have it by now.
-/// One that waits long holds up nobody else: it is about all brokers' replicas.
+/// Index below which all replicas have what `source` landed, as surely as the topic says.
+fn replicated(env: &Env, topic: &Topic, source: BrokerId) -> u64 {
+    let reached = env.pool.replicated(topic.id, source, topic.disk_replicas);
+    match topic.durability {
+        Durability::Window => reached.written,
+        Durability::Sync => reached.durable,
+    }
+}
+
+/// What a batch has reached that is in all replicas.
+fn reached_by(topic: &Topic) -> Reached {
+    match topic.durability {
+        Durability::Window => Reached::Replicated,
+        Durability::Sync => Reached::Durable,
+    }
+}
+
+/// Tells of batches that have no entry of their own, where all replicas have what may be meant by
+/// now. One that waits long holds up nobody else: it is about all brokers' replicas.
 #[cold]
 fn settle_confirmed(env: &Env, topic: &mut Topic, conns: &mut Conns) {
-    let window = topic.durability == Durability::Window;
-    let level = |index: u64| {
-        landing(env, topic.id).all(|source| {
-            let reached = env.pool.replicated(topic.id, source, topic.disk_replicas);
-            index < if window { reached.written } else { reached.durable }
-        })
-    };
-    let reached = if window { Reached::Replicated } else { Reached::Durable };
-    let mut confirming = std::mem::take(&mut topic.confirming);
-    confirming.retain(|Awaiting { batch, index, .. }| {
-        let is_over = level(*index);
+    let there = landing(env, topic.id).map(|source| replicated(env, topic, source)).min();
+    let there = there.unwrap_or(u64::MAX);
+    topic.confirming.retain(|Confirming { batch, index, reached }| {
+        let is_over = *index < there;
         if is_over {
-            report(env, conns, batch, reached, 0);
+            env.count(Counter::DurableReceipts, 1);
+            report(env, conns, batch, *reached, 0);
         }
         !is_over && conns.by_token(batch.owner).is_some()
     });
-    topic.confirming = confirming;
 }
 
 /// Order `stream`: what stands below `next_seq` was ordered through whatever broker, and is not
@@ -191,8 +185,8 @@ pub fn confirm(env: &Env, topic: &mut Topic, owner: Token, session: &Session, ne
         count: 0,
         reported: true,
     };
-    let index = frontier.saturating_sub(1);
-    topic.confirming.push(Awaiting { batch, index, position: None });
+    let (index, reached) = (frontier.saturating_sub(1), reached_by(topic));
+    topic.confirming.push(Confirming { batch, index, reached });
 }
 
 /// Brokers that land batches for a sequenced topic.

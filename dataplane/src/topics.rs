@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use landfall_layout::command::Request;
+use landfall_layout::frame::Reached;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::segment::SegmentKind;
@@ -34,8 +35,9 @@ pub struct Topic {
     pub in_flight: InFlight,
     /// Batches that are ordered, or landed in an own log, and wait for their replicas.
     pub awaiting: VecDeque<Awaiting>,
-    /// Order `stream`: what stands for all that came before a session that waits for replicas.
-    pub confirming: Vec<Awaiting>,
+    /// Duplicates that wait for replicas, and in order `stream` what stands for all that came
+    /// before a session that does.
+    pub confirming: Vec<Confirming>,
     /// Copies on disk that a durable receipt waits for.
     pub disk_replicas: usize,
     pub durability: Durability,
@@ -88,10 +90,21 @@ pub struct Waiting {
 #[derive(Clone, Copy, Debug)]
 pub struct Awaiting {
     pub batch: Waiting,
-    /// Index of its entry; for a duplicate, of the last entry that can be the earlier copy's.
+    /// Index of its entry.
     pub index: u64,
-    /// None: it was a duplicate, or stands for all that came before its session.
-    pub position: Option<u64>,
+    /// Position of its first message.
+    pub position: u64,
+}
+
+/// A batch without an entry of its own, which waits until everything is in the replicas that can
+/// be meant by it: whichever broker that came through.
+#[derive(Clone, Copy, Debug)]
+pub struct Confirming {
+    pub batch: Waiting,
+    /// Index of the last entry that can be meant.
+    pub index: u64,
+    /// What is said of it then.
+    pub reached: Reached,
 }
 
 /// Reads the sequenced log for receipts.

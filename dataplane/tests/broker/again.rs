@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
+use landfall_dataplane::Idle;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Ack, Frame, From, Hello, Reached};
 use landfall_layout::limits::SEQUENCED_LOG;
@@ -78,6 +79,30 @@ fn a_stream_is_told_when_what_was_ordered_before_it_came_back_is_durable() {
     plain.publish(7, 4, b"z");
     let receipt = plain.receipt();
     assert_eq!((receipt.batch_seq, receipt.count, receipt.reached), (4, 1, Reached::Ordered));
+}
+
+#[test]
+fn a_duplicate_that_waits_for_another_brokers_replica_holds_up_nothing() {
+    let rig = Rig::with(2, Idle::Backoff);
+    let topic = replicated(&rig);
+    let [mine, other] = [0, 1].map(|source| BrokerId::new(source).unwrap());
+    for source in [mine, other] {
+        rig.pool.start_replica(topic, source, 0, &replica(topic, 0));
+    }
+    let _joined = Client::welcomed(&rig.brokers[1].tcp, publisher(8), "stream");
+    rig.control().drop_seqs.insert(1);
+    let mut client = Client::welcomed(rig.tcp(), durable(7), "stream");
+    (0..3).for_each(|seq| client.publish(7, seq, b"x"));
+    ordered(&rig, topic, 2);
+    // The one before it may have come through the other broker, whose replica stands still.
+    rig.pool.move_replica(topic, mine, 0, &replica(topic, 2));
+    for batch_seq in [0, 2] {
+        let receipt = client.receipt();
+        assert_eq!((receipt.batch_seq, receipt.reached), (batch_seq, Reached::Durable));
+    }
+    rig.pool.move_replica(topic, other, 0, &replica(topic, 2));
+    let receipt = client.receipt();
+    assert_eq!((receipt.batch_seq, receipt.reached), (1, Reached::Duplicate));
 }
 
 /// Another leader than the rig's control, with a topic that it has just made.
