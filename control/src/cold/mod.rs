@@ -7,6 +7,7 @@
 pub mod plan;
 pub mod read;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use landfall_layout::limits::{LOGS_PER_TOPIC, SEQUENCED_LOG, TOPICS_MAX};
@@ -17,6 +18,8 @@ use landfall_layout::topic::{
 };
 use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::Pool;
+use landfall_replica::mend::sync_directory;
+use landfall_replica::{Resumed, TopicFile};
 
 use plan::{Plan, plan};
 use read::{Found, find};
@@ -35,14 +38,16 @@ pub fn restore(pool: &Pool, directories: &[PathBuf], now_ns: u64) -> Vec<String>
             continue;
         };
         let id = TopicId(entry.id);
+        let mut resumed = BTreeMap::new();
         for log in 0..LOGS_PER_TOPIC {
             let mut spans = found.spans.remove(&log).unwrap_or_default();
-            let seen = found.seen.get(&log);
-            if spans.is_empty() && seen.is_none() {
+            let (seen, before) = (found.seen.get(&log), found.file.resumed.get(&log).copied());
+            if spans.is_empty() && seen.is_none() && before.is_none() {
                 continue;
             }
             let lost_pool = found.file.pool_bytes.max(pool.geometry().pool_bytes());
-            let plan = plan(&mut spans, seen, lost_pool);
+            let plan = plan(&mut spans, seen, before, lost_pool);
+            resumed.insert(log, Resumed { index: plan.index, position: plan.position });
             begin_log(pool, id, log, &plan, now_ns);
             notes.extend(tell(&found, log, &plan));
         }
@@ -67,9 +72,33 @@ pub fn restore(pool: &Pool, directories: &[PathBuf], now_ns: u64) -> Vec<String>
             pool.set_session(sessions, &line);
             sessions += 1;
         }
+        notes.extend(adopt(pool, &found, &entry, resumed));
         pool.set_topic(&entry);
     }
     notes
+}
+
+/// Says in the topic's directories that their files are this pool's, and where its logs go on: the
+/// pool may be lost again before any replica has anything from there. What could not be said is a
+/// sentence.
+fn adopt(
+    pool: &Pool,
+    found: &Found,
+    entry: &TopicEntry,
+    resumed: BTreeMap<usize, Resumed>,
+) -> Vec<String> {
+    let mine = TopicFile::of(entry, &pool.uuid_text(), pool.geometry().pool_bytes());
+    let Some(file) = mine.map(|file| TopicFile { resumed, ..file }) else { return Vec::new() };
+    let written = found.directories.iter().map(|directory| {
+        file.write(directory).and_then(|()| sync_directory(directory)).err().map(|error| {
+            format!(
+                "topic {}: {error}; let control write there: should this pool be lost before \
+                 anything new is on disk, what was only in memory may have its positions again",
+                file.name
+            )
+        })
+    });
+    written.flatten().collect()
 }
 
 /// The topic as it was, in its own slot if that is free.

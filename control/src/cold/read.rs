@@ -1,7 +1,7 @@
 //! What the replicas of a topic have, read from their files.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
 use landfall_layout::limits::SEQUENCED_LOG;
@@ -24,8 +24,10 @@ pub struct LastOf {
 /// A topic on disk.
 #[derive(Debug)]
 pub struct Found {
-    /// What its directory says.
+    /// What its directories say; of how much the pool had and where logs went on, the most.
     pub file: TopicFile,
+    /// Its directories.
+    pub directories: Vec<PathBuf>,
     /// Batches and holes of each log.
     pub spans: BTreeMap<usize, Vec<Span>>,
     /// How far each log was seen ordered.
@@ -74,11 +76,19 @@ fn read_topic(listings: Vec<TopicListing>, notes: &mut Vec<String>) -> Option<Fo
             }
         };
         let found = found.get_or_insert_with(|| Found {
-            file,
+            file: file.clone(),
+            directories: Vec::new(),
             spans: BTreeMap::new(),
             seen: BTreeMap::new(),
             sessions: BTreeMap::new(),
         });
+        found.directories.push(listing.path.clone());
+        found.file.pool_bytes = found.file.pool_bytes.max(file.pool_bytes);
+        for (log, resumed) in file.resumed {
+            let most = found.file.resumed.entry(log).or_insert(resumed);
+            most.index = most.index.max(resumed.index);
+            most.position = most.position.max(resumed.position);
+        }
         for source in &listing.sources {
             for (_, path) in &source.files {
                 if let Err(error) = found.read(source.source, path, notes) {

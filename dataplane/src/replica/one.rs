@@ -480,7 +480,11 @@ fn write_topic(pool: &Pool, directory: &Path, entry: &TopicEntry) -> Result<(), 
     let Some(file) = TopicFile::of(entry, &pool.uuid_text(), pool.header().pool_bytes) else {
         return Ok(());
     };
-    if TopicFile::read(directory).is_ok_and(|there| there == file) {
+    let there = TopicFile::read(directory).ok();
+    // Where its logs went on after a loss is control's to say, and stays.
+    let resumed = there.as_ref().map(|there| there.resumed.clone()).unwrap_or_default();
+    let file = TopicFile { resumed, ..file };
+    if there.as_ref() == Some(&file) {
         return Ok(());
     }
     file.write(directory)?;

@@ -30,5 +30,5 @@ pub mod walk;
 pub use error::FileError;
 pub use merge::{Merge, Picked};
 pub use survey::{FileSurvey, SourceSurvey};
-pub use topic::TopicFile;
+pub use topic::{Resumed, TopicFile};
 pub use walk::{Torn, Walk};

@@ -2,6 +2,7 @@
 //!
 //! It is what is left of the topic's entry when the pool is gone: enough to make the topic again.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -14,6 +15,15 @@ use crate::names::TOPIC_FILE;
 
 /// Version of the document.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// Where a log went on after the loss of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Index of its first entry from then on.
+    pub index: u64,
+    /// Position of that one's first message.
+    pub position: u64,
+}
 
 /// A topic as its directory says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +50,9 @@ pub struct TopicFile {
     pub pool_uuid: String,
     #[serde(default)]
     pub pool_bytes: u64,
+    /// By number of the log; empty for a topic whose pool was never lost.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resumed: BTreeMap<usize, Resumed>,
 }
 
 impl TopicFile {
@@ -65,6 +78,7 @@ impl TopicFile {
             session_lease_ns: entry.session_lease_ns,
             pool_uuid: pool_uuid.to_owned(),
             pool_bytes,
+            resumed: BTreeMap::new(),
         })
     }
 
