@@ -6,7 +6,7 @@
 //!
 //! | variable | what |
 //! |---|---|
-//! | `EXPLORE_PREEMPTIONS` | the bound on preemptions; 2 where it is not set |
+//! | `EXPLORE_PREEMPTIONS` | the bound on preemptions, 2 or more; 2 where it is not set |
 //! | `EXPLORE_SECONDS` | seconds of drawn schedules for each scenario, after all walked ones |
 
 use std::path::Path;
@@ -62,7 +62,13 @@ pub fn families() -> Vec<Family> {
 
 /// Explores a family as far as the environment says.
 pub fn explore(family: &Family) -> Result<Table, String> {
-    let preemptions = number("EXPLORE_PREEMPTIONS")?.unwrap_or(2);
+    let preemptions = number("EXPLORE_PREEMPTIONS")?.unwrap_or(PREEMPTIONS_LEAST);
+    if preemptions < PREEMPTIONS_LEAST {
+        return Err(format!(
+            "EXPLORE_PREEMPTIONS is {preemptions}; say {PREEMPTIONS_LEAST} or more: with fewer, \
+             not every flush and fence that is needed is missed when it is deleted"
+        ));
+    }
     let seconds = number("EXPLORE_SECONDS")?;
     let bounds = Bounds {
         preemptions: u32::try_from(preemptions).unwrap_or(u32::MAX),
@@ -73,6 +79,9 @@ pub fn explore(family: &Family) -> Result<Table, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     mutate(family.name, &family.scenarios, &root, family.subject, bounds)
 }
+
+/// Fewest preemptions with which each flush and fence that is needed is missed.
+const PREEMPTIONS_LEAST: u64 = 2;
 
 /// Seeds drawn for each scenario where no time is given.
 const SEEDS: u64 = 2000;

@@ -18,6 +18,9 @@ pub const DELETE_ONE: &str = "read out what is needed and delete the topic";
 /// The bytes of a batch.
 pub const READ_REPLICA: &str = "read it from a replica if the topic has some; nobody can read it \
                                 from here";
+/// Memory that failed.
+pub const NEVER_AGAIN: &str = "nobody is given it again, and batches in it are read from replicas; \
+                               when the memory is mended, move the topics to a new pool";
 /// The broker does it by itself.
 pub const BROKER_RESUMES: &str = "the broker finds it again when it starts";
 /// A replica that stopped.

@@ -118,6 +118,10 @@ pub fn headers(pool: &Pool, facts: &Facts, out: &mut Findings) {
             let found = format!("its epoch {} is later than {}", header.epoch, facts.epoch);
             out.error("segment", &of, at, found, mend::COPY_POOL);
         }
+        if header.lost_ns != 0 {
+            let found = format!("a page of it could not be read at {} ns", header.lost_ns);
+            out.warning("lost", &of, at, found, mend::NEVER_AGAIN);
+        }
         match segment.what {
             None => {
                 let found = format!("its first word {:#018x} is no use", header.what);

@@ -3,7 +3,7 @@
 use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
 
 use landfall_layout::geometry::Geometry;
@@ -42,6 +42,9 @@ impl Guard {
     pub(crate) fn new(mapping: &Mapping, geometry: &Geometry, loss: &Arc<Loss>) -> Self {
         install();
         let watch = take_watch();
+        // EDGE poison-watch-again, release half. Pairs with `find`: who sees any of what is stored
+        // next sees too that the mapping before this one is gone.
+        fence(Ordering::Release);
         // Relaxed: the store of `base` releases them all.
         watch.bytes.store(mapping.bytes(), Ordering::Relaxed);
         watch.head_bytes.store(geometry.head_bytes(), Ordering::Relaxed);
@@ -140,7 +143,8 @@ pub(super) fn find(address: usize) -> Option<Met> {
         let base = watch.base.load(Ordering::Acquire);
         let bytes = watch.bytes.load(Ordering::Relaxed);
         let page_bytes = watch.page_bytes.load(Ordering::Relaxed);
-        std::sync::atomic::fence(Ordering::Acquire);
+        // EDGE poison-watch-again, acquire half. Pairs with `Guard::new`.
+        fence(Ordering::Acquire);
         if base == 0 || watch.base.load(Ordering::Relaxed) != base {
             continue;
         }

@@ -95,6 +95,7 @@ impl Cases<'_> {
         self.add("of a later epoch", [(at + 16, 99)], ("segment", Error, "epoch 99"));
         self.add("used twice", [(at + 8, generation)], ("segment", Error, "generation"));
         self.add("never granted", [(at + 8, 0)], ("segment", Error, "0 as generation"));
+        self.add("with a page that failed", [(at + 56, 7)], ("lost", Warning, "at 7 ns"));
         let free = self.header(self.geometry().segments() - 1);
         self.add("free with remains", [(free, 0x100)], ("segment", Warning, "free"));
         let owner = self.word(log_at) & !(0xff << 16);
