@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use landfall_layout::BrokerId;
 use landfall_layout::order::FrontierLine;
@@ -14,7 +15,7 @@ use landfall_replica::names::{list_source, replica_file, source_directory};
 
 /// The file that records are appended to.
 pub struct Current {
-    pub file: File,
+    pub file: Arc<File>,
     pub path: PathBuf,
     first_index: u64,
     /// Byte behind its last whole record.
@@ -72,7 +73,8 @@ impl Files {
             opened.ordered = survey.ordered;
             opened.cut = cut;
             opened.bytes = survey.bytes;
-            files.current = Some(Current { file, path, first_index, at: survey.end.at });
+            files.current =
+                Some(Current { file: file.into(), path, first_index, at: survey.end.at });
             break;
         }
         for (_, path) in listed {
@@ -138,7 +140,8 @@ impl Files {
             return Err(error);
         }
         sync_directory(&self.directory)?;
-        self.current = Some(Current { file, path, first_index, at: REPLICA_HEADER_BYTES });
+        let at = REPLICA_HEADER_BYTES;
+        self.current = Some(Current { file: file.into(), path, first_index, at });
         Ok(())
     }
 }

@@ -1,8 +1,10 @@
 //! One replica: it follows a log and appends what one broker landed to its files.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use landfall_layout::TopicId;
 use landfall_layout::order::FrontierLine;
@@ -21,7 +23,7 @@ use super::group::{Group, Marks, Spoilt};
 use super::keep::{self, Bounds};
 use super::others::Others;
 
-/// Bytes of batches that are written together, about.
+/// Bytes of batches that are written together, about, and behind a sync that is under way.
 const GROUP_BYTES: u64 = 8 << 20;
 /// Log entries followed at once: those of other brokers cost no room.
 const ENTRIES_MAX: u64 = 1 << 16;
@@ -59,11 +61,17 @@ pub struct Replica {
     odometer: Odometer,
     files: Files,
     line: ReplicaLine,
+    /// What the line in the pool says.
+    shown: ReplicaLine,
     pending: Option<Pending>,
     /// Entries up to this index, exclusive, are missing: the next file begins anew.
     anew: bool,
+    /// Bytes written that no sync covers, and since when there are some.
     unsynced_bytes: u64,
     unsynced_since_ns: u64,
+    /// What the sync that is under way covers, or the one that failed was to cover.
+    syncing: Option<Covered>,
+    /// When a full disk is tried again; 0: it is not known to be full.
     retry_at_ns: u64,
     cut_bytes: u64,
     /// Other copies of what the source landed.
@@ -74,6 +82,12 @@ pub struct Replica {
 struct Pending {
     group: Group,
     odometer: Odometer,
+}
+
+/// What a sync covers: how far everything was written when it began.
+struct Covered {
+    index: u64,
+    ordinal: u64,
 }
 
 /// What became of a step, for people and counters.
@@ -133,11 +147,13 @@ impl Replica {
                 incarnation: keeper.incarnation,
                 entries: files.ordinal,
             },
+            shown: ReplicaLine::default(),
             files,
             pending: None,
             anew: false,
             unsynced_bytes: 0,
             unsynced_since_ns: 0,
+            syncing: None,
             retry_at_ns: 0,
             others: Others::default(),
             cut_bytes: opened.cut.as_ref().map_or(0, |cut| cut.torn.bytes),
@@ -164,6 +180,7 @@ impl Replica {
             replica.odometer = Odometer::at(&frontier, replica.ahead(pool, &frontier));
         }
         pool.start_replica(topic, duty.source, duty.replica, &replica.line);
+        replica.shown = replica.line;
         Ok((replica, events))
     }
 
@@ -177,17 +194,44 @@ impl Replica {
         bytes.sum()
     }
 
+    /// What the log has that can be written now, if there is something.
+    fn ready(&self, pool: &Pool, now_ns: u64) -> Option<FrontierLine> {
+        if self.state() == ReplicaState::Failed || now_ns < self.retry_at_ns {
+            return None;
+        }
+        // A file is left once all of it is stable, and the disk may not fall behind for ever.
+        let rolls = self.anew || self.files.is_full();
+        if self.syncing.is_some() && (rolls || self.is_behind()) {
+            return None;
+        }
+        let frontier = pool.frontier(self.topic, self.log);
+        (self.next < frontier.entries).then_some(frontier)
+    }
+
+    /// Whether there is something to gather.
+    pub fn is_ready(&self, pool: &Pool, now_ns: u64) -> bool {
+        self.ready(pool, now_ns).is_some()
+    }
+
+    /// Whether as much is written and not synced as may be behind a sync that is under way.
+    pub fn is_behind(&self) -> bool {
+        self.unsynced_bytes
+            >= match self.durability {
+                Durability::Sync => GROUP_BYTES,
+                Durability::Window => WINDOW_BYTES,
+            }
+    }
+
+    /// Log index that is looked at next.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Looks at what the log has and makes a group of what belongs here. Whether there is
     /// something to write; without a group, the line may have moved all the same.
     pub fn gather(&mut self, pool: &Pool, disk: &mut dyn Disk, now_ns: u64) -> Vec<Event> {
         let mut events = Vec::new();
-        if self.state() == ReplicaState::Failed || now_ns < self.retry_at_ns {
-            return events;
-        }
-        let frontier = pool.frontier(self.topic, self.log);
-        if self.next >= frontier.entries {
-            return events;
-        }
+        let Some(frontier) = self.ready(pool, now_ns) else { return events };
         let Some(mut group) = self.begin_group(disk, now_ns, &mut events) else { return events };
         let mut odometer = self.odometer;
         let mut index = self.next;
@@ -225,12 +269,12 @@ impl Replica {
             self.next = index;
             self.odometer = odometer;
             self.line.written = index;
-            if self.unsynced_bytes == 0 {
+            if self.is_synced() {
                 self.line.durable = index;
             }
             // What stands before it is copied and synced first, by earlier groups.
             if let Some(spoilt) = spoilt
-                && self.unsynced_bytes == 0
+                && self.is_synced()
             {
                 let text = format!("the batch at log index {index} does not hold: {spoilt}");
                 events.push(self.fail(EBADMSG, &text));
@@ -251,10 +295,10 @@ impl Replica {
     ) -> Option<Group> {
         if self.anew || self.files.is_full() {
             // A file that has one behind it is on stable storage.
-            if self.unsynced_bytes > 0
-                && let Some(current) = &self.files.current
+            if self.is_unsynced()
+                && let Some(file) = self.begin_sync()
             {
-                let synced = sync_all(disk, &[&current.file]).pop().unwrap_or(Ok(()));
+                let synced = sync_all(disk, &[&file]).pop().unwrap_or(Ok(()));
                 events.extend(self.synced(synced));
                 if self.state() == ReplicaState::Failed {
                     return None;
@@ -272,7 +316,7 @@ impl Replica {
     }
 
     /// The group to be written, and the file.
-    pub fn pending(&self) -> Option<(&Group, &std::fs::File)> {
+    pub fn pending(&self) -> Option<(&Group, &File)> {
         Some((&self.pending.as_ref()?.group, &self.files.current.as_ref()?.file))
     }
 
@@ -303,6 +347,7 @@ impl Replica {
                 self.odometer = odometer;
                 self.line.written = group.covers;
                 self.line.bytes += group.bytes;
+                self.retry_at_ns = 0;
                 if self.unsynced_bytes == 0 {
                     self.unsynced_since_ns = now_ns;
                 }
@@ -328,36 +373,56 @@ impl Replica {
         }
     }
 
-    /// The file to be synced, if the time has come.
-    pub fn to_sync(&self, now_ns: u64) -> Option<&std::fs::File> {
+    /// Whether what is written is to be synced now.
+    pub fn is_due(&self, now_ns: u64) -> bool {
         let due = match self.durability {
             Durability::Sync => true,
             Durability::Window => {
-                self.unsynced_bytes >= WINDOW_BYTES
-                    || now_ns.saturating_sub(self.unsynced_since_ns) >= WINDOW_NS
+                self.is_behind() || now_ns.saturating_sub(self.unsynced_since_ns) >= WINDOW_NS
             }
         };
-        if self.unsynced_bytes == 0 || !due || self.state() == ReplicaState::Failed {
-            return None;
-        }
-        self.files.current.as_ref().map(|current| &current.file)
+        due && self.is_unsynced()
     }
 
-    /// Whether something is written and not synced.
+    /// Whether something is written that no sync covers, and one may.
     pub fn is_unsynced(&self) -> bool {
         self.unsynced_bytes > 0 && self.state() != ReplicaState::Failed
+    }
+
+    /// Whether everything that is written is known to be stable.
+    fn is_synced(&self) -> bool {
+        self.unsynced_bytes == 0 && self.syncing.is_none()
+    }
+
+    /// The file to be synced: the sync covers what is written by now. `synced` says how it ended,
+    /// before the next one begins.
+    pub fn begin_sync(&mut self) -> Option<Arc<File>> {
+        let file = self.files.current.as_ref()?.file.clone();
+        self.unsynced_bytes = 0;
+        self.syncing = Some(Covered { index: self.line.written, ordinal: self.files.ordinal });
+        Some(file)
     }
 
     /// The file was synced, or was not. A sync that failed is not tried again: the system may
     /// have forgotten what it did not write, and the next sync would say that all is well.
     pub fn synced(&mut self, result: io::Result<()>) -> Option<Event> {
+        if self.state() == ReplicaState::Failed {
+            return None;
+        }
         match result {
             Ok(()) => {
-                self.unsynced_bytes = 0;
-                self.line.durable = self.line.written;
-                self.line.entries = self.files.ordinal;
-                self.line.state = ReplicaState::Well.raw();
-                self.line.errno = 0;
+                let covered = self.syncing.take()?;
+                self.line.durable = covered.index;
+                self.line.entries = covered.ordinal;
+                if self.is_synced() {
+                    // Others' entries may have been passed meanwhile.
+                    self.line.durable = self.line.written;
+                }
+                // What was written meanwhile may have met a full disk.
+                if self.retry_at_ns == 0 {
+                    self.line.state = ReplicaState::Well.raw();
+                    self.line.errno = 0;
+                }
                 None
             }
             Err(error) => {
@@ -403,7 +468,7 @@ impl Replica {
         self.next = oldest;
         self.anew = true;
         self.line.written = oldest;
-        if self.unsynced_bytes == 0 {
+        if self.is_synced() {
             self.line.durable = oldest;
         }
         Event::Note(format!(
@@ -447,10 +512,15 @@ impl Replica {
         &self.line
     }
 
-    /// Shows how far it is. After the sync that covers it.
-    pub fn publish(&mut self, pool: &Pool, now_ns: u64) {
+    /// Shows how far it is, if that is not shown yet. After the sync that covers it. What the line
+    /// said before.
+    pub fn publish(&mut self, pool: &Pool, now_ns: u64) -> Option<ReplicaLine> {
+        if self.line == self.shown {
+            return None;
+        }
         self.line.at_ns = now_ns;
         pool.move_replica(self.topic, self.duty.source, self.duty.replica, &self.line);
+        Some(std::mem::replace(&mut self.shown, self.line))
     }
 }
 

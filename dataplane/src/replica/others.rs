@@ -58,7 +58,9 @@ mod tests {
     use std::os::fd::{AsFd, AsRawFd};
 
     use landfall_layout::SegmentId;
+    use landfall_layout::order::ENTRY_HOLE;
     use landfall_layout::replica::{ReplicaLine, ReplicaState};
+    use landfall_pool::disk::faulty::{Faults, Faulty};
     use landfall_pool::disk::plain::Plain;
     use landfall_pool::disk::{Call, Disk, Job};
 
@@ -173,5 +175,31 @@ mod tests {
         work(&mut source.worker(two.data(0), failing(&source, 2), 1).unwrap());
         let line = line(&source);
         assert_eq!((line.durable, line.state()), (2, ReplicaState::Failed));
+    }
+
+    #[test]
+    fn what_memory_loses_while_a_sync_is_under_way_takes_nothing_from_it() {
+        const HOLES: u64 = 2048;
+        let two = Two::new("under-way");
+        let mut source = Source::new(crate::rig::pool(), 0);
+        for _ in 0..HOLES {
+            source.append(&OrderEntry { count: 4, flags: ENTRY_HOLE, ..OrderEntry::default() });
+        }
+        for _ in 0..6 {
+            let entry = source.place(&[7; 4096 - 64], true);
+            source.append(&entry);
+        }
+        source.publish();
+        let disk = Box::new(Faulty::new(failing(&source, 2) as Box<dyn Disk>, Faults::default()));
+        let mut worker = source.worker(two.data(0), disk, 1).unwrap();
+        worker.look_at_table(now_ns());
+        worker.round(now_ns());
+        let at = |line: ReplicaLine| (line.written, line.durable, line.state());
+        assert_eq!(at(line(&source)), (HOLES, 0, ReplicaState::Well));
+        // The group behind the sync is checked, and then cannot be read.
+        worker.round(now_ns());
+        assert_eq!(line(&source).written, HOLES);
+        while worker.round(now_ns()) {}
+        assert_eq!(at(line(&source)), (HOLES + 2, HOLES + 2, ReplicaState::Failed));
     }
 }

@@ -21,6 +21,8 @@ use super::{Data, Shared};
 use crate::env::now_ns;
 use crate::rig::pool;
 
+mod under_way;
+
 fn broker(number: usize) -> BrokerId {
     BrokerId::new(number).unwrap()
 }

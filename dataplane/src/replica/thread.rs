@@ -14,7 +14,7 @@ use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Ringer, Role};
 use landfall_pool::counters::Counters;
-use landfall_pool::disk::{Disk, Writing, sync_all, write_all};
+use landfall_pool::disk::{Disk, Syncs, Writing, write_all};
 use landfall_pool::idle::{Idle, Waiter};
 use landfall_pool::map::is_poison;
 use landfall_replica::FileError;
@@ -56,6 +56,14 @@ enum Wrote {
     CouldNotRead,
 }
 
+/// Syncs that are under way, one set at a time: while they are, the next groups are written.
+struct UnderWay {
+    syncs: Syncs,
+    /// Places of the replicas in the thread's list.
+    replicas: Vec<usize>,
+    since: Instant,
+}
+
 /// The thread's whole state.
 pub struct Worker {
     pool: Pool,
@@ -68,6 +76,7 @@ pub struct Worker {
     counters: Counters,
     topics: Vec<Known>,
     replicas: Vec<Replica>,
+    under_way: Option<UnderWay>,
     broken: Vec<Broken>,
     table_at_ns: u64,
     /// Id of the topic in each slot whose files were looked for.
@@ -97,6 +106,7 @@ impl Worker {
             shared,
             topics: Vec::new(),
             replicas: Vec::new(),
+            under_way: None,
             broken: Vec::new(),
             table_at_ns: 0,
             looked: [0; TOPICS_MAX],
@@ -124,7 +134,15 @@ impl Worker {
             }
         }
         self.forget();
-        self.sync(now_ns(), true);
+        self.finish();
+    }
+
+    /// Waits for what is under way, and syncs what is written.
+    pub fn finish(&mut self) {
+        self.end_syncs(true);
+        self.begin_syncs(Replica::is_unsynced);
+        self.end_syncs(true);
+        self.publish(now_ns());
     }
 
     /// Removes what is left of topics that were deleted while this broker was away, or while it
@@ -154,23 +172,45 @@ impl Worker {
     }
 
     /// Does once everything there is to do; whether there was something.
+    ///
+    /// Syncs that are under way are waited for only where nothing can be written meanwhile, or
+    /// where no more may be.
     pub fn round(&mut self, now: u64) -> bool {
-        let before: Vec<ReplicaLine> = self.replicas.iter().map(|r| *r.line()).collect();
         self.shared.begin_round();
         self.pool.follow();
-        self.write(now);
+        let went_on = self.write(now);
         self.shared.end_round();
         // Whoever waits for `written` alone does not wait for the sync.
-        let mut moved = self.publish(&before, now);
-        let written: Vec<ReplicaLine> = self.replicas.iter().map(|r| *r.line()).collect();
-        self.sync(now, false);
-        moved |= self.publish(&written, now_ns());
-        moved
+        let mut moved = self.publish(now);
+        let goes_on = went_on && self.is_ready(now);
+        let waited = self.under_way.is_some() && !goes_on;
+        self.end_syncs(waited);
+        moved |= self.publish(now_ns());
+        // What came while it waited is written first, if that is not too much: so one sync covers
+        // what came during the one before.
+        let is_late = |replica: &Replica| replica.is_due(now) && replica.is_behind();
+        if !waited || !self.is_ready(now) || self.replicas.iter().any(is_late) {
+            self.begin_syncs(|replica| replica.is_due(now));
+        }
+        if !waited && !goes_on {
+            self.end_syncs(true);
+            moved |= self.publish(now_ns());
+        }
+        moved || waited
     }
 
-    fn write(&mut self, now: u64) {
+    /// Whether some log has something that can be written.
+    fn is_ready(&self, now: u64) -> bool {
+        self.replicas.iter().any(|replica| replica.is_ready(&self.pool, now))
+    }
+
+    /// Writes a group of each replica. Whether one of them went on in its log.
+    fn write(&mut self, now: u64) -> bool {
+        let mut went_on = false;
         for i in 0..self.replicas.len() {
+            let from = self.replicas[i].next();
             let events = self.replicas[i].gather(&self.pool, &mut *self.disk, now);
+            went_on |= self.replicas[i].next() != from;
             for event in events {
                 self.heard(event);
             }
@@ -182,7 +222,7 @@ impl Worker {
             .filter_map(|(i, replica)| replica.pending().map(|(group, file)| (i, group, file)))
             .collect();
         if pending.is_empty() {
-            return;
+            return went_on;
         }
         let holds: Vec<_> = pending.iter().map(|(_, group, _)| group.holds()).collect();
         let mut writings: Vec<Writing<'_>> = pending
@@ -205,6 +245,10 @@ impl Worker {
                 (*i, group.batches, group.bytes, result)
             })
             .collect();
+        // What stands before a write that failed is durable if its sync says so.
+        if results.iter().any(|(.., result)| matches!(result, Wrote::Told(Err(_)))) {
+            self.end_syncs(true);
+        }
         for (i, batches, bytes, result) in results {
             let result = match result {
                 Wrote::Told(result) => result,
@@ -223,51 +267,58 @@ impl Worker {
                 self.heard(event);
             }
         }
+        true
     }
 
-    /// Syncs what is due, or everything.
-    fn sync(&mut self, now: u64, all: bool) {
-        let due = |replica: &Replica| match all && replica.is_unsynced() {
-            true => replica.to_sync(u64::MAX).is_some(),
-            false => replica.to_sync(now).is_some(),
-        };
-        let due: Vec<usize> =
-            (0..self.replicas.len()).filter(|i| due(&self.replicas[*i])).collect();
-        if due.is_empty() {
+    /// Begins to sync those of which `due` says so, unless syncs are under way.
+    fn begin_syncs(&mut self, due: impl Fn(&Replica) -> bool) {
+        if self.under_way.is_some() {
             return;
         }
-        let files: Vec<_> =
-            due.iter().filter_map(|i| self.replicas[*i].to_sync(u64::MAX)).collect();
-        let since = Instant::now();
-        let results = sync_all(&mut *self.disk, &files);
-        let took_ns = since.elapsed().as_nanos() as u64;
-        self.counters.add(&self.pool, Counter::ReplicaSyncs, due.len() as u64);
-        self.counters.latency(&self.pool, Stage::ReplicaSync, took_ns);
-        for (i, result) in due.into_iter().zip(results) {
-            if let Some(event) = self.replicas[i].synced(result) {
-                self.heard(event);
+        let (mut replicas, mut files) = (Vec::new(), Vec::new());
+        for (i, replica) in self.replicas.iter_mut().enumerate().filter(|(_, one)| due(one)) {
+            if let Some(file) = replica.begin_sync() {
+                replicas.push(i);
+                files.push(file);
             }
         }
-        if all {
-            for replica in &mut self.replicas {
-                replica.publish(&self.pool, now);
+        if files.is_empty() {
+            return;
+        }
+        self.counters.add(&self.pool, Counter::ReplicaSyncs, files.len() as u64);
+        let since = Instant::now();
+        self.under_way = Some(UnderWay { syncs: self.disk.begin_syncs(files), replicas, since });
+    }
+
+    /// Hears how the syncs ended that are under way, if they have, or waits until they have.
+    fn end_syncs(&mut self, wait: bool) {
+        let Some(UnderWay { syncs, replicas, since }) = self.under_way.take() else { return };
+        let results = match self.disk.end_syncs(syncs, wait) {
+            Ok(results) => results,
+            Err(syncs) => {
+                self.under_way = Some(UnderWay { syncs, replicas, since });
+                return;
+            }
+        };
+        let took_ns = since.elapsed().as_nanos() as u64;
+        self.counters.latency(&self.pool, Stage::ReplicaSync, took_ns);
+        for (i, result) in replicas.into_iter().zip(results) {
+            if let Some(event) = self.replicas[i].synced(result) {
+                self.heard(event);
             }
         }
     }
 
     /// Shows the lines that moved, and wakes the brokers whose publishers may wait for that.
-    fn publish(&mut self, before: &[ReplicaLine], now: u64) -> bool {
+    fn publish(&mut self, now: u64) -> bool {
         let mut ring = 0_u32;
         let mut moved = false;
-        for (replica, before) in self.replicas.iter_mut().zip(before) {
+        for replica in &mut self.replicas {
+            let Some(before) = replica.publish(&self.pool, now) else { continue };
             let line = replica.line();
-            if line == before {
-                continue;
-            }
             if line.entries != before.entries || line.bytes != before.bytes {
                 ring |= 1 << replica.duty.source.index();
             }
-            replica.publish(&self.pool, now);
             moved = true;
         }
         for source in BrokerId::all().filter(|source| ring >> source.index() & 1 == 1) {
@@ -337,6 +388,8 @@ impl Worker {
         if entry.id == id.0 && entry.state() == TopicState::Live {
             return;
         }
+        // Places in the list change, and its files are closed.
+        self.end_syncs(true);
         self.replicas.retain(|replica| replica.topic != id);
         self.broken.retain(|broken| broken.topic != id);
         let gone = self.topics.swap_remove(at);

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::IoSlice;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use landfall_pool::disk::faulty::{Faults, Faulty, Plan};
 use landfall_pool::disk::plain::Plain;
@@ -167,6 +168,84 @@ fn a_sync_that_failed_keeps_nothing_even_when_the_next_one_succeeds() {
     let first = sync_all(&mut disk, &[&scratch.file]);
     assert_eq!(first[0].as_ref().unwrap_err().raw_os_error(), Some(5));
     assert!(sync_all(&mut disk, &[&scratch.file])[0].is_ok(), "the system forgot");
+    faults.lose_power(3).unwrap();
+    assert!(scratch.bytes() != vec![1; 50_000]);
+}
+
+#[test]
+fn syncs_end_with_an_answer_for_each_file_whatever_is_called_meanwhile() {
+    for mut disk in disks() {
+        let name = disk.name();
+        let scratch = Scratch::new(&format!("under-way-{name}"));
+        let file = Arc::new(scratch.file.try_clone().unwrap());
+        // Pipes have nothing to sync.
+        let pipe = || Arc::new(File::from(std::os::fd::OwnedFd::from(std::io::pipe().unwrap().1)));
+        for round in 0..20 {
+            let given = pieces(100 + round);
+            write(&mut *disk, &scratch, 0, &given);
+            let bad = [3, 70, 299];
+            let files = (0..300).map(|i| if bad.contains(&i) { pipe() } else { file.clone() });
+            let mut syncs = disk.begin_syncs(files.collect());
+            // Nobody asks for those.
+            drop(disk.begin_syncs(vec![pipe(); 7]));
+            write(&mut *disk, &scratch, 100_000, &given);
+            assert!(sync_all(&mut *disk, &[&scratch.file])[0].is_ok(), "{name}");
+            let ended = loop {
+                match disk.end_syncs(syncs, round % 2 == 0) {
+                    Ok(ended) => break ended,
+                    Err(under_way) => {
+                        assert!(round % 2 == 1, "{name}: it was to wait");
+                        syncs = under_way;
+                    }
+                }
+            };
+            let errors: Vec<(usize, Option<i32>)> = ended
+                .iter()
+                .enumerate()
+                .filter_map(|(i, one)| Some((i, one.as_ref().err()?.raw_os_error())))
+                .collect();
+            assert_eq!((ended.len(), errors), (300, bad.map(|i| (i, Some(22))).to_vec()), "{name}");
+        }
+        let nothing = disk.begin_syncs(Vec::new());
+        assert!(disk.end_syncs(nothing, false).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_sync_covers_what_was_written_before_it_began_once_it_has_ended() {
+    for seed in 0..30 {
+        let scratch = Scratch::new(&format!("covers-{seed}"));
+        let file = Arc::new(scratch.file.try_clone().unwrap());
+        let faults = Faults::default();
+        let mut disk = Faulty::new(Plain, faults.clone());
+        write(&mut disk, &scratch, 0, &[vec![1; 10_000]]);
+        let syncs = disk.begin_syncs(vec![file]);
+        write(&mut disk, &scratch, 10_000, &[vec![2; 20_000]]);
+        let syncs = disk.end_syncs(syncs, false).expect_err("a disk may take its time");
+        let has_ended = seed % 2 == 0;
+        if has_ended {
+            assert!(disk.end_syncs(syncs, true).unwrap()[0].is_ok());
+        }
+        faults.lose_power(seed).unwrap();
+        let left = scratch.bytes();
+        assert!(left.len() < 30_000 || left.contains(&0), "seed {seed}: the rest may be lost");
+        if has_ended {
+            assert!(left[..10_000] == vec![1; 10_000], "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_sync_that_fails_under_way_keeps_nothing() {
+    let scratch = Scratch::new("failed-under-way");
+    let file = Arc::new(scratch.file.try_clone().unwrap());
+    let faults = Faults::default();
+    faults.set(Plan { sync_fails: Some(1), ..Plan::default() });
+    let mut disk = Faulty::new(Plain, faults.clone());
+    write(&mut disk, &scratch, 0, &[vec![1; 50_000]]);
+    let syncs = disk.begin_syncs(vec![file]);
+    let ended = disk.end_syncs(syncs, true).unwrap();
+    assert_eq!(ended[0].as_ref().unwrap_err().raw_os_error(), Some(5));
     faults.lose_power(3).unwrap();
     assert!(scratch.bytes() != vec![1; 50_000]);
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Call, Disk, Job};
+use super::{Call, Disk, Job, Syncs, sync_all};
 
 /// Bytes that a disk keeps or loses together.
 const BLOCK_BYTES: u64 = 4096;
@@ -61,6 +61,8 @@ struct Touched {
     inode: u64,
     /// Bytes that stay whatever happens.
     stable: u64,
+    /// Bytes that there were when the last sync began.
+    begun: u64,
     /// A sync of it failed: nothing more becomes stable, and nobody is told.
     lost: bool,
 }
@@ -135,7 +137,7 @@ impl State {
             None => {
                 let stable = metadata.len();
                 let file = file.try_clone()?;
-                self.touched.push(Touched { file, device, inode, stable, lost: false });
+                self.touched.push(Touched { file, device, inode, stable, begun: 0, lost: false });
                 self.touched.len() - 1
             }
         };
@@ -158,7 +160,9 @@ impl<D: Disk> Faulty<D> {
     fn one(&mut self, job: &mut Job<'_>) -> io::Result<usize> {
         match job.call {
             Call::Write { pieces, at } => self.write(job.file, pieces, at),
-            Call::Sync => self.sync(job.file),
+            Call::Sync => {
+                self.begin_sync(job.file).and_then(|()| self.end_sync(job.file)).map(|()| 0)
+            }
         }
     }
 
@@ -191,29 +195,27 @@ impl<D: Disk> Faulty<D> {
         job.result
     }
 
-    fn sync(&mut self, file: &File) -> io::Result<usize> {
-        {
-            let mut state = self.faults.state();
-            state.syncs += 1;
-            let fails = state.plan.sync_fails == Some(state.syncs);
-            let touched = state.touched(file)?;
-            touched.lost |= fails;
-            if fails {
-                return Err(io::Error::from_raw_os_error(EIO));
-            }
+    /// Counts a sync that begins; an error if it is one that fails.
+    fn begin_sync(&mut self, file: &File) -> io::Result<()> {
+        let bytes = file.metadata()?.len();
+        let mut state = self.faults.state();
+        state.syncs += 1;
+        let fails = state.plan.sync_fails == Some(state.syncs);
+        let touched = state.touched(file)?;
+        touched.lost |= fails;
+        touched.begun = bytes;
+        if fails { Err(io::Error::from_raw_os_error(EIO)) } else { Ok(()) }
+    }
+
+    /// Makes stable what there was when the sync began.
+    fn end_sync(&mut self, file: &File) -> io::Result<()> {
+        sync_all(&mut self.disk, &[file]).into_iter().collect::<io::Result<()>>()?;
+        let mut state = self.faults.state();
+        let touched = state.touched(file)?;
+        if !touched.lost {
+            touched.stable = touched.begun;
         }
-        let mut jobs = [Job::new(file, Call::Sync)];
-        self.disk.run(&mut jobs);
-        let [job] = jobs;
-        if job.result.is_ok() {
-            let bytes = file.metadata()?.len();
-            let mut state = self.faults.state();
-            let touched = state.touched(file)?;
-            if !touched.lost {
-                touched.stable = bytes;
-            }
-        }
-        job.result
+        Ok(())
     }
 }
 
@@ -221,6 +223,25 @@ impl<D: Disk> Disk for Faulty<D> {
     fn run(&mut self, jobs: &mut [Job<'_>]) {
         for job in jobs {
             job.result = self.one(job);
+        }
+    }
+
+    fn begin_syncs(&mut self, files: Vec<Arc<File>>) -> Syncs {
+        let mut syncs = Syncs::new(files, 0);
+        for (file, answer) in syncs.files.iter().zip(&mut syncs.answers) {
+            *answer = self.begin_sync(file).err().map(Err);
+        }
+        syncs
+    }
+
+    /// A sync takes as long as it may: until it is waited for.
+    fn end_syncs(&mut self, mut syncs: Syncs, wait: bool) -> Result<Vec<io::Result<()>>, Syncs> {
+        for (file, answer) in syncs.files.iter().zip(&mut syncs.answers).filter(|_| wait) {
+            answer.get_or_insert_with(|| self.end_sync(file));
+        }
+        match wait {
+            true => syncs.into_answers(),
+            false => Err(syncs),
         }
     }
 

@@ -4,6 +4,9 @@
 //! written, slices of the mapping among it, is borrowed for as long as the kernel may read it.
 //! [`write_all`] goes on where a call wrote less than it was given.
 //!
+//! Syncs may be begun and ended later ([`Syncs`]): what they make stable is the kernel's already,
+//! so they borrow nothing, and more can be written meanwhile.
+//!
 //! | disk | how |
 //! |---|---|
 //! | [`uring::Uring`] | io_uring: all calls in one system call |
@@ -12,6 +15,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 pub mod faulty;
 pub mod plain;
@@ -49,10 +53,58 @@ impl<'a> Job<'a> {
     }
 }
 
+/// Syncs that were begun. The files stay open for as long as they are under way.
+#[derive(Debug)]
+#[must_use = "nothing is known to be stable before the syncs have ended"]
+pub struct Syncs {
+    files: Vec<Arc<File>>,
+    /// One for each file, once it is there.
+    answers: Vec<Option<io::Result<()>>>,
+    /// What the disk calls the first of them; the others follow.
+    first: u64,
+}
+
+impl Syncs {
+    fn new(files: Vec<Arc<File>>, first: u64) -> Self {
+        let answers = files.iter().map(|_| None).collect();
+        Self { files, answers, first }
+    }
+
+    /// How many have no answer yet.
+    fn under_way(&self) -> usize {
+        self.answers.iter().filter(|answer| answer.is_none()).count()
+    }
+
+    /// All answers, if they are all there.
+    fn into_answers(self) -> Result<Vec<io::Result<()>>, Self> {
+        match self.under_way() {
+            0 => Ok(self.answers.into_iter().flatten().collect()),
+            _ => Err(self),
+        }
+    }
+}
+
 /// Something that makes calls on files.
 pub trait Disk: Send {
     /// Makes the calls, in no order, and returns when all are done.
     fn run(&mut self, jobs: &mut [Job<'_>]);
+
+    /// Begins to sync the files: what was written to them before. A disk that can do nothing
+    /// meanwhile does it here.
+    fn begin_syncs(&mut self, files: Vec<Arc<File>>) -> Syncs {
+        let mut syncs = Syncs::new(files, 0);
+        let files: Vec<&File> = syncs.files.iter().map(|file| &**file).collect();
+        syncs.answers = sync_all(self, &files).into_iter().map(Some).collect();
+        syncs
+    }
+
+    /// One answer for each file, in their order. While some are under way: waits for them, or, if
+    /// it is not to `wait`, gives the syncs back.
+    fn end_syncs(&mut self, syncs: Syncs, wait: bool) -> Result<Vec<io::Result<()>>, Syncs> {
+        // They were done when they began.
+        let _ = wait;
+        syncs.into_answers()
+    }
 
     /// What it is called, for people.
     fn name(&self) -> &'static str;
@@ -61,6 +113,14 @@ pub trait Disk: Send {
 impl Disk for Box<dyn Disk> {
     fn run(&mut self, jobs: &mut [Job<'_>]) {
         (**self).run(jobs);
+    }
+
+    fn begin_syncs(&mut self, files: Vec<Arc<File>>) -> Syncs {
+        (**self).begin_syncs(files)
+    }
+
+    fn end_syncs(&mut self, syncs: Syncs, wait: bool) -> Result<Vec<io::Result<()>>, Syncs> {
+        (**self).end_syncs(syncs, wait)
     }
 
     fn name(&self) -> &'static str {
@@ -187,7 +247,7 @@ impl<'w> Left<'w> {
 }
 
 /// Syncs the files, each by its own call; one answer each.
-pub fn sync_all(disk: &mut dyn Disk, files: &[&File]) -> Vec<io::Result<()>> {
+pub fn sync_all<D: Disk + ?Sized>(disk: &mut D, files: &[&File]) -> Vec<io::Result<()>> {
     let mut jobs: Vec<Job<'_>> = files.iter().map(|file| Job::new(file, Call::Sync)).collect();
     disk.run(&mut jobs);
     jobs.into_iter().map(|job| job.result.map(drop)).collect()
