@@ -1,7 +1,7 @@
 //! A place in one log, and what is sent from there: batches and gaps.
 
 use landfall_layout::TopicId;
-use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, From, GapReason};
+use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, From, GapReason, LogPlace};
 use landfall_layout::order::{FrontierLine, OrderEntry};
 use landfall_pool::hold::Hold;
 use landfall_pool::log::{Found, LogReader};
@@ -122,6 +122,15 @@ impl Cursor {
             feed: None,
             spare: None,
             checked_below: 0,
+        }
+    }
+
+    /// Goes on where its subscriber was, in memory or not. A place that the log has not come to is
+    /// of another life of the topic: then it begins where it would, and what was seen the
+    /// subscriber passes over.
+    pub fn go_on(&mut self, place: &LogPlace, frontier: &FrontierLine) {
+        if place.next <= frontier.entries && place.position <= frontier.position {
+            (self.next, self.position, self.skip_below) = (place.next, place.position, 0);
         }
     }
 

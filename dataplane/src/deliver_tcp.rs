@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use landfall_layout::TopicId;
 use landfall_layout::counters::{Counter, Stage};
-use landfall_layout::frame::{FRAME_BYTES, Frame, From};
+use landfall_layout::frame::{FRAME_BYTES, Frame, From, LogPlace};
 use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG};
 use landfall_pool::hold::Hold;
 use landfall_pool::map::is_poison;
@@ -30,6 +30,8 @@ pub struct Delivering {
     topic: TopicId,
     sequenced: bool,
     from: From,
+    /// Where it goes on in logs of brokers, whatever `from` says.
+    places: Vec<LogPlace>,
     pub cursors: Vec<Cursor>,
     /// Where what memory has no more can be read; none: nowhere.
     pub disk: Option<Disk>,
@@ -56,11 +58,18 @@ struct Partial {
 
 impl Delivering {
     /// A subscriber of `topic`, and the positions where it starts and where the log ends now.
-    pub fn new(env: &Env, topic: TopicId, sequenced: bool, from: From) -> (Self, u64, u64) {
+    pub fn new(
+        env: &Env,
+        topic: TopicId,
+        sequenced: bool,
+        from: From,
+        places: Vec<LogPlace>,
+    ) -> (Self, u64, u64) {
         let mut delivering = Self {
             topic,
             sequenced,
             from,
+            places,
             cursors: Vec::with_capacity(if sequenced { 1 } else { BROKERS_MAX }),
             disk: None,
             checked: false,
@@ -126,6 +135,9 @@ impl Delivering {
                 from => from,
             };
             let mut cursor = Cursor::new(env, self.topic, log, from, &frontier);
+            if let Some(place) = self.places.iter().find(|place| usize::from(place.log) == log) {
+                cursor.go_on(place, &frontier);
+            }
             if !at_start {
                 cursor.goal = 0;
             }
@@ -335,7 +347,7 @@ mod tests {
     /// What is gathered at first: batches, and whether the subscriber is told that it caught up.
     fn first_items(env: &Env, entry: &TopicEntry, disk: Option<Disk>) -> (usize, bool) {
         let topic = TopicId(entry.id);
-        let (mut delivering, _, _) = Delivering::new(env, topic, false, From::Earliest);
+        let (mut delivering, _, _) = Delivering::new(env, topic, false, From::Earliest, vec![]);
         let start = Start { index: 0, position: 0 };
         delivering.begin_on_disk(disk, &[(0, start)]);
         let mut items = [Item::NONE; BATCHES_PER_SEND];

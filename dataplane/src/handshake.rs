@@ -339,7 +339,12 @@ impl Broker {
         let topic = TopicId(entry.id);
         let Some(conn) = conns.get(slot) else { return Ok(()) };
         let sequenced = order.is_sequenced();
-        let (mut delivering, start, end) = Delivering::new(env, topic, sequenced, hello.from);
+        let places = match &mut conn.kind {
+            Kind::Greeting(greeting) => std::mem::take(&mut greeting.places),
+            _ => Vec::new(),
+        };
+        let (mut delivering, start, end) =
+            Delivering::new(env, topic, sequenced, hello.from, places);
         let reads_files = hello.carrier == Carrier::Stream && catch_up.is_some();
         let disk = Disk::of(entry).filter(|_| reads_files);
         delivering.checked = hello.checked;

@@ -1,7 +1,9 @@
 //! The first frame of a connection: heard whole, and judged by what it asks for.
 
 use landfall_layout::TopicId;
-use landfall_layout::frame::{Ack, FRAME_BYTES, Frame, FrameError, Hello, Refusal, TAIL_BYTES_MAX};
+use landfall_layout::frame::{
+    Ack, FRAME_BYTES, Frame, FrameError, Hello, HelloTail, LogPlace, Refusal, TAIL_BYTES_MAX,
+};
 use landfall_layout::limits::TOPICS_MAX;
 use landfall_layout::topic::{Order, TopicEntry, TopicState, check_name};
 
@@ -17,6 +19,8 @@ pub struct Greeting {
     have: usize,
     pub deadline_ns: u64,
     pub stage: Stage,
+    /// Where a subscriber goes on.
+    pub places: Vec<LogPlace>,
 }
 
 #[derive(Clone, Copy)]
@@ -55,6 +59,7 @@ impl Greeting {
             have: 0,
             deadline_ns: now_ns() + HANDSHAKE_NS,
             stage: Stage::Reading,
+            places: Vec::new(),
         }
     }
 
@@ -133,7 +138,7 @@ impl Greeting {
         self.decode().map(|(_, tail)| tail)
     }
 
-    fn understand(&self) -> Result<Heard, Refused> {
+    fn understand(&mut self) -> Result<Heard, Refused> {
         let (frame, tail) = self.decode()?;
         let Frame::Hello(hello) = frame else {
             return refused(
@@ -141,9 +146,12 @@ impl Greeting {
                 format!("a connection begins with Hello; found {frame:?}"),
             );
         };
-        match std::str::from_utf8(&self.bytes[FRAME_BYTES..FRAME_BYTES + tail]) {
-            Ok(name) => Ok(Heard::Whole(hello, name.to_owned())),
-            Err(error) => refused(Refusal::Malformed, format!("the topic's name: {error}")),
+        match HelloTail::decode(&self.bytes[FRAME_BYTES..FRAME_BYTES + tail]) {
+            Ok(HelloTail { topic, places }) => {
+                self.places = places;
+                Ok(Heard::Whole(hello, topic))
+            }
+            Err(error) => refused(Refusal::Malformed, error.to_string()),
         }
     }
 }

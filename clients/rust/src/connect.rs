@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use landfall_layout::frame::{
-    Carrier, FRAME_BYTES, Frame, Hello, Refusal, TAIL_BYTES_MAX, Welcome,
+    Carrier, FRAME_BYTES, Frame, Hello, HelloTail, Refusal, TAIL_BYTES_MAX, Welcome,
 };
 use landfall_pool::io::recv_with_fds;
 use nix::sys::socket::sockopt::SendTimeout;
@@ -193,7 +193,7 @@ pub(crate) fn greet(
     address: &str,
     hello: Hello,
     said: impl Fn(),
-    topic: &str,
+    tail: &HelloTail,
     deadline: Instant,
 ) -> Result<Answer, Error> {
     let began = Instant::now();
@@ -204,12 +204,13 @@ pub(crate) fn greet(
     })?;
     let lost = |doing| move |source| Error::Connection { broker, doing, source };
     socket.set_timeouts(deadline).map_err(lost("setting its timeouts"))?;
-    if topic.len() > TAIL_BYTES_MAX {
-        let why = format!("{} bytes; at most {TAIL_BYTES_MAX} can be asked for", topic.len());
+    let tail = tail.encode();
+    if tail.len() > TAIL_BYTES_MAX {
+        let why = format!("{} bytes; at most {TAIL_BYTES_MAX} can be asked for", tail.len());
         return Err(Error::Setting { setting: "topic", why });
     }
-    let mut greeting = Frame::Hello(hello).encode(topic.len()).to_vec();
-    greeting.extend_from_slice(topic.as_bytes());
+    let mut greeting = Frame::Hello(hello).encode(tail.len()).to_vec();
+    greeting.extend_from_slice(&tail);
     said();
     socket.write_all(&greeting).map_err(lost("saying hello"))?;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use landfall_layout::frame::{Carrier, Hello, Refusal};
+use landfall_layout::frame::{Carrier, Hello, HelloTail, Refusal};
 use landfall_layout::limits::BATCH_BYTES_MAX;
 
 use crate::api::Broker;
@@ -78,7 +78,7 @@ impl Route {
     }
 
     /// Says hello to `broker` by each transport that is allowed, until one works. `said` is called
-    /// for each hello that the broker may hear. `wants` is what a connection over verbs needs;
+    /// for each hello that the broker may hear. `wants` is what the connection needs beside it;
     /// `take` turns what was accepted into a connection.
     pub(crate) fn open<T>(
         &self,
@@ -111,7 +111,8 @@ impl Route {
                 return take(Accepted { welcome, way }).map(Opened::Yes);
             }
             let deadline = Instant::now() + timeout;
-            match greet(broker.broker, address, hello(carrier), &said, &self.topic, deadline)? {
+            let tail = HelloTail { topic: self.topic.clone(), places: wants.places.to_vec() };
+            match greet(broker.broker, address, hello(carrier), &said, &tail, deadline)? {
                 Answer::Accepted(accepted) => take(*accepted).map(Opened::Yes),
                 Answer::Fenced => Ok(Opened::Fenced),
             }

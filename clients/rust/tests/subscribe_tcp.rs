@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{LOG, Peer, batch, broker, broker_with_copies, welcome};
 use landfall::{Client, Error, Event, From, GapReason, Subscriber, Transport};
-use landfall_layout::frame::{Delivery, Frame, Refusal, Role, Welcome};
+use landfall_layout::frame::{Delivery, Frame, LogPlace, Refusal, Role, Welcome};
 use landfall_layout::topic::Order;
 
 const WAIT: Duration = Duration::from_secs(10);
@@ -240,6 +240,34 @@ fn where_there_are_copies_a_corrupt_batch_is_asked_for_once_more() {
     assert_eq!(next(&mut subscriber), (3, b"last".to_vec()));
     assert!(matches!(subscriber.next(WAIT).unwrap(), Event::CaughtUp));
     assert_eq!(next(&mut subscriber), (4, b"new".to_vec()));
+    drop(subscriber);
+    script.join().unwrap();
+}
+
+#[test]
+fn with_a_log_for_each_broker_it_says_where_it_is_in_those_it_has_seen() {
+    let (client, script) = broker(|connections| {
+        let (mut peer, _, places) = connections.greet_at();
+        assert_eq!(places, []);
+        peer.send(Frame::Welcome(welcome(Order::Broker, 0, 0)));
+        peer.deliver_in(3, 0, 0, &[b"a", b"b"]);
+        peer.deliver_in(0, 0, 0, &[b"c"]);
+        peer.deliver_in(3, 1, 2, &[b"d"]);
+        drop(peer);
+        let (mut peer, hello, places) = connections.greet_at();
+        assert_eq!(hello.from, From::Earliest, "another log may have anything");
+        let place = |log, next, position| LogPlace { log, next, position };
+        assert_eq!(places, [place(0, 1, 1), place(3, 2, 3)]);
+        peer.send(Frame::Welcome(welcome(Order::Broker, 0, 0)));
+        peer.deliver_in(7, 0, 0, &[b"e"]);
+        // One that knows nothing of places.
+        peer.deliver_in(3, 1, 2, &[b"d"]);
+        peer.deliver_in(3, 2, 3, &[b"f"]);
+        peer.until_closed();
+    });
+    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    let seen: Vec<_> = (0..5).map(|_| next(&mut subscriber).1).collect();
+    assert_eq!(seen, [&b"a"[..], b"c", b"d", b"e", b"f"]);
     drop(subscriber);
     script.join().unwrap();
 }

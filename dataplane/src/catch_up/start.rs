@@ -25,7 +25,15 @@ impl Broker {
         let Self { env, conns, catch_up, .. } = self;
         let topic = TopicId(entry.id);
         let (Some(catch_up), Some(disk)) = (catch_up, Disk::of(entry)) else { return Ok(false) };
+        // Where the subscriber says where it is, nothing has to be looked for.
+        let places = match conns.get(slot).map(|conn| &conn.kind) {
+            Some(Kind::Greeting(greeting)) if !order.is_sequenced() => &greeting.places[..],
+            _ => &[],
+        };
         let is_before = |log: usize| {
+            if places.iter().any(|place| usize::from(place.log) == log) {
+                return None;
+            }
             let chain = env.pool.chain(topic, log)?;
             let wanted = match hello.from {
                 From::Latest => false,

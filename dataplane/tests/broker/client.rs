@@ -117,9 +117,14 @@ impl Client {
     }
 
     pub fn hello(address: &str, hello: Hello, topic: &str) -> (Self, Frame, String) {
+        Self::hello_tail(address, hello, topic.as_bytes())
+    }
+
+    /// With anything behind the frame.
+    pub fn hello_tail(address: &str, hello: Hello, tail: &[u8]) -> (Self, Frame, String) {
         let mut client = Self::raw(address);
-        client.send(&Frame::Hello(hello).encode(topic.len()));
-        client.send(topic.as_bytes());
+        client.send(&Frame::Hello(hello).encode(tail.len()));
+        client.send(tail);
         let (frame, tail) = client.frame();
         (client, frame, tail)
     }

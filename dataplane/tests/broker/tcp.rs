@@ -7,7 +7,9 @@ use landfall_dataplane::Idle;
 use landfall_layout::batch::PREAMBLE_BYTES;
 use landfall_layout::command::Command;
 use landfall_layout::counters::Counter;
-use landfall_layout::frame::{Ack, Frame, From, Hello, Reached, Refusal, Stall};
+use landfall_layout::frame::{
+    Ack, Frame, From, Hello, HelloTail, LogPlace, Reached, Refusal, Stall,
+};
 use landfall_layout::topic::Order;
 
 use crate::client::{Client, batch, publisher, subscriber};
@@ -358,6 +360,37 @@ fn subscriptions_start_where_they_were_asked_to() {
     }
     assert_eq!(latest.delivery().0.first_position, 10);
     assert_eq!(later.delivery().0.first_position, 12);
+}
+
+#[test]
+fn a_subscriber_that_says_where_it_is_goes_on_there() {
+    let rig = Rig::new();
+    rig.control().topic("own", Order::Broker, 64, 0);
+    let mut publish = Client::welcomed(rig.tcp(), publisher(1), "own");
+    for seq in 0..3 {
+        publish.publish(1, seq, b"m");
+        publish.receipt();
+    }
+    let tail = |log, next, position| {
+        HelloTail { topic: "own".into(), places: vec![LogPlace { log, next, position }] }.encode()
+    };
+    let hello = subscriber(From::Earliest);
+    for (tail, first) in [
+        (tail(0, 2, 2), 2),
+        // In another log: this one begins where the hello says.
+        (tail(5, 2, 2), 0),
+        // What the log has not come to is of another life of the topic.
+        (tail(0, 9, 9), 0),
+        (tail(0, 1, 9), 0),
+    ] {
+        let (mut read, frame, sentence) = Client::hello_tail(rig.tcp(), hello, &tail);
+        assert!(matches!(frame, Frame::Welcome(_)), "{frame:?} {sentence}");
+        let delivery = read.delivery().0;
+        assert_eq!((delivery.index, delivery.first_position), (first, first));
+    }
+    let (_, frame, sentence) = Client::hello_tail(rig.tcp(), hello, b"own\0abc");
+    assert_eq!(frame, Frame::Refused(Refusal::Malformed));
+    assert!(sentence.contains("3 bytes follow"), "{sentence}");
 }
 
 #[test]

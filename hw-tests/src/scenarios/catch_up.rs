@@ -218,6 +218,36 @@ pub fn a_slow_subscriber_catches_up_from_disk(rig: &Rig) -> Result<(), Failure> 
     site.close()
 }
 
+/// Where each broker's log has positions of its own, a subscriber whose connection is lost goes on
+/// in all of them: what it has read from disk is not read there once more.
+pub fn what_was_read_from_disk_is_not_read_again(rig: &Rig) -> Result<(), Failure> {
+    let (_data, mut site) = site(rig, "again")?;
+    let topic = topic(&site, Order::Broker)?;
+    let sent = fill(&site, &topic)?;
+    let counter = "batches_from_disk_total";
+    let mut subscriber = site.subscriber(&topic).build()?;
+    let mut reading = Reading::default();
+    reading.read(&mut subscriber, Until::Messages(2 * MESSAGES))?;
+    let once = site.counter(counter)?;
+    ensure!(once > 20, "only {once} batches came from the disk");
+    for broker in 0..rig.brokers {
+        site.system.kill_broker(broker);
+        site.system.start_broker(broker)?;
+    }
+    let before = site.counter(counter)?;
+    let mut publisher = site.publisher(&topic).client_id(9).build()?;
+    publish(&mut publisher, 9, 0..10, BYTES)?;
+    publisher.close()?;
+    reading.read(&mut subscriber, Until::Messages(2 * MESSAGES + 10))?;
+    no_gap(&reading)?;
+    let again = site.counter(counter)? - before;
+    ensure!(again < once / 2, "{again} batches came from the disk again, of {once}");
+    check_sent(&reading, &[sent, vec![(9, 10)]].concat(), Promise::InOrderOnce)?;
+    audit(Order::Broker, &[&reading])?;
+    drop(subscriber);
+    site.close()
+}
+
 /// A topic that bounds what its disks keep: whole files go, never so many that less is left than
 /// it says, and what nobody has any more is a counted gap.
 pub fn a_bound_on_disk_is_kept(rig: &Rig) -> Result<(), Failure> {

@@ -101,6 +101,7 @@ macro_rules! for_each_scenario {
                 what_left_memory_is_read_from_disk
                 holes_that_left_memory_are_told_of_from_disk
                 a_slow_subscriber_catches_up_from_disk
+                what_was_read_from_disk_is_not_read_again
                 a_bound_on_disk_is_kept
                 a_bit_that_turned_on_disk_is_never_shown
                 a_broker_killed_while_it_reads_from_disk

@@ -4,11 +4,15 @@
 //! holds frames and batches; both are 64 bytes first and their first word tells them apart.
 
 mod error;
+mod hello;
+mod tail;
 
 use crate::command::Body;
 use crate::ids::TopicId;
 
 pub use error::FrameError;
+pub use hello::{Ack, Carrier, From, Hello, Role};
+pub use tail::{HelloTail, LogPlace, TailError};
 
 /// First word of a frame: "LFF1".
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"LFF1");
@@ -16,72 +20,8 @@ pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"LFF1");
 pub const FRAME_VERSION: u8 = 1;
 /// Bytes of a frame without its tail.
 pub const FRAME_BYTES: usize = 64;
-/// Bytes of the longest tail.
-pub const TAIL_BYTES_MAX: usize = 512;
-
-/// What a client wants of a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Role {
-    /// Send batches.
-    Publish,
-    /// Receive batches.
-    Subscribe,
-}
-
-/// How bytes reach the broker.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Carrier {
-    /// Through the connection itself.
-    Stream,
-    /// Through the pool, by a client on the same host; the connection is only a bell.
-    Memory,
-    /// By RDMA. Such a connection begins with a knock (`verbs::Knock`), never with this frame.
-    Verbs,
-}
-
-/// The frontier that a receipt names.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Ack {
-    /// No receipts.
-    None,
-    /// Ordered; for orders `none` and `broker`: landed.
-    Ordered,
-    /// On stable storage of every disk replica.
-    Durable,
-}
-
-/// Where a subscription starts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum From {
-    /// The oldest batch that is still there.
-    Earliest,
-    /// Whatever comes after now.
-    Latest,
-    /// The batch that holds this position, or the first after it.
-    Position(u64),
-    /// The first batch that landed at this wall clock, nanoseconds, or later.
-    Time(u64),
-}
-
-/// First frame of every connection; its tail is the topic's name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Hello {
-    /// What the client wants.
-    pub role: Role,
-    /// How bytes will travel.
-    pub carrier: Carrier,
-    /// Publisher: the receipts it wants.
-    pub ack: Ack,
-    /// Publisher: its client id, not 0.
-    pub client: u64,
-    /// Publisher: session epoch to join; 0 opens the next one.
-    pub session_epoch: u32,
-    /// Subscriber: where to start.
-    pub from: From,
-    /// Subscriber: a batch did not hold, so that each is to be checked before it is sent, and read
-    /// from a replica where memory has another than the log says.
-    pub checked: bool,
-}
+/// Bytes of the longest tail: a topic's name and a place in each of its logs fit.
+pub const TAIL_BYTES_MAX: usize = 768;
 
 /// The broker's answer to a `Hello` it accepts. To a memory client it comes with two descriptors:
 /// the pool (read-only for subscribers) and the channel.
@@ -238,7 +178,7 @@ pub enum Stall {
 /// One frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Frame {
-    /// Client: first frame; tail: topic name.
+    /// Client: first frame; tail: [`HelloTail`].
     Hello(Hello),
     /// Broker: accepted.
     Welcome(Welcome),
@@ -566,7 +506,8 @@ impl Frame {
         Self::from_body(kind, [a, b, c, d, e, g, 0])
     }
 
-    /// The frame as bytes on the wire, announcing a tail of `tail_bytes` (at most 512).
+    /// The frame as bytes on the wire, announcing a tail of `tail_bytes` (at most
+    /// [`TAIL_BYTES_MAX`]).
     pub fn encode(self, tail_bytes: usize) -> [u8; FRAME_BYTES] {
         assert!(tail_bytes <= TAIL_BYTES_MAX, "a tail of {tail_bytes} bytes");
         let mut line = self.to_line();

@@ -275,6 +275,7 @@ impl Publisher {
             let said = || hellos.set(hellos.get() + u32::from(epoch == 0));
             let known = links.iter().find_map(|link| Some(Arc::clone(&link.memory()?.pool)));
             let wants = Wants {
+                places: &[],
                 intent: Intent::Publish,
                 grant: self.setup.grant,
                 ring_lines: FRAME_RING_LINES,

@@ -475,12 +475,18 @@ impl Subscriber {
             checked: self.detour.is_checked(),
         };
         let turn = self.began_ns.wrapping_add(self.reconnects.attempts().into());
+        // Readers of the pool look for themselves.
+        let went_on = match self.way() {
+            Transport::Tcp | Transport::Auto if !self.order.is_sequenced() => self.places.seen(),
+            _ => Vec::new(),
+        };
         let mut attempts = Vec::new();
         for broker in &self.route.candidates(turn, lost) {
             let (places, topic) = (&self.places, self.topic);
             let name = &self.setup.topic;
             let landing = self.landing.as_ref();
             let wants = Wants {
+                places: &went_on,
                 intent: if landing.is_some() { Intent::Read } else { Intent::Subscribe },
                 grant: GrantMode::Pull,
                 ring_lines: match landing {

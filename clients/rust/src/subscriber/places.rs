@@ -1,12 +1,12 @@
 //! Where a subscriber is in each log. It outlives connections: after a reconnect nothing is shown
 //! twice, and what was missed meanwhile is counted.
 
-use landfall_layout::frame::From;
+use landfall_layout::frame::{From, LogPlace};
 use landfall_layout::limits::{LOGS_PER_TOPIC, SEQUENCED_LOG};
 
 /// A place in one log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LogPlace {
+pub(crate) struct Seen {
     /// Index of the next entry, once one was seen.
     pub(crate) next: Option<u64>,
     /// Position expected next, once it is known: a later one is a gap.
@@ -16,7 +16,7 @@ pub(crate) struct LogPlace {
 /// The places in all logs of a topic.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
-    logs: [LogPlace; LOGS_PER_TOPIC],
+    logs: [Seen; LOGS_PER_TOPIC],
 }
 
 /// What a batch at some place is.
@@ -35,11 +35,11 @@ pub(crate) enum Arrival {
 
 impl Places {
     pub(crate) fn new() -> Self {
-        Self { logs: [LogPlace::default(); LOGS_PER_TOPIC] }
+        Self { logs: [Seen::default(); LOGS_PER_TOPIC] }
     }
 
     /// The place in `log`; `None` for a log that no topic has.
-    pub(crate) fn get(&self, log: u8) -> Option<LogPlace> {
+    pub(crate) fn get(&self, log: u8) -> Option<Seen> {
         self.logs.get(usize::from(log)).copied()
     }
 
@@ -57,9 +57,9 @@ impl Places {
     pub(crate) fn judge(&self, log: u8, index: u64, first: u64, end: u64) -> Arrival {
         let place = self.get(log).unwrap_or_default();
         match place {
-            LogPlace { next: Some(next), .. } if index < next => Arrival::Old,
-            LogPlace { next: None, position: Some(position) } if end <= position => Arrival::Old,
-            LogPlace { position: Some(position), .. } if first > position => {
+            Seen { next: Some(next), .. } if index < next => Arrival::Old,
+            Seen { next: None, position: Some(position) } if end <= position => Arrival::Old,
+            Seen { position: Some(position), .. } if first > position => {
                 Arrival::AfterGap { missed: first - position }
             }
             _ => Arrival::Next,
@@ -69,14 +69,14 @@ impl Places {
     /// The batch of `index` in `log`, which ends at position `end`, was shown.
     pub(crate) fn shown(&mut self, log: u8, index: u64, end: u64) {
         if let Some(place) = self.logs.get_mut(usize::from(log)) {
-            *place = LogPlace { next: Some(index.saturating_add(1)), position: Some(end) };
+            *place = Seen { next: Some(index.saturating_add(1)), position: Some(end) };
         }
     }
 
     /// The batch of `index` in `log`, which begins at `position`, is to be shown after all.
     pub(crate) fn go_back(&mut self, log: u8, index: u64, position: u64) {
         if let Some(place) = self.logs.get_mut(usize::from(log)) {
-            *place = LogPlace { next: Some(index), position: Some(position) };
+            *place = Seen { next: Some(index), position: Some(position) };
         }
     }
 
@@ -87,12 +87,24 @@ impl Places {
         }
     }
 
+    /// Where it is in each log that something was seen of.
+    pub(crate) fn seen(&self) -> Vec<LogPlace> {
+        let seen = |(log, place): (usize, &Seen)| {
+            let (next, position) = (place.next?, place.position?);
+            Some(LogPlace { log: log as u8, next, position })
+        };
+        self.logs.iter().enumerate().filter_map(seen).collect()
+    }
+
     /// What to ask a broker for when the connection is replaced. `began_ns`: when the
     /// subscription began.
     ///
-    /// With one log it is the position. With several, each is at its own position, and a log that
-    /// nothing came from yet may have batches that were never shown: so everything that was asked
-    /// for at first is asked for again, and what was seen is passed over by its index.
+    /// With one log it is the position. With several, each is at its own position ([`seen`]), and a
+    /// log that nothing came from yet may have batches that were never shown: for those everything
+    /// that was asked for at first is asked for again. What was seen is passed over by its index,
+    /// should it come once more.
+    ///
+    /// [`seen`]: Self::seen
     pub(crate) fn resume_from(&self, sequenced: bool, from: From, began_ns: u64) -> From {
         if sequenced && let Some(position) = self.logs[SEQUENCED_LOG].position {
             return From::Position(position);

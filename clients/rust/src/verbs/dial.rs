@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use landfall_layout::TopicId;
-use landfall_layout::frame::{Ack, Frame, Hello, Refusal, Welcome};
+use landfall_layout::frame::{Ack, Frame, Hello, LogPlace, Refusal, Welcome};
 use landfall_layout::verbs::{
     FRAME_RING_LINES, GrantMode, Greeting, Intent, Knock, RECEIVES, Rejection,
 };
@@ -30,8 +30,10 @@ pub(crate) const READS: u8 = 16;
 /// Control's word for a broker without RDMA.
 const NO_RDMA: &str = "no_rdma";
 
-/// What a client brings to a connection over verbs.
+/// What a client brings to a connection beside its hello; all but the places is for verbs.
 pub(crate) struct Wants<'a> {
+    /// Subscriber over a socket: where it goes on.
+    pub(crate) places: &'a [LogPlace],
     pub(crate) intent: Intent,
     pub(crate) grant: GrantMode,
     /// Lines of its ring; a power of two.

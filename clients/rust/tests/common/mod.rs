@@ -10,7 +10,9 @@ use std::time::Duration;
 use landfall::Client;
 use landfall_layout::TopicId;
 use landfall_layout::batch::{BatchPreamble, MESSAGE_HEADER_BYTES, MessageHeader, crc32c};
-use landfall_layout::frame::{Delivery, Frame, Hello, Reached, Receipt, Welcome};
+use landfall_layout::frame::{
+    Delivery, Frame, Hello, HelloTail, LogPlace, Reached, Receipt, Welcome,
+};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::Order;
 
@@ -144,10 +146,17 @@ impl Connections {
 
     /// The next connection and its hello.
     pub fn greet(&mut self) -> (Peer, Hello) {
-        let mut peer = self.accept();
-        let (hello, name) = peer.hello();
-        assert_eq!(name, "topic");
+        let (peer, hello, places) = self.greet_at();
+        assert_eq!(places, [], "one log has its position");
         (peer, hello)
+    }
+
+    /// The next connection, its hello, and where it goes on.
+    pub fn greet_at(&mut self) -> (Peer, Hello, Vec<LogPlace>) {
+        let mut peer = self.accept();
+        let (hello, tail) = peer.hello();
+        assert_eq!(tail.topic, "topic");
+        (peer, hello, tail.places)
     }
 
     /// The next publisher, welcomed.
@@ -180,14 +189,14 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn hello(&mut self) -> (Hello, String) {
+    pub fn hello(&mut self) -> (Hello, HelloTail) {
         let mut bytes = [0; 64];
         self.stream.read_exact(&mut bytes).unwrap();
         let (frame, tail) = Frame::decode(bytes).unwrap();
         let Frame::Hello(hello) = frame else { panic!("{frame:?} is no hello") };
-        let mut name = vec![0; tail];
-        self.stream.read_exact(&mut name).unwrap();
-        (hello, String::from_utf8(name).unwrap())
+        let mut tail = vec![0; tail];
+        self.stream.read_exact(&mut tail).unwrap();
+        (hello, HelloTail::decode(&tail).unwrap())
     }
 
     pub fn send(&mut self, frame: Frame) {
@@ -241,9 +250,14 @@ impl Peer {
 
     /// Delivers a batch of `messages` as the entry of `index`.
     pub fn deliver(&mut self, index: u64, first_position: u64, messages: &[&[u8]]) {
+        self.deliver_in(LOG, index, first_position, messages);
+    }
+
+    /// The same, of any log.
+    pub fn deliver_in(&mut self, log: u8, index: u64, first_position: u64, messages: &[&[u8]]) {
         let batch = batch(index, messages);
         let frame = Frame::Delivery(Delivery {
-            log: LOG,
+            log,
             broker: 0,
             count: messages.len() as u16,
             bytes: batch.len() as u32,

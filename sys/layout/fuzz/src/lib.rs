@@ -8,7 +8,7 @@
 use landfall_layout::batch::{BatchPreamble, MESSAGE_HEADER_BYTES, Messages, crc32c};
 use landfall_layout::command::{Body, Command, Request};
 use landfall_layout::counters::ErrorEntry;
-use landfall_layout::frame::{FRAME_BYTES, Frame, FrameError, TAIL_BYTES_MAX};
+use landfall_layout::frame::{FRAME_BYTES, Frame, FrameError, HelloTail, TAIL_BYTES_MAX};
 use landfall_layout::geometry::Geometry;
 use landfall_layout::limits::BATCH_BYTES_MAX;
 use landfall_layout::pool::{Attach, BrokerAddress, PoolHeader, inspect};
@@ -21,8 +21,9 @@ use landfall_layout::verbs::{Arrived, Greeting, Knock, Rejection, Said};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("frame", frame),
+    ("hello", hello),
     ("batch", batch),
     ("command", command),
     ("pool", pool),
@@ -60,6 +61,14 @@ pub fn frame(bytes: &[u8]) {
         }
     }
     let _ = Frame::from_line(words(&bytes));
+}
+
+/// The tail of a `Hello`: what decodes is encoded to the same bytes; an error says something.
+pub fn hello(bytes: &[u8]) {
+    match HelloTail::decode(bytes) {
+        Ok(tail) => assert_eq!(tail.encode(), bytes),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
 }
 
 /// A preamble and the payload behind it: checks, then the messages.

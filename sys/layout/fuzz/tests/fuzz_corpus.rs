@@ -102,6 +102,11 @@ fn frame() {
 }
 
 #[test]
+fn hello() {
+    run("hello");
+}
+
+#[test]
 fn batch() {
     run("batch");
 }
