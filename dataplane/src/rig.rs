@@ -2,6 +2,7 @@
 
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES, crc32c};
 use landfall_layout::limits::RING_SLOTS_DEFAULT;
@@ -35,6 +36,11 @@ pub fn pool() -> Pool {
 /// The same, of that coherence mode.
 pub fn pool_of(coherence: Coherence) -> Pool {
     const BYTES: u64 = 64 << 20;
+    static POOLS: AtomicU64 = AtomicU64::new(0);
+    // Bells and sockets are named by it, and other tests run beside this one.
+    let mut uuid = [7; 16];
+    uuid[..4].copy_from_slice(&std::process::id().to_le_bytes());
+    uuid[4..12].copy_from_slice(&POOLS.fetch_add(1, Ordering::Relaxed).to_le_bytes());
     let memory = memfd("landing", BYTES).expect("the system has memory for a small pool");
     let path = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
     let shape = Shape {
@@ -42,7 +48,7 @@ pub fn pool_of(coherence: Coherence) -> Pool {
         segment_bytes: 2 << 20,
         sessions: 16,
         coherence,
-        uuid: [7; 16],
+        uuid,
         now_ns: 1,
     };
     Pool::create_or_attach(&path, shape).expect("a fresh memfd becomes a pool")
