@@ -4,10 +4,14 @@
 # the same name and may write.
 set -euo pipefail
 
-declare -A rack_pid=() rack_ends=()
+declare -A rack_pid=() rack_ends=() rack_up_ends=() rack_boots=()
 
 # A hung host is cut off after this long; a guard, not a measure.
 rack_bound_s=${LANDFALL_RACK_BOUND_S:-900}
+# Emulated processors sometimes lose each other while a kernel starts on them, before anything of
+# ours runs. A host that is not up after this long, some ten times what it takes, is booted again.
+rack_up_s=${LANDFALL_RACK_UP_S:-120}
+rack_boots_most=3
 # A multiple of 256, the unit of a CXL window. Costs memory only as it is written.
 rack_cxl_mib=${LANDFALL_RACK_CXL_MIB:-512}
 
@@ -109,12 +113,20 @@ boot() {
     command[0]=$(realpath "$2")
     [ -x "$2" ] || command=(bash "${command[@]}")
   fi
-  rm -f "$rack_share/$host.status"
   printf '%s=%q\n' RACK_ROOT "$PWD" RACK_SHARE "$rack_share" RACK_KERNEL "$rack_kernel" \
     RACK_ADDRESS "$rack_address" RACK_PEER "$rack_peer" RACK_CXL_MIB "$rack_cxl_mib" \
     >"$rack_share/$host.start"
   printf '%q ' "${command[@]}" >"$rack_share/$host.command"
+  rack_boots[$host]=0
+  rack_ends[$host]=$((SECONDS + rack_bound_s))
+  power_on "$host"
+}
 
+# power_on HOST: starts it with what `boot` wrote down for it.
+power_on() {
+  local host=$1 rack_address rack_peer rack_nic
+  connect "$host"
+  rm -f "$rack_share/$host.status" "$rack_share/$host.up"
   # Emulated, never by KVM: where its device exists, guests may still hang (nested virtualisation),
   # and a rack that behaves differently from machine to machine is no test.
   # All that a CPU can have but rep-string copies, a fifth level of page tables and protection keys:
@@ -138,12 +150,19 @@ boot() {
     -M cxl-fmw.0.targets.0=cxl.1,cxl-fmw.0.size=4G \
     "${rack_nic[@]}" </dev/null >>"$rack_run/$host.qemu" 2>&1 &
   rack_pid[$host]=$!
-  rack_ends[$host]=$((SECONDS + rack_bound_s))
+  rack_up_ends[$host]=$((SECONDS + rack_up_s))
+  rack_boots[$host]=$((rack_boots[$host] + 1))
 }
 
 # runs HOST: whether it is on, and within its bound; if beyond, its power is cut.
 runs() {
   [ -n "${rack_pid[$1]:-}" ] && kill -0 "${rack_pid[$1]}" 2>/dev/null || return 1
+  if [ ! -e "$rack_share/$1.up" ] && [ "$SECONDS" -ge "${rack_up_ends[$1]}" ] &&
+    [ "${rack_boots[$1]}" -lt "$rack_boots_most" ]; then
+    say "Host $1 is not up after $rack_up_s s; it is booted again."
+    cut_power "$1"
+    power_on "$1"
+  fi
   [ "$SECONDS" -ge "${rack_ends[$1]}" ] || return 0
   say "Host $1 still runs after $rack_bound_s s; cut off."
   cut_power "$1"

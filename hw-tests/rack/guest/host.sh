@@ -70,6 +70,7 @@ else
   ip link set eth0 mtu 4500 up
   scripts/rxe up eth0 >/dev/null
 fi
+: >"$RACK_SHARE/$RACK_HOST.up"
 printf 'rack: %s: ready, %s s after boot\n' "$RACK_HOST" "$(uptime_s)"
 # shellcheck source=/dev/null
 bash "$RACK_SHARE/$RACK_HOST.command"
