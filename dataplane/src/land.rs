@@ -249,7 +249,7 @@ fn commit(
                 count: preamble.count,
                 landed_ns,
                 topic: topic.id.0,
-                payload_crc: preamble.payload_crc,
+                checksum: preamble.header_crc,
                 segment_generation: batch.generation,
                 sealed_ns: preamble.sealed_ns,
                 ..RingSlot::default()
@@ -267,6 +267,7 @@ fn commit(
                 landed_ns: landed_ns.max(topic.frontier.at_ns),
                 session_epoch: session.epoch,
                 ring_index: index as u32,
+                checksum: preamble.header_crc,
                 segment: batch.segment,
                 offset: batch.offset,
                 bytes: preamble.batch_bytes() as u32,

@@ -29,6 +29,7 @@ pub(super) struct Held {
     /// Absolute index in the ring.
     pub index: u64,
     pub session: u32,
+    pub checksum: u32,
     pub segment: u32,
     pub offset: u32,
     pub bytes: u32,

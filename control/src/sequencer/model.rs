@@ -83,6 +83,7 @@ impl Model {
             landed_ns: self.landed_ns,
             session_epoch: slot.session_epoch,
             ring_index: index as u32,
+            checksum: slot.checksum,
             segment: slot.segment,
             offset: slot.offset,
             bytes: slot.bytes,

@@ -237,7 +237,8 @@ pub fn check(pool: &Pool, entry: &OrderEntry) -> Result<BatchPreamble, Spoilt> {
         && preamble.count == entry.count
         && preamble.client == entry.client
         && preamble.batch_seq == entry.batch_seq
-        && preamble.session_epoch == entry.session_epoch;
+        && preamble.session_epoch == entry.session_epoch
+        && preamble.header_crc == entry.checksum;
     if !same {
         return Err(Spoilt::Other);
     }

@@ -97,6 +97,7 @@ impl Source {
             client: 9,
             batch_seq: preamble.batch_seq,
             session_epoch: 1,
+            checksum: preamble.header_crc,
             segment: PAYLOAD,
             offset: self.offset,
             bytes,

@@ -379,6 +379,7 @@ impl Control {
             landed_ns: slot.landed_ns,
             session_epoch: slot.session_epoch,
             ring_index: index as u32,
+            checksum: slot.checksum,
             segment: slot.segment,
             offset: slot.offset,
             bytes: slot.bytes,
@@ -390,7 +391,8 @@ impl Control {
         let entry = match self.hole_seqs.contains(&slot.batch_seq) {
             true => OrderEntry {
                 ring_index: 0,
-                segment: SegmentId::NONE.0,
+                checksum: 0,
+                segment: 0,
                 offset: 0,
                 bytes: 0,
                 flags: ENTRY_HOLE,

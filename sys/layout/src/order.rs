@@ -2,67 +2,9 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Flag of an entry: nothing is at its positions and nothing ever will be. It has no bytes, no
-/// segment and no ring index; broker, client and session epoch say whose the positions were.
-pub const ENTRY_HOLE: u8 = 1;
+pub use entry::{ENTRY_HOLE, OrderEntry};
 
-/// One batch's place in a log. Writer: the sequencer of that epoch (orders `total` and up), or
-/// the broker whose log it is (orders `none` and `broker`). Readers: everyone.
-///
-/// One line, so one flush a batch. The epoch is not here: each epoch writes its own segments, and
-/// their header carries it. The room it would take holds the ring index, with which a new
-/// sequencer recognises slots that were ordered before the old one died.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
-)]
-#[repr(C)]
-pub struct OrderEntry {
-    /// Position of the batch's first message.
-    pub first_position: u64,
-    /// Publisher's client id.
-    pub client: u64,
-    /// Batch sequence in the publisher's session.
-    pub batch_seq: u64,
-    /// Wall clock when the batch landed, nanoseconds; never less than in the entry before.
-    pub landed_ns: u64,
-    /// Session epoch the batch was sealed under.
-    pub session_epoch: u32,
-    /// Low 32 bits of the batch's absolute index in its broker's ring.
-    pub ring_index: u32,
-    /// Segment the batch lies in.
-    pub segment: u32,
-    /// Bytes from the start of the segment to the batch's preamble.
-    pub offset: u32,
-    /// Bytes of preamble and payload.
-    pub bytes: u32,
-    /// Messages.
-    pub count: u16,
-    /// Broker that landed the batch.
-    pub broker: u8,
-    /// [`ENTRY_HOLE`] or zero.
-    pub flags: u8,
-    /// Absolute index of this entry in its log + 1, stored last.
-    pub commit: u64,
-}
-
-lines!(OrderEntry, 1, {
-    first_position @ 0, client @ 8, batch_seq @ 16, landed_ns @ 24, session_epoch @ 32,
-    ring_index @ 36, segment @ 40, offset @ 44, bytes @ 48, count @ 52, broker @ 54, flags @ 55,
-    commit @ 56,
-});
-
-impl OrderEntry {
-    /// Whether nothing is at its positions.
-    #[inline]
-    pub fn is_hole(&self) -> bool {
-        self.flags & ENTRY_HOLE != 0
-    }
-
-    /// Position just past the batch's last message.
-    pub fn end_position(&self) -> u64 {
-        self.first_position.saturating_add(u64::from(self.count))
-    }
-}
+mod entry;
 
 /// How far a log reaches. Writer: the log's writer. Readers: everyone.
 ///

@@ -29,7 +29,7 @@ pub use record::*;
 /// First word of a replica file: "LFREPLIC".
 pub const REPLICA_MAGIC: u64 = u64::from_le_bytes(*b"LFREPLIC");
 /// Version of the files. Any change of their layout changes it.
-pub const REPLICA_VERSION: u32 = 2;
+pub const REPLICA_VERSION: u32 = 3;
 /// Bytes in front of a file's first record.
 pub const REPLICA_HEADER_BYTES: u64 = 4096;
 /// No file came before this one.

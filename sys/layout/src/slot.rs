@@ -33,8 +33,8 @@ pub struct RingSlot {
     pub landed_ns: u64,
     /// Topic id.
     pub topic: u32,
-    /// CRC32C of the payload, as the publisher claimed it.
-    pub payload_crc: u32,
+    /// `header_crc` of the batch's preamble, as the broker loaded it; it becomes the entry's.
+    pub checksum: u32,
     /// Generation of the segment, so that a slot of an earlier use of it is recognised.
     pub segment_generation: u64,
     /// Wall clock when the publisher sealed it, nanoseconds.
@@ -50,7 +50,7 @@ pub const SLOT_PADDING: u16 = 1;
 
 lines!(RingSlot, 2, {
     client @ 0, batch_seq @ 8, session_epoch @ 16, session @ 20, segment @ 24, offset @ 28,
-    bytes @ 32, count @ 36, flags @ 38, landed_ns @ 40, topic @ 48, payload_crc @ 52,
+    bytes @ 32, count @ 36, flags @ 38, landed_ns @ 40, topic @ 48, checksum @ 52,
     segment_generation @ 56, sealed_ns @ 64, reserved @ 72, commit @ 120,
 });
 

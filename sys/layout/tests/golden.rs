@@ -3,7 +3,10 @@
 //! `pool::VERSION` too.
 
 use landfall_layout::batch::BatchPreamble;
-use landfall_layout::order::{ChainLine, FrontierLine, OrderEntry};
+use landfall_layout::limits::{
+    BATCH_BYTES_MAX, BROKERS_MAX, LINE_BYTES, SEGMENT_BYTES_MAX, SEGMENTS_MAX,
+};
+use landfall_layout::order::{ChainLine, ENTRY_HOLE, FrontierLine, OrderEntry};
 use landfall_layout::pool::{BrokerLine, LeaderLine, PoolHeader};
 use landfall_layout::segment::SegmentHeader;
 use landfall_layout::session::SessionLine;
@@ -160,12 +163,13 @@ fn order_entry() {
         landed_ns: 0x201f_1e1d_1c1b_1a19,
         session_epoch: 0x2423_2221,
         ring_index: 0x2827_2625,
-        segment: 0x2c2b_2a29,
-        offset: 0x302f_2e2d,
-        bytes: 0x3433_3231,
-        count: 0x3635,
-        broker: 0x37,
-        flags: 0x38,
+        checksum: 0x2c2b_2a29,
+        segment: 0x000f_2e2d,
+        flags: 0x2,
+        offset: 0x0032_3130 << 6,
+        bytes: 0x0035_3433,
+        count: 0x3736,
+        broker: 0x38,
         commit: 0x403f_3e3d_3c3b_3a39,
     };
     golden(
@@ -175,8 +179,38 @@ fn order_entry() {
          21222324 25262728 292a2b2c 2d2e2f30 \
          31323334 35363738 393a3b3c 3d3e3f40",
     );
-    assert_eq!(OrderEntry::from_words(value.to_words()).to_bytes(), value.to_bytes());
-    assert_eq!(OrderEntry::from_bytes(value.to_bytes()).to_words(), value.to_words());
+    assert_eq!(OrderEntry::from_words(value.to_words()), value);
+    assert_eq!(OrderEntry::from_bytes(value.to_bytes()), value);
+}
+
+#[test]
+fn order_entry_holds_the_bounds_and_nothing_beyond_them() {
+    let most = OrderEntry {
+        segment: (SEGMENTS_MAX - 1) as u32,
+        offset: (SEGMENT_BYTES_MAX - LINE_BYTES) as u32,
+        bytes: BATCH_BYTES_MAX,
+        count: u16::MAX,
+        broker: BROKERS_MAX as u8 - 1,
+        flags: ENTRY_HOLE,
+        checksum: u32::MAX,
+        ..OrderEntry::default()
+    };
+    assert_eq!(OrderEntry::from_words(most.to_words()), most);
+    let beyond = OrderEntry {
+        segment: u32::MAX,
+        offset: u32::MAX,
+        bytes: u32::MAX,
+        flags: u8::MAX,
+        ..OrderEntry::default()
+    };
+    let last = OrderEntry {
+        segment: (1 << 20) - 1,
+        offset: (1 << 30) - 64,
+        bytes: (1 << 24) - 1,
+        flags: 15,
+        ..OrderEntry::default()
+    };
+    assert_eq!(OrderEntry::from_words(beyond.to_words()), last);
 }
 
 #[test]
@@ -193,7 +227,7 @@ fn ring_slot() {
         flags: 0x2827,
         landed_ns: 0x302f_2e2d_2c2b_2a29,
         topic: 0x3433_3231,
-        payload_crc: 0x3837_3635,
+        checksum: 0x3837_3635,
         segment_generation: 0x403f_3e3d_3c3b_3a39,
         sealed_ns: 0x4847_4645_4443_4241,
         reserved: [0; 6],

@@ -30,7 +30,7 @@ fn slot(n: u64) -> RingSlot {
     RingSlot {
         client: n,
         batch_seq: n + 1,
-        payload_crc: n as u32,
+        checksum: n as u32,
         sealed_ns: !n,
         ..RingSlot::default()
     }

@@ -84,6 +84,7 @@ impl Writer {
             first_position: index * 2,
             client: 7,
             batch_seq: self.ordinal,
+            checksum: preamble.header_crc,
             bytes: 64 + payload_bytes as u32,
             count: 2,
             broker: 1,

@@ -108,6 +108,7 @@ fn file(directory: &Path, source: u8, first: (u64, u64, u64), indexes: &[u64]) -
             first_position: index * 2,
             landed_ns: index * 1000,
             client: 7,
+            checksum: preamble.header_crc,
             bytes: 192,
             count: 2,
             broker: source,

@@ -36,8 +36,8 @@ pub struct Named {
     pub batch_seq: u64,
     /// The session's epoch.
     pub session_epoch: u32,
-    /// The payload's checksum, where it is said.
-    pub payload_crc: Option<u32>,
+    /// The preamble's checksum, as the broker took it.
+    pub checksum: u32,
 }
 
 impl Named {
@@ -54,7 +54,7 @@ impl Named {
             client: entry.client,
             batch_seq: entry.batch_seq,
             session_epoch: entry.session_epoch,
-            payload_crc: None,
+            checksum: entry.checksum,
         }
     }
 
@@ -71,7 +71,7 @@ impl Named {
             client: slot.client,
             batch_seq: slot.batch_seq,
             session_epoch: slot.session_epoch,
-            payload_crc: Some(slot.payload_crc),
+            checksum: slot.checksum,
         }
     }
 }
@@ -202,10 +202,9 @@ pub fn contents(
         ("client", preamble.client, named.client),
         ("sequence", preamble.batch_seq, named.batch_seq),
         ("session epoch", preamble.session_epoch.into(), named.session_epoch.into()),
+        ("checksum", preamble.header_crc.into(), named.checksum.into()),
     ];
-    let crc = named.payload_crc.map(|crc| ("payload checksum", preamble.payload_crc, crc));
-    let crc = crc.map(|(what, found, said)| (what, u64::from(found), u64::from(said)));
-    let wrong = pairs.into_iter().chain(crc).find(|(_, found, said)| found != said);
+    let wrong = pairs.into_iter().find(|(_, found, said)| found != said);
     if let Some((what, found, said)) = wrong {
         let found = format!("the batch has {what} {found} and was named with {said}");
         out.error("batch", of, start, found, mend::READ_REPLICA);

@@ -408,6 +408,7 @@ fn check_batch(
         ("preamble client", preamble.client, entry.client),
         ("preamble batch_seq", preamble.batch_seq, entry.batch_seq),
         ("preamble session_epoch", preamble.session_epoch.into(), entry.session_epoch.into()),
+        ("preamble checksum", preamble.header_crc.into(), entry.checksum.into()),
     ];
     differs(pairs)
 }

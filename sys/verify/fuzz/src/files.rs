@@ -114,6 +114,7 @@ impl File {
             batch_seq,
             landed_ns: CREATED_NS + index,
             session_epoch: 1,
+            checksum: preamble.header_crc,
             bytes: preamble.batch_bytes() as u32,
             count: 2,
             broker: self.source,

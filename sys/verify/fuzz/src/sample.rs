@@ -240,7 +240,7 @@ impl Writer<'_> {
             count: 3,
             landed_ns: NOW_NS,
             topic: topic.0,
-            payload_crc: preamble.payload_crc,
+            checksum: preamble.header_crc,
             segment_generation: place.generation,
             sealed_ns: NOW_NS,
             ..RingSlot::default()
@@ -257,6 +257,7 @@ impl Writer<'_> {
             landed_ns: slot.landed_ns + index,
             session_epoch: slot.session_epoch,
             ring_index: ring_index as u32,
+            checksum: slot.checksum,
             segment: slot.segment,
             offset: slot.offset,
             bytes: slot.bytes,

@@ -1,7 +1,9 @@
 //! Each kind of damage is found by the check that is there for it.
 
+use landfall_layout::batch::BatchPreamble;
 use landfall_layout::geometry::Geometry;
 use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::order::{ENTRY_HOLE, OrderEntry};
 use landfall_layout::segment::{SegmentKind, What};
 use landfall_layout::{BrokerId, SegmentId};
 use landfall_pool::{Memory, Pool};
@@ -38,6 +40,12 @@ fn segment(pool: &Pool, kind: SegmentKind, topic: landfall_layout::TopicId, nth:
     (0..pool.geometry().segments()).filter(is).nth(nth).unwrap()
 }
 
+/// What makes the entry at `at`, commit word apart, say `entry`.
+fn changed(at: u64, entry: &OrderEntry) -> Vec<Change> {
+    let words = entry.to_words().into_iter().take(7);
+    (0..).map(|word| at + 8 * word).zip(words).collect()
+}
+
 impl Cases<'_> {
     fn geometry(&self) -> &Geometry {
         self.pool.geometry()
@@ -54,6 +62,10 @@ impl Cases<'_> {
 
     fn word(&self, at: u64) -> u64 {
         self.pool.load_relaxed(at)
+    }
+
+    fn entry(&self, at: u64) -> OrderEntry {
+        OrderEntry::from_words(self.pool.load_words(at))
     }
 
     fn header(&self, segment: u32) -> u64 {
@@ -171,40 +183,41 @@ impl Cases<'_> {
         let at = self.start(log) + 2 * 64;
         let word = |cases: &Self, i: u64| cases.word(at + 8 * i);
         assert_eq!(word(self, 7), 13);
-        let place = word(self, 5);
-        let shape = word(self, 6);
         self.add("commit of another", [(at + 56, 12)], ("entry", Error, "commit"));
         self.add("a gap", [(at, word(self, 0) + 1)], ("entry", Error, "first position"));
         self.add("time goes back", [(at + 24, 1)], ("entry", Error, "landed"));
-        self.add("no broker", [(at + 48, shape | 0xff << 48)], ("entry", Error, "broker 255"));
-        self.add("another broker", [(at + 48, shape ^ 1 << 48)], ("entry", Error, "payload"));
-        self.add(
-            "no messages",
-            [(at + 48, shape & !(0xffff << 32))],
-            ("entry", Error, "no messages"),
-        );
-        let bytes = shape & !0xffff_ffff;
-        self.add("no bytes", [(at + 48, bytes | 10)], ("entry", Error, "10 bytes"));
-        self.add("too many", [(at + 48, bytes | 0x7fff_ffff)], ("entry", Error, "bytes"));
-        self.add("a hole", [(at + 48, shape | 1 << 56)], ("entry", Error, "order token"));
-        let payload = self.word(at + 40) & 0xffff_ffff;
-        let last = 0x1f_ffc0_u64 << 32;
-        self.add("off its line", [(at + 40, payload | 8 << 32)], ("entry", Error, "whole line"));
-        self.add("past the end", [(at + 40, payload | last)], ("entry", Error, "past the end"));
-        let free = u64::from(self.geometry().segments() - 1);
-        let there = place & !0xffff_ffff;
-        self.add("in a free segment", [(at + 40, there | free)], ("entry", Error, "free"));
-        self.add("in no segment", [(at + 40, there | 70_000)], ("entry", Error, "has not"));
-        self.add("in a log", [(at + 40, there | u64::from(log))], ("entry", Error, "of log"));
+        let it = self.entry(at);
+        let no_broker = changed(at, &OrderEntry { broker: 255, ..it });
+        self.add("no broker", no_broker, ("entry", Error, "broker 255"));
+        let broker = it.broker ^ 1;
+        let other = changed(at, &OrderEntry { broker, ..it });
+        self.add("another broker", other, ("entry", Error, "payload"));
+        let none = changed(at, &OrderEntry { count: 0, ..it });
+        self.add("no messages", none, ("entry", Error, "no messages"));
+        let few = changed(at, &OrderEntry { bytes: 10, ..it });
+        self.add("no bytes", few, ("entry", Error, "10 bytes"));
+        let many = changed(at, &OrderEntry { bytes: 0xff_ffff, ..it });
+        self.add("too many", many, ("entry", Error, "bytes"));
+        let hole = changed(at, &OrderEntry { flags: ENTRY_HOLE, ..it });
+        self.add("a hole", hole, ("entry", Error, "order token"));
+        let last = changed(at, &OrderEntry { offset: 0x1f_ffc0, ..it });
+        self.add("past the end", last, ("entry", Error, "past the end"));
+        let into = |segment| changed(at, &OrderEntry { segment, ..it });
+        let free = self.geometry().segments() - 1;
+        self.add("in a free segment", into(free), ("entry", Error, "free"));
+        self.add("in no segment", into(70_000), ("entry", Error, "has not"));
+        self.add("in a log", into(log), ("entry", Error, "of log"));
         self.add("another client", [(at + 8, 77)], ("batch", Error, "client 1"));
         self.add("another epoch", [(at + 32, word(self, 4) + 1)], ("batch", Error, "epoch"));
         self.add("another sequence", [(at + 16, 99)], ("batch", Error, "sequence"));
-        let count = shape + (1 << 32);
-        self.add("another count", [(at + 48, count)], ("batch", Error, "messages"));
+        let count = changed(at, &OrderEntry { count: it.count + 1, ..it });
+        self.add("another count", count, ("batch", Error, "messages"));
+        let checksum = changed(at, &OrderEntry { checksum: it.checksum ^ 1, ..it });
+        self.add("another checksum", checksum, ("batch", Error, "has checksum"));
         let own = segment(self.pool, SegmentKind::OrderLog, OWN, 0);
         let own_at = self.start(own);
-        let shape = self.word(own_at + 48);
-        self.add("in another's log", [(own_at + 48, shape | 1 << 48)], ("entry", Error, "log of"));
+        let other = changed(own_at, &OrderEntry { broker: 1, ..self.entry(own_at) });
+        self.add("in another's log", other, ("entry", Error, "log of"));
         let ring = self.word(own_at + 32) + (7 << 32);
         self.add("another index", [(own_at + 32, ring)], ("entry", Error, "index says 7"));
     }
@@ -216,6 +229,10 @@ impl Cases<'_> {
         self.add("no magic", [flip(self, 0)], ("batch", Error, "starts with"));
         self.add("a preamble's word", [flip(self, 24)], ("batch", Error, "preamble claims"));
         self.add("a payload's word", [flip(self, 64 + 16)], ("batch", Error, "payload checksum"));
+        let anew = BatchPreamble::from_words(self.pool.load_words(at));
+        let anew = BatchPreamble { sealed_ns: anew.sealed_ns + 1, ..anew }.seal().to_words();
+        let anew = [(at + 32, anew[4]), (at + 56, anew[7])];
+        self.add("sealed anew", anew, ("batch", Error, "has checksum"));
         let log = segment(self.pool, SegmentKind::OrderLog, STRONG, 0);
         let (first, second) = (self.start(log), self.start(log) + 64);
         let place = self.word(first + 40);

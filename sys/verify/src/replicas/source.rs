@@ -29,13 +29,13 @@ pub struct Seen {
     pub batch_seq: u64,
     /// The session's epoch.
     pub session_epoch: u32,
-    /// CRC32C of its payload; none: a hole.
-    pub payload_crc: Option<u32>,
+    /// Its entry's checksum; none: a hole.
+    pub checksum: Option<u32>,
 }
 
 impl Seen {
     /// What stands behind an entry that holds.
-    fn of(entry: &OrderEntry, payload_crc: Option<u32>) -> Self {
+    fn of(entry: &OrderEntry, checksum: Option<u32>) -> Self {
         Self {
             index: entry.commit.wrapping_sub(1),
             position: entry.first_position,
@@ -44,13 +44,13 @@ impl Seen {
             client: entry.client,
             batch_seq: entry.batch_seq,
             session_epoch: entry.session_epoch,
-            payload_crc,
+            checksum,
         }
     }
 
     /// Whether nothing is at its positions.
     pub fn is_hole(&self) -> bool {
-        self.payload_crc.is_none()
+        self.checksum.is_none()
     }
 }
 
@@ -137,8 +137,8 @@ fn file(
     walk.go_to(landfall_layout::replica::Place::first(&survey.header));
     while let Some(record) = walk.next()? {
         match record.body {
-            Body::Batch { entry, preamble, .. } => {
-                source.entries.push(Seen::of(&entry, Some(preamble.payload_crc)));
+            Body::Batch { entry, .. } => {
+                source.entries.push(Seen::of(&entry, Some(entry.checksum)));
             }
             Body::Hole { entry, .. } => source.entries.push(Seen::of(&entry, None)),
             Body::Frontier(line) => {
