@@ -5,25 +5,15 @@
 //! still runs is not, since it can show nothing from then on. Where hosts share a pool an election
 //! service stands here, whose revision is the epoch.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::time::Instant;
 
-use landfall_layout::limits::LEADERS_MAX;
+use landfall_layout::limits::{ELSEWHERE_GONE_NS, LEADERS_MAX};
 use landfall_layout::pool::{LeaderLine, Term};
+use landfall_pool::lock::{Byte, Locks, Process};
 use landfall_pool::{Pool, host};
-use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::clock::now_ns;
-
-/// The byte of the pool's file that is locked while an election goes on.
-const BALLOT: i64 = 0;
-/// The first of the bytes, one a leader slot, that its leader keeps locked as long as it runs.
-const SLOTS: i64 = 1;
-/// A leader of another host counts as gone after this long without a beat, nanoseconds: nothing
-/// here can tell. An election service that fences hosts makes it certain.
-const ELSEWHERE_GONE_NS: u64 = 60_000_000_000;
 
 /// What an election gave.
 pub struct Elected {
@@ -84,45 +74,17 @@ impl std::error::Error for NotElected {}
 
 /// The locks on the pool's file. Dropping it lets go of the slot.
 pub struct Ballot {
-    file: File,
+    locks: Locks,
 }
 
 impl Ballot {
     fn open(pool: &Pool) -> io::Result<Self> {
-        // Open file description locks go with the description, so this needs one of its own.
-        let path = format!("/proc/self/fd/{}", pool.fd().as_raw_fd());
-        Ok(Self { file: OpenOptions::new().read(true).write(true).open(path)? })
+        Ok(Self { locks: Locks::open(pool)? })
     }
 
-    fn range(kind: i32, byte: i64) -> nix::libc::flock {
-        nix::libc::flock {
-            l_type: kind as i16,
-            l_whence: nix::libc::SEEK_SET as i16,
-            l_start: byte,
-            l_len: 1,
-            l_pid: 0,
-        }
-    }
-
-    /// Locks a byte until it is unlocked or this is dropped. False: another process has it.
-    fn lock(&self, byte: i64) -> io::Result<bool> {
-        let range = Self::range(nix::libc::F_WRLCK, byte);
-        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&range)) {
-            Ok(_) => Ok(true),
-            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn unlock(&self, byte: i64) -> io::Result<()> {
-        let range = Self::range(nix::libc::F_UNLCK, byte);
-        fcntl(&self.file, FcntlArg::F_OFD_SETLK(&range)).map(drop).map_err(io::Error::from)
-    }
-
-    fn is_locked(&self, byte: i64) -> io::Result<bool> {
-        let mut range = Self::range(nix::libc::F_WRLCK, byte);
-        fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut range))?;
-        Ok(i32::from(range.l_type) != nix::libc::F_UNLCK)
+    /// The locks, to look at those of others.
+    pub fn locks(&self) -> &Locks {
+        &self.locks
     }
 
     /// Whether the process that had a leader slot may still be running. When that cannot be told
@@ -132,10 +94,11 @@ impl Ballot {
         if Term::unpack(line.term).epoch == 0 {
             return false;
         }
-        if self.is_locked(SLOTS + slot as i64).unwrap_or(true) {
-            return true;
+        match self.locks.process(Byte::Leader(slot), line.host, line.locked) {
+            Process::There => true,
+            Process::Gone => false,
+            Process::Elsewhere => age_ns(pool, slot) < ELSEWHERE_GONE_NS,
         }
-        line.host != host::id() && age_ns(pool, slot) < ELSEWHERE_GONE_NS
     }
 }
 
@@ -169,11 +132,11 @@ impl Candidate {
 
     fn held(&mut self, pool: &Pool) -> Result<(usize, u64, Option<usize>), NotElected> {
         let io = |source| NotElected::Io { what: "lock the pool's file", source };
-        if !self.ballot.lock(BALLOT).map_err(io)? {
+        if !self.ballot.locks.take(Byte::Ballot).map_err(io)? {
             return Err(NotElected::Busy);
         }
         let outcome = self.decide(pool);
-        self.ballot.unlock(BALLOT).map_err(io)?;
+        self.ballot.locks.give_back(Byte::Ballot).map_err(io)?;
         outcome
     }
 
@@ -193,7 +156,8 @@ impl Candidate {
             pid: std::process::id().into(),
             host: host::id(),
             started_ns: now_ns(),
-            reserved: [0; 4],
+            locked: self.ballot.locks.identity(),
+            reserved: [0; 3],
         };
         pool.beat_slot(slot, now_ns());
         // The ballot is held: a claim above this one comes only after it.
@@ -204,8 +168,9 @@ impl Candidate {
     /// Whether the leader in a slot leads: its process is there, and it beats.
     fn is_leading(&mut self, pool: &Pool, slot: usize) -> Result<bool, NotElected> {
         let io = |source| NotElected::Io { what: "look at a lock of the pool's file", source };
-        let locked = self.ballot.is_locked(SLOTS + slot as i64).map_err(io)?;
-        if !locked && pool.leader_line(slot).host == host::id() {
+        let is_taken = self.ballot.locks.is_taken(Byte::Leader(slot)).map_err(io)?;
+        let line = pool.leader_line(slot);
+        if !is_taken && self.ballot.locks.is_here(line.host, line.locked) {
             return Ok(false);
         }
         let beat = pool.heartbeat_of(slot);
@@ -230,7 +195,7 @@ impl Candidate {
         });
         for slot in slots {
             if !self.ballot.may_run(pool, slot)
-                && self.ballot.lock(SLOTS + slot as i64).map_err(io)?
+                && self.ballot.locks.take(Byte::Leader(slot)).map_err(io)?
             {
                 return Ok(slot);
             }

@@ -1,10 +1,9 @@
-//! Which brokers live: judged by the heartbeat, and by the process where it is on this host.
+//! Which brokers live: the kernel knows it of those that hold their lock on this host, and of
+//! others nothing but their heartbeat tells.
 
-use landfall_layout::limits::{HEARTBEAT_EVERY_NS, HEARTBEAT_LEASE_NS};
+use landfall_layout::limits::HEARTBEAT_LEASE_NS;
 use landfall_layout::pool::{BrokerLine, BrokerState};
-
-/// A late beat makes control look at the process this soon, nanoseconds.
-const LATE_NS: u64 = 3 * HEARTBEAT_EVERY_NS;
+use landfall_pool::lock::Process;
 
 /// How it is with a broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,8 +13,11 @@ pub enum Life {
     /// It beats.
     Live,
     /// It does not beat and its process is still there: it may go on any moment, so nothing that
-    /// it may be reading is reused.
-    Hung,
+    /// it may be reading or writing is reused.
+    Frozen,
+    /// It is on another host and does not beat, and nothing tells whether its process is there.
+    /// Nobody waits for it; what it may still write into is not reused.
+    Silent,
     /// Its process is gone. It said goodbye: then its clients have let go too.
     Gone {
         /// It stopped by itself.
@@ -24,9 +26,9 @@ pub enum Life {
 }
 
 impl Life {
-    /// Whether it may be reading or writing the pool.
+    /// Whether others wait for what it reads and writes.
     pub fn may_act(self) -> bool {
-        matches!(self, Self::Live | Self::Hung)
+        matches!(self, Self::Live | Self::Frozen)
     }
 }
 
@@ -60,44 +62,20 @@ impl Beats {
     }
 }
 
-/// What is known of a broker's process.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Process {
-    /// It is on this host.
-    Running,
-    /// It was on this host and is gone.
-    Ended,
-    /// It is on another host, or this host was started anew since: its beats alone tell.
-    Elsewhere,
-}
-
-/// Judges a broker. The process is asked for only when a beat is late.
-pub fn judge(line: &BrokerLine, age_ns: u64, process: impl FnOnce() -> Process) -> Life {
+/// Judges a broker whose last beat is `age_ns` old.
+pub fn judge(line: &BrokerLine, age_ns: u64, process: Process) -> Life {
     if line.incarnation == 0 {
         return Life::Never;
     }
     if BrokerState::from_raw(line.state) == BrokerState::Absent {
         return Life::Gone { cleanly: true };
     }
-    if age_ns < LATE_NS {
-        return Life::Live;
+    match process {
+        Process::Gone => Life::Gone { cleanly: false },
+        _ if age_ns < HEARTBEAT_LEASE_NS => Life::Live,
+        Process::There => Life::Frozen,
+        Process::Elsewhere => Life::Silent,
     }
-    match process() {
-        Process::Running | Process::Elsewhere if age_ns < HEARTBEAT_LEASE_NS => Life::Live,
-        Process::Running => Life::Hung,
-        Process::Ended | Process::Elsewhere => Life::Gone { cleanly: false },
-    }
-}
-
-/// When the process of that id started, in the system's ticks; `None` when it is not running.
-/// Together with the id it names a process for ever.
-pub fn process_started(pid: u64) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; fields are counted behind it (proc_pid_stat(5)).
-    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_whitespace();
-    let state = fields.next()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    (!matches!(state, "Z" | "X" | "x")).then_some(started)
 }
 
 #[cfg(test)]
@@ -108,43 +86,44 @@ mod tests {
         BrokerLine { incarnation: 7, state: state.raw(), pid: 1, ..BrokerLine::default() }
     }
 
+    const LATE: u64 = 100 * HEARTBEAT_LEASE_NS;
+
     #[test]
     fn a_number_nobody_took_was_never_there() {
-        assert_eq!(judge(&BrokerLine::default(), 0, || Process::Running), Life::Never);
+        assert_eq!(judge(&BrokerLine::default(), 0, Process::Gone), Life::Never);
     }
 
     #[test]
-    fn a_broker_that_beats_lives_wherever_it_runs() {
-        assert_eq!(judge(&line(BrokerState::Serving), 1, || panic!("not asked")), Life::Live);
-    }
-
-    #[test]
-    fn a_late_beat_with_a_process_is_only_late() {
-        let age = HEARTBEAT_LEASE_NS - 1;
-        assert_eq!(judge(&line(BrokerState::Leaving), age, || Process::Running), Life::Live);
-        let dead = Life::Gone { cleanly: false };
-        assert_eq!(judge(&line(BrokerState::Leaving), age, || Process::Ended), dead);
-    }
-
-    #[test]
-    fn a_broker_of_another_host_has_the_whole_lease() {
+    fn a_process_that_is_there_is_never_dead_however_late_it_is() {
         let serving = line(BrokerState::Serving);
-        let judged = |age| judge(&serving, age, || Process::Elsewhere);
-        assert_eq!(judged(HEARTBEAT_LEASE_NS - 1), Life::Live);
-        assert_eq!(judged(HEARTBEAT_LEASE_NS), Life::Gone { cleanly: false });
+        assert_eq!(judge(&serving, 0, Process::There), Life::Live);
+        assert_eq!(judge(&serving, HEARTBEAT_LEASE_NS - 1, Process::There), Life::Live);
+        assert_eq!(judge(&serving, LATE, Process::There), Life::Frozen);
+        assert!(Life::Frozen.may_act());
     }
 
     #[test]
-    fn a_stopped_process_is_never_taken_for_dead() {
-        let age = 100 * HEARTBEAT_LEASE_NS;
-        assert_eq!(judge(&line(BrokerState::Serving), age, || Process::Running), Life::Hung);
-        assert!(Life::Hung.may_act());
+    fn a_lock_that_came_back_is_a_death_however_fresh_the_beat_is() {
+        let dead = Life::Gone { cleanly: false };
+        assert_eq!(judge(&line(BrokerState::Serving), 0, Process::Gone), dead);
+        assert_eq!(judge(&line(BrokerState::Leaving), LATE, Process::Gone), dead);
+    }
+
+    #[test]
+    fn a_broker_of_another_host_has_the_whole_lease_and_is_then_only_silent() {
+        let serving = line(BrokerState::Serving);
+        let judged = |age| judge(&serving, age, Process::Elsewhere);
+        assert_eq!(judged(HEARTBEAT_LEASE_NS - 1), Life::Live);
+        assert_eq!(judged(LATE), Life::Silent);
+        assert!(!Life::Silent.may_act());
     }
 
     #[test]
     fn a_goodbye_counts_at_once() {
         let left = Life::Gone { cleanly: true };
-        assert_eq!(judge(&line(BrokerState::Absent), 0, || panic!("not asked")), left);
+        for process in [Process::There, Process::Gone, Process::Elsewhere] {
+            assert_eq!(judge(&line(BrokerState::Absent), 0, process), left);
+        }
     }
 
     #[test]
@@ -158,11 +137,5 @@ mod tests {
         seen.heartbeat_ns = 1;
         beats.look(&seen, 7_000, 0);
         assert_eq!(beats.age_ns(7_500), 500, "any other value is a beat");
-    }
-
-    #[test]
-    fn this_process_runs_and_an_impossible_one_does_not() {
-        assert!(process_started(std::process::id().into()).is_some());
-        assert_eq!(process_started(u64::MAX), None);
     }
 }

@@ -18,7 +18,7 @@ use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::slot_ring::SlotWriter;
 use landfall_pool::{Memory, Pool};
 
-use crate::keeper::{Log, State, Topic, stranded};
+use crate::keeper::{Log, State, Topic, stranded, withhold_uncounted};
 use crate::life::Life;
 use crate::messages::{NewRing, ToSequencer};
 use crate::ordering::SessionTable;
@@ -83,6 +83,7 @@ pub fn recover(
         segments.suspect();
     }
     segments.strand(stranded(pool, |_| Life::Never));
+    withhold_uncounted(pool, &mut segments);
     let mut topics = read_topics(pool)?;
     for topic in topics.iter_mut().flatten() {
         topic.logs = logs::chains(pool, &segments, topic.id);

@@ -3,11 +3,12 @@
 //! Every change goes to the segment's header first; this table and the bitmap in it are copies
 //! that a new control reads back from the headers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use landfall_layout::segment::{OWNER_CONTROL, SegmentHeader, SegmentKind, SegmentState, What};
-use landfall_layout::{SegmentId, TopicId};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::Pool;
 
 use crate::bitmap::Bitmap;
@@ -104,6 +105,8 @@ pub struct Segments {
     /// Brokers whose host may have lines of their segments in its caches that it did not write
     /// back, a bit each.
     stranded: u32,
+    /// Segments into which a broker may still write that was given up and is not known to be gone.
+    withheld: BTreeSet<SegmentId>,
     /// Segments that were given back and wait for one of these.
     waiting: Vec<SegmentId>,
     /// Segments with a page that cannot be read, by number. They are never given out again.
@@ -159,6 +162,7 @@ impl Segments {
             suspects: Vec::new(),
             unfollowed: false,
             stranded: 0,
+            withheld: BTreeSet::new(),
             waiting: Vec::new(),
             lost_count: lost.iter().filter(|lost| **lost).count() as u32,
             lost,
@@ -215,6 +219,36 @@ impl Segments {
         if fewer {
             self.free_waiting();
         }
+    }
+
+    /// A broker may still write into those of its segments that `may_write` says: they are not used
+    /// again until [`release`](Self::release).
+    pub fn withhold(&mut self, broker: BrokerId, may_write: impl Fn(&What) -> bool) {
+        let owned = |used: &Use| used.what.owner == broker.raw() && may_write(&used.what);
+        let found: Vec<SegmentId> =
+            self.all().filter(|(_, used)| owned(used)).map(|(segment, _)| segment).collect();
+        self.withheld.extend(found);
+    }
+
+    /// What is withheld because of a broker.
+    pub fn withheld(&self, broker: BrokerId) -> Vec<SegmentId> {
+        let of = |segment: &&SegmentId| {
+            self.get(**segment).is_some_and(|used| used.what.owner == broker.raw())
+        };
+        self.withheld.iter().filter(of).copied().collect()
+    }
+
+    /// Whether somebody who was given up may still write into a segment.
+    pub fn is_withheld(&self, segment: SegmentId) -> bool {
+        self.withheld.contains(&segment)
+    }
+
+    /// A broker that was given up is gone.
+    pub fn release(&mut self, broker: BrokerId) {
+        for segment in self.withheld(broker) {
+            self.withheld.remove(&segment);
+        }
+        self.free_waiting();
     }
 
     fn free_waiting(&mut self) {
@@ -349,7 +383,8 @@ impl Segments {
         let owner = u32::from(self.uses[segment.0 as usize].what.owner);
         let is_stranded = self.stranded.checked_shr(owner).is_some_and(|bits| bits & 1 == 1);
         let is_suspect = self.suspects.get(segment.0 as usize).is_some_and(|suspect| *suspect);
-        if is_suspect || is_stranded || self.unfollowed {
+        let is_withheld = self.is_withheld(segment);
+        if is_suspect || is_stranded || is_withheld || self.unfollowed {
             if !self.waiting.contains(&segment) {
                 self.waiting.push(segment);
             }

@@ -17,9 +17,10 @@ use landfall_layout::limits::TOPICS_MAX;
 use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState};
 use landfall_layout::verbs::GrantMode;
 use landfall_nic::{Listener, fitness};
+use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Role};
 use landfall_pool::idle::{Idle, Waiter};
-use landfall_pool::{Memory, Pool};
+use landfall_pool::lock::{Byte, Locks};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::catch_up::CatchUp;
@@ -127,6 +128,8 @@ pub struct Broker {
     unix_address: String,
     verbs_address: String,
     idle: Idle,
+    /// Dropped last: until then nobody else is this broker.
+    _locks: Locks,
 }
 
 impl Broker {
@@ -135,14 +138,10 @@ impl Broker {
     /// Two processes cannot have one number: the second gets an error that says so.
     pub fn start(pool: Pool, config: &Config) -> Result<Self, StartError> {
         let me = config.number;
-        let bell = Bell::bind(&pool, Role::Broker(me)).map_err(|source| {
-            let what = if source.kind() == io::ErrorKind::AddrInUse {
-                format!("another process is broker {me} of this pool; choose another number")
-            } else {
-                format!("take the bell of broker {me}")
-            };
-            StartError { what, source }
-        })?;
+        // Before anything else that it has: whoever holds this is the broker.
+        let locks = take_lock(&pool, me)?;
+        let bell = Bell::bind(&pool, Role::Broker(me))
+            .map_err(failed(format!("take the bell of broker {me}")))?;
         let incarnation = random().map_err(failed("draw a random number"))?;
         let env = Env::new(pool, me, incarnation).map_err(failed("open the pool again"))?;
         let tcp = TcpListener::bind(&config.listen)
@@ -161,10 +160,11 @@ impl Broker {
         let verbs_address =
             verbs.as_ref().map_or_else(String::new, |v| v.listener.local_addr().to_string());
         let addresses = [&tcp_address[..], &unix_address, &verbs_address];
-        check_number(&env.pool, me, config.host_is_down).map_err(failed("take the number"))?;
+        check_number(&env.pool, &locks, me, config.host_is_down)
+            .map_err(failed("take the number"))?;
         // Once the line says that this broker is here, what it had may go to others.
         env.pool.write_back_of(me);
-        take_number(&env, addresses, config.data.is_some())?;
+        take_number(&env, addresses, config.data.is_some(), locks.identity())?;
         // After the number is taken: the lines it writes are this broker's.
         let replicator = config.data.as_ref().map(|data| begin_replicas(&env, data)).transpose()?;
         let catch_up = begin_catch_up(&epoll, config)?;
@@ -201,6 +201,7 @@ impl Broker {
             verbs_address,
             idle: config.idle,
             env,
+            _locks: locks,
         })
     }
 
@@ -345,27 +346,46 @@ fn begin_catch_up(epoll: &Epoll, config: &Config) -> Result<Option<CatchUp>, Sta
     Ok(Some(catch_up))
 }
 
-/// Whether this host may be broker `me`. Where hosts do not see each other's caches, one on which a
-/// process of that number was killed may still have lines that it stored; they would leave its
-/// caches over what this one writes.
-fn check_number(pool: &Pool, me: BrokerId, host_is_down: bool) -> io::Result<()> {
+/// Takes the lock that makes this process broker `me`, on this host.
+fn take_lock(pool: &Pool, me: BrokerId) -> Result<Locks, StartError> {
+    let locks = Locks::open(pool).map_err(failed("open the pool again for its locks"))?;
+    if locks.take(Byte::Broker(me)).map_err(failed(format!("lock the number {me}")))? {
+        return Ok(locks);
+    }
+    let pid = pool.broker(me).pid;
+    let held = io::Error::new(
+        io::ErrorKind::AddrInUse,
+        format!("it is held, by process {pid} as that names itself; choose another number"),
+    );
+    Err(failed(format!("another process is broker {me} of this pool"))(held))
+}
+
+/// Whether the process that had number `me` is known to be gone: it left in good order, or this
+/// process holds the very lock that it held. One of another host may still write into the pool, and
+/// where hosts do not see each other's caches, even one that was killed may still have lines that
+/// it stored; they would leave its caches over what this one writes.
+fn is_known_gone(pool: &Pool, locks: &Locks, me: BrokerId) -> bool {
     let line = pool.broker(me);
-    let was_ended = BrokerState::from_raw(line.state) == BrokerState::Absent;
-    let is_here = line.host == landfall_pool::host::id();
-    if !pool.flushes() || line.incarnation == 0 || was_ended || is_here || host_is_down {
+    let has_left = BrokerState::from_raw(line.state) == BrokerState::Absent;
+    line.incarnation == 0 || has_left || locks.is_here(line.host, line.locked)
+}
+
+fn check_number(pool: &Pool, locks: &Locks, me: BrokerId, host_is_down: bool) -> io::Result<()> {
+    if host_is_down || is_known_gone(pool, locks, me) {
         return Ok(());
     }
+    let line = pool.broker(me);
     Err(io::Error::other(format!(
-        "broker {me} was process {} on host {:#018x}, which has not ended it in good order and may \
-         have some of its lines in caches; this is host {:#018x}: start it there, or choose \
-         another number, or, when that host is down, say --host-is-down",
+        "broker {me} was process {} on host {:#018x}, which has not ended it in good order: it may \
+         still write, and have some of its lines in caches; this is host {:#018x}: start it there, \
+         or choose another number, or, when that host is down, say --host-is-down",
         line.pid,
         line.host,
         landfall_pool::host::id()
     )))
 }
 
-fn take_number(env: &Env, addresses: [&str; 3], disk: bool) -> Result<(), StartError> {
+fn take_number(env: &Env, addresses: [&str; 3], disk: bool, locked: u64) -> Result<(), StartError> {
     let [tcp, unix, verbs] = addresses;
     let address = BrokerAddress::new(tcp, unix, verbs).ok_or_else(|| {
         let (bytes, most) = (tcp.len() + unix.len() + verbs.len(), BrokerAddress::TEXT_BYTES);
@@ -381,7 +401,7 @@ fn take_number(env: &Env, addresses: [&str; 3], disk: bool) -> Result<(), StartE
         pid: std::process::id().into(),
         host: landfall_pool::host::id(),
         disk: disk.into(),
-        reserved: 0,
+        locked,
     };
     env.pool.set_broker(env.me, &line, &address);
     Ok(())
@@ -431,16 +451,19 @@ mod tests {
 
     #[test]
     fn a_number_that_was_killed_on_another_host_is_not_taken_from_it() {
-        let killed = || left_by(Coherence::Flush, BrokerState::Serving);
-        let Err(refused) = start(killed(), false) else { panic!("it was taken") };
-        let said = format!("{}: {}", refused, refused.source);
-        assert!(said.contains("--host-is-down") && said.contains("process 77"), "{said}");
-        assert!(start(killed(), true).is_ok(), "caches that are gone hold nothing");
+        for coherence in [Coherence::Flush, Coherence::Coherent] {
+            let killed = || left_by(coherence, BrokerState::Serving);
+            let Err(refused) = start(killed(), false) else { panic!("it was taken") };
+            let said = format!("{}: {}", refused, refused.source);
+            assert!(said.contains("--host-is-down") && said.contains("process 77"), "{said}");
+            assert!(start(killed(), true).is_ok(), "what is down writes nothing");
+        }
     }
 
     #[test]
-    fn a_number_that_was_left_in_good_order_or_without_caches_is_anybodys() {
-        assert!(start(left_by(Coherence::Flush, BrokerState::Absent), false).is_ok());
-        assert!(start(left_by(Coherence::Coherent, BrokerState::Serving), false).is_ok());
+    fn a_number_that_was_left_in_good_order_is_anybodys() {
+        for coherence in [Coherence::Flush, Coherence::Coherent] {
+            assert!(start(left_by(coherence, BrokerState::Absent), false).is_ok());
+        }
     }
 }

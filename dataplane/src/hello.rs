@@ -264,7 +264,7 @@ mod tests {
         let why = |found: Result<_, Refused>| found.map(|_| ()).map_err(|refused| refused.why);
         assert_eq!(why(find_topic(&env, "t")), Err(Refusal::NoControl));
         let term = Term { epoch: 1, serves: false }.pack();
-        let line = LeaderLine { term, pid: 1, host: 1, started_ns: 1, reserved: [0; 4] };
+        let line = LeaderLine { term, pid: 1, host: 1, started_ns: 1, ..LeaderLine::default() };
         assert!(env.pool.claim(0, &line) && env.pool.serve(1));
         assert_eq!(why(find_topic(&env, "t")), Err(Refusal::NoTopic));
     }

@@ -1,6 +1,7 @@
 //! Brokers: who lives, what they ask, what happens when one starts or dies.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use landfall_layout::command::{Command, Denial, Request};
@@ -8,13 +9,14 @@ use landfall_layout::limits::HEARTBEAT_LEASE_NS;
 use landfall_layout::pool::{BrokerLine, BrokerState};
 use landfall_layout::segment::{SegmentKind, SegmentState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
+use landfall_pool::lock::Byte;
 use landfall_pool::slot_ring::SlotWriter;
 use landfall_pool::{Memory, Pool};
 
 use super::Keeper;
 use super::grants::Sort;
 use crate::clock::now_ns;
-use crate::life::{Beats, Life, Process, judge, process_started};
+use crate::life::{Beats, Life, judge};
 use crate::messages::{OpenSession, ToSequencer};
 use crate::outbox::Outbox;
 use crate::sequencer::Wish;
@@ -35,9 +37,10 @@ pub fn stranded(pool: &Pool, life: impl Fn(BrokerId) -> Life) -> u32 {
         let line = pool.broker(*id);
         let gone = match life(*id) {
             Life::Gone { cleanly } => !cleanly,
+            Life::Silent => true,
             // It is not judged yet.
             Life::Never => BrokerState::from_raw(line.state) != BrokerState::Absent,
-            Life::Live | Life::Hung => false,
+            Life::Live | Life::Frozen => false,
         };
         gone && line.incarnation != 0 && line.host != landfall_pool::host::id()
     };
@@ -63,8 +66,10 @@ pub struct Broker {
     ended: bool,
     /// Its dead process's subscribers may be reading until then, by control's own clock.
     pub grace_ns: u64,
-    /// When its process started, while that is known.
-    started: Option<u64>,
+    /// A process of this number that may still write, although nobody waits for it; 0: none is.
+    pub(super) ghost: u64,
+    /// The process that was told, by the word it looks at, that it is not counted on any more.
+    pub(super) disowned: u64,
     /// Session requests by number, with their answers once there are.
     answers: HashMap<u64, Option<Command>>,
     /// Numbers that are answered, the oldest first.
@@ -83,7 +88,8 @@ impl Broker {
             registered: false,
             ended: false,
             grace_ns: 0,
-            started: None,
+            ghost: 0,
+            disowned: 0,
             answers: HashMap::new(),
             answered: VecDeque::new(),
         }
@@ -99,6 +105,7 @@ impl Broker {
         match (self.life, BrokerState::from_raw(line.state)) {
             (Life::Live, BrokerState::Leaving) => "leaving",
             (Life::Live, _) => "serving",
+            (Life::Frozen, _) => "frozen",
             _ => "dead",
         }
     }
@@ -139,7 +146,9 @@ impl Keeper {
         acting.fold(0, |mask, broker| mask | broker.bit())
     }
 
-    /// When the last subscriber of a broker that died has let go, by control's own clock.
+    /// When the last subscriber of the brokers that have died so far has let go, by control's own
+    /// clock. What begins now waits that long and no longer: whoever begins to read later sees
+    /// that it may not, whichever broker dies meanwhile.
     pub(super) fn grace_ns(&self) -> u64 {
         self.brokers.iter().map(|broker| broker.grace_ns).max().unwrap_or(0)
     }
@@ -257,7 +266,9 @@ impl Keeper {
             broker.incarnation = incarnation;
             broker.registered = true;
             broker.ended = false;
-            broker.started = None;
+            // Nobody takes a number before the process that had it is known to be gone.
+            self.lay_ghost(id);
+            self.pool.count_on(id, incarnation);
             self.look_at_brokers();
         }
         let epoch = self.epoch;
@@ -266,15 +277,28 @@ impl Keeper {
 
     /// A broker's process is gone. Its subscribers, which read the pool by themselves, have
     /// `grace_ns` from now to see that their connection ended.
-    fn process_ended(&mut self, id: BrokerId, grace_ns: u64) {
+    pub(super) fn process_ended(&mut self, id: BrokerId, grace_ns: u64) {
+        let until_ns = self.clock_ns().saturating_add(grace_ns);
+        self.wait_for_subscribers(id, until_ns);
         self.forget_process(id);
-        let clock_ns = self.clock_ns();
         let broker = &mut self.brokers[id.index()];
         broker.ended = true;
         if broker.incarnation != 0 {
-            broker.grace_ns = clock_ns.saturating_add(grace_ns);
+            broker.grace_ns = until_ns;
         }
         self.tell_sequencer(ToSequencer::BrokerGone { broker: id });
+    }
+
+    /// What still waits for the answer of a broker whose process is gone waits for its subscribers
+    /// instead. What has its answer waits for none of them: they let go of it before it was given.
+    fn wait_for_subscribers(&mut self, id: BrokerId, until_ns: u64) {
+        let bit: u32 = 1 << id.index();
+        for retiring in self.retiring.iter_mut().filter(|retiring| retiring.waiting & bit != 0) {
+            retiring.not_before_ns = retiring.not_before_ns.max(until_ns);
+        }
+        for deletion in self.deletions.iter_mut().filter(|deletion| deletion.waiting & bit != 0) {
+            deletion.not_before_ns = deletion.not_before_ns.max(until_ns);
+        }
     }
 
     /// What a broker's process leaves behind when it is gone: its payload segments are sealed and
@@ -327,6 +351,8 @@ impl Keeper {
     pub(super) fn look_at_brokers(&mut self) {
         let clock_ns = self.clock_ns();
         let wall_ns = now_ns();
+        let ballot = Arc::clone(&self.ballot);
+        let locks = ballot.locks();
         for id in BrokerId::all() {
             let line = self.pool.broker(id);
             if line.incarnation == 0 {
@@ -335,24 +361,17 @@ impl Keeper {
             let broker = &mut self.brokers[id.index()];
             broker.beats.look(&line, clock_ns, wall_ns);
             let age_ns = broker.beats.age_ns(clock_ns);
-            let started = &mut broker.started;
-            let is_here = line.host == landfall_pool::host::id();
-            let life = judge(&line, age_ns, || match (process_started(line.pid), *started) {
-                _ if !is_here => Process::Elsewhere,
-                (Some(now), Some(then)) if now == then => Process::Running,
-                (Some(now), None) => {
-                    *started = Some(now);
-                    Process::Running
-                }
-                _ => Process::Ended,
-            });
-            let before = std::mem::replace(&mut broker.life, life);
-            if broker.started.is_none() && life == Life::Live && is_here {
-                broker.started = process_started(line.pid);
+            let process = locks.process(Byte::Broker(id), line.host, line.locked);
+            let mut life = judge(&line, age_ns, process);
+            if life.may_act() && broker.disowned == line.incarnation {
+                // It beats again, and has not looked yet. What it had is given up for good.
+                life = Life::Silent;
             }
+            let before = std::mem::replace(&mut broker.life, life);
             if before != life {
                 self.life_changed(id, before, life);
             }
+            self.look_at_ghost(id, line.incarnation, age_ns);
         }
         self.segments.strand(stranded(&self.pool, |id| self.brokers[id.index()].life));
         // Relaxed: a broker that is missed for one burst sleeps a millisecond longer.
@@ -374,8 +393,10 @@ impl Keeper {
                 };
                 self.process_ended(id, grace_ns);
             }
-            Life::Hung => self.note(&format!(
-                "broker {id} has not moved its heartbeat for {} s and its process is still there",
+            Life::Silent => self.disown(id),
+            Life::Frozen => self.note(&format!(
+                "broker {id} has not moved its heartbeat for {} s and its process is still there: \
+                 it is frozen, and what it reads or writes waits for it",
                 HEARTBEAT_LEASE_NS / 1_000_000_000
             )),
             Life::Live | Life::Never => {}

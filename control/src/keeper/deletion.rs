@@ -20,6 +20,8 @@ pub struct Deletion {
     pub topic: TopicId,
     /// Brokers that have not let go, a bit each.
     pub waiting: u32,
+    /// Subscribers of brokers that died may be reading it until then, by control's own clock.
+    pub not_before_ns: u64,
     /// Where the sequencer is with it.
     sequencer: Step,
     /// Who waits for the answer; nobody after a change of control.
@@ -65,7 +67,8 @@ impl Keeper {
         for broker in BrokerId::all().filter(|id| waiting >> id.index() & 1 == 1) {
             self.send(broker, Command::DropTopic { topic: id });
         }
-        self.deletions.push(Deletion { topic: id, waiting, sequencer: Step::NotAsked, reply });
+        let (sequencer, not_before_ns) = (Step::NotAsked, self.grace_ns());
+        self.deletions.push(Deletion { topic: id, waiting, not_before_ns, sequencer, reply });
     }
 
     /// A broker touches a topic no more.
@@ -84,14 +87,15 @@ impl Keeper {
 
     /// Moves each deletion on as far as the answers allow.
     pub(super) fn finish_deletions(&mut self) {
-        if self.deletions.is_empty() || self.clock_ns() < self.grace_ns() {
+        if self.deletions.is_empty() {
             return;
         }
+        let clock_ns = self.clock_ns();
         let mut ask = Vec::new();
         let mut done = Vec::new();
         for (i, deletion) in self.deletions.iter_mut().enumerate() {
             match deletion.sequencer {
-                Step::NotAsked if deletion.waiting == 0 => {
+                Step::NotAsked if deletion.waiting == 0 && deletion.not_before_ns <= clock_ns => {
                     deletion.sequencer = Step::Asked;
                     ask.push(deletion.topic);
                 }

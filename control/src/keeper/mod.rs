@@ -10,6 +10,7 @@ mod logs;
 mod lost;
 mod padding;
 mod retire;
+mod silent;
 mod tokens;
 mod topics;
 
@@ -34,6 +35,7 @@ use crate::messages::{Ask, FromSequencer, Reply, Sender, Shared, ToSequencer};
 use crate::segments::Segments;
 
 pub use brokers::{Broker, stranded};
+pub use silent::withhold_uncounted;
 pub use topics::{Log, Topic};
 
 use deletion::Deletion;
@@ -196,6 +198,9 @@ impl Keeper {
 
     /// Everything that this control has to say and do first, after another one.
     fn take_over(&mut self) {
+        for id in BrokerId::all() {
+            self.brokers[id.index()].ghost = silent::uncounted(&self.pool, id);
+        }
         self.look_at_brokers();
         self.retire_again();
         self.delete_again();

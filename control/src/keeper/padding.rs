@@ -41,9 +41,12 @@ impl Keeper {
         if self.unpadded.iter().all(|(_, due_ns)| *due_ns > now) {
             return;
         }
-        let (due, later) = std::mem::take(&mut self.unpadded)
-            .into_iter()
-            .partition(|(_, due_ns): &(SegmentId, u64)| *due_ns <= now);
+        let segments = &self.segments;
+        let (due, later) = std::mem::take(&mut self.unpadded).into_iter().partition(
+            |(segment, due_ns): &(SegmentId, u64)| {
+                *due_ns <= now && !segments.is_withheld(*segment)
+            },
+        );
         self.unpadded = later;
         for (segment, _) in due {
             self.pad(segment);

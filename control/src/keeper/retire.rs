@@ -29,6 +29,8 @@ pub struct Retiring {
     pub topic: TopicId,
     /// Brokers that have not answered, a bit each.
     pub waiting: u32,
+    /// Subscribers of brokers that died may be reading it until then, by control's own clock.
+    pub not_before_ns: u64,
 }
 
 impl Keeper {
@@ -126,7 +128,8 @@ impl Keeper {
     /// What is known of a sealed payload segment once all its batches are ordered or dropped.
     fn settle(&mut self, topic: TopicId, segment: SegmentId) -> Option<Settled> {
         let used = *self.segments.get(segment)?;
-        if used.what.state != SegmentState::Sealed {
+        // A broker that was given up may land something more in what is withheld.
+        if used.what.state != SegmentState::Sealed || self.segments.is_withheld(segment) {
             return None;
         }
         if used.settled.is_some() {
@@ -213,7 +216,8 @@ impl Keeper {
         for id in BrokerId::all().filter(|id| waiting >> id.index() & 1 == 1) {
             self.send(id, Command::Retire { segment: segment.0, generation });
         }
-        self.retiring.push(Retiring { segment, generation, topic, waiting });
+        let not_before_ns = self.grace_ns();
+        self.retiring.push(Retiring { segment, generation, topic, waiting, not_before_ns });
     }
 
     /// Retirements that the control before this one had begun: the oldest index has moved, the
@@ -244,14 +248,12 @@ impl Keeper {
 
     /// Frees what every broker has let go of.
     pub(super) fn finish_retirements(&mut self) {
-        if self.retiring.iter().all(|retiring| retiring.waiting != 0)
-            || self.clock_ns() < self.grace_ns()
-        {
+        let clock_ns = self.clock_ns();
+        let is_free = |r: &Retiring| r.waiting == 0 && r.not_before_ns <= clock_ns;
+        if !self.retiring.iter().any(is_free) {
             return;
         }
-        let (free, left) = std::mem::take(&mut self.retiring)
-            .into_iter()
-            .partition(|retiring: &Retiring| retiring.waiting == 0);
+        let (free, left) = std::mem::take(&mut self.retiring).into_iter().partition(is_free);
         self.retiring = left;
         for retiring in free {
             self.segments.give_back(retiring.segment);

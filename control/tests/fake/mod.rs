@@ -20,6 +20,7 @@ use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Ringer, Role};
 use landfall_pool::line_ring::{LineConsumer, LineProducer, LineRing};
+use landfall_pool::lock::{Byte, Locks};
 use landfall_pool::log::{Found, LogReader};
 use landfall_pool::map::memfd;
 use landfall_pool::pool::Shape;
@@ -163,6 +164,7 @@ pub struct Broker {
     epoch: u64,
     seen: Vec<Command>,
     next_request: u64,
+    _locks: Locks,
 }
 
 /// A segment that control granted.
@@ -177,6 +179,9 @@ impl Broker {
     /// Takes the number without a word to control.
     pub fn appear(pool: &Arc<Pool>, number: usize, incarnation: u64) -> Self {
         let id = BrokerId::new(number).unwrap();
+        let locks = Locks::open(pool).unwrap();
+        // One that takes the number from another leaves it to it to be there.
+        let _ = locks.take(Byte::Broker(id)).unwrap();
         let line = BrokerLine {
             incarnation,
             heartbeat_ns: clock::now_ns(),
@@ -185,7 +190,7 @@ impl Broker {
             pid: std::process::id().into(),
             host: landfall_pool::host::id(),
             disk: 0,
-            reserved: 0,
+            locked: locks.identity(),
         };
         let address = BrokerAddress::new("127.0.0.1:9", "@nowhere", "127.0.0.1:10").unwrap();
         pool.set_broker(id, &line, &address);
@@ -203,6 +208,7 @@ impl Broker {
             seen: Vec::new(),
             epoch: pool.epoch_number(),
             next_request: incarnation << 16,
+            _locks: locks,
         }
     }
 

@@ -340,10 +340,16 @@ impl Geometry {
         REQUESTS_AT + broker.index() as u64 * COMMAND_RING_BYTES
     }
 
-    /// Offset of the word that says how many requests of a broker control has taken, on a line of
-    /// its own.
+    /// Offset of the word that says how many requests of a broker control has taken, on a line that
+    /// has only one more word.
     pub fn requests_taken(&self, broker: BrokerId) -> u64 {
         self.slot_at + self.taken_at + broker.index() as u64 * LINE_BYTES
+    }
+
+    /// Offset of the word that names the process of a broker's number that the leader counts on. It
+    /// lies beside the one above, which control writes too.
+    pub fn counted(&self, broker: BrokerId) -> u64 {
+        self.requests_taken(broker) + 8
     }
 
     /// Offset of a process's counters: brokers by number, then [`CONTROL_BLOCK`].

@@ -94,6 +94,12 @@ pub const VERBS_BEAT_NS: u64 = 1_000_000_000;
 pub const HEARTBEAT_LEASE_NS: u64 = 3_000_000_000;
 /// How often a heartbeat moves. Nanoseconds.
 pub const HEARTBEAT_EVERY_NS: u64 = 100_000_000;
+/// A broker that has not looked for this long whether control still counts on it writes nothing
+/// before it has. Nanoseconds.
+pub const AWAY_NS: u64 = HEARTBEAT_LEASE_NS / 3;
+/// A process of another host that is silent this long counts as gone where nothing can tell: what
+/// it could still write into is used again. Nanoseconds.
+pub const ELSEWHERE_GONE_NS: u64 = 60_000_000_000;
 
 const _: () = {
     assert!(SEGMENT_BYTES_MIN.is_power_of_two() && SEGMENT_BYTES_DEFAULT.is_power_of_two());
@@ -105,6 +111,8 @@ const _: () = {
     assert!((IN_FLIGHT_BATCHES_MAX as u64) < CHANNEL_LINES / 2 + 1, "receipts always fit");
     assert!((RESERVATIONS_MAX as u64) < CHANNEL_LINES / 4, "and so do positions");
     assert!(HEARTBEAT_LEASE_NS >= 10 * HEARTBEAT_EVERY_NS, "a late beat is not a death");
+    assert!(AWAY_NS + HEARTBEAT_EVERY_NS < HEARTBEAT_LEASE_NS, "who is away looks in time");
+    assert!(ELSEWHERE_GONE_NS >= 10 * HEARTBEAT_LEASE_NS, "declared dead long before it is gone");
     assert!(SESSION_LEASE_NS > HEARTBEAT_LEASE_NS, "a broker's death is seen within the lease");
     assert!(TOPICS_MAX == 1 << 8, "a topic's slot is the low byte of its id");
     assert!(BROKERS_MAX < u8::MAX as usize, "the last broker number means control");

@@ -80,12 +80,14 @@ pub struct LeaderLine {
     pub host: u64,
     /// Wall clock when this epoch began, nanoseconds.
     pub started_ns: u64,
+    /// The inode on which it holds its lock, as `landfall_pool::lock` names it.
+    pub locked: u64,
     /// Zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
 }
 
 lines!(LeaderLine, 1, {
-    term @ 0, pid @ 8, host @ 16, started_ns @ 24, reserved @ 32,
+    term @ 0, pid @ 8, host @ 16, started_ns @ 24, locked @ 32, reserved @ 40,
 });
 
 /// An epoch, and whether its leader serves, in one word.
@@ -130,13 +132,13 @@ pub struct BrokerLine {
     pub host: u64,
     /// 1: it keeps replicas on a disk.
     pub disk: u64,
-    /// Zero.
-    pub reserved: u64,
+    /// The inode on which it holds its lock, as `landfall_pool::lock` names it.
+    pub locked: u64,
 }
 
 lines!(BrokerLine, 1, {
     incarnation @ 0, heartbeat_ns @ 8, epoch_seen @ 16, state @ 24, pid @ 32, host @ 40,
-    disk @ 48, reserved @ 56,
+    disk @ 48, locked @ 56,
 });
 
 /// What a broker says of itself.

@@ -2,6 +2,9 @@
 
 use std::sync::OnceLock;
 
+/// The name of every host whose kernel has no boot id.
+const UNKNOWN: u64 = 1;
+
 /// A number of this host's present boot, never 0: the first half of the kernel's random boot id
 /// (`/proc/sys/kernel/random/boot_id`, random(4)). A host without one is 1, like every other.
 pub fn id() -> u64 {
@@ -12,9 +15,15 @@ pub fn id() -> u64 {
     })
 }
 
+/// Whether a host that was named so is this one. Hosts without a boot id have one name, so that
+/// none of them is taken for another.
+pub fn is_this(host: u64) -> bool {
+    host == id() && host != UNKNOWN
+}
+
 fn parse(text: &str) -> u64 {
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-    u64::from_str_radix(&digits, 16).unwrap_or(0).max(1)
+    u64::from_str_radix(&digits, 16).unwrap_or(0).max(UNKNOWN)
 }
 
 #[cfg(test)]

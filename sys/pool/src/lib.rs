@@ -16,6 +16,7 @@
 //! | [`slab`] | private buffers that are registered once and sent from |
 //! | [`bell`], [`idle`] | how a loop waits, and waking a process that sleeps |
 //! | [`host`], [`leftovers`] | which host this is; what may be left in its caches |
+//! | [`lock`] | which processes are there, as the kernel knows it |
 //! | [`disk`], [`replica`] | writing to files, and the lines that say how far that is |
 //! | [`counters`] | counters and distinct errors that survive their process |
 
@@ -33,6 +34,7 @@ pub mod leader;
 pub mod leftovers;
 pub mod line_ring;
 pub mod lines;
+pub mod lock;
 pub mod log;
 pub mod map;
 pub mod memory;

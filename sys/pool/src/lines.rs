@@ -131,6 +131,24 @@ pub fn move_oldest(memory: &impl Memory, at: u64, index: u64, position: u64) {
     memory.full_fence();
 }
 
+/// The process that the leader whose word is at `at` counts on, looked up after everything that the
+/// caller has read before: its clock too, where it was away.
+pub fn read_counted(memory: &impl Memory, at: u64) -> u64 {
+    memory.full_fence();
+    memory.refresh(at, 8);
+    // EDGE counted, acquire half. Pairs with `say_counted`.
+    memory.load(at)
+}
+
+/// Says on which process the leader counts. The fence lets it be seen before anything that is done
+/// because of it.
+pub fn say_counted(memory: &impl Memory, at: u64, incarnation: u64) {
+    // EDGE counted, release half. Pairs with `read_counted`.
+    memory.store_release(at, incarnation);
+    memory.publish(at, 8);
+    memory.full_fence();
+}
+
 impl<M: Memory> Pool<M> {
     /// Wall clock of the leader's last beat, nanoseconds.
     pub fn leader_heartbeat(&self) -> u64 {
@@ -177,6 +195,18 @@ impl<M: Memory> Pool<M> {
         self.store(at + 24, state);
         self.store_release(at + 8, now_ns);
         self.publish(at, LINE_BYTES);
+    }
+
+    /// The process of a broker's number that the leader counts on; 0: none. Whoever finds another
+    /// one than itself writes nothing into the pool any more.
+    pub fn counted(&self, broker: BrokerId) -> u64 {
+        self.follow();
+        read_counted(self, self.geometry().counted(broker))
+    }
+
+    /// Says on which process of a broker's number this leader counts. Only control.
+    pub fn count_on(&self, broker: BrokerId, incarnation: u64) {
+        say_counted(self, self.geometry().counted(broker), incarnation);
     }
 
     /// How far log `log` of `topic` reaches; zeros when the line is about another topic.

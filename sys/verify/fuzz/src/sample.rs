@@ -83,7 +83,8 @@ fn fill(pool: &Pool) {
     // An earlier leader was in the first slot.
     for (slot, epoch) in [(0, EPOCH - 1), (1, EPOCH)] {
         let term = Term { epoch, serves: false }.pack();
-        let line = LeaderLine { term, pid: 1, host: 1, started_ns: NOW_NS, reserved: [0; 4] };
+        let line =
+            LeaderLine { term, pid: 1, host: 1, started_ns: NOW_NS, ..LeaderLine::default() };
         assert!(pool.claim(slot, &line), "nobody else leads a fresh pool");
         pool.beat_leader(NOW_NS);
         pool.copy_tables(None);

@@ -1,0 +1,179 @@
+//! Locks on bytes of the pool's file: who is there, as the kernel knows it.
+//!
+//! A lock belongs to an open file description (`F_OFD_SETLK`, fcntl(2)), and the kernel gives it
+//! back when the last descriptor of that is closed: with the process, however it ends, and never
+//! while the process is only stopped. It is seen from every network, PID and mount namespace of
+//! the host, as long as both sides opened the same inode; two device nodes of one device are two
+//! inodes, so whoever holds a byte says in the pool what it locked ([`Locks::identity`]).
+//!
+//! Other hosts see nothing of it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+
+use landfall_layout::BrokerId;
+use landfall_layout::limits::LEADERS_MAX;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+
+use crate::host;
+use crate::pool::Pool;
+
+/// The first byte of the brokers, one for each number.
+const BROKERS: i64 = 64;
+
+const _: () = assert!((LEADERS_MAX as i64) < BROKERS, "no byte stands for two things");
+
+/// What a byte stands for. A lock needs no byte to be there: nothing is read or written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Byte {
+    /// Held while an election goes on.
+    Ballot,
+    /// Held by the control that has this leader slot.
+    Leader(usize),
+    /// Held by the process that is this broker.
+    Broker(BrokerId),
+}
+
+impl Byte {
+    fn offset(self) -> i64 {
+        match self {
+            Self::Ballot => 0,
+            Self::Leader(slot) => 1 + slot as i64,
+            Self::Broker(id) => BROKERS + id.index() as i64,
+        }
+    }
+}
+
+/// What the kernel knows of a process that took a byte and wrote down what it locked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Process {
+    /// It is there, running or stopped; or it could not be found out, which is no death.
+    There,
+    /// Its lock is free, so it is gone.
+    Gone,
+    /// It took its lock on another host, or another inode: nothing here can tell.
+    Elsewhere,
+}
+
+/// The pool's file, opened once more for locks alone. Dropping it gives all of them back.
+#[derive(Debug)]
+pub struct Locks {
+    file: File,
+    identity: u64,
+}
+
+impl Locks {
+    /// Opens the pool's file again. The descriptor is kept from then on, so that looking at locks
+    /// needs no other, and it is not handed on to programs that this process starts.
+    pub fn open(pool: &Pool) -> io::Result<Self> {
+        let path = format!("/proc/self/fd/{}", pool.fd().as_raw_fd());
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let metadata = file.metadata()?;
+        let identity = identity([metadata.dev(), metadata.ino(), metadata.rdev()]);
+        Ok(Self { file, identity })
+    }
+
+    /// A number of the inode whose bytes these are, never 0, for those who look at its locks.
+    pub fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    /// Locks a byte until it is given back or this is dropped. False: another one has it.
+    pub fn take(&self, byte: Byte) -> io::Result<bool> {
+        let range = range(libc::F_WRLCK, byte);
+        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&range)) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives a byte back.
+    pub fn give_back(&self, byte: Byte) -> io::Result<()> {
+        let range = range(libc::F_UNLCK, byte);
+        fcntl(&self.file, FcntlArg::F_OFD_SETLK(&range)).map(drop).map_err(io::Error::from)
+    }
+
+    /// Whether a byte is locked through another open file description than this one.
+    pub fn is_taken(&self, byte: Byte) -> io::Result<bool> {
+        let mut range = range(libc::F_WRLCK, byte);
+        fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut range))?;
+        Ok(i32::from(range.l_type) != libc::F_UNLCK)
+    }
+
+    /// What became of the process that took a byte on host `host`, and locked what `locked` names.
+    pub fn process(&self, byte: Byte, host: u64, locked: u64) -> Process {
+        judge(self.is_taken(byte), self.is_here(host, locked))
+    }
+
+    /// Whether a lock taken there is seen here.
+    pub fn is_here(&self, host: u64, locked: u64) -> bool {
+        host::is_this(host) && locked == self.identity
+    }
+}
+
+fn judge(is_taken: io::Result<bool>, is_here: bool) -> Process {
+    match is_taken {
+        Ok(true) | Err(_) => Process::There,
+        Ok(false) if is_here => Process::Gone,
+        Ok(false) => Process::Elsewhere,
+    }
+}
+
+fn range(kind: i32, byte: Byte) -> libc::flock {
+    libc::flock {
+        l_type: kind as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: byte.offset(),
+        l_len: 1,
+        l_pid: 0,
+    }
+}
+
+/// The words mixed into one (FNV-1a); equal words give equal numbers, and others hardly ever.
+fn identity(words: [u64; 3]) -> u64 {
+    let bytes = words.into_iter().flat_map(u64::to_le_bytes);
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.fold(0xcbf2_9ce4_8422_2325, mix).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_byte_stands_for_two_things() {
+        let leaders = (0..LEADERS_MAX).map(Byte::Leader);
+        let all = std::iter::once(Byte::Ballot).chain(leaders);
+        let mut offsets: Vec<i64> =
+            all.chain(BrokerId::all().map(Byte::Broker)).map(Byte::offset).collect();
+        let count = offsets.len();
+        offsets.sort_unstable();
+        offsets.dedup();
+        assert_eq!(offsets.len(), count);
+    }
+
+    #[test]
+    fn not_being_able_to_find_out_is_no_death() {
+        let error = || Err(io::Error::from_raw_os_error(libc::EMFILE));
+        assert_eq!(judge(error(), true), Process::There);
+        assert_eq!(judge(error(), false), Process::There);
+    }
+
+    #[test]
+    fn only_a_free_lock_on_the_same_inode_of_this_host_is_a_death() {
+        assert_eq!(judge(Ok(true), true), Process::There);
+        assert_eq!(judge(Ok(true), false), Process::There);
+        assert_eq!(judge(Ok(false), true), Process::Gone);
+        assert_eq!(judge(Ok(false), false), Process::Elsewhere);
+    }
+
+    #[test]
+    fn other_inodes_have_other_numbers() {
+        assert_ne!(identity([1, 2, 0]), identity([2, 1, 0]));
+        assert_ne!(identity([0, 0, 0]), 0);
+    }
+}
