@@ -123,8 +123,11 @@ impl Found {
                 }
             }
         }
-        if let Some(torn) = walk.torn() {
-            notes.push(format!("{}: {torn}", path.display()));
+        if let Some(why) = walk.header_fault() {
+            notes.push(format!("{}: {why}; its records are read", path.display()));
+        }
+        for damage in walk.damage() {
+            notes.push(format!("{}: {damage}", path.display()));
         }
         Ok(())
     }

@@ -1,17 +1,19 @@
 //! The files of one replica: opened, rolled.
 
 use std::fs::{File, OpenOptions};
-use std::io::IoSlice;
+use std::io::{IoSlice, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use landfall_layout::BrokerId;
 use landfall_layout::order::FrontierLine;
-use landfall_layout::replica::{NO_FILE, REPLICA_HEADER_BYTES, ReplicaHeader};
+use landfall_layout::replica::{
+    HeaderError, LOG_UNKNOWN, NO_FILE, REPLICA_HEADER_BYTES, ReplicaHeader, mark_bytes,
+};
 use landfall_pool::disk::{Disk, Writing, sync_all, write_all};
-use landfall_replica::FileError;
-use landfall_replica::mend::{Cut, create_directory, settle_and_cut, sync_directory};
+use landfall_replica::mend::{Cut, create_directory, settle_and_cut, sync_directory, write_header};
 use landfall_replica::names::{list_source, replica_file, source_directory};
+use landfall_replica::{Damage, FileError};
 
 /// The file that records are appended to.
 pub struct Current {
@@ -20,6 +22,8 @@ pub struct Current {
     first_index: u64,
     /// Byte behind its last whole record.
     pub at: u64,
+    /// What its records carry.
+    pub mark: [u8; 6],
 }
 
 /// The files of one replica.
@@ -43,8 +47,27 @@ pub struct Opened {
     pub ordered: Option<FrontierLine>,
     /// Bytes of the files, headers included.
     pub bytes: u64,
-    /// What did not hold.
+    /// What did not hold at the end of the last one, and is gone.
     pub cut: Option<Cut>,
+    /// What does not hold in the last one, before records that do.
+    pub damage: Vec<Damage>,
+    /// What was wrong with the last one's header, which was written again.
+    pub header_fault: Option<HeaderError>,
+}
+
+impl Opened {
+    /// Sentences about what does not hold.
+    pub fn faults(&self, files: &Files) -> Vec<String> {
+        let mut faults: Vec<String> = self.cut.iter().map(ToString::to_string).collect();
+        if let Some(current) = &files.current {
+            let path = current.path.display();
+            let say = |damage: &Damage| format!("{path}: {damage}");
+            faults.extend(self.damage.iter().map(say));
+            let again = |why: &HeaderError| format!("{path}: {why}; it was written again");
+            faults.extend(self.header_fault.iter().map(again));
+        }
+        faults
+    }
 }
 
 impl Files {
@@ -54,6 +77,7 @@ impl Files {
         topic: &Path,
         template: ReplicaHeader,
         file_bytes: u64,
+        now_ns: u64,
     ) -> Result<(Self, Opened), FileError> {
         let source = BrokerId::new(usize::from(template.source));
         let source = source.expect("a duty names a broker");
@@ -61,20 +85,32 @@ impl Files {
         create_directory(&directory)?;
         let mut listed = list_source(&directory, &mut Vec::new())?;
         let mut files = Self { directory, template, current: None, file_bytes, ordinal: 0 };
-        let mut opened = Opened { covers: 0, ordered: None, bytes: 0, cut: None };
+        let mut opened = Opened {
+            covers: 0,
+            ordered: None,
+            bytes: 0,
+            cut: None,
+            damage: Vec::new(),
+            header_fault: None,
+        };
         // A file that was begun and never had a header is gone then, and the one before is last.
         while let Some((first_index, path)) = listed.pop() {
             let Some((survey, cut)) = settle_and_cut(&path)? else { continue };
             files.check(&survey.header, &path)?;
+            if survey.header_fault.is_some() {
+                write_header(&path, &files.whole_header(&survey.header, now_ns))?;
+            }
             let file = OpenOptions::new().read(true).write(true).open(&path);
             let file = file.map_err(FileError::io("open", &path))?;
             files.ordinal = survey.end.ordinal;
             opened.covers = survey.end.index;
             opened.ordered = survey.ordered;
             opened.cut = cut;
+            opened.damage = survey.damage;
+            opened.header_fault = survey.header_fault;
             opened.bytes = survey.bytes;
-            files.current =
-                Some(Current { file: file.into(), path, first_index, at: survey.end.at });
+            let (at, mark) = (survey.end.at, survey.end.mark);
+            files.current = Some(Current { file: file.into(), path, first_index, at, mark });
             break;
         }
         for (_, path) in listed {
@@ -85,8 +121,9 @@ impl Files {
     }
 
     fn check(&self, header: &ReplicaHeader, path: &Path) -> Result<(), FileError> {
-        let of = |header: &ReplicaHeader| (header.created_ns, header.source, header.log);
-        if of(header) == of(&self.template) && header.name() == self.template.name() {
+        let of = |header: &ReplicaHeader| (header.created_ns, header.source);
+        let same_log = [self.template.log, LOG_UNKNOWN].contains(&header.log);
+        if of(header) == of(&self.template) && same_log && header.name() == self.template.name() {
             return Ok(());
         }
         Err(FileError::Topic {
@@ -104,6 +141,22 @@ impl Files {
                 self.template.created_ns
             ),
         })
+    }
+
+    /// What a file's header said that does not hold any more: from its copy, or from the file's
+    /// name and records and what is known of the topic.
+    fn whole_header(&self, read: &ReplicaHeader, now_ns: u64) -> ReplicaHeader {
+        if read.opened_ns != 0 {
+            return *read;
+        }
+        ReplicaHeader {
+            first_index: read.first_index,
+            first_ordinal: read.first_ordinal,
+            previous_index: read.previous_index,
+            mark: read.mark,
+            opened_ns: now_ns,
+            ..self.template
+        }
     }
 
     /// Where they are.
@@ -131,6 +184,7 @@ impl Files {
         header.first_ordinal = self.ordinal;
         header.previous_index = before.map_or(NO_FILE, |current| current.first_index);
         header.opened_ns = now_ns;
+        header.mark = new_mark()?;
         let path = replica_file(&self.directory, first_index);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         let file = file.map_err(FileError::io("create", &path))?;
@@ -141,9 +195,19 @@ impl Files {
         }
         sync_directory(&self.directory)?;
         let at = REPLICA_HEADER_BYTES;
-        self.current = Some(Current { file: file.into(), path, first_index, at });
+        let mark = mark_bytes(header.mark);
+        self.current = Some(Current { file: file.into(), path, first_index, at, mark });
         Ok(())
     }
+}
+
+/// A file's mark: nobody can guess it. A time would be guessed.
+fn new_mark() -> Result<u64, FileError> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 6];
+    let mut source = File::open(path).map_err(FileError::io("open", path))?;
+    source.read_exact(&mut bytes).map_err(FileError::io("read", path))?;
+    Ok(bytes.iter().fold(0, |mark, byte| mark << 8 | u64::from(*byte)))
 }
 
 fn begin(
@@ -152,8 +216,7 @@ fn begin(
     path: &Path,
     header: &ReplicaHeader,
 ) -> Result<(), FileError> {
-    let mut page = [0; REPLICA_HEADER_BYTES as usize];
-    page[..ReplicaHeader::BYTES as usize].copy_from_slice(&header.seal().to_bytes());
+    let page = header.seal().page();
     let mut writings = [Writing::new(file, 0, vec![IoSlice::new(&page)])];
     write_all(disk, &mut writings);
     let [writing] = writings;

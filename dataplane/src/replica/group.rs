@@ -18,6 +18,7 @@ use landfall_pool::{Memory, Pool};
 pub struct Marks {
     pub created_ns: u64,
     pub source: u8,
+    pub mark: [u8; 6],
     pub now_ns: u64,
 }
 
@@ -179,6 +180,7 @@ impl Group {
             created_ns: self.marks.created_ns,
             written_ns: self.marks.now_ns,
             source: self.marks.source,
+            mark: self.marks.mark,
             ..RecordHeader::default()
         }
     }

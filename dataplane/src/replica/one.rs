@@ -116,10 +116,9 @@ impl Replica {
         let directory = topic_directory(data, entry.name(), entry.created_ns);
         write_topic(pool, &directory, entry)?;
         let log = log_of(entry, duty.source);
-        let (files, opened) =
-            Files::open(&directory, template(pool, entry, duty, log, keeper), keeper.file_bytes)?;
-        let mut events: Vec<Event> =
-            opened.cut.iter().map(|cut| Event::Note(cut.to_string())).collect();
+        let template = template(pool, entry, duty, log, keeper);
+        let (files, opened) = Files::open(&directory, template, keeper.file_bytes, keeper.now_ns)?;
+        let mut events: Vec<Event> = opened.faults(&files).into_iter().map(Event::Note).collect();
         let before = pool.replica(topic, duty.source, duty.replica);
         // Where nothing followed of the source, the line went further than the files say.
         let has_all = opened.cut.is_none() && files.ordinal >= before.entries;
@@ -156,7 +155,7 @@ impl Replica {
             syncing: None,
             retry_at_ns: 0,
             others: Others::default(),
-            cut_bytes: opened.cut.as_ref().map_or(0, |cut| cut.torn.bytes),
+            cut_bytes: opened.cut.as_ref().map_or(0, |cut| cut.tail.bytes),
         };
         let frontier = pool.frontier(topic, log);
         if covers > frontier.entries {
@@ -310,9 +309,14 @@ impl Replica {
             }
             self.anew = false;
         }
-        let at = self.files.current.as_ref()?.at;
-        let marks = Marks { created_ns: self.created_ns, source: self.duty.source.raw(), now_ns };
-        Some(Group::new(marks, at, self.files.ordinal, self.next))
+        let current = self.files.current.as_ref()?;
+        let marks = Marks {
+            created_ns: self.created_ns,
+            source: self.duty.source.raw(),
+            mark: current.mark,
+            now_ns,
+        };
+        Some(Group::new(marks, current.at, self.files.ordinal, self.next))
     }
 
     /// The group to be written, and the file.

@@ -114,7 +114,7 @@ impl Bench {
     fn batches(&self) -> u64 {
         let survey = self.survey();
         assert_eq!(survey.seams, []);
-        assert!(survey.files.iter().all(|file| file.torn.is_none()), "{survey:?}");
+        assert!(survey.files.iter().all(|file| file.is_whole()), "{survey:?}");
         survey.files.iter().map(|file| file.batches).sum()
     }
 }

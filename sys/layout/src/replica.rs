@@ -14,6 +14,13 @@
 //! pool is gone. A record says where in its file it lies, how many entries came before it and
 //! whose it is, so one that is found where it does not belong is never believed. Checksums: the
 //! record's covers its two lines and the preamble, and the preamble's `payload_crc` the payload.
+//!
+//! Behind bytes that do not hold the next record is looked for line by line, and then payloads
+//! are looked at too, which publishers made. No publisher can make a record: each carries its
+//! file's *mark*, 48 bits that are drawn when the file is begun and that no client is told. A copy
+//! of a record lies at another byte, or in a file of another mark.
+//!
+//! The header stands twice in its page, so that one damaged sector does not take it.
 
 use std::fmt;
 
@@ -32,6 +39,12 @@ pub const REPLICA_MAGIC: u64 = u64::from_le_bytes(*b"LFREPLIC");
 pub const REPLICA_VERSION: u32 = 3;
 /// Bytes in front of a file's first record.
 pub const REPLICA_HEADER_BYTES: u64 = 4096;
+/// Byte of a file at which its header stands once more.
+pub const HEADER_COPY_AT: u64 = 2048;
+/// A header that was put together again from a file's name and records does not know the log.
+pub const LOG_UNKNOWN: u8 = u8::MAX;
+/// Bits of a file's mark.
+const MARK_BITS: u32 = 48;
 /// No file came before this one.
 pub const NO_FILE: u64 = u64::MAX;
 
@@ -165,8 +178,10 @@ pub struct ReplicaHeader {
     pub name_bytes: u32,
     /// The topic's name, UTF-8.
     pub name: [u8; TOPIC_NAME_BYTES_MAX],
+    /// What each record of the file carries, in its low 48 bits; 0 in files of earlier programs.
+    pub mark: u64,
     /// Zero.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
     /// Zero.
     pub reserved32: u32,
     /// CRC32C of the 252 bytes before.
@@ -177,7 +192,7 @@ lines!(ReplicaHeader, 4, {
     magic @ 0, version @ 8, header_bytes @ 12, pool_uuid @ 16, created_ns @ 32, first_index @ 40,
     first_ordinal @ 48, previous_index @ 56, opened_ns @ 64, topic @ 72, source @ 76,
     replica @ 77, log @ 78, order @ 79, broker @ 80, replicas @ 81, replica_brokers @ 82,
-    flags @ 83, name_bytes @ 84, name @ 88, reserved @ 208, reserved32 @ 248, crc @ 252,
+    flags @ 83, name_bytes @ 84, name @ 88, mark @ 208, reserved @ 216, reserved32 @ 248, crc @ 252,
 });
 
 /// What a file's header has wrong.
@@ -229,7 +244,8 @@ impl fmt::Display for HeaderError {
             ),
             Self::Version { found } => write!(
                 f,
-                "the file has format version {found}; this program knows {REPLICA_VERSION}"
+                "the file has format version {found}, and this program knows {REPLICA_VERSION}: \
+                 use the program that wrote it, or move the topic's directory away"
             ),
             Self::Crc { claimed, computed } => write!(
                 f,
@@ -287,6 +303,43 @@ impl ReplicaHeader {
         Ok(header)
     }
 
+    /// The header of a file that begins with `page`, from either of its places, and what is wrong
+    /// with the first where it is from the second. Total over any bytes.
+    pub fn read(page: &[u8]) -> Result<(Self, Option<HeaderError>), HeaderError> {
+        let why = match Self::parse(page) {
+            Ok(header) => return Ok((header, None)),
+            // A file that ends inside its header has nothing.
+            Err(why @ HeaderError::Short { .. }) => return Err(why),
+            Err(why) => why,
+        };
+        let mut again = [0; REPLICA_HEADER_BYTES as usize];
+        let copy = page.get(HEADER_COPY_AT as usize..).unwrap_or_default();
+        let copy = copy.get(..Self::BYTES as usize).unwrap_or_default();
+        again[..copy.len()].copy_from_slice(copy);
+        match Self::parse(&again) {
+            Ok(header) if !Self::is_foreign(page) => Ok((header, Some(why))),
+            _ => Err(why),
+        }
+    }
+
+    /// Whether a file's first bytes are a header of another version that holds: no damage made it.
+    pub fn is_foreign(page: &[u8]) -> bool {
+        let Some(head) = page.first_chunk::<{ Self::BYTES as usize }>() else { return false };
+        let header = Self::from_bytes(*head);
+        header.magic == REPLICA_MAGIC
+            && header.version != REPLICA_VERSION
+            && header.crc == header.compute_crc()
+    }
+
+    /// What a file begins with: the header, twice.
+    pub fn page(&self) -> [u8; REPLICA_HEADER_BYTES as usize] {
+        let mut page = [0; REPLICA_HEADER_BYTES as usize];
+        for at in [0, HEADER_COPY_AT as usize] {
+            page[at..at + Self::BYTES as usize].copy_from_slice(&self.to_bytes());
+        }
+        page
+    }
+
     /// The topic's name; empty when the header says nothing readable.
     pub fn name(&self) -> &str {
         self.name
@@ -298,7 +351,9 @@ impl ReplicaHeader {
 
 const _: () = {
     assert!(RECORD_HEAD_BYTES == 2 * LINE_BYTES);
-    assert!(ReplicaHeader::BYTES <= REPLICA_HEADER_BYTES);
+    assert!(ReplicaHeader::BYTES <= HEADER_COPY_AT);
+    assert!(HEADER_COPY_AT + ReplicaHeader::BYTES <= REPLICA_HEADER_BYTES);
+    assert!(MARK_BITS == 8 * 6, "records carry it in six bytes");
     assert!(REPLICA_HEADER_BYTES.is_multiple_of(LINE_BYTES), "records start on lines");
     assert!(REPLICA_VERSION <= u8::MAX as u32, "records carry it in a byte");
 };

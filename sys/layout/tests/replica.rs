@@ -36,7 +36,8 @@ fn header() -> ReplicaHeader {
         flags: 4,
         name_bytes: 2,
         name,
-        reserved: [0; 5],
+        mark: 0,
+        reserved: [0; 4],
         reserved32: 0,
         crc: 0,
     }

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use landfall_layout::BrokerId;
 use landfall_layout::replica::{Body, NO_FILE, Place, Record};
 
+use crate::damage::Damage;
 use crate::error::FileError;
 use crate::names::list_source;
-use crate::walk::Walk;
+use crate::walk::{Broken, Sight, Walk};
 
 /// Times that a directory is listed anew because retention took the file that was looked for.
 const LISTINGS_MAX: usize = 8;
@@ -34,6 +35,8 @@ struct Open {
     walk: Walk,
     /// What was appended since it was opened has been seen.
     is_fresh: bool,
+    /// Byte from which nothing held, and the file's length then.
+    ended: Option<(u64, u64)>,
 }
 
 /// A replica's reader. It only goes forward.
@@ -100,10 +103,13 @@ impl CopyReader {
                 }
                 continue;
             };
-            match open.walk.next() {
-                Ok(Some(Record { body: Body::Frontier(_), .. })) => {}
-                Ok(Some(record)) => self.ahead = Some(record.header.index),
-                Ok(None) => self.ended(until, faults),
+            match open.walk.look() {
+                Ok(Sight::Record) => match open.walk.current() {
+                    Some(Record { body: Body::Frontier(_), .. }) | None => {}
+                    Some(record) => self.ahead = Some(record.header.index),
+                },
+                Ok(Sight::End) => self.ended(None, until, faults),
+                Ok(Sight::Broken(broken)) => self.ended(Some(broken), until, faults),
                 Err(error) => {
                     faults.push(error.to_string());
                     self.go_on(false, faults);
@@ -119,8 +125,8 @@ impl CopyReader {
         Says { source: self.source, known_from: self.known_from, next, known_to }
     }
 
-    /// The walk found nothing more in its file.
-    fn ended(&mut self, until: u64, faults: &mut Vec<String>) {
+    /// The walk found nothing more in its file that holds, or something that does not.
+    fn ended(&mut self, broken: Option<Broken>, until: u64, faults: &mut Vec<String>) {
         let Some(open) = &mut self.open else { return };
         if !std::mem::replace(&mut open.is_fresh, true) {
             if let Err(error) = open.walk.refresh() {
@@ -129,29 +135,41 @@ impl CopyReader {
             }
             return;
         }
-        let Some(torn) = open.walk.torn() else { return self.go_on(true, faults) };
-        let say = |open: &Open, what: &str| {
-            let at = torn.at;
-            format!("{}: {what} at byte {at} does not hold: {}", open.path.display(), torn.why)
-        };
-        match open.walk.salvage(torn.at + 1) {
-            Ok(Some(place)) if place.index < until => {
-                faults.push(say(open, "the record"));
-                open.walk.go_to(place);
-                self.known_from = place.index;
-            }
-            // What is being written at this moment looks the same; nobody needs it yet.
-            Ok(Some(_)) => self.is_dry = true,
-            Ok(None) => {
-                let has_later = self.later_file().is_some();
-                match &self.open {
-                    Some(open) if has_later => {
-                        faults.push(say(open, "the file's end"));
-                        self.go_on(false, faults);
+        let Some(broken) = broken else { return self.go_on(true, faults) };
+        let end = (open.walk.place().at, open.walk.bytes());
+        if open.ended == Some(end) {
+            self.is_dry = true;
+            return;
+        }
+        // What the broken record says of itself is known where its head holds.
+        let is_named = broken.behind.is_some_and(|behind| behind.index <= until);
+        let say = |open: &Open, damage: &Damage| format!("{}: {damage}", open.path.display());
+        match open.walk.measure(&broken) {
+            Ok(damage) => match damage.behind {
+                Some(behind) if is_named || behind.index < until => {
+                    faults.push(say(open, &damage));
+                    open.walk.pass(damage);
+                    if damage.entries() != Some(0) {
+                        self.known_from = behind.index;
                     }
-                    _ => self.is_dry = true,
                 }
-            }
+                // What is being written at this moment looks the same; nobody needs it yet.
+                Some(_) => self.is_dry = true,
+                None => {
+                    let has_later = self.later_file().is_some();
+                    match &mut self.open {
+                        Some(open) if has_later => {
+                            faults.push(say(open, &damage));
+                            self.go_on(false, faults);
+                        }
+                        Some(open) => {
+                            open.ended = Some(end);
+                            self.is_dry = true;
+                        }
+                        None => self.is_dry = true,
+                    }
+                }
+            },
             Err(error) => {
                 faults.push(error.to_string());
                 self.go_on(false, faults);
@@ -181,7 +199,7 @@ impl CopyReader {
                 if !is_whole || header.previous_index == NO_FILE || !before.is_some_and(follows) {
                     self.known_from = header.first_index;
                 }
-                self.open = Some(Open { first_index, path, walk, is_fresh: false });
+                self.open = Some(Open { first_index, path, walk, is_fresh: false, ended: None });
             }
             Err(error) if is_begun(&error) => self.is_dry = true,
             Err(error) => {
@@ -221,7 +239,8 @@ impl CopyReader {
                         self.known_from = walk.header().first_index;
                         let path = path.clone();
                         let first_index = *first_index;
-                        self.open = Some(Open { first_index, path, walk, is_fresh: false });
+                        self.open =
+                            Some(Open { first_index, path, walk, is_fresh: false, ended: None });
                         return true;
                     }
                     Err(error) if is_gone(&error) => {

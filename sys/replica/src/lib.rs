@@ -8,9 +8,11 @@
 //! |---|---|
 //! | [`names`] | directories and files of topics and sources |
 //! | [`topic`] | `topic.json`: a topic's identity and settings, in words |
-//! | [`walk`] | the records of one file, one after the other, checked |
+//! | [`walk`] | the records of one file, one after the other, checked, over what does not hold |
+//! | [`damage`] | bytes that do not hold, and what is known of what was there |
+//! | `rebuilt` | a file's header from its name and its records |
 //! | [`survey`] | what a file or a source's files hold, in numbers |
-//! | [`mend`] | cutting a torn tail, making what was created stay |
+//! | [`mend`] | ends that a crash left, headers, and making what was created stay |
 //! | [`copy`] | one replica read from some log index on, while it grows |
 //! | [`merge`] | the replicas of all brokers of a topic, put together again in the log's order |
 //! | [`lookup`] | where a position or a time is |
@@ -18,17 +20,20 @@
 #![forbid(unsafe_code)]
 
 pub mod copy;
+pub mod damage;
 pub mod error;
 pub mod lookup;
 pub mod mend;
 pub mod merge;
 pub mod names;
+mod rebuilt;
 pub mod survey;
 pub mod topic;
 pub mod walk;
 
+pub use damage::Damage;
 pub use error::FileError;
 pub use merge::{Merge, Picked};
 pub use survey::{FileSurvey, SourceSurvey};
 pub use topic::{Resumed, TopicFile};
-pub use walk::{Torn, Walk};
+pub use walk::{Sight, Step, Walk};

@@ -1,16 +1,18 @@
-//! Cutting a torn tail, making what was created stay.
+//! Ends that a crash left, headers that do not hold, and making what was created stay.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use landfall_layout::replica::{HeaderError, REPLICA_HEADER_BYTES};
+use landfall_layout::replica::{HeaderError, REPLICA_HEADER_BYTES, ReplicaHeader};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use crate::damage::Damage;
 use crate::error::FileError;
 use crate::names::cut_file;
 use crate::survey::FileSurvey;
-use crate::walk::{Torn, Walk};
+use crate::walk::Walk;
 
 /// What was done to the end of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,14 +20,14 @@ pub struct Cut {
     /// The file.
     pub path: PathBuf,
     /// Where and why.
-    pub torn: Torn,
+    pub tail: Damage,
     /// Where what was cut off lies now, because some of it may still be of use.
     pub kept: Option<PathBuf>,
 }
 
 impl std::fmt::Display for Cut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}; they were cut off", self.path.display(), self.torn)?;
+        write!(f, "{}: {}; they were cut off", self.path.display(), self.tail)?;
         match &self.kept {
             Some(kept) => write!(f, " and kept in {}, for records that hold", kept.display()),
             None => Ok(()),
@@ -39,20 +41,18 @@ pub fn sync_directory(path: &Path) -> Result<(), FileError> {
     directory.sync_all().map_err(FileError::io("sync", path))
 }
 
-/// Creates a directory and those above it, and makes their names stay.
+/// Creates a directory and those above it, and makes their names stay: also the name of one that
+/// is there, since who created it may have died before it was made to stay.
 pub fn create_directory(path: &Path) -> Result<(), FileError> {
-    if path.is_dir() {
-        return Ok(());
-    }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        create_directory(parent)?;
-    }
     match fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(FileError::io("create", path)(error));
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound && parent.is_some() => {
+            create_directory(parent.unwrap_or(path))?;
+            return create_directory(path);
         }
-        _ => {}
+        Err(_) if path.is_dir() => {}
+        Err(error) => return Err(FileError::io("create", path)(error)),
     }
     sync_directory(parent.unwrap_or(Path::new(".")))
 }
@@ -66,8 +66,9 @@ pub fn settle(file: &File, path: &Path) -> Result<(), FileError> {
         .map_err(|error| FileError::io("forget the cached pages of", path)(error.into()))
 }
 
-/// Reads a source's last file as the disk has it, and cuts off what does not hold. The file ends
-/// with a whole record then, and is on stable storage.
+/// Reads a source's last file as the disk has it, and cuts off an end in which no record holds.
+/// What does not hold before one that does stays as it is. Records may be appended at the survey's
+/// `end.at` then, and all of the file is on stable storage.
 ///
 /// A file that ends inside its header never had a record, and is removed: `None`.
 pub fn settle_and_cut(path: &Path) -> Result<Option<(FileSurvey, Option<Cut>)>, FileError> {
@@ -87,38 +88,46 @@ pub fn settle_and_cut(path: &Path) -> Result<Option<(FileSurvey, Option<Cut>)>, 
         Err(error) => return Err(error),
     };
     let mut survey = FileSurvey::of(&mut walk, path)?;
-    let Some(torn) = survey.torn.take() else { return Ok(Some((survey, None))) };
-    let kept = match survey.salvage.take() {
-        Some(_) => Some(keep(&file, path, torn)?),
-        None => None,
+    let kept = !survey.damage.is_empty();
+    let Some(tail) = survey.damage.first().copied().or(survey.tail) else {
+        return Ok(Some((survey, None)));
     };
-    file.set_len(torn.at).map_err(FileError::io("cut", path))?;
+    let kept = if kept { Some(keep(&file, path, tail.at)?) } else { None };
+    file.set_len(tail.at).map_err(FileError::io("cut", path))?;
     file.sync_all().map_err(FileError::io("sync", path))?;
-    survey.bytes = torn.at;
-    Ok(Some((survey, Some(Cut { path: path.to_owned(), torn, kept }))))
-}
-
-/// Whether the file's creation never got as far as its first record: it is short, or its header
-/// is still nothing but zeros.
-fn is_unfinished(file: &File, why: &HeaderError) -> bool {
-    let bytes = file.metadata().map_or(0, |metadata| metadata.len());
-    match why {
-        HeaderError::Short { .. } => true,
-        HeaderError::Magic { found: 0 } => bytes <= REPLICA_HEADER_BYTES,
-        _ => false,
-    }
+    survey = FileSurvey::take(path)?;
+    Ok(Some((survey, Some(Cut { path: path.to_owned(), tail, kept }))))
 }
 
 /// Copies what is about to be cut off into a file beside it.
-fn keep(file: &File, path: &Path, torn: Torn) -> Result<PathBuf, FileError> {
-    let kept = cut_file(path, torn.at);
+fn keep(file: &File, path: &Path, at: u64) -> Result<PathBuf, FileError> {
+    let kept = cut_file(path, at);
     let mut from = file.try_clone().map_err(FileError::io("open", path))?;
-    from.seek(SeekFrom::Start(torn.at)).map_err(FileError::io("seek in", path))?;
+    from.seek(SeekFrom::Start(at)).map_err(FileError::io("seek in", path))?;
     let mut into = File::create(&kept).map_err(FileError::io("create", &kept))?;
-    io::copy(&mut from.take(torn.bytes), &mut into).map_err(FileError::io("write", &kept))?;
+    io::copy(&mut from, &mut into).map_err(FileError::io("write", &kept))?;
     into.sync_all().map_err(FileError::io("sync", &kept))?;
     if let Some(directory) = kept.parent() {
         sync_directory(directory)?;
     }
     Ok(kept)
+}
+
+/// Writes a file's header again, in both its places, and makes it stay. Records are not touched.
+pub fn write_header(path: &Path, header: &ReplicaHeader) -> Result<(), FileError> {
+    let file = OpenOptions::new().write(true).open(path).map_err(FileError::io("open", path))?;
+    let page = header.seal().page();
+    file.write_all_at(&page, 0).map_err(FileError::io("write", path))?;
+    file.sync_all().map_err(FileError::io("sync", path))
+}
+
+/// Whether the file's creation never got as far as its first record: it is short, or its header
+/// is still nothing but zeros.
+fn is_unfinished(file: &File, why: &HeaderError) -> bool {
+    let bytes = file.metadata().map_or(u64::MAX, |metadata| metadata.len());
+    match why {
+        HeaderError::Short { .. } => bytes < REPLICA_HEADER_BYTES,
+        HeaderError::Magic { found: 0 } => bytes <= REPLICA_HEADER_BYTES,
+        _ => false,
+    }
 }

@@ -79,6 +79,29 @@ fn source_of(name: &str) -> Option<BrokerId> {
     usize::try_from(number).ok().and_then(BrokerId::new)
 }
 
+/// What a replica file is about, as its path says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The topic's name.
+    pub name: String,
+    /// When the topic was created.
+    pub created_ns: u64,
+    /// Broker whose batches are there.
+    pub source: BrokerId,
+    /// Log index that the file begins at.
+    pub first_index: u64,
+}
+
+/// What the path of a replica file says of it; none where it lies elsewhere than such files do.
+pub fn named(path: &Path) -> Option<Named> {
+    let mut parts = path.iter().rev().map(|part| part.to_str());
+    let first_index = first_index(parts.next()??)?;
+    let source = source_of(parts.next()??)?;
+    let created_ns = number(parts.next()??)?;
+    let name = unescaped(parts.next()??)?;
+    Some(Named { name, created_ns, source, first_index })
+}
+
 /// What a data directory holds, by name alone: no file was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
@@ -229,6 +252,16 @@ mod tests {
         assert_eq!((cut_of(&cut), cut_of(&file)), (Some(4711), None));
         for wrong in ["4711.replica.cut-1", "00000000000000004711.replica.cut-", "x.cut-7"] {
             assert_eq!(cut_of(Path::new(wrong)), None, "{wrong}");
+        }
+        let path = replica_file(
+            &source_directory(&topic_directory(Path::new("d"), "..", 77), broker(3)),
+            12,
+        );
+        let said =
+            Named { name: "..".to_owned(), created_ns: 77, source: broker(3), first_index: 12 };
+        assert_eq!(named(&path), Some(said));
+        for wrong in ["d/t/77/b3", "b3/00000000000000000012.replica", "d/t/x/b3/0.replica"] {
+            assert_eq!(named(Path::new(wrong)), None, "{wrong}");
         }
         assert_eq!(source_of("b31"), Some(broker(31)));
         for wrong in ["b32", "b01", "b", "c1", "b+1"] {

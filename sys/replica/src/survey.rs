@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use landfall_layout::order::FrontierLine;
-use landfall_layout::replica::{Body, NO_FILE, Place, ReplicaHeader};
+use landfall_layout::replica::{Body, HeaderError, LOG_UNKNOWN, NO_FILE, Place, ReplicaHeader};
 
+use crate::damage::Damage;
 use crate::error::FileError;
-use crate::walk::{Torn, Walk};
+use crate::walk::Walk;
 
 /// What one file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct FileSurvey {
     pub path: PathBuf,
     /// What it is about.
     pub header: ReplicaHeader,
+    /// What is wrong with its header, although what it is about is known.
+    pub header_fault: Option<HeaderError>,
     /// Bytes it has.
     pub bytes: u64,
     /// Batches that hold.
@@ -31,15 +34,15 @@ pub struct FileSurvey {
     pub last: Option<u64>,
     /// First position, and the one behind the last.
     pub positions: Option<(u64, u64)>,
-    /// Where the next record would be; `end.index` is the log index below which the files up to
-    /// this one have everything of the source.
+    /// The place behind the last record that holds; `end.index` is the log index below which the
+    /// files up to this one have everything of the source, damage aside.
     pub end: Place,
     /// How far the log was ordered when the last group was committed.
     pub ordered: Option<FrontierLine>,
-    /// Why the file does not hold up to its end.
-    pub torn: Option<Torn>,
-    /// A record that holds behind the torn place: this is more than an end that was cut off.
-    pub salvage: Option<Place>,
+    /// What does not hold, with records behind it that do.
+    pub damage: Vec<Damage>,
+    /// What does not hold at its end: nothing behind it does.
+    pub tail: Option<Damage>,
 }
 
 impl FileSurvey {
@@ -53,6 +56,7 @@ impl FileSurvey {
         let mut survey = Self {
             path: path.to_owned(),
             header: *walk.header(),
+            header_fault: walk.header_fault(),
             bytes: walk.bytes(),
             batches: 0,
             batch_bytes: 0,
@@ -63,8 +67,8 @@ impl FileSurvey {
             positions: None,
             end: walk.place(),
             ordered: None,
-            torn: None,
-            salvage: None,
+            damage: Vec::new(),
+            tail: None,
         };
         while let Some(record) = walk.next()? {
             let entry = match record.body {
@@ -89,11 +93,19 @@ impl FileSurvey {
             survey.positions = Some((first, entry.end_position()));
         }
         survey.end = walk.place();
-        survey.torn = walk.torn();
-        if let Some(torn) = survey.torn {
-            survey.salvage = walk.salvage(torn.at + 1)?;
-        }
+        survey.damage = walk.damage().to_vec();
+        survey.tail = survey.damage.pop_if(|damage| damage.behind.is_none());
         Ok(survey)
+    }
+
+    /// Bytes that do not hold.
+    pub fn damaged_bytes(&self) -> u64 {
+        self.damage.iter().chain(&self.tail).map(|damage| damage.bytes).sum()
+    }
+
+    /// Whether everything in it is as it was written.
+    pub fn is_whole(&self) -> bool {
+        self.header_fault.is_none() && self.damage.is_empty() && self.tail.is_none()
     }
 }
 
@@ -166,8 +178,9 @@ pub fn seams(files: &[FileSurvey]) -> Vec<Seam> {
         let [before, after] = pair else { continue };
         let (old, new) = (&before.header, &after.header);
         let path = after.path.clone();
-        let same = (old.created_ns, old.source, old.log) == (new.created_ns, new.source, new.log);
-        if !same || old.name() != new.name() {
+        let same = (old.created_ns, old.source) == (new.created_ns, new.source);
+        let is_unknown = old.log == LOG_UNKNOWN || new.log == LOG_UNKNOWN;
+        if !same || !(old.log == new.log || is_unknown) || old.name() != new.name() {
             seams.push(Seam::Stranger { path });
         } else if new.previous_index == NO_FILE {
             let indexes = before.end.index..new.first_index;

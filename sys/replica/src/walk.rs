@@ -1,49 +1,69 @@
-//! The records of one file, one after the other.
+//! The records of one file, one after the other, over what does not hold between them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use landfall_layout::limits::LINE_BYTES;
 use landfall_layout::replica::{
-    Place, RECORD_BYTES_MAX, RECORD_HEAD_BYTES, RECORD_MAGIC, REPLICA_HEADER_BYTES, Record,
-    RecordError, RecordHeader, ReplicaHeader, check_record, measure, view_record,
+    HeaderError, Place, RECORD_BYTES_MAX, RECORD_JUDGED_BYTES, REPLICA_HEADER_BYTES, Record,
+    RecordError, ReplicaHeader, check_head, check_record, record_bytes, view_record,
 };
 
+use crate::damage::Damage;
 use crate::error::FileError;
+use crate::rebuilt;
 
 /// Bytes read at once.
 const WINDOW_BYTES: u64 = 1 << 20;
 
-/// Where a file's records end although the file does not.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Torn {
-    /// Byte of the file from which nothing holds.
-    pub at: u64,
-    /// Bytes from there to the file's end.
-    pub bytes: u64,
-    /// What is wrong there.
-    pub why: RecordError,
+/// What is next in a file.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Step<'a> {
+    /// A record that holds.
+    Record(Record<'a>),
+    /// Bytes that do not, up to the next record that does or to the file's end.
+    Damage(Damage),
 }
 
-impl std::fmt::Display for Torn {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { at, bytes, why } = self;
-        write!(f, "the last {bytes} bytes, from byte {at} on, do not hold: {why}")
-    }
+/// What stands where the walk is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sight {
+    /// A record that holds; the walk is behind it now, and has it as its current one.
+    Record,
+    /// The file's end.
+    End,
+    /// Something that does not hold; the walk is still before it.
+    Broken(Broken),
+}
+
+/// What does not hold, and how far it is known to reach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Broken {
+    /// What is wrong.
+    pub why: RecordError,
+    /// The place behind it, where the record's head holds and its batch alone does not.
+    pub behind: Option<Place>,
 }
 
 /// A file's records. What is read is checked in every respect, so a record that comes out of
 /// here is one that was written whole.
+///
+/// Behind damage the walk goes on at the next record that holds. Nothing else is ever taken for
+/// one: a record has checksums over all of it, and names its own byte of the file, the topic, the
+/// source, its number among the file's entries, which has to fit between those around it, and the
+/// file's mark, which nobody who makes payloads knows.
 pub struct Walk {
     file: File,
     path: PathBuf,
     bytes: u64,
     header: ReplicaHeader,
+    header_fault: Option<HeaderError>,
     place: Place,
-    torn: Option<Torn>,
+    /// Damage that nothing behind holds was seen.
+    ended: bool,
     /// Where the record lies that was found last.
     found_at: Option<u64>,
+    damage: Vec<Damage>,
     window: Vec<u8>,
     window_at: u64,
 }
@@ -55,23 +75,36 @@ impl Walk {
         Self::of(file, path)
     }
 
-    /// The records of an open file; `path` is for messages.
+    /// The records of an open file. A header that holds in neither of its places is put together
+    /// again from `path` and the first record that holds; a file without either is an error, and
+    /// so is one that a program of another version wrote.
     pub fn of(file: File, path: &Path) -> Result<Self, FileError> {
         let metadata = file.metadata().map_err(FileError::io("look at", path))?;
+        let none = ReplicaHeader::from_bytes([0; ReplicaHeader::BYTES as usize]);
         let mut walk = Self {
             file,
             path: path.to_owned(),
             bytes: metadata.len(),
-            header: ReplicaHeader::from_bytes([0; ReplicaHeader::BYTES as usize]),
-            place: Place { at: 0, created_ns: 0, source: 0, index: 0, ordinal: 0 },
-            torn: None,
+            header: none,
+            header_fault: None,
+            place: Place::first(&none),
+            ended: false,
             found_at: None,
+            damage: Vec::new(),
             window: Vec::new(),
             window_at: 0,
         };
         walk.load(0, REPLICA_HEADER_BYTES)?;
-        let why = |why| FileError::Header { path: path.to_owned(), why };
-        walk.header = ReplicaHeader::parse(&walk.window).map_err(why)?;
+        match ReplicaHeader::read(&walk.window) {
+            Ok((header, fault)) => (walk.header, walk.header_fault) = (header, fault),
+            Err(why) => {
+                let is_ours = !ReplicaHeader::is_foreign(&walk.window);
+                let rebuilt = if is_ours { rebuilt::header(&mut walk)? } else { None };
+                let wrong = || FileError::Header { path: path.to_owned(), why };
+                walk.header = rebuilt.ok_or_else(wrong)?;
+                walk.header_fault = Some(why);
+            }
+        }
         walk.place = Place::first(&walk.header);
         Ok(walk)
     }
@@ -79,6 +112,16 @@ impl Walk {
     /// What the file is about.
     pub fn header(&self) -> &ReplicaHeader {
         &self.header
+    }
+
+    /// What is wrong with the file's header, although what it is about is known.
+    pub fn header_fault(&self) -> Option<HeaderError> {
+        self.header_fault
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Bytes of the file when it was opened.
@@ -91,16 +134,17 @@ impl Walk {
         self.place
     }
 
-    /// Where and why the walk ended before the file did; none before it ended.
-    pub fn torn(&self) -> Option<Torn> {
-        self.torn
+    /// What did not hold so far, in the order of the file.
+    pub fn damage(&self) -> &[Damage] {
+        &self.damage
     }
 
     /// Goes on from a place that an earlier walk of this file was at.
     pub fn go_to(&mut self, place: Place) {
         self.place = place;
-        self.torn = None;
+        self.ended = false;
         self.found_at = None;
+        self.damage.retain(|damage| damage.at < place.at);
     }
 
     /// Sees what was appended since the file was opened.
@@ -109,35 +153,83 @@ impl Walk {
         self.bytes = metadata.len();
         // What was read beyond the old end is not what is there now.
         self.window.clear();
-        self.torn = None;
-        self.found_at = None;
+        self.go_to(self.place);
         Ok(())
     }
 
-    /// The next record; `None` at the end, which is the file's if [`Walk::torn`] says nothing.
-    /// (Not an `Iterator`: a record is lent from the walk's window.)
+    /// The next record that holds or range that does not; `None` at the file's end.
+    pub fn step(&mut self) -> Result<Option<Step<'_>>, FileError> {
+        match self.look()? {
+            Sight::End => Ok(None),
+            Sight::Record => Ok(self.current().map(Step::Record)),
+            Sight::Broken(broken) => {
+                let damage = self.measure(&broken)?;
+                self.pass(damage);
+                Ok(Some(Step::Damage(damage)))
+            }
+        }
+    }
+
+    /// The next record that holds, over all damage before it, which [`Walk::damage`] has then;
+    /// `None` at the file's end. (Not an `Iterator`: a record is lent from the walk's window.)
     #[allow(clippy::should_implement_trait, reason = "an iterator cannot lend from itself")]
     pub fn next(&mut self) -> Result<Option<Record<'_>>, FileError> {
-        let at = self.place.at;
-        if self.torn.is_some() || at >= self.bytes {
-            return Ok(None);
+        loop {
+            match self.look()? {
+                Sight::End => return Ok(None),
+                Sight::Record => return Ok(self.current()),
+                Sight::Broken(broken) => {
+                    let damage = self.measure(&broken)?;
+                    self.pass(damage);
+                }
+            }
         }
-        self.load(at, RECORD_HEAD_BYTES)?;
-        let need = measure(self.loaded(at));
-        if let Ok(need) = need {
-            self.load(at, need)?;
+    }
+
+    /// What stands where the walk is. Only a record moves it.
+    pub fn look(&mut self) -> Result<Sight, FileError> {
+        let place = self.place;
+        let at = place.at;
+        if self.ended || at >= self.bytes {
+            return Ok(Sight::End);
         }
-        if let Err(why) = check_record(self.loaded(at), self.place) {
-            self.torn = Some(Torn { at, bytes: self.bytes - at, why });
-            return Ok(None);
+        self.load(at, RECORD_JUDGED_BYTES)?;
+        let header = match check_head(self.loaded(at), place) {
+            Ok(header) => header,
+            Err(why) => return Ok(Sight::Broken(Broken { why, behind: None })),
+        };
+        self.load(at, record_bytes(header.bytes))?;
+        let behind = place.behind_head(&header);
+        if let Err(why) = check_record(self.loaded(at), place) {
+            return Ok(Sight::Broken(Broken { why, behind: Some(behind) }));
         }
-        let start = (at - self.window_at) as usize;
-        let record = view_record(&self.window[start..]);
-        if let Some(record) = &record {
-            self.found_at = Some(at);
-            self.place = self.place.behind(record);
+        self.found_at = Some(at);
+        self.place = behind;
+        Ok(Sight::Record)
+    }
+
+    /// How far the damage reaches that the walk stands before.
+    pub fn measure(&mut self, broken: &Broken) -> Result<Damage, FileError> {
+        let before = self.place;
+        // A record whose head holds says where the next one is: its payload is nobody's record.
+        let from = match broken.behind {
+            Some(behind) => behind,
+            None => Place { at: before.at + 1, ..before },
+        };
+        let fits = |found: &Place| found.fits_behind(&before);
+        let behind = self.find(from.at, fits)?;
+        let end = behind.map_or(self.bytes, |behind| behind.at);
+        Ok(Damage { at: before.at, bytes: end - before.at, why: broken.why, before, behind })
+    }
+
+    /// Goes on behind damage.
+    pub fn pass(&mut self, damage: Damage) {
+        self.damage.push(damage);
+        self.found_at = None;
+        match damage.behind {
+            Some(behind) => self.place = behind,
+            None => self.ended = true,
         }
-        Ok(record)
     }
 
     /// The record that was found last, until the walk is told to do something else.
@@ -145,37 +237,49 @@ impl Walk {
         view_record(self.loaded(self.found_at?))
     }
 
-    /// The first record at or behind byte `from` that holds by itself, wherever the walk is:
-    /// after a torn place there may be records that reached the disk earlier than it.
-    pub fn salvage(&mut self, from: u64) -> Result<Option<Place>, FileError> {
+    /// The first record at or behind byte `from` that holds by itself, wherever the walk is, and
+    /// of which `fits` says yes.
+    pub fn find(
+        &mut self,
+        from: u64,
+        fits: impl Fn(&Place) -> bool,
+    ) -> Result<Option<Place>, FileError> {
         self.found_at = None;
-        let mut at = from.max(REPLICA_HEADER_BYTES).next_multiple_of(LINE_BYTES);
-        while at.saturating_add(RECORD_HEAD_BYTES) <= self.bytes {
-            self.load(at, RECORD_HEAD_BYTES)?;
-            if let Some(place) = self.self_named(at) {
-                if let Ok(need) = measure(self.loaded(at)) {
-                    self.load(at, need)?;
-                }
+        let line = landfall_layout::limits::LINE_BYTES;
+        let mut at = from.max(REPLICA_HEADER_BYTES).next_multiple_of(line);
+        while at < self.bytes {
+            self.load(at, RECORD_JUDGED_BYTES)?;
+            if let Some(place) = Place::named(self.loaded(at), at).filter(|place| {
+                // What is another file's or nobody's is no record here.
+                self.is_mine(place) && fits(place)
+            }) && let Ok(header) = check_head(self.loaded(at), place)
+            {
+                self.load(at, record_bytes(header.bytes))?;
                 if check_record(self.loaded(at), place).is_ok() {
                     return Ok(Some(place));
                 }
             }
-            at += LINE_BYTES;
+            at += line;
         }
         Ok(None)
     }
 
-    /// The place that a record's header at byte `at` claims, if it can be this file's.
-    fn self_named(&self, at: u64) -> Option<Place> {
-        let bytes = self.loaded(at).first_chunk::<64>()?;
-        let header = RecordHeader::from_bytes(*bytes);
-        let is_here = header.magic == RECORD_MAGIC && header.at == at;
-        is_here.then_some(Place {
-            at,
-            index: header.index,
-            ordinal: header.ordinal,
-            ..Place::first(&self.header)
-        })
+    fn is_mine(&self, place: &Place) -> bool {
+        let first = Place::first(&self.header);
+        let whose = |place: &Place| (place.created_ns, place.source, place.mark);
+        whose(place) == whose(&first)
+    }
+
+    /// The record at byte `at` by its own word, if its head holds and it is of a topic and source.
+    pub(crate) fn claim(
+        &mut self,
+        at: u64,
+        (created_ns, source): (u64, u8),
+    ) -> Result<Option<Place>, FileError> {
+        self.load(at, RECORD_JUDGED_BYTES)?;
+        let place = Place::named(self.loaded(at), at);
+        let place = place.filter(|place| (place.created_ns, place.source) == (created_ns, source));
+        Ok(place.filter(|place| check_head(self.loaded(at), *place).is_ok()))
     }
 
     /// What of the file the window has from byte `at` on.

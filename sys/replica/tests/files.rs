@@ -6,14 +6,19 @@ use std::path::{Path, PathBuf};
 use landfall_layout::BrokerId;
 use landfall_layout::batch::{BatchPreamble, crc32c};
 use landfall_layout::order::{FrontierLine, OrderEntry};
-use landfall_layout::replica::{Body, NO_FILE, REPLICA_HEADER_BYTES, RecordHeader, ReplicaHeader};
+use landfall_layout::replica::{
+    Body, HeaderError, NO_FILE, REPLICA_HEADER_BYTES, Record, RecordHeader, ReplicaHeader,
+    mark_bytes,
+};
 use landfall_layout::topic::{Order, TOPIC_WINDOW, TopicEntry};
-use landfall_replica::mend::{create_directory, settle_and_cut};
+use landfall_replica::mend::{create_directory, settle_and_cut, write_header};
 use landfall_replica::names::{list, replica_file, source_directory, topic_directory};
 use landfall_replica::survey::Seam;
-use landfall_replica::{FileError, FileSurvey, SourceSurvey, TopicFile, Walk};
+use landfall_replica::{Damage, FileError, FileSurvey, SourceSurvey, Step, TopicFile, Walk};
 
 const CREATED: u64 = 1_700_000_000_000_000_000;
+
+const MARK: u64 = 0x1234_5678_9abc;
 
 /// A directory of its own for each test, removed at its end.
 struct Scratch(PathBuf);
@@ -40,6 +45,7 @@ fn broker(number: usize) -> BrokerId {
 struct Writer {
     bytes: Vec<u8>,
     ordinal: u64,
+    mark: u64,
 }
 
 impl Writer {
@@ -53,9 +59,8 @@ impl Writer {
         header.log = 32;
         header.name_bytes = 1;
         header.name[0] = b't';
-        let mut bytes = header.seal().to_bytes().to_vec();
-        bytes.resize(REPLICA_HEADER_BYTES as usize, 0);
-        Self { bytes, ordinal }
+        header.mark = MARK;
+        Self { bytes: header.seal().page().to_vec(), ordinal, mark: MARK }
     }
 
     fn record(&self, index: u64) -> RecordHeader {
@@ -65,17 +70,30 @@ impl Writer {
             at: self.bytes.len() as u64,
             created_ns: CREATED,
             source: 1,
+            mark: mark_bytes(self.mark),
             ..RecordHeader::default()
         }
     }
 
-    fn batch(mut self, index: u64, payload_bytes: usize) -> Self {
+    /// The same file with another mark; before its first record.
+    fn marked(self, mark: u64) -> Self {
+        let (header, _) = ReplicaHeader::read(&self.bytes).unwrap();
+        let bytes = ReplicaHeader { mark, ..header }.seal().page().to_vec();
+        Self { bytes, mark, ..self }
+    }
+
+    fn batch(self, index: u64, payload_bytes: usize) -> Self {
         let payload: Vec<u8> = (0..payload_bytes).map(|i| (i as u64 * index) as u8).collect();
+        self.batch_of(index, &payload)
+    }
+
+    fn batch_of(mut self, index: u64, payload: &[u8]) -> Self {
+        let payload_bytes = payload.len();
         let preamble = BatchPreamble {
             client: 7,
             batch_seq: self.ordinal,
             payload_bytes: payload_bytes as u32,
-            payload_crc: crc32c(&payload),
+            payload_crc: crc32c(payload),
             count: 2,
             ..BatchPreamble::default()
         }
@@ -94,7 +112,7 @@ impl Writer {
         let head = self.record(index).seal_batch(&entry, &preamble);
         self.bytes.extend_from_slice(&head);
         self.bytes.extend_from_slice(&preamble.to_bytes());
-        self.bytes.extend_from_slice(&payload);
+        self.bytes.extend_from_slice(payload);
         self.bytes.resize(self.bytes.len().next_multiple_of(64), 0);
         self.ordinal += 1;
         self
@@ -132,7 +150,7 @@ fn a_file_is_walked_also_where_a_batch_is_larger_than_the_window() {
         seen.push((record.header.index, bytes));
     }
     assert_eq!(seen, [(10, 2000), (14, 3_000_000), (20, 0), (21, 100)]);
-    assert_eq!(walk.torn(), None);
+    assert_eq!(walk.damage(), []);
     let survey = FileSurvey::take(&path).unwrap();
     assert_eq!((survey.batches, survey.messages), (3, 6));
     assert_eq!((survey.first, survey.last), (Some(10), Some(21)));
@@ -153,27 +171,147 @@ fn a_torn_tail_is_cut_behind_the_last_whole_record() {
         fs::write(&path, &writer.bytes[..cut]).unwrap();
         let (survey, done) = settle_and_cut(&path).unwrap().unwrap();
         let done = done.expect("something was cut");
-        assert_eq!(done.torn.at + done.torn.bytes, cut as u64);
-        assert_eq!(done.kept, None, "nothing behind it holds");
-        assert_eq!(fs::metadata(&path).unwrap().len(), done.torn.at);
-        assert_eq!(survey.end.at, done.torn.at);
+        assert_eq!(done.tail.at + done.tail.bytes, cut as u64);
+        assert!(done.tail.is_unfinished(), "{:?}", done.tail);
+        assert_eq!(fs::metadata(&path).unwrap().len(), done.tail.at);
+        assert_eq!(survey.end.at, done.tail.at);
         let (again, nothing) = settle_and_cut(&path).unwrap().unwrap();
         assert_eq!((again.end, nothing), (survey.end, None), "cutting twice changes nothing");
     }
 }
 
+/// Log indexes of the batches of a file, and what does not hold between them.
+fn read(path: &Path) -> (Vec<u64>, Vec<Damage>) {
+    let mut walk = Walk::open(path).unwrap();
+    let mut indexes = Vec::new();
+    while let Some(step) = walk.step().unwrap() {
+        match step {
+            Step::Record(Record { header, body: Body::Batch { .. } }) => indexes.push(header.index),
+            Step::Record(_) | Step::Damage(_) => {}
+        }
+    }
+    (indexes, walk.damage().to_vec())
+}
+
 #[test]
-fn what_holds_behind_a_torn_place_is_kept_beside_the_file() {
-    let scratch = Scratch::new("kept");
+fn no_byte_that_changes_costs_a_record_that_it_is_not_in() {
+    let scratch = Scratch::new("every-byte");
+    let writer = Writer::new(10, 3, NO_FILE).batch(10, 300).batch(14, 90).frontier(20, 25);
+    let writer = writer.batch(21, 100).batch(22, 70).frontier(23, 30);
+    let path = writer.save(&scratch.0, 10);
+    let mut walk = Walk::open(&path).unwrap();
+    let mut places = Vec::new();
+    while let Some(record) = walk.next().unwrap() {
+        places.push((record.header.at, record.bytes(), record.header.index, record.header.kind));
+    }
+    for at in REPLICA_HEADER_BYTES as usize..writer.bytes.len() {
+        let mut bytes = writer.bytes.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&path, &bytes).unwrap();
+        let hit =
+            |(from, long, ..): &(u64, u64, u64, u8)| (*from..*from + *long).contains(&(at as u64));
+        let batches = places.iter().filter(|place| !hit(place) && place.3 == 1);
+        let (found, damage) = read(&path);
+        assert_eq!(found, batches.map(|place| place.2).collect::<Vec<_>>(), "byte {at}");
+        let place = places.iter().find(|place| hit(place)).unwrap();
+        let [damage] = damage[..] else { panic!("byte {at}: {damage:?}") };
+        assert_eq!((damage.at, damage.bytes), (place.0, place.1), "byte {at}");
+        let is_last = place == places.last().unwrap();
+        let entries = (!is_last).then_some(u64::from(place.3 == 1));
+        assert_eq!(damage.entries(), entries, "byte {at}");
+        assert_eq!(damage.indexes().contains(&place.2), entries == Some(1), "byte {at}");
+    }
+}
+
+#[test]
+fn damage_over_several_records_is_one_range_and_says_how_many_were_there() {
+    let scratch = Scratch::new("range");
     let mut writer = whole();
     let first = Writer::new(10, 3, NO_FILE).batch(10, 2000).bytes.len();
-    writer.bytes[first + 500_000] ^= 1;
+    let behind = Writer::new(10, 3, NO_FILE).batch(10, 2000).batch(14, 3_000_000).frontier(20, 25);
+    writer.bytes[first - 100..behind.bytes.len()].fill(0xa5);
     let path = writer.save(&scratch.0, 10);
-    let (survey, done) = settle_and_cut(&path).unwrap().unwrap();
-    assert_eq!(survey.last, Some(10));
-    let kept = done.and_then(|done| done.kept).expect("two records hold behind it");
-    assert_eq!(fs::read(kept).unwrap(), writer.bytes[first..]);
-    assert_eq!(fs::metadata(&path).unwrap().len(), first as u64);
+    let (found, damage) = read(&path);
+    assert_eq!(found, [21]);
+    assert_eq!((damage.len(), damage[0].at), (1, REPLICA_HEADER_BYTES));
+    assert_eq!((damage[0].entries(), damage[0].indexes()), (Some(2), 10..21));
+    let survey = FileSurvey::take(&path).unwrap();
+    assert_eq!((survey.batches, survey.end.ordinal, survey.tail), (1, 6, None));
+}
+
+/// A record that a publisher put into its payload, as it would have to look where it lies.
+#[test]
+fn no_payload_is_taken_for_a_record_behind_damage() {
+    let scratch = Scratch::new("forged");
+    for (mark, knows) in [(0x0605_0403_0201, false), (0x0605_0403_0201, true)] {
+        let outer = Writer::new(10, 3, NO_FILE).marked(mark);
+        let begin = outer.bytes.len() as u64 + 192;
+        let mut inner = Writer::new(10, 3, NO_FILE).marked(if knows { mark } else { 0 });
+        inner.bytes.resize(begin as usize, 0);
+        let inner = inner.batch(10, 100);
+        let mut outer = outer.batch_of(10, &inner.bytes[begin as usize..]).batch(11, 50);
+        outer.bytes[begin as usize - 192] ^= 1;
+        let path = outer.save(&scratch.0, 10);
+        let (found, damage) = read(&path);
+        // Only who knows the mark can do it, and nobody who publishes does.
+        let want: &[u64] = if knows { &[10, 11] } else { &[11] };
+        assert_eq!((&found[..], damage.len()), (want, 1));
+    }
+}
+
+#[test]
+fn a_header_that_does_not_hold_costs_no_record() {
+    let scratch = Scratch::new("header");
+    let directory = source_directory(&topic_directory(&scratch.0, "t", CREATED), broker(1));
+    create_directory(&directory).unwrap();
+    let (found, _) = read(&whole().save(&directory, 10));
+    let header = *Walk::open(&replica_file(&directory, 10)).unwrap().header();
+    // In either place, or in both: then the path says what it is about, and the records do.
+    for (spoilt, is_mended) in
+        [(0..1, false), (0..256, false), (2048..2304, true), (0..4096, false)]
+    {
+        let whole_again = spoilt.end != 4096;
+        for step in spoilt.clone().step_by(7) {
+            let mut writer = whole();
+            match whole_again {
+                true => writer.bytes[step] ^= 4,
+                false => writer.bytes[spoilt.clone()].fill(step as u8),
+            }
+            let path = writer.save(&directory, 10);
+            let (again, damage) = read(&path);
+            assert_eq!((&again, damage.len()), (&found, 0), "byte {step}");
+            let survey = FileSurvey::take(&path).unwrap();
+            assert_eq!(survey.header_fault.is_none(), is_mended, "byte {step}");
+            let of = |h: &ReplicaHeader| (h.created_ns, h.source, h.first_index, h.first_ordinal);
+            assert_eq!(of(&survey.header), of(&header));
+            assert_eq!((survey.header.name(), survey.header.mark), ("t", header.mark));
+            if survey.header_fault.is_some() {
+                write_header(&path, &survey.header).unwrap();
+                assert_eq!(FileSurvey::take(&path).unwrap().header_fault, None);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_of_another_version_stops_and_is_not_touched() {
+    let scratch = Scratch::new("version");
+    let directory = source_directory(&topic_directory(&scratch.0, "t", CREATED), broker(1));
+    create_directory(&directory).unwrap();
+    let mut writer = whole();
+    // As a newer program would write it: its header holds, and so do its records.
+    writer.bytes[8] = 3;
+    let crc = crc32c(&writer.bytes[..252]).to_le_bytes();
+    writer.bytes[252..256].copy_from_slice(&crc);
+    let path = writer.save(&directory, 10);
+    for _ in 0..2 {
+        let error = settle_and_cut(&path).unwrap_err();
+        let is_version =
+            matches!(error, FileError::Header { why: HeaderError::Version { found: 3 }, .. });
+        assert!(is_version, "{error}");
+        assert_eq!(fs::read(&path).unwrap(), writer.bytes);
+    }
+    assert!(Walk::open(&path).err().unwrap().to_string().contains("the program that wrote it"));
 }
 
 #[test]

@@ -293,6 +293,6 @@ fn cut(files: &[&Path], done: &mut Vec<String>) -> Result<(), FileError> {
 }
 
 fn would_cut(path: &Path) -> Option<String> {
-    let torn = FileSurvey::take(path).ok()?.torn?;
-    Some(format!("{}: {torn}; they would be cut off", path.display()))
+    let tail = FileSurvey::take(path).ok()?.tail?;
+    Some(format!("{}: {tail}; they would be cut off", path.display()))
 }

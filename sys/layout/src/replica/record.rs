@@ -12,6 +12,8 @@ use crate::order::{ENTRY_HOLE, FrontierLine, OrderEntry};
 
 /// First word of a record: "LFR1".
 pub const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"LFR1");
+/// Bytes by which the largest head can be judged: two lines and a preamble.
+pub const RECORD_JUDGED_BYTES: u64 = RECORD_HEAD_BYTES + PREAMBLE_BYTES as u64;
 /// Bytes of a record in front of the batch, and all of one that has none.
 pub const RECORD_HEAD_BYTES: u64 = 128;
 /// Bytes of the largest record.
@@ -54,15 +56,15 @@ pub struct RecordHeader {
     pub source: u8,
     /// Hole: why, a [`GapReason`]. Otherwise zero.
     pub reason: u8,
-    /// Zero.
-    pub reserved: [u8; 6],
+    /// The low bytes of the file's mark.
+    pub mark: [u8; 6],
     /// CRC32C of the 60 bytes before, the order entry or frontier line, and the preamble.
     pub crc: u32,
 }
 
 lines!(RecordHeader, 1, {
     magic @ 0, version @ 4, kind @ 5, flags @ 6, index @ 8, ordinal @ 16, at @ 24,
-    created_ns @ 32, written_ns @ 40, bytes @ 48, source @ 52, reason @ 53, reserved @ 54, crc @ 60,
+    created_ns @ 32, written_ns @ 40, bytes @ 48, source @ 52, reason @ 53, mark @ 54, crc @ 60,
 });
 
 /// The first two lines of a record, ready to be written.
@@ -242,6 +244,15 @@ pub struct Place {
     pub index: u64,
     /// Entries before it: batches and holes.
     pub ordinal: u64,
+    /// The file's mark.
+    pub mark: [u8; 6],
+}
+
+/// The bytes of a file's mark that its records carry.
+pub fn mark_bytes(mark: u64) -> [u8; 6] {
+    let mut bytes = [0; 6];
+    bytes.copy_from_slice(&mark.to_le_bytes()[..6]);
+    bytes
 }
 
 impl Place {
@@ -253,15 +264,47 @@ impl Place {
             source: header.source,
             index: header.first_index,
             ordinal: header.first_ordinal,
+            mark: mark_bytes(header.mark),
         }
+    }
+
+    /// The place that the record claims which `bytes` start with, at byte `at` of a file; none if
+    /// they start with no record, or with one of another place. Nothing of it is checked.
+    pub fn named(bytes: &[u8], at: u64) -> Option<Self> {
+        let header = RecordHeader::from_bytes(*bytes.first_chunk::<64>()?);
+        (header.magic == RECORD_MAGIC && header.at == at).then_some(Self {
+            at,
+            created_ns: header.created_ns,
+            source: header.source,
+            index: header.index,
+            ordinal: header.ordinal,
+            mark: header.mark,
+        })
+    }
+
+    /// Whether a record here can be one behind `before`, with others between them that do not
+    /// hold: each of those took bytes, and a log index if it was a batch or a hole.
+    pub fn fits_behind(&self, before: &Self) -> bool {
+        let bytes = self.at.checked_sub(before.at);
+        let entries = self.ordinal.checked_sub(before.ordinal);
+        let indexes = self.index.checked_sub(before.index);
+        let (Some(bytes), Some(entries), Some(indexes)) = (bytes, entries, indexes) else {
+            return false;
+        };
+        entries <= bytes / RECORD_HEAD_BYTES && entries <= indexes
     }
 
     /// The place behind a record that was found here.
     pub fn behind(self, record: &Record<'_>) -> Self {
-        let entries = u64::from(record.header.kind != RECORD_FRONTIER);
+        self.behind_head(&record.header)
+    }
+
+    /// The place behind the record of this header.
+    pub fn behind_head(self, header: &RecordHeader) -> Self {
+        let entries = u64::from(header.kind != RECORD_FRONTIER);
         Self {
-            at: self.at + record.bytes(),
-            index: record.covers(),
+            at: self.at + record_bytes(header.bytes),
+            index: header.index.saturating_add(entries),
             ordinal: self.ordinal + entries,
             ..self
         }
@@ -304,26 +347,11 @@ pub fn parse_record(bytes: &[u8], place: Place) -> Result<Record<'_>, RecordErro
 
 /// Whether the bytes start with a record that holds in every respect; its length.
 pub fn check_record(bytes: &[u8], place: Place) -> Result<u64, RecordError> {
-    let need = measure(bytes)?;
-    let record = view_record(bytes);
-    let record = record.ok_or(RecordError::Short { need, have: bytes.len() as u64 })?;
-    let Record { header, body } = &record;
-    let computed = match body {
-        Body::Batch { entry, preamble, .. } => {
-            record_crc(header, &entry.to_bytes(), Some(&preamble.to_bytes()))
-        }
-        Body::Frontier(line) => record_crc(header, &line.to_bytes(), None),
-        Body::Hole { entry, .. } => record_crc(header, &entry.to_bytes(), None),
-    };
-    if header.crc != computed {
-        return Err(RecordError::Crc { claimed: header.crc, computed });
-    }
-    check_place(header, place)?;
-    if let Body::Hole { entry, .. } = body {
-        check_hole(header, entry)?;
-    }
-    if let Body::Batch { entry, preamble, payload } = body {
-        check_batch(header, entry, preamble)?;
+    let header = check_head(bytes, place)?;
+    let need = record_bytes(header.bytes);
+    let short = RecordError::Short { need, have: bytes.len() as u64 };
+    let record = view_record(bytes).ok_or(short)?;
+    if let Body::Batch { preamble, payload, .. } = &record.body {
         preamble.check_payload(payload).map_err(RecordError::Batch)?;
         let end = RECORD_HEAD_BYTES + u64::from(header.bytes);
         if bytes[end as usize..need as usize].iter().any(|byte| *byte != 0) {
@@ -331,6 +359,35 @@ pub fn check_record(bytes: &[u8], place: Place) -> Result<u64, RecordError> {
         }
     }
     Ok(need)
+}
+
+/// Whether the head of a record holds, preamble included, whatever its payload is: the record's
+/// length and all that it says of itself can be believed then. Total over any bytes.
+pub fn check_head(bytes: &[u8], place: Place) -> Result<RecordHeader, RecordError> {
+    let need = measure(bytes)?;
+    let short = RecordError::Short { need, have: bytes.len() as u64 };
+    let (head, rest) = bytes.split_first_chunk::<64>().ok_or(short)?;
+    let (line, rest) = rest.split_first_chunk::<64>().ok_or(short)?;
+    let header = RecordHeader::from_bytes(*head);
+    let preamble = match header.kind {
+        RECORD_BATCH => Some(rest.first_chunk::<64>().ok_or(short)?),
+        _ => None,
+    };
+    let computed = record_crc(&header, line, preamble);
+    if header.crc != computed {
+        return Err(RecordError::Crc { claimed: header.crc, computed });
+    }
+    check_place(&header, place)?;
+    match preamble {
+        Some(preamble) => {
+            let (entry, preamble) =
+                (OrderEntry::from_bytes(*line), BatchPreamble::from_bytes(*preamble));
+            check_batch(&header, &entry, &preamble)?;
+        }
+        None if header.kind == RECORD_HOLE => check_hole(&header, &OrderEntry::from_bytes(*line))?,
+        None => {}
+    }
+    Ok(header)
 }
 
 /// The record at the start of `bytes` as it stands there, unchecked: for bytes that
@@ -377,6 +434,10 @@ fn differs<const N: usize>(pairs: [(&'static str, u64, u64); N]) -> Result<(), R
     }
 }
 
+fn word(mark: [u8; 6]) -> u64 {
+    mark.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
 fn check_place(header: &RecordHeader, place: Place) -> Result<(), RecordError> {
     let same = |field, value: u64, expected: u64| match value == expected {
         true => Ok(()),
@@ -385,6 +446,7 @@ fn check_place(header: &RecordHeader, place: Place) -> Result<(), RecordError> {
     same("at", header.at, place.at)?;
     same("created_ns", header.created_ns, place.created_ns)?;
     same("source", header.source.into(), place.source.into())?;
+    same("mark", word(header.mark), word(place.mark))?;
     same("ordinal", header.ordinal, place.ordinal)?;
     if header.index < place.index {
         return same("index", header.index, place.index);

@@ -93,10 +93,10 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
         match file(path, &mut source, kept) {
             Ok(survey) => {
                 header(group, listing, *first_index, &survey, kept);
-                tail(&survey, is_last, kept);
+                damage(&survey, is_last, kept);
                 source.log.get_or_insert(survey.header.log);
                 source.order.get_or_insert(survey.header.order);
-                source.kept.torn_bytes += survey.torn.map_or(0, |torn| torn.bytes);
+                source.kept.torn_bytes += survey.damaged_bytes();
                 surveys.push(survey);
             }
             Err(error) => {
@@ -182,31 +182,43 @@ fn header(
     }
 }
 
-fn tail(survey: &FileSurvey, is_last: bool, kept: &mut Kept) {
-    let Some(torn) = survey.torn else { return };
-    let (severity, check, more) = match (is_last, survey.salvage) {
-        (true, None) => (Warning, "tail", String::new()),
-        (true, Some(place)) => {
-            (Error, "record", format!("; the record at byte {} behind it holds", place.at))
-        }
-        (false, _) => (Error, "record", "; other files follow this one".to_owned()),
+/// What does not hold in a file.
+fn damage(survey: &FileSurvey, is_last: bool, kept: &mut Kept) {
+    let path = &survey.path;
+    if let Some(why) = survey.header_fault {
+        let found = format!("{why}; its records are read all the same");
+        kept.findings.push(in_file(Error, "file", path, Some(0), found));
+    }
+    for damage in &survey.damage {
+        kept.findings.push(in_file(Error, "record", path, Some(damage.at), damage.to_string()));
+    }
+    let Some(tail) = &survey.tail else { return };
+    let (severity, check, more) = match (is_last, tail.is_unfinished()) {
+        (true, true) => (Warning, "tail", ""),
+        (true, false) => (Error, "record", "; that is not how a crash leaves an end"),
+        (false, _) => (Error, "record", "; other files follow this one"),
     };
-    let found = format!("{torn}{more}");
-    kept.findings.push(in_file(severity, check, &survey.path, Some(torn.at), found));
+    let found = format!("{tail}{more}");
+    kept.findings.push(in_file(severity, check, path, Some(tail.at), found));
 }
 
 /// The log indexes within which a row of files has everything of its broker.
 fn covers(surveys: &[FileSurvey]) -> Vec<Range<u64>> {
     let mut covers: Vec<Range<u64>> = Vec::new();
     for (number, survey) in surveys.iter().enumerate() {
-        let here = survey.header.first_index..survey.end.index;
         let joins = number.checked_sub(1).and_then(|before| surveys.get(before..=number));
         let joined = joins.is_some_and(|pair| seams(pair).is_empty());
-        match covers.last_mut().filter(|_| joined) {
+        let mut start = survey.header.first_index;
+        if let Some(last) = covers.pop_if(|_| joined) {
             // A file says that those before it have everything below its first index.
-            Some(last) => last.end = here.end,
-            None => covers.push(here),
+            start = last.start;
         }
+        for damage in survey.damage.iter().filter(|damage| damage.entries() != Some(0)) {
+            let missing = damage.indexes();
+            covers.push(start..missing.start);
+            start = missing.end;
+        }
+        covers.push(start..survey.end.index);
     }
     covers
 }
