@@ -1,15 +1,17 @@
-//! A group: batches that are written together, as records, straight from where they lie, and the
-//! holes between them.
+//! A group: batches that are written together, as records, and the holes between them.
+//!
+//! A batch is copied once, into memory of this process, and what is checked, sealed and written is
+//! the copy: whoever can write the pool, as publishers over memory and through windows can, may
+//! change its bytes at any time.
 
 use std::fmt;
-use std::io::IoSlice;
 use std::ops::Range;
 
 use landfall_layout::batch::{BatchError, BatchPreamble, PREAMBLE_BYTES};
 use landfall_layout::frame::GapReason;
 use landfall_layout::limits::{BATCH_BYTES_MAX, LINE_BYTES};
 use landfall_layout::order::{FrontierLine, OrderEntry};
-use landfall_layout::replica::{RECORD_HEAD_BYTES, RecordHeader, record_bytes};
+use landfall_layout::replica::{RECORD_BYTES_MAX, RECORD_HEAD_BYTES, RecordHead, RecordHeader};
 use landfall_pool::hold::Hold;
 use landfall_pool::{Memory, Pool};
 
@@ -20,17 +22,6 @@ pub struct Marks {
     pub source: u8,
     pub mark: [u8; 6],
     pub now_ns: u64,
-}
-
-/// One batch, where it lies in the pool.
-struct Part {
-    /// Its record's head, and the zeros of the record before, in `glue`.
-    glue: Range<usize>,
-    segment: u32,
-    offset: u32,
-    bytes: u32,
-    /// The batch from another replica, where the pool has it no more.
-    copy: Option<Vec<u8>>,
 }
 
 /// Batches to be written at one place of a file.
@@ -48,13 +39,10 @@ pub struct Group {
     pub batches: u64,
     /// Holes in it.
     holes: u64,
-    /// Bytes of them.
+    /// Bytes of the batches.
     pub bytes: u64,
-    /// Heads and zeros, one behind the other.
-    glue: Vec<u8>,
-    parts: Vec<Part>,
-    /// Zeros that the record before still needs.
-    owed: usize,
+    /// The records, as they will stand in the file.
+    records: Vec<u8>,
 }
 
 /// Why a batch in the pool is not what its entry says.
@@ -79,7 +67,9 @@ impl fmt::Display for Spoilt {
 }
 
 impl Group {
-    pub fn new(marks: Marks, at: u64, ordinal: u64, covers: u64) -> Self {
+    /// An empty one, in a buffer that was used before.
+    pub fn new(marks: Marks, at: u64, ordinal: u64, covers: u64, mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
         Self {
             marks,
             at,
@@ -89,65 +79,54 @@ impl Group {
             batches: 0,
             holes: 0,
             bytes: 0,
-            glue: Vec::new(),
-            parts: Vec::new(),
-            owed: 0,
+            records: buffer,
         }
     }
 
-    /// Adds the batch that `entry`, which stands at `index` of its log, says is there. It is
-    /// checked first: what does not hold is no copy of anything.
+    /// Adds the batch that `entry`, which stands at `index` of its log, says is there. What does
+    /// not hold is no copy of anything, and is not added.
     pub fn add(&mut self, pool: &Pool, index: u64, entry: &OrderEntry) -> Result<(), Spoilt> {
-        let preamble = check(pool, entry)?;
-        self.push(index, entry, &preamble, None);
-        Ok(())
+        let head = self.records.len();
+        self.records.resize(head + RECORD_HEAD_BYTES as usize, 0);
+        let checked = copy(pool, entry, &mut self.records)
+            .and_then(|batch| judge(&self.records[batch], entry));
+        match checked {
+            Ok(preamble) => {
+                self.seal(index, entry, &preamble, head);
+                Ok(())
+            }
+            Err(why) => {
+                self.records.truncate(head);
+                Err(why)
+            }
+        }
     }
 
     /// Adds a batch that does not hold in the pool, and does where it was copied from.
     pub fn add_copy(&mut self, index: u64, entry: &OrderEntry, copied: &(BatchPreamble, Vec<u8>)) {
         let (preamble, payload) = copied;
-        let batch = [&preamble.to_bytes()[..], payload].concat();
-        self.push(index, entry, preamble, Some(batch));
+        let head = self.records.len();
+        self.records.resize(head + RECORD_HEAD_BYTES as usize, 0);
+        self.records.extend_from_slice(&preamble.to_bytes());
+        self.records.extend_from_slice(payload);
+        self.seal(index, entry, preamble, head);
     }
 
-    fn push(
-        &mut self,
-        index: u64,
-        entry: &OrderEntry,
-        preamble: &BatchPreamble,
-        copy: Option<Vec<u8>>,
-    ) {
-        let record = self.record(index);
-        self.push_glue(&record.seal_batch(entry, preamble));
-        self.parts.push(Part {
-            glue: self.glue_since_last(),
-            segment: entry.segment,
-            offset: entry.offset,
-            bytes: entry.bytes,
-            copy,
-        });
-        self.end += record_bytes(entry.bytes);
-        self.owed =
-            (u64::from(entry.bytes).next_multiple_of(LINE_BYTES) - u64::from(entry.bytes)) as usize;
+    /// Makes a record of the batch that was put in, behind the room for its head.
+    fn seal(&mut self, index: u64, entry: &OrderEntry, preamble: &BatchPreamble, head: usize) {
+        let sealed = self.record(index).seal_batch(entry, preamble);
+        self.records[head..head + sealed.len()].copy_from_slice(&sealed);
+        self.records.resize(self.records.len().next_multiple_of(LINE_BYTES as usize), 0);
+        self.end = self.at + self.records.len() as u64;
         self.ordinal += 1;
         self.covers = index + 1;
         self.batches += 1;
         self.bytes += u64::from(entry.bytes);
     }
 
-    /// After a system call said that it could not read the pool: reads all of the group, so that
-    /// what cannot be read is known. Whether something cannot.
-    #[cold]
-    pub fn probe(&self, pool: &Pool) -> bool {
-        let mine = self.parts.iter().filter(|part| part.copy.is_none());
-        mine.filter(|part| pool.probe(part.segment, part.offset, part.bytes)).count() > 0
-    }
-
     /// Adds a hole, whose entry stands at `index` of its log.
     pub fn add_hole(&mut self, index: u64, entry: &OrderEntry) {
-        let record = self.record(index);
-        self.push_glue(&record.seal_hole(entry, GapReason::Unwritten));
-        self.end += RECORD_HEAD_BYTES;
+        self.push(&self.record(index).seal_hole(entry, GapReason::Unwritten));
         self.ordinal += 1;
         self.covers = index + 1;
         self.holes += 1;
@@ -167,8 +146,11 @@ impl Group {
     /// was ordered as far as `frontier` says.
     pub fn finish(&mut self, covers: u64, frontier: &FrontierLine) {
         self.covers = covers;
-        let record = self.record(covers);
-        self.push_glue(&record.seal_frontier(frontier));
+        self.push(&self.record(covers).seal_frontier(frontier));
+    }
+
+    fn push(&mut self, head: &RecordHead) {
+        self.records.extend_from_slice(head);
         self.end += RECORD_HEAD_BYTES;
     }
 
@@ -185,53 +167,68 @@ impl Group {
         }
     }
 
-    fn push_glue(&mut self, head: &[u8]) {
-        self.glue.resize(self.glue.len() + std::mem::take(&mut self.owed), 0);
-        self.glue.extend_from_slice(head);
+    /// What is to be written.
+    pub fn records(&self) -> &[u8] {
+        &self.records
     }
 
-    fn glue_since_last(&self) -> Range<usize> {
-        self.parts.last().map_or(0, |part| part.glue.end)..self.glue.len()
+    /// The buffer, for the next group.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.records
     }
 
-    /// The holds under which the pieces are read, in the order of the parts.
-    pub fn holds(&self) -> Vec<Hold> {
-        self.parts.iter().map(|part| Hold::by_broker(part.segment)).collect()
-    }
-
-    /// Everything that is to be written, in order: heads from here, batches from the pool.
-    pub fn pieces<'a>(&'a self, pool: &'a Pool, holds: &'a [Hold]) -> Vec<IoSlice<'a>> {
-        let mut pieces = Vec::with_capacity(2 * self.parts.len() + 1);
-        for (part, hold) in self.parts.iter().zip(holds) {
-            pieces.push(IoSlice::new(&self.glue[part.glue.clone()]));
-            // It was inside the pool when it was added.
-            let there = || pool.read(hold, part.offset, part.bytes).unwrap_or_default();
-            pieces.push(IoSlice::new(part.copy.as_deref().unwrap_or_else(there)));
-        }
-        let rest = &self.glue[self.glue_since_last()];
-        if !rest.is_empty() {
-            pieces.push(IoSlice::new(rest));
-        }
-        pieces
-    }
-
-    /// Batches that one call can take with their heads, and as many holes: more wait for the next
-    /// group.
+    /// Whether more waits for the next group.
     pub fn is_full(&self, bytes_max: u64) -> bool {
-        let most = self.parts.len().max(self.holes as usize);
-        self.bytes >= bytes_max || most >= BATCHES_MAX
+        self.file_bytes() >= bytes_max || self.batches.max(self.holes) >= ENTRIES_MAX
     }
 }
 
-/// Most batches of a group: two pieces each, and IOV_MAX pieces a call, four calls.
-const BATCHES_MAX: usize = 2048;
+/// Most batches of a group, and as many holes: who waits for a sync does not wait for more.
+const ENTRIES_MAX: u64 = 2048;
+
+/// Buffers of groups that were written, for the next ones: nothing is allocated for a batch.
+#[derive(Default)]
+pub struct Buffers(Vec<Vec<u8>>);
+
+/// Buffers that are kept while nothing is written.
+const SPARE_MAX: usize = 8;
+
+impl Buffers {
+    /// One for a group of about `bytes_max` bytes: the largest batch behind them fits, and a record
+    /// that says where the log was.
+    pub fn take(&mut self, bytes_max: u64) -> Vec<u8> {
+        let most = bytes_max + RECORD_BYTES_MAX + RECORD_HEAD_BYTES;
+        self.0.pop().unwrap_or_else(|| Vec::with_capacity(most as usize))
+    }
+
+    /// Takes one back.
+    pub fn give(&mut self, buffer: Vec<u8>) {
+        if self.0.len() < SPARE_MAX {
+            self.0.push(buffer);
+        }
+    }
+}
+
+/// Appends what the pool has where `entry` says its batch is; which bytes of `into` those are.
+fn copy(pool: &Pool, entry: &OrderEntry, into: &mut Vec<u8>) -> Result<Range<usize>, Spoilt> {
+    let at = pool.at(entry.segment, entry.offset, entry.bytes).ok_or(Spoilt::Place)?;
+    pool.refresh(at, entry.bytes.into());
+    let hold = Hold::by_broker(entry.segment);
+    let from = into.len();
+    pool.copy(&hold, entry.offset, entry.bytes, into).ok_or(Spoilt::Place)?;
+    Ok(from..into.len())
+}
 
 /// Whether the batch in the pool is the one that its entry names, whole.
 pub fn check(pool: &Pool, entry: &OrderEntry) -> Result<BatchPreamble, Spoilt> {
     let at = pool.at(entry.segment, entry.offset, entry.bytes).ok_or(Spoilt::Place)?;
     pool.refresh(at, entry.bytes.into());
     let hold = Hold::by_broker(entry.segment);
-    let batch = pool.read(&hold, entry.offset, entry.bytes).ok_or(Spoilt::Place)?;
+    judge(pool.read(&hold, entry.offset, entry.bytes).ok_or(Spoilt::Place)?, entry)
+}
+
+/// Whether these bytes are the batch that an entry names, whole.
+fn judge(batch: &[u8], entry: &OrderEntry) -> Result<BatchPreamble, Spoilt> {
     let (preamble, payload) = batch.split_first_chunk::<64>().ok_or(Spoilt::Place)?;
     let preamble = BatchPreamble::from_bytes(*preamble);
     preamble.check(BATCH_BYTES_MAX).map_err(Spoilt::Batch)?;
@@ -249,3 +246,64 @@ pub fn check(pool: &Pool, entry: &OrderEntry) -> Result<BatchPreamble, Spoilt> {
 }
 
 const _: () = assert!(PREAMBLE_BYTES == 64);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use landfall_layout::SegmentId;
+    use landfall_layout::replica::{Place, REPLICA_HEADER_BYTES, check_record};
+
+    use super::*;
+    use crate::replica::rig::Source;
+
+    /// A publisher over memory, or through a window, can store to what it landed at any time.
+    #[test]
+    fn what_was_checked_is_what_is_written_though_the_pool_changes() {
+        let mut source = Source::new(crate::rig::pool(), 0);
+        let entry = source.place(&[7; 16 << 10], true);
+        let marks = Marks { created_ns: 5, source: entry.broker, mark: [3; 6], now_ns: 1 };
+        let place = Place {
+            at: REPLICA_HEADER_BYTES,
+            created_ns: 5,
+            source: entry.broker,
+            index: 0,
+            ordinal: 0,
+            mark: [3; 6],
+        };
+        let at = source.pool.geometry().segment(SegmentId(entry.segment)).unwrap();
+        let at = at + u64::from(entry.offset);
+        let pool = &source.pool;
+        let done = AtomicBool::new(false);
+        let (mut taken, mut refused) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Its last byte, whole for most of the time.
+                let last = at + u64::from(entry.bytes) - 1;
+                while !done.load(Ordering::Relaxed) {
+                    pool.write(last, &[8]).unwrap();
+                    pool.write(last, &[7]).unwrap();
+                    std::thread::yield_now();
+                }
+            });
+            let mut buffer = Vec::new();
+            for _ in 0..20_000 {
+                let mut group = Group::new(marks, place.at, 0, 0, std::mem::take(&mut buffer));
+                let named = OrderEntry { commit: 1, ..entry };
+                match group.add(pool, 0, &named) {
+                    Ok(()) => {
+                        taken += 1;
+                        check_record(group.records(), place).unwrap();
+                    }
+                    Err(_) => {
+                        refused += 1;
+                        assert!(group.is_empty() && group.records().is_empty());
+                    }
+                }
+                buffer = group.into_buffer();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(taken > 0, "{taken} taken, {refused} refused");
+    }
+}

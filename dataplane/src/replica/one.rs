@@ -19,7 +19,7 @@ use landfall_replica::{FileError, TopicFile};
 
 use super::duties::{Duty, Lag, Odometer, log_of};
 use super::files::Files;
-use super::group::{Group, Marks, Spoilt};
+use super::group::{Buffers, Group, Marks, Spoilt};
 use super::keep::{self, Bounds};
 use super::others::Others;
 
@@ -228,10 +228,18 @@ impl Replica {
 
     /// Looks at what the log has and makes a group of what belongs here. Whether there is
     /// something to write; without a group, the line may have moved all the same.
-    pub fn gather(&mut self, pool: &Pool, disk: &mut dyn Disk, now_ns: u64) -> Vec<Event> {
+    pub fn gather(
+        &mut self,
+        pool: &Pool,
+        disk: &mut dyn Disk,
+        buffers: &mut Buffers,
+        now_ns: u64,
+    ) -> Vec<Event> {
         let mut events = Vec::new();
         let Some(frontier) = self.ready(pool, now_ns) else { return events };
-        let Some(mut group) = self.begin_group(disk, now_ns, &mut events) else { return events };
+        let Some(mut group) = self.begin_group(disk, buffers, now_ns, &mut events) else {
+            return events;
+        };
         let mut odometer = self.odometer;
         let mut index = self.next;
         let stop = frontier.entries.min(index + ENTRIES_MAX);
@@ -258,6 +266,7 @@ impl Replica {
                     index += 1;
                 }
                 Found::Lapped { oldest } if group.is_empty() => {
+                    buffers.give(group.into_buffer());
                     events.push(self.leave_hole(oldest));
                     return events;
                 }
@@ -265,6 +274,7 @@ impl Replica {
             }
         }
         if group.is_empty() {
+            buffers.give(group.into_buffer());
             self.next = index;
             self.odometer = odometer;
             self.line.written = index;
@@ -289,6 +299,7 @@ impl Replica {
     fn begin_group(
         &mut self,
         disk: &mut dyn Disk,
+        buffers: &mut Buffers,
         now_ns: u64,
         events: &mut Vec<Event>,
     ) -> Option<Group> {
@@ -316,7 +327,8 @@ impl Replica {
             mark: current.mark,
             now_ns,
         };
-        Some(Group::new(marks, current.at, self.files.ordinal, self.next))
+        let buffer = buffers.take(GROUP_BYTES);
+        Some(Group::new(marks, current.at, self.files.ordinal, self.next, buffer))
     }
 
     /// The group to be written, and the file.
@@ -329,18 +341,13 @@ impl Replica {
         self.others = Others::new(others, &self.name, self.created_ns, self.duty.source);
     }
 
-    /// The group was not written, because the pool cannot be read everywhere: it is made anew, of
-    /// what holds.
-    pub fn could_not_read(&mut self) -> Option<Event> {
-        self.pending = None;
-        let current = self.files.current.as_ref()?;
-        let cut = current.file.set_len(current.at);
-        let path = current.path.display().to_string();
-        cut.err().map(|error| self.fail(errno_of(&error), &format!("cut {path}: {error}")))
-    }
-
     /// The group was written, or was not.
-    pub fn wrote(&mut self, result: io::Result<()>, now_ns: u64) -> Option<Event> {
+    pub fn wrote(
+        &mut self,
+        result: io::Result<()>,
+        buffers: &mut Buffers,
+        now_ns: u64,
+    ) -> Option<Event> {
         let Pending { group, odometer } = self.pending.take()?;
         let current = self.files.current.as_mut()?;
         match result {
@@ -356,6 +363,7 @@ impl Replica {
                     self.unsynced_since_ns = now_ns;
                 }
                 self.unsynced_bytes += group.file_bytes();
+                buffers.give(group.into_buffer());
                 None
             }
             Err(error) => {

@@ -1,6 +1,6 @@
 //! The replicator's loop.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::park_timeout;
@@ -16,12 +16,12 @@ use landfall_pool::bell::{Ringer, Role};
 use landfall_pool::counters::Counters;
 use landfall_pool::disk::{Disk, Syncs, Writing, write_all};
 use landfall_pool::idle::{Idle, Waiter};
-use landfall_pool::map::is_poison;
 use landfall_replica::FileError;
 use landfall_replica::names::topic_directory;
 
 use super::deleted::{remove_forgotten, remove_topic};
 use super::duties::{Duty, Lag, duties, log_of};
+use super::group::Buffers;
 use super::one::{Event, Keeper, Replica, is_full};
 use super::{Data, Shared};
 use crate::env::now_ns;
@@ -30,6 +30,9 @@ use crate::env::now_ns;
 const SLEEP: Duration = Duration::from_millis(2);
 /// How often the topic table is looked at, nanoseconds.
 const TABLE_EVERY_NS: u64 = 10_000_000;
+/// Bytes of groups that a round has in memory: the replicas that come behind them wait for the
+/// next.
+const ROUND_BYTES: u64 = 64 << 20;
 /// How often a replica whose disk was full when it was to be opened is tried again, nanoseconds.
 const REOPEN_NS: u64 = 250_000_000;
 
@@ -46,14 +49,6 @@ struct Known {
     id: TopicId,
     name: String,
     created_ns: u64,
-}
-
-/// What became of a group.
-enum Wrote {
-    /// What the system said.
-    Told(io::Result<()>),
-    /// It could not read the pool, and nor can we.
-    CouldNotRead,
 }
 
 /// Syncs that are under way, one set at a time: while they are, the next groups are written.
@@ -77,6 +72,9 @@ pub struct Worker {
     topics: Vec<Known>,
     replicas: Vec<Replica>,
     under_way: Option<UnderWay>,
+    buffers: Buffers,
+    /// The replica whose turn it is to be first.
+    turn: usize,
     broken: Vec<Broken>,
     table_at_ns: u64,
     /// Id of the topic in each slot whose files were looked for.
@@ -107,6 +105,8 @@ impl Worker {
             topics: Vec::new(),
             replicas: Vec::new(),
             under_way: None,
+            buffers: Buffers::default(),
+            turn: 0,
             broken: Vec::new(),
             table_at_ns: 0,
             looked: [0; TOPICS_MAX],
@@ -204,18 +204,28 @@ impl Worker {
         self.replicas.iter().any(|replica| replica.is_ready(&self.pool, now))
     }
 
-    /// Writes a group of each replica. Whether one of them went on in its log.
+    /// Writes a group of each replica, of as many as the round may have bytes of in memory. Whether
+    /// one of them went on in its log.
     fn write(&mut self, now: u64) -> bool {
         let mut went_on = false;
-        for i in 0..self.replicas.len() {
-            let from = self.replicas[i].next();
-            let events = self.replicas[i].gather(&self.pool, &mut *self.disk, now);
-            went_on |= self.replicas[i].next() != from;
+        let (count, mut gathered) = (self.replicas.len(), 0);
+        let first = self.turn;
+        for i in (0..count).map(|i| (first + i) % count) {
+            if gathered >= ROUND_BYTES {
+                self.turn = i;
+                went_on = true;
+                break;
+            }
+            let Self { replicas, pool, disk, buffers, .. } = self;
+            let from = replicas[i].next();
+            let events = replicas[i].gather(pool, &mut **disk, buffers, now);
+            went_on |= replicas[i].next() != from;
+            gathered += replicas[i].pending().map_or(0, |(group, _)| group.file_bytes());
             for event in events {
                 self.heard(event);
             }
         }
-        let Self { replicas, pool, disk, .. } = self;
+        let Self { replicas, disk, .. } = self;
         let pending: Vec<_> = replicas
             .iter()
             .enumerate()
@@ -224,46 +234,28 @@ impl Worker {
         if pending.is_empty() {
             return went_on;
         }
-        let holds: Vec<_> = pending.iter().map(|(_, group, _)| group.holds()).collect();
         let mut writings: Vec<Writing<'_>> = pending
             .iter()
-            .zip(&holds)
-            .map(|((_, group, file), holds)| {
-                Writing::new(file, group.at, group.pieces(pool, holds))
+            .map(|(_, group, file)| {
+                Writing::new(file, group.at, vec![IoSlice::new(group.records())])
             })
             .collect();
         write_all(&mut **disk, &mut writings);
         let results: Vec<_> = pending
             .iter()
             .zip(writings)
-            .map(|((i, group, _), writing)| {
-                let could_not_read = matches!(&writing.result, Err(error) if is_poison(error));
-                let result = match could_not_read && group.probe(pool) {
-                    true => Wrote::CouldNotRead,
-                    false => Wrote::Told(writing.result),
-                };
-                (*i, group.batches, group.bytes, result)
-            })
+            .map(|((i, group, _), writing)| (*i, group.batches, group.bytes, writing.result))
             .collect();
         // What stands before a write that failed is durable if its sync says so.
-        if results.iter().any(|(.., result)| matches!(result, Wrote::Told(Err(_)))) {
+        if results.iter().any(|(.., result)| result.is_err()) {
             self.end_syncs(true);
         }
         for (i, batches, bytes, result) in results {
-            let result = match result {
-                Wrote::Told(result) => result,
-                Wrote::CouldNotRead => {
-                    if let Some(event) = self.replicas[i].could_not_read() {
-                        self.heard(event);
-                    }
-                    continue;
-                }
-            };
             if result.is_ok() {
                 self.counters.add(&self.pool, Counter::BatchesReplicated, batches);
                 self.counters.add(&self.pool, Counter::BytesReplicated, bytes);
             }
-            if let Some(event) = self.replicas[i].wrote(result, now) {
+            if let Some(event) = self.replicas[i].wrote(result, &mut self.buffers, now) {
                 self.heard(event);
             }
         }

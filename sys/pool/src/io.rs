@@ -81,6 +81,31 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Appends a copy of landed bytes in the held segment to `into`. Who can write the pool may do
+    /// so meanwhile: what holds of the copy is for its caller to check. `None` outside the segment.
+    #[inline]
+    pub fn copy(&self, hold: &Hold, offset: u32, bytes: u32, into: &mut Vec<u8>) -> Option<()> {
+        let at = self.at(hold.segment(), offset, bytes)?;
+        let start = self.span(at, bytes.into())?;
+        let bytes = bytes as usize;
+        into.reserve(bytes);
+        let target = into.spare_capacity_mut().as_mut_ptr();
+        // SAFETY:
+        // - `start` is valid for `bytes` bytes: `span` checked it against the mapping, and the
+        //   segment is not reused while the hold stands (module `hold`);
+        // - `target` is valid for as many: they were reserved just now;
+        // - no overlap: one is the mapping, the other private;
+        // - no reference to the mapped bytes exists here, so that another process may store to
+        //   them; which of its bytes the copy has is not known, and all of them are initialised.
+        unsafe {
+            std::ptr::copy_nonoverlapping(start, target.cast(), bytes);
+            into.set_len(into.len() + bytes);
+        }
+        Some(())
+    }
+}
+
 /// Sends pieces over a connected socket, one after the other, without blocking. Returns how many
 /// bytes were taken, possibly fewer than there are.
 pub fn send(socket: impl AsFd, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {

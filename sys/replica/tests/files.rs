@@ -7,8 +7,8 @@ use landfall_layout::BrokerId;
 use landfall_layout::batch::{BatchPreamble, crc32c};
 use landfall_layout::order::{FrontierLine, OrderEntry};
 use landfall_layout::replica::{
-    Body, HeaderError, NO_FILE, REPLICA_HEADER_BYTES, Record, RecordHeader, ReplicaHeader,
-    mark_bytes,
+    Body, HeaderError, NO_FILE, REPLICA_HEADER_BYTES, REPLICA_VERSION, Record, RecordHeader,
+    ReplicaHeader, mark_bytes,
 };
 use landfall_layout::topic::{Order, TOPIC_WINDOW, TopicEntry};
 use landfall_replica::mend::{create_directory, settle_and_cut, write_header};
@@ -300,15 +300,15 @@ fn a_file_of_another_version_stops_and_is_not_touched() {
     create_directory(&directory).unwrap();
     let mut writer = whole();
     // As a newer program would write it: its header holds, and so do its records.
-    writer.bytes[8] = 3;
+    let newer = REPLICA_VERSION + 1;
+    writer.bytes[8] = newer as u8;
     let crc = crc32c(&writer.bytes[..252]).to_le_bytes();
     writer.bytes[252..256].copy_from_slice(&crc);
     let path = writer.save(&directory, 10);
     for _ in 0..2 {
         let error = settle_and_cut(&path).unwrap_err();
-        let is_version =
-            matches!(error, FileError::Header { why: HeaderError::Version { found: 3 }, .. });
-        assert!(is_version, "{error}");
+        let FileError::Header { why, .. } = &error else { panic!("{error}") };
+        assert_eq!(*why, HeaderError::Version { found: newer });
         assert_eq!(fs::read(&path).unwrap(), writer.bytes);
     }
     assert!(Walk::open(&path).err().unwrap().to_string().contains("the program that wrote it"));
