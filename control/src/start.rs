@@ -186,6 +186,7 @@ impl Control {
             sequencer.run();
         })?;
         control.spawn("keeper", move || keeper.run())?;
+        control.say_alive(restore)?;
         Ok(control)
     }
 
@@ -200,6 +201,22 @@ impl Control {
             .map_err(|source| StartError::Io { what: "start a thread", source })?;
         self.threads.push(thread);
         Ok(())
+    }
+
+    /// Lets the data directories know that what came back is served. A thread does it that nobody
+    /// waits for: disks may be slow, and what is not said is said by the next control.
+    fn say_alive(&self, restore: &[PathBuf]) -> Result<(), StartError> {
+        if restore.is_empty() {
+            return Ok(());
+        }
+        let (pool, restore) = (Arc::clone(&self.pool), restore.to_vec());
+        let body = move || {
+            for note in cold::say_alive(&pool, &restore) {
+                eprintln!("control: {note}");
+            }
+        };
+        let thread = std::thread::Builder::new().name("restored".to_owned()).spawn(body);
+        thread.map(drop).map_err(|source| StartError::Io { what: "start a thread", source })
     }
 
     /// The epoch it leads in.

@@ -95,10 +95,12 @@ pub struct Reading {
     pub messages: Vec<Read>,
     /// Batches, in order, and gaps before them.
     pub story: Vec<Told>,
-    /// Messages it was told it missed.
+    /// Positions it was told that nothing comes of.
     pub missed: u64,
     /// Of these, what is said to have gone with a pool.
     pub lost: u64,
+    /// Of these, positions that a log passed over when its pool was lost.
+    pub skipped: u64,
     /// Positions that nothing was written to, as it was told: the first and how many, each run
     /// once.
     pub unwritten: Vec<(u64, u64)>,
@@ -111,8 +113,8 @@ pub struct Reading {
 pub enum Told {
     /// A batch.
     Batch(Seen),
-    /// Messages missed in a log, and where it goes on.
-    Gap(u8, u64, u64),
+    /// Positions of a log that nothing came of, why, how many, and where it goes on.
+    Gap(u8, GapReason, u64, u64),
 }
 
 /// When a reader has seen enough.
@@ -147,6 +149,7 @@ impl Reading {
             Event::Gap { log, reason, missed, resume } => {
                 self.missed += missed;
                 self.lost += if reason == GapReason::Lost { missed } else { 0 };
+                self.skipped += if reason == GapReason::Skipped { missed } else { 0 };
                 if reason == GapReason::Unwritten {
                     match self.unwritten.last_mut() {
                         Some((first, count)) if *first + *count == resume - missed => {
@@ -155,7 +158,7 @@ impl Reading {
                         _ => self.unwritten.push((resume - missed, missed)),
                     }
                 }
-                self.story.push(Told::Gap(log, missed, resume));
+                self.story.push(Told::Gap(log, reason, missed, resume));
             }
             Event::CaughtUp => {
                 ensure!(!self.caught_up, "a subscriber was told twice that it caught up");
@@ -207,7 +210,9 @@ pub fn audit(order: Order, readings: &[&Reading]) -> Result<Report, Failure> {
         for told in &reading.story {
             match *told {
                 Told::Batch(seen) => auditor.batch(subscriber, seen),
-                Told::Gap(log, missed, resume) => auditor.gap(subscriber, log, missed, resume),
+                Told::Gap(log, reason, missed, resume) => {
+                    auditor.told(subscriber, log, reason, missed, resume);
+                }
             }
         }
     }

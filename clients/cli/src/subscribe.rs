@@ -98,9 +98,10 @@ fn read(
             }
             Event::Gap { log, reason, missed, resume } => {
                 if let Some(auditor) = auditor.as_deref_mut() {
-                    auditor.gap(0, log, missed, resume);
+                    auditor.told(0, log, reason, missed, resume);
                 }
-                printer.missed += missed;
+                // Nobody knows of a message at positions that were passed over.
+                printer.missed += if reason == GapReason::Skipped { 0 } else { missed };
                 let missed = grouped(missed);
                 let what = match reason {
                     GapReason::Retention => format!("retention took {missed} messages"),
@@ -108,8 +109,12 @@ fn read(
                         format!("{missed} positions were reserved and never written")
                     }
                     GapReason::Lost => {
-                        format!("a pool was lost, and at most {missed} messages with it,")
+                        format!("a pool was lost, and {missed} messages with it,")
                     }
+                    GapReason::Skipped => format!(
+                        "{missed} positions were passed over when a pool was lost, and no disk \
+                         knows of a message there,"
+                    ),
                 };
                 note(format_args!("gap: {what} of log {log}; going on at position {resume}"));
             }

@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use landfall_layout::frame::GapReason;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::Order;
 
@@ -134,6 +135,8 @@ struct Account {
     batches: u64,
     messages: u64,
     missed: u64,
+    /// A pool was lost under its log: what was only in memory may be missing without being counted.
+    has_skipped: bool,
 }
 
 /// Judges what subscribers of one topic see.
@@ -200,6 +203,25 @@ impl Auditor {
                 "subscriber {subscriber} was at position {position} of log {log} and was told that \
                  it missed {missed} messages and goes on at {resume}"
             ));
+        }
+    }
+
+    /// The same, of a gap with that reason: positions that were passed over are none that anybody
+    /// is known to have missed.
+    pub fn told(
+        &mut self,
+        subscriber: usize,
+        log: u8,
+        reason: GapReason,
+        missed: u64,
+        resume: u64,
+    ) {
+        let before = self.account(subscriber).missed;
+        self.gap(subscriber, log, missed, resume);
+        if reason == GapReason::Skipped {
+            let account = self.account(subscriber);
+            account.missed = before;
+            account.has_skipped = true;
         }
     }
 
@@ -286,7 +308,7 @@ impl Auditor {
         let repeats = self.order == Order::Broker;
         let next = Stream { epoch: seen.session_epoch, batch_seq: seen.batch_seq };
         let account = self.account(subscriber);
-        let lapped = account.missed > 0;
+        let lapped = account.missed > 0 || account.has_skipped;
         let Some(last) = account.streams.insert((seen.client, broker), next) else { return };
         let what = if seen.session_epoch < last.epoch {
             "an earlier epoch"

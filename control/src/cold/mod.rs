@@ -19,6 +19,7 @@ use landfall_layout::topic::{
 use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::Pool;
 use landfall_replica::mend::sync_directory;
+use landfall_replica::names::topic_directory;
 use landfall_replica::{Resumed, TopicFile};
 
 use plan::{Plan, plan};
@@ -74,6 +75,28 @@ pub fn restore(pool: &Pool, directories: &[PathBuf], now_ns: u64) -> Vec<String>
         }
         notes.extend(adopt(pool, &found, &entry, resumed));
         pool.set_topic(&entry);
+    }
+    notes
+}
+
+/// Says in the data directories which of the topics that came back are in this pool's table, which
+/// is served now: what is not there any more was deleted. What could not be said is a sentence.
+pub fn say_alive(pool: &Pool, directories: &[PathBuf]) -> Vec<String> {
+    let uuid = pool.uuid_text();
+    let mut notes = Vec::new();
+    let live = |slot| pool.topic_in_slot(slot).filter(|entry| entry.state() == TopicState::Live);
+    for entry in (0..TOPICS_MAX).filter_map(live).filter(|entry| entry.disk_replicas() > 0) {
+        for data in directories {
+            let directory = topic_directory(data, entry.name(), entry.created_ns);
+            if !directory.is_dir() {
+                continue;
+            }
+            let said = TopicFile::change(&directory, |file| {
+                let is_ours = |file: &TopicFile| file.pool_uuid == uuid;
+                (file.filter(is_ours).map(|file| TopicFile { live_in: uuid.clone(), ..file }), ())
+            });
+            notes.extend(said.err().map(|error| format!("topic {}: {error}", entry.name())));
+        }
     }
     notes
 }

@@ -11,11 +11,17 @@ use landfall_replica::mend::sync_directory;
 use landfall_replica::names::{TOPIC_FILE, list, topic_directory};
 use landfall_replica::{FileError, TopicFile};
 
-/// Removes the files of a topic that was deleted. What says whose they are goes last: who dies in
-/// between leaves files that are still known as this topic's.
+/// Removes the files of a topic that was deleted. That it was is written there first, and goes
+/// last: who dies in between leaves files that nobody brings back, whatever becomes of the pool.
 pub fn remove_topic(data: &Path, name: &str, created_ns: u64) -> Result<(), FileError> {
     let directory = topic_directory(data, name, created_ns);
     if directory.is_dir() {
+        let deleted =
+            |file: Option<TopicFile>| (file.map(|file| TopicFile { deleted: true, ..file }), ());
+        // A file that cannot be understood says nothing either way.
+        if let Err(error @ FileError::Io { .. }) = TopicFile::change(&directory, deleted) {
+            return Err(error);
+        }
         remove_but(&directory, TOPIC_FILE).map_err(FileError::io("empty", &directory))?;
         fs::remove_dir_all(&directory).map_err(FileError::io("remove", &directory))?;
     }
@@ -48,33 +54,36 @@ pub struct Forgotten {
     pub may_be_more: bool,
 }
 
-/// Topics of this pool that were deleted while this broker was away: their files name this very
-/// pool, and its table does not name them. Files of other pools are not touched: they may be all
-/// that is left of one. What `is_open` says yes to, by name and age, goes with its topic.
+/// Topics that were deleted while this broker was away: their files say that they were, or that the
+/// topic was alive in this very pool, whose table does not have it any more. Nothing is judged by a
+/// table before a leader serves it: the one that makes a new pool writes into the files before the
+/// table. Files of other pools are not touched: they may be all that is left of one. What `is_open`
+/// says yes to, by name and age, goes with its topic.
 pub fn remove_forgotten(
     pool: &Pool,
     data: &Path,
     is_open: impl Fn(&str, u64) -> bool,
 ) -> Result<Forgotten, FileError> {
-    let mut known = Vec::new();
-    for slot in 0..TOPICS_MAX {
-        match pool.topic_in_slot(slot) {
-            Some(entry) if entry.state() == TopicState::Absent => {}
-            Some(entry) => known.push((entry.name().to_owned(), entry.created_ns)),
-            // The table is being changed: nothing is known for sure now.
-            None => return Ok(Forgotten { removed: Vec::new(), may_be_more: true }),
+    // The files first: what they say was alive by then is in the table, unless it was deleted.
+    let uuid = pool.uuid_text();
+    let mut ours = Vec::new();
+    for topic in list(data)?.topics {
+        let Ok(file) = TopicFile::read(&topic.path) else { continue };
+        let is_its = file.name == topic.name && file.created_ns == topic.created_ns;
+        if is_its && (file.deleted || file.live_in == uuid) {
+            ours.push((file.deleted, topic));
         }
     }
-    let uuid = pool.uuid_text();
+    let Some(known) = table(pool) else {
+        return Ok(Forgotten { removed: Vec::new(), may_be_more: true });
+    };
     let mut forgotten = Forgotten::default();
-    for topic in list(data)?.topics {
-        let is_ours = TopicFile::read(&topic.path).is_ok_and(|file| {
-            file.pool_uuid == uuid && file.name == topic.name && file.created_ns == topic.created_ns
-        });
-        if !is_ours || is_open(&topic.name, topic.created_ns) {
+    for (is_deleted, topic) in ours {
+        if is_open(&topic.name, topic.created_ns) {
             continue;
         }
-        if known.contains(&(topic.name.clone(), topic.created_ns)) {
+        let is_known = known.contains(&(topic.name.clone(), topic.created_ns));
+        if is_known && !is_deleted {
             forgotten.may_be_more = true;
             continue;
         }
@@ -82,4 +91,20 @@ pub fn remove_forgotten(
         forgotten.removed.push(topic.name);
     }
     Ok(forgotten)
+}
+
+/// Names and ages of all topics in the table of the leader that serves; none where nobody does, or
+/// the table is being changed: nothing is known for sure then.
+fn table(pool: &Pool) -> Option<Vec<(String, u64)>> {
+    let serving = pool.serving()?;
+    pool.follow();
+    let mut known = Vec::new();
+    for slot in 0..TOPICS_MAX {
+        let entry = pool.topic_in_slot(slot)?;
+        if entry.state() != TopicState::Absent {
+            known.push((entry.name().to_owned(), entry.created_ns));
+        }
+    }
+    // A slot that was left may be made anew meanwhile.
+    (pool.serving() == Some(serving)).then_some(known)
 }

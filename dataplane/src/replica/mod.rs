@@ -11,6 +11,7 @@
 //! | `others` | batches that the pool has no more, in other replicas |
 //! | `files` | a replica's files |
 //! | `keep` | which files are kept where a topic bounds them |
+//! | `said` | what is said of a topic beside its files |
 //! | `thread` | the loop over all of them |
 //! | `deleted` | files of topics that are gone |
 
@@ -22,6 +23,7 @@ mod keep;
 mod one;
 mod others;
 pub mod rig;
+mod said;
 mod thread;
 
 #[cfg(test)]

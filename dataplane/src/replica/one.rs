@@ -13,15 +13,15 @@ use landfall_layout::topic::{Durability, TopicEntry};
 use landfall_pool::Pool;
 use landfall_pool::disk::{Disk, sync_all};
 use landfall_pool::log::{Found, LogReader};
-use landfall_replica::mend::{create_directory, sync_directory};
+use landfall_replica::FileError;
 use landfall_replica::names::topic_directory;
-use landfall_replica::{FileError, TopicFile};
 
 use super::duties::{Duty, Lag, Odometer, log_of};
 use super::files::Files;
 use super::group::{Buffers, Group, Marks, Spoilt};
 use super::keep::{self, Bounds};
 use super::others::Others;
+use super::said::write_topic;
 
 /// Bytes of batches that are written together, about, and behind a sync that is under way.
 const GROUP_BYTES: u64 = 8 << 20;
@@ -554,23 +554,6 @@ pub struct Keeper {
 
 fn errno_of(error: &io::Error) -> u32 {
     error.raw_os_error().unwrap_or_default().unsigned_abs()
-}
-
-/// Writes `topic.json`, unless it says the same already.
-fn write_topic(pool: &Pool, directory: &Path, entry: &TopicEntry) -> Result<(), FileError> {
-    create_directory(directory)?;
-    let Some(file) = TopicFile::of(entry, &pool.uuid_text(), pool.header().pool_bytes) else {
-        return Ok(());
-    };
-    let there = TopicFile::read(directory).ok();
-    // Where its logs went on after a loss is control's to say, and stays.
-    let resumed = there.as_ref().map(|there| there.resumed.clone()).unwrap_or_default();
-    let file = TopicFile { resumed, ..file };
-    if there.as_ref() == Some(&file) {
-        return Ok(());
-    }
-    file.write(directory)?;
-    sync_directory(directory)
 }
 
 fn template(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES, crc32c};
 use landfall_layout::order::{ChainLine, FrontierLine, OrderEntry};
-use landfall_layout::pool::Coherence;
+use landfall_layout::pool::{Coherence, LeaderLine, Term};
 use landfall_layout::segment::{SegmentHeader, SegmentKind, SegmentState, What};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
@@ -32,6 +32,13 @@ pub const CREATED_NS: u64 = 1_700_000_000_000_000_000;
 const LOG: u32 = 1;
 const PAYLOAD: u32 = 2;
 
+/// Makes the caller the first leader of a pool: tables that nobody serves are not looked at.
+pub(crate) fn lead(pool: &Pool) {
+    let term = Term { epoch: 1, serves: false }.pack();
+    assert!(pool.claim(0, &LeaderLine { term, ..LeaderLine::default() }));
+    assert!(pool.serve(1));
+}
+
 /// A topic "t" of order none with one disk replica, at broker 0, and its log 0.
 pub(crate) struct Source {
     pub pool: Pool,
@@ -43,6 +50,7 @@ pub(crate) struct Source {
 
 impl Source {
     pub fn new(pool: Pool, flags: u8) -> Self {
+        lead(&pool);
         let topic = TopicId::new(0, 1);
         let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
         (entry.id, entry.state) = (topic.0, TopicState::Live as u8);

@@ -21,6 +21,7 @@ use super::{Data, Shared};
 use crate::env::now_ns;
 use crate::rig::pool;
 
+mod not_ours;
 mod under_way;
 
 fn broker(number: usize) -> BrokerId {

@@ -23,6 +23,7 @@ use super::deleted::{remove_forgotten, remove_topic};
 use super::duties::{Duty, Lag, duties, log_of};
 use super::group::Buffers;
 use super::one::{Event, Keeper, Replica, is_full};
+use super::said::write_topic;
 use super::{Data, Shared};
 use crate::env::now_ns;
 
@@ -332,8 +333,12 @@ impl Worker {
         self.shared.note(text);
     }
 
-    /// Opens what is new in the topic table and closes what is gone.
+    /// Opens what is new in the topic table and closes what is gone. A table that no leader serves
+    /// says nothing: it may still be made.
     pub fn look_at_table(&mut self, now: u64) {
+        if self.pool.serving().is_none() {
+            return;
+        }
         for slot in 0..TOPICS_MAX {
             // An entry that is being changed is looked at the next time.
             let Some(entry) = self.pool.topic_in_slot(slot) else { continue };
@@ -352,8 +357,15 @@ impl Worker {
             return;
         }
         let directory = topic_directory(&self.data.directory, entry.name(), entry.created_ns);
-        if !directory.is_dir() || self.know(entry) {
+        if !directory.is_dir() {
             self.looked[slot] = entry.id;
+        } else if self.know(entry) {
+            // Should this process end before the topic does, the next one knows what became of it.
+            match write_topic(&self.pool, &directory, entry) {
+                Ok(()) => self.looked[slot] = entry.id,
+                Err(error) if self.looked[slot] == 0 => self.shared.note(error.to_string()),
+                Err(_) => {}
+            }
         }
     }
 

@@ -154,15 +154,18 @@ pub enum GapReason {
     Retention,
     /// Order `token`: they were reserved and never written.
     Unwritten,
-    /// They went with a pool that was lost, and no replica has them. How many messages there were
-    /// nobody knows: a log goes on behind every position that can have been shown.
+    /// They were ordered, went with a pool that was lost, and no replica has them.
     Lost,
+    /// They were passed over when a pool was lost, so that no position is ever used twice: no disk
+    /// knows of any message there. What was only shown from memory may have been among them.
+    Skipped,
 }
 
 impl GapReason {
     /// The reason that a number stands for.
     pub fn from_raw(raw: u64) -> Option<Self> {
-        [Self::Retention, Self::Unwritten, Self::Lost].into_iter().find(|why| *why as u64 == raw)
+        let all = [Self::Retention, Self::Unwritten, Self::Lost, Self::Skipped];
+        all.into_iter().find(|why| *why as u64 == raw)
     }
 }
 

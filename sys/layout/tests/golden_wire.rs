@@ -147,7 +147,7 @@ fn frames_about_batches() {
         0,
         "4c464631 01 06 0000 20 01 0200 03000000 0400000000000000 0500000000000000 06 .",
     );
-    let reasons = [GapReason::Retention, GapReason::Unwritten, GapReason::Lost];
+    let reasons = [GapReason::Retention, GapReason::Unwritten, GapReason::Lost, GapReason::Skipped];
     for (raw, reason) in reasons.into_iter().enumerate() {
         frame(
             Frame::Gap { log: 32, reason, missed: 1, resume: 2 },

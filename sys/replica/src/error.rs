@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use landfall_layout::replica::HeaderError;
 
+use crate::topic::SCHEMA_VERSION;
+
 /// A file or directory that could not be used, with its path.
 #[derive(Debug)]
 pub enum FileError {
@@ -24,6 +26,13 @@ pub enum FileError {
         path: PathBuf,
         /// What its header has wrong.
         why: HeaderError,
+    },
+    /// `topic.json` is of a later program.
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Version that it has.
+        version: u32,
     },
     /// `topic.json` cannot be understood.
     Topic {
@@ -45,7 +54,7 @@ impl FileError {
     pub fn errno(&self) -> u32 {
         match self {
             Self::Io { source, .. } => source.raw_os_error().unwrap_or_default().unsigned_abs(),
-            Self::Header { .. } | Self::Topic { .. } => 0,
+            Self::Header { .. } | Self::Newer { .. } | Self::Topic { .. } => 0,
         }
     }
 }
@@ -55,6 +64,11 @@ impl fmt::Display for FileError {
         match self {
             Self::Io { call, path, source } => write!(f, "{call} {}: {source}", path.display()),
             Self::Header { path, why } => write!(f, "{}: {why}", path.display()),
+            Self::Newer { path, version } => write!(
+                f,
+                "{}: it has schema version {version}; this program knows {SCHEMA_VERSION}",
+                path.display()
+            ),
             Self::Topic { path, why } => write!(f, "{}: {why}", path.display()),
         }
     }
@@ -65,7 +79,7 @@ impl std::error::Error for FileError {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::Header { why, .. } => Some(why),
-            Self::Topic { .. } => None,
+            Self::Newer { .. } | Self::Topic { .. } => None,
         }
     }
 }

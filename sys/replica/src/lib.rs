@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`names`] | directories and files of topics and sources |
 //! | [`topic`] | `topic.json`: a topic's identity and settings, in words |
+//! | [`lives`] | where logs ended and went on, from one pool to the next |
 //! | [`walk`] | the records of one file, one after the other, checked, over what does not hold |
 //! | [`damage`] | bytes that do not hold, and what is known of what was there |
 //! | `rebuilt` | a file's header from its name and its records |
@@ -22,6 +23,7 @@
 pub mod copy;
 pub mod damage;
 pub mod error;
+pub mod lives;
 pub mod lookup;
 pub mod mend;
 pub mod merge;
@@ -33,7 +35,8 @@ pub mod walk;
 
 pub use damage::Damage;
 pub use error::FileError;
+pub use lives::{Ended, EndedLog, Resumed, Skipped, Skips};
 pub use merge::{Merge, Picked};
 pub use survey::{FileSurvey, SourceSurvey};
-pub use topic::{Resumed, TopicFile};
+pub use topic::TopicFile;
 pub use walk::{Sight, Step, Walk};

@@ -4,26 +4,18 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use landfall_layout::topic::{Order, TOPIC_CHECK_INGEST, TOPIC_KEEP, TopicEntry, check_name};
 use serde::{Deserialize, Serialize};
 
 use crate::error::FileError;
+use crate::lives::{Ended, Resumed, Skips};
 use crate::names::TOPIC_FILE;
 
-/// Version of the document.
-pub const SCHEMA_VERSION: u32 = 1;
-
-/// Where a log went on after the loss of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resumed {
-    /// Index of its first entry from then on.
-    pub index: u64,
-    /// Position of that one's first message.
-    pub position: u64,
-}
+/// Version of the document. Documents of version 1 are read too: they lack what has a default.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// A topic as its directory says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,9 +42,27 @@ pub struct TopicFile {
     pub pool_uuid: String,
     #[serde(default)]
     pub pool_bytes: u64,
-    /// By number of the log; empty for a topic whose pool was never lost.
+    /// The pool in whose table, under a leader that served, the topic was alive: where it is not in
+    /// that pool's table any more, it was deleted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub live_in: String,
+    /// It was deleted: what is left here goes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+    /// Where each log, by its number, went on in the pool `pool_uuid`; empty for a topic that was
+    /// made in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resumed: BTreeMap<usize, Resumed>,
+    /// What each log passed over when its pools were lost, ascending.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped: BTreeMap<usize, Skips>,
+    /// How far each log was when a file was begun here last: what a file that cannot be read held
+    /// is not below it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reached: BTreeMap<usize, Resumed>,
+    /// Set while the pool `pool_uuid` stands still, stopped in good order: where each log ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
 }
 
 impl TopicFile {
@@ -78,7 +88,12 @@ impl TopicFile {
             session_lease_ns: entry.session_lease_ns,
             pool_uuid: pool_uuid.to_owned(),
             pool_bytes,
+            live_in: String::new(),
+            deleted: false,
             resumed: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            reached: BTreeMap::new(),
+            ended: None,
         })
     }
 
@@ -93,12 +108,11 @@ impl TopicFile {
         let text = fs::read(&path).map_err(FileError::io("read", &path))?;
         let wrong = |why: String| FileError::Topic { path: path.clone(), why };
         let file: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-        if file.schema_version != SCHEMA_VERSION {
+        if !(1..=SCHEMA_VERSION).contains(&file.schema_version) {
             let version = file.schema_version;
-            return Err(wrong(format!(
-                "it has schema version {version}; this program knows {SCHEMA_VERSION}"
-            )));
+            return Err(FileError::Newer { path, version });
         }
+        let file = Self { schema_version: SCHEMA_VERSION, ..file };
         check_name(&file.name).map_err(|error| wrong(error.to_string()))?;
         if file.order().is_none() {
             return Err(wrong(format!("{:?} is no order", file.order)));
@@ -118,5 +132,29 @@ impl TopicFile {
         file.write_all(&text).map_err(FileError::io("write", &fresh))?;
         file.sync_all().map_err(FileError::io("sync", &fresh))?;
         fs::rename(&fresh, &path).map_err(FileError::io("rename", &fresh))
+    }
+
+    /// Reads the file in a topic's directory, lets `change` make another of it, and writes that
+    /// if it differs: nobody else changes it meanwhile, and it stays. `None` is for one that is not
+    /// there; one that cannot be read is an error, since what it says would be lost.
+    pub fn change<T>(
+        topic: &Path,
+        change: impl FnOnce(Option<Self>) -> (Option<Self>, T),
+    ) -> Result<T, FileError> {
+        let directory = File::open(topic).map_err(FileError::io("open", topic))?;
+        // Given back when the directory is closed, however this ends. Both who keeps the files and
+        // control write here.
+        directory.lock().map_err(FileError::io("lock", topic))?;
+        let there = match Self::read(topic) {
+            Ok(file) => Some(file),
+            Err(FileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let (file, value) = change(there.clone());
+        if let Some(file) = file.filter(|file| there.as_ref() != Some(file)) {
+            file.write(topic)?;
+            directory.sync_all().map_err(FileError::io("sync", topic))?;
+        }
+        Ok(value)
     }
 }

@@ -83,9 +83,9 @@ pub fn all(number: usize, mut subscriber: Subscriber, shared: &Shared<'_>) -> Ou
                 shared.window.read(number, u64::from(batch.bytes()));
                 shared.seen[number].fetch_add(bytes, Ordering::Relaxed);
             }
-            Event::Gap { log, missed, resume, .. } => {
+            Event::Gap { log, reason, missed, resume } => {
                 let mut auditor = shared.auditor.lock().unwrap_or_else(PoisonError::into_inner);
-                auditor.gap(number, log, missed, resume);
+                auditor.told(number, log, reason, missed, resume);
                 reader.rebuilt.missed += missed;
             }
             Event::TopicGone => return Err(Failure::failed(cannot(), "the topic was deleted")),

@@ -80,6 +80,18 @@ fn an_announced_gap_is_no_hole() {
 }
 
 #[test]
+fn positions_that_were_passed_over_are_no_messages_missed() {
+    let mut auditor = Auditor::new(Order::Strong);
+    auditor.batch(0, seen(0));
+    auditor.told(0, LOG, GapReason::Lost, 5, 15);
+    auditor.told(0, LOG, GapReason::Skipped, 15, 30);
+    auditor.batch(0, seen(3));
+    let report = auditor.finish();
+    assert!(report.ok, "{report}");
+    assert_eq!(report.missed, 5);
+}
+
+#[test]
 fn one_gap_may_follow_another() {
     let mut auditor = Auditor::new(Order::Strong);
     auditor.batch(0, seen(0));

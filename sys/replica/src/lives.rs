@@ -1,0 +1,206 @@
+//! Where logs ended and went on, from one pool to the next.
+
+use std::collections::BTreeMap;
+
+use landfall_layout::frame::GapReason;
+use serde::{Deserialize, Serialize};
+
+/// Ranges that are remembered of a log. One comes with each loss of a pool that was not stopped in
+/// good order; of more losses than this the oldest look as if retention had taken them.
+pub const SKIPS_MAX: usize = 1024;
+
+/// A place in a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Index of the next entry.
+    pub index: u64,
+    /// Position of its first message.
+    pub position: u64,
+}
+
+/// Where a log ended, and what its replicas had then: everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedLog {
+    /// Index behind the last entry.
+    pub index: u64,
+    /// Position behind the last message.
+    pub position: u64,
+    /// Batches and holes of each broker, by its number.
+    pub entries: BTreeMap<u8, u64>,
+}
+
+/// A pool that was stopped in good order: nothing was ordered behind this.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The logs whose every entry was on stable storage, by number.
+    pub logs: BTreeMap<usize, EndedLog>,
+}
+
+/// What a log passed over when a pool was lost. No disk has anything of it. Some of it may have
+/// been ordered and shown from memory; most of it never was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Skipped {
+    /// First position.
+    pub position: u64,
+    /// Position at which the log went on.
+    pub to_position: u64,
+    /// First log index.
+    pub index: u64,
+    /// Log index at which the log went on.
+    pub to_index: u64,
+}
+
+/// All that a log passed over, ascending.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Skips(Vec<Skipped>);
+
+/// A part of a gap that has one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The position behind it.
+    pub end: u64,
+    /// It was passed over.
+    pub is_skipped: bool,
+    /// The log passed something over behind it, within the gap.
+    pub is_before_skip: bool,
+}
+
+impl Part {
+    /// Why nothing is there. `is_known`: everybody's files say that there is nothing.
+    pub fn reason(&self, is_known: bool) -> GapReason {
+        match (self.is_skipped, is_known || self.is_before_skip) {
+            (true, _) => GapReason::Skipped,
+            (false, true) => GapReason::Lost,
+            (false, false) => GapReason::Retention,
+        }
+    }
+}
+
+/// The first part of the gap from position `from` to `to`, where positions of `range` were passed
+/// over: the first range that ends behind `from`.
+pub fn first_part(from: u64, to: u64, range: Option<(u64, u64)>) -> Part {
+    match range.filter(|(start, end)| from < *end && *start < to) {
+        Some((start, end)) if start <= from => {
+            Part { end: end.min(to), is_skipped: true, is_before_skip: false }
+        }
+        Some((start, end)) => Part { end: start, is_skipped: false, is_before_skip: end <= to },
+        None => Part { end: to, is_skipped: false, is_before_skip: false },
+    }
+}
+
+impl Skips {
+    /// The ranges.
+    pub fn ranges(&self) -> &[Skipped] {
+        &self.0
+    }
+
+    /// Adds a range, behind all others or among them. Those that meet become one.
+    pub fn add(&mut self, range: Skipped) {
+        if range.position >= range.to_position && range.index >= range.to_index {
+            return;
+        }
+        self.0.push(range);
+        self.0.sort_unstable();
+        let mut met: Vec<Skipped> = Vec::with_capacity(self.0.len());
+        for range in self.0.drain(..) {
+            match met.last_mut() {
+                Some(last) if range.position <= last.to_position => {
+                    last.to_position = last.to_position.max(range.to_position);
+                    last.index = last.index.min(range.index);
+                    last.to_index = last.to_index.max(range.to_index);
+                }
+                _ => met.push(range),
+            }
+        }
+        met.drain(..met.len().saturating_sub(SKIPS_MAX));
+        self.0 = met;
+    }
+
+    /// Adds what another directory says of the same log.
+    pub fn join(&mut self, other: &Self) {
+        other.0.iter().for_each(|range| self.add(*range));
+    }
+
+    /// Entries that were passed over.
+    pub fn entries(&self) -> u64 {
+        self.0.iter().map(|range| range.to_index.saturating_sub(range.index)).sum()
+    }
+
+    /// Positions that were.
+    pub fn positions(&self) -> u64 {
+        self.0.iter().map(|range| range.to_position.saturating_sub(range.position)).sum()
+    }
+
+    /// The first range that ends behind position `from`.
+    pub fn behind(&self, from: u64) -> Option<&Skipped> {
+        self.0.iter().find(|range| range.to_position > from)
+    }
+
+    /// The gap from position `from` to `to` in parts, each with one reason.
+    pub fn parts(&self, from: u64, to: u64) -> Vec<Part> {
+        let (mut parts, mut at) = (Vec::new(), from);
+        while at < to {
+            let range = self.behind(at).map(|range| (range.position, range.to_position));
+            let part = first_part(at, to, range);
+            at = part.end;
+            parts.push(part);
+        }
+        parts
+    }
+
+    /// Whether the log passed over all entries from index `from` to below `to`, or there are none.
+    pub fn has_entries(&self, from: u64, to: u64) -> bool {
+        from >= to || self.0.iter().any(|range| range.index <= from && to <= range.to_index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(position: u64, to_position: u64) -> Skipped {
+        Skipped { position, to_position, index: position / 10, to_index: to_position / 10 }
+    }
+
+    fn skips(ranges: &[Skipped]) -> Skips {
+        let mut skips = Skips::default();
+        ranges.iter().for_each(|range| skips.add(*range));
+        skips
+    }
+
+    #[test]
+    fn ranges_that_meet_are_one_and_the_rest_stays_sorted() {
+        let skips = skips(&[range(500, 700), range(100, 200), range(200, 300), range(100, 200)]);
+        assert_eq!(skips.ranges(), [range(100, 300), range(500, 700)]);
+        assert_eq!((skips.positions(), skips.entries()), (400, 40));
+        assert!(skips.has_entries(12, 30) && skips.has_entries(5, 5));
+        assert!(!skips.has_entries(12, 31) && !skips.has_entries(40, 50));
+    }
+
+    #[test]
+    fn a_gap_is_told_in_parts_with_a_reason_each() {
+        let skips = skips(&[range(100, 300), range(500, 700)]);
+        let told = |from, to, known| -> Vec<(u64, GapReason)> {
+            let parts = skips.parts(from, to);
+            parts.iter().map(|part| (part.end, part.reason(known))).collect()
+        };
+        use GapReason::{Lost, Retention, Skipped};
+        assert_eq!(told(90, 300, false), [(100, Lost), (300, Skipped)]);
+        assert_eq!(
+            told(150, 800, false),
+            [(300, Skipped), (500, Lost), (700, Skipped), (800, Retention)]
+        );
+        assert_eq!(told(300, 400, false), [(400, Retention)]);
+        assert_eq!(told(300, 400, true), [(400, Lost)]);
+        assert_eq!(told(50, 150, false), [(100, Retention), (150, Skipped)]);
+        assert_eq!(told(100, 100, false), []);
+    }
+
+    #[test]
+    fn no_more_ranges_are_kept_than_there_is_room_for() {
+        let many = (0..SKIPS_MAX as u64 + 9).map(|n| range(1000 * n + 10, 1000 * n + 20));
+        let skips = skips(&many.collect::<Vec<_>>());
+        assert_eq!((skips.ranges().len(), skips.ranges()[0].position), (SKIPS_MAX, 9010));
+    }
+}
