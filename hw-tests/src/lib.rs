@@ -9,6 +9,7 @@
 //! | [`rig`] | rigs, and a running system on one of them |
 //! | [`device`] | the RDMA device they run on, where that was asked for |
 //! | [`explore`] | the protocols on memory that no hardware keeps coherent between hosts |
+//! | [`faults`] | pauses, clocks, damage, doubles and more, drawn from a seed |
 //! | [`flow`] | publishing and reading with known contents |
 //! | [`history`] | what clients noted, and whether every promise was kept |
 //! | [`raw`], [`raw_verbs`] | clients that speak the wire themselves, also wrongly |
@@ -21,6 +22,7 @@
 pub mod failure;
 pub mod device;
 pub mod explore;
+pub mod faults;
 pub mod flow;
 pub mod history;
 pub mod raw;

@@ -4,10 +4,15 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use landfall::{Client, Transport};
 use landfall_hw_tests::Failure;
+use landfall_hw_tests::faults::client::Ended;
+use landfall_hw_tests::faults::fault::Attack;
+use landfall_hw_tests::faults::hostile::{Attacking, attack};
+use landfall_hw_tests::faults::{client as steady, seat::BROKEN};
 use landfall_hw_tests::sweep::client::{Publishing, Reading, publish, subscribe};
 
 /// A client that notes what it does, and goes on where its life before this one ended.
@@ -57,6 +62,105 @@ enum Role {
         #[arg(long)]
         until: PathBuf,
     },
+    /// Publishes batch after batch until a file is there.
+    Send {
+        #[command(flatten)]
+        steady: Steady,
+        /// Its client id.
+        #[arg(long)]
+        client: u64,
+        /// Messages in each batch.
+        #[arg(long)]
+        messages: u64,
+        /// Bytes of each message.
+        #[arg(long)]
+        bytes: usize,
+        /// Between two batches.
+        #[arg(long)]
+        pace_ms: u64,
+        /// Deals batches out over all brokers.
+        #[arg(long)]
+        spread: bool,
+        /// Wants receipts for what is durable.
+        #[arg(long)]
+        durable: bool,
+    },
+    /// Reads from the earliest message on until a file is there.
+    Follow {
+        #[command(flatten)]
+        steady: Steady,
+        /// Its number in its first life; the next has the next.
+        #[arg(long)]
+        reader: u32,
+    },
+    /// Breaks the rules for a while.
+    Attack {
+        /// Control's address.
+        #[arg(long)]
+        control: String,
+        /// The topic.
+        #[arg(long)]
+        topic: String,
+        /// How.
+        #[arg(long)]
+        attack: Attack,
+        /// The pool.
+        #[arg(long)]
+        pool: PathBuf,
+        /// Where to note what is sent.
+        #[arg(long)]
+        notes: PathBuf,
+        /// Milliseconds.
+        #[arg(long)]
+        ms: u64,
+    },
+}
+
+#[derive(Args)]
+struct Steady {
+    /// Control's address.
+    #[arg(long)]
+    control: String,
+    /// The topic.
+    #[arg(long)]
+    topic: String,
+    /// The number that its messages carry.
+    #[arg(long)]
+    topic_number: u32,
+    /// How to reach the broker.
+    #[arg(long)]
+    transport: Transport,
+    /// The broker; any, without it.
+    #[arg(long)]
+    broker: Option<u8>,
+    /// Where to note what is done and seen.
+    #[arg(long)]
+    notes: PathBuf,
+    /// It ends once this file is there.
+    #[arg(long)]
+    until: PathBuf,
+    /// The process that started this one; its end is this one's end.
+    #[arg(long)]
+    parent: i32,
+    /// Which life this is, from 0.
+    #[arg(long)]
+    life: u32,
+}
+
+impl Steady {
+    fn begin(self) -> Result<(steady::Common, u32), Ended> {
+        follow(self.parent).map_err(|failure| Ended::GaveUp(failure.to_string()))?;
+        let common = steady::Common {
+            control: self.control,
+            topic: self.topic,
+            topic_number: self.topic_number,
+            transport: self.transport,
+            broker: self.broker,
+            notes: self.notes,
+            until: self.until,
+        };
+        Ok((common, self.life))
+    }
 }
 
 #[derive(Args)]
@@ -88,14 +192,46 @@ fn main() -> ExitCode {
     let flags = Flags::parse();
     match act(flags.role) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("landfall-sweep-client: {failure}");
+        Err(Ended::GaveUp(why)) => {
+            eprintln!("landfall-sweep-client: {why}");
             ExitCode::FAILURE
+        }
+        Err(Ended::Broken(failure)) => {
+            eprintln!("landfall-sweep-client: {failure}");
+            ExitCode::from(BROKEN)
         }
     }
 }
 
-fn act(role: Role) -> Result<(), Failure> {
+fn act(role: Role) -> Result<(), Ended> {
+    match role {
+        Role::Send { steady, client, messages, bytes, pace_ms, spread, durable } => {
+            let (common, _) = steady.begin()?;
+            let pace = Duration::from_millis(pace_ms);
+            steady::publish(&steady::Publishing {
+                common,
+                client,
+                spread,
+                durable,
+                messages,
+                bytes,
+                pace,
+            })
+        }
+        Role::Follow { steady, reader } => {
+            let (common, life) = steady.begin()?;
+            steady::subscribe(&common, reader + life, false)
+        }
+        Role::Attack { control, topic, attack: how, pool, notes, ms } => {
+            let lasts = Duration::from_millis(ms);
+            let what = Attacking { control, topic, attack: how, pool, notes, lasts };
+            attack(&what).map_err(|failure| Ended::GaveUp(failure.to_string()))
+        }
+        role => sweep(role).map_err(|failure| Ended::GaveUp(failure.to_string())),
+    }
+}
+
+fn sweep(role: Role) -> Result<(), Failure> {
     match role {
         Role::Publish {
             common,
@@ -140,6 +276,7 @@ fn act(role: Role) -> Result<(), Failure> {
                 },
             )
         }
+        Role::Send { .. } | Role::Follow { .. } | Role::Attack { .. } => Ok(()),
     }
 }
 

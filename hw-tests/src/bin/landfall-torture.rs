@@ -1,5 +1,5 @@
-//! `landfall-torture`: kills processes after given stores to shared memory, and judges what is
-//! left. `scripts/torture` builds and starts it.
+//! `landfall-torture`: kills processes after given stores to shared memory, makes everything else
+//! go wrong that can, and judges what is left. `scripts/torture` builds and starts it.
 
 #![forbid(unsafe_code)]
 
@@ -10,13 +10,18 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use landfall_hw_tests::Failure;
+use landfall_hw_tests::faults::campaign as torture;
+use landfall_hw_tests::faults::draw::{self, Choice};
+use landfall_hw_tests::faults::fault::{Kind, Timed};
+use landfall_hw_tests::faults::scene;
 use landfall_hw_tests::sweep::campaign::{
-    Means, Tally, Task, chosen, command, count, draw, points, run_all,
+    Means, Tally, Task, chosen, command, count, draw as campaign_draw, points, run_all,
 };
 use landfall_hw_tests::sweep::plan::{Part, Plan};
 use landfall_hw_tests::sweep::scenario::{Scenario, find};
 
-/// Kills processes after given stores to shared memory, and judges what is left.
+/// Kills processes after given stores to shared memory, makes everything else go wrong that can,
+/// and judges what is left.
 #[derive(Parser)]
 #[command(name = "landfall-torture", version)]
 #[command(after_help = "LANDFALL_SWEEP_KEEP=1 keeps the files of runs that fail.")]
@@ -30,6 +35,9 @@ struct Flags {
     /// Says a line for each run.
     #[arg(long)]
     verbose: bool,
+    /// Runs that may be made to find a smaller set of faults that fails, for each run that fails.
+    #[arg(long, default_value_t = 12)]
+    shrinks: u32,
     #[command(subcommand)]
     what: What,
 }
@@ -60,10 +68,14 @@ enum What {
         #[arg(long)]
         seconds: Option<u64>,
     },
-    /// One run, with these kills.
+    /// One run, with these kills in a scenario, or with these faults in a scene.
     One {
-        /// The scenario.
+        /// The scenario, or the scene.
         scenario: String,
+        /// Makes that go wrong so many milliseconds after the clients began, as in
+        /// pause:broker-0:4000@120; again for more.
+        #[arg(long, value_name = "FAULT@MS", conflicts_with_all = ["kill", "after", "all_ms"])]
+        fault: Vec<Timed>,
         /// Kills a process after a store, as in broker-0:17; again for its next life.
         #[arg(long, value_name = "PROCESS:STORE", value_parser = point)]
         kill: Vec<(Part, u64)>,
@@ -88,7 +100,35 @@ enum What {
         /// The first seed; the runs take those that follow it.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Kinds of faults, with commas between; all: every kind; kill: kills after given stores.
+        #[arg(long, default_value = "all")]
+        faults: String,
+        /// Scene, instead of any.
+        #[arg(long)]
+        scene: Option<String>,
     },
+    /// Runs with at least one fault of each kind, the same whenever the seed is.
+    Faults {
+        /// Runs for each kind.
+        #[arg(long, default_value_t = 1)]
+        rounds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Kinds of faults, with commas between.
+        #[arg(long, default_value = "all")]
+        faults: String,
+        /// Longest pause of a process, milliseconds.
+        #[arg(long, default_value_t = 4000)]
+        pause_ms: u64,
+    },
+}
+
+fn kinds(text: &str) -> Result<Vec<Kind>, Failure> {
+    if text == "all" {
+        return Ok(Kind::ALL.to_vec());
+    }
+    text.split(',').map(|word| word.parse().map_err(Failure::new)).collect()
 }
 
 fn point(text: &str) -> Result<(Part, u64), String> {
@@ -102,7 +142,11 @@ type Counted = Vec<(&'static Scenario, BTreeMap<Part, u64>)>;
 fn main() -> ExitCode {
     let flags = Flags::parse();
     match act(&flags) {
-        Ok(tally) => conclude(&tally),
+        Ok(Done::Kills(tally)) => conclude(&tally),
+        Ok(Done::Faults(tally)) => {
+            println!("{tally}");
+            if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         Err(failure) => {
             eprintln!("landfall-torture: {failure}");
             ExitCode::from(2)
@@ -131,7 +175,12 @@ fn conclude(tally: &Tally) -> ExitCode {
     if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn act(flags: &Flags) -> Result<Tally, Failure> {
+enum Done {
+    Kills(Tally),
+    Faults(torture::Tally),
+}
+
+fn act(flags: &Flags) -> Result<Done, Failure> {
     let own = std::env::current_exe()?;
     let beside = own.parent().map(PathBuf::from).unwrap_or_default();
     let means = Means {
@@ -139,9 +188,57 @@ fn act(flags: &Flags) -> Result<Tally, Failure> {
         jobs: flags.jobs,
         verbose: flags.verbose,
     };
+    let wide = torture::Means {
+        programs: means.programs.clone(),
+        jobs: flags.jobs,
+        verbose: flags.verbose,
+        shrinks: flags.shrinks,
+    };
+    match &flags.what {
+        What::One { scenario, fault, times, .. } if !fault.is_empty() => {
+            let scene = scene::find(scenario).map_err(Failure::new)?;
+            let task = torture::Task { scene, faults: fault.clone(), seed: None };
+            let means = torture::Means { verbose: true, shrinks: 0, ..wide };
+            let next = |number: usize| ((number as u64) < *times).then(|| task.clone());
+            return Ok(Done::Faults(torture::run_all(&means, None, next)));
+        }
+        What::Random { minutes, seed, faults, scene } if faults != "kill" => {
+            let choice = Choice { kinds: kinds(faults)?, pause_max: 12_000, most: 4 };
+            let deadline = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
+            let only = scene.as_deref().map(scene::find).transpose().map_err(Failure::new)?;
+            println!("seeds from {seed} on, for {minutes} minutes");
+            let next = |number: usize| Some(drawn(&choice, seed + number as u64, None, only));
+            return Ok(Done::Faults(torture::run_all(&wide, Some(deadline), next)));
+        }
+        What::Faults { rounds, seed, faults, pause_ms } => {
+            let choice = Choice { kinds: kinds(faults)?, pause_max: *pause_ms, most: 2 };
+            let next = |number: usize| {
+                let number = number as u64;
+                let kind = choice.kinds[(number % choice.kinds.len() as u64) as usize];
+                let is_left = number < rounds * choice.kinds.len() as u64;
+                is_left.then(|| drawn(&choice, seed + number, Some(kind), None))
+            };
+            return Ok(Done::Faults(torture::run_all(&wide, None, next)));
+        }
+        _ => {}
+    }
+    kills(flags, &means).map(Done::Kills)
+}
+
+fn drawn(
+    choice: &Choice,
+    seed: u64,
+    first: Option<Kind>,
+    only: Option<&'static scene::Scene>,
+) -> torture::Task {
+    let (scene, faults) = draw::draw(choice, seed, first, only);
+    torture::Task { scene, faults, seed: Some(seed) }
+}
+
+fn kills(flags: &Flags, means: &Means) -> Result<Tally, Failure> {
     match &flags.what {
         What::Count { only } => {
-            for (scenario, stores) in counted(&means, only.as_deref())? {
+            for (scenario, stores) in counted(means, only.as_deref())? {
                 let parts: Vec<String> =
                     stores.iter().map(|(part, stores)| format!("{part} {stores}")).collect();
                 println!("{}: {}", scenario.name, parts.join(", "));
@@ -149,16 +246,16 @@ fn act(flags: &Flags) -> Result<Tally, Failure> {
             Ok(Tally::default())
         }
         What::Sweep { only, part, points: wanted, seed, seconds } => {
-            let mut counted = counted(&means, only.as_deref())?;
+            let mut counted = counted(means, only.as_deref())?;
             if let Some(part) = part {
                 counted.iter_mut().for_each(|(_, stores)| stores.retain(|it, _| it == part));
             }
             let tasks = points(&counted, *wanted, *seed);
             println!("{} points, seed {seed}", tasks.len());
             let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-            Ok(run_all(&means, deadline, |number| tasks.get(number).cloned()))
+            Ok(run_all(means, deadline, |number| tasks.get(number).cloned()))
         }
-        What::One { scenario, kill, after, all_ms, away_ms, times } => {
+        What::One { scenario, kill, after, all_ms, away_ms, times, .. } => {
             let scenario = find(scenario).map_err(Failure::new)?;
             let mut plan = Plan {
                 all_at: all_ms.map(Duration::from_millis),
@@ -171,15 +268,18 @@ fn act(flags: &Flags) -> Result<Tally, Failure> {
             plan.timed =
                 after.iter().map(|(part, ms)| (*part, Duration::from_millis(*ms))).collect();
             let task = Task { scenario, command: command(scenario, &plan), plan };
-            let means = Means { verbose: true, ..means };
+            let means = Means { verbose: true, ..means.clone() };
             Ok(run_all(&means, None, |number| ((number as u64) < *times).then(|| task.clone())))
         }
-        What::Random { minutes, seed } => {
-            let counted = counted(&means, None)?;
+        What::Random { minutes, seed, .. } => {
+            let counted = counted(means, None)?;
             let deadline = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
             println!("seeds from {seed} on, for {minutes} minutes");
-            Ok(run_all(&means, Some(deadline), |number| Some(draw(&counted, seed + number as u64))))
+            Ok(run_all(means, Some(deadline), |number| {
+                Some(campaign_draw(&counted, seed + number as u64))
+            }))
         }
+        What::Faults { .. } => Ok(Tally::default()),
     }
 }
 

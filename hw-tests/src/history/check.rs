@@ -18,6 +18,7 @@ pub fn check(promises: Promises, events: &[Event]) -> Report {
         auditor: Auditor::new(promises.order),
         report: Report::default(),
         sent: HashSet::new(),
+        attempts: 0,
         acks: HashMap::new(),
         shown: HashMap::new(),
         places: HashMap::new(),
@@ -30,6 +31,7 @@ pub fn check(promises: Promises, events: &[Event]) -> Report {
     for event in events {
         if let Event::Sent { name } = event {
             checker.sent.insert(*name);
+            checker.attempts += 1;
         }
     }
     for event in events {
@@ -72,14 +74,25 @@ struct Reader {
     /// The last number and epoch seen of each stream that has to ascend.
     streams: HashMap<(u64, u8), (u64, u32)>,
     seen: HashSet<Name>,
+    /// Messages that it was told to have missed.
+    missed: u64,
+    /// Where batches were corrupt: log and first position. The next batch of the log says how many
+    /// messages they had.
+    corrupt: Vec<(u8, u64)>,
     finished: bool,
 }
+
+/// How often a client library sends a message at most in one life, in the orders that show it again
+/// then: once for each broker that it goes to, and it goes to another only when one is gone.
+const RESENDS: u64 = 16;
 
 struct Checker {
     promises: Promises,
     auditor: Auditor,
     report: Report,
     sent: HashSet<Name>,
+    /// Messages sent, those that a publisher sent again in a later life more than once.
+    attempts: u64,
     acks: HashMap<Name, Ack>,
     /// What the first who saw a place saw there.
     shown: HashMap<At, (u32, Name)>,
@@ -113,7 +126,6 @@ impl Checker {
             }
             Event::Read(batch) => self.take_batch(batch),
             Event::Gap { reader, log, missed, resume, unwritten } => {
-                self.auditor.gap(*reader as usize, *log, *missed, *resume);
                 let account = self.readers.entry(*reader).or_default();
                 let from = resume.saturating_sub(*missed);
                 let range = Range { log: *log, from, to: *resume };
@@ -121,13 +133,26 @@ impl Checker {
                     account.holes.push(range);
                 } else {
                     self.report.missed = self.report.missed.saturating_add(*missed);
+                    account.missed = account.missed.saturating_add(*missed);
                     account.gaps.push(range);
                 }
-                let expected = account.next.insert(*log, *resume).unwrap_or(0);
+                let mut expected = account.next.insert(*log, *resume).unwrap_or(0);
+                if account.corrupt.contains(&(*log, expected)) && expected < from {
+                    account.gaps.push(Range { log: *log, from: expected, to: from });
+                    self.auditor.gap(*reader as usize, *log, from - expected, from);
+                    expected = from;
+                }
+                self.auditor.gap(*reader as usize, *log, *missed, *resume);
+                account.corrupt.retain(|(corrupt, _)| corrupt != log);
                 if expected.checked_add(*missed) != Some(*resume) {
                     let expected = At { log: *log, position: expected };
                     self.report.add(Violation::Hole { reader: *reader, expected, saw: from });
                 }
+            }
+            Event::Corrupt { reader, log, position } => {
+                self.report.corrupt += 1;
+                let account = self.readers.entry(*reader).or_default();
+                account.corrupt.push((*log, *position));
             }
             Event::Finished { reader } => {
                 self.readers.entry(*reader).or_default().finished = true;
@@ -169,9 +194,14 @@ impl Checker {
     }
 
     fn take_batch(&mut self, batch: &BatchRead) {
-        self.auditor.batch(batch.reader as usize, seen(batch));
-        self.report.brokers.insert(batch.broker);
         self.take_place(batch);
+        self.auditor.batch(batch.reader as usize, seen(batch));
+        if let Some(whose) = batch.stranger {
+            let at = At { log: batch.log, position: batch.position };
+            let (reader, client) = (batch.reader, batch.client);
+            self.report.add(Violation::Strange { reader, at, client, whose });
+        }
+        self.report.brokers.insert(batch.broker);
         for (position, n) in (batch.position..).zip(&batch.numbers) {
             let at = At { log: batch.log, position };
             let (reader, client) = (batch.reader, batch.client);
@@ -193,7 +223,15 @@ impl Checker {
         let end = batch.position.saturating_add(batch.numbers.len() as u64);
         // A log begins at 0; where it does not any more, the reader was told so.
         let expected = account.next.insert(batch.log, end).unwrap_or(0);
-        if expected != batch.position {
+        let is_corrupt = account.corrupt.contains(&(batch.log, expected));
+        account.corrupt.retain(|(log, _)| *log != batch.log);
+        if is_corrupt && expected < batch.position {
+            let missed = batch.position - expected;
+            self.report.missed = self.report.missed.saturating_add(missed);
+            account.missed = account.missed.saturating_add(missed);
+            account.gaps.push(Range { log: batch.log, from: expected, to: batch.position });
+            self.auditor.gap(batch.reader as usize, batch.log, missed, batch.position);
+        } else if expected != batch.position {
             let expected = At { log: batch.log, position: expected };
             let (reader, saw) = (batch.reader, batch.position);
             self.report.add(Violation::Hole { reader, expected, saw });
@@ -246,9 +284,11 @@ impl Checker {
 
     fn finish(mut self) -> Report {
         self.report.sent = self.sent.len() as u64;
+        self.report.attempts = self.attempts;
         self.report.acked = self.acks.len() as u64;
         self.report.readers = self.readers.len() as u64;
         self.judge_holes();
+        self.judge_losses();
         let mut acks: Vec<(Name, Ack)> = std::mem::take(&mut self.acks).into_iter().collect();
         // The order of a map is another in every run; a report's is not.
         acks.sort_unstable_by_key(|(name, _)| *name);
@@ -270,6 +310,23 @@ impl Checker {
             self.report.add(Violation::Audit(text));
         }
         self.report
+    }
+
+    /// Nobody was told of more messages than there can have been.
+    fn judge_losses(&mut self) {
+        let sent = self.sent.len() as u64;
+        // In order `token` what was reserved and not written may be among what is missed.
+        let exact = self.once() && self.promises.order != Order::Token;
+        let most = if exact { sent } else { self.attempts.saturating_mul(RESENDS) };
+        let mut readers: Vec<(&u32, &Reader)> = self.readers.iter().collect();
+        readers.sort_unstable_by_key(|(number, _)| **number);
+        for (reader, account) in readers {
+            let (seen, missed) = (account.seen.len() as u64, account.missed);
+            if missed > 0 && seen.saturating_add(missed) > most {
+                let reader = *reader;
+                self.report.add(Violation::Invented { reader, seen, missed, most });
+            }
+        }
     }
 
     /// Nothing stands, and no receipt says that anything does, where readers were told that nothing

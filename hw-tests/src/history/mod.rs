@@ -70,8 +70,22 @@ pub struct BatchRead {
     pub seq: u64,
     /// Checksum of its payload.
     pub crc: u32,
-    /// Numbers of its messages, by their bytes; `None` for bytes that no publisher makes.
+    /// Numbers of its messages, by their bytes; `None` for bytes that no publisher of the topic
+    /// made under that client id.
     pub numbers: Vec<Option<u64>>,
+    /// The first message that says of itself, under its own checksum, that it is another topic's or
+    /// another publisher's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stranger: Option<Stranger>,
+}
+
+/// Whose a message says that it is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Stranger {
+    /// The topic's number.
+    pub topic: u32,
+    /// Its publisher and its number there.
+    pub name: Name,
 }
 
 /// One thing that happened to a client of a topic.
@@ -118,6 +132,15 @@ pub enum Event {
         /// Order `token`: nothing was ever written there.
         #[serde(default)]
         unwritten: bool,
+    },
+    /// A reader was told that a batch is corrupt, and goes on behind it.
+    Corrupt {
+        /// The reader.
+        reader: u32,
+        /// The log.
+        log: u8,
+        /// Position of its first message.
+        position: u64,
     },
     /// A reader that began after the last receipt has seen everything there is.
     Finished {

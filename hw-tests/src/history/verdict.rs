@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::{Level, Name};
+use super::{Level, Name, Stranger};
 
 /// Violations that are kept; more are only counted.
 pub const VIOLATIONS_KEPT: usize = 100;
+/// Violations that a report shows.
+const VIOLATIONS_SHOWN: usize = 12;
 
 /// A promise that was broken.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +30,28 @@ pub enum Violation {
         at: At,
         /// Client id of the batch.
         client: u64,
+    },
+    /// A message of another topic, or of another publisher than its batch's.
+    Strange {
+        /// Who read it.
+        reader: u32,
+        /// Where.
+        at: At,
+        /// Client id of the batch.
+        client: u64,
+        /// Whose it says that it is.
+        whose: Stranger,
+    },
+    /// A reader saw and was told to have missed more messages than there can have been.
+    Invented {
+        /// The reader.
+        reader: u32,
+        /// Messages that it saw.
+        seen: u64,
+        /// Messages that it was told of.
+        missed: u64,
+        /// Messages that there can have been.
+        most: u64,
     },
     /// Two messages were shown in one place.
     Changed {
@@ -145,6 +169,17 @@ impl fmt::Display for Violation {
                 "reader {reader} saw bytes at {at}, in a batch of client {client}, that are not \
                  any message's"
             ),
+            Self::Strange { reader, at, client, whose } => write!(
+                f,
+                "reader {reader} saw at {at}, in a batch of client {client}, what says that it is \
+                 {} of topic {}",
+                whose.name, whose.topic
+            ),
+            Self::Invented { reader, seen, missed, most } => write!(
+                f,
+                "reader {reader} saw {seen} messages and was told that it missed {missed}, where \
+                 there were {most} at most"
+            ),
             Self::Changed { at, first: (reader, name), then: (other, shown) } => {
                 write!(f, "{at} showed {name} to reader {reader} and {shown} to reader {other}")
             }
@@ -199,6 +234,10 @@ pub struct Report {
     pub sent: u64,
     /// Messages with a receipt.
     pub acked: u64,
+    /// Messages sent, those that a later life of their publisher sent again more than once.
+    pub attempts: u64,
+    /// Batches that readers were told are corrupt.
+    pub corrupt: u64,
     /// Messages that anybody read, each place once.
     pub shown: u64,
     /// Messages that readers were told they missed.
@@ -232,17 +271,18 @@ impl fmt::Display for Report {
         write!(
             f,
             "{} messages sent, {} acknowledged, {} shown to {} readers ({} saw everything), {} \
-             missed, {} positions unwritten: {} violations",
+             missed, {} corrupt batches, {} positions unwritten: {} violations",
             self.sent,
             self.acked,
             self.shown,
             self.readers,
             self.finished,
             self.missed,
+            self.corrupt,
             self.unwritten,
             self.total
         )?;
-        for violation in &self.violations {
+        for violation in self.violations.iter().take(VIOLATIONS_SHOWN) {
             write!(f, "\n  {violation}")?;
         }
         Ok(())

@@ -42,6 +42,11 @@ impl Child {
         Ok(self.status)
     }
 
+    /// Its process id: its own for as long as it was not found to have ended.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Whether it has said that it is ready.
     pub fn is_ready(&self) -> bool {
         self.said().lines().any(|line| line.starts_with("ready"))

@@ -132,7 +132,7 @@ fn note_receipts(
 }
 
 /// What a receipt promises.
-pub(super) fn level_of(reached: Reached) -> Level {
+pub(crate) fn level_of(reached: Reached) -> Level {
     match reached {
         Reached::Landed => Level::Landed,
         // What is replicated is perhaps not on stable storage yet.
@@ -217,6 +217,7 @@ fn step(subscriber: &mut Subscriber, reader: u32) -> Result<Step, Failure> {
                 seq: batch.batch_seq(),
                 crc: landfall::audit::Seen::from(&batch).payload_crc,
                 numbers,
+                stranger: None,
             }))
         }
         Heard::Gap { log, missed, resume, reason } => {

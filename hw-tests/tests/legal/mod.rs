@@ -121,6 +121,7 @@ pub fn legal(seed: u64, order: Order) -> Legal {
             seq,
             crc: (client * 1000 + seq) as u32,
             numbers,
+            stranger: None,
         });
     }
     logs.retain(|log| !log.is_empty());

@@ -78,21 +78,28 @@ impl Switch {
         });
         let stores = std::env::var_os(STORES_FILE).map_or_else(
             || &*Box::leak(Box::new(AtomicU64::new(0))),
-            |path| counter_in(&path).unwrap_or_else(|e| panic!("{STORES_FILE}={path:?}: {e}")),
+            |path| {
+                let words = words_in::<1>(&path);
+                &words.unwrap_or_else(|error| panic!("{STORES_FILE}={path:?}: {error}"))[0]
+            },
         );
         Self { stores, kill_at }
     }
 }
 
-/// A counter in a file, mapped for as long as the process lives.
-fn counter_in(path: &std::ffi::OsStr) -> std::io::Result<&'static AtomicU64> {
+/// Words in a file, which is made if it is not there, mapped for as long as the process lives.
+pub(crate) fn words_in<const N: usize>(
+    path: &std::ffi::OsStr,
+) -> std::io::Result<&'static [AtomicU64; N]> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    file.set_len(8)?;
-    let mapping: MmapRaw = MmapOptions::new().len(8).map_raw(&file)?;
+    let bytes = 8 * N;
+    file.set_len(bytes as u64)?;
+    let mapping: MmapRaw = MmapOptions::new().len(bytes).map_raw(&file)?;
     let mapping = Box::leak(Box::new(mapping));
     // SAFETY:
-    // - valid: the mapping is eight bytes long and leaked, so it lives as long as the process;
+    // - valid: the mapping is as long as the words and leaked, so it lives as long as the process;
     // - aligned: a mapping starts on a page;
-    // - no exclusive alias: nothing else in this process knows the mapping.
-    Ok(unsafe { &*mapping.as_mut_ptr().cast::<AtomicU64>() })
+    // - no exclusive alias: nothing else in this process knows the mapping, and other processes
+    //   that write the file do so through atomic words, which these are too.
+    Ok(unsafe { &*mapping.as_mut_ptr().cast::<[AtomicU64; N]>() })
 }

@@ -42,6 +42,8 @@ pub mod payload_writer;
 pub mod poison;
 pub mod pool;
 pub mod replica;
+#[cfg(feature = "kill-switch")]
+mod skew;
 pub mod slab;
 pub mod slot_ring;
 pub mod stream;

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Call, Disk, Job, Syncs, sync_all};
 
@@ -26,12 +27,17 @@ pub struct Plan {
     pub full_after: Option<u64>,
     /// A write takes this many bytes at most.
     pub short: Option<usize>,
+    /// Every write takes this long more.
+    pub write_us: Option<u64>,
+    /// Every sync takes this long more.
+    pub sync_us: Option<u64>,
 }
 
 impl FromStr for Plan {
     type Err = String;
 
-    /// `write-fails=N,sync-fails=N,full-after=BYTES,short=BYTES`, each if it is wanted.
+    /// `write-fails=N,sync-fails=N,full-after=BYTES,short=BYTES,write-us=N,sync-us=N`, each if it
+    /// is wanted.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut plan = Self::default();
         for word in text.split(',').filter(|word| !word.is_empty()) {
@@ -43,9 +49,12 @@ impl FromStr for Plan {
                 "sync-fails" => plan.sync_fails = Some(number),
                 "full-after" => plan.full_after = Some(number),
                 "short" => plan.short = Some(number.max(1) as usize),
+                "write-us" => plan.write_us = Some(number),
+                "sync-us" => plan.sync_us = Some(number),
                 _ => {
                     return Err(format!(
-                        "{name:?} is no fault; say write-fails, sync-fails, full-after or short"
+                        "{name:?} is no fault; say write-fails, sync-fails, full-after, short, \
+                         write-us or sync-us"
                     ));
                 }
             }
@@ -145,6 +154,13 @@ impl State {
     }
 }
 
+/// What a slow disk does.
+fn dawdle(micros: Option<u64>) {
+    if let Some(micros) = micros {
+        std::thread::sleep(Duration::from_micros(micros));
+    }
+}
+
 /// A disk that does what another one does, and fails by plan.
 pub struct Faulty<D> {
     disk: D,
@@ -167,6 +183,7 @@ impl<D: Disk> Faulty<D> {
     }
 
     fn write(&mut self, file: &File, pieces: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
+        dawdle(self.faults.state().plan.write_us);
         let most = {
             let mut state = self.faults.state();
             state.writes += 1;
@@ -209,6 +226,7 @@ impl<D: Disk> Faulty<D> {
 
     /// Makes stable what there was when the sync began.
     fn end_sync(&mut self, file: &File) -> io::Result<()> {
+        dawdle(self.faults.state().plan.sync_us);
         sync_all(&mut self.disk, &[file]).into_iter().collect::<io::Result<()>>()?;
         let mut state = self.faults.state();
         let touched = state.touched(file)?;

@@ -17,6 +17,8 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+#[cfg(feature = "kill-switch")]
+mod driven;
 pub mod faulty;
 pub mod plain;
 pub mod uring;
@@ -131,10 +133,13 @@ impl Disk for Box<dyn Disk> {
 /// The best disk there is: io_uring, and where the system has none, plain calls. The error says
 /// why there is none.
 pub fn open() -> (Box<dyn Disk>, Option<io::Error>) {
-    match uring::Uring::new() {
+    let (disk, why): (Box<dyn Disk>, _) = match uring::Uring::new() {
         Ok(uring) => (Box::new(uring), None),
         Err(error) => (Box::new(plain::Plain), Some(error)),
-    }
+    };
+    #[cfg(feature = "kill-switch")]
+    let disk = driven::wrap(disk);
+    (disk, why)
 }
 
 /// Pieces that are to be in a file, one behind the other, and what became of that.

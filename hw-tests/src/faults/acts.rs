@@ -1,0 +1,134 @@
+//! When faults begin and end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::apply;
+use super::fault::{Fault, Space, Timed, Who};
+use super::troupe::Troupe;
+use super::twin::Extra;
+use crate::Failure;
+
+/// What takes a fault back.
+pub(super) enum Undo {
+    /// The process goes on.
+    Resume(Who),
+    /// The host wakes so many milliseconds later.
+    Wake(u64),
+    /// The process has its bound back.
+    Bound { pid: i32, what: &'static str, before: String },
+    /// The disk is well.
+    Disk(u8),
+    /// Processes beside those of the run end, and are judged.
+    Extra(Extra),
+}
+
+/// The faults of a run, and how far they are.
+#[derive(Default)]
+pub struct Acts {
+    faults: Vec<Timed>,
+    /// Those that have begun.
+    begun: usize,
+    began: Option<Instant>,
+    undo: Vec<(Instant, Undo)>,
+    /// One is under way that looks after processes itself.
+    busy: bool,
+    /// Whether a standby is part of the run.
+    has_standby: bool,
+}
+
+impl Acts {
+    /// These faults, none of which has begun.
+    pub fn new(mut faults: Vec<Timed>, has_standby: bool) -> Self {
+        faults.sort_by_key(|timed| timed.at);
+        Self { faults, has_standby, ..Self::default() }
+    }
+
+    /// From now on faults begin.
+    pub fn begin(&mut self) {
+        self.began = Some(Instant::now());
+    }
+
+    /// Whether every fault has begun and ended.
+    pub fn are_over(&self) -> bool {
+        self.begun == self.faults.len() && self.undo.is_empty() && !self.busy
+    }
+
+    pub(super) fn spaces(&self) -> BTreeMap<Who, Space> {
+        let space = |timed: &Timed| match timed.fault {
+            Fault::Space { who, space } => Some((who, space)),
+            _ => None,
+        };
+        self.faults.iter().filter_map(space).collect()
+    }
+
+    pub(super) fn kill_at(&self, who: Who) -> Option<u64> {
+        self.faults.iter().find_map(|timed| match timed.fault {
+            Fault::KillAt { who: whom, store } if whom == who => Some(store),
+            _ => None,
+        })
+    }
+
+    /// Servers that these faults allow to end with a sentence.
+    pub(super) fn excused(&self) -> BTreeSet<Who> {
+        let mut excused = BTreeSet::new();
+        for timed in &self.faults {
+            match timed.fault {
+                // One that was away may have been deposed, and then ends.
+                Fault::Pause { who, .. } | Fault::Clock { who, .. }
+                    if who.is_control() && self.has_standby =>
+                {
+                    excused.extend([Who::Control, Who::Standby]);
+                }
+                // Two that begin together: the first has not said that it serves when the other
+                // stands for election.
+                Fault::Suspend { .. } | Fault::Restart { .. } | Fault::Cold { .. }
+                    if self.has_standby =>
+                {
+                    excused.extend([Who::Control, Who::Standby]);
+                }
+                Fault::Twin { who, .. } | Fault::Memory { who, .. } => {
+                    excused.insert(who);
+                }
+                Fault::TwinData { broker, .. } => {
+                    excused.insert(Who::Broker(broker));
+                }
+                Fault::Pool { .. } => {
+                    excused.extend(Who::ALL.into_iter().filter(|who| who.is_server()));
+                }
+                _ => {}
+            }
+        }
+        excused
+    }
+
+    pub(super) fn later(&mut self, ms: u64, undo: Undo) {
+        self.undo.push((Instant::now() + Duration::from_millis(ms), undo));
+    }
+
+    /// Does what is due.
+    pub(super) fn act(troupe: &mut Troupe) -> Result<(), Failure> {
+        let now = Instant::now();
+        while let Some(at) = troupe.acts.undo.iter().position(|(at, _)| *at <= now) {
+            let (_, undo) = troupe.acts.undo.swap_remove(at);
+            apply::undo(troupe, undo)?;
+        }
+        let acts = &mut troupe.acts;
+        let Some(began) = acts.began.filter(|_| !acts.busy) else { return Ok(()) };
+        let Some(timed) = acts.faults.get(acts.begun).cloned() else { return Ok(()) };
+        if began.elapsed() < Duration::from_millis(timed.at) {
+            return Ok(());
+        }
+        acts.begun += 1;
+        acts.busy = true;
+        troupe.tell(timed.fault.to_string());
+        let result = apply::begin(troupe, &timed.fault);
+        troupe.acts.busy = false;
+        result
+    }
+
+    /// At the end of a run that was cut short: what goes on without it ends.
+    pub(super) fn end_all(&mut self) {
+        self.undo.clear();
+    }
+}
