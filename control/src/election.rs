@@ -6,14 +6,15 @@
 //! service stands here, whose revision is the epoch.
 
 use std::io;
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
 
 use landfall_layout::limits::{ELSEWHERE_GONE_NS, LEADERS_MAX};
 use landfall_layout::pool::{LeaderLine, Term};
+use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::lock::{Byte, Locks, Process};
+use landfall_pool::silence::Silence;
 use landfall_pool::{Pool, host};
 
-use crate::clock::now_ns;
 
 /// What an election gave.
 pub struct Elected {
@@ -37,9 +38,15 @@ pub enum NotElected {
         epoch: u64,
         /// Its process, on its host.
         pid: u64,
+        /// It beats for certain. If not, whoever stands again will know within the time for which
+        /// a leader may be silent.
+        beats: bool,
     },
     /// Every slot is of a leader that was deposed and may still be running.
-    NoSlot,
+    NoSlot {
+        /// One of them is of another host, and only its silence can tell.
+        waits: bool,
+    },
     /// Another election has not ended.
     Busy,
     /// The locks.
@@ -54,12 +61,12 @@ pub enum NotElected {
 impl std::fmt::Display for NotElected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Led { epoch, pid } => write!(
+            Self::Led { epoch, pid, .. } => write!(
                 f,
                 "another control leads this pool, in epoch {epoch}, as process {pid}; stop it \
                  first, or start this one with --standby"
             ),
-            Self::NoSlot => write!(
+            Self::NoSlot { .. } => write!(
                 f,
                 "all {LEADERS_MAX} leader slots are of controls that were deposed and still run; \
                  end those processes"
@@ -72,14 +79,23 @@ impl std::fmt::Display for NotElected {
 
 impl std::error::Error for NotElected {}
 
+impl NotElected {
+    /// Whether standing again may end otherwise without anybody doing anything.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Busy | Self::Led { beats: false, .. } | Self::NoSlot { waits: true })
+    }
+}
+
 /// The locks on the pool's file. Dropping it lets go of the slot.
 pub struct Ballot {
     locks: Locks,
+    /// The beats of each slot's leader, as this process has seen them.
+    silences: Box<Mutex<[Silence; LEADERS_MAX]>>,
 }
 
 impl Ballot {
     fn open(pool: &Pool) -> io::Result<Self> {
-        Ok(Self { locks: Locks::open(pool)? })
+        Ok(Self { locks: Locks::open(pool)?, silences: Box::default() })
     }
 
     /// The locks, to look at those of others.
@@ -97,29 +113,29 @@ impl Ballot {
         match self.locks.process(Byte::Leader(slot), line.host, line.locked) {
             Process::There => true,
             Process::Gone => false,
-            Process::Elsewhere => age_ns(pool, slot) < ELSEWHERE_GONE_NS,
+            Process::Elsewhere => self.look(pool, slot).age_ns(boot_ns()) < ELSEWHERE_GONE_NS,
         }
     }
-}
 
-/// Nanoseconds since a leader last beat, by the wall clock.
-fn age_ns(pool: &Pool, slot: usize) -> u64 {
-    now_ns().saturating_sub(pool.heartbeat_of(slot))
+    /// Takes a look at a leader's beats: for how long this process has seen none.
+    fn look(&self, pool: &Pool, slot: usize) -> Silence {
+        let mut silences = self.silences.lock().unwrap_or_else(PoisonError::into_inner);
+        silences[slot].look(pool.heartbeat_of(slot), boot_ns());
+        silences[slot]
+    }
 }
 
 /// Stands for election on a pool, once or again and again.
 pub struct Candidate {
     ballot: Ballot,
     silent_ns: u64,
-    /// The beat last seen of the leader, and when it was first seen: hosts' clocks differ.
-    seen: Option<(u64, Instant)>,
 }
 
 impl Candidate {
     /// A candidate for the lead of a pool, who deposes a leader that is silent for `silent_ns`.
     pub fn new(pool: &Pool, silent_ns: u64) -> Result<Self, NotElected> {
         let io = |source| NotElected::Io { what: "open the pool's file again", source };
-        Ok(Self { ballot: Ballot::open(pool).map_err(io)?, silent_ns, seen: None })
+        Ok(Self { ballot: Ballot::open(pool).map_err(io)?, silent_ns })
     }
 
     /// Stands once.
@@ -144,9 +160,9 @@ impl Candidate {
     fn decide(&mut self, pool: &Pool) -> Result<(usize, u64, Option<usize>), NotElected> {
         let serving = pool.serving();
         if let Some((slot, epoch)) = serving
-            && self.is_leading(pool, slot)?
+            && let Some(beats) = self.is_leading(pool, slot)?
         {
-            return Err(NotElected::Led { epoch, pid: pool.leader_line(slot).pid });
+            return Err(NotElected::Led { epoch, pid: pool.leader_line(slot).pid, beats });
         }
         let from = serving.map(|(slot, _)| slot);
         let slot = self.free_slot(pool, from)?;
@@ -155,31 +171,27 @@ impl Candidate {
             term: Term { epoch, serves: false }.pack(),
             pid: std::process::id().into(),
             host: host::id(),
-            started_ns: now_ns(),
+            started_ns: wall_ns(),
             locked: self.ballot.locks.identity(),
             reserved: [0; 3],
         };
-        pool.beat_slot(slot, now_ns());
+        pool.beat_slot(slot, boot_ns());
         // The ballot is held: a claim above this one comes only after it.
         pool.claim(slot, &line);
         Ok((slot, epoch, from))
     }
 
-    /// Whether the leader in a slot leads: its process is there, and it beats.
-    fn is_leading(&mut self, pool: &Pool, slot: usize) -> Result<bool, NotElected> {
+    /// Whether the leader in a slot leads: its process is there, and has not been seen silent for
+    /// too long. If so, whether it was seen to beat.
+    fn is_leading(&mut self, pool: &Pool, slot: usize) -> Result<Option<bool>, NotElected> {
         let io = |source| NotElected::Io { what: "look at a lock of the pool's file", source };
         let is_taken = self.ballot.locks.is_taken(Byte::Leader(slot)).map_err(io)?;
         let line = pool.leader_line(slot);
         if !is_taken && self.ballot.locks.is_here(line.host, line.locked) {
-            return Ok(false);
+            return Ok(None);
         }
-        let beat = pool.heartbeat_of(slot);
-        let since = match self.seen {
-            Some((seen, since)) if seen == beat => since,
-            _ => self.seen.insert((beat, Instant::now())).1,
-        };
-        let silent_ns = (since.elapsed().as_nanos() as u64).max(age_ns(pool, slot));
-        Ok(silent_ns < self.silent_ns)
+        let silence = self.ballot.look(pool, slot);
+        Ok((silence.age_ns(boot_ns()) < self.silent_ns).then_some(silence.has_moved()))
     }
 
     /// Locks a slot whose leader is gone, and not the one that is copied from: the longest unused.
@@ -193,13 +205,15 @@ impl Candidate {
             let epoch = Term::unpack(line.term).epoch;
             (epoch != 0 && line.host != host::id(), epoch)
         });
+        let mut waits = false;
         for slot in slots {
-            if !self.ballot.may_run(pool, slot)
-                && self.ballot.locks.take(Byte::Leader(slot)).map_err(io)?
-            {
+            if self.ballot.may_run(pool, slot) {
+                let line = pool.leader_line(slot);
+                waits |= !self.ballot.locks.is_here(line.host, line.locked);
+            } else if self.ballot.locks.take(Byte::Leader(slot)).map_err(io)? {
                 return Ok(slot);
             }
         }
-        Err(NotElected::NoSlot)
+        Err(NotElected::NoSlot { waits })
     }
 }

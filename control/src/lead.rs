@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use landfall_control::election::{Candidate, Elected, NotElected};
 use landfall_control::http::{Listeners, router, serve};
-use landfall_control::{Control, Options, clock};
+use landfall_control::random::random_uuid;
+use landfall_control::{Control, Options};
 use landfall_pool::Pool;
+use landfall_pool::clock::wall_ns;
 use landfall_pool::pool::Shape;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -144,11 +146,14 @@ async fn elect(
             Err(refused) => refused,
         };
         candidate = again;
-        let is_busy = matches!(why, NotElected::Busy);
-        if !flags.standby && !is_busy {
+        let may_pass = why.may_pass();
+        if !flags.standby && !may_pass {
             return Err(why.to_string());
         }
-        if !told && !is_busy {
+        if !told
+            && !matches!(why, NotElected::Busy)
+            && (flags.standby || matches!(why, NotElected::NoSlot { .. }))
+        {
             told = true;
             eprintln!("landfall-control: standing by: {why}");
         }
@@ -188,8 +193,8 @@ fn create_or_attach(flags: &Flags, path: &Path) -> Result<Pool, String> {
         segment_bytes: flags.segment_bytes,
         sessions: flags.sessions,
         coherence: flags.coherence,
-        uuid: clock::random_uuid().map_err(|error| format!("read /dev/urandom: {error}"))?,
-        now_ns: clock::now_ns(),
+        uuid: random_uuid().map_err(|error| format!("read /dev/urandom: {error}"))?,
+        now_ns: wall_ns(),
     };
     let pool = Pool::create_or_attach(path, shape).map_err(|error| error.to_string())?;
     let header = pool.header();

@@ -9,7 +9,6 @@
 
 pub mod answers;
 pub mod bitmap;
-pub mod clock;
 pub mod cold;
 pub mod election;
 pub mod http;
@@ -18,6 +17,7 @@ pub mod life;
 pub mod messages;
 pub mod ordering;
 pub mod outbox;
+pub mod random;
 pub mod recovery;
 pub mod retention;
 pub mod segments;

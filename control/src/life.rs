@@ -4,6 +4,7 @@
 use landfall_layout::limits::HEARTBEAT_LEASE_NS;
 use landfall_layout::pool::{BrokerLine, BrokerState};
 use landfall_pool::lock::Process;
+use landfall_pool::silence::Silence;
 
 /// How it is with a broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,31 +35,17 @@ impl Life {
 
 /// A broker's beats as control sees them, by control's own clock: hosts' clocks differ.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Beats {
-    value: u64,
-    seen_ns: u64,
-    started: bool,
-}
+pub struct Beats(Silence);
 
 impl Beats {
-    /// Takes a look at the line. `clock_ns` never goes back; `wall_ns` is only used the first
-    /// time, to tell how old a beat was when control started.
-    pub fn look(&mut self, line: &BrokerLine, clock_ns: u64, wall_ns: u64) {
-        if !self.started {
-            let age = wall_ns.saturating_sub(line.heartbeat_ns);
-            *self = Self {
-                value: line.heartbeat_ns,
-                seen_ns: clock_ns.saturating_sub(age),
-                started: true,
-            };
-        } else if self.value != line.heartbeat_ns {
-            (self.value, self.seen_ns) = (line.heartbeat_ns, clock_ns);
-        }
+    /// Takes a look at the line: nanoseconds for which no beat was seen, by boot time.
+    pub fn look(&mut self, line: &BrokerLine, now_ns: u64) -> u64 {
+        self.0.look(line.heartbeat_ns, now_ns)
     }
 
-    /// Nanoseconds since the last beat.
-    pub fn age_ns(&self, clock_ns: u64) -> u64 {
-        clock_ns.saturating_sub(self.seen_ns)
+    /// Nanoseconds for which no beat was seen, by boot time.
+    pub fn age_ns(&self, now_ns: u64) -> u64 {
+        self.0.age_ns(now_ns)
     }
 }
 
@@ -130,12 +117,10 @@ mod tests {
     fn age_is_counted_by_controls_own_clock() {
         let mut beats = Beats::default();
         let mut seen = BrokerLine { heartbeat_ns: 900, ..line(BrokerState::Serving) };
-        beats.look(&seen, 5_000, 1_000);
-        assert_eq!(beats.age_ns(5_000), 100, "the first look goes by the wall clock");
-        beats.look(&seen, 6_000, 0);
-        assert_eq!(beats.age_ns(6_000), 1_100);
+        assert_eq!(beats.look(&seen, 5_000), 0, "a first look knows of no silence");
+        assert_eq!(beats.look(&seen, 6_000), 1_000);
         seen.heartbeat_ns = 1;
-        beats.look(&seen, 7_000, 0);
-        assert_eq!(beats.age_ns(7_500), 500, "any other value is a beat");
+        assert_eq!(beats.look(&seen, 7_000), 0, "any other value is a beat");
+        assert_eq!(beats.age_ns(7_500), 500);
     }
 }

@@ -15,6 +15,7 @@ use landfall_layout::segment::{SegmentKind, SegmentState};
 use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
+use landfall_pool::clock::wall_age_ns;
 use landfall_pool::slot_ring::SlotWriter;
 use landfall_pool::{Memory, Pool};
 
@@ -40,7 +41,9 @@ pub struct Recovered {
 #[derive(Clone, Copy, Debug)]
 pub struct Kept {
     /// Wall clock, nanoseconds.
-    pub now_ns: u64,
+    pub wall_ns: u64,
+    /// Boot time, nanoseconds.
+    pub boot_ns: u64,
     /// How long a dead broker's segments are kept, nanoseconds.
     pub kept_ns: u64,
 }
@@ -108,7 +111,7 @@ pub fn recover(
                     topic.entry.name()
                 ));
             }
-            match logs::begin_epoch(pool, &mut segments, topic, kept.now_ns) {
+            match logs::begin_epoch(pool, &mut segments, topic, kept.wall_ns) {
                 Some(log) => {
                     let new = replay::sequencer(pool, topic, &sessions, last_entries, log);
                     commands.push(ToSequencer::AddTopic(Box::new(new)));
@@ -261,8 +264,10 @@ fn know_sealed(
                 false => lasts.get(&segment.0).map_or(0, |last| last + 1),
             };
             let sealed_ns = pool.segment_header(*segment).map_or(0, |header| header.sealed_ns);
-            let until = sealed_ns.saturating_add(kept.kept_ns);
-            if until > kept.now_ns {
+            // All that there is of another control's time is the wall clock's word.
+            let age_ns = wall_age_ns(sealed_ns, kept.wall_ns);
+            if age_ns < kept.kept_ns {
+                let until = kept.boot_ns.saturating_add(kept.kept_ns - age_ns);
                 used.kept_until_ns = until;
                 unpadded.push((*segment, until));
             }

@@ -16,9 +16,11 @@ pub struct Candidate {
     pub last: Option<u64>,
     /// Bytes of its log up to and with that entry.
     pub end_bytes: u64,
-    /// When its last batch landed, nanoseconds.
+    /// When its last batch landed, wall clock, nanoseconds: segments of a log go in this order.
     pub landed_ns: u64,
-    /// Not before this wall clock, nanoseconds.
+    /// How long ago that was, nanoseconds, by a clock that does not jump.
+    pub age_ns: u64,
+    /// Not before this time, nanoseconds.
     pub kept_until_ns: u64,
 }
 
@@ -52,7 +54,7 @@ impl TopicView {
 /// The pool's side of it.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolView {
-    /// Wall clock, nanoseconds.
+    /// Boot time, nanoseconds.
     pub now_ns: u64,
     /// Segments that are free or on their way to be.
     pub free: u32,
@@ -94,7 +96,7 @@ pub fn plan(pool: PoolView, topics: &[TopicView]) -> Vec<Retirement> {
             continue;
         }
         ordered.sort_by_key(|candidate| (candidate.landed_ns, candidate.last));
-        let beyond = beyond_bounds(pool, view, &ordered);
+        let beyond = beyond_bounds(view, &ordered);
         taken.extend(ordered[..beyond].iter().map(|candidate| retire(view.topic, candidate)));
         if view.retention_bytes == 0 && view.retention_ns == 0 {
             left.extend(ordered[beyond..].iter().map(|candidate| (i, *candidate)));
@@ -109,7 +111,7 @@ pub fn plan(pool: PoolView, topics: &[TopicView]) -> Vec<Retirement> {
 }
 
 /// How many of a topic's segments, oldest first, its own bounds let go of.
-fn beyond_bounds(pool: PoolView, view: &TopicView, ordered: &[Candidate]) -> usize {
+fn beyond_bounds(view: &TopicView, ordered: &[Candidate]) -> usize {
     // What is left of each log once it is cut behind the segment. A cut takes every entry before
     // it, of whichever segment, so segments cannot be counted instead. Logs that are not cut yet
     // do not count: more is kept then, never less.
@@ -124,10 +126,8 @@ fn beyond_bounds(pool: PoolView, view: &TopicView, ordered: &[Candidate]) -> usi
         *least = behind.min(*least);
         left.values().sum::<u64>() >= view.retention_bytes
     };
-    let by_time = |candidate: &Candidate| {
-        let until = candidate.landed_ns.saturating_add(view.retention_ns);
-        view.retention_ns != 0 && until <= pool.now_ns
-    };
+    let by_time =
+        |candidate: &Candidate| view.retention_ns != 0 && candidate.age_ns >= view.retention_ns;
     let keeps = |candidate: &Candidate| !by_bytes(candidate) && !by_time(candidate);
     ordered.iter().position(keeps).unwrap_or(ordered.len())
 }
@@ -150,6 +150,7 @@ mod tests {
             last: Some(i as u64 * 10 + 9),
             end_bytes: (i as u64 + 1) * 100,
             landed_ns: *landed_ns,
+            age_ns: POOL.now_ns - landed_ns,
             kept_until_ns: 0,
         };
         TopicView {

@@ -61,7 +61,7 @@ pub struct Use {
     pub base_index: u64,
     /// Ring or log index below which all its batches are, once it is sealed.
     pub through: u64,
-    /// Not to be reused before this wall clock, nanoseconds.
+    /// Not to be reused before this boot time, nanoseconds.
     pub kept_until_ns: u64,
     /// What retention has found out about a sealed payload segment.
     pub settled: Option<Settled>,
@@ -76,8 +76,20 @@ pub struct Settled {
     pub end_position: u64,
     /// Bytes of its log up to and with that entry; 0 where the topic sets no bound on them.
     pub end_bytes: u64,
-    /// When that batch landed, nanoseconds.
+    /// When that batch landed, wall clock, nanoseconds.
     pub landed_ns: u64,
+    /// How long ago that was when this was found out, nanoseconds.
+    pub landed_age_ns: u64,
+    /// When that was, boot time, nanoseconds.
+    pub settled_ns: u64,
+}
+
+impl Settled {
+    /// How long ago the last batch landed, nanoseconds. From when it was found out on, time counts
+    /// as it passes: a wall clock that is set makes no batch older or younger.
+    pub fn age_ns(&self, now_ns: u64) -> u64 {
+        self.landed_age_ns.saturating_add(now_ns.saturating_sub(self.settled_ns))
+    }
 }
 
 /// What a segment is wanted for.
@@ -399,5 +411,27 @@ impl Segments {
         if !self.is_lost(segment) {
             self.bitmap.give_back(segment.0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_clock_that_is_set_makes_no_batch_older_or_younger() {
+        const HOUR: u64 = 3_600_000_000_000;
+        let settled = Settled {
+            last: Some(7),
+            end_position: 8,
+            end_bytes: 0,
+            landed_ns: 100 * HOUR,
+            landed_age_ns: 5,
+            settled_ns: 1_000,
+        };
+        // Nothing of the wall clock is asked again: what a step does to it is not seen.
+        assert_eq!(settled.age_ns(1_000), 5);
+        assert_eq!(settled.age_ns(1_000 + HOUR), HOUR + 5);
+        assert_eq!(settled.age_ns(0), 5);
     }
 }

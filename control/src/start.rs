@@ -11,11 +11,11 @@ use landfall_layout::geometry::CONTROL_BLOCK;
 use landfall_layout::limits::{HEARTBEAT_LEASE_NS, SESSION_LEASE_NS};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Ringer, Role};
+use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::counters::ErrorLog;
 use landfall_pool::poison::Part;
 use tokio::sync::oneshot;
 
-use crate::clock::now_ns;
 use crate::cold;
 use crate::election::{Ballot, Candidate, Elected, NotElected};
 use crate::keeper::{self, Keeper};
@@ -118,7 +118,7 @@ impl Control {
         let io = |what| move |source| StartError::Io { what, source };
         let bind = |role| Bell::bind(&pool, role).map_err(io("take the name of a bell"));
         let (keeper_bell, sequencer_bell) = (bind(Role::Keeper)?, bind(Role::Sequencer)?);
-        let now = now_ns();
+        let now = wall_ns();
         let may_run = from.is_some_and(|slot| ballot.may_run(&pool, slot));
         pool.copy_tables(from);
         if from.is_none() && !restore.is_empty() {
@@ -129,13 +129,13 @@ impl Control {
             }
         }
         let shared = Arc::new(Shared::new(pool.geometry().segments()));
-        let kept = Kept { now_ns: now, kept_ns: options.kept_ns };
+        let kept = Kept { wall_ns: now, boot_ns: boot_ns(), kept_ns: options.kept_ns };
         let recovered = recover(&pool, epoch, &shared.last_entries, kept, may_run)
             .map_err(StartError::Topic)?;
         for note in &recovered.notes {
             eprintln!("control: {note}");
         }
-        pool.beat_leader(now_ns());
+        pool.beat_leader(boot_ns());
         if !pool.serve(epoch) {
             return Err(StartError::Overtaken { epoch: pool.highest_epoch() });
         }

@@ -18,7 +18,7 @@ use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::{Memory, Pool};
 use std::sync::Arc;
 
-const KEPT: Kept = Kept { now_ns: 1_000, kept_ns: 100 };
+const KEPT: Kept = Kept { wall_ns: 1_000, boot_ns: 1_000, kept_ns: 100 };
 
 fn entry(name: &str, id: TopicId, order: Order) -> TopicEntry {
     let mut bytes = [0; 120];

@@ -19,6 +19,7 @@ use landfall_layout::verbs::GrantMode;
 use landfall_nic::{Listener, fitness};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Role};
+use landfall_pool::clock::boot_ns;
 use landfall_pool::idle::{Idle, Waiter};
 use landfall_pool::lock::{Byte, Locks};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -27,7 +28,7 @@ use crate::catch_up::CatchUp;
 use crate::commands::{Dropping, LettingGo};
 use crate::conns::{Conns, Token};
 use crate::control_link::ControlLink;
-use crate::env::{Env, now_ns};
+use crate::env::Env;
 use crate::lost::Lost;
 use crate::positions::Reserving;
 use crate::publish_tcp::SCRATCH_BYTES;
@@ -395,7 +396,7 @@ fn take_number(env: &Env, addresses: [&str; 3], disk: bool, locked: u64) -> Resu
     })?;
     let line = BrokerLine {
         incarnation: env.incarnation,
-        heartbeat_ns: now_ns(),
+        heartbeat_ns: boot_ns(),
         epoch_seen: env.pool.epoch_number(),
         state: BrokerState::Serving.raw(),
         pid: std::process::id().into(),

@@ -4,10 +4,10 @@ use landfall_layout::command::{Command, Denial, Request};
 use landfall_layout::frame::Refusal;
 use landfall_layout::segment::SegmentKind;
 use landfall_layout::{SegmentId, TopicId};
+use landfall_pool::clock::boot_ns;
 
 use crate::broker::Broker;
 use crate::conn::{Kind, Publisher, Socket, Via};
-use crate::env::now_ns;
 use crate::replica::Replicator;
 use crate::segments::Granted;
 use crate::topics::{Landing, Topic};
@@ -83,9 +83,9 @@ impl Broker {
                 }
             }
             Command::DropTopic { topic } => self.drop_topic(topic),
-            Command::Expect { topic, token, until_ns } => {
+            Command::Expect { topic, token, lease_ns } => {
                 if let Some(verbs) = &mut self.verbs {
-                    verbs.tokens.expect(token, topic, until_ns);
+                    verbs.tokens.expect(token, topic, boot_ns().saturating_add(lease_ns));
                 }
             }
         }
@@ -161,7 +161,7 @@ impl Broker {
         link.forget(|request| names(request, topic));
         reserving.retain(|_, of| of.topic != topic);
         if !dropping.iter().any(|other| other.topic == topic) {
-            let deadline_ns = now_ns() + DROP_WAIT_NS;
+            let deadline_ns = boot_ns() + DROP_WAIT_NS;
             dropping.push(Dropping { topic, deadline_ns });
         }
     }
@@ -203,7 +203,7 @@ impl Broker {
                 if let Socket::Verbs(link) = &mut conn.socket {
                     held |= link.reads_from(segment);
                     if let Kind::RemoteReader(reading) = &mut conn.kind {
-                        let (open, ask) = reading.release(segment, now_ns());
+                        let (open, ask) = reading.release(segment, boot_ns());
                         held |= open;
                         if let Some(frame) = ask {
                             conn.out.push(frame, "");

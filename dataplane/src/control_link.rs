@@ -7,9 +7,10 @@ use landfall_layout::command::{Body, Command, Request, first_command};
 use landfall_layout::counters::Counter;
 use landfall_layout::limits::COMMAND_LINES;
 use landfall_layout::segment::{SegmentState, What};
+use landfall_pool::clock::boot_ns;
 use landfall_pool::line_ring::{LineConsumer, LineProducer, LineRing};
 
-use crate::env::{Env, now_ns};
+use crate::env::Env;
 use crate::poison::is_known;
 
 /// A request without an answer is sent again after this long.
@@ -84,7 +85,7 @@ impl ControlLink {
         if self.open.iter().any(|open| open.request == request) {
             return;
         }
-        self.open.push(Open { request, again_ns: now_ns() + REPEAT_NS });
+        self.open.push(Open { request, again_ns: boot_ns() + REPEAT_NS });
         self.say(env, request);
     }
 

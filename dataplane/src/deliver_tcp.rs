@@ -8,6 +8,7 @@ use landfall_layout::TopicId;
 use landfall_layout::counters::{Counter, Stage};
 use landfall_layout::frame::{FRAME_BYTES, Frame, From, LogPlace};
 use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG};
+use landfall_pool::clock::wall_ns;
 use landfall_pool::hold::Hold;
 use landfall_pool::map::is_poison;
 use landfall_replica::lookup::Start;
@@ -15,7 +16,7 @@ use landfall_replica::lookup::Start;
 use crate::catch_up::{Block, Disk};
 use crate::conn::Out;
 use crate::cursor::{Beside, Cursor, Item};
-use crate::env::{Env, now_ns};
+use crate::env::Env;
 use crate::poison::cover;
 
 /// Batches in one send call.
@@ -253,7 +254,7 @@ impl Delivering {
             Err(error) if is_poison(&error) && cover(env, items) => 0,
             Err(error) => return Err(error),
         };
-        let now = now_ns();
+        let now = wall_ns();
         let mut begun = 0;
         for item in items {
             if left == 0 {

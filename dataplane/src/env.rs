@@ -1,12 +1,12 @@
 //! What every part of the broker needs: the pool, its own number, counters, bells.
 
 use std::fs::File;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use landfall_layout::BrokerId;
 use landfall_layout::counters::{Counter, Stage};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Ringer, Role};
+use landfall_pool::clock::wall_ns;
 use landfall_pool::counters::{Counters, ErrorLog};
 use landfall_pool::poison::Part;
 
@@ -51,7 +51,7 @@ impl Env {
     /// Notes an error where tools find it.
     #[cold]
     pub fn error(&self, text: &str) {
-        self.errors.note(&self.pool, now_ns(), text);
+        self.errors.note(&self.pool, wall_ns(), text);
     }
 
     /// Wakes control's threads after a request.
@@ -59,10 +59,4 @@ impl Env {
         self.ringer.ring(&self.pool, Role::Keeper);
         self.ringer.ring(&self.pool, Role::Sequencer);
     }
-}
-
-/// Wall clock, nanoseconds since 1970.
-#[inline]
-pub fn now_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }

@@ -3,10 +3,10 @@
 use landfall_layout::command::Request;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Frame, Refusal};
+use landfall_pool::clock::boot_ns;
 
 use crate::broker::Broker;
 use crate::conn::{Conn, Kind, Publisher, Socket, Via};
-use crate::env::now_ns;
 use crate::hello::Refused;
 use crate::lost::is_shared;
 use crate::publish_tcp::Reading;
@@ -36,7 +36,7 @@ impl Broker {
     /// A connection's last frame is queued: it has a little while to read it and close.
     #[cold]
     pub(crate) fn begin_closing(&mut self, slot: usize) {
-        let deadline_ns = now_ns() + CLOSING_NS;
+        let deadline_ns = boot_ns() + CLOSING_NS;
         let Some(conn) = self.conns.get(slot) else { return };
         let closing = Kind::Closing { deadline_ns, publisher: None, said_all: false };
         let old = std::mem::replace(&mut conn.kind, closing);
@@ -73,7 +73,7 @@ impl Broker {
         let id = publisher.topic;
         if let Some(topic) = self.topics[id.slot()].as_deref_mut().filter(|topic| topic.id == id) {
             topic.publishers = topic.publishers.saturating_sub(1);
-            topic.idle_since_ns = now_ns();
+            topic.idle_since_ns = boot_ns();
         }
     }
 

@@ -10,6 +10,7 @@ use landfall_layout::frame::{Ack, Carrier, Frame, Hello, Refusal, Role, Welcome}
 use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_layout::verbs::GrantMode;
+use landfall_pool::clock::boot_ns;
 use landfall_replica::lookup::Start;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
@@ -19,7 +20,7 @@ use crate::catch_up::Disk;
 use crate::conn::{Channel, Conn, Kind, Publisher, Reader, Socket, Via};
 use crate::conns::Token;
 use crate::deliver_tcp::Delivering;
-use crate::env::{Env, now_ns};
+use crate::env::Env;
 use crate::hello::{
     Greeting, Heard, Refused, Stage, check_memory, check_publisher, find_topic, refused,
 };
@@ -64,7 +65,7 @@ impl Broker {
                 allowed
                     .and_then(|()| {
                         // A topic that the leader of this moment has just made may be the one.
-                        self.follow_leader(now_ns());
+                        self.follow_leader(boot_ns());
                         find_topic(&self.env, &name)
                     })
                     .and_then(|(entry, order)| self.begin(slot, hello, &entry, order))
@@ -117,7 +118,7 @@ impl Broker {
             live_topics.push(id.slot());
         }
         let topic = place.get_or_insert_with(|| Box::new(Topic::new(env, entry, order)));
-        topic.idle_since_ns = now_ns();
+        topic.idle_since_ns = boot_ns();
         let ready = topic.try_ring(env);
         if !ready {
             link.ask(env, Request::OpenRing { topic: id });

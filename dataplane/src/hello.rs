@@ -6,9 +6,10 @@ use landfall_layout::frame::{
 };
 use landfall_layout::limits::TOPICS_MAX;
 use landfall_layout::topic::{Order, TopicEntry, TopicState, check_name};
+use landfall_pool::clock::boot_ns;
 
 use crate::conn::Socket;
-use crate::env::{Env, now_ns};
+use crate::env::Env;
 
 /// A handshake ends within this time.
 pub const HANDSHAKE_NS: u64 = 5_000_000_000;
@@ -57,7 +58,7 @@ impl Greeting {
         Self {
             bytes: [0; FRAME_BYTES + TAIL_BYTES_MAX],
             have: 0,
-            deadline_ns: now_ns() + HANDSHAKE_NS,
+            deadline_ns: boot_ns() + HANDSHAKE_NS,
             stage: Stage::Reading,
             places: Vec::new(),
         }

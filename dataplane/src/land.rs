@@ -14,10 +14,11 @@ use landfall_layout::session::SessionState;
 use landfall_layout::slot::RingSlot;
 use landfall_layout::topic::Order;
 use landfall_pool::Memory;
+use landfall_pool::clock::wall_ns;
 use landfall_pool::hold::Hold;
 
 use crate::conns::Token;
-use crate::env::{Env, now_ns};
+use crate::env::Env;
 use crate::topics::{Landing, Topic, Waiting};
 
 /// A publisher's identity on one connection.
@@ -196,7 +197,7 @@ pub fn land(
         // A NIC or a publisher's CPU left the lines in this host's caches.
         env.pool.publish(at, bytes.into());
     }
-    let landed_ns = now_ns();
+    let landed_ns = wall_ns();
     let waiting = Waiting {
         owner,
         batch_seq: batch.preamble.batch_seq,

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use landfall_layout::frame::Frame;
 use landfall_layout::pool::BrokerState;
+use landfall_pool::clock::boot_ns;
 
 use crate::broker::Broker;
 use crate::conn::Kind;
-use crate::env::now_ns;
 
 /// Receipts for what has landed are waited for this long.
 const RECEIPTS_NS: u64 = 2_000_000_000;
@@ -21,7 +21,7 @@ impl Broker {
         self.leaving = true;
         self.env.pool.beat_broker(
             self.env.me,
-            now_ns(),
+            boot_ns(),
             self.link.epoch(),
             BrokerState::Leaving.raw(),
         );
@@ -58,13 +58,13 @@ impl Broker {
             topic.stock.close(env);
             topic.report_sealed(env, link);
         }
-        env.pool.beat_broker(env.me, now_ns(), link.epoch(), BrokerState::Absent.raw());
+        env.pool.beat_broker(env.me, boot_ns(), link.epoch(), BrokerState::Absent.raw());
         env.ring_control();
     }
 
     fn turn_until(&mut self, at_most_ns: u64, done: impl Fn(&Self) -> bool) {
-        let end = now_ns() + at_most_ns;
-        while !done(self) && now_ns() < end {
+        let end = boot_ns() + at_most_ns;
+        while !done(self) && boot_ns() < end {
             if self.turn() == 0 {
                 std::thread::sleep(Duration::from_micros(200));
             }

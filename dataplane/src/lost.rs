@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 
 use landfall_layout::command::Request;
 use landfall_layout::limits::SESSION_LEASE_NS;
+use landfall_pool::clock::boot_ns;
 
 use crate::broker::Broker;
 use crate::conn::{Kind, Publisher};
 use crate::conns::Conns;
-use crate::env::now_ns;
 
 /// Sessions with no goodbye, in the order in which their leases end.
 #[derive(Default)]
@@ -29,7 +29,7 @@ impl Lost {
     /// Notes a publisher whose connection ended before its goodbye.
     pub fn note(&mut self, publisher: &Publisher) {
         let (index, epoch) = (publisher.session.index, publisher.session.epoch);
-        self.0.push_back(Waiting { until_ns: now_ns() + SESSION_LEASE_NS, index, epoch });
+        self.0.push_back(Waiting { until_ns: boot_ns() + SESSION_LEASE_NS, index, epoch });
     }
 
     fn overdue(&mut self, now_ns: u64) -> Option<(u32, u32)> {

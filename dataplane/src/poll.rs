@@ -9,12 +9,12 @@ use landfall_layout::limits::{HEARTBEAT_EVERY_NS, IN_FLIGHT_BATCHES_MAX};
 use landfall_layout::pool::BrokerState;
 use landfall_pool::bell::Role;
 use landfall_pool::channel::set_parked;
+use landfall_pool::clock::{boot_ns, wall_ns};
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
 use crate::broker::Broker;
 use crate::commands::free_segments;
 use crate::conn::{Conn, Kind, Publisher, Socket, Stalled, Via};
-use crate::env::now_ns;
 use crate::extents;
 use crate::land::Wait;
 use crate::positions::Asked;
@@ -39,7 +39,7 @@ impl Broker {
     /// Does once everything there is to do; how much that was.
     pub fn turn(&mut self) -> usize {
         if self.link.is_left_behind(&self.env) {
-            self.follow_leader(now_ns());
+            self.follow_leader(boot_ns());
         }
         let mut work = self.take_commands();
         // Until control has accepted this process, nothing may be asked for on its behalf: what an
@@ -77,7 +77,7 @@ impl Broker {
         self.turns = self.turns.wrapping_add(1);
         // A busy turn may take long, and a heartbeat must not be late.
         if work > 0 || self.turns.is_multiple_of(TURNS_PER_CLOCK) {
-            self.tick(now_ns());
+            self.tick(boot_ns());
         }
         work
     }
@@ -107,7 +107,7 @@ impl Broker {
             replicator.wake();
         }
         self.sockets_in = 0;
-        self.tick(now_ns());
+        self.tick(boot_ns());
         found
     }
 
@@ -259,7 +259,7 @@ impl Broker {
             Stop::Wait(why) => {
                 let is_new = publisher.stalled.is_none_or(|stalled| stalled.why != why);
                 if is_new {
-                    publisher.stalled = Some(Stalled { why, since_ns: now_ns(), told_ns: 0 });
+                    publisher.stalled = Some(Stalled { why, since_ns: boot_ns(), told_ns: 0 });
                     self.start_waiting(slot, why);
                 }
             }
@@ -314,7 +314,7 @@ impl Broker {
             let Some(topic) = topics[*slot].as_deref_mut() else { continue };
             let mut now = 0;
             if topic.dirty {
-                now = now_ns();
+                now = wall_ns();
                 topic.publish_frontier(env, now);
                 topic.replenish(env, link);
                 topic.report_sealed(env, link);

@@ -6,12 +6,13 @@ use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::topic::Durability;
 use landfall_layout::{BrokerId, TopicId};
+use landfall_pool::clock::wall_ns;
 use landfall_pool::log::Found;
 
 use crate::conn::Kind;
 use crate::conns::Conns;
 use crate::conns::Token;
-use crate::env::{Env, now_ns};
+use crate::env::Env;
 use crate::land::Session;
 use crate::topics::{Awaiting, Confirming, Landing, Topic, Waiting};
 
@@ -124,7 +125,7 @@ fn settle_replicated(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
             break;
         }
         if now == 0 {
-            now = now_ns();
+            now = wall_ns();
         }
         env.latency(Stage::LandedToDurable, batch.landed_ns, now);
         env.count(Counter::DurableReceipts, 1);
@@ -178,7 +179,7 @@ pub fn confirm(env: &Env, topic: &mut Topic, owner: Token, session: &Session, ne
     let batch = Waiting {
         owner,
         batch_seq: next_seq.saturating_sub(1),
-        landed_ns: now_ns(),
+        landed_ns: wall_ns(),
         position: 0,
         session: session.index,
         session_epoch: session.epoch,

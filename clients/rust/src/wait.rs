@@ -1,29 +1,8 @@
-//! Waiting: until when. And the clocks.
+//! Waiting: until when.
 
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
-
-/// Wall clock, nanoseconds since 1970.
-pub(crate) fn wall_ns() -> u64 {
-    nanoseconds(ClockId::CLOCK_REALTIME)
-}
-
-/// A clock that never jumps, nanoseconds since some moment.
-pub(crate) fn monotonic_ns() -> u64 {
-    nanoseconds(ClockId::CLOCK_MONOTONIC)
-}
-
-/// The same clock as of the last timer tick, some milliseconds ago at most: a quarter of the cost.
-pub(crate) fn coarse_ns() -> u64 {
-    nanoseconds(ClockId::CLOCK_MONOTONIC_COARSE)
-}
-
-fn nanoseconds(clock: ClockId) -> u64 {
-    // These clocks exist on every Linux that this runs on; a clock that fails stands still.
-    clock_gettime(clock)
-        .map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
-}
+use landfall_pool::clock::wall_ns;
 
 /// A wait that ends when nothing moved for `timeout`.
 #[derive(Debug)]

@@ -9,13 +9,13 @@ use landfall_layout::limits::HEARTBEAT_LEASE_NS;
 use landfall_layout::pool::{BrokerLine, BrokerState};
 use landfall_layout::segment::{SegmentKind, SegmentState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
+use landfall_pool::clock::wall_ns;
 use landfall_pool::lock::Byte;
 use landfall_pool::slot_ring::SlotWriter;
 use landfall_pool::{Memory, Pool};
 
 use super::Keeper;
 use super::grants::Sort;
-use crate::clock::now_ns;
 use crate::life::{Beats, Life, judge};
 use crate::messages::{OpenSession, ToSequencer};
 use crate::outbox::Outbox;
@@ -304,7 +304,7 @@ impl Keeper {
     /// What a broker's process leaves behind when it is gone: its payload segments are sealed and
     /// kept for the session lease, and it is waited for no more.
     fn forget_process(&mut self, id: BrokerId) {
-        let now = now_ns();
+        let (now, clock_ns) = (wall_ns(), self.clock_ns());
         let owned: Vec<_> = self
             .segments
             .all()
@@ -317,7 +317,7 @@ impl Keeper {
             .collect();
         for (segment, topic) in &owned {
             let through = self.landed_through(*topic, id);
-            let until = now.saturating_add(self.kept_ns);
+            let until = clock_ns.saturating_add(self.kept_ns);
             if let Some(used) = self.segments.get_mut(*segment) {
                 used.through = through;
                 used.kept_until_ns = until;
@@ -350,7 +350,6 @@ impl Keeper {
     /// Judges every broker anew.
     pub(super) fn look_at_brokers(&mut self) {
         let clock_ns = self.clock_ns();
-        let wall_ns = now_ns();
         let ballot = Arc::clone(&self.ballot);
         let locks = ballot.locks();
         for id in BrokerId::all() {
@@ -359,8 +358,7 @@ impl Keeper {
                 continue;
             }
             let broker = &mut self.brokers[id.index()];
-            broker.beats.look(&line, clock_ns, wall_ns);
-            let age_ns = broker.beats.age_ns(clock_ns);
+            let age_ns = broker.beats.look(&line, clock_ns);
             let process = locks.process(Byte::Broker(id), line.host, line.locked);
             let mut life = judge(&line, age_ns, process);
             if life.may_act() && broker.disowned == line.incarnation {

@@ -12,9 +12,9 @@ use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::Memory;
 
 use super::Keeper;
-use crate::clock::now_ns;
 use crate::messages::{NewRing, ToSequencer};
 use crate::segments::Purpose;
+use landfall_pool::clock::wall_ns;
 
 /// A broker is told that there is no segment only after this long: retention may find one first.
 const DENY_AFTER_NS: u64 = 50_000_000;
@@ -147,7 +147,7 @@ impl Keeper {
     ) -> Option<SegmentId> {
         let what = What { kind, state: SegmentState::Open, owner: broker.raw(), log: 0, topic };
         let purpose = Purpose { what, base_index: 0, previous: None };
-        let segment = self.segments.take(purpose, now_ns())?;
+        let segment = self.segments.take(purpose, wall_ns())?;
         self.shared.last_entries.reset(segment.0);
         self.count(Counter::SegmentsGranted, 1);
         Some(segment)
@@ -207,6 +207,6 @@ impl Keeper {
             return;
         }
         used.through = through;
-        self.segments.set_state(SegmentId(segment), SegmentState::Sealed, now_ns());
+        self.segments.set_state(SegmentId(segment), SegmentState::Sealed, wall_ns());
     }
 }

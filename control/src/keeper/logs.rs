@@ -9,9 +9,9 @@ use landfall_pool::log::LogSegment;
 
 use super::Keeper;
 use super::topics::Log;
-use crate::clock::now_ns;
 use crate::messages::ToSequencer;
 use crate::segments::Purpose;
+use landfall_pool::clock::wall_ns;
 
 impl Keeper {
     /// A log segment as its writer needs it.
@@ -39,7 +39,7 @@ impl Keeper {
             topic,
         };
         let (base_index, previous) = place;
-        let segment = self.segments.take(Purpose { what, base_index, previous }, now_ns())?;
+        let segment = self.segments.take(Purpose { what, base_index, previous }, wall_ns())?;
         self.count(Counter::SegmentsGranted, 1);
         Some(segment)
     }

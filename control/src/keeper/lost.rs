@@ -5,7 +5,7 @@ use landfall_layout::segment::SegmentKind;
 use landfall_layout::{BrokerId, SegmentId};
 
 use super::Keeper;
-use crate::clock::now_ns;
+use landfall_pool::clock::wall_ns;
 
 impl Keeper {
     /// Marks what this process has met, and tells of free segments that turned out to be lost.
@@ -29,7 +29,7 @@ impl Keeper {
 
     /// A page of a segment cannot be read: a broker met it, or control itself.
     pub(super) fn lose(&mut self, segment: SegmentId, by: Option<BrokerId>) {
-        if !self.segments.lose(segment, now_ns()) {
+        if !self.segments.lose(segment, wall_ns()) {
             return;
         }
         // Control's own loads and stores then know of it too.

@@ -17,7 +17,7 @@ mod topics;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use landfall_layout::counters::Counter;
 use landfall_layout::geometry::CONTROL_BLOCK;
@@ -27,9 +27,9 @@ use landfall_layout::topic::Order;
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Ringer, Role};
+use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::counters::{Counters, ErrorLog};
 
-use crate::clock::now_ns;
 use crate::election::Ballot;
 use crate::messages::{Ask, FromSequencer, Reply, Sender, Shared, ToSequencer};
 use crate::segments::Segments;
@@ -108,7 +108,6 @@ pub struct Keeper {
     offers: Vec<SegmentId>,
     counters: Counters,
     errors: ErrorLog,
-    origin: Instant,
     next_round_ns: u64,
     next_beat_ns: u64,
     retained_ns: u64,
@@ -146,7 +145,6 @@ impl Keeper {
             deletions: Vec::new(),
             unpadded: state.unpadded,
             offers: state.offers,
-            origin: Instant::now(),
             next_round_ns: 0,
             next_beat_ns: 0,
             retained_ns: 0,
@@ -172,7 +170,7 @@ impl Keeper {
     fn work(&mut self) -> bool {
         let clock_ns = self.clock_ns();
         if clock_ns >= self.next_beat_ns {
-            self.pool.beat_leader(now_ns());
+            self.pool.beat_leader(clock_ns);
             self.next_beat_ns = clock_ns + HEARTBEAT_EVERY_NS;
         }
         let mut busy = self.take_requests();
@@ -365,14 +363,14 @@ impl Keeper {
         self.ringer.ring(&self.pool, Role::Sequencer);
     }
 
+    /// The clock of everything that takes time here.
     fn clock_ns(&self) -> u64 {
-        // Nanoseconds since this control began fit 64 bits for 584 years.
-        self.origin.elapsed().as_nanos() as u64
+        boot_ns()
     }
 
     fn note(&self, text: &str) {
         eprintln!("control: {text}");
-        self.errors.note(&self.pool, now_ns(), text);
+        self.errors.note(&self.pool, wall_ns(), text);
     }
 
     fn count(&self, counter: Counter, amount: u64) {

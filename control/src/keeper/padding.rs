@@ -11,7 +11,6 @@ use landfall_pool::slot_ring::SlotReader;
 use landfall_layout::counters::Counter;
 
 use super::Keeper;
-use crate::clock::now_ns;
 
 /// The parts of `[0, end)` that no range of `used` covers, as (offset, bytes). `used` is sorted
 /// here; ranges are rounded up to whole lines, as claims are.
@@ -37,7 +36,7 @@ impl Keeper {
     /// Pads the segments of dead brokers whose lease is over. Not before: a publisher that wrote
     /// into such a segment itself reads back from it what nobody has landed.
     pub(super) fn pad_what_is_due(&mut self) {
-        let now = now_ns();
+        let now = self.clock_ns();
         if self.unpadded.iter().all(|(_, due_ns)| *due_ns > now) {
             return;
         }

@@ -8,10 +8,10 @@ use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::segment::{SegmentKind, SegmentState};
 use landfall_layout::topic::Durability;
 use landfall_layout::{BrokerId, SegmentId, TopicId};
+use landfall_pool::clock::{wall_age_ns, wall_ns};
 use landfall_pool::log::{Found, LogReader};
 
 use super::{Keeper, ROUND_NS};
-use crate::clock::now_ns;
 use crate::retention::{Candidate, PoolView, Retirement, TopicView, plan};
 use crate::segments::Settled;
 
@@ -54,7 +54,7 @@ impl Keeper {
             self.topics.iter().flatten().filter(|t| t.is_live()).map(|t| t.id).collect();
         let views: Vec<TopicView> = topics.iter().filter_map(|id| self.view(*id)).collect();
         let view = PoolView {
-            now_ns: now_ns(),
+            now_ns: self.retained_ns,
             free: self.segments.free() + self.retiring.len() as u32,
             wanted: self.free_wanted(),
         };
@@ -73,6 +73,7 @@ impl Keeper {
         let entry = topic.entry;
         let sequenced = topic.order.is_sequenced();
         let payload = topic.payload.clone();
+        let now_ns = self.retained_ns;
         let candidates = payload
             .into_iter()
             .filter_map(|segment| {
@@ -86,6 +87,7 @@ impl Keeper {
                     last: settled.last.filter(|last| *last >= oldest),
                     end_bytes: settled.end_bytes,
                     landed_ns: settled.landed_ns,
+                    age_ns: settled.age_ns(now_ns),
                     kept_until_ns: used.kept_until_ns,
                 })
             })
@@ -163,6 +165,8 @@ impl Keeper {
                 (_, Some(last)) => self.bytes_through(topic, log, last),
             },
             landed_ns: entry.map_or(0, |entry| entry.landed_ns),
+            landed_age_ns: entry.map_or(u64::MAX, |entry| wall_age_ns(entry.landed_ns, wall_ns())),
+            settled_ns: self.clock_ns(),
         };
         self.segments.get_mut(segment)?.settled = Some(settled);
         Some(settled)
@@ -208,7 +212,7 @@ impl Keeper {
     fn begin_retirement(&mut self, topic: TopicId, segment: SegmentId) {
         let Some(used) = self.segments.get(segment) else { return };
         let generation = used.generation;
-        self.segments.set_state(segment, SegmentState::Retiring, now_ns());
+        self.segments.set_state(segment, SegmentState::Retiring, wall_ns());
         if let Some(topic) = self.topic_mut(topic) {
             topic.payload.retain(|payload| *payload != segment);
         }

@@ -7,8 +7,8 @@ use landfall_pool::bell::Role;
 
 use super::Keeper;
 use crate::answers::{Problem, SCHEMA_VERSION, Token, TokenSpec};
-use crate::clock::{now_ns, random_uuid};
 use crate::life::Life;
+use crate::random::random_uuid;
 
 impl Keeper {
     /// Makes a token and puts it where the broker sees it before the client can show it.
@@ -27,9 +27,8 @@ impl Keeper {
             Problem::full("no_random", format!("draw a token from /dev/urandom: {error}"))
         })?;
         let token = u128::from_le_bytes(random);
-        let until_ns = now_ns() + TOKEN_LEASE_NS;
         let outbox = &mut self.brokers[known.index()].outbox;
-        outbox.send(Command::Expect { topic, token, until_ns });
+        outbox.send(Command::Expect { topic, token, lease_ns: TOKEN_LEASE_NS });
         outbox.flush(&self.pool);
         if !outbox.is_empty() {
             let text = format!("broker {number} does not take its commands; try again");

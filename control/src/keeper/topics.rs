@@ -18,10 +18,10 @@ use crate::answers::{
     BrokerFacts, Cluster, Health, PoolFacts, Problem, ReplicaFacts, SCHEMA_VERSION,
     Topic as TopicAnswer, TopicSpec,
 };
-use crate::clock::now_ns;
 use crate::life::Life;
 use crate::messages::{NewTopic, ToSequencer};
 use crate::sequencer::{Frontier, TopicSequencer};
+use landfall_pool::clock::wall_ns;
 
 const MS: u64 = 1_000_000;
 
@@ -113,7 +113,7 @@ fn entry_of(
         name_bytes: spec.name.len() as u32,
         retention_bytes,
         retention_ns,
-        created_ns: now_ns(),
+        created_ns: wall_ns(),
         session_lease_ns: nanoseconds("session_lease_ms", lease)?,
         name,
         replica_brokers,

@@ -12,10 +12,10 @@ use landfall_pool::counters::Counters;
 use landfall_pool::log::LogSegment;
 
 use super::{SequencerThread, Work};
-use crate::clock::now_ns;
 use crate::messages::FromSequencer;
 use crate::segments::LastEntries;
 use crate::sequencer::{Fencing, TopicSequencer, Verdict};
+use landfall_pool::clock::wall_ns;
 
 /// Slots taken from one ring before it is the next one's turn.
 const SLOTS_PER_RING: usize = 128;
@@ -115,7 +115,7 @@ impl SequencerThread {
         }
         if done.entries > 0 {
             let frontier = work.sequencer.frontier();
-            let line = frontier.line(work.topic.0, now_ns());
+            let line = frontier.line(work.topic.0, wall_ns());
             self.pool.advance_frontier(work.topic, SEQUENCED_LOG, &line);
             let pool = &self.pool;
             work.sequencer.drain_touched(|session| {
@@ -156,7 +156,7 @@ impl SequencerThread {
                     break;
                 }
                 if sink.wall_ns == 0 {
-                    sink.wall_ns = now_ns();
+                    sink.wall_ns = wall_ns();
                 }
                 match sequencer.offer(broker, &slot, clock_ns, |entry| sink.write(&entry)) {
                     Verdict::Busy => break,
@@ -171,7 +171,7 @@ impl SequencerThread {
             if sink.room(sequencer) < sequencer.ready_most() as u64 {
                 sink.done.starved = true;
             } else {
-                sink.wall_ns = now_ns();
+                sink.wall_ns = wall_ns();
                 sequencer.fill_holes(|entry| sink.write(&entry));
             }
         }

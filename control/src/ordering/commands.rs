@@ -12,9 +12,9 @@ use landfall_pool::log::LogSegment;
 use landfall_pool::slot_ring::SlotReader;
 
 use super::{Ring, SequencerThread, Work};
-use crate::clock::now_ns;
 use crate::messages::{FromSequencer, NewRing, NewTopic, OpenSession, ToSequencer};
 use crate::sequencer::{Wish, Wished};
+use landfall_pool::clock::wall_ns;
 
 /// Commands taken between two bursts.
 const COMMANDS_PER_TURN: usize = 64;
@@ -148,7 +148,7 @@ impl SequencerThread {
 
     fn open_session(&mut self, open: OpenSession) {
         let OpenSession { broker, request, topic, client, .. } = open;
-        let command = match self.sessions.open(&open, now_ns()) {
+        let command = match self.sessions.open(&open, wall_ns()) {
             Ok(opened) => {
                 let (index, epoch) = (opened.index, opened.epoch);
                 if let Some(before) = opened.evicted

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use landfall_control::answers::{Problem, Topic, TopicSpec};
 use landfall_control::messages::Ask;
-use landfall_control::{Asker, Control, Options, clock};
+use landfall_control::random::random_uuid;
+use landfall_control::{Asker, Control, Options};
 use landfall_layout::command::{Command, Request, first_command};
 use landfall_layout::limits::{COMMAND_LINES, SEQUENCED_LOG};
 use landfall_layout::order::OrderEntry;
@@ -19,6 +20,7 @@ use landfall_layout::slot::RingSlot;
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Ringer, Role};
+use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::line_ring::{LineConsumer, LineProducer, LineRing};
 use landfall_pool::lock::{Byte, Locks};
 use landfall_pool::log::{Found, LogReader};
@@ -67,8 +69,8 @@ impl Memory {
             segment_bytes: 2 << 20,
             sessions: 64,
             coherence,
-            uuid: clock::random_uuid().unwrap(),
-            now_ns: clock::now_ns(),
+            uuid: random_uuid().unwrap(),
+            now_ns: wall_ns(),
         };
         Arc::new(Pool::create_or_attach(&self.path(), shape).unwrap())
     }
@@ -184,7 +186,7 @@ impl Broker {
         let _ = locks.take(Byte::Broker(id)).unwrap();
         let line = BrokerLine {
             incarnation,
-            heartbeat_ns: clock::now_ns(),
+            heartbeat_ns: boot_ns(),
             epoch_seen: pool.epoch_number(),
             state: BrokerState::Serving.raw(),
             pid: std::process::id().into(),
@@ -244,7 +246,7 @@ impl Broker {
         };
         self.commands = LineConsumer::begin(&*self.pool, commands, first_command(epoch));
         self.requests.heed(&*self.pool, geometry.requests_taken(self.id));
-        self.pool.beat_broker(self.id, clock::now_ns(), epoch, BrokerState::Serving.raw());
+        self.pool.beat_broker(self.id, boot_ns(), epoch, BrokerState::Serving.raw());
     }
 
     /// Waits for a command, keeping the others.
@@ -322,10 +324,10 @@ impl Broker {
             offset: batch.offset,
             bytes: 128,
             count: 3,
-            landed_ns: clock::now_ns(),
+            landed_ns: wall_ns(),
             topic: batch.topic.0,
             segment_generation: batch.granted.generation,
-            sealed_ns: clock::now_ns(),
+            sealed_ns: wall_ns(),
             ..RingSlot::default()
         };
         let index = ring.push(&*self.pool, &slot).expect("the ring has room");
@@ -340,7 +342,7 @@ impl Broker {
 
     /// The same, and may have left requests.
     pub fn stop_beating(&self) {
-        let (now, epoch) = (clock::now_ns(), self.pool.epoch_number());
+        let (now, epoch) = (wall_ns(), self.pool.epoch_number());
         self.pool.beat_broker(self.id, now, epoch, BrokerState::Absent.raw());
     }
 }

@@ -150,9 +150,9 @@ mod tests {
     use landfall_replica::merge::Wanted;
 
     use super::*;
-    use crate::env::now_ns;
     use crate::replica::Data;
     use crate::replica::rig::{CREATED_NS, Source};
+    use landfall_pool::clock::boot_ns;
 
     /// A directory, removed at the test's end.
     struct Scratch(PathBuf);
@@ -179,8 +179,8 @@ mod tests {
         }
         source.publish();
         let mut worker = source.worker(Data::new(&scratch.0), Box::new(Plain), 1).unwrap();
-        worker.look_at_table(now_ns());
-        while worker.round(now_ns()) {}
+        worker.look_at_table(boot_ns());
+        while worker.round(boot_ns()) {}
         (scratch, source.frontier.entries)
     }
 

@@ -4,6 +4,7 @@ use landfall_layout::counters::Counter;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::TopicEntry;
 use landfall_layout::{BrokerId, TopicId};
+use landfall_pool::clock::boot_ns;
 use landfall_replica::merge::Wanted;
 
 use super::{CatchUp, Chunk, Done, Place, Reader, Task};
@@ -11,7 +12,7 @@ use crate::broker::Broker;
 use crate::conn::Kind;
 use crate::conns::Token;
 use crate::deliver_tcp::Delivering;
-use crate::env::{Env, now_ns};
+use crate::env::Env;
 
 /// Blocks of one subscriber: one that is being sent, and the next.
 const BLOCKS_MAX: usize = 2;
@@ -82,7 +83,7 @@ impl Block {
     /// One frame.
     pub fn frame(bytes: &[u8], missed: u64) -> Self {
         let bytes = bytes.to_vec();
-        Self { bytes, sent: 0, batches: 0, batch_bytes: 0, missed, since_ns: now_ns() }
+        Self { bytes, sent: 0, batches: 0, batch_bytes: 0, missed, since_ns: boot_ns() }
     }
 
     /// What is still to be sent.
@@ -100,7 +101,7 @@ impl Block {
         }
         self.sent += bytes;
         if bytes > 0 {
-            self.since_ns = now_ns();
+            self.since_ns = boot_ns();
         }
         self.sent >= self.bytes.len()
     }
@@ -176,7 +177,7 @@ impl Delivering {
                 batches: chunk.batches,
                 batch_bytes: chunk.batch_bytes,
                 missed: chunk.missed,
-                since_ns: now_ns(),
+                since_ns: boot_ns(),
             });
         }
     }

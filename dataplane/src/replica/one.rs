@@ -11,6 +11,7 @@ use landfall_layout::order::FrontierLine;
 use landfall_layout::replica::{ReplicaHeader, ReplicaLine, ReplicaState};
 use landfall_layout::topic::{Durability, TopicEntry};
 use landfall_pool::Pool;
+use landfall_pool::clock::wall_ns;
 use landfall_pool::disk::{Disk, sync_all};
 use landfall_pool::log::{Found, LogReader};
 use landfall_replica::FileError;
@@ -54,6 +55,7 @@ pub struct Replica {
     bounds: Bounds,
     /// When its files were last looked at for that.
     looked_ns: u64,
+    ages: keep::Ages,
     log: usize,
     reader: LogReader,
     /// Log index that is looked at next.
@@ -131,6 +133,7 @@ impl Replica {
             durability: entry.durability(),
             bounds: Bounds::of(entry),
             looked_ns: keeper.now_ns,
+            ages: keep::Ages::default(),
             log,
             reader: LogReader::new(topic, log),
             next: covers,
@@ -139,7 +142,7 @@ impl Replica {
                 durable: covers,
                 written: covers,
                 bytes: if before.bytes > 0 { before.bytes } else { opened.bytes },
-                at_ns: keeper.now_ns,
+                at_ns: wall_ns(),
                 topic: topic.0.into(),
                 state: ReplicaState::Well.raw(),
                 errno: 0,
@@ -314,7 +317,7 @@ impl Replica {
                     return None;
                 }
             }
-            if let Err(error) = self.files.roll(disk, self.next, self.anew, now_ns) {
+            if let Err(error) = self.files.roll(disk, self.next, self.anew, wall_ns()) {
                 events.push(self.file_failed(&error, now_ns));
                 return None;
             }
@@ -325,7 +328,7 @@ impl Replica {
             created_ns: self.created_ns,
             source: self.duty.source.raw(),
             mark: current.mark,
-            now_ns,
+            now_ns: wall_ns(),
         };
         let buffer = buffers.take(GROUP_BYTES);
         Some(Group::new(marks, current.at, self.files.ordinal, self.next, buffer))
@@ -499,8 +502,10 @@ impl Replica {
         self.looked_ns = now_ns;
         let needed = pool.oldest(self.topic, self.log).min(self.line.durable);
         let directory = self.files.directory();
-        let removed = keep::files(directory).and_then(|files| {
-            let beyond = keep::beyond(&files, self.bounds, needed, now_ns);
+        let ages = &mut self.ages;
+        let removed = keep::files(directory).and_then(|mut files| {
+            ages.tell(&mut files, now_ns, wall_ns());
+            let beyond = keep::beyond(&files, self.bounds, needed);
             keep::remove(directory, &files, beyond)
         });
         removed.err().map(|error| Event::Note(format!("{self}: {error}")))
@@ -526,11 +531,11 @@ impl Replica {
 
     /// Shows how far it is, if that is not shown yet. After the sync that covers it. What the line
     /// said before.
-    pub fn publish(&mut self, pool: &Pool, now_ns: u64) -> Option<ReplicaLine> {
+    pub fn publish(&mut self, pool: &Pool) -> Option<ReplicaLine> {
         if self.line == self.shown {
             return None;
         }
-        self.line.at_ns = now_ns;
+        self.line.at_ns = wall_ns();
         pool.move_replica(self.topic, self.duty.source, self.duty.replica, &self.line);
         Some(std::mem::replace(&mut self.shown, self.line))
     }

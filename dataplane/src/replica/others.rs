@@ -64,10 +64,10 @@ mod tests {
     use landfall_pool::disk::plain::Plain;
 
     use super::*;
-    use crate::env::now_ns;
     use crate::replica::Data;
     use crate::replica::rig::Source;
     use crate::replica::thread::Worker;
+    use landfall_pool::clock::boot_ns;
 
     /// Two directories, gone with this value.
     struct Two([PathBuf; 2]);
@@ -107,9 +107,9 @@ mod tests {
     }
 
     fn work(worker: &mut Worker) {
-        worker.look_at_table(now_ns());
+        worker.look_at_table(boot_ns());
         for _ in 0..5 {
-            worker.round(now_ns());
+            worker.round(boot_ns());
         }
     }
 
@@ -173,14 +173,14 @@ mod tests {
         source.publish();
         let disk = Box::new(Faulty::new(Plain, Faults::default()));
         let mut worker = source.worker(two.data(0), disk, 1).unwrap();
-        worker.look_at_table(now_ns());
-        worker.round(now_ns());
+        worker.look_at_table(boot_ns());
+        worker.round(boot_ns());
         let at = |line: ReplicaLine| (line.written, line.durable, line.state());
         assert_eq!(at(line(&source)), (HOLES, 0, ReplicaState::Well));
         // The group behind the sync cannot be read from its third batch on.
         lose(&source, 2);
-        worker.round(now_ns());
-        while worker.round(now_ns()) {}
+        worker.round(boot_ns());
+        while worker.round(boot_ns()) {}
         assert_eq!(at(line(&source)), (HOLES + 2, HOLES + 2, ReplicaState::Failed));
     }
 }

@@ -24,7 +24,7 @@ use landfall_replica::mend::settle;
 
 use super::thread::Worker;
 use super::{Data, Shared};
-use crate::env::now_ns;
+use landfall_pool::clock::boot_ns;
 
 /// When the topic of a [`Source`] was created.
 pub const CREATED_NS: u64 = 1_700_000_000_000_000_000;
@@ -201,7 +201,7 @@ impl ReplicaRig {
             self.source.append(entry);
         }
         self.source.publish();
-        self.worker.look_at_table(now_ns());
+        self.worker.look_at_table(boot_ns());
     }
 
     /// Replicates what was ordered, until all of it is durable.
@@ -209,7 +209,7 @@ impl ReplicaRig {
         let goal = self.source.frontier.entries;
         let me = BrokerId::new(0).expect("0 is below the bound");
         while self.source.pool.replica(self.source.topic, me, 0).durable < goal {
-            assert!(self.worker.round(now_ns()), "the replica does not move");
+            assert!(self.worker.round(boot_ns()), "the replica does not move");
         }
     }
 

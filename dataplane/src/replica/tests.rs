@@ -18,8 +18,8 @@ use super::deleted::{Forgotten, remove_but, remove_forgotten};
 use super::rig::{CREATED_NS, Source};
 use super::thread::Worker;
 use super::{Data, Shared};
-use crate::env::now_ns;
 use crate::rig::pool;
+use landfall_pool::clock::boot_ns;
 
 mod not_ours;
 mod under_way;
@@ -128,8 +128,8 @@ impl Drop for Bench {
 
 /// Opens what there is and goes round until nothing moves.
 fn work(worker: &mut Worker) {
-    worker.look_at_table(now_ns());
-    while worker.round(now_ns()) {}
+    worker.look_at_table(boot_ns());
+    while worker.round(boot_ns()) {}
 }
 
 #[test]
@@ -156,10 +156,10 @@ fn nothing_is_durable_before_the_sync_that_covers_it() {
     let mut bench = Bench::new("sync", 0);
     bench.land(5, 500);
     let mut worker = bench.worker();
-    worker.look_at_table(now_ns());
+    worker.look_at_table(boot_ns());
     // The first sync is that of the file's header.
     bench.faults.set(Plan { sync_fails: Some(2), ..Plan::default() });
-    assert!(worker.round(now_ns()));
+    assert!(worker.round(boot_ns()));
     let line = bench.line();
     assert_eq!((line.durable, line.written, line.state()), (0, 5, ReplicaState::Failed));
     assert_eq!(line.errno, 5);
@@ -184,9 +184,9 @@ fn whatever_the_power_takes_what_was_durable_is_there_after_it() {
         let mut worker = bench.worker_of(20_000);
         for step in 0..(seed % 7 + 1) {
             bench.land(3, 300 + 100 * step as usize);
-            worker.look_at_table(now_ns());
+            worker.look_at_table(boot_ns());
             // Some groups are synced, by the clock, and some are not.
-            let now = now_ns() + 300_000_000 * u64::from((seed ^ step) % 2 == 0);
+            let now = boot_ns() + 300_000_000 * u64::from((seed ^ step) % 2 == 0);
             worker.round(now);
         }
         let before = bench.line();
@@ -212,7 +212,7 @@ fn durable_batches_outlive_power_and_pool() {
         bench.land(4, 900);
         // The process dies behind a write and in front of its sync.
         bench.faults.set(Plan { sync_fails: Some(1), ..Plan::default() });
-        worker.round(now_ns());
+        worker.round(boot_ns());
         drop(worker);
         bench.faults.lose_power(seed).unwrap();
         let survey = bench.survey();
@@ -251,7 +251,7 @@ fn a_full_disk_is_waited_for_and_nothing_is_skipped() {
     work(&mut worker);
     assert_eq!(bench.state(), (2, ReplicaState::Full), "not before its time");
     bench.faults.set(Plan::default());
-    while worker.round(now_ns() + 300_000_000) {}
+    while worker.round(boot_ns() + 300_000_000) {}
     assert_eq!((bench.state(), bench.batches()), ((6, ReplicaState::Well), 6));
 }
 
@@ -297,8 +297,8 @@ fn with_a_window_written_runs_ahead_of_durable() {
     let mut bench = Bench::new("window", TOPIC_WINDOW);
     bench.land(4, 100);
     let mut worker = bench.worker();
-    worker.look_at_table(now_ns());
-    let start = now_ns();
+    worker.look_at_table(boot_ns());
+    let start = boot_ns();
     worker.round(start);
     assert_eq!((bench.line().written, bench.line().durable), (4, 0));
     worker.round(start + 249_000_000);
@@ -446,7 +446,7 @@ fn a_topic_that_is_deleted_while_the_broker_looks_for_the_first_time_is_forgotte
     let mut entry = bench.pool.topic_in_slot(0).unwrap();
     entry.state = TopicState::Deleting as u8;
     bench.pool.set_topic(&entry);
-    worker.look_at_table(now_ns());
+    worker.look_at_table(boot_ns());
     entry.state = TopicState::Absent as u8;
     bench.pool.set_topic(&entry);
     worker.forget();
@@ -497,11 +497,11 @@ fn a_topic_that_came_back_takes_its_files_with_it_though_nothing_landed_since() 
     fs::create_dir_all(&directory).unwrap();
     TopicFile::of(&entry, "another pool", 1 << 30).unwrap().write(&directory).unwrap();
     let mut worker = bench.worker();
-    worker.look_at_table(now_ns());
+    worker.look_at_table(boot_ns());
     assert!(directory.exists());
     entry.state = TopicState::Deleting as u8;
     bench.pool.set_topic(&entry);
-    worker.look_at_table(now_ns());
+    worker.look_at_table(boot_ns());
     assert!(!directory.exists(), "they would bring the topic back after the next loss");
 }
 
@@ -530,7 +530,7 @@ fn what_was_cut_off_a_file_goes_with_the_file() {
     let (state, batches) = (bench.state(), bench.batches());
     assert_eq!((state, batches), ((4, ReplicaState::Well), 4));
     let mut worker = bench.worker_of(10_000);
-    let (start, file) = (now_ns(), bench.survey().files[0].path.clone());
+    let (start, file) = (boot_ns(), bench.survey().files[0].path.clone());
     for round in 0..8 {
         assert_eq!(cuts[0].exists(), file.exists(), "round {round}");
         bench.land(4, 2000);

@@ -25,7 +25,7 @@ use super::group::Buffers;
 use super::one::{Event, Keeper, Replica, is_full};
 use super::said::write_topic;
 use super::{Data, Shared};
-use crate::env::now_ns;
+use landfall_pool::clock::{boot_ns, wall_ns};
 
 /// Longest sleep: what nobody wakes the thread for is found this late.
 const SLEEP: Duration = Duration::from_millis(2);
@@ -120,7 +120,7 @@ impl Worker {
         self.forget();
         let mut waiter = Waiter::new(Idle::Backoff);
         while !self.shared.stop.load(Ordering::Acquire) {
-            let now = now_ns();
+            let now = boot_ns();
             if now >= self.table_at_ns {
                 self.table_at_ns = now + TABLE_EVERY_NS;
                 self.look_at_table(now);
@@ -143,7 +143,7 @@ impl Worker {
         self.end_syncs(true);
         self.begin_syncs(Replica::is_unsynced);
         self.end_syncs(true);
-        self.publish(now_ns());
+        self.publish();
     }
 
     /// Removes what is left of topics that were deleted while this broker was away, or while it
@@ -182,11 +182,11 @@ impl Worker {
         let went_on = self.write(now);
         self.shared.end_round();
         // Whoever waits for `written` alone does not wait for the sync.
-        let mut moved = self.publish(now);
+        let mut moved = self.publish();
         let goes_on = went_on && self.is_ready(now);
         let waited = self.under_way.is_some() && !goes_on;
         self.end_syncs(waited);
-        moved |= self.publish(now_ns());
+        moved |= self.publish();
         // What came while it waited is written first, if that is not too much: so one sync covers
         // what came during the one before.
         let is_late = |replica: &Replica| replica.is_due(now) && replica.is_behind();
@@ -195,7 +195,7 @@ impl Worker {
         }
         if !waited && !goes_on {
             self.end_syncs(true);
-            moved |= self.publish(now_ns());
+            moved |= self.publish();
         }
         moved || waited
     }
@@ -303,11 +303,11 @@ impl Worker {
     }
 
     /// Shows the lines that moved, and wakes the brokers whose publishers may wait for that.
-    fn publish(&mut self, now: u64) -> bool {
+    fn publish(&mut self) -> bool {
         let mut ring = 0_u32;
         let mut moved = false;
         for replica in &mut self.replicas {
-            let Some(before) = replica.publish(&self.pool, now) else { continue };
+            let Some(before) = replica.publish(&self.pool) else { continue };
             let line = replica.line();
             if line.entries != before.entries || line.bytes != before.bytes {
                 ring |= 1 << replica.duty.source.index();
@@ -452,7 +452,7 @@ impl Worker {
         let is_full = matches!(error, FileError::Io { source, .. } if is_full(source));
         let state = if is_full { ReplicaState::Full } else { ReplicaState::Failed };
         let line = ReplicaLine {
-            at_ns: now,
+            at_ns: wall_ns(),
             topic: entry.id.into(),
             state: state.raw(),
             errno: error.errno(),

@@ -1,11 +1,12 @@
 //! Subscribers over verbs that the broker writes to: one write for each batch, out of its segment.
 
 use landfall_layout::limits::LINE_BYTES;
+use landfall_pool::clock::wall_ns;
 
 use super::link::Link;
 use crate::cursor::Item;
 use crate::deliver_tcp::{BATCHES_PER_SEND, Delivering};
-use crate::env::{Env, now_ns};
+use crate::env::Env;
 
 impl Delivering {
     /// Writes what there is, as far as the client's ring and the queue take it; how many items
@@ -13,7 +14,7 @@ impl Delivering {
     pub fn write_on(&mut self, env: &Env, link: &mut Link) -> usize {
         let mut items = [Item::NONE; BATCHES_PER_SEND];
         let count = self.gather(env, &mut items);
-        let now = now_ns();
+        let now = wall_ns();
         let mut written = 0;
         for item in &items[..count] {
             let bytes = item.bytes.next_multiple_of(LINE_BYTES as u32);

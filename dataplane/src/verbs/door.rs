@@ -8,6 +8,7 @@ use landfall_layout::limits::{LINE_BYTES, LOGS_PER_TOPIC};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::verbs::{GrantMode, Greeting, Intent, Knock, KnockError, RECEIVES, Rejection};
 use landfall_nic::{Depths, Ending, Event, NicError, PeerId, Request};
+use landfall_pool::clock::boot_ns;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use super::gate::Doors;
@@ -17,7 +18,6 @@ use super::{Knocking, Verbs};
 use crate::broker::Broker;
 use crate::conn::{Conn, Kind, Socket};
 use crate::connections::CONNECTIONS_MAX;
-use crate::env::now_ns;
 use crate::hello::{Refused, check_publisher, refused, usable};
 
 /// Bytes that a work request should be able to carry in itself: four receipts.
@@ -115,7 +115,7 @@ impl Broker {
     fn spend(&mut self, knock: &Knock) -> Result<(), Refused> {
         self.take_commands();
         let Some(verbs) = &mut self.verbs else { return Ok(()) };
-        verbs.tokens.spend(knock.token, knock.topic, now_ns()).or_else(|error| {
+        verbs.tokens.spend(knock.token, knock.topic, boot_ns()).or_else(|error| {
             self.env.count(Counter::TokensRefused, 1);
             refused(Refusal::NotServed, error.to_string())
         })
@@ -209,7 +209,7 @@ impl Broker {
                 Ok(greeting.to_bytes().to_vec())
             })
             .map_err(|error| error.to_string())?;
-        let link = Link::new(queue, doors, side, knock, staging, now_ns());
+        let link = Link::new(queue, doors, side, knock, staging, boot_ns());
         let event = EpollEvent::new(EpollFlags::EPOLLIN, conn.token.0);
         epoll.add(&link, event).map_err(|error| format!("watch a connection: {error}"))?;
         verbs.peers.insert(peer, conn.token);

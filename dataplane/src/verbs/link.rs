@@ -11,13 +11,13 @@ use landfall_layout::verbs::{Arrived, Knock, RECEIVES, Said, UnknownImmediate};
 use landfall_nic::{
     Access, Completion, Failure, How, Local, NicError, Queue, Region, Remote, What,
 };
+use landfall_pool::clock::boot_ns;
 use landfall_pool::map::{Backing, memfd};
 use landfall_pool::{Mapping, Memory};
 
 use super::gate::Doors;
 use super::ring::{ClientRing, Spot};
 use super::side::Side;
-use crate::env::now_ns;
 
 /// Lines of the memory that frames are sent from.
 const STAGING_LINES: u64 = 2048;
@@ -169,7 +169,7 @@ impl Link {
             self.completed(completion);
         }
         if self.heard != heard {
-            self.heard_ns = now_ns();
+            self.heard_ns = boot_ns();
         }
         count
     }

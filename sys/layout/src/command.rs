@@ -128,14 +128,14 @@ pub enum Command {
         /// Topic.
         topic: TopicId,
     },
-    /// A client that may connect over verbs, once, and until when.
+    /// A client that may connect over verbs, once, and for how long.
     Expect {
         /// Topic it named.
         topic: TopicId,
         /// What it will show. Random, so that nobody can guess it.
         token: u128,
-        /// Wall clock after which the token is void, nanoseconds.
-        until_ns: u64,
+        /// The token is void so long after the broker heard of it, nanoseconds.
+        lease_ns: u64,
     },
     /// Positions that a session may write.
     Reserved {
@@ -264,8 +264,8 @@ impl Command {
             }
             Self::Retire { segment, generation } => [7, segment.into(), generation, 0, 0, 0, 0],
             Self::DropTopic { topic } => [8, topic.0.into(), 0, 0, 0, 0, 0],
-            Self::Expect { topic, token, until_ns } => {
-                [9, topic.0.into(), token as u64, (token >> 64) as u64, until_ns, 0, 0]
+            Self::Expect { topic, token, lease_ns } => {
+                [9, topic.0.into(), token as u64, (token >> 64) as u64, lease_ns, 0, 0]
             }
             Self::Reserved { request, first, count } => [10, request, first, count.into(), 0, 0, 0],
         }
@@ -303,7 +303,7 @@ impl Command {
             9 => Self::Expect {
                 topic: TopicId(a as u32),
                 token: u128::from(b) | u128::from(c) << 64,
-                until_ns: d,
+                lease_ns: d,
             },
             10 => Self::Reserved { request: a, first: b, count: c as u32 },
             _ => return None,

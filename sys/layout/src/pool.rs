@@ -120,7 +120,8 @@ impl Term {
 pub struct BrokerLine {
     /// Random for each process that takes this number; zero: never taken.
     pub incarnation: u64,
-    /// Wall clock of the last beat, nanoseconds.
+    /// Boot time of its host at the last beat, nanoseconds: another value is a beat, and nothing
+    /// else follows from it.
     pub heartbeat_ns: u64,
     /// The epoch this broker has seen.
     pub epoch_seen: u64,

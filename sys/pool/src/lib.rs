@@ -14,6 +14,7 @@
 //! | [`payload_writer`], [`stream`], [`io`] | bytes into and out of the mapping |
 //! | [`poison`] | pages of the pool that cannot be read any more |
 //! | [`slab`] | private buffers that are registered once and sent from |
+//! | [`clock`], [`silence`] | time that passes, and time that is shown |
 //! | [`bell`], [`idle`] | how a loop waits, and waking a process that sleeps |
 //! | [`host`], [`leftovers`] | which host this is; what may be left in its caches |
 //! | [`lock`] | which processes are there, as the kernel knows it |
@@ -22,6 +23,7 @@
 
 pub mod bell;
 pub mod channel;
+pub mod clock;
 pub mod counters;
 pub mod disk;
 pub mod hold;
@@ -42,6 +44,7 @@ pub mod payload_writer;
 pub mod poison;
 pub mod pool;
 pub mod replica;
+pub mod silence;
 #[cfg(feature = "kill-switch")]
 mod skew;
 pub mod slab;

@@ -47,8 +47,9 @@ pub use attach::{Unchecked, read_only};
 pub use facts::Tally;
 pub use finding::{Finding, Findings, Severity};
 pub use hold::{Held, Hold, hold};
+use landfall_pool::clock::boot_ns;
 pub use look::{Look, look};
-use pulse::{BEAT, Pulse, now_ns};
+use pulse::{BEAT, Pulse};
 
 /// What was found in a pool.
 #[derive(Clone, Debug)]
@@ -76,7 +77,7 @@ pub fn verify(pool: &Pool) -> Report {
     let mut moving = false;
     // On a machine that is short of time, a process that lives may miss a beat: what looks wrong
     // in a pool whose beats are recent is looked at again in any case.
-    let recent = first.is_recent(pool, now_ns());
+    let recent = first.is_recent(pool, boot_ns());
     if recent {
         std::thread::sleep(BEAT.saturating_sub(begun.elapsed()));
         moving = Pulse::take(pool) != first;

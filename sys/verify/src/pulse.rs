@@ -1,11 +1,11 @@
 //! Whether somebody is at work on a pool: what moves by itself while a process lives.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use landfall_layout::BrokerId;
 use landfall_layout::limits::{HEARTBEAT_EVERY_NS, HEARTBEAT_LEASE_NS, LEADERS_MAX};
 use landfall_layout::pool::BrokerState;
-use landfall_pool::Pool;
+use landfall_pool::{Pool, host};
 
 /// Heartbeats as they stood at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,19 +33,24 @@ impl Pulse {
     }
 
     /// Whether a process may be alive whose last beat this is: it came within the lease that
-    /// makes it dead for others. Nobody's beats are all older, and none is needed to know it.
+    /// makes it dead for others, by this host's boot time, or is of another host, whose time nobody
+    /// here knows. Nobody's beats are all older, and none is needed to know it.
     pub fn is_recent(&self, pool: &Pool, now_ns: u64) -> bool {
-        let recent = |at_ns: u64| at_ns != 0 && now_ns.saturating_sub(at_ns) < HEARTBEAT_LEASE_NS;
-        let serving = |broker: BrokerId| pool.broker(broker).state != BrokerState::Absent.raw();
-        self.leaders.iter().any(|at_ns| recent(*at_ns))
-            || BrokerId::all()
-                .zip(&self.brokers)
-                .any(|(broker, (_, at_ns))| serving(broker) && recent(*at_ns))
+        let recent = |at_ns: u64, host: u64| {
+            let age_ns = now_ns.checked_sub(at_ns);
+            at_ns != 0
+                && (host != host::id() || age_ns.is_some_and(|age_ns| age_ns < HEARTBEAT_LEASE_NS))
+        };
+        let serving = |broker: BrokerId| {
+            let line = pool.broker(broker);
+            (line.state != BrokerState::Absent.raw()).then_some(line.host)
+        };
+        let leaders = (0..LEADERS_MAX).map(|slot| pool.leader_line(slot).host);
+        let mut leaders = leaders.zip(&self.leaders);
+        let mut brokers = BrokerId::all().zip(&self.brokers);
+        leaders.any(|(host, at_ns)| recent(*at_ns, host))
+            || brokers.any(|(broker, (_, at_ns))| {
+                serving(broker).is_some_and(|host| recent(*at_ns, host))
+            })
     }
-}
-
-/// Wall clock, nanoseconds.
-pub fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

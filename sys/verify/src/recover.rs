@@ -21,9 +21,9 @@ use crate::facts::{Facts, Tally, TopicFacts};
 use crate::finding::Findings;
 use crate::hold::hold_directory;
 use crate::look::look;
-use crate::pulse::now_ns;
 use crate::replicas::{self, Kept};
 use crate::tables;
+use landfall_pool::clock::wall_ns;
 
 /// What was done to a pool.
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ impl Mend {
                 pool.set_segment_what(*segment, *what);
             }
             Self::Use { segment, what, .. } => {
-                pool.set_segment_sealed(*segment, *what, now_ns());
+                pool.set_segment_sealed(*segment, *what, wall_ns());
             }
         }
     }

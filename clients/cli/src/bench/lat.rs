@@ -5,11 +5,12 @@
 
 mod echo;
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use landfall::api::{Latency, ProcessCounters};
 use landfall::{BatchReceipt, Event, From, Publisher, Subscriber};
+use landfall_pool::clock::wall_ns;
 use serde::Serialize;
 
 use super::machine::Machine;
@@ -332,11 +333,6 @@ impl Parties {
 
 fn record(histogram: &mut Histogram<u64>, ns: u64) {
     histogram.saturating_record(ns.max(1));
-}
-
-fn wall_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn percentiles(histogram: &Histogram<u64>) -> Percentiles {

@@ -1,11 +1,11 @@
 //! The system that is measured: one of its own, or the one that --control names.
 
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use landfall::Client;
 use landfall::api::{Cluster, TopicSpec};
 use landfall::local::{LocalConfig, LocalSystem, rdma_address};
+use landfall_pool::clock::wall_ns;
 
 use super::window::{kept_bytes, window_bytes};
 use crate::args::bench::Common;
@@ -64,8 +64,7 @@ impl Target {
             ));
         }
         let cluster = client.cluster().tried(|| "cannot describe the cluster".into())?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let topic = format!("bench-{}-{:x}", std::process::id(), now.as_nanos());
+        let topic = format!("bench-{}-{:x}", std::process::id(), wall_ns());
         let target = Self { client, system, topic: topic.clone(), cluster };
         let mut spec = TopicSpec::new(topic, settings.topic.order.into());
         if reads {

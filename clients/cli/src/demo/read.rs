@@ -11,8 +11,9 @@ use landfall::{Batch, Event, Subscriber, Transport};
 use sha2::{Digest, Sha256};
 
 use super::Shared;
-use super::send::{Key, Print, Then, wall_ns};
+use super::send::{Key, Print, Then};
 use crate::error::{Failure, Outcome, Tried};
+use landfall_pool::clock::wall_ns;
 
 /// Longest silence while messages are still missing.
 const SILENCE: Duration = Duration::from_secs(20);

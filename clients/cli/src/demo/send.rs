@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use landfall::{Lane, Outgoing, Publisher, Transport};
 use landfall_layout::batch::message_stride;
+use landfall_pool::clock::wall_ns;
 use sha2::{Digest, Sha256};
 
 use super::Shared;
@@ -179,12 +179,6 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(got)
-}
-
-/// Wall clock, nanoseconds since 1970.
-pub fn wall_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

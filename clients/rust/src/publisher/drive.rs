@@ -13,7 +13,8 @@ use super::link::{Carrier, Incoming};
 use super::receipts::{BatchReceipt, LANES, Outcome};
 use super::session::{Bytes, Filled};
 use crate::error::{Error, Stalled};
-use crate::wait::{Patience, coarse_ns, wall_ns};
+use crate::wait::Patience;
+use landfall_pool::clock::{coarse_ns, wall_ns};
 use landfall_pool::idle::{Idle, Waiter};
 
 /// Time between two looks at whether the broker of a busy memory connection is still there.

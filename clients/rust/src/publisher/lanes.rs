@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::batch::{ExtentFiller, Filler};
 use super::receipts::Outcomes;
 use super::session::Filled;
-use crate::wait::{monotonic_ns, wall_ns};
+use landfall_pool::clock::{boot_ns, wall_ns};
 
 /// A batch that still takes messages.
 pub(crate) struct Open {
@@ -56,12 +56,12 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { wall_ns: wall_ns(), steady_ns: monotonic_ns(), left: 0, every: 1 }
+        Self { wall_ns: wall_ns(), steady_ns: boot_ns(), left: 0, every: 1 }
     }
 
     /// Looks at the clocks, and decides when to look again.
     pub(crate) fn look(&mut self) {
-        let now = monotonic_ns();
+        let now = boot_ns();
         self.pace(now.saturating_sub(self.steady_ns));
         self.steady_ns = now;
         self.wall_ns = wall_ns();

@@ -15,7 +15,7 @@ use super::drive::Trouble;
 use super::receipts::LANES;
 use super::session::Bytes;
 use crate::error::Error;
-use crate::wait::wall_ns;
+use landfall_pool::clock::wall_ns;
 
 /// Requests under way at a time; half of what a broker allows.
 const ASKED_MAX: usize = RESERVATIONS_MAX as usize / 2;

@@ -20,7 +20,7 @@ use super::places::{Arrival, Places};
 use super::{Place, Step, check_entry};
 use crate::connect::Socket;
 use crate::error::{Corruption, Error};
-use crate::wait::coarse_ns;
+use landfall_pool::clock::coarse_ns;
 
 /// Time between two looks at whether the broker is there: it answers for the hold, and control
 /// takes a broker for dead after 3 s.

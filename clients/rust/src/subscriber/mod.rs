@@ -38,7 +38,8 @@ use crate::connect::{Accepted, Transport, Way};
 use crate::error::Error;
 use crate::route::{Opened, Route, is_final};
 use crate::verbs::dial::{Wants, ring_lines};
-use crate::wait::{Reconnects, random_id, wall_ns};
+use crate::wait::{Reconnects, random_id};
+use landfall_pool::clock::wall_ns;
 use landfall_pool::idle::{Idle, Waiter};
 
 /// Longest sleep: a safety net under the bells, not a clock.

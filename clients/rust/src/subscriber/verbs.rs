@@ -14,7 +14,7 @@ use super::{Place, Step, check_batch};
 use crate::error::Error;
 use crate::verbs::ring::lines_of;
 use crate::verbs::wire::Wire;
-use crate::wait::coarse_ns;
+use landfall_pool::clock::coarse_ns;
 
 /// Time between two looks at whether the broker is there.
 const ALIVE_EVERY_NS: u64 = 250_000_000;

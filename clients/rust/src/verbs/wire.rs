@@ -11,7 +11,7 @@ use landfall_nic::{Completion, Failure, How, Local, Queue, Region, Remote, What}
 
 use super::ring::Ring;
 use crate::error::Error;
-use crate::wait::coarse_ns;
+use landfall_pool::clock::coarse_ns;
 
 /// Work requests that a client's send queue holds.
 pub(crate) const SEND_DEPTH: u32 = 256;

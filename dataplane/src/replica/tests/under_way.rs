@@ -24,7 +24,7 @@ fn begun(name: &str) -> (Bench, Worker) {
     let mut bench = Bench::new(name, 0);
     bench.leave(2 * GROUP + 5);
     let mut worker = bench.worker();
-    worker.look_at_table(now_ns());
+    worker.look_at_table(boot_ns());
     (bench, worker)
 }
 
@@ -36,20 +36,20 @@ fn moved(bench: &Bench) -> (u64, u64, ReplicaState) {
 #[test]
 fn groups_are_written_while_a_sync_is_under_way_and_durable_after_their_own() {
     let (bench, mut worker) = begun("overlap");
-    assert!(worker.round(now_ns()));
+    assert!(worker.round(boot_ns()));
     assert_eq!(moved(&bench), (GROUP, 0, ReplicaState::Well));
-    assert!(worker.round(now_ns()));
+    assert!(worker.round(boot_ns()));
     assert_eq!(moved(&bench), (2 * GROUP, 0, ReplicaState::Well));
     // Nothing more to write: now the first sync is waited for. It covers the first group only.
     let syncs = bench.faults.syncs();
-    assert!(worker.round(now_ns()));
+    assert!(worker.round(boot_ns()));
     assert_eq!(moved(&bench), (2 * GROUP + 5, GROUP, ReplicaState::Well));
     assert_eq!(bench.line().entries, GROUP);
     assert_eq!(bench.faults.syncs(), syncs + 1, "what was written meanwhile is synced at once");
-    assert!(worker.round(now_ns()));
+    assert!(worker.round(boot_ns()));
     assert_eq!(moved(&bench), (2 * GROUP + 5, 2 * GROUP + 5, ReplicaState::Well));
     assert_eq!(bench.holes(), 2 * GROUP + 5);
-    assert!(!worker.round(now_ns()));
+    assert!(!worker.round(boot_ns()));
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn power_that_goes_while_a_sync_is_under_way_takes_nothing_that_is_durable() {
     for seed in 0..20 {
         let (mut bench, mut worker) = begun(&format!("overlap-power-{seed}"));
         for _ in 0..seed % 5 {
-            worker.round(now_ns());
+            worker.round(boot_ns());
         }
         let durable = bench.line().durable;
         drop(worker);
@@ -76,8 +76,8 @@ fn a_sync_that_fails_under_way_fails_what_was_written_behind_it() {
     let (mut bench, mut worker) = begun("overlap-sync");
     // The first sync is that of the file's header.
     bench.faults.set(Plan { sync_fails: Some(2), ..Plan::default() });
-    worker.round(now_ns());
-    worker.round(now_ns());
+    worker.round(boot_ns());
+    worker.round(boot_ns());
     assert_eq!(moved(&bench), (2 * GROUP, 0, ReplicaState::Well), "it has not ended");
     let syncs = bench.faults.syncs();
     work(&mut worker);
@@ -115,7 +115,7 @@ fn a_disk_that_is_full_stays_full_when_a_sync_ends_well() {
         assert_eq!((bench.state(), bench.line().errno), ((fits, ReplicaState::Full), 28));
         assert_eq!(bench.holes(), fits, "no half record stays");
         bench.faults.set(Plan::default());
-        while worker.round(now_ns() + 300_000_000) {}
+        while worker.round(boot_ns() + 300_000_000) {}
         let all = 2 * GROUP + 5;
         assert_eq!((bench.state(), bench.holes()), ((all, ReplicaState::Well), all));
     }
@@ -124,8 +124,8 @@ fn a_disk_that_is_full_stays_full_when_a_sync_ends_well() {
 #[test]
 fn a_stop_waits_for_what_is_under_way_and_syncs_the_rest() {
     let (bench, mut worker) = begun("overlap-stop");
-    worker.round(now_ns());
-    worker.round(now_ns());
+    worker.round(boot_ns());
+    worker.round(boot_ns());
     assert_eq!(moved(&bench), (2 * GROUP, 0, ReplicaState::Well));
     worker.finish();
     assert_eq!(moved(&bench), (2 * GROUP, 2 * GROUP, ReplicaState::Well));
@@ -138,10 +138,10 @@ fn a_file_is_left_when_all_of_it_is_stable() {
     let mut bench = Bench::new("overlap-roll", 0);
     bench.leave(2 * GROUP + 5);
     let mut worker = bench.worker_of(GROUP * 128);
-    worker.look_at_table(now_ns());
-    worker.round(now_ns());
+    worker.look_at_table(boot_ns());
+    worker.round(boot_ns());
     assert_eq!(moved(&bench), (GROUP, 0, ReplicaState::Well));
-    worker.round(now_ns());
+    worker.round(boot_ns());
     // The next group belongs in the next file, so there was nothing to do but to wait.
     assert_eq!(moved(&bench), (GROUP, GROUP, ReplicaState::Well));
     work(&mut worker);
@@ -156,7 +156,7 @@ fn what_is_passed_under_way_is_not_durable_when_the_sync_fails() {
     bench.source.append(&entry);
     bench.source.publish();
     let mut worker = bench.worker();
-    worker.look_at_table(now_ns());
+    worker.look_at_table(boot_ns());
     bench.faults.set(Plan { sync_fails: Some(2), ..Plan::default() });
     work(&mut worker);
     assert_eq!(moved(&bench), (GROUP + 1, 0, ReplicaState::Failed));
@@ -221,16 +221,16 @@ fn a_topic_that_is_deleted_under_way_is_closed_when_that_has_ended() {
     let mut worker = bench.worker_meanwhile(move |files| {
         seen.fetch_add(files[0].metadata().unwrap().nlink(), Ordering::Relaxed);
     });
-    worker.look_at_table(now_ns());
-    worker.round(now_ns());
+    worker.look_at_table(boot_ns());
+    worker.round(boot_ns());
     assert_eq!(moved(&bench), (GROUP, 0, ReplicaState::Well));
     let mut entry = bench.pool.topic_in_slot(0).unwrap();
     entry.state = TopicState::Deleting as u8;
     bench.pool.set_topic(&entry);
-    worker.look_at_table(now_ns());
+    worker.look_at_table(boot_ns());
     assert_eq!(links.load(Ordering::Relaxed), 1, "the sync ended while its file was there");
     assert_eq!(list(&bench.directory).unwrap().topics, []);
-    assert!(!worker.round(now_ns()));
+    assert!(!worker.round(boot_ns()));
 }
 
 #[test]
@@ -251,13 +251,13 @@ fn what_came_during_a_sync_is_covered_by_one() {
         }
         source.publish();
     });
-    worker.look_at_table(now_ns());
-    worker.round(now_ns());
+    worker.look_at_table(boot_ns());
+    worker.round(boot_ns());
     let syncs = bench.faults.syncs();
-    worker.round(now_ns());
+    worker.round(boot_ns());
     assert_eq!(moved(&bench), (GROUP + 1, GROUP, ReplicaState::Well));
     assert_eq!(bench.faults.syncs(), syncs, "the next one waits for what came");
-    worker.round(now_ns());
+    worker.round(boot_ns());
     assert_eq!(moved(&bench), (GROUP + 11, GROUP + 11, ReplicaState::Well));
     assert_eq!(bench.faults.syncs(), syncs + 1);
 }
@@ -285,14 +285,14 @@ fn no_more_than_a_groups_bytes_are_written_behind_a_sync() {
     const BEHIND: u64 = (8 << 20) / ((GROUP + 1) * 128) + 1;
     bench.leave(GROUPS * GROUP);
     let mut worker = bench.worker();
-    worker.look_at_table(now_ns());
+    worker.look_at_table(boot_ns());
     let syncs = |bench: &Bench| bench.faults.syncs();
     for round in 1..=BEHIND {
-        worker.round(now_ns());
+        worker.round(boot_ns());
         assert_eq!(moved(&bench), (round * GROUP, 0, ReplicaState::Well));
     }
     let before = syncs(&bench);
-    worker.round(now_ns());
+    worker.round(boot_ns());
     assert_eq!(moved(&bench), ((BEHIND + 1) * GROUP, GROUP, ReplicaState::Well));
     // The log goes on, and the disk has enough to do: it does not wait for more.
     assert_eq!(syncs(&bench), before + 1);

@@ -83,8 +83,13 @@ fn fill(pool: &Pool) {
     // An earlier leader was in the first slot.
     for (slot, epoch) in [(0, EPOCH - 1), (1, EPOCH)] {
         let term = Term { epoch, serves: false }.pack();
-        let line =
-            LeaderLine { term, pid: 1, host: 1, started_ns: NOW_NS, ..LeaderLine::default() };
+        let line = LeaderLine {
+            term,
+            pid: 1,
+            host: landfall_pool::host::id(),
+            started_ns: NOW_NS,
+            ..LeaderLine::default()
+        };
         assert!(pool.claim(slot, &line), "nobody else leads a fresh pool");
         pool.beat_leader(NOW_NS);
         pool.copy_tables(None);
@@ -125,7 +130,7 @@ impl Writer<'_> {
             epoch_seen: EPOCH,
             state: BrokerState::Serving.raw(),
             pid: 2,
-            host: 1,
+            host: landfall_pool::host::id(),
             ..BrokerLine::default()
         };
         let address = BrokerAddress::new("127.0.0.1:1", "@sample", "").expect("short addresses");

@@ -32,7 +32,7 @@ use crate::error::Error;
 use crate::verbs::dial::Dialed;
 use crate::verbs::ring::{copy_out, lines_of, shared_memory};
 use crate::verbs::wire::Wire;
-use crate::wait::{coarse_ns, monotonic_ns};
+use landfall_pool::clock::{boot_ns, coarse_ns};
 
 /// Time between two looks at whether the broker is there.
 const ALIVE_EVERY_NS: u64 = 250_000_000;
@@ -310,12 +310,12 @@ impl Pauses {
             (self.pause_ns, self.until_ns) = (0, 0);
         } else {
             self.pause_ns = (2 * self.pause_ns).clamp(PAUSE_LEAST_NS, PAUSE_MOST_NS);
-            self.until_ns = monotonic_ns() + self.pause_ns;
+            self.until_ns = boot_ns() + self.pause_ns;
         }
     }
 
     fn is_resting(&self) -> bool {
-        self.until_ns > 0 && monotonic_ns() < self.until_ns
+        self.until_ns > 0 && boot_ns() < self.until_ns
     }
 }
 
