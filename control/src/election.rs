@@ -15,7 +15,6 @@ use landfall_pool::lock::{Byte, Locks, Process};
 use landfall_pool::silence::Silence;
 use landfall_pool::{Pool, host};
 
-
 /// What an election gave.
 pub struct Elected {
     /// The leader slot.

@@ -15,7 +15,8 @@ use landfall_layout::segment::{OWNER_CONTROL, SegmentHeader, SegmentKind, Segmen
 use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{SegmentId, TopicId};
-use landfall_pool::{Memory, Pool};
+use landfall_pool::lock::Locks;
+use landfall_pool::{Memory, Pool, host};
 use std::sync::Arc;
 
 const KEPT: Kept = Kept { wall_ns: 1_000, boot_ns: 1_000, kept_ns: 100 };
@@ -56,7 +57,10 @@ fn give(pool: &Pool, segment: u32, kind: SegmentKind, topic: TopicId) {
 fn led(memory: &Anonymous) -> Arc<Pool> {
     let pool = memory.pool(32);
     let term = Term { epoch: 1, serves: false }.pack();
-    assert!(pool.claim(0, &LeaderLine { term, ..LeaderLine::default() }));
+    // It was of this host, and its process is gone.
+    let locked = Locks::open(&pool).unwrap().identity();
+    let line = LeaderLine { term, host: host::id(), locked, ..LeaderLine::default() };
+    assert!(pool.claim(0, &line));
     assert!(pool.serve(1));
     pool
 }
