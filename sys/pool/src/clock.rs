@@ -12,7 +12,10 @@ use nix::time::{ClockId, clock_gettime};
 /// nothing here.
 #[inline]
 pub fn boot_ns() -> u64 {
-    read(ClockId::CLOCK_BOOTTIME)
+    let ns = read(ClockId::CLOCK_BOOTTIME);
+    #[cfg(feature = "kill-switch")]
+    let ns = crate::skew::boot(ns);
+    ns
 }
 
 /// Time that goes on while this host runs, as of the last timer tick, some milliseconds ago at most
@@ -25,7 +28,10 @@ pub fn coarse_ns() -> u64 {
 /// Nanoseconds since 1970, as this host is told; 0 on a clock before that.
 #[inline]
 pub fn wall_ns() -> u64 {
-    read(ClockId::CLOCK_REALTIME)
+    let ns = read(ClockId::CLOCK_REALTIME);
+    #[cfg(feature = "kill-switch")]
+    let ns = crate::skew::wall(ns);
+    ns
 }
 
 /// Nanoseconds from one wall time to another; 0 when the clock was set back in between.
