@@ -78,6 +78,7 @@ pub struct Topic {
 #[allow(missing_docs, reason = "described in docs/PROTOCOL.md section 10")]
 pub struct ReplicaFacts {
     pub broker: u8,
+    pub home: u8,
     pub source: u8,
     pub replica: u8,
     pub durable: u64,

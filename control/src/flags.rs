@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use landfall_control::Idle;
 use landfall_layout::limits::{
-    HEARTBEAT_LEASE_NS, POOL_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SESSION_LEASE_NS,
+    COPY_MOVE_NS, HEARTBEAT_LEASE_NS, POOL_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SESSION_LEASE_NS,
     SESSIONS_DEFAULT,
 };
 use landfall_layout::pool::Coherence;
@@ -63,6 +63,9 @@ pub struct Flags {
     /// How long a dead broker's memory subscribers have to let go before what they read is reused.
     #[arg(long, value_name = "MS", default_value_t = HEARTBEAT_LEASE_NS / 1_000_000)]
     pub grace_ms: u64,
+    /// How long the broker that keeps a copy on disk is away before another one takes it over.
+    #[arg(long, value_name = "MS", default_value_t = COPY_MOVE_NS / 1_000_000)]
+    pub copy_move_ms: u64,
 }
 
 /// Bytes, with K, M or G for powers of 1024.

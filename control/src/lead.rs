@@ -61,6 +61,7 @@ async fn lead(flags: &Flags) -> Result<(), String> {
         core: flags.core,
         kept_ns: flags.kept_ms.saturating_mul(1_000_000),
         grace_ns: flags.grace_ms.saturating_mul(1_000_000),
+        move_ns: flags.copy_move_ms.saturating_mul(1_000_000),
     };
     let Some(elected) = elect(&pool, flags, stop.signalled()).await? else {
         return Ok(());

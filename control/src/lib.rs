@@ -10,6 +10,7 @@
 pub mod answers;
 pub mod bitmap;
 pub mod cold;
+pub mod copies;
 pub mod election;
 pub mod http;
 pub mod keeper;

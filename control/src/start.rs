@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender as AskSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use landfall_layout::geometry::CONTROL_BLOCK;
-use landfall_layout::limits::{HEARTBEAT_LEASE_NS, SESSION_LEASE_NS};
+use landfall_layout::limits::{COPY_MOVE_NS, HEARTBEAT_LEASE_NS, SESSION_LEASE_NS};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Ringer, Role};
 use landfall_pool::clock::{boot_ns, wall_ns};
@@ -71,6 +71,8 @@ pub struct Options {
     pub kept_ns: u64,
     /// How long a dead broker's memory subscribers have to let go, nanoseconds.
     pub grace_ns: u64,
+    /// How long the keeper of a copy on disk is away before another takes it over, nanoseconds.
+    pub move_ns: u64,
 }
 
 impl Default for Options {
@@ -80,6 +82,7 @@ impl Default for Options {
             core: None,
             kept_ns: SESSION_LEASE_NS,
             grace_ns: HEARTBEAT_LEASE_NS,
+            move_ns: COPY_MOVE_NS,
         }
     }
 }
@@ -174,6 +177,7 @@ impl Control {
                 asks: asked,
                 kept_ns: options.kept_ns,
                 grace_ns: options.grace_ns,
+                move_ns: options.move_ns,
                 ballot: Arc::clone(&ballot),
                 predecessor: from.filter(|_| may_run),
             },

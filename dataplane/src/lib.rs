@@ -36,6 +36,7 @@ mod env;
 mod extents;
 mod goodbye;
 mod handshake;
+mod held;
 mod hello;
 mod land;
 mod leave;

@@ -412,6 +412,7 @@ impl Broker {
         self.tick_feeds(now_ns);
         self.look_at_losses();
         self.tell_stalled(now_ns);
+        self.tell_held(now_ns);
         self.release_topics(now_ns);
         self.find_peers();
         self.accepting(true);

@@ -191,7 +191,7 @@ pub fn confirm(env: &Env, topic: &mut Topic, owner: Token, session: &Session, ne
 }
 
 /// Brokers that land batches for a sequenced topic.
-fn landing(env: &Env, topic: TopicId) -> impl Iterator<Item = BrokerId> {
+pub(crate) fn landing(env: &Env, topic: TopicId) -> impl Iterator<Item = BrokerId> {
     BrokerId::all().filter(move |source| env.pool.ring(topic, *source).is_some())
 }
 

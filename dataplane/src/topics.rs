@@ -16,6 +16,7 @@ use landfall_pool::slot_ring::SlotWriter;
 use crate::conns::Token;
 use crate::control_link::ControlLink;
 use crate::env::Env;
+use crate::held::Waited;
 use crate::segments::{Granted, Stock};
 
 /// Batches of one broker's own log that may wait for the end of the burst.
@@ -40,6 +41,8 @@ pub struct Topic {
     pub confirming: Vec<Confirming>,
     /// Copies on disk that a durable receipt waits for.
     pub disk_replicas: usize,
+    /// What the oldest of those waits for.
+    pub waited: Waited,
     pub durability: Durability,
     pub follower: Follower,
     /// Publisher connections.
@@ -209,6 +212,7 @@ impl Topic {
             awaiting: VecDeque::new(),
             confirming: Vec::new(),
             disk_replicas: entry.disk_replicas(),
+            waited: Waited::default(),
             durability: entry.durability(),
             follower: Follower { reader: LogReader::new(id, SEQUENCED_LOG), next: 0 },
             publishers: 0,

@@ -160,7 +160,10 @@ impl Raw {
                         }
                     }
                 }
-                (Frame::Receipt(_) | Frame::Welcome(_) | Frame::Stalled { .. }, _) => {}
+                (
+                    Frame::Receipt(_) | Frame::Welcome(_) | Frame::Stalled { .. } | Frame::Held(_),
+                    _,
+                ) => {}
                 other => {
                     return Err(Failure::new(format!("a refusal was expected, not {other:?}")));
                 }
@@ -227,7 +230,7 @@ impl Session {
         loop {
             match self.raw.expect()? {
                 (Frame::Receipt(receipt), _) => return Ok(receipt),
-                (Frame::Stalled { .. }, _) => {}
+                (Frame::Stalled { .. } | Frame::Held(_), _) => {}
                 other => {
                     return Err(Failure::new(format!("a receipt was expected, not {other:?}")));
                 }
@@ -251,7 +254,7 @@ impl Session {
                     return Ok(next_seq);
                 }
                 (Frame::Receipt(receipt), _) => receipts.push(receipt),
-                (Frame::Stalled { .. }, _) => {}
+                (Frame::Stalled { .. } | Frame::Held(_), _) => {}
                 other => return Err(Failure::new(format!("Fenced was expected, not {other:?}"))),
             }
         }

@@ -220,7 +220,7 @@ impl RawVerbs {
         let deadline = Instant::now() + wait;
         loop {
             match self.frames.pop_front() {
-                Some((Frame::Stalled { .. }, _)) => continue,
+                Some((Frame::Stalled { .. } | Frame::Held(_), _)) => continue,
                 Some(frame) => return Ok(Some(frame)),
                 None if Instant::now() > deadline || self.queue.is_over() => return Ok(None),
                 None => self.turn()?,

@@ -92,3 +92,8 @@ fn segment_grant_and_return() {
 fn replica_frontier() {
     holds(&explore::replication::family());
 }
+
+#[test]
+fn moving_copy() {
+    holds(&explore::moving::family());
+}

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider, Source};
-use landfall_layout::limits::{POOL_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SESSIONS_DEFAULT};
+use landfall_layout::limits::{
+    COPY_MOVE_NS, POOL_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SESSIONS_DEFAULT,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Failure, Outcome};
@@ -97,6 +99,8 @@ settings! {
         prefault: bool = false,
         /// The most trusting way in which publishers may write over verbs.
         verbs_grant: words::Grant = words::Grant::Window,
+        /// How long the keeper of a copy on disk is away before another takes it over.
+        copy_move: Time = Time(std::time::Duration::from_nanos(COPY_MOVE_NS)),
     }
     /// `landfall bench`.
     Bench {

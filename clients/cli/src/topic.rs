@@ -133,7 +133,8 @@ fn describe(topic: &api::Topic, format: Format) -> Outcome {
 
 /// A row for each copy on a disk: of which broker's batches, where, and how far it is.
 fn replicas(topic: &api::Topic) -> Vec<Vec<String>> {
-    let heading = ["batches of", "replica", "on broker", "durable below", "written below", "state"];
+    let heading =
+        ["batches of", "replica", "on broker", "home", "durable below", "written below", "state"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(topic.replicas_state.iter().map(|replica| {
         let state = match replica.errno {
@@ -144,6 +145,7 @@ fn replicas(topic: &api::Topic) -> Vec<Vec<String>> {
             format!("broker {}", replica.source),
             replica.replica.to_string(),
             replica.broker.to_string(),
+            replica.home.to_string(),
             grouped(replica.durable),
             grouped(replica.written),
             state,

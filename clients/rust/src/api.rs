@@ -233,8 +233,11 @@ fn sync() -> String {
 /// A copy on a disk of what one broker landed for a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replica {
-    /// The broker that keeps it.
+    /// The broker that keeps it now.
     pub broker: u8,
+    /// The broker that keeps it as long as it is not away.
+    #[serde(default)]
+    pub home: u8,
     /// The broker that landed the batches.
     pub source: u8,
     /// Which copy on disk it is, from 0.
@@ -243,7 +246,9 @@ pub struct Replica {
     pub durable: u64,
     /// Index of the log below which it is written.
     pub written: u64,
-    /// `well`, `failed`, `full`, or `absent` while its broker has not begun.
+    /// `well`, or `moved` where another broker than its home keeps it well; `failed`, `full`, or
+    /// `absent` while its broker has not begun; `keeper gone`, `keeper frozen` or `keeper silent`
+    /// where the broker that keeps it is not there.
     pub state: String,
     /// The system's error number behind a state that is not well; 0: none.
     #[serde(default)]

@@ -234,6 +234,7 @@ pub(crate) fn greet(
                     awaited: format!("broker {broker} to answer a hello"),
                     waited: began.elapsed(),
                     stalled: None,
+                    held: None,
                 });
             }
             other => other,

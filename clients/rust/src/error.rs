@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use landfall_layout::batch::BatchError;
 use landfall_layout::frame::{FrameError, Refusal, Stall};
+use landfall_layout::held::Held;
 use landfall_nic::NicError;
 use landfall_pool::map::MapError;
 use landfall_pool::pool::PoolError;
@@ -128,6 +129,8 @@ pub enum Error {
         waited: Duration,
         /// What the broker last said about why nothing moves.
         stalled: Option<Stalled>,
+        /// The copy on disk that durable receipts wait for, as a broker last said.
+        held: Option<Held>,
     },
     /// Bytes written for a broker that died could not be read back.
     Lost {
@@ -299,11 +302,12 @@ impl fmt::Display for Error {
             Self::Unexpected { broker, what } => write!(f, "broker {broker}: {what}"),
             Self::Pool { broker, source } => write!(f, "pool of broker {broker}: {source}"),
             Self::Channel { broker, source } => write!(f, "channel of broker {broker}: {source}"),
-            Self::Timeout { awaited, waited, stalled } => {
+            Self::Timeout { awaited, waited, stalled, held } => {
                 write!(f, "waited {} ms for {awaited}", waited.as_millis())?;
-                match stalled {
-                    Some(stalled) => write!(f, ": {stalled}"),
-                    None => f.write_str(
+                match (stalled, held) {
+                    (Some(stalled), _) => write!(f, ": {stalled}"),
+                    (None, Some(held)) => write!(f, ": {held}"),
+                    (None, None) => f.write_str(
                         ": nothing came; see whether control and the brokers are alive, or give \
                          it a longer timeout",
                     ),
@@ -362,6 +366,7 @@ mod tests {
             awaited: "room to publish".into(),
             waited: Duration::from_millis(1500),
             stalled: Some(Stalled { why: Stall::PoolFull, used: 0, of: 96 }),
+            held: None,
         }
         .to_string();
         for part in ["room to publish", "1500 ms", "0 of 96 segments free", "make the pool larger"]

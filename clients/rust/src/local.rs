@@ -14,8 +14,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use landfall_layout::limits::{
-    BROKERS_MAX, POOL_BYTES_DEFAULT, RECORDS_FILE_BYTES, SEGMENT_BYTES_DEFAULT, SESSIONS_DEFAULT,
-    VERBS_LEASE_NS,
+    BROKERS_MAX, COPY_MOVE_NS, POOL_BYTES_DEFAULT, RECORDS_FILE_BYTES, SEGMENT_BYTES_DEFAULT,
+    SESSIONS_DEFAULT, VERBS_LEASE_NS,
 };
 use landfall_layout::verbs::GrantMode;
 use landfall_nic::PortState;
@@ -68,6 +68,8 @@ pub struct LocalConfig {
     pub data: Option<PathBuf>,
     /// Bytes after which a replica's file is followed by another.
     pub data_file_bytes: u64,
+    /// A copy on disk whose keeper has been away for this long is taken over by another broker.
+    pub copy_move: Duration,
     /// Faults of a broker's disk, in the words of `landfall-broker --data-faults`. For tests.
     pub data_faults: Vec<(usize, String)>,
 }
@@ -92,6 +94,7 @@ impl Default for LocalConfig {
             verbs_lease: Duration::from_nanos(VERBS_LEASE_NS),
             data: None,
             data_file_bytes: RECORDS_FILE_BYTES,
+            copy_move: Duration::from_nanos(COPY_MOVE_NS),
             data_faults: Vec::new(),
         }
     }
@@ -434,6 +437,7 @@ fn control_command(binary: &Path, config: &LocalConfig, pool: &Path, listen: &st
     command.args(["--sessions", &config.sessions.to_string()]);
     command.args(["--listen", listen, "--idle", idle_word(config.idle)]);
     command.args(["--parent", &std::process::id().to_string()]);
+    command.args(["--copy-move-ms", &config.copy_move.as_millis().to_string()]);
     if let Some(unix) = &config.unix {
         command.args(["--unix", unix]);
     }

@@ -4,6 +4,7 @@
 //! leader's heartbeat. The sequencer thread writes the order; the two speak by channels only.
 
 mod brokers;
+mod copies;
 mod deletion;
 mod grants;
 mod logs;
@@ -38,6 +39,7 @@ pub use brokers::{Broker, stranded};
 pub use silent::withhold_uncounted;
 pub use topics::{Log, Topic};
 
+use copies::Copies;
 use deletion::Deletion;
 use grants::Wanted;
 use retire::Retiring;
@@ -65,6 +67,8 @@ pub struct Wiring {
     pub kept_ns: u64,
     /// How long a dead broker's memory subscribers have to let go, nanoseconds.
     pub grace_ns: u64,
+    /// How long the keeper of a copy on disk is away before another takes it over, nanoseconds.
+    pub move_ns: u64,
     /// The slot of the leader before, and what tells whether its process still runs.
     pub ballot: Arc<Ballot>,
     /// The leader slot this one took over from.
@@ -104,6 +108,7 @@ pub struct Keeper {
     wanted: Vec<Wanted>,
     retiring: Vec<Retiring>,
     deletions: Vec<Deletion>,
+    copies: Copies,
     unpadded: Vec<(SegmentId, u64)>,
     offers: Vec<SegmentId>,
     counters: Counters,
@@ -143,6 +148,7 @@ impl Keeper {
             wanted: Vec::new(),
             retiring: Vec::new(),
             deletions: Vec::new(),
+            copies: Copies::new(wiring.move_ns),
             unpadded: state.unpadded,
             offers: state.offers,
             next_round_ns: 0,
@@ -179,6 +185,7 @@ impl Keeper {
         if clock_ns >= self.next_round_ns {
             self.next_round_ns = clock_ns + ROUND_NS;
             self.look_at_brokers();
+            self.look_at_copies();
             self.look_at_predecessor();
             self.look_at_losses();
             self.offer_again();

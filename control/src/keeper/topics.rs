@@ -15,8 +15,8 @@ use landfall_layout::{BrokerId, SegmentId, TopicId};
 
 use super::Keeper;
 use crate::answers::{
-    BrokerFacts, Cluster, Health, PoolFacts, Problem, ReplicaFacts, SCHEMA_VERSION,
-    Topic as TopicAnswer, TopicSpec,
+    BrokerFacts, Cluster, Health, PoolFacts, Problem, SCHEMA_VERSION, Topic as TopicAnswer,
+    TopicSpec,
 };
 use crate::life::Life;
 use crate::messages::{NewTopic, ToSequencer};
@@ -63,11 +63,7 @@ impl Topic {
 }
 
 /// What a new topic's spec says, checked.
-fn entry_of(
-    spec: &TopicSpec,
-    id: TopicId,
-    known: &[(BrokerId, bool)],
-) -> Result<(TopicEntry, Order), Problem> {
+fn entry_of(spec: &TopicSpec, id: TopicId, known: &[Disk]) -> Result<(TopicEntry, Order), Problem> {
     check_name(&spec.name).map_err(|error| Problem::bad(error.to_string()))?;
     let order: Order = spec.order.parse().map_err(|error| Problem::bad(format!("{error}")))?;
     let ring_slots = spec.ring_slots.unwrap_or(RING_SLOTS_DEFAULT);
@@ -125,9 +121,18 @@ fn entry_of(
     Ok((entry, order))
 }
 
+/// A broker of the pool, as far as it may keep replicas.
+#[derive(Clone, Copy, Debug)]
+struct Disk {
+    broker: BrokerId,
+    has_disk: bool,
+    is_live: bool,
+}
+
 /// How many brokers keep the replicas of a topic with `replicas` copies: numbers 0 up to that.
-/// `known` are all brokers of the pool, and whether each has a disk for replicas.
-fn replica_brokers(replicas: u8, known: &[(BrokerId, bool)]) -> Result<u8, Problem> {
+/// `known` are all brokers of the pool. Those that are gone keep theirs when they come back, and
+/// others do meanwhile, so there have to be as many live ones as there are copies on disk.
+fn replica_brokers(replicas: u8, known: &[Disk]) -> Result<u8, Problem> {
     if usize::from(replicas) > REPLICAS_MAX || replicas == 0 {
         return Err(Problem::bad(format!(
             "{replicas} replicas are not possible; say 1 to {REPLICAS_MAX}: the pool is the first, \
@@ -137,28 +142,35 @@ fn replica_brokers(replicas: u8, known: &[(BrokerId, bool)]) -> Result<u8, Probl
     if replicas == 1 {
         return Ok(0);
     }
-    let disks = replicas - 1;
+    let disks = usize::from(replicas - 1);
     let brokers = known.len();
-    let is_missing = |number: &usize| known.iter().all(|(id, _)| id.index() != *number);
+    let is_missing = |number: &usize| known.iter().all(|known| known.broker.index() != *number);
     if let Some(missing) = (0..brokers).find(is_missing) {
         return Err(Problem::bad(format!(
             "{replicas} replicas need brokers that are numbered from 0 on without a hole; of \
              {brokers} brokers none has number {missing}: start it"
         )));
     }
-    if let Some((broker, _)) = known.iter().find(|(_, has_disk)| !has_disk) {
+    if let Some(Disk { broker, .. }) = known.iter().find(|known| !known.has_disk) {
         return Err(Problem::bad(format!(
             "{replicas} replicas need a disk at each broker, and broker {broker} has none: start \
              it with --data DIR"
         )));
     }
-    if usize::from(disks) > brokers {
+    let live = known.iter().filter(|known| known.is_live).count();
+    if disks > live {
+        let gone = known.iter().filter(|known| !known.is_live);
+        let gone: Vec<String> = gone.map(|known| known.broker.to_string()).collect();
         return Err(Problem::bad(format!(
-            "{replicas} replicas are the pool and {disks} {}, each of another broker, and this \
-             pool has {brokers} {}: start {} more with --data DIR, or ask for fewer replicas",
+            "{replicas} replicas are the pool and {disks} {}, each of another live broker, and \
+             {live} live {} a disk{}: start {} more with --data DIR, or ask for fewer replicas",
             if disks == 1 { "disk" } else { "disks" },
-            if brokers == 1 { "broker" } else { "brokers" },
-            usize::from(disks) - brokers
+            if live == 1 { "broker has" } else { "brokers have" },
+            match gone.is_empty() {
+                true => String::new(),
+                false => format!(" (not live: {})", gone.join(", ")),
+            },
+            disks - live
         )));
     }
     Ok(brokers as u8)
@@ -214,6 +226,7 @@ impl Keeper {
             let new = NewTopic { topic: id, order, sequencer, is_new: true, log: room };
             self.tell_sequencer(ToSequencer::AddTopic(Box::new(new)));
         }
+        self.forget_keepers(id);
         self.pool.set_topic(&entry);
         let answer = self.answer_of(&topic);
         self.topics[id.slot()] = Some(topic);
@@ -300,9 +313,15 @@ impl Keeper {
     }
 
     /// The pool's brokers, and whether each has a disk for replicas.
-    fn known_disks(&self) -> Vec<(BrokerId, bool)> {
+    fn known_disks(&self) -> Vec<Disk> {
         let known = self.brokers.iter().filter(|broker| broker.life != Life::Never);
-        known.map(|broker| (broker.id, self.pool.broker(broker.id).disk != 0)).collect()
+        known
+            .map(|broker| Disk {
+                broker: broker.id,
+                has_disk: self.pool.broker(broker.id).disk != 0,
+                is_live: broker.life == Life::Live,
+            })
+            .collect()
     }
 
     /// Brokers that land batches for a topic, or did.
@@ -312,27 +331,6 @@ impl Keeper {
             false => self.pool.frontier(topic.id, source.index()).entries > 0,
         };
         BrokerId::all().filter(lands).collect()
-    }
-
-    fn replicas_of(&self, topic: &Topic) -> Vec<ReplicaFacts> {
-        let entry = &topic.entry;
-        let mut facts = Vec::new();
-        for source in self.landing(topic) {
-            for replica in 0..entry.disk_replicas() {
-                let Some(broker) = entry.replica_broker(source, replica) else { continue };
-                let line = self.pool.replica(topic.id, source, replica);
-                facts.push(ReplicaFacts {
-                    broker: broker.raw(),
-                    source: source.raw(),
-                    replica: replica as u8,
-                    durable: line.durable,
-                    written: line.written,
-                    state: line.state().name(),
-                    errno: line.errno,
-                });
-            }
-        }
-        facts
     }
 
     fn segments_of(&self, topic: &Topic) -> u32 {
@@ -456,8 +454,24 @@ mod tests {
         assert!(refusal(&both).contains("keep"));
     }
 
-    fn disks(brokers: &[(usize, bool)]) -> Vec<(BrokerId, bool)> {
-        brokers.iter().map(|(number, disk)| (BrokerId::new(*number).unwrap(), *disk)).collect()
+    fn disks(brokers: &[(usize, bool)]) -> Vec<Disk> {
+        let disk = |(number, has_disk): &(usize, bool)| {
+            let broker = BrokerId::new(*number).unwrap();
+            Disk { broker, has_disk: *has_disk, is_live: true }
+        };
+        brokers.iter().map(disk).collect()
+    }
+
+    #[test]
+    fn replicas_need_as_many_live_brokers_as_copies_on_disk() {
+        let mut known = disks(&[(0, true), (1, true), (2, true)]);
+        known[0].is_live = false;
+        assert_eq!(replica_brokers(3, &known).unwrap(), 3, "others keep what broker 0 would");
+        known[2].is_live = false;
+        let text = replica_brokers(3, &known).unwrap_err().message;
+        assert!(text.contains("2 disks") && text.contains("1 live broker has a disk"), "{text}");
+        assert!(text.contains("(not live: 0, 2): start 1 more"), "{text}");
+        assert_eq!(replica_brokers(2, &known).unwrap(), 3);
     }
 
     #[test]
@@ -474,8 +488,8 @@ mod tests {
             assert!(text.contains(says), "{text}");
         };
         refused(0, &[(0, true)], "1 to 4");
-        refused(2, &[], "0 brokers: start 1 more");
-        refused(3, &[(0, true)], "2 disks, each of another broker, and this pool has 1 broker:");
+        refused(2, &[], "0 live brokers have a disk: start 1 more");
+        refused(3, &[(0, true)], "2 disks, each of another live broker, and 1 live broker has");
         refused(2, &[(0, true), (2, true)], "number 1");
         refused(2, &[(0, true), (1, false)], "broker 1 has none: start it with --data");
     }

@@ -1,6 +1,7 @@
 //! Which replicas a broker keeps. Pure.
 
 use landfall_layout::BrokerId;
+use landfall_layout::keepers::{Keepers, StandIn};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::{FrontierLine, OrderEntry};
 use landfall_layout::topic::TopicEntry;
@@ -10,17 +11,30 @@ use landfall_layout::topic::TopicEntry;
 pub struct Duty {
     pub source: BrokerId,
     pub replica: usize,
+    /// As what this broker keeps it: in place of its home, or none, as its home.
+    pub stand_in: Option<StandIn>,
 }
 
-/// What `me` keeps of a topic, of the brokers that land batches for it.
+/// What `me` keeps of a topic, of the brokers that land batches for it, where `keepers` says who
+/// stands in for whom. A home keeps its own whoever else does meanwhile: so it has caught up when
+/// it is to be the keeper again.
 pub fn duties(
     entry: &TopicEntry,
     me: BrokerId,
     sources: impl Iterator<Item = BrokerId>,
+    keepers: impl Fn(BrokerId) -> Keepers,
 ) -> Vec<Duty> {
-    let all = sources
-        .flat_map(|source| (0..entry.disk_replicas()).map(move |replica| Duty { source, replica }));
-    all.filter(|duty| entry.replica_broker(duty.source, duty.replica) == Some(me)).collect()
+    let of = |source: BrokerId| {
+        let keepers = keepers(source);
+        (0..entry.disk_replicas()).filter_map(move |replica| {
+            let home = entry.replica_broker(source, replica)?;
+            let stand_in = keepers.stand_in(replica).filter(|stand_in| stand_in.broker == me);
+            (home == me).then_some(Duty { source, replica, stand_in: None }).or_else(|| {
+                stand_in.map(|stand_in| Duty { source, replica, stand_in: Some(stand_in) })
+            })
+        })
+    };
+    sources.flat_map(of).collect()
 }
 
 /// The log whose indexes a replica of `source` counts.
@@ -88,7 +102,7 @@ mod tests {
                 let sources = || (0..8).map(broker);
                 let mut kept = Vec::new();
                 for me in 0..usize::from(brokers) {
-                    let mine = duties(&entry, broker(me), sources());
+                    let mine = duties(&entry, broker(me), sources(), |_| Keepers::default());
                     let mut of: Vec<_> = mine.iter().map(|duty| duty.source).collect();
                     of.dedup();
                     assert_eq!(of.len(), mine.len(), "{replicas} on {brokers}");
@@ -106,8 +120,24 @@ mod tests {
     #[test]
     fn with_one_copy_nobody_keeps_anything() {
         let all = || (0..4).map(broker);
-        assert_eq!(duties(&entry(1, 0), broker(0), all()), []);
-        assert_eq!(duties(&entry(0, 4), broker(0), all()), []);
+        let nobody = |_| Keepers::default();
+        assert_eq!(duties(&entry(1, 0), broker(0), all(), nobody), []);
+        assert_eq!(duties(&entry(0, 4), broker(0), all(), nobody), []);
+    }
+
+    #[test]
+    fn a_stand_in_keeps_what_control_says_and_a_home_keeps_its_own_all_the_same() {
+        let entry = entry(2, 3);
+        let stand_in = Some(StandIn { broker: broker(2), line: 1 });
+        let keepers = |source| match source == broker(1) {
+            true => Keepers::default().with(0, stand_in),
+            false => Keepers::default(),
+        };
+        let of = |me: usize| duties(&entry, broker(me), (0..3).map(broker), keepers);
+        let own = |number: usize| Duty { source: broker(number), replica: 0, stand_in: None };
+        assert_eq!(of(0), [own(0)]);
+        assert_eq!(of(1), [own(1)]);
+        assert_eq!(of(2), [Duty { stand_in, ..own(1) }, own(2)]);
     }
 
     #[test]

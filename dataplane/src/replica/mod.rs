@@ -5,6 +5,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `begin` | where a copy begins that is another's, and what it lacks |
 //! | `duties` | which replicas this broker keeps |
 //! | `one` | one replica: from the log to its files, and what went wrong |
 //! | `group` | batches that are written together |
@@ -15,6 +16,7 @@
 //! | `thread` | the loop over all of them |
 //! | `deleted` | files of topics that are gone |
 
+mod begin;
 mod deleted;
 mod duties;
 mod files;

@@ -8,15 +8,17 @@ use std::sync::Arc;
 
 use landfall_layout::TopicId;
 use landfall_layout::order::FrontierLine;
-use landfall_layout::replica::{ReplicaHeader, ReplicaLine, ReplicaState};
+use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::topic::{Durability, TopicEntry};
 use landfall_pool::Pool;
 use landfall_pool::clock::wall_ns;
+use landfall_pool::copies::CopyLine;
 use landfall_pool::disk::{Disk, sync_all};
 use landfall_pool::log::{Found, LogReader};
 use landfall_replica::FileError;
 use landfall_replica::names::topic_directory;
 
+use super::begin::{Begin, Filled, fill, lacking, template};
 use super::duties::{Duty, Lag, Odometer, log_of};
 use super::files::Files;
 use super::group::{Buffers, Group, Marks, Spoilt};
@@ -63,6 +65,8 @@ pub struct Replica {
     odometer: Odometer,
     files: Files,
     line: ReplicaLine,
+    /// Where that is in the pool.
+    at: CopyLine,
     /// What the line in the pool says.
     shown: ReplicaLine,
     pending: Option<Pending>,
@@ -121,13 +125,29 @@ impl Replica {
         let template = template(pool, entry, duty, log, keeper);
         let (files, opened) = Files::open(&directory, template, keeper.file_bytes, keeper.now_ns)?;
         let mut events: Vec<Event> = opened.faults(&files).into_iter().map(Event::Note).collect();
-        let before = pool.replica(topic, duty.source, duty.replica);
+        let at = pool.copy_line(topic, duty.source, duty.replica, duty.stand_in);
+        let before = pool.copy_state(at);
+        let elsewhere = pool.durable_elsewhere(topic, duty.source, duty.replica, at);
         // Where nothing followed of the source, the line went further than the files say.
         let has_all = opened.cut.is_none() && files.ordinal >= before.entries;
         let covers = if has_all { opened.covers.max(before.durable) } else { opened.covers };
+        let oldest = pool.oldest(topic, log);
+        let resumes = before.incarnation != 0;
+        let begin = match duty.stand_in {
+            None => Begin::At { index: covers, anew: false },
+            // Nothing leaves memory that the keepers have not got together.
+            Some(_) => Begin::of(files.directory(), covers, elsewhere.max(oldest), resumes)?,
+        };
+        if duty.stand_in.is_some() && resumes && oldest > covers.max(elsewhere) {
+            events.push(Event::Note(lacking(&directory, covers.max(elsewhere), oldest)));
+        }
+        let Begin::At { index: covers, anew } = begin else {
+            return Err(begin.refusal(files.directory()));
+        };
         let mut replica = Self {
             topic,
             duty,
+            at,
             name: entry.name().to_owned(),
             created_ns: entry.created_ns,
             durability: entry.durability(),
@@ -143,7 +163,7 @@ impl Replica {
                 written: covers,
                 bytes: if before.bytes > 0 { before.bytes } else { opened.bytes },
                 at_ns: wall_ns(),
-                topic: topic.0.into(),
+                topic: at.key,
                 state: ReplicaState::Well.raw(),
                 errno: 0,
                 incarnation: keeper.incarnation,
@@ -152,7 +172,7 @@ impl Replica {
             shown: ReplicaLine::default(),
             files,
             pending: None,
-            anew: false,
+            anew,
             unsynced_bytes: 0,
             unsynced_since_ns: 0,
             syncing: None,
@@ -171,24 +191,24 @@ impl Replica {
             (replica.line.durable, replica.line.written) = (0, 0);
             events.push(replica.fail(EUCLEAN, &text));
         } else {
-            let oldest = pool.oldest(topic, log);
             // Nothing is retired before a source's replicas have it: where there was no replica,
-            // the source had landed nothing.
-            let is_new = before.incarnation == 0 && replica.files.current.is_none();
-            if oldest > covers {
-                let hole = replica.leave_hole(oldest);
-                events.extend((!is_new).then_some(hole));
+            // the source had landed nothing. What another kept meanwhile is looked for first, in
+            // its files.
+            let is_new =
+                before.incarnation == 0 && replica.files.current.is_none() && elsewhere == 0;
+            if oldest > covers && is_new {
+                replica.leave_hole(oldest);
             }
             replica.odometer = Odometer::at(&frontier, replica.ahead(pool, &frontier));
         }
-        pool.start_replica(topic, duty.source, duty.replica, &replica.line);
+        pool.start_copy(at, &replica.line);
         replica.shown = replica.line;
         Ok((replica, events))
     }
 
     /// Bytes of the log's batches from here to the frontier.
     fn ahead(&mut self, pool: &Pool, frontier: &FrontierLine) -> u64 {
-        let entries = self.next..frontier.entries;
+        let entries = self.next.max(pool.oldest(self.topic, self.log))..frontier.entries;
         let bytes = entries.map(|index| match self.reader.entry(pool, index) {
             Found::Entry(entry) => u64::from(entry.bytes),
             Found::Lapped { .. } | Found::Gone => 0,
@@ -240,6 +260,13 @@ impl Replica {
     ) -> Vec<Event> {
         let mut events = Vec::new();
         let Some(frontier) = self.ready(pool, now_ns) else { return events };
+        let oldest = pool.oldest(self.topic, self.log);
+        if self.next < oldest
+            && let Filled::Not(next) = fill(None, &mut self.others, self.next, oldest)
+        {
+            // Before a file is begun that would have nothing in it.
+            return vec![self.leave_hole(next)];
+        }
         let Some(mut group) = self.begin_group(disk, buffers, now_ns, &mut events) else {
             return events;
         };
@@ -268,12 +295,19 @@ impl Replica {
                     odometer.pass(&entry);
                     index += 1;
                 }
-                Found::Lapped { oldest } if group.is_empty() => {
-                    buffers.give(group.into_buffer());
-                    events.push(self.leave_hole(oldest));
-                    return events;
+                Found::Lapped { oldest } => {
+                    match fill(Some(&mut group), &mut self.others, index, oldest) {
+                        Filled::To(next) => index = next,
+                        Filled::Not(next) if group.is_empty() => {
+                            buffers.give(group.into_buffer());
+                            self.next = index;
+                            events.push(self.leave_hole(next));
+                            return events;
+                        }
+                        Filled::Not(_) => break,
+                    }
                 }
-                Found::Lapped { .. } | Found::Gone => break,
+                Found::Gone => break,
             }
         }
         if group.is_empty() {
@@ -536,15 +570,19 @@ impl Replica {
             return None;
         }
         self.line.at_ns = wall_ns();
-        pool.move_replica(self.topic, self.duty.source, self.duty.replica, &self.line);
+        pool.move_copy(self.at, &self.line);
         Some(std::mem::replace(&mut self.shown, self.line))
     }
 }
 
 impl fmt::Display for Replica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Duty { source, replica } = self.duty;
-        write!(f, "topic {}: replica {replica} of broker {source}", self.name)
+        let Duty { source, replica, stand_in } = self.duty;
+        write!(f, "topic {}: replica {replica} of broker {source}", self.name)?;
+        match stand_in {
+            Some(_) => f.write_str(", kept in place of its home"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -559,28 +597,4 @@ pub struct Keeper {
 
 fn errno_of(error: &io::Error) -> u32 {
     error.raw_os_error().unwrap_or_default().unsigned_abs()
-}
-
-fn template(
-    pool: &Pool,
-    entry: &TopicEntry,
-    duty: Duty,
-    log: usize,
-    keeper: Keeper,
-) -> ReplicaHeader {
-    let mut header = ReplicaHeader::from_bytes([0; ReplicaHeader::BYTES as usize]);
-    header.pool_uuid = pool.header().uuid;
-    header.created_ns = entry.created_ns;
-    header.topic = entry.id;
-    header.source = duty.source.raw();
-    header.replica = duty.replica as u8;
-    header.log = log as u8;
-    header.order = entry.order;
-    header.broker = keeper.me.raw();
-    header.replicas = entry.replicas;
-    header.replica_brokers = entry.replica_brokers;
-    header.flags = entry.flags;
-    header.name_bytes = entry.name_bytes;
-    header.name = entry.name;
-    header
 }

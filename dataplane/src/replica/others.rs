@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use landfall_layout::BrokerId;
 use landfall_layout::batch::BatchPreamble;
 use landfall_layout::order::OrderEntry;
-use landfall_layout::replica::Body;
+use landfall_layout::replica::{Body, Record};
 use landfall_replica::Merge;
 use landfall_replica::merge::Wanted;
 
@@ -28,6 +28,21 @@ impl Others {
             is_shared: false,
         };
         Self { wanted: (!data.is_empty()).then_some(wanted), merge: None }
+    }
+
+    /// The next entry from log index `index` on and below `until` that another copy has, and
+    /// whether it is known that there is nothing before it, or up to `until`. Nothing, where no
+    /// other copy can be read.
+    #[cold]
+    pub fn next(&mut self, index: u64, until: u64) -> Option<(Option<Record<'_>>, bool)> {
+        let wanted = self.wanted.as_ref()?;
+        if self.merge.as_ref().is_none_or(Merge::is_empty) {
+            self.merge = Some(Merge::new(wanted));
+        }
+        let merge = self.merge.as_mut()?;
+        merge.look_again();
+        let (picked, is_known) = merge.next(index, until, &mut Vec::new());
+        Some((picked.and_then(|picked| merge.record(picked)), is_known))
     }
 
     /// The batch that `entry`, which stands at `index` of its log, names. What does not hold in a

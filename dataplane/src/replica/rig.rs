@@ -132,10 +132,21 @@ impl Source {
 
     /// A replicator of broker 0, as a process of that incarnation has it.
     pub fn worker(&self, data: Data, disk: Box<dyn Disk>, incarnation: u64) -> io::Result<Worker> {
+        let me = BrokerId::new(0).expect("0 is below the bound");
+        self.worker_at(me, data, disk, incarnation)
+    }
+
+    /// The same, of another broker.
+    pub fn worker_at(
+        &self,
+        me: BrokerId,
+        data: Data,
+        disk: Box<dyn Disk>,
+        incarnation: u64,
+    ) -> io::Result<Worker> {
         let file = File::from(self.pool.fd().try_clone_to_owned()?);
         let pool = Pool::attach_file(file, Path::new("the pool"), true);
         let pool = pool.map_err(io::Error::other)?;
-        let me = BrokerId::new(0).expect("0 is below the bound");
         Worker::new(pool, me, incarnation, data, disk, Arc::new(Shared::new()))
     }
 }

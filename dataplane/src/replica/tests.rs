@@ -21,6 +21,7 @@ use super::{Data, Shared};
 use crate::rig::pool;
 use landfall_pool::clock::boot_ns;
 
+mod moved;
 mod not_ours;
 mod under_way;
 

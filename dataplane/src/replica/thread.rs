@@ -411,7 +411,10 @@ impl Worker {
             true => pool.frontier(id, source.index()).entries > 0,
             false => pool.ring(id, *source).is_some(),
         };
-        for duty in duties(entry, self.me, BrokerId::all().filter(lands)) {
+        let keepers = |source: BrokerId| pool.keepers(id, source);
+        let duties = duties(entry, self.me, BrokerId::all().filter(lands), keepers);
+        self.close_given_back(id, &duties);
+        for duty in duties {
             let known = |topic: TopicId, other: Duty| topic == id && other == duty;
             if self.replicas.iter().any(|replica| known(replica.topic, replica.duty)) {
                 continue;
@@ -424,6 +427,23 @@ impl Worker {
             }
             self.open(entry, duty, now);
         }
+    }
+
+    /// Closes what this broker kept in place of others and does not any more. Its files stay: they
+    /// may be all there is of what it kept.
+    fn close_given_back(&mut self, id: TopicId, duties: &[Duty]) {
+        let is_over = |topic: TopicId, duty: &Duty| {
+            topic == id && duty.stand_in.is_some() && !duties.contains(duty)
+        };
+        self.broken.retain(|broken| !is_over(broken.topic, &broken.duty));
+        if !self.replicas.iter().any(|replica| is_over(replica.topic, &replica.duty)) {
+            return;
+        }
+        // Places in the list change.
+        self.end_syncs(true);
+        self.begin_syncs(|replica| is_over(replica.topic, &replica.duty) && replica.is_unsynced());
+        self.end_syncs(true);
+        self.replicas.retain(|replica| !is_over(replica.topic, &replica.duty));
     }
 
     fn open(&mut self, entry: &TopicEntry, duty: Duty, now: u64) {
@@ -459,8 +479,10 @@ impl Worker {
             incarnation: self.incarnation,
             ..ReplicaLine::default()
         };
-        self.pool.start_replica(TopicId(entry.id), duty.source, duty.replica, &line);
-        let Duty { source, replica } = duty;
+        let id = TopicId(entry.id);
+        let at = self.pool.copy_line(id, duty.source, duty.replica, duty.stand_in);
+        self.pool.start_copy(at, &line);
+        let Duty { source, replica, .. } = duty;
         let text = format!("topic {}: replica {replica} of broker {source}: {error}", entry.name());
         self.heard(match is_full {
             true => Event::Full(text),

@@ -23,6 +23,7 @@ pub mod leftovers;
 pub mod line_ring;
 pub mod lines;
 pub mod log;
+pub mod moving;
 pub mod replication;
 pub mod slot_ring;
 pub mod takeover;
@@ -57,6 +58,7 @@ pub fn families() -> Vec<Family> {
         landing::family(),
         grant::family(),
         replication::family(),
+        moving::family(),
     ]
 }
 

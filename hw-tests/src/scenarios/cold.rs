@@ -32,7 +32,7 @@ impl Drop for Data {
 }
 
 /// Everything dies and the pool with it, as in a power cut; then everything is started again.
-fn lose_the_pool(site: &mut Site) -> Result<(), Failure> {
+pub(super) fn lose_the_pool(site: &mut Site) -> Result<(), Failure> {
     site.system.kill_control();
     for broker in 0..site.rig.brokers {
         site.system.kill_broker(broker);

@@ -273,6 +273,17 @@ pub fn three_copies_on_two_brokers(rig: &Rig) -> Result<(), Failure> {
     let state = site.client.topic(&topic.name)?;
     let behind = state.replicas_state.iter().filter(|r| r.durable < state.batches).count();
     ensure!(behind == 1 && state.replicas_state.len() == 2, "{:?}", state.replicas_state);
+    // Nobody can take it over: the publisher hears which copy it waits for, and where.
+    site.wait_until("that the copy is not called well", |client| {
+        let state = client.topic(&topic.name)?.replicas_state;
+        let of = state.iter().find(|copy| copy.broker == 1);
+        Ok(of.is_some_and(|copy| copy.state == "keeper gone"))
+    })?;
+    site.wait_until("that the publisher is told of it", |_| {
+        let told = publisher.flush().err().map(|error| error.to_string());
+        let names = |text: &str| text.contains("copy 1 on disk") && text.contains("broker 1 does");
+        Ok(told.is_some_and(|text| names(&text)))
+    })?;
     site.system.start_broker(1)?;
     publisher.flush()?;
     publisher.close()?;
@@ -297,7 +308,7 @@ pub fn replicas_that_cannot_be_are_refused(rig: &Rig) -> Result<(), Failure> {
     site.close()?;
     let disks = Disks::new()?;
     let site = with_disks(&Rig { brokers: 1, ..*rig }, &disks)?;
-    refused(&site, 3, "this pool has 1 broker")?;
+    refused(&site, 3, "1 live broker has a disk: start 1 more")?;
     let topic = copies(&site, Order::Total, 1)?;
     match site.publisher(&topic).ack(Ack::Durable).build() {
         Ok(_) => return Err(Failure::new("ack durable was accepted without a copy on a disk")),

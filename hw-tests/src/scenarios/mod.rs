@@ -5,6 +5,7 @@ use crate::{Failure, Rig};
 pub mod bytes;
 pub mod catch_up;
 pub mod cold;
+pub mod copies;
 pub mod crashes;
 pub mod durable;
 pub mod hostile;
@@ -96,6 +97,11 @@ macro_rules! for_each_scenario {
                 a_failed_sync_is_seen_and_never_called_durable
                 three_copies_on_two_brokers
                 replicas_that_cannot_be_are_refused
+            }
+            copies {
+                a_copy_moves_and_its_keepers_have_everything_together
+                a_broker_that_comes_back_catches_up_and_gets_its_copies
+                a_keeper_that_is_stopped_is_replaced_and_wakes_up
             }
             catch_up {
                 what_left_memory_is_read_from_disk

@@ -52,7 +52,7 @@ impl Drop for Standby {
     }
 }
 
-fn signal(pid: u32, what: Signal) -> Result<(), Failure> {
+pub(super) fn signal(pid: u32, what: Signal) -> Result<(), Failure> {
     let pid = Pid::from_raw(pid.cast_signed());
     kill(pid, what).map_err(|error| Failure::new(format!("{what} to process {pid}: {error}")))
 }

@@ -8,6 +8,7 @@ mod hello;
 mod tail;
 
 use crate::command::Body;
+use crate::held::Held;
 use crate::ids::TopicId;
 
 pub use error::FrameError;
@@ -220,6 +221,8 @@ pub enum Frame {
         /// Segments in all, or slots in all.
         of: u32,
     },
+    /// Broker: which copy on disk holds the publisher's durable receipts back.
+    Held(Held),
     /// Either side: no more will come, everything before it counts.
     Bye,
     /// Memory publisher: room for batches of up to this many bytes, please.
@@ -368,6 +371,10 @@ impl Frame {
             Self::Reserved { request, first, count } => {
                 (16, [pair(request, count), first, 0, 0, 0, 0, 0])
             }
+            Self::Held(held) => {
+                let [small, durable, awaited] = held.words();
+                (17, [small, durable, awaited, 0, 0, 0, 0])
+            }
         }
     }
 
@@ -483,6 +490,7 @@ impl Frame {
                 whole: if b > 1 { return Err(bad("whole", b)) } else { b == 1 },
             },
             16 => Self::Reserved { request: low(a), first: b, count: high(a) },
+            17 => Self::Held(Held::from_words([a, b, c]).map_err(|value| bad("held", value))?),
             _ => return Err(bad("kind", kind.into())),
         })
     }

@@ -10,10 +10,10 @@ use crate::limits::*;
 /// Sizes of a pool, and from them the offset of each structure.
 ///
 /// ```text
-/// header page | leader lines | broker blocks | broker frontiers | replica lines | requests
-/// | brokers' counters and errors | leader slots | (up to 2 MiB) | segments ...
-/// a leader slot: control's words | topic table | logs and rings | sessions | segment headers
-/// | requests taken | commands | control's counters and errors
+/// header page | leader lines | broker blocks | broker frontiers | replica lines | stand-ins' lines
+/// | requests | brokers' counters and errors | leader slots | (up to 2 MiB) | segments ...
+/// a leader slot: control's words | topic table | logs and rings | keepers | sessions
+/// | segment headers | requests taken | commands | control's counters and errors
 /// ```
 ///
 /// Whatever control writes is there once for each leader slot, so that a leader that was deposed
@@ -40,7 +40,10 @@ const FRONTIERS_BYTES: u64 = BROKERS_MAX as u64 * LINE_BYTES;
 const REPLICAS_AT: u64 = FRONTIERS_AT + TOPICS_MAX as u64 * FRONTIERS_BYTES;
 /// A line for each replica of each broker's batches.
 const REPLICAS_BYTES: u64 = (BROKERS_MAX * DISK_REPLICAS_MAX) as u64 * LINE_BYTES;
-const REQUESTS_AT: u64 = REPLICAS_AT + TOPICS_MAX as u64 * REPLICAS_BYTES;
+const STAND_INS_AT: u64 = REPLICAS_AT + TOPICS_MAX as u64 * REPLICAS_BYTES;
+/// The lines of each broker for copies that it keeps in place of others.
+const STAND_INS_BYTES: u64 = (BROKERS_MAX * STAND_INS_MAX) as u64 * LINE_BYTES;
+const REQUESTS_AT: u64 = STAND_INS_AT + TOPICS_MAX as u64 * STAND_INS_BYTES;
 const COUNTERS_AT: u64 = REQUESTS_AT + BROKERS_MAX as u64 * COMMAND_RING_BYTES;
 const ERRORS_AT: u64 = COUNTERS_AT + BROKERS_MAX as u64 * COUNTER_BLOCK_BYTES;
 const SLOTS_AT: u64 =
@@ -53,7 +56,10 @@ const LOGS_IN: u64 = TOPICS_IN + TOPICS_MAX as u64 * TOPIC_BYTES;
 /// Frontier and chain of each log, then ring and consumed line of each broker.
 const LOG_BYTES: u64 = 2 * LINE_BYTES;
 const LOGS_BYTES: u64 = (LOGS_PER_TOPIC + BROKERS_MAX) as u64 * LOG_BYTES;
-const SESSIONS_IN: u64 = LOGS_IN + TOPICS_MAX as u64 * LOGS_BYTES;
+const KEEPERS_IN: u64 = LOGS_IN + TOPICS_MAX as u64 * LOGS_BYTES;
+/// A word for each broker whose batches there are copies of.
+const KEEPERS_BYTES: u64 = BROKERS_MAX as u64 * 8;
+const SESSIONS_IN: u64 = KEEPERS_IN + TOPICS_MAX as u64 * KEEPERS_BYTES;
 
 /// Blocks of counters and errors: one a broker, and control's last.
 pub const PROCESS_BLOCKS: usize = BROKERS_MAX + 1;
@@ -305,6 +311,21 @@ impl Geometry {
         REPLICAS_AT + slot as u64 * REPLICAS_BYTES + line as u64 * LINE_BYTES
     }
 
+    /// Offset of the line of broker `keeper`, below `STAND_INS_MAX`, for a copy that it keeps in
+    /// place of another broker for the topic in `slot`. Its writer is that broker.
+    pub fn stand_in(&self, slot: usize, keeper: BrokerId, line: usize) -> u64 {
+        assert!(slot < TOPICS_MAX && line < STAND_INS_MAX, "line {line} of topic slot {slot}");
+        let line = keeper.index() * STAND_INS_MAX + line;
+        STAND_INS_AT + slot as u64 * STAND_INS_BYTES + line as u64 * LINE_BYTES
+    }
+
+    /// Offset of the word that says who keeps the copies of what `source` landed for the topic in
+    /// `slot`.
+    pub fn keepers(&self, slot: usize, source: BrokerId) -> u64 {
+        assert!(slot < TOPICS_MAX, "topic slot {slot} of {TOPICS_MAX}");
+        self.slot_at + KEEPERS_IN + slot as u64 * KEEPERS_BYTES + source.index() as u64 * 8
+    }
+
     /// Offset of a session's line, if there is one of that index.
     pub fn session(&self, index: u32) -> Option<u64> {
         let at = self.slot_at + SESSIONS_IN;
@@ -374,5 +395,6 @@ impl Geometry {
 const _: () = {
     assert!(BROKER_BYTES >= 6 * LINE_BYTES, "status, parked, three of address, commands taken");
     assert!(LEADERS_MAX as u64 * LINE_BYTES <= PAGE_BYTES && LEADERS_MAX <= u8::MAX as usize);
+    assert!(KEEPERS_BYTES.is_multiple_of(LINE_BYTES) && STAND_INS_AT.is_multiple_of(LINE_BYTES));
     assert!(SESSIONS_IN.is_multiple_of(LINE_BYTES) && COUNTERS_AT.is_multiple_of(LINE_BYTES));
 };

@@ -21,6 +21,9 @@ pub const SEQUENCED_LOG: usize = BROKERS_MAX;
 pub const REPLICAS_MAX: usize = 4;
 /// Copies of a batch on disk.
 pub const DISK_REPLICAS_MAX: usize = REPLICAS_MAX - 1;
+/// Copies of other brokers that a broker may keep for one topic while those are away, each with a
+/// line of its own. With as many brokers as there may be, four each are more than all copies.
+pub const STAND_INS_MAX: usize = 4;
 /// Bytes after which a replica's file is followed by another, when nobody says otherwise.
 pub const RECORDS_FILE_BYTES: u64 = 64 << 20;
 /// Bytes in a topic's name. The alphabet is that of `topic::check_name`.
@@ -92,6 +95,9 @@ pub const VERBS_LEASE_NS: u64 = 30_000_000_000;
 pub const VERBS_BEAT_NS: u64 = 1_000_000_000;
 /// A broker or control that has not moved its heartbeat for this long is dead. Nanoseconds.
 pub const HEARTBEAT_LEASE_NS: u64 = 3_000_000_000;
+/// A copy on disk whose keeper has been away for this long is taken over by another broker.
+/// Nanoseconds.
+pub const COPY_MOVE_NS: u64 = 30_000_000_000;
 /// How often a heartbeat moves. Nanoseconds.
 pub const HEARTBEAT_EVERY_NS: u64 = 100_000_000;
 /// A broker that has not looked for this long whether control still counts on it writes nothing
@@ -114,6 +120,7 @@ const _: () = {
     assert!(AWAY_NS + HEARTBEAT_EVERY_NS < HEARTBEAT_LEASE_NS, "who is away looks in time");
     assert!(ELSEWHERE_GONE_NS >= 10 * HEARTBEAT_LEASE_NS, "declared dead long before it is gone");
     assert!(SESSION_LEASE_NS > HEARTBEAT_LEASE_NS, "a broker's death is seen within the lease");
+    assert!(BROKERS_MAX * STAND_INS_MAX >= BROKERS_MAX * DISK_REPLICAS_MAX, "every copy has one");
     assert!(TOPICS_MAX == 1 << 8, "a topic's slot is the low byte of its id");
     assert!(BROKERS_MAX < u8::MAX as usize, "the last broker number means control");
 };

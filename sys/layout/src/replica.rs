@@ -89,8 +89,8 @@ impl ReplicaState {
     }
 }
 
-/// How far one disk replica of one broker's batches is. Writer: the broker that keeps the
-/// replica. Readers: everyone.
+/// How far one disk replica of one broker's batches is. Writer: the broker whose line it is, the
+/// replica's home or one that stands in for it. Readers: everyone.
 ///
 /// Both indexes count the log and not the source's entries: every batch and every hole of the
 /// source whose entry is below them is there.
@@ -108,7 +108,8 @@ pub struct ReplicaLine {
     pub bytes: u64,
     /// Wall clock of the last move, nanoseconds.
     pub at_ns: u64,
-    /// Topic id these numbers are about, stored last when the line begins.
+    /// Topic id these numbers are about, stored last when the line begins. The line of a stand-in
+    /// has a [`stand_in_key`](crate::keepers::stand_in_key).
     pub topic: u64,
     /// A [`ReplicaState`].
     pub state: u32,

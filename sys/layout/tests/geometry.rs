@@ -33,7 +33,12 @@ fn pieces_of_leader(geometry: &Geometry, add: &mut impl FnMut(u64, u64, String))
         for log in 0..LOGS_PER_TOPIC {
             add(geometry.chain(slot, log), LINE_BYTES, format!("chain {slot} {log}"));
         }
+        let keepers = geometry.keepers(slot, BrokerId::new(0).expect("below the bound"));
+        add(keepers, BROKERS_MAX as u64 * 8, format!("keepers {slot}"));
         for broker in BrokerId::all() {
+            copied(geometry.keepers(slot, broker), "keepers");
+            let at = keepers + 8 * broker.index() as u64;
+            assert_eq!(geometry.keepers(slot, broker), at, "a word each");
             add(geometry.ring(slot, broker), LINE_BYTES, format!("ring {slot} {broker}"));
             add(geometry.consumed(slot, broker), LINE_BYTES, format!("consumed {slot} {broker}"));
         }
@@ -72,6 +77,10 @@ fn pieces(geometry: &Geometry) -> Vec<(u64, u64, String)> {
             for replica in 0..DISK_REPLICAS_MAX {
                 let at = geometry.replica(slot, broker, replica);
                 add(at, LINE_BYTES, format!("replica {slot} {broker} {replica}"));
+            }
+            for line in 0..STAND_INS_MAX {
+                let at = geometry.stand_in(slot, broker, line);
+                add(at, LINE_BYTES, format!("stand-in {slot} {broker} {line}"));
             }
         }
     }

@@ -3,6 +3,7 @@
 use landfall_layout::TopicId;
 use landfall_layout::command::{Command, Denial, Request};
 use landfall_layout::frame::*;
+use landfall_layout::held::{Held, HeldBy};
 use landfall_layout::segment::{OWNER_CONTROL, SegmentKind, SegmentState, What};
 use landfall_layout::session::{SessionState, Standing};
 use zerocopy::IntoBytes;
@@ -166,6 +167,17 @@ fn frames_about_batches() {
         0,
         "4c464631 01 09 0000 0100000000000000 01000000 02 .",
     );
+    let held = Held {
+        source: 1,
+        replica: 2,
+        keeper: 3,
+        moved: true,
+        by: HeldBy::Full,
+        errno: 28,
+        durable: 5,
+        awaited: 6,
+    };
+    frame(Frame::Held(held), 0, "4c464631 01 11 0000 0102030103001c00 0500000000000000 06 .");
     frame(Frame::Bye, 0, "4c464631 01 0a .");
 }
 

@@ -7,7 +7,9 @@
 
 use landfall_layout::command::COMMAND_RING_BYTES;
 use landfall_layout::counters::{COUNTER_BLOCK_BYTES, ERROR_LOG_BYTES};
-use landfall_layout::limits::{BROKERS_MAX, DISK_REPLICAS_MAX, LINE_BYTES, TOPICS_MAX};
+use landfall_layout::limits::{
+    BROKERS_MAX, DISK_REPLICAS_MAX, LINE_BYTES, STAND_INS_MAX, TOPICS_MAX,
+};
 use landfall_layout::segment::{SegmentKind, What};
 use landfall_layout::{BrokerId, SegmentId};
 
@@ -30,6 +32,8 @@ impl<M: Memory> Pool<M> {
         self.publish(at, end + LINE_BYTES - at);
         for slot in 0..TOPICS_MAX {
             self.publish(geometry.frontier(slot, broker.index()), LINE_BYTES);
+            let stand_ins = geometry.stand_in(slot, broker, 0);
+            self.publish(stand_ins, STAND_INS_MAX as u64 * LINE_BYTES);
             // Which of them the broker keeps is each topic's: a line that is not this host's is
             // not modified in its caches.
             if let Some(first) = BrokerId::new(0) {

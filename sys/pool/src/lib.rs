@@ -19,11 +19,13 @@
 //! | [`host`], [`leftovers`] | which host this is; what may be left in its caches |
 //! | [`lock`] | which processes are there, as the kernel knows it |
 //! | [`disk`], [`replica`] | writing to files, and the lines that say how far that is |
+//! | [`copies`] | who keeps each copy on disk now |
 //! | [`counters`] | counters and distinct errors that survive their process |
 
 pub mod bell;
 pub mod channel;
 pub mod clock;
+pub mod copies;
 pub mod counters;
 pub mod disk;
 pub mod hold;

@@ -4,7 +4,7 @@
 //! durable receipt, and control before it retires anything, read it.
 
 use landfall_layout::limits::LINE_BYTES;
-use landfall_layout::replica::{ReplicaLine, ReplicaState};
+use landfall_layout::replica::ReplicaLine;
 use landfall_layout::{BrokerId, TopicId};
 
 use crate::lines::store_keyed;
@@ -21,9 +21,14 @@ const REPLICA_ENTRIES: u64 = 56;
 
 /// The replica line at `at`; zeros, and so nothing durable, when it is about another topic.
 pub fn read_replica(memory: &impl Memory, at: u64, topic: TopicId) -> ReplicaLine {
+    read_copy_line(memory, at, topic.0.into())
+}
+
+/// The replica line at `at`; zeros, and so nothing durable, when it is not about `key`.
+pub fn read_copy_line(memory: &impl Memory, at: u64, key: u64) -> ReplicaLine {
     memory.refresh(at, LINE_BYTES);
-    let fresh = ReplicaLine { topic: topic.0.into(), ..ReplicaLine::default() };
-    if memory.load(at + REPLICA_TOPIC) != u64::from(topic.0) {
+    let fresh = ReplicaLine { topic: key, ..ReplicaLine::default() };
+    if memory.load(at + REPLICA_TOPIC) != key {
         return fresh;
     }
     // EDGE replica, acquire half. Pairs with `move_replica`.
@@ -31,11 +36,11 @@ pub fn read_replica(memory: &impl Memory, at: u64, topic: TopicId) -> ReplicaLin
     let mut words = memory.load_words::<8>(at);
     // Looked at last too: the line may have begun anew between the words.
     memory.acquire_fence();
-    if memory.load_relaxed(at + REPLICA_TOPIC) != u64::from(topic.0) {
+    if memory.load_relaxed(at + REPLICA_TOPIC) != key {
         return fresh;
     }
     words[0] = durable;
-    words[4] = topic.0.into();
+    words[4] = key;
     ReplicaLine::from_words(words)
 }
 
@@ -63,24 +68,10 @@ pub fn move_replica(memory: &impl Memory, at: u64, line: &ReplicaLine) {
     memory.publish(at, LINE_BYTES);
 }
 
-impl Pool {
+impl<M: Memory> Pool<M> {
     /// How far disk replica `replica` of what `source` landed for `topic` is.
     pub fn replica(&self, topic: TopicId, source: BrokerId, replica: usize) -> ReplicaLine {
         read_replica(self, self.geometry().replica(topic.slot(), source, replica), topic)
-    }
-
-    /// Log indexes below which every batch of `source` is durable, and written, on all of the
-    /// topic's `disk_replicas` replicas. Everything is, where there is none.
-    pub fn replicated(&self, topic: TopicId, source: BrokerId, disk_replicas: usize) -> Reached {
-        let lines = (0..disk_replicas).map(|replica| self.replica(topic, source, replica));
-        lines.fold(Reached::ALL, |least, line| Reached {
-            durable: least.durable.min(line.durable),
-            // A replica that stopped says so; what it wrote since its last sync may not be there.
-            written: least.written.min(match line.state() {
-                ReplicaState::Failed => line.durable,
-                _ => line.written,
-            }),
-        })
     }
 
     /// Begins a replica line. Only the broker that keeps the replica.
@@ -105,18 +96,4 @@ impl Pool {
     ) {
         move_replica(self, self.geometry().replica(topic.slot(), source, replica), line);
     }
-}
-
-/// How far all replicas of one broker's batches are, in log indexes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Reached {
-    /// Below it everything is on stable storage.
-    pub durable: u64,
-    /// Below it everything is written.
-    pub written: u64,
-}
-
-impl Reached {
-    /// Nothing is waited for.
-    pub const ALL: Self = Self { durable: u64::MAX, written: u64::MAX };
 }

@@ -1,7 +1,8 @@
 //! Lines of disk replicas, against the log they follow.
 
 use landfall_layout::BrokerId;
-use landfall_layout::limits::{DISK_REPLICAS_MAX, SEQUENCED_LOG};
+use landfall_layout::keepers::stand_in_key;
+use landfall_layout::limits::{DISK_REPLICAS_MAX, SEQUENCED_LOG, STAND_INS_MAX};
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_pool::Pool;
 use landfall_pool::lines::load_keyed;
@@ -31,6 +32,39 @@ pub fn look(pool: &Pool, topic: &TopicFacts, out: &mut Findings) {
             } else if !is_stale(line.topic, topic.id) {
                 let found = format!("its line is about topic {:#x}, which", line.topic)
                     + " this slot never had";
+                out.error("replica", &of, at, found, mend::BROKER_RESUMES);
+            }
+        }
+    }
+    look_at_stand_ins(pool, topic, out);
+}
+
+/// The lines of brokers for copies that they keep, or kept, in place of others.
+fn look_at_stand_ins(pool: &Pool, topic: &TopicFacts, out: &mut Findings) {
+    let sequenced = topic.order.is_some_and(|order| order.is_sequenced());
+    for (keeper, number) in
+        BrokerId::all().flat_map(|keeper| (0..STAND_INS_MAX).map(move |line| (keeper, line)))
+    {
+        let at = pool.geometry().stand_in(topic.id.slot(), keeper, number);
+        let line = ReplicaLine::from_words(load_keyed(pool, at, TOPIC_WORD));
+        // A line that never began, or that was being begun, says nothing.
+        if line.topic == 0 || line.topic == u64::MAX {
+            continue;
+        }
+        let of = format!("topic {}, line {number} of broker {keeper} as a stand-in", topic.name);
+        let source = BrokerId::new(usize::from((line.topic >> 32) as u8).wrapping_sub(1));
+        let replica = usize::from((line.topic >> 40) as u8).wrapping_sub(1);
+        let id = line.topic & u64::from(u32::MAX);
+        let is_key = |source| stand_in_key(topic.id, source, replica) == line.topic;
+        match source.filter(|_| replica < DISK_REPLICAS_MAX) {
+            Some(source) if is_key(source) => {
+                let log = if sequenced { SEQUENCED_LOG } else { source.index() };
+                judge(&line, pool.frontier(topic.id, log).entries, (&of, at), out);
+            }
+            Some(_) if is_stale(id, topic.id) => {}
+            _ => {
+                let found = format!("its line is about {:#x}, which is no copy", line.topic)
+                    + " that this slot ever had";
                 out.error("replica", &of, at, found, mend::BROKER_RESUMES);
             }
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::Flags;
-use crate::units::Size;
+use crate::units::{Size, Time};
 use crate::words;
 
 /// `landfall up`.
@@ -55,6 +55,10 @@ pub struct Up {
     /// Brokers keep replicas here: broker N in DIR/broker-N
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// How long a broker that keeps a copy on disk is away before another takes it over
+    /// [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub copy_move: Option<Time>,
 }
 
 impl Up {
@@ -65,6 +69,7 @@ impl Up {
         flags.set("up.sessions", "--sessions", self.sessions);
         flags.set("up.idle", "--idle", self.idle);
         flags.set("up.verbs_grant", "--verbs-grant", self.verbs_grant);
+        flags.set("up.copy_move", "--copy-move", self.copy_move);
         flags.set("up.prefault", "--prefault", self.prefault.then_some(true));
     }
 }

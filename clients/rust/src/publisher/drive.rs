@@ -206,6 +206,10 @@ impl Publisher {
                 self.stats.stalls += 1;
                 Ok(false)
             }
+            Frame::Held(held) => {
+                self.held = Some(held);
+                Ok(false)
+            }
             // A session of before: its connection is gone, but its words may still be on the way.
             Frame::Fenced { session_epoch, .. } if session_epoch != self.epoch => Ok(false),
             Frame::Fenced { .. } => Err(Trouble::Fenced),
@@ -286,6 +290,7 @@ impl Publisher {
         let Some((filled, sealed_ns)) = self.session.settle(seq) else { return };
         self.moves += 1;
         self.stalled = None;
+        self.held = None;
         self.waiting_bytes = self.waiting_bytes.saturating_sub(filled.batch_bytes());
         if let Some(position) = filled.position {
             self.positions.settled(position);
@@ -492,7 +497,7 @@ impl Publisher {
         if let Some(why) = &self.down_why {
             awaited.push_str(&format!(" (not connected: {why})"));
         }
-        Error::Timeout { awaited, waited, stalled: self.stalled }
+        Error::Timeout { awaited, waited, stalled: self.stalled, held: self.held }
     }
 
     /// Sleeps until a connection has something, or for `longest`.

@@ -26,6 +26,7 @@ use std::time::Instant;
 
 use landfall_layout::TopicId;
 use landfall_layout::frame::{Ack, Reached};
+use landfall_layout::held::Held;
 use landfall_layout::topic::Order;
 use landfall_layout::verbs::GrantMode;
 
@@ -126,6 +127,7 @@ pub struct Publisher {
     acked: Acked,
     stats: PublisherStats,
     stalled: Option<Stalled>,
+    held: Option<Held>,
     /// Counts everything that moves, so that a wait knows whether anything did.
     moves: u64,
     /// When it was last looked whether the brokers of memory connections are there.
@@ -178,6 +180,7 @@ impl Publisher {
             acked: Acked::default(),
             stats: PublisherStats::default(),
             stalled: None,
+            held: None,
             moves: 0,
             looked_ns: 0,
             ended: None,

@@ -36,7 +36,7 @@ pub(crate) fn step<T>(
             let sentence = refusal_text(why, sentence);
             return Err(Error::Refused { broker, why, sentence });
         }
-        Frame::Stalled { .. } => Step::Nothing,
+        Frame::Stalled { .. } | Frame::Held(_) => Step::Nothing,
         other => {
             let what = format!("sent a subscriber {other:?}");
             return Err(Error::Unexpected { broker, what });

@@ -156,9 +156,15 @@ fn gaps(
     writers: &[u8],
     sources: &[&Source],
 ) -> Vec<Gap> {
-    let Some(from) = sources.iter().filter_map(|s| Some(s.kept.covers.first()?.start)).max() else {
-        return Vec::new();
-    };
+    // What a stand-in has begins where another keeper of the copy ended: a source begins with the
+    // first of its copies.
+    let mut begins: BTreeMap<u8, u64> = BTreeMap::new();
+    for source in sources {
+        let Some(covers) = source.kept.covers.first() else { continue };
+        let begin = begins.entry(source.kept.source).or_insert(covers.start);
+        *begin = covers.start.min(*begin);
+    }
+    let Some(from) = begins.into_values().max() else { return Vec::new() };
     let mut gaps = Vec::new();
     let mut next = from;
     // Positions are known behind an entry that is there, and at the very beginning.

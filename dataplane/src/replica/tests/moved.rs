@@ -1,0 +1,228 @@
+//! A copy that another broker keeps in place of its home, and the way back.
+
+use landfall_layout::keepers::{Keepers, StandIn};
+use landfall_layout::replica::NO_FILE;
+
+use super::*;
+
+/// A bench, with the directory of a second broker that may stand in for the first.
+struct Two {
+    bench: Bench,
+    other: PathBuf,
+}
+
+impl Two {
+    fn new(name: &str) -> Self {
+        let other = std::env::temp_dir().join(format!("stand-in-{name}-{}", std::process::id()));
+        fs::create_dir_all(&other).unwrap();
+        Self { bench: Bench::new(name, 0), other }
+    }
+
+    /// A fresh process of the home, which can read the other's directory if `reads`.
+    fn home(&mut self, reads: bool) -> Worker {
+        self.bench.incarnation += 1;
+        let others = if reads { vec![self.other.clone()] } else { Vec::new() };
+        let data = Data { others, ..Data::new(&self.bench.directory) };
+        self.bench.source.worker(data, Box::new(Plain), self.bench.incarnation).unwrap()
+    }
+
+    /// A fresh process of the other broker.
+    fn other(&mut self) -> Worker {
+        self.bench.incarnation += 1;
+        let data = Data::new(&self.other);
+        let source = &self.bench.source;
+        source.worker_at(broker(1), data, Box::new(Plain), self.bench.incarnation).unwrap()
+    }
+
+    /// Control's word.
+    fn keep_at(&self, stand_in: Option<StandIn>) {
+        let keepers = Keepers::default().with(0, stand_in);
+        self.bench.pool.set_keepers(self.bench.topic, broker(0), keepers);
+    }
+
+    fn durable(&self) -> u64 {
+        self.bench.pool.replicated(self.bench.topic, broker(0), 1).durable
+    }
+
+    fn stand_in_line(&self) -> ReplicaLine {
+        let at = self.bench.pool.copy_line(self.bench.topic, broker(0), 0, Some(other_keeps()));
+        self.bench.pool.copy_state(at)
+    }
+
+    /// Files of the other broker.
+    fn survey(&self) -> SourceSurvey {
+        let listing = list(&self.other).unwrap();
+        SourceSurvey::take(&listing.topics[0].sources[0].files).unwrap()
+    }
+
+    fn forget(&self, below: u64) {
+        self.bench.pool.raise_oldest(self.bench.topic, 0, below, 3 * below);
+    }
+}
+
+impl Drop for Two {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.other);
+    }
+}
+
+/// The other broker, as control names it.
+fn other_keeps() -> StandIn {
+    StandIn { broker: broker(1), line: 2 }
+}
+
+#[test]
+fn a_stand_in_goes_on_where_the_home_ended() {
+    let mut two = Two::new("goes-on");
+    two.bench.land(10, 1000);
+    work(&mut two.home(false));
+    assert_eq!(two.durable(), 10);
+    two.bench.land(10, 1000);
+    two.keep_at(Some(other_keeps()));
+    assert_eq!(two.durable(), 0, "it has not begun");
+    work(&mut two.other());
+    assert_eq!((two.durable(), two.bench.line().durable), (20, 10));
+    assert_eq!(two.stand_in_line().state(), ReplicaState::Well);
+    let survey = two.survey();
+    let file = &survey.files[0];
+    assert_eq!((survey.files.len(), file.batches, file.header.first_index), (1, 10, 10));
+    // A process after it knows what it has.
+    two.bench.land(5, 1000);
+    work(&mut two.other());
+    assert_eq!((two.durable(), two.survey().files[0].batches), (25, 15));
+}
+
+#[test]
+fn an_old_keeper_that_wakes_makes_nothing_count() {
+    let mut two = Two::new("wakes");
+    two.bench.land(10, 1000);
+    let mut home = two.home(false);
+    work(&mut home);
+    two.bench.land(10, 1000);
+    two.keep_at(Some(other_keeps()));
+    work(&mut home);
+    assert_eq!(two.bench.line().durable, 20, "it has it");
+    assert_eq!(two.durable(), 0, "and nobody goes by it");
+    // The stand-in begins where the furthest keeper is, which leaves nothing out.
+    two.bench.land(1, 1000);
+    work(&mut two.other());
+    assert_eq!((two.durable(), two.survey().files[0].header.first_index), (21, 20));
+}
+
+#[test]
+fn what_is_given_back_is_kept_at_home_and_the_files_of_the_stand_in_stay() {
+    let mut two = Two::new("given-back");
+    two.bench.land(10, 1000);
+    work(&mut two.home(false));
+    two.keep_at(Some(other_keeps()));
+    two.bench.land(10, 1000);
+    let mut other = two.other();
+    work(&mut other);
+    let mut home = two.home(false);
+    work(&mut home);
+    assert_eq!(two.bench.line().durable, 20, "it catches up without being asked");
+    two.keep_at(None);
+    assert_eq!(two.durable(), 20);
+    two.bench.land(5, 1000);
+    work(&mut other);
+    assert_eq!((two.stand_in_line().durable, two.durable()), (20, 20), "it keeps it no more");
+    work(&mut home);
+    assert_eq!((two.durable(), two.bench.batches()), (25, 25));
+    assert_eq!(two.survey().files[0].batches, 10);
+    // The same broker, once more, some entries later.
+    two.keep_at(Some(other_keeps()));
+    two.bench.land(5, 1000);
+    work(&mut other);
+    assert_eq!(two.durable(), 30);
+    let headers: Vec<_> = two.survey().files.iter().map(|file| file.header).collect();
+    let at: Vec<_> = headers.iter().map(|h| (h.first_index, h.previous_index)).collect();
+    assert_eq!(at, [(10, NO_FILE), (25, NO_FILE)], "a hole between them, which can be seen");
+}
+
+#[test]
+fn what_memory_has_no_more_comes_from_the_files_of_the_stand_in() {
+    let mut two = Two::new("fills");
+    two.bench.land(10, 1000);
+    work(&mut two.home(false));
+    two.keep_at(Some(other_keeps()));
+    two.bench.land(10, 1000);
+    work(&mut two.other());
+    two.forget(17);
+    work(&mut two.home(true));
+    assert_eq!(two.bench.state(), (20, ReplicaState::Well));
+    assert_eq!((two.bench.batches(), two.bench.survey().files.len()), (20, 1), "no hole");
+}
+
+#[test]
+fn what_can_be_read_nowhere_is_a_hole_that_is_told_of() {
+    let mut two = Two::new("hole");
+    two.bench.land(10, 1000);
+    work(&mut two.home(false));
+    two.keep_at(Some(other_keeps()));
+    two.bench.land(10, 1000);
+    work(&mut two.other());
+    two.forget(17);
+    let mut home = two.home(false);
+    work(&mut home);
+    assert_eq!(two.bench.state(), (20, ReplicaState::Well));
+    let survey = two.bench.survey();
+    let first: Vec<_> = survey.files.iter().map(|file| file.header.first_index).collect();
+    assert_eq!(first, [0, 17]);
+    assert_eq!(survey.files[1].header.previous_index, NO_FILE);
+}
+
+#[test]
+fn a_home_that_never_began_takes_nothing_for_its_own() {
+    let mut two = Two::new("never");
+    two.bench.land(10, 1000);
+    two.keep_at(Some(other_keeps()));
+    work(&mut two.other());
+    two.forget(10);
+    two.bench.land(1, 1000);
+    work(&mut two.home(true));
+    assert_eq!((two.bench.state().0, two.bench.batches()), (11, 11), "filled from the other's");
+}
+
+#[test]
+fn after_another_life_of_the_pool_a_stand_in_goes_on_where_the_log_does() {
+    let mut two = Two::new("lives");
+    two.bench.land(10, 1000);
+    work(&mut two.home(false));
+    two.keep_at(Some(other_keeps()));
+    two.bench.land(5, 1000);
+    work(&mut two.other());
+    // No line is left, and the log goes on further behind.
+    for stand_in in [None, Some(other_keeps())] {
+        let at = two.bench.pool.copy_line(two.bench.topic, broker(0), 0, stand_in);
+        let none = landfall_pool::copies::CopyLine { key: 0, ..at };
+        two.bench.pool.start_copy(none, &ReplicaLine::default());
+    }
+    two.bench.land(5, 1000);
+    two.forget(18);
+    work(&mut two.other());
+    assert_eq!((two.durable(), two.stand_in_line().state()), (20, ReplicaState::Well));
+    let first: Vec<_> = two.survey().files.iter().map(|file| file.header.first_index).collect();
+    assert_eq!(first, [10, 18]);
+}
+
+#[test]
+fn files_that_begin_behind_what_is_to_be_kept_stop_a_stand_in() {
+    let mut two = Two::new("behind");
+    two.bench.land(10, 1000);
+    let mut home = two.home(false);
+    work(&mut home);
+    two.keep_at(Some(other_keeps()));
+    two.bench.land(5, 1000);
+    work(&mut two.other());
+    // Lines of another life: nobody knows that the home was ever further than 3.
+    let nothing = ReplicaLine::default();
+    let at = two.bench.pool.copy_line(two.bench.topic, broker(0), 0, Some(other_keeps()));
+    two.bench.pool.start_copy(landfall_pool::copies::CopyLine { key: 0, ..at }, &nothing);
+    let home_at = two.bench.pool.copy_line(two.bench.topic, broker(0), 0, None);
+    let back = ReplicaLine { durable: 3, written: 3, incarnation: 1, ..nothing };
+    two.bench.pool.start_copy(home_at, &back);
+    work(&mut two.other());
+    assert_eq!(two.stand_in_line().state(), ReplicaState::Failed);
+    assert_eq!(two.durable(), 0);
+    assert_eq!(two.survey().files[0].batches, 5, "they are not touched");
+}
