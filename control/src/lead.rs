@@ -62,6 +62,7 @@ async fn lead(flags: &Flags) -> Result<(), String> {
         kept_ns: flags.kept_ms.saturating_mul(1_000_000),
         grace_ns: flags.grace_ms.saturating_mul(1_000_000),
         move_ns: flags.copy_move_ms.saturating_mul(1_000_000),
+        ..Options::default()
     };
     let Some(elected) = elect(&pool, flags, stop.signalled()).await? else {
         return Ok(());

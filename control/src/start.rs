@@ -8,7 +8,9 @@ use std::sync::mpsc::{Sender as AskSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use landfall_layout::geometry::CONTROL_BLOCK;
-use landfall_layout::limits::{COPY_MOVE_NS, HEARTBEAT_LEASE_NS, SESSION_LEASE_NS};
+use landfall_layout::limits::{
+    COPY_MOVE_NS, ELSEWHERE_GONE_NS, HEARTBEAT_LEASE_NS, SESSION_LEASE_NS,
+};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Ringer, Role};
 use landfall_pool::clock::{boot_ns, wall_ns};
@@ -73,6 +75,8 @@ pub struct Options {
     pub grace_ns: u64,
     /// How long the keeper of a copy on disk is away before another takes it over, nanoseconds.
     pub move_ns: u64,
+    /// How long a broker of another host is silent until it counts as gone, nanoseconds.
+    pub gone_ns: u64,
 }
 
 impl Default for Options {
@@ -83,6 +87,7 @@ impl Default for Options {
             kept_ns: SESSION_LEASE_NS,
             grace_ns: HEARTBEAT_LEASE_NS,
             move_ns: COPY_MOVE_NS,
+            gone_ns: ELSEWHERE_GONE_NS,
         }
     }
 }
@@ -178,6 +183,7 @@ impl Control {
                 kept_ns: options.kept_ns,
                 grace_ns: options.grace_ns,
                 move_ns: options.move_ns,
+                gone_ns: options.gone_ns,
                 ballot: Arc::clone(&ballot),
                 predecessor: from.filter(|_| may_run),
             },

@@ -21,7 +21,7 @@ use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Role};
 use landfall_pool::clock::boot_ns;
 use landfall_pool::idle::{Idle, Waiter};
-use landfall_pool::lock::{Byte, Locks};
+use landfall_pool::lock::Locks;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::catch_up::CatchUp;
@@ -30,6 +30,7 @@ use crate::conns::{Conns, Token};
 use crate::control_link::ControlLink;
 use crate::env::Env;
 use crate::lost::Lost;
+use crate::number::{check_number, take_lock};
 use crate::positions::Reserving;
 use crate::publish_tcp::SCRATCH_BYTES;
 use crate::replica::{Data, Replicator};
@@ -65,6 +66,15 @@ pub struct Config {
     pub host_is_down: bool,
 }
 
+/// How a broker's life ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// It was away, and control gave it up meanwhile. It has written nothing since it knows.
+    CastOff,
+}
+
 /// Why a broker could not start.
 #[derive(Debug)]
 pub struct StartError {
@@ -84,7 +94,7 @@ impl std::error::Error for StartError {
     }
 }
 
-fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+pub(crate) fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
     let what = what.into();
     move |source| StartError { what, source }
 }
@@ -222,14 +232,18 @@ impl Broker {
     }
 
     /// Serves until `stop` says so, then takes leave of everyone. `ready` is called once, when
-    /// control has accepted the broker.
-    pub fn run(&mut self, mut stop: impl FnMut() -> bool, ready: impl FnOnce(&Self)) {
+    /// control has accepted the broker. A broker that control does not count on any more ends
+    /// before that: its process has to begin anew, as another one.
+    pub fn run(&mut self, mut stop: impl FnMut() -> bool, ready: impl FnOnce(&Self)) -> Ended {
         let mut ready = Some(ready);
         let mut waiter = Waiter::new(self.idle);
         let mut stopped_at = None;
         loop {
             if self.turn() > 0 || (waiter.rest() && self.park()) {
                 waiter.reset();
+            }
+            if self.env.standing.is_cast_off() {
+                return Ended::CastOff;
             }
             if self.ticked_ns == 0 {
                 continue;
@@ -248,7 +262,11 @@ impl Broker {
             }
         }
         self.leave();
+        if self.env.standing.is_cast_off() {
+            return Ended::CastOff;
+        }
         self.forget_address();
+        Ended::Stopped
     }
 
     fn forget_address(&self) {
@@ -347,45 +365,6 @@ fn begin_catch_up(epoll: &Epoll, config: &Config) -> Result<Option<CatchUp>, Sta
     Ok(Some(catch_up))
 }
 
-/// Takes the lock that makes this process broker `me`, on this host.
-fn take_lock(pool: &Pool, me: BrokerId) -> Result<Locks, StartError> {
-    let locks = Locks::open(pool).map_err(failed("open the pool again for its locks"))?;
-    if locks.take(Byte::Broker(me)).map_err(failed(format!("lock the number {me}")))? {
-        return Ok(locks);
-    }
-    let pid = pool.broker(me).pid;
-    let held = io::Error::new(
-        io::ErrorKind::AddrInUse,
-        format!("it is held, by process {pid} as that names itself; choose another number"),
-    );
-    Err(failed(format!("another process is broker {me} of this pool"))(held))
-}
-
-/// Whether the process that had number `me` is known to be gone: it left in good order, or this
-/// process holds the very lock that it held. One of another host may still write into the pool, and
-/// where hosts do not see each other's caches, even one that was killed may still have lines that
-/// it stored; they would leave its caches over what this one writes.
-fn is_known_gone(pool: &Pool, locks: &Locks, me: BrokerId) -> bool {
-    let line = pool.broker(me);
-    let has_left = BrokerState::from_raw(line.state) == BrokerState::Absent;
-    line.incarnation == 0 || has_left || locks.is_here(line.host, line.locked)
-}
-
-fn check_number(pool: &Pool, locks: &Locks, me: BrokerId, host_is_down: bool) -> io::Result<()> {
-    if host_is_down || is_known_gone(pool, locks, me) {
-        return Ok(());
-    }
-    let line = pool.broker(me);
-    Err(io::Error::other(format!(
-        "broker {me} was process {} on host {:#018x}, which has not ended it in good order: it may \
-         still write, and have some of its lines in caches; this is host {:#018x}: start it there, \
-         or choose another number, or, when that host is down, say --host-is-down",
-        line.pid,
-        line.host,
-        landfall_pool::host::id()
-    )))
-}
-
 fn take_number(env: &Env, addresses: [&str; 3], disk: bool, locked: u64) -> Result<(), StartError> {
     let [tcp, unix, verbs] = addresses;
     let address = BrokerAddress::new(tcp, unix, verbs).ok_or_else(|| {
@@ -412,59 +391,4 @@ fn take_number(env: &Env, addresses: [&str; 3], disk: bool, locked: u64) -> Resu
 pub(crate) fn prepare_tcp(stream: &TcpStream) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)
-}
-
-#[cfg(test)]
-mod tests {
-    use landfall_layout::pool::Coherence;
-
-    use super::*;
-    use crate::rig::pool_of;
-
-    fn start(pool: Pool, host_is_down: bool) -> Result<Broker, StartError> {
-        let config = Config {
-            number: BrokerId::new(3).unwrap(),
-            listen: "127.0.0.1:0".into(),
-            unix: None,
-            idle: Idle::Backoff,
-            verbs: None,
-            data: None,
-            read_data: Vec::new(),
-            host_is_down,
-        };
-        Broker::start(pool, &config)
-    }
-
-    /// A pool in which broker 3 was on another host.
-    fn left_by(coherence: Coherence, state: BrokerState) -> Pool {
-        let pool = pool_of(coherence);
-        let line = BrokerLine {
-            incarnation: 9,
-            pid: 77,
-            state: state.raw(),
-            host: !landfall_pool::host::id(),
-            ..BrokerLine::default()
-        };
-        let address = BrokerAddress::new("127.0.0.1:9", "", "").unwrap();
-        pool.set_broker(BrokerId::new(3).unwrap(), &line, &address);
-        pool
-    }
-
-    #[test]
-    fn a_number_that_was_killed_on_another_host_is_not_taken_from_it() {
-        for coherence in [Coherence::Flush, Coherence::Coherent] {
-            let killed = || left_by(coherence, BrokerState::Serving);
-            let Err(refused) = start(killed(), false) else { panic!("it was taken") };
-            let said = format!("{}: {}", refused, refused.source);
-            assert!(said.contains("--host-is-down") && said.contains("process 77"), "{said}");
-            assert!(start(killed(), true).is_ok(), "what is down writes nothing");
-        }
-    }
-
-    #[test]
-    fn a_number_that_was_left_in_good_order_is_anybodys() {
-        for coherence in [Coherence::Flush, Coherence::Coherent] {
-            assert!(start(left_by(coherence, BrokerState::Absent), false).is_ok());
-        }
-    }
 }

@@ -57,6 +57,7 @@ impl Broker {
                 if incarnation == self.env.incarnation {
                     self.link.answered(|r| matches!(r, Request::Register { .. }));
                     self.link.set_accepted();
+                    self.env.standing.begin();
                 }
             }
             Command::Grant { kind, topic, segment, generation, base_index } => {
@@ -190,9 +191,14 @@ impl Broker {
 
     /// Answers `Retire` for segments that nobody here reads.
     pub(crate) fn release_segments(&mut self) {
-        let Self { env, link, conns, retiring, replicator, .. } = self;
+        let Self { env, link, conns, retiring, replicator, topics, .. } = self;
         retiring.retain(|LettingGo { granted, round }| {
             let Granted { segment, generation } = *granted;
+            // What it may still write into it does not let go of, whoever asks: control takes it
+            // back when it is sealed.
+            if topics.iter().flatten().any(|topic| topic.stock.has(*granted)) {
+                return true;
+            }
             let reads = |replicator: &Replicator| round.is_some_and(|r| replicator.still_reads(r));
             let mut held = replicator.as_ref().is_some_and(reads);
             for conn in conns.iter_mut() {

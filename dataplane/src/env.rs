@@ -1,14 +1,17 @@
 //! What every part of the broker needs: the pool, its own number, counters, bells.
 
+use std::cell::Cell;
 use std::fs::File;
 
 use landfall_layout::BrokerId;
 use landfall_layout::counters::{Counter, Stage};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Ringer, Role};
-use landfall_pool::clock::wall_ns;
+use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::counters::{Counters, ErrorLog};
 use landfall_pool::poison::Part;
+
+use crate::standing::Standing;
 
 /// Shared by all parts, changed by none.
 pub struct Env {
@@ -18,6 +21,9 @@ pub struct Env {
     pub read_only: File,
     pub ringer: Ringer,
     pub uid: u32,
+    pub standing: Standing,
+    /// Wall time minus boot time, as of the last tick.
+    wall_ahead_ns: Cell<u64>,
     counters: Counters,
     errors: ErrorLog,
 }
@@ -30,7 +36,38 @@ impl Env {
         let counters = Counters::new(&pool, me.index());
         let errors = ErrorLog::new(&pool, me.index());
         let uid = nix::unistd::geteuid().as_raw();
-        Ok(Self { pool, me, incarnation, read_only, ringer, uid, counters, errors })
+        let env = Self {
+            pool,
+            me,
+            incarnation,
+            read_only,
+            ringer,
+            uid,
+            standing: Standing::new(me, incarnation),
+            wall_ahead_ns: Cell::new(0),
+            counters,
+            errors,
+        };
+        env.set_clock(boot_ns());
+        Ok(env)
+    }
+
+    /// Whether this process may write into the pool at `now_ns`, by boot time.
+    #[inline]
+    pub fn stands(&self, now_ns: u64) -> bool {
+        self.standing.holds(&self.pool, now_ns)
+    }
+
+    /// Looks what the wall clock says at a boot time.
+    pub fn set_clock(&self, now_ns: u64) {
+        self.wall_ahead_ns.set(wall_ns().wrapping_sub(now_ns));
+    }
+
+    /// The wall clock at a boot time since the last look at it, without asking for it: a clock that
+    /// was set is followed with the next tick.
+    #[inline]
+    pub fn wall_at(&self, now_ns: u64) -> u64 {
+        now_ns.wrapping_add(self.wall_ahead_ns.get())
     }
 
     #[inline]

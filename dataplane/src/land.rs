@@ -14,7 +14,7 @@ use landfall_layout::session::SessionState;
 use landfall_layout::slot::RingSlot;
 use landfall_layout::topic::Order;
 use landfall_pool::Memory;
-use landfall_pool::clock::wall_ns;
+use landfall_pool::clock::boot_ns;
 use landfall_pool::hold::Hold;
 
 use crate::conns::Token;
@@ -197,7 +197,12 @@ pub fn land(
         // A NIC or a publisher's CPU left the lines in this host's caches.
         env.pool.publish(at, bytes.into());
     }
-    let landed_ns = wall_ns();
+    let now_ns = boot_ns();
+    if !env.stands(now_ns) {
+        // It was away since the batch before: the turn ends here.
+        return Err(NotLanded::Later(Wait::Segment));
+    }
+    let landed_ns = env.wall_at(now_ns);
     let waiting = Waiting {
         owner,
         batch_seq: batch.preamble.batch_seq,

@@ -8,6 +8,7 @@ use landfall_pool::clock::boot_ns;
 
 use crate::broker::Broker;
 use crate::conn::Kind;
+use crate::conns::Conns;
 
 /// Receipts for what has landed are waited for this long.
 const RECEIPTS_NS: u64 = 2_000_000_000;
@@ -18,6 +19,10 @@ impl Broker {
     /// Takes nothing new, reports what has landed, says goodbye to everyone, gives its segments
     /// back and leaves its line absent.
     pub(crate) fn leave(&mut self) {
+        if !self.env.stands(boot_ns()) {
+            self.cast_off();
+            return;
+        }
         self.leaving = true;
         self.env.pool.beat_broker(
             self.env.me,
@@ -41,6 +46,9 @@ impl Broker {
             self.begin_closing(slot);
         }
         self.turn_until(FAREWELL_NS, |broker| broker.conns.live() == 0);
+        if self.env.standing.is_cast_off() {
+            return;
+        }
         if let Some(replicator) = &mut self.replicator {
             replicator.stop();
         }
@@ -50,7 +58,7 @@ impl Broker {
         for slot in self.conns.slots() {
             self.drop_conn(slot);
         }
-        if !clean {
+        if !clean || !self.env.standing.look(&self.env.pool, boot_ns()) {
             return;
         }
         let Self { env, topics, link, .. } = self;
@@ -62,9 +70,19 @@ impl Broker {
         env.ring_control();
     }
 
+    /// Control does not count on this process any more: others may use what it was writing into.
+    /// Nothing is written or said from here on. Queue pairs go first, with their windows, then the
+    /// registrations: what clients' NICs may reach through them is not this broker's.
+    #[cold]
+    pub(crate) fn cast_off(&mut self) -> usize {
+        self.conns = Conns::new();
+        self.verbs = None;
+        0
+    }
+
     fn turn_until(&mut self, at_most_ns: u64, done: impl Fn(&Self) -> bool) {
         let end = boot_ns() + at_most_ns;
-        while !done(self) && boot_ns() < end {
+        while !done(self) && boot_ns() < end && !self.env.standing.is_cast_off() {
             if self.turn() == 0 {
                 std::thread::sleep(Duration::from_micros(200));
             }

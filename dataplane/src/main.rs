@@ -3,12 +3,15 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use landfall_dataplane::{Broker, Config, Data, Faults, Idle, Plan, VerbsConfig};
+use landfall_dataplane::{
+    Broker, Config, Data, Ended, Faults, Idle, Plan, VerbsConfig, wait_for_number,
+};
 use landfall_layout::BrokerId;
 use landfall_layout::limits::{BROKERS_MAX, RECORDS_FILE_BYTES, VERBS_LEASE_NS};
 use landfall_layout::pool::Attach;
@@ -139,6 +142,14 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
     if flags.verbs.is_some() {
         raise_memory_lock(pool.geometry().pool_bytes())?;
     }
+    let mut is_gone = flags.host_is_down;
+    if !is_gone {
+        let waited = wait_for_number(&pool, flags.number, stop);
+        let Some(gone) = waited.map_err(|error| format!("take the number: {error}"))? else {
+            return Ok(());
+        };
+        is_gone = gone;
+    }
     let idle = match flags.idle {
         How::Spin => Idle::Spin,
         How::Backoff => Idle::Backoff,
@@ -164,10 +175,10 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
             others: flags.read_data.clone(),
         }),
         read_data: flags.read_data.clone(),
-        host_is_down: flags.host_is_down,
+        host_is_down: is_gone,
     };
     let mut broker = Broker::start(pool, &config)?;
-    broker.run(stop, |broker| {
+    let ended = broker.run(stop, |broker| {
         let (tcp, unix) = (broker.tcp_address(), broker.unix_address());
         let mut out = std::io::stdout();
         // Nobody may be reading, which is no reason not to serve.
@@ -178,7 +189,26 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
         let _ = writeln!(out, "ready broker {} tcp {tcp} unix {unix}{verbs}", flags.number);
         let _ = out.flush();
     });
+    drop(broker);
+    if ended == Ended::CastOff && !stop() {
+        return Err(begin_anew(flags.number));
+    }
     Ok(())
+}
+
+/// Begins this program anew, as another process of the same number: nothing of what this one had
+/// open or mapped outlives that, nor any queue pair. Comes back only if the system does not let it.
+fn begin_anew(number: BrokerId) -> Failure {
+    eprintln!(
+        "landfall-broker {number}: it was away for so long that control gave it up: what it had \
+         open is let go of, and it begins anew"
+    );
+    let mut words = std::env::args_os();
+    let mut again = std::process::Command::new("/proc/self/exe");
+    if let Some(name) = words.next() {
+        again.arg0(name);
+    }
+    format!("begin anew: {}; start it again", again.args(words).exec()).into()
 }
 
 /// Makes the kernel end this process when its parent ends.

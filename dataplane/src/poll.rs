@@ -38,6 +38,10 @@ const STALL_EVERY_NS: u64 = 1_000_000_000;
 impl Broker {
     /// Does once everything there is to do; how much that was.
     pub fn turn(&mut self) -> usize {
+        // It may have been away since the turn before.
+        if !self.env.stands(boot_ns()) {
+            return self.cast_off();
+        }
         if self.link.is_left_behind(&self.env) {
             self.follow_leader(boot_ns());
         }
@@ -59,6 +63,10 @@ impl Broker {
         work += self.take_channels();
         work += self.take_queues();
         work += self.retry_waiting();
+        let now = if work > 0 { boot_ns() } else { 0 };
+        if work > 0 && !self.env.stands(now) {
+            return self.cast_off();
+        }
         work += self.finish_burst();
         work += self.take_fed();
         work += self.deliver();
@@ -85,6 +93,9 @@ impl Broker {
     /// Sleeps until something happens, for a few milliseconds at most. Whether there was work
     /// after all.
     pub(crate) fn park(&mut self) -> bool {
+        if self.env.standing.is_cast_off() {
+            return true;
+        }
         self.bell.park(&self.env.pool);
         self.set_channels_parked(true);
         // Once more, now that others can see that they have to ring.
@@ -99,6 +110,10 @@ impl Broker {
             } else {
                 self.bell.wait(PARK_LONGEST);
             }
+        }
+        if !self.env.stands(boot_ns()) {
+            self.cast_off();
+            return true;
         }
         self.set_channels_parked(false);
         self.bell.unpark(&self.env.pool);
@@ -395,7 +410,13 @@ impl Broker {
             return;
         }
         self.ticked_ns = now_ns;
+        self.env.set_clock(now_ns);
         self.follow_leader(now_ns);
+        // Whoever beats is counted on, or finds here that it is not.
+        if !self.env.standing.look(&self.env.pool, now_ns) {
+            self.cast_off();
+            return;
+        }
         let Self { env, link, topics, leaving, .. } = self;
         let state = if *leaving { BrokerState::Leaving } else { BrokerState::Serving };
         env.pool.beat_broker(env.me, now_ns, link.epoch(), state.raw());

@@ -122,6 +122,18 @@ impl LandRig {
         Self { shore, reader, batch }
     }
 
+    /// Lands one more batch, if it may.
+    #[cfg(test)]
+    pub(crate) fn land_one(&mut self) -> Result<(), crate::land::NotLanded> {
+        let Self { shore: Shore { env, topic, session }, batch, .. } = self;
+        land(env, topic, session, Token(0), batch)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn env(&self) -> &Env {
+        &self.shore.env
+    }
+
     /// Lands a burst of batches, moves the frontier, and takes the slots back.
     pub fn burst(&mut self, batches: u64) {
         let Self { shore, reader, batch } = self;

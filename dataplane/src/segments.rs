@@ -55,7 +55,8 @@ impl Stock {
         true
     }
 
-    fn has(&self, granted: Granted) -> bool {
+    /// Whether a segment is here, to be written into or to be said to be finished.
+    pub fn has(&self, granted: Granted) -> bool {
         self.current.iter().chain(&self.closing).any(|filling| filling.granted == granted)
             || self.spare.contains(&granted)
             || self.sealed.contains(&granted)
@@ -291,6 +292,24 @@ mod tests {
         stock.give_back(&env, first, 64);
         assert_eq!(padding(&env, 0, 64), BatchPreamble::padding(4032), "others lie behind it");
         stock.done(third);
+    }
+
+    #[test]
+    fn a_segment_is_here_until_its_last_claim_ends() {
+        let (env, mut stock) = stock(2);
+        let granted = |segment: u32| Granted { segment, generation: 1 };
+        let claim = stock.claim(&env, CAPACITY, CAPACITY).unwrap();
+        assert!(
+            stock.has(granted(0)) && stock.has(granted(1)),
+            "the one that is filled, the spare"
+        );
+        assert!(!stock.has(Granted { segment: 0, generation: 9 }), "another use");
+        let next = stock.claim(&env, 64, 64).unwrap();
+        assert!(stock.has(granted(0)), "a claim is open");
+        stock.done(claim);
+        assert_eq!(stock.next_sealed(), Some(granted(0)));
+        assert!(!stock.has(granted(0)) && stock.has(granted(1)));
+        stock.done(next);
     }
 
     #[test]

@@ -325,6 +325,7 @@ impl Keeper {
             self.segments.set_state(*segment, SegmentState::Sealed, now);
             self.unpadded.push((*segment, until));
         }
+        self.bound_kept(id, clock_ns);
         self.wanted.retain(|wanted| wanted.broker != id);
         self.offer_logs_again(id);
         let bit: u32 = 1 << id.index();

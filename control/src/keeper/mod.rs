@@ -7,6 +7,7 @@ mod brokers;
 mod copies;
 mod deletion;
 mod grants;
+mod kept;
 mod logs;
 mod lost;
 mod padding;
@@ -69,6 +70,8 @@ pub struct Wiring {
     pub grace_ns: u64,
     /// How long the keeper of a copy on disk is away before another takes it over, nanoseconds.
     pub move_ns: u64,
+    /// How long a broker of another host is silent until it counts as gone, nanoseconds.
+    pub gone_ns: u64,
     /// The slot of the leader before, and what tells whether its process still runs.
     pub ballot: Arc<Ballot>,
     /// The leader slot this one took over from.
@@ -100,6 +103,7 @@ pub struct Keeper {
     asks: Receiver<Ask>,
     kept_ns: u64,
     grace_each_ns: u64,
+    gone_ns: u64,
     ballot: Arc<Ballot>,
     predecessor: Option<usize>,
     segments: Segments,
@@ -140,6 +144,7 @@ impl Keeper {
             asks: wiring.asks,
             kept_ns: wiring.kept_ns,
             grace_each_ns: wiring.grace_ns,
+            gone_ns: wiring.gone_ns,
             ballot: wiring.ballot,
             predecessor: wiring.predecessor,
             segments: state.segments,

@@ -6,7 +6,7 @@
 //! What it may have begun to write into all the same is withheld: it is neither retired nor given
 //! another use until the process is known to be gone, or was silent for `ELSEWHERE_GONE_NS`.
 
-use landfall_layout::limits::{ELSEWHERE_GONE_NS, HEARTBEAT_LEASE_NS};
+use landfall_layout::limits::HEARTBEAT_LEASE_NS;
 use landfall_layout::pool::BrokerState;
 use landfall_layout::segment::{SegmentKind, SegmentState};
 use landfall_layout::{BrokerId, SegmentId};
@@ -46,7 +46,7 @@ impl Keeper {
              given up; what it may still write into is not used again for {} s, unless its number \
              is taken anew",
             HEARTBEAT_LEASE_NS / SECOND_NS,
-            ELSEWHERE_GONE_NS / SECOND_NS
+            self.gone_ns / SECOND_NS
         ));
         let broker = &mut self.brokers[id.index()];
         (broker.ghost, broker.disowned) = (incarnation, incarnation);
@@ -62,7 +62,7 @@ impl Keeper {
         let broker = &self.brokers[id.index()];
         let is_gone = matches!(broker.life, Life::Gone { .. })
             || broker.ghost != incarnation
-            || age_ns >= ELSEWHERE_GONE_NS;
+            || age_ns >= self.gone_ns;
         if broker.ghost != 0 && is_gone {
             self.lay_ghost(id);
         }

@@ -180,17 +180,24 @@ pub struct Granted {
 impl Broker {
     /// Takes the number without a word to control.
     pub fn appear(pool: &Arc<Pool>, number: usize, incarnation: u64) -> Self {
+        Self::appear_on(pool, number, incarnation, landfall_pool::host::id())
+    }
+
+    /// The same on some host. The lock of another one is not seen here.
+    pub fn appear_on(pool: &Arc<Pool>, number: usize, incarnation: u64, host: u64) -> Self {
         let id = BrokerId::new(number).unwrap();
         let locks = Locks::open(pool).unwrap();
         // One that takes the number from another leaves it to it to be there.
-        let _ = locks.take(Byte::Broker(id)).unwrap();
+        if host == landfall_pool::host::id() {
+            let _ = locks.take(Byte::Broker(id)).unwrap();
+        }
         let line = BrokerLine {
             incarnation,
             heartbeat_ns: boot_ns(),
             epoch_seen: pool.epoch_number(),
             state: BrokerState::Serving.raw(),
             pid: std::process::id().into(),
-            host: landfall_pool::host::id(),
+            host,
             disk: 0,
             locked: locks.identity(),
         };
@@ -216,14 +223,26 @@ impl Broker {
 
     /// Takes the number and is accepted.
     pub fn register(pool: &Arc<Pool>, number: usize, incarnation: u64) -> Self {
-        let mut broker = Self::appear(pool, number, incarnation);
+        Self::appear(pool, number, incarnation).accepted()
+    }
+
+    /// Is accepted.
+    pub fn accepted(mut self) -> Self {
+        let Self { incarnation, .. } = self;
+        let broker = &mut self;
         broker.ask(Request::Register { incarnation });
         let epoch = broker.wait("Accepted", |command| match command {
             Command::Accepted { epoch, incarnation: of } if of == incarnation => Some(epoch),
             _ => None,
         });
-        assert_eq!(epoch, pool.epoch_number());
-        broker
+        assert_eq!(epoch, self.pool.epoch_number());
+        self
+    }
+
+    /// Moves its heartbeat.
+    pub fn beat(&self) {
+        let epoch = self.pool.epoch_number();
+        self.pool.beat_broker(self.id, boot_ns(), epoch, BrokerState::Serving.raw());
     }
 
     pub fn ask(&mut self, request: Request) {

@@ -177,8 +177,8 @@ impl Replicator {
                 "there is no io_uring here ({error}): replicas are written with pwritev"
             ));
         }
-        let worker = Worker::new(pool, env.me, env.incarnation, data.clone(), disk, shared.clone());
-        let worker = worker?;
+        let standing = env.standing.share();
+        let worker = Worker::new(pool, standing, data.clone(), disk, shared.clone())?;
         let builder = std::thread::Builder::new().name(format!("replicas-{}", env.me));
         let thread = builder.spawn(move || worker.run())?;
         Ok(Self { shared, thread: Some(thread), _lock: lock })

@@ -24,6 +24,7 @@ use landfall_replica::mend::settle;
 
 use super::thread::Worker;
 use super::{Data, Shared};
+use crate::standing::Standing;
 use landfall_pool::clock::boot_ns;
 
 /// When the topic of a [`Source`] was created.
@@ -147,7 +148,7 @@ impl Source {
         let file = File::from(self.pool.fd().try_clone_to_owned()?);
         let pool = Pool::attach_file(file, Path::new("the pool"), true);
         let pool = pool.map_err(io::Error::other)?;
-        Worker::new(pool, me, incarnation, data, disk, Arc::new(Shared::new()))
+        Worker::new(pool, Standing::new(me, incarnation), data, disk, Arc::new(Shared::new()))
     }
 }
 

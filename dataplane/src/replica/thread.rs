@@ -25,6 +25,7 @@ use super::group::Buffers;
 use super::one::{Event, Keeper, Replica, is_full};
 use super::said::write_topic;
 use super::{Data, Shared};
+use crate::standing::Standing;
 use landfall_pool::clock::{boot_ns, wall_ns};
 
 /// Longest sleep: what nobody wakes the thread for is found this late.
@@ -65,6 +66,7 @@ pub struct Worker {
     pool: Pool,
     me: BrokerId,
     incarnation: u64,
+    standing: Standing,
     data: Data,
     disk: Box<dyn Disk>,
     shared: Arc<Shared>,
@@ -88,18 +90,19 @@ pub struct Worker {
 impl Worker {
     pub fn new(
         pool: Pool,
-        me: BrokerId,
-        incarnation: u64,
+        standing: Standing,
         data: Data,
         disk: Box<dyn Disk>,
         shared: Arc<Shared>,
     ) -> io::Result<Self> {
+        let (me, incarnation) = standing.who();
         Ok(Self {
             ringer: Ringer::new(&pool)?,
             counters: Counters::new(&pool, me.index()),
             pool,
             me,
             incarnation,
+            standing,
             data,
             disk,
             shared,
@@ -121,6 +124,10 @@ impl Worker {
         let mut waiter = Waiter::new(Idle::Backoff);
         while !self.shared.stop.load(Ordering::Acquire) {
             let now = boot_ns();
+            if !self.standing.holds(&self.pool, now) {
+                // Its lines may be somebody else's, and the files are left as by a kill.
+                return;
+            }
             if now >= self.table_at_ns {
                 self.table_at_ns = now + TABLE_EVERY_NS;
                 self.look_at_table(now);
@@ -134,8 +141,10 @@ impl Worker {
                 park_timeout(SLEEP);
             }
         }
-        self.forget();
-        self.finish();
+        if self.standing.holds(&self.pool, boot_ns()) {
+            self.forget();
+            self.finish();
+        }
     }
 
     /// Waits for what is under way, and syncs what is written.
@@ -304,6 +313,10 @@ impl Worker {
 
     /// Shows the lines that moved, and wakes the brokers whose publishers may wait for that.
     fn publish(&mut self) -> bool {
+        // A sync may have taken longer than a lease.
+        if !self.standing.holds(&self.pool, boot_ns()) {
+            return false;
+        }
         let mut ring = 0_u32;
         let mut moved = false;
         for replica in &mut self.replicas {

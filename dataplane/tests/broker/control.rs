@@ -221,7 +221,10 @@ impl Control {
 
     fn answer(&mut self, broker: BrokerId, request: Request) -> Option<Command> {
         match request {
-            Request::Register { incarnation } => Some(Command::Accepted { epoch: 1, incarnation }),
+            Request::Register { incarnation } => {
+                self.pool.count_on(broker, incarnation);
+                Some(Command::Accepted { epoch: 1, incarnation })
+            }
             Request::OpenRing { topic } => Some(self.open_ring(broker, topic)),
             Request::Want { kind, topic } if self.deny && kind == SegmentKind::Payload => {
                 let segments = self.pool.geometry().segments();

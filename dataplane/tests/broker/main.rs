@@ -1,6 +1,7 @@
 //! A broker in this process, on a pool in a memfd, with a scripted control.
 
 mod again;
+mod away;
 mod client;
 mod control;
 mod garbage;

@@ -51,7 +51,8 @@ fn a_slow_subscriber_does_not_keep_a_segment_from_retiring() {
     let mut publish = Client::welcomed(rig.tcp(), publisher(1), "slow");
     let mut slow = Client::welcomed(rig.tcp(), subscriber(From::Earliest), "slow");
     assert_eq!(slow.frame().0, Frame::CaughtUp);
-    for seq in 0..20 {
+    // The last one lies in a segment that is not finished yet.
+    for seq in 0..21 {
         publish.publish(1, seq, &vec![seq as u8; 1_500_000]);
         publish.receipt();
     }
@@ -91,15 +92,17 @@ fn a_segment_retires_only_when_no_memory_subscriber_holds_it() {
     let rig = Rig::new();
     let topic = rig.control().topic("held", Order::Total, 64, 0);
     let mut publish = Client::welcomed(rig.tcp(), publisher(1), "held");
-    publish.publish(1, 0, b"m");
-    publish.receipt();
+    for seq in 0..2 {
+        publish.publish(1, seq, &vec![seq as u8; 1_500_000]);
+        publish.receipt();
+    }
     let segment = rig.control().entry(topic, 0).unwrap().segment;
     let generation = rig.pool.segment_generation(segment);
     let member = Member::new(rig.unix(), subscriber(From::Earliest), "held");
     HOLD.announce(&member.channel, segment);
     rig.control().tell_all(Command::Retire { segment, generation });
-    rig.control().tell_all(Command::Retire { segment: segment + 1, generation: 99 });
-    until("the other one is retired", || rig.control().retired.contains(&(0, segment + 1)));
+    rig.control().tell_all(Command::Retire { segment: segment + 20, generation: 99 });
+    until("the other one is retired", || rig.control().retired.contains(&(0, segment + 20)));
     assert!(!rig.control().retired.contains(&(0, segment)));
     HOLD.release(&member.channel);
     until("this one too", || rig.control().retired.contains(&(0, segment)));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use landfall_dataplane::{Broker, Config, Idle};
+use landfall_dataplane::{Broker, Config, Ended, Idle};
 use landfall_layout::BrokerId;
 use landfall_layout::counters::Counter;
 use landfall_layout::pool::Coherence;
@@ -32,7 +32,7 @@ pub struct Served {
     pub tcp: String,
     pub unix: String,
     over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Ended>>,
 }
 
 impl Served {
@@ -41,6 +41,13 @@ impl Served {
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the broker ends without a panic");
         }
+    }
+
+    /// How the broker ended, which it does by itself.
+    pub fn ended(&mut self) -> Ended {
+        until("the broker ends", || self.thread.as_ref().is_some_and(JoinHandle::is_finished));
+        let thread = self.thread.take().expect("it was asked once");
+        thread.join().expect("the broker ends without a panic")
     }
 }
 
@@ -118,7 +125,7 @@ impl Rig {
                     let at = (broker.tcp_address().to_owned(), broker.unix_address().to_owned());
                     said.send(at).unwrap();
                 },
-            );
+            )
         });
         let (tcp, unix) = heard.recv_timeout(Duration::from_secs(10)).unwrap();
         Served { tcp, unix, over, thread: Some(thread) }

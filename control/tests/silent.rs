@@ -1,0 +1,236 @@
+//! Brokers that are given up although nobody knows that they are gone, and deaths that others do
+//! not wait for.
+
+mod fake;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fake::{Batch, Broker, Granted, System, eventually, spec};
+use landfall_control::Options;
+use landfall_control::answers::TopicSpec;
+use landfall_control::messages::Ask;
+use landfall_layout::SegmentId;
+use landfall_layout::TopicId;
+use landfall_layout::command::{Command, Request};
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::segment::{SegmentKind, SegmentState, What};
+use landfall_pool::Pool;
+use landfall_pool::slot_ring::SlotWriter;
+
+fn state_of(system: &System, number: u8) -> &'static str {
+    let cluster = system.asker.ask_now(Ask::Cluster).unwrap();
+    cluster.brokers.iter().find(|b| b.broker == number).map_or("unknown", |b| b.state)
+}
+
+fn what(pool: &Pool, segment: u32) -> What {
+    What::unpack(pool.segment_header(SegmentId(segment)).unwrap().what).unwrap()
+}
+
+/// Broker 3 on another host, with a batch in a segment that it has not finished.
+struct Ghost {
+    broker: Broker,
+    ring: SlotWriter,
+    batch: Batch,
+}
+
+impl Ghost {
+    fn new(system: &System, topic: TopicId) -> Self {
+        let there = !landfall_pool::host::id();
+        let mut broker = Broker::appear_on(&system.pool, 3, 1, there).accepted();
+        let mut ring = broker.open_ring(topic);
+        let (session, epoch, _) = broker.session(topic, 7, 0);
+        let granted = broker.want(topic, SegmentKind::Payload);
+        let batch = Batch { topic, granted, client: 7, session, epoch, seq: 0, offset: 0 };
+        broker.land(&mut ring, batch);
+        Self { broker, ring, batch }
+    }
+
+    /// One batch more, as by a process that goes on between its look and its store.
+    fn land(&mut self) {
+        self.batch.seq += 1;
+        self.batch.offset += 128;
+        self.broker.land(&mut self.ring, self.batch);
+    }
+
+    fn given_up(&self, system: &System) {
+        assert_eq!(system.pool.counted(self.broker.id), 1);
+        eventually("it is given up", || (state_of(system, 3) == "dead").then_some(()));
+        assert_eq!(system.pool.counted(self.broker.id), 0);
+    }
+}
+
+#[test]
+fn what_a_silent_broker_may_write_into_is_used_again_when_its_number_is_taken() {
+    let system = System::start(64);
+    let topic = system.topic("a", "total");
+    let free = system.free();
+    let ghost = Ghost::new(&system, topic);
+    ghost.given_up(&system);
+    // What it says later changes nothing: it is told to begin anew.
+    ghost.broker.beat();
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(state_of(&system, 3), "dead");
+    system.asker.ask_now(|reply| Ask::Delete("a".into(), reply)).unwrap().unwrap();
+    // The log is back; its ring and its segment are not.
+    assert_eq!(system.free() + 1, free);
+    assert_eq!(what(&system.pool, ghost.batch.granted.segment).kind, SegmentKind::Payload);
+    let _next = Broker::register(&system.pool, 3, 2);
+    eventually("all is back", || (system.free() == free + 1).then_some(()));
+    assert_eq!(state_of(&system, 3), "serving");
+}
+
+#[test]
+fn a_silent_broker_counts_as_gone_after_the_long_wait() {
+    let system =
+        System::with(64, Options { gone_ns: 8_000_000_000, grace_ns: 1, ..Options::default() });
+    let topic = system.topic("a", "total");
+    let free = system.free();
+    let ghost = Ghost::new(&system, topic);
+    ghost.given_up(&system);
+    system.asker.ask_now(|reply| Ask::Delete("a".into(), reply)).unwrap().unwrap();
+    assert_eq!(system.free() + 1, free);
+    eventually("all is back", || (system.free() == free + 1).then_some(()));
+}
+
+#[test]
+fn what_a_silent_broker_landed_late_is_retained_as_everything_is() {
+    let options = Options { kept_ns: 1, ..Options::default() };
+    let system = System::with(64, options);
+    let bound = TopicSpec { retention_bytes: Some(1), ..spec("a", "total") };
+    let topic = TopicId(system.create(bound).unwrap().id);
+    let mut ghost = Ghost::new(&system, topic);
+    ghost.given_up(&system);
+    let mut other = Broker::register(&system.pool, 0, 9);
+    let mut ring = other.open_ring(topic);
+    let (session, epoch, _) = other.session(topic, 8, 0);
+    let mut publish = |seq| {
+        let granted = other.want(topic, SegmentKind::Payload);
+        let batch = Batch { topic, granted, client: 8, session, epoch, seq, offset: 0 };
+        let through = other.land(&mut ring, batch) + 1;
+        let Granted { segment, generation, .. } = granted;
+        other.ask(Request::Sealed { segment, generation, through });
+    };
+    publish(0);
+    publish(1);
+    system.wait_for_entries(topic, SEQUENCED_LOG, 3);
+    let segment = ghost.batch.granted.segment;
+    eventually("what is before it goes", || {
+        (system.pool.oldest(topic, SEQUENCED_LOG) == 2).then_some(())
+    });
+    assert_eq!(what(&system.pool, segment).state, SegmentState::Sealed, "it is withheld");
+    ghost.land();
+    system.wait_for_entries(topic, SEQUENCED_LOG, 4);
+    let _next = Broker::register(&system.pool, 3, 2);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(what(&system.pool, segment).state, SegmentState::Sealed, "the last of the log");
+    publish(2);
+    eventually("it goes", || {
+        (what(&system.pool, segment).state == SegmentState::Retiring).then_some(())
+    });
+    assert_eq!(system.pool.oldest(topic, SEQUENCED_LOG), 4);
+}
+
+#[test]
+fn the_next_control_withholds_what_the_one_before_did() {
+    let mut system = System::start(64);
+    let topic = system.topic("a", "total");
+    let ghost = Ghost::new(&system, topic);
+    ghost.given_up(&system);
+    system.stop();
+    system.start_again();
+    assert_eq!(system.pool.counted(ghost.broker.id), 0);
+    system.asker.ask_now(|reply| Ask::Delete("a".into(), reply)).unwrap().unwrap();
+    assert_eq!(what(&system.pool, ghost.batch.granted.segment).kind, SegmentKind::Payload);
+    let free = system.free();
+    let _next = Broker::register(&system.pool, 3, 2);
+    eventually("ring and segment are back", || (system.free() == free + 2).then_some(()));
+}
+
+#[test]
+fn a_broker_that_is_there_and_silent_is_frozen_and_keeps_what_it_has() {
+    let system = System::start(64);
+    let topic = system.topic("a", "total");
+    let mut broker = Broker::register(&system.pool, 3, 1);
+    let granted = broker.want(topic, SegmentKind::Payload);
+    eventually("it is frozen", || (state_of(&system, 3) == "frozen").then_some(()));
+    assert_eq!(system.pool.counted(broker.id), 1);
+    assert_eq!(what(&system.pool, granted.segment).state, SegmentState::Open);
+    broker.beat();
+    eventually("it serves", || (state_of(&system, 3) == "serving").then_some(()));
+    drop(broker);
+    eventually("it is dead at once", || (state_of(&system, 3) == "dead").then_some(()));
+    assert_eq!(what(&system.pool, granted.segment).state, SegmentState::Sealed);
+}
+
+#[test]
+fn a_broker_that_dies_again_and_again_holds_up_nothing_that_has_begun() {
+    let options = Options { grace_ns: 1_500_000_000, ..Options::default() };
+    let system = System::with(64, options);
+    let bound = TopicSpec { retention_bytes: Some(1), ..spec("a", "total") };
+    let topic = TopicId(system.create(bound).unwrap().id);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Never long enough between two deaths for its subscribers' grace to end.
+            for life in 2.. {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let looping = Broker::register(&system.pool, 5, life);
+                std::thread::sleep(Duration::from_millis(20));
+                drop(looping);
+                std::thread::sleep(Duration::from_millis(80));
+            }
+        });
+        let ends = scope.spawn(|| {
+            let mut broker = Broker::register(&system.pool, 0, 1);
+            let mut ring = broker.open_ring(topic);
+            let (session, epoch, _) = broker.session(topic, 7, 0);
+            let mut first = None;
+            for seq in 0..2 {
+                let granted = broker.want(topic, SegmentKind::Payload);
+                let batch = Batch { topic, granted, client: 7, session, epoch, seq, offset: 0 };
+                let through = broker.land(&mut ring, batch) + 1;
+                let Granted { segment, generation, .. } = granted;
+                broker.ask(Request::Sealed { segment, generation, through });
+                first = first.or(Some(granted));
+            }
+            let Granted { segment, generation, .. } = first.unwrap();
+            let is_it =
+                |command| (command == Command::Retire { segment, generation }).then_some(());
+            broker.wait("Retire", is_it);
+            broker.ask(Request::Retired { segment, generation });
+            eventually("it is free", || (what(&system.pool, segment) == What::FREE).then_some(()));
+        });
+        let outcome = ends.join();
+        over.store(true, Ordering::Relaxed);
+        outcome.unwrap();
+    });
+}
+
+#[test]
+fn what_is_kept_for_a_broker_that_dies_again_and_again_does_not_fill_the_pool() {
+    let options = Options { kept_ns: u64::MAX / 2, grace_ns: 1, ..Options::default() };
+    let system = System::with(64, options);
+    let topic = system.topic("a", "total");
+    let segments = u64::from(system.pool.geometry().segments());
+    let mut witness = Broker::register(&system.pool, 0, 1);
+    let mut last = None;
+    for life in 2..2 + segments {
+        let mut looping = Broker::register(&system.pool, 5, life);
+        let granted = looping.want(topic, SegmentKind::Payload);
+        last = Some(granted);
+        drop(looping);
+        // Asked to let go of what is not kept any more.
+        while let Some((segment, generation)) = witness.find(|command| match command {
+            Command::Retire { segment, generation } => Some((segment, generation)),
+            _ => None,
+        }) {
+            witness.ask(Request::Retired { segment, generation });
+        }
+    }
+    let kept = last.expect("it lived");
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(what(&system.pool, kept.segment).state, SegmentState::Sealed, "the latest is");
+}
