@@ -172,7 +172,8 @@ impl Candidate {
             host: host::id(),
             started_ns: wall_ns(),
             locked: self.ballot.locks.identity(),
-            reserved: [0; 3],
+            ended: 0,
+            reserved: [0; 2],
         };
         pool.beat_slot(slot, boot_ns());
         // The ballot is held: a claim above this one comes only after it.

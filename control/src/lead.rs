@@ -80,8 +80,15 @@ async fn lead(flags: &Flags) -> Result<(), String> {
         }
     };
     serve_until(listeners, router(asker), until).await?;
-    control.stop();
-    failure.map_or(Ok(()), Err)
+    match failure {
+        Some(sentence) => Err(sentence),
+        None => {
+            for note in control.close(&flags.restore) {
+                eprintln!("landfall-control: {note}");
+            }
+            Ok(())
+        }
+    }
 }
 
 async fn serve_until(

@@ -18,7 +18,7 @@ use landfall_pool::counters::ErrorLog;
 use landfall_pool::poison::Part;
 use tokio::sync::oneshot;
 
-use crate::cold;
+use crate::cold::{self, ColdError};
 use crate::election::{Ballot, Candidate, Elected, NotElected};
 use crate::keeper::{self, Keeper};
 use crate::messages::{Ask, CHANNEL_MESSAGES, Reply, Sender, Shared, ToSequencer};
@@ -45,6 +45,8 @@ pub enum StartError {
     },
     /// The pool holds a topic that this program cannot serve.
     Topic(UnknownTopic),
+    /// Topics cannot be brought back from data directories, or these say what holds no more.
+    Cold(ColdError),
 }
 
 impl std::fmt::Display for StartError {
@@ -56,6 +58,7 @@ impl std::fmt::Display for StartError {
             }
             Self::Io { what, source } => write!(f, "{what}: {source}"),
             Self::Topic(error) => error.fmt(f),
+            Self::Cold(error) => error.fmt(f),
         }
     }
 }
@@ -131,11 +134,12 @@ impl Control {
         pool.copy_tables(from);
         if from.is_none() && !restore.is_empty() {
             let errors = ErrorLog::new(&pool, CONTROL_BLOCK);
-            for note in cold::restore(&pool, restore, now) {
+            for note in cold::restore(&pool, restore, now).map_err(StartError::Cold)? {
                 eprintln!("control: {note}");
                 errors.note(&pool, now, &note);
             }
         }
+        cold::end::go_on(&pool, from, restore).map_err(StartError::Cold)?;
         let shared = Arc::new(Shared::new(pool.geometry().segments()));
         let kept = Kept { wall_ns: now, boot_ns: boot_ns(), kept_ns: options.kept_ns };
         let recovered = recover(&pool, epoch, &shared.last_entries, kept, may_run)
@@ -221,7 +225,7 @@ impl Control {
         }
         let (pool, restore) = (Arc::clone(&self.pool), restore.to_vec());
         let body = move || {
-            for note in cold::say_alive(&pool, &restore) {
+            for note in cold::end::say_alive(&pool, &restore) {
                 eprintln!("control: {note}");
             }
         };
@@ -255,10 +259,15 @@ impl Control {
     pub fn stop(self) {
         drop(self);
     }
-}
 
-impl Drop for Control {
-    fn drop(&mut self) {
+    /// Stops for good, as it seems: if all brokers have left, the data directories `data` say where
+    /// logs ended, so that a new pool goes on there. What could not be said is a sentence.
+    pub fn close(mut self, data: &[PathBuf]) -> Vec<String> {
+        self.join();
+        cold::end::say_ended(&self.pool, self.epoch, data)
+    }
+
+    fn join(&mut self) {
         // Relaxed: nothing else is read on the strength of it.
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Ok(ringer) = Ringer::new(&self.pool) {
@@ -269,6 +278,12 @@ impl Drop for Control {
             // A thread that panicked has said so itself.
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.join();
     }
 }
 

@@ -5,6 +5,7 @@ use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, From, GapReason, LogP
 use landfall_layout::order::{FrontierLine, OrderEntry};
 use landfall_pool::hold::Hold;
 use landfall_pool::log::{Found, LogReader};
+use landfall_replica::lives::first_part;
 use landfall_replica::lookup::Start;
 
 use crate::catch_up::{Feed, Reader};
@@ -25,6 +26,8 @@ pub struct Cursor {
     /// Entries there were when the subscription began.
     pub goal: u64,
     frontier: u64,
+    /// A gap was told of in part, and goes on up to this position.
+    gap_until: Option<u64>,
     /// What it needs next is read from replica files.
     pub feed: Option<Feed>,
     /// Files that were open for a batch that did not hold: the next one is likely there too.
@@ -107,10 +110,12 @@ impl Cursor {
             }
             From::Time(ns) => reader.partition(&env.pool, start, end, |entry| entry.landed_ns < ns),
         };
-        let position = match reader.entry_below(env, next, end) {
+        let begins = match reader.entry_below(env, next, end) {
             Some(entry) => entry.first_position,
             None => frontier.position,
         };
+        // What is not there any more of what was asked for is a gap, and has a reason.
+        let position = if let From::Position(wanted) = from { begins.min(wanted) } else { begins };
         let skip_below = if let From::Position(position) = from { position } else { 0 };
         Self {
             reader,
@@ -119,6 +124,7 @@ impl Cursor {
             skip_below,
             goal: end,
             frontier: end,
+            gap_until: None,
             feed: None,
             spare: None,
             checked_below: 0,
@@ -137,7 +143,7 @@ impl Cursor {
     /// Begins with a batch that memory does not have.
     pub fn begin_on_disk(&mut self, start: &Start) {
         self.next = start.index;
-        self.position = start.position;
+        self.position = self.position.min(start.position);
         self.feed = Some(Feed::default());
     }
 
@@ -146,7 +152,7 @@ impl Cursor {
         if self.next >= self.frontier {
             self.frontier = env.pool.frontier(topic, self.reader.log()).entries;
         }
-        self.next < self.frontier
+        self.next < self.frontier || self.gap_until.is_some()
     }
 
     pub fn next_item(
@@ -158,6 +164,9 @@ impl Cursor {
         skips: &mut u32,
     ) -> Option<Item> {
         while *skips > 0 && self.is_behind(env, topic) {
+            if let Some(until) = self.gap_until {
+                return Some(self.gap(env, topic, me, until));
+            }
             match self.reader.entry(&env.pool, self.next) {
                 Found::Entry(entry) if entry.end_position() <= self.skip_below => {
                     self.next += 1;
@@ -247,8 +256,19 @@ impl Cursor {
     fn gap(&mut self, env: &Env, topic: TopicId, me: usize, resume: u64) -> Item {
         let undo = Some((me, self.next, self.position));
         let chain = env.pool.chain(topic, self.reader.log());
-        let restored = chain.map_or(0, |chain| chain.restored_position);
-        self.gap_of(gap_reason(self.position, resume, restored), resume, undo)
+        let skipped = chain.and_then(|chain| chain.skipped());
+        let part = first_part(self.position, resume, skipped);
+        self.gap_until = (part.end < resume).then_some(resume);
+        self.gap_of(part.reason(false), part.end, undo)
+    }
+
+    /// Goes back to before an item that was not sent.
+    pub fn go_back(&mut self, next: u64, position: u64) {
+        // The rest of a gap at the log's end has no entry to be measured by.
+        self.gap_until = self
+            .gap_until
+            .or((self.next == next && position < self.position).then_some(self.position));
+        (self.next, self.position) = (next, position);
     }
 
     /// Positions that nothing was written to, as many entries as say so one behind the other.
@@ -274,7 +294,8 @@ impl Cursor {
         let missed = resume - self.position;
         self.position = resume;
         let log = self.reader.log() as u8;
-        Item { missed, undo, ..Item::frame(Frame::Gap { log, reason, missed, resume }) }
+        let counted = if reason == GapReason::Skipped { 0 } else { missed };
+        Item { missed: counted, undo, ..Item::frame(Frame::Gap { log, reason, missed, resume }) }
     }
 
     /// Retention took everything up to the end: there is no entry to measure the gap by.
@@ -287,15 +308,6 @@ impl Cursor {
         let chain = env.pool.chain(topic, self.reader.log())?;
         (chain.oldest_index == self.next && chain.oldest_position > self.position)
             .then(|| self.gap(env, topic, me, chain.oldest_position))
-    }
-}
-
-/// Why nothing is at the positions from `from` to below `to` of a log that went on at `restored`
-/// after its pool was lost.
-pub fn gap_reason(from: u64, to: u64, restored: u64) -> GapReason {
-    match from < restored && restored <= to {
-        true => GapReason::Lost,
-        false => GapReason::Retention,
     }
 }
 
@@ -322,19 +334,5 @@ impl EntryBelow for LogReader {
             Found::Entry(entry) => Some(entry),
             _ => None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_gap_across_a_restoration_went_with_the_pool() {
-        assert_eq!(gap_reason(10, 90, 0), GapReason::Retention);
-        assert_eq!(gap_reason(10, 90, 90), GapReason::Lost);
-        assert_eq!(gap_reason(10, 95, 90), GapReason::Lost);
-        assert_eq!(gap_reason(10, 89, 90), GapReason::Retention);
-        assert_eq!(gap_reason(90, 95, 90), GapReason::Retention);
     }
 }

@@ -278,8 +278,7 @@ impl Delivering {
     pub fn put_back(&mut self, items: &[Item]) {
         for item in items.iter().rev() {
             if let Some((cursor, next, position)) = item.undo {
-                self.cursors[cursor].next = next;
-                self.cursors[cursor].position = position;
+                self.cursors[cursor].go_back(next, position);
             }
         }
     }

@@ -39,6 +39,13 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
     for line in system.tick() {
         out::note(line);
     }
+    for directory in system.data_left() {
+        out::note(format_args!(
+            "{} is of a broker that this system does not have: its topics are read, and nothing \
+             more is kept there; say --brokers with as many as before to keep all copies",
+            directory.display()
+        ));
+    }
     let mut out = Out::new();
     let ready = out.line(format_args!("ready {}", system.address())).and_then(|()| out.flush());
     match ready {

@@ -129,6 +129,13 @@ enum LocalError {
         /// Folders looked in.
         looked: Vec<PathBuf>,
     },
+    /// A broker's data directory could not be made.
+    Data {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        why: String,
+    },
     /// The pool's memory could not be had.
     Pool {
         /// What was tried and the answer.
@@ -185,6 +192,9 @@ impl fmt::Display for LocalError {
                      set LANDFALL_BIN_DIR to its folder",
                     looked.join(" or ")
                 )
+            }
+            Self::Data { path, why } => {
+                write!(f, "no directory {} for replicas: {why}", path.display())
             }
             Self::Pool { why } => write!(f, "no memory for the pool: {why}"),
             Self::Spawn { name, source } => write!(f, "{name} could not be started: {source}"),
@@ -249,6 +259,9 @@ impl LocalSystem {
                 (PathBuf::from(path), Some(fd))
             }
         };
+        if let Some(data) = &config.data {
+            make_data_directories(data, config.brokers)?;
+        }
         let spawner = Spawner::start()
             .map_err(|source| LocalError::Spawn { name: "the spawner".into(), source })?;
         let mut control = Process::new("control".into());
@@ -301,6 +314,15 @@ impl LocalSystem {
     /// Brokers of this system.
     pub fn brokers(&self) -> usize {
         self.brokers.len()
+    }
+
+    /// Data directories of brokers that this system does not have, because it has fewer than one
+    /// before it: they are read, and nothing more is kept there.
+    pub fn data_left(&self) -> Vec<PathBuf> {
+        let Some(data) = &self.config.data else { return Vec::new() };
+        let mine: Vec<_> =
+            (0..self.config.brokers).map(|number| data.join(format!("broker-{number}"))).collect();
+        data_directories(data).into_iter().filter(|path| !mine.contains(path)).collect()
     }
 
     /// Looks after the children: starts dead ones again where the configuration says so, after
@@ -401,9 +423,9 @@ impl LocalSystem {
         if let Some(data) = &self.config.data {
             command.arg("--data").arg(data.join(format!("broker-{number}")));
             command.args(["--data-file-bytes", &self.config.data_file_bytes.to_string()]);
-            let others = (0..self.config.brokers).filter(|other| *other != number);
-            for other in others {
-                command.arg("--read-data").arg(data.join(format!("broker-{other}")));
+            let mine = data.join(format!("broker-{number}"));
+            for other in data_directories(data).into_iter().filter(|other| *other != mine) {
+                command.arg("--read-data").arg(other);
             }
             let faults = self.config.data_faults.iter().find(|(broker, _)| *broker == number);
             if let Some((_, faults)) = faults {
@@ -448,11 +470,36 @@ fn control_command(binary: &Path, config: &LocalConfig, pool: &Path, listen: &st
         command.args(["--coherence", "flush"]);
     }
     if let Some(data) = &config.data {
-        for broker in 0..config.brokers {
-            command.arg("--restore").arg(data.join(format!("broker-{broker}")));
+        for directory in data_directories(data) {
+            command.arg("--restore").arg(directory);
         }
     }
     command
+}
+
+/// Makes a data directory for each broker, and their names stay: control writes there too.
+fn make_data_directories(data: &Path, brokers: usize) -> Result<(), LocalError> {
+    let all = (0..brokers).map(|number| data.join(format!("broker-{number}")));
+    let sync = |path: &Path| std::fs::File::open(path).and_then(|directory| directory.sync_all());
+    let made = all.map(std::fs::create_dir_all).collect::<Result<Vec<_>, _>>();
+    made.and_then(|_| sync(data))
+        .map_err(|error| LocalError::Data { path: data.to_owned(), why: error.to_string() })
+}
+
+/// The data directories of brokers below `data`, by number: also those of more brokers than there
+/// are now, since what they kept is only there.
+fn data_directories(data: &Path) -> Vec<PathBuf> {
+    let number = |path: &PathBuf| {
+        let name = path.file_name()?.to_str()?;
+        let number = name.strip_prefix("broker-")?.parse::<usize>().ok()?;
+        (name == format!("broker-{number}") && path.is_dir()).then_some(number)
+    };
+    // One that cannot be listed is said by whoever is to use it.
+    let entries = std::fs::read_dir(data).into_iter().flatten().flatten();
+    let mut found: Vec<_> =
+        entries.map(|entry| entry.path()).filter_map(|path| Some((number(&path)?, path))).collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
 }
 
 fn idle_word(idle: Idle) -> &'static str {

@@ -3,132 +3,140 @@
 //! What comes back is where each log goes on and whose sessions it had; the batches stay on disk,
 //! from where they are read. The pool is nobody's yet, so its creator may write all of it, also
 //! the frontier lines of brokers' own logs.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`read`] | what the files have |
+//! | [`plan`] | where a log goes on |
+//! | [`sessions`] | whose batches may not be ordered again |
+//! | [`tell`] | sentences |
+//! | [`end`] | the other end: what is written down when a pool is stopped in good order |
 
+pub mod end;
+mod error;
 pub mod plan;
 pub mod read;
+mod sessions;
+mod tell;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use landfall_layout::limits::{LOGS_PER_TOPIC, SEQUENCED_LOG, TOPICS_MAX};
+use landfall_layout::limits::{SEQUENCED_LOG, TOPICS_MAX};
 use landfall_layout::order::{ChainLine, FrontierLine};
-use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::topic::{
     TOPIC_CHECK_INGEST, TOPIC_KEEP, TOPIC_WINDOW, TopicEntry, TopicState,
 };
 use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::Pool;
-use landfall_replica::mend::sync_directory;
-use landfall_replica::names::topic_directory;
-use landfall_replica::{Resumed, TopicFile};
+use landfall_replica::{Ended, EndedLog, Resumed, Skips, TopicFile};
 
-use plan::{Plan, plan};
-use read::{Found, find};
+pub use error::ColdError;
+use plan::{Plan, Told, plan};
+use read::{Found, FoundLog, find};
+use sessions::Sessions;
 
 /// Brings back every topic that the data directories of brokers have; what people should know of
-/// it, a sentence each. Only on a pool that no control ever led.
-pub fn restore(pool: &Pool, directories: &[PathBuf], now_ns: u64) -> Vec<String> {
+/// it, a sentence each. Only on a pool that no control ever led. An error leaves nothing that
+/// anybody would take for a topic: nobody may serve the pool then.
+pub fn restore(
+    pool: &Pool,
+    directories: &[PathBuf],
+    now_ns: u64,
+) -> Result<Vec<String>, ColdError> {
     let mut notes = Vec::new();
-    let mut sessions = 0;
-    for mut found in find(directories, &mut notes) {
-        let Some(entry) = entry_of(pool, &found) else {
-            notes.push(format!(
-                "topic {} is not brought back: the pool has {TOPICS_MAX} topics already",
-                found.file.name
-            ));
-            continue;
+    let found = find(directories, &mut notes)?;
+    let mut sessions = Sessions::default();
+    let mut entries: Vec<(TopicEntry, Found)> = Vec::new();
+    for found in found {
+        let Some(entry) = entry_of(pool, &entries, &found.file) else {
+            return Err(ColdError::Topics { name: found.file.name });
         };
-        let id = TopicId(entry.id);
-        let mut resumed = BTreeMap::new();
-        for log in 0..LOGS_PER_TOPIC {
-            let mut spans = found.spans.remove(&log).unwrap_or_default();
-            let (seen, before) = (found.seen.get(&log), found.file.resumed.get(&log).copied());
-            if spans.is_empty() && seen.is_none() && before.is_none() {
-                continue;
-            }
-            let lost_pool = found.file.pool_bytes.max(pool.geometry().pool_bytes());
-            let plan = plan(&mut spans, seen, before, lost_pool);
-            resumed.insert(log, Resumed { index: plan.index, position: plan.position });
-            begin_log(pool, id, log, &plan, now_ns);
-            notes.extend(tell(&found, log, &plan));
+        sessions.add(&entry, &found.sessions);
+        entries.push((entry, found));
+    }
+    sessions.restore(pool, now_ns, &mut notes)?;
+    for (entry, mut found) in entries {
+        let mut lives = Vec::new();
+        for (log, known) in std::mem::take(&mut found.logs) {
+            lives.push((log, begin(pool, &entry, (log, known), &found, now_ns, &mut notes)));
         }
-        for (client, last) in &found.sessions {
-            let standing = Standing { epoch: last.epoch, state: SessionState::Closed };
-            let line = SessionLine {
-                standing: standing.pack(),
-                client: *client,
-                next_seq: last.seq.saturating_add(1),
-                topic: id.0,
-                opened_ns: now_ns,
-                ..SessionLine::default()
-            };
-            if pool.geometry().session(sessions).is_none() {
-                notes.push(format!(
-                    "topic {}: client {client:#x} is not known any more: the pool has {sessions} \
-                     session lines",
-                    found.file.name
-                ));
-                break;
-            }
-            pool.set_session(sessions, &line);
-            sessions += 1;
-        }
-        notes.extend(adopt(pool, &found, &entry, resumed));
+        notes.extend(adopt(pool, &found, &entry, lives));
         pool.set_topic(&entry);
     }
-    notes
+    Ok(notes)
 }
 
-/// Says in the data directories which of the topics that came back are in this pool's table, which
-/// is served now: what is not there any more was deleted. What could not be said is a sentence.
-pub fn say_alive(pool: &Pool, directories: &[PathBuf]) -> Vec<String> {
-    let uuid = pool.uuid_text();
-    let mut notes = Vec::new();
-    let live = |slot| pool.topic_in_slot(slot).filter(|entry| entry.state() == TopicState::Live);
-    for entry in (0..TOPICS_MAX).filter_map(live).filter(|entry| entry.disk_replicas() > 0) {
-        for data in directories {
-            let directory = topic_directory(data, entry.name(), entry.created_ns);
-            if !directory.is_dir() {
-                continue;
-            }
-            let said = TopicFile::change(&directory, |file| {
-                let is_ours = |file: &TopicFile| file.pool_uuid == uuid;
-                (file.filter(is_ours).map(|file| TopicFile { live_in: uuid.clone(), ..file }), ())
-            });
-            notes.extend(said.err().map(|error| format!("topic {}: {error}", entry.name())));
-        }
-    }
-    notes
+/// How a log goes on in this pool.
+struct Life {
+    resumed: Resumed,
+    skips: Skips,
+    /// It goes on right where it ended.
+    ended: Option<EndedLog>,
+}
+
+/// Begins a log where the one that was lost ended, or where it cannot have reached.
+fn begin(
+    pool: &Pool,
+    entry: &TopicEntry,
+    (log, mut known): (usize, FoundLog),
+    found: &Found,
+    now_ns: u64,
+    notes: &mut Vec<String>,
+) -> Life {
+    let ended = known.ended.as_ref();
+    let told = Told {
+        seen: known.seen,
+        resumed: known.resumed,
+        reached: known.reached,
+        skips: Some(&known.skips),
+        ended: ended.map(|ended| Resumed { index: ended.index, position: ended.position }),
+        unread: known.unread,
+        pool_bytes: found.file.pool_bytes.max(pool.geometry().pool_bytes()),
+        is_same_pool: found.pools.contains(&pool.uuid_text()),
+    };
+    let plan = plan(&mut known.spans, &told);
+    notes.extend(tell::sentences(&found.file.name, log, &plan, &told));
+    let mut skips = known.skips;
+    let ended = known.ended.filter(|_| plan.skipped.is_none());
+    plan.skipped.into_iter().for_each(|skipped| skips.add(skipped));
+    begin_log(pool, TopicId(entry.id), log, &plan, &skips, now_ns);
+    Life { resumed: Resumed { index: plan.index, position: plan.position }, skips, ended }
 }
 
 /// Says in the topic's directories that their files are this pool's, and where its logs go on: the
-/// pool may be lost again before any replica has anything from there. What could not be said is a
-/// sentence.
-fn adopt(
-    pool: &Pool,
-    found: &Found,
-    entry: &TopicEntry,
-    resumed: BTreeMap<usize, Resumed>,
-) -> Vec<String> {
+/// pool may be lost again before any replica has anything from there. That the topic is alive in
+/// the pool is said when it is served: until then nobody takes it for deleted. What could not be
+/// said is a sentence.
+fn adopt(pool: &Pool, found: &Found, entry: &TopicEntry, lives: Vec<(usize, Life)>) -> Vec<String> {
     let mine = TopicFile::of(entry, &pool.uuid_text(), pool.geometry().pool_bytes());
-    let Some(file) = mine.map(|file| TopicFile { resumed, ..file }) else { return Vec::new() };
+    let Some(mut file) = mine else { return Vec::new() };
+    let mut began = Ended::default();
+    for (log, life) in lives {
+        file.resumed.insert(log, life.resumed);
+        file.reached.insert(log, life.resumed);
+        if !life.skips.ranges().is_empty() {
+            file.skipped.insert(log, life.skips);
+        }
+        began.logs.extend(life.ended.map(|ended| (log, ended)));
+    }
+    file.began = (!began.logs.is_empty()).then_some(began);
     let written = found.directories.iter().map(|directory| {
-        file.write(directory).and_then(|()| sync_directory(directory)).err().map(|error| {
-            format!(
-                "topic {}: {error}; let control write there: should this pool be lost before \
-                 anything new is on disk, what was only in memory may have its positions again",
-                file.name
-            )
-        })
+        // It may be damaged here and whole elsewhere: what counts was put together from all.
+        let error = file.replace(directory).err()?;
+        Some(format!(
+            "topic {}: {error}; let control write there: should this pool be lost before \
+             anything new is on disk, what was only in memory may have its positions again",
+            file.name
+        ))
     });
     written.flatten().collect()
 }
 
 /// The topic as it was, in its own slot if that is free.
-fn entry_of(pool: &Pool, found: &Found) -> Option<TopicEntry> {
-    let file = &found.file;
+fn entry_of(pool: &Pool, taken: &[(TopicEntry, Found)], file: &TopicFile) -> Option<TopicEntry> {
     let is_free = |slot: usize| {
         pool.topic_in_slot(slot).is_some_and(|entry| entry.state() == TopicState::Absent)
+            && taken.iter().all(|(entry, _)| TopicId(entry.id).slot() != slot)
     };
     let own = TopicId(file.id);
     let id = match own.0 != 0 && is_free(own.slot()) {
@@ -162,8 +170,7 @@ fn entry_of(pool: &Pool, found: &Found) -> Option<TopicEntry> {
     })
 }
 
-/// A log that begins where the one that was lost cannot have reached.
-fn begin_log(pool: &Pool, id: TopicId, log: usize, plan: &Plan, now_ns: u64) {
+fn begin_log(pool: &Pool, id: TopicId, log: usize, plan: &Plan, skips: &Skips, now_ns: u64) {
     pool.start_frontier(id, log);
     let line = FrontierLine {
         entries: plan.index,
@@ -175,38 +182,17 @@ fn begin_log(pool: &Pool, id: TopicId, log: usize, plan: &Plan, now_ns: u64) {
     if log == SEQUENCED_LOG {
         pool.say_written(id, plan.index, 0);
     }
+    let last = skips.ranges().last();
     let chain = ChainLine {
         oldest_index: plan.index,
         oldest_position: plan.position,
         head: SegmentId::NONE.0,
         tail: SegmentId::NONE.0,
         topic: id.0.into(),
-        restored_position: plan.position,
-        ..ChainLine::default()
+        skipped_from: last.map_or(0, |range| range.position),
+        skipped_to: last.map_or(0, |range| range.to_position),
+        skipped_positions: skips.positions(),
+        skipped_entries: skips.entries(),
     };
     pool.set_chain(id, log, &chain);
-}
-
-fn tell(found: &Found, log: usize, plan: &Plan) -> Vec<String> {
-    let name = &found.file.name;
-    let of = match log {
-        SEQUENCED_LOG => format!("topic {name}"),
-        log => format!("topic {name}, log of broker {log}"),
-    };
-    let holes = match plan.unwritten {
-        0 => String::new(),
-        unwritten => format!(", {unwritten} positions that nobody wrote"),
-    };
-    let mut told = vec![format!(
-        "{of} is back: {} batches on disk from position {}{holes}; it goes on at position {}",
-        plan.batches, plan.oldest, plan.position
-    )];
-    told.extend(plan.lost.iter().map(|lost| {
-        format!(
-            "{of}: positions {} to {} were ordered and are lost: they were only in memory",
-            lost.first,
-            lost.end - 1
-        )
-    }));
-    told
 }

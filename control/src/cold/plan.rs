@@ -1,13 +1,15 @@
 //! Where a log goes on after everything but its replicas was lost. Pure.
 
 use landfall_layout::batch::PREAMBLE_BYTES;
-use landfall_layout::order::FrontierLine;
-use landfall_replica::Resumed;
+use landfall_layout::replica::RECORD_HEAD_BYTES;
+use landfall_replica::{Resumed, Skipped, Skips};
 
 /// Fewest bytes that a batch takes in the pool: a preamble, and one message in a line.
 const BATCH_BYTES_MIN: u64 = 2 * PREAMBLE_BYTES as u64;
 /// Fewest bytes that a message takes: its header.
 const MESSAGE_BYTES_MIN: u64 = 16;
+/// Most positions of a hole, whose record is the smallest that there is.
+const HOLE_POSITIONS_MAX: u64 = u16::MAX as u64;
 
 /// A batch or a hole that some replica has.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -31,6 +33,49 @@ pub struct Lost {
     pub end: u64,
 }
 
+/// The most that bytes of files can have held which do not hold any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Unread {
+    /// Entries of the log.
+    pub entries: u64,
+    /// Positions.
+    pub positions: u64,
+}
+
+impl Unread {
+    /// Counts `bytes` of a file. `has_holes`: its topic's order leaves holes.
+    pub fn add(&mut self, bytes: u64, has_holes: bool) {
+        let records = bytes.div_ceil(RECORD_HEAD_BYTES);
+        let positions = match has_holes {
+            true => records.saturating_mul(HOLE_POSITIONS_MAX),
+            false => bytes.div_ceil(MESSAGE_BYTES_MIN),
+        };
+        self.entries = self.entries.saturating_add(records);
+        self.positions = self.positions.saturating_add(positions);
+    }
+}
+
+/// What disks tell of a log, its batches and holes aside.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told<'a> {
+    /// The furthest that a record saw it ordered.
+    pub seen: Option<Resumed>,
+    /// Where it went on after an earlier loss.
+    pub resumed: Option<Resumed>,
+    /// How far it was when a file was begun last.
+    pub reached: Option<Resumed>,
+    /// What it passed over at earlier losses.
+    pub skips: Option<&'a Skips>,
+    /// Where it ended in good order.
+    pub ended: Option<Resumed>,
+    /// What files that do not hold may have had.
+    pub unread: Unread,
+    /// Bytes of the pool that was lost.
+    pub pool_bytes: u64,
+    /// It came back into this very pool already, which nobody served since.
+    pub is_same_pool: bool,
+}
+
 /// A log after the loss.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
@@ -42,25 +87,23 @@ pub struct Plan {
     pub oldest: u64,
     /// What is lost for certain, in order.
     pub lost: Vec<Lost>,
+    /// What is passed over now; none: it goes on right where it ended.
+    pub skipped: Option<Skipped>,
     /// Index of the next entry.
     pub index: u64,
     /// Position of the next message.
     pub position: u64,
 }
 
-/// Judges what the replicas have (`spans`, in any order and more than once) and the furthest that
-/// one of them saw the log ordered. `resumed` is where the log went on after an earlier loss, and
-/// `pool_bytes` the size of the pool that was lost now.
+/// Judges what the replicas have (`spans`, in any order and more than once), and what else they
+/// tell.
 ///
-/// More may have been ordered, and shown, than any replica saw. All of that still lay in the pool,
-/// because retention waits for the replicas, so there cannot have been more than fits it: the log
-/// goes on that far behind, and no index and no position ever means two things.
-pub fn plan(
-    spans: &mut Vec<Span>,
-    seen: Option<&FrontierLine>,
-    resumed: Option<Resumed>,
-    pool_bytes: u64,
-) -> Plan {
+/// A log that ended in good order goes on where it ended. Of any other more may have been ordered,
+/// and shown, than any replica saw. All of that still lay in the pool, because retention waits for
+/// the replicas, or it stood in a file that does not hold any more: so there cannot have been more
+/// than fits both. The log goes on that far behind, and no index and no position ever means two
+/// things.
+pub fn plan(spans: &mut Vec<Span>, told: &Told<'_>) -> Plan {
     spans.sort_unstable();
     spans.dedup_by_key(|span| span.index);
     let mut plan = Plan {
@@ -71,98 +114,78 @@ pub fn plan(
     };
     let (mut index, mut position) = spans.first().map_or((0, 0), |span| (span.index, span.first));
     for span in spans.iter() {
-        if span.first > position {
-            plan.lost.push(Lost { first: position, end: span.first });
-        }
+        plan.lose(position, span.first, told.skips);
         (index, position) = (span.index + 1, span.end.max(position));
     }
-    if let Some(seen) = seen
-        && seen.entries > index
-    {
-        if seen.position > position {
-            plan.lost.push(Lost { first: position, end: seen.position });
-        }
-        (index, position) = (seen.entries, seen.position.max(position));
+    let at = |place: Option<Resumed>| place.unwrap_or_default();
+    let seen = at(told.seen.max_by_index(told.reached));
+    if seen.index > index {
+        plan.lose(position, seen.position, told.skips);
+        (index, position) = (seen.index, seen.position.max(position));
     }
-    if let Some(resumed) = resumed {
-        // Nobody ever had what lies in front of it: that is not lost once more.
-        (index, position) = (index.max(resumed.index), position.max(resumed.position));
-    }
-    plan.index = index.saturating_add(pool_bytes / BATCH_BYTES_MIN);
-    plan.position = position.saturating_add(pool_bytes / MESSAGE_BYTES_MIN);
+    // Nobody ever had what lies in front of where it went on: that is not lost once more.
+    let resumed = at(told.resumed);
+    let known = (index.max(resumed.index), position.max(resumed.position));
+    plan.go_on((index, position), known, told);
     plan
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+trait Furthest {
+    fn max_by_index(self, other: Self) -> Self;
+}
 
-    fn span(index: u64, first: u64, end: u64) -> Span {
-        Span { index, first, end, is_hole: false }
-    }
-
-    fn seen(entries: u64, position: u64) -> FrontierLine {
-        FrontierLine { entries, position, ..FrontierLine::default() }
-    }
-
-    #[test]
-    fn nothing_is_lost_when_everything_ordered_is_on_disk() {
-        let mut spans = vec![span(1, 10, 20), span(0, 0, 10), span(1, 10, 20)];
-        let plan = plan(&mut spans, Some(&seen(2, 20)), None, 1 << 20);
-        assert_eq!((plan.batches, plan.oldest), (2, 0));
-        assert_eq!(plan.lost, []);
-        assert_eq!((plan.index, plan.position), (2 + (1 << 13), 20 + (1 << 16)));
-    }
-
-    #[test]
-    fn what_was_ordered_behind_the_last_batch_is_lost_with_its_range() {
-        let plan = plan(&mut vec![span(7, 70, 80)], Some(&seen(12, 130)), None, 0);
-        assert_eq!(plan.lost, [Lost { first: 80, end: 130 }]);
-        assert_eq!((plan.oldest, plan.index, plan.position), (70, 12, 130));
-    }
-
-    #[test]
-    fn a_batch_of_another_broker_that_is_missing_between_two_is_lost() {
-        let plan = plan(&mut vec![span(3, 30, 31), span(5, 35, 36)], None, None, 0);
-        assert_eq!(plan.lost, [Lost { first: 31, end: 35 }]);
-        assert_eq!((plan.index, plan.position), (6, 36));
-    }
-
-    #[test]
-    fn a_hole_is_there_and_is_neither_a_batch_nor_lost() {
-        let hole = Span { is_hole: true, ..span(4, 31, 35) };
-        let plan = plan(&mut vec![span(3, 30, 31), hole, span(5, 35, 36), hole], None, None, 0);
-        assert_eq!((plan.batches, plan.unwritten, plan.lost.len()), (2, 4, 0));
-        let plan = super::plan(&mut vec![hole], Some(&seen(6, 37)), None, 0);
-        assert_eq!((plan.oldest, plan.unwritten), (31, 4));
-        assert_eq!(plan.lost, [Lost { first: 35, end: 37 }]);
-    }
-
-    #[test]
-    fn a_log_of_which_nothing_is_left_goes_on_behind_what_was_seen() {
-        let plan = plan(&mut Vec::new(), Some(&seen(4, 9)), None, 128);
-        assert_eq!(plan.lost, [Lost { first: 0, end: 9 }]);
-        assert_eq!((plan.index, plan.position), (5, 17));
-        assert_eq!(super::plan(&mut Vec::new(), None, None, 0), Plan::default());
-    }
-
-    #[test]
-    fn what_a_replica_saw_earlier_takes_nothing_back() {
-        let plan = plan(&mut vec![span(8, 80, 99)], Some(&seen(3, 30)), None, 0);
-        assert_eq!((plan.lost.len(), plan.index, plan.position), (0, 9, 99));
-    }
-
-    #[test]
-    fn what_went_on_after_one_loss_goes_on_behind_that_after_the_next() {
-        let spans = || vec![span(0, 0, 10)];
-        let first = plan(&mut spans(), None, None, 1 << 20);
-        let resumed = Resumed { index: first.index, position: first.position };
-        // Batches that nobody copied stood behind it: as many as fit the pool that is lost now.
-        let next = plan(&mut spans(), None, Some(resumed), 1 << 12);
-        assert_eq!((next.index, next.position), (first.index + 32, first.position + 256));
-        assert_eq!(next.lost, [], "nothing ever was between the two");
-        let copied = vec![span(0, 0, 10), span(first.index, first.position, first.position + 4)];
-        let after = plan(&mut copied.clone(), None, Some(resumed), 0);
-        assert_eq!((after.index, after.position), (first.index + 1, first.position + 4));
+impl Furthest for Option<Resumed> {
+    fn max_by_index(self, other: Self) -> Self {
+        [self, other].into_iter().flatten().max_by_key(|place| (place.index, place.position))
     }
 }
+
+impl Plan {
+    /// Notes that positions from `from` to below `to` are nowhere, but for those that were passed
+    /// over at an earlier loss.
+    fn lose(&mut self, from: u64, to: u64, skips: Option<&Skips>) {
+        let none = Skips::default();
+        let mut first = from;
+        for part in skips.unwrap_or(&none).parts(from, to) {
+            if !part.is_skipped {
+                self.lost.push(Lost { first, end: part.end });
+            }
+            first = part.end;
+        }
+    }
+
+    /// Decides where the log goes on. Everything that it had is below `told_of`, as files say, and
+    /// it never was beyond `known` without being in the lost pool or in what cannot be read.
+    fn go_on(&mut self, told_of: (u64, u64), known: (u64, u64), told: &Told<'_>) {
+        let is_reached = |place: Resumed| known.0 <= place.index && known.1 <= place.position;
+        if let Some(ended) = told.ended.filter(|ended| is_reached(*ended)) {
+            // What of it is in no file was there when it ended.
+            self.lose(
+                told_of.1.max(told.resumed.map_or(0, |r| r.position)),
+                ended.position,
+                told.skips,
+            );
+            (self.index, self.position) = (ended.index, ended.position);
+            return;
+        }
+        if let Some(resumed) = told.resumed.filter(|place| told.is_same_pool && is_reached(*place))
+        {
+            (self.index, self.position) = (resumed.index, resumed.position);
+            return;
+        }
+        let Unread { entries, positions } = told.unread;
+        let beyond =
+            |known: u64, pool: u64, unread| known.saturating_add(pool).saturating_add(unread);
+        self.index = beyond(known.0, told.pool_bytes / BATCH_BYTES_MIN, entries);
+        self.position = beyond(known.1, told.pool_bytes / MESSAGE_BYTES_MIN, positions);
+        self.skipped = Some(Skipped {
+            index: known.0,
+            to_index: self.index,
+            position: known.1,
+            to_position: self.position,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,20 @@
 //! What the replicas of a topic have, read from their files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
-use landfall_layout::limits::SEQUENCED_LOG;
-use landfall_layout::order::{FrontierLine, OrderEntry};
-use landfall_layout::replica::Body;
+use landfall_layout::limits::{RECORDS_FILE_BYTES, SEQUENCED_LOG};
+use landfall_layout::order::OrderEntry;
+use landfall_layout::replica::{Body, HeaderError, REPLICA_HEADER_BYTES, ReplicaHeader};
+use landfall_layout::topic::Order;
 use landfall_replica::names::{TopicListing, list};
-use landfall_replica::{FileError, TopicFile, Walk};
+use landfall_replica::{EndedLog, FileError, Resumed, Skips, TopicFile, Walk};
 
-use super::plan::Span;
+use super::ColdError;
+use super::plan::{Span, Unread};
 
 /// A publisher's session as its last batch on disk says it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,107 +23,241 @@ pub struct LastOf {
     pub epoch: u32,
     /// Sequence of the last batch.
     pub seq: u64,
+    /// When a batch of it landed last, nanoseconds.
+    pub landed_ns: u64,
+}
+
+/// What is on disk of a log.
+#[derive(Debug, Default)]
+pub struct FoundLog {
+    /// Batches and holes.
+    pub spans: Vec<Span>,
+    /// How far it was seen ordered.
+    pub seen: Option<Resumed>,
+    /// Where it went on after a loss.
+    pub resumed: Option<Resumed>,
+    /// How far it was when a file was begun last.
+    pub reached: Option<Resumed>,
+    /// What it passed over.
+    pub skips: Skips,
+    /// Where it ended in good order.
+    pub ended: Option<EndedLog>,
+    /// What files that do not hold may have had.
+    pub unread: Unread,
 }
 
 /// A topic on disk.
 #[derive(Debug)]
 pub struct Found {
-    /// What its directories say; of how much the pool had and where logs went on, the most.
+    /// What one of its directories says; of how much the pool had, the most.
     pub file: TopicFile,
     /// Its directories.
     pub directories: Vec<PathBuf>,
-    /// Batches and holes of each log.
-    pub spans: BTreeMap<usize, Vec<Span>>,
-    /// How far each log was seen ordered.
-    pub seen: BTreeMap<usize, FrontierLine>,
+    /// Pools that they name.
+    pub pools: BTreeSet<String>,
+    /// Its logs of which anything is known.
+    pub logs: BTreeMap<usize, FoundLog>,
     /// Sessions by client.
     pub sessions: BTreeMap<u64, LastOf>,
 }
 
 /// Finds the topics in the data directories of brokers. Of several topics of one name the latest
-/// counts. What cannot be read becomes a sentence.
-pub fn find(directories: &[impl AsRef<Path>], notes: &mut Vec<String>) -> Vec<Found> {
+/// counts. What does not hold becomes a sentence; what may not be passed over, an error.
+pub fn find(
+    directories: &[impl AsRef<Path>],
+    notes: &mut Vec<String>,
+) -> Result<Vec<Found>, ColdError> {
     let mut topics: BTreeMap<String, Vec<TopicListing>> = BTreeMap::new();
     for directory in directories {
-        let directory = directory.as_ref();
-        match list(directory) {
-            Ok(listing) => {
-                for topic in listing.topics {
-                    topics.entry(topic.name.clone()).or_default().push(topic);
-                }
-            }
-            // A broker that never kept a replica has no directory.
-            Err(_) if !directory.exists() => {}
-            Err(error) => notes.push(error.to_string()),
+        let path = directory.as_ref();
+        let listing = list(path).map_err(|error| ColdError::Directory { error })?;
+        for topic in listing.topics {
+            topics.entry(topic.name.clone()).or_default().push(topic);
         }
     }
-    topics.into_values().filter_map(|listings| read_topic(listings, notes)).collect()
+    let mut found = Vec::new();
+    for listings in topics.into_values() {
+        found.extend(read_topic(listings, notes)?);
+    }
+    Ok(found)
 }
 
-fn read_topic(listings: Vec<TopicListing>, notes: &mut Vec<String>) -> Option<Found> {
-    let latest = listings.iter().map(|listing| listing.created_ns).max()?;
-    let mut found: Option<Found> = None;
-    for listing in &listings {
-        if listing.created_ns != latest {
-            notes.push(format!(
-                "{} is of an earlier topic {}: left alone",
-                listing.path.display(),
-                listing.name
-            ));
+fn read_topic(
+    listings: Vec<TopicListing>,
+    notes: &mut Vec<String>,
+) -> Result<Option<Found>, ColdError> {
+    let latest = listings.iter().map(|listing| listing.created_ns).max();
+    let mut mine = Vec::new();
+    for listing in listings {
+        if Some(listing.created_ns) == latest {
+            mine.push(listing);
             continue;
         }
-        let file = match TopicFile::read(&listing.path) {
-            Ok(file) => file,
-            Err(error) => {
-                notes.push(error.to_string());
-                continue;
+        let (path, name) = (listing.path.display(), &listing.name);
+        notes.push(format!("{path} is of an earlier topic {name}: left alone"));
+    }
+    let mut found: Option<Found> = None;
+    let mut unreadable = None;
+    for listing in &mine {
+        match TopicFile::read(&listing.path) {
+            Ok(file) if file.deleted => {
+                let (path, name) = (listing.path.display(), &listing.name);
+                notes
+                    .push(format!("topic {name} was deleted; {path} goes with its broker's start"));
+                return Ok(None);
             }
-        };
-        let found = found.get_or_insert_with(|| Found {
-            file: file.clone(),
-            directories: Vec::new(),
-            spans: BTreeMap::new(),
-            seen: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-        });
-        found.directories.push(listing.path.clone());
-        found.file.pool_bytes = found.file.pool_bytes.max(file.pool_bytes);
-        for (log, resumed) in file.resumed {
-            let most = found.file.resumed.entry(log).or_insert(resumed);
-            most.index = most.index.max(resumed.index);
-            most.position = most.position.max(resumed.position);
-        }
-        for source in &listing.sources {
-            for (_, path) in &source.files {
-                if let Err(error) = found.read(source.source, path, notes) {
-                    notes.push(error.to_string());
-                }
+            Ok(file) => match &mut found {
+                Some(found) => found.also_says(file),
+                None => found = Some(Found::of(file)),
+            },
+            Err(FileError::Newer { path, version }) => {
+                let why = format!("schema version {version}");
+                return Err(ColdError::Version { path, why });
+            }
+            // A broker that died while it made the directory.
+            Err(FileError::Io { source, .. })
+                if source.kind() == ErrorKind::NotFound && listing.sources.is_empty() => {}
+            Err(error) => {
+                notes.push(format!("{error}; what other directories say of the topic counts"));
+                unreadable = Some(error);
             }
         }
     }
-    found
+    let Some(mut found) = found else {
+        return match unreadable {
+            Some(error) => Err(ColdError::Topic { error }),
+            None => Ok(None),
+        };
+    };
+    found.judge_end();
+    for listing in &mine {
+        found.directories.push(listing.path.clone());
+        for source in &listing.sources {
+            for (first_index, path) in &source.files {
+                found.read(source.source, *first_index, path, notes)?;
+            }
+        }
+    }
+    found.bound_missing();
+    Ok(Some(found))
+}
+
+fn further(one: Option<Resumed>, other: Resumed) -> Option<Resumed> {
+    Some(one.map_or(other, |one| Resumed {
+        index: one.index.max(other.index),
+        position: one.position.max(other.position),
+    }))
 }
 
 impl Found {
+    fn of(file: TopicFile) -> Self {
+        let mut found = Self {
+            file: TopicFile { pool_bytes: 0, ..file.clone() },
+            directories: Vec::new(),
+            pools: BTreeSet::new(),
+            logs: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+        };
+        found.also_says(file);
+        found
+    }
+
+    /// Takes what another directory says.
+    fn also_says(&mut self, file: TopicFile) {
+        self.file.pool_bytes = self.file.pool_bytes.max(file.pool_bytes);
+        self.pools.insert(file.pool_uuid);
+        for (log, place) in file.resumed {
+            let log = self.logs.entry(log).or_default();
+            log.resumed = further(log.resumed, place);
+        }
+        for (log, place) in file.reached {
+            let log = self.logs.entry(log).or_default();
+            log.reached = further(log.reached, place);
+        }
+        for (log, skips) in &file.skipped {
+            self.logs.entry(*log).or_default().skips.join(skips);
+        }
+        for (log, ended) in file.ended.into_iter().flat_map(|ended| ended.logs) {
+            self.logs.entry(log).or_default().ended.get_or_insert(ended);
+        }
+    }
+
+    /// An end in good order counts only where every directory is of that pool: in another one the
+    /// log may have gone on behind it. One that names no end has not heard of it, as when control
+    /// died while it said so, or brought the topic back.
+    fn judge_end(&mut self) {
+        if self.pools.len() > 1 {
+            self.logs.values_mut().for_each(|log| log.ended = None);
+        }
+    }
+
+    fn order(&self) -> Option<Order> {
+        self.file.order()
+    }
+
+    fn log_of(&self, source: BrokerId) -> usize {
+        match self.order() {
+            Some(order) if !order.is_sequenced() => source.index(),
+            _ => SEQUENCED_LOG,
+        }
+    }
+
+    /// Reads a file. What its last bytes had is bounded by their number where nothing behind them
+    /// holds; before records that hold there was nothing beyond those.
     fn read(
         &mut self,
         source: BrokerId,
+        first_index: u64,
         path: &Path,
         notes: &mut Vec<String>,
-    ) -> Result<(), FileError> {
-        let sequenced = self.file.order().is_some_and(|order| order.is_sequenced());
-        let log = if sequenced { SEQUENCED_LOG } else { source.index() };
-        let mut walk = Walk::open(path)?;
-        while let Some(record) = walk.next()? {
-            match record.body {
-                Body::Batch { entry, .. } | Body::Hole { entry, .. } => {
-                    self.take(log, record.header.index, &entry);
+    ) -> Result<(), ColdError> {
+        let number = self.log_of(source);
+        let has_holes = self.order() == Some(Order::Token);
+        let begun = Resumed { index: first_index, position: 0 };
+        let log = self.logs.entry(number).or_default();
+        let mut walk = match Walk::open(path) {
+            Ok(walk) => walk,
+            Err(error) => {
+                if let FileError::Header { why: HeaderError::Version { found }, .. } = &error
+                    && is_foreign(path)
+                {
+                    let why = format!("format version {found}");
+                    return Err(ColdError::Version { path: path.to_owned(), why });
                 }
-                Body::Frontier(line) => {
-                    let seen = self.seen.entry(log).or_default();
-                    if line.entries > seen.entries {
-                        *seen = line;
+                log.reached = further(log.reached, begun);
+                let bytes = fs::metadata(path).map_or(FILE_BYTES_MOST, |found| found.len());
+                let records = bytes.saturating_sub(REPLICA_HEADER_BYTES);
+                if records > 0 {
+                    log.unread.add(records, has_holes);
+                    notes.push(format!(
+                        "{error}; no record of it can be read, and the log goes on behind all that \
+                         its {records} bytes may have had"
+                    ));
+                }
+                return Ok(());
+            }
+        };
+        loop {
+            match walk.next() {
+                Ok(Some(record)) => {
+                    let index = record.header.index;
+                    match record.body {
+                        Body::Batch { entry, .. } | Body::Hole { entry, .. } => {
+                            self.take(number, index, &entry);
+                        }
+                        Body::Frontier(line) => {
+                            let place = Resumed { index: line.entries, position: line.position };
+                            let log = self.logs.entry(number).or_default();
+                            log.seen = further(log.seen, place);
+                        }
                     }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    let bytes = walk.bytes().saturating_sub(walk.place().at);
+                    self.logs.entry(number).or_default().unread.add(bytes, has_holes);
+                    notes.push(error.to_string());
+                    break;
                 }
             }
         }
@@ -127,6 +265,9 @@ impl Found {
             notes.push(format!("{}: {why}; its records are read", path.display()));
         }
         for damage in walk.damage() {
+            if damage.behind.is_none() {
+                self.logs.entry(number).or_default().unread.add(damage.bytes, has_holes);
+            }
             notes.push(format!("{}: {damage}", path.display()));
         }
         Ok(())
@@ -134,11 +275,36 @@ impl Found {
 
     fn take(&mut self, log: usize, index: u64, entry: &OrderEntry) {
         let (first, end, is_hole) = (entry.first_position, entry.end_position(), entry.is_hole());
-        self.spans.entry(log).or_default().push(Span { index, first, end, is_hole });
+        let log = self.logs.entry(log).or_default();
+        log.spans.push(Span { index, first, end, is_hole });
         // A hole's session had an epoch, and no batch there: its sequence is 0.
-        let last = LastOf { epoch: entry.session_epoch, seq: entry.batch_seq };
-        let known = self.sessions.entry(entry.client).or_insert(last);
-        known.epoch = known.epoch.max(last.epoch);
-        known.seq = known.seq.max(last.seq);
+        let (epoch, seq, landed_ns) = (entry.session_epoch, entry.batch_seq, entry.landed_ns);
+        let known = self.sessions.entry(entry.client).or_insert(LastOf { epoch, seq, landed_ns });
+        known.epoch = known.epoch.max(epoch);
+        known.seq = known.seq.max(seq);
+        known.landed_ns = known.landed_ns.max(landed_ns);
     }
+
+    /// A file that was begun and is not there may have had as much as a file has.
+    fn bound_missing(&mut self) {
+        let has_holes = self.order() == Some(Order::Token);
+        for log in self.logs.values_mut() {
+            let last = log.spans.iter().map(|span| span.index + 1).max().unwrap_or_default();
+            let read = last.max(log.seen.map_or(0, |seen| seen.index));
+            let read = read.max(log.resumed.map_or(0, |resumed| resumed.index));
+            if log.reached.is_some_and(|reached| reached.index > read) {
+                log.unread.add(FILE_BYTES_MOST, has_holes);
+            }
+        }
+    }
+}
+
+/// What a file of the usual size has at most: a last group goes beyond it.
+const FILE_BYTES_MOST: u64 = 2 * RECORDS_FILE_BYTES;
+
+/// Whether a file is of another version of the format: no damage made it so.
+fn is_foreign(path: &Path) -> bool {
+    let mut head = [0; ReplicaHeader::BYTES as usize];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && ReplicaHeader::is_foreign(&head)
 }

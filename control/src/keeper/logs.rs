@@ -54,7 +54,7 @@ impl Keeper {
             chain: [segment].into(),
             oldest_index: base,
             oldest_position: self.pool.frontier(topic, log).position,
-            restored_position: known.map_or(0, |known| known.restored_position),
+            passed: known.map(|known| known.passed).unwrap_or_default(),
             ..Log::default()
         };
         self.pool.set_chain(topic, log, &begun.line(topic));
@@ -195,8 +195,10 @@ impl Log {
             head: end(self.chain.front()),
             tail: end(self.chain.back()),
             topic: topic.0.into(),
-            restored_position: self.restored_position,
-            reserved: [0; 3],
+            skipped_from: self.passed.from,
+            skipped_to: self.passed.to,
+            skipped_positions: self.passed.positions,
+            skipped_entries: self.passed.entries,
         }
     }
 }

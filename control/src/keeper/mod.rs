@@ -38,7 +38,7 @@ use crate::segments::Segments;
 
 pub use brokers::{Broker, stranded};
 pub use silent::withhold_uncounted;
-pub use topics::{Log, Topic};
+pub use topics::{Log, Passed, Topic};
 
 use copies::Copies;
 use deletion::Deletion;

@@ -40,6 +40,19 @@ pub struct Topic {
     pub payload: Vec<SegmentId>,
 }
 
+/// What a log passed over when pools were lost: last, and in all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Passed {
+    /// First position of the last range.
+    pub from: u64,
+    /// Position behind it; 0: it never passed over anything.
+    pub to: u64,
+    /// Positions in all.
+    pub positions: u64,
+    /// Indexes in all.
+    pub entries: u64,
+}
+
 /// A log's chain and where it begins for readers.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
@@ -49,8 +62,8 @@ pub struct Log {
     pub oldest_index: u64,
     /// Position of that entry's first message.
     pub oldest_position: u64,
-    /// Position at which it went on after the pool before this one was lost.
-    pub restored_position: u64,
+    /// What it passed over when pools were lost.
+    pub passed: Passed,
     /// A broker's own log: the last segment granted to its present process.
     pub granted: Option<SegmentId>,
 }
@@ -278,8 +291,10 @@ impl Keeper {
         let (mut messages, mut batches, mut bytes) = (0_u64, 0_u64, 0_u64);
         for log in logs {
             let line = self.pool.frontier(topic.id, log);
-            messages = messages.saturating_add(line.position);
-            batches = batches.saturating_add(line.entries);
+            // What was passed over when a pool was lost was never there.
+            let passed = topic.logs.get(&log).map_or_else(Passed::default, |log| log.passed);
+            messages = messages.saturating_add(line.position.saturating_sub(passed.positions));
+            batches = batches.saturating_add(line.entries.saturating_sub(passed.entries));
             bytes = bytes.saturating_add(line.bytes);
             if line.position >= longest.0.position {
                 longest = (line, topic.logs.get(&log).map_or(0, |log| log.oldest_position));

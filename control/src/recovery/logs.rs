@@ -8,7 +8,7 @@ use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::log::LogSegment;
 
-use crate::keeper::{Log, Topic};
+use crate::keeper::{Log, Passed, Topic};
 use crate::segments::{Purpose, Segments};
 
 /// Walks every chain of a topic. A chain ends where a link leads to a segment of another use.
@@ -40,7 +40,12 @@ pub(super) fn chains(pool: &Pool, segments: &Segments, id: TopicId) -> BTreeMap<
                 chain,
                 oldest_index: line.oldest_index,
                 oldest_position: line.oldest_position,
-                restored_position: line.restored_position,
+                passed: Passed {
+                    from: line.skipped_from,
+                    to: line.skipped_to,
+                    positions: line.skipped_positions,
+                    entries: line.skipped_entries,
+                },
                 granted: None,
             };
             logs.insert(number, log);

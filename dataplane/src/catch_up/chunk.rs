@@ -4,10 +4,9 @@ use landfall_layout::batch::BatchPreamble;
 use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, GapReason};
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::Body;
-use landfall_replica::Merge;
+use landfall_replica::{Merge, Skips};
 
 use super::Place;
-use crate::cursor::gap_reason;
 
 /// Bytes after which a block is not made longer.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -45,9 +44,9 @@ struct Gap {
 
 /// Reads on from `place` until the block is long enough, or log index `until`, from which on
 /// memory has everything. What no file has up to there is left to the reading of memory, which
-/// measures it by the first position that it finds. `restored`: the position at which the log went
-/// on after its pool was lost, or 0.
-pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, restored: u64) -> Chunk {
+/// measures it by the first position that it finds. `skips`: what the log passed over when pools
+/// were lost.
+pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, skips: &Skips) -> Chunk {
     let mut chunk = Chunk {
         bytes: Vec::new(),
         place,
@@ -72,19 +71,13 @@ pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, restored: u64)
         };
         chunk.place.next = picked.index + 1;
         let record = merge.record(picked);
-        let reason = |from: u64, to: u64| match is_known {
-            true => GapReason::Lost,
-            false => gap_reason(from, to, restored),
-        };
         match record.map(|record| record.body) {
             Some(Body::Batch { entry, preamble, payload }) => {
-                let reason = reason(chunk.place.position, entry.first_position);
-                chunk.jump(log, entry.first_position, reason);
+                chunk.jump_over(log, entry.first_position, is_known, skips);
                 chunk.add(log, picked.index, &entry, (&preamble, payload));
             }
             Some(Body::Hole { entry, reason: why }) => {
-                let reason = reason(chunk.place.position, entry.first_position);
-                chunk.jump(log, entry.first_position, reason);
+                chunk.jump_over(log, entry.first_position, is_known, skips);
                 chunk.jump(log, entry.end_position(), why);
             }
             Some(Body::Frontier(_)) | None => continue,
@@ -95,6 +88,16 @@ pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, restored: u64)
 }
 
 impl Chunk {
+    /// Tells of positions up to `to` that are in no file, each with its reason. `is_known`:
+    /// everybody's files say so.
+    fn jump_over(&mut self, log: u8, to: u64, is_known: bool, skips: &Skips) {
+        if self.place.position < to {
+            for part in skips.parts(self.place.position, to) {
+                self.jump(log, part.end, part.reason(is_known));
+            }
+        }
+    }
+
     /// Tells of positions up to `to` that nothing is at: gaps of one reason that follow each other
     /// in one frame.
     fn jump(&mut self, log: u8, to: u64, reason: GapReason) {
@@ -109,7 +112,8 @@ impl Chunk {
         let frame = Frame::Gap { log, reason, missed: to - gap.from, resume: to };
         self.bytes.extend_from_slice(&frame.encode(0));
         self.gap = Some(gap);
-        self.missed += missed;
+        // Of what was passed over nobody knows of a message.
+        self.missed += if reason == GapReason::Skipped { 0 } else { missed };
         self.place.position = to;
     }
 
@@ -147,6 +151,7 @@ mod tests {
     use landfall_layout::BrokerId;
     use landfall_layout::order::ENTRY_HOLE;
     use landfall_pool::disk::plain::Plain;
+    use landfall_replica::Skipped;
     use landfall_replica::merge::Wanted;
 
     use super::*;
@@ -220,13 +225,13 @@ mod tests {
         let (scratch, end) = replica("holes", &entries);
         let why = GapReason::Unwritten;
         let start = Place { next: 0, position: 0 };
-        let chunk = read(&mut merge(&scratch), 0, start, end, 0);
+        let chunk = read(&mut merge(&scratch), 0, start, end, &Skips::default());
         let want = [Err((why, 6, 6)), Ok(6), Ok(9), Err((why, 1, 13)), Ok(13), Err((why, 10, 26))];
         assert_eq!(frames(&chunk), want);
         assert_eq!((chunk.missed, chunk.batches, chunk.place.position), (17, 3, 26));
         assert_eq!((chunk.place.next, chunk.faults.len()), (end, 0));
         // Only what is below the bound: memory tells of the rest.
-        let chunk = read(&mut merge(&scratch), 0, start, 7, 0);
+        let chunk = read(&mut merge(&scratch), 0, start, 7, &Skips::default());
         assert_eq!(frames(&chunk).last(), Some(&Err((why, 5, 21))));
     }
 
@@ -235,18 +240,31 @@ mod tests {
         let (scratch, end) = replica("lost", &[None, Some(2), None]);
         // As if three positions before the first batch were in no file.
         let start = Place { next: 1, position: 0 };
-        let chunk = read(&mut merge(&scratch), 0, start, end, 0);
+        let chunk = read(&mut merge(&scratch), 0, start, end, &Skips::default());
         let (lost, hole) = ((GapReason::Lost, 3, 3), (GapReason::Unwritten, 2, 5));
         assert_eq!(frames(&chunk), [Err(lost), Err(hole), Ok(5)]);
+    }
+
+    #[test]
+    fn what_was_passed_over_between_two_lives_is_told_apart_from_what_was_lost() {
+        let (scratch, end) = replica("lives", &[None, None]);
+        // The second batch is at position 3: the gap before it, as if it were at 30, in parts.
+        let mut skips = Skips::default();
+        skips.add(Skipped { index: 0, to_index: 1, position: 1, to_position: 3 });
+        let start = Place { next: 1, position: 0 };
+        let chunk = read(&mut merge(&scratch), 0, start, end, &skips);
+        let parts = [Err((GapReason::Lost, 1, 1)), Err((GapReason::Skipped, 2, 3))];
+        assert_eq!(frames(&chunk), [&parts[..], &[Ok(3)]].concat());
+        assert_eq!(chunk.missed, 1, "nobody knows of a message at what was passed over");
     }
 
     #[test]
     fn a_block_of_holes_ends_too() {
         let (scratch, end) = replica("many", &[Some(1); ENTRIES_MAX + 10]);
         let mut merge = merge(&scratch);
-        let chunk = read(&mut merge, 0, Place { next: 0, position: 0 }, end, 0);
+        let chunk = read(&mut merge, 0, Place { next: 0, position: 0 }, end, &Skips::default());
         assert_eq!((chunk.place.next, chunk.place.position), (8192, 8192));
-        let rest = read(&mut merge, 0, chunk.place, end, 0);
+        let rest = read(&mut merge, 0, chunk.place, end, &Skips::default());
         assert_eq!(frames(&rest), [Err((GapReason::Unwritten, 10, 8202))]);
     }
 }

@@ -146,8 +146,7 @@ impl Delivering {
             let Some(reader) = opened else { continue };
             feed.is_asked = true;
             let place = Place { next: cursor.next, position: cursor.position };
-            let restored = env.pool.chain(topic, log).map_or(0, |chain| chain.restored_position);
-            catch_up.submit(Task::Read { token, log, reader, place, until, restored });
+            catch_up.submit(Task::Read { token, log, reader, place, until });
         }
     }
 

@@ -24,9 +24,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use landfall_layout::frame::From;
-use landfall_replica::Merge;
 use landfall_replica::lookup::{Start, first};
 use landfall_replica::merge::Wanted;
+use landfall_replica::{Merge, Skips};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::conns::Token;
@@ -45,6 +45,8 @@ pub const STARTS_MAX: usize = 1024;
 pub struct Reader {
     wanted: Wanted,
     merge: Option<Merge>,
+    /// What the log passed over when pools were lost, as the directories say.
+    skips: Skips,
     /// Counts the readers there are.
     _permit: Arc<()>,
 }
@@ -70,9 +72,8 @@ pub struct Lookup {
 pub enum Task {
     /// Find where a subscription begins.
     Start { token: Token, from: From, logs: Vec<Lookup> },
-    /// Read on, up to an index that is in memory. `restored` is where the log went on after its
-    /// pool was lost.
-    Read { token: Token, log: usize, reader: Box<Reader>, place: Place, until: u64, restored: u64 },
+    /// Read on, up to an index that is in memory.
+    Read { token: Token, log: usize, reader: Box<Reader>, place: Place, until: u64 },
 }
 
 /// What became of a task.
@@ -155,8 +156,8 @@ impl CatchUp {
 
     /// A reader of a log's files; `None`: there are as many as may be.
     pub fn reader(&self, wanted: Wanted) -> Option<Box<Reader>> {
-        self.has_room()
-            .then(|| Box::new(Reader { wanted, merge: None, _permit: self.permit.clone() }))
+        let (merge, skips, _permit) = (None, Skips::default(), self.permit.clone());
+        self.has_room().then(|| Box::new(Reader { wanted, merge, skips, _permit }))
     }
 
     /// Gives the threads something to do.
@@ -232,10 +233,13 @@ fn carry_out(task: Task) -> Done {
             let starts = starts.collect();
             Done::Start { token, starts, faults }
         }
-        Task::Read { token, log, mut reader, place, until, restored } => {
-            let Reader { wanted, merge, .. } = &mut *reader;
-            let merge = merge.get_or_insert_with(|| Merge::new(wanted));
-            let chunk = chunk::read(merge, log as u8, place, until, restored);
+        Task::Read { token, log, mut reader, place, until } => {
+            let Reader { wanted, merge, skips, .. } = &mut *reader;
+            let merge = merge.get_or_insert_with(|| {
+                *skips = wanted.skips(log);
+                Merge::new(wanted)
+            });
+            let chunk = chunk::read(merge, log as u8, place, until, skips);
             Done::Read { token, log, reader, chunk }
         }
     }

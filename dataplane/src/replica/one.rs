@@ -24,7 +24,8 @@ use super::files::Files;
 use super::group::{Buffers, Group, Marks, Spoilt};
 use super::keep::{self, Bounds};
 use super::others::Others;
-use super::said::write_topic;
+pub use super::said::Keeper;
+use super::said::{began_at, say_reached, write_topic};
 
 /// Bytes of batches that are written together, about, and behind a sync that is under way.
 const GROUP_BYTES: u64 = 8 << 20;
@@ -120,7 +121,7 @@ impl Replica {
     ) -> Result<(Self, Vec<Event>), FileError> {
         let topic = TopicId(entry.id);
         let directory = topic_directory(data, entry.name(), entry.created_ns);
-        write_topic(pool, &directory, entry)?;
+        let began = write_topic(pool, &directory, entry)?;
         let log = log_of(entry, duty.source);
         let template = template(pool, entry, duty, log, keeper);
         let (files, opened) = Files::open(&directory, template, keeper.file_bytes, keeper.now_ns)?;
@@ -131,6 +132,9 @@ impl Replica {
         // Where nothing followed of the source, the line went further than the files say.
         let has_all = opened.cut.is_none() && files.ordinal >= before.entries;
         let covers = if has_all { opened.covers.max(before.durable) } else { opened.covers };
+        let is_whole = opened.cut.is_none() && opened.damage.is_empty();
+        let has = (is_whole && duty.stand_in.is_none()).then_some(files.ordinal);
+        let covers = covers.max(began_at(began, duty, log, has));
         let oldest = pool.oldest(topic, log);
         let resumes = before.incarnation != 0;
         let begin = match duty.stand_in {
@@ -267,7 +271,8 @@ impl Replica {
             // Before a file is begun that would have nothing in it.
             return vec![self.leave_hole(next)];
         }
-        let Some(mut group) = self.begin_group(disk, buffers, now_ns, &mut events) else {
+        let Some(mut group) = self.begin_group(&frontier, disk, buffers, now_ns, &mut events)
+        else {
             return events;
         };
         let mut odometer = self.odometer;
@@ -335,6 +340,7 @@ impl Replica {
     /// The place of the next group: in the current file, or in another one behind it.
     fn begin_group(
         &mut self,
+        frontier: &FrontierLine,
         disk: &mut dyn Disk,
         buffers: &mut Buffers,
         now_ns: u64,
@@ -351,6 +357,8 @@ impl Replica {
                     return None;
                 }
             }
+            let said = say_reached(self.files.directory(), self.log, frontier);
+            events.extend(said.err().map(|error| Event::Note(format!("{self}: {error}"))));
             if let Err(error) = self.files.roll(disk, self.next, self.anew, wall_ns()) {
                 events.push(self.file_failed(&error, now_ns));
                 return None;
@@ -584,15 +592,6 @@ impl fmt::Display for Replica {
             None => Ok(()),
         }
     }
-}
-
-/// Who keeps a replica, and when it began.
-#[derive(Clone, Copy, Debug)]
-pub struct Keeper {
-    pub me: landfall_layout::BrokerId,
-    pub incarnation: u64,
-    pub now_ns: u64,
-    pub file_bytes: u64,
 }
 
 fn errno_of(error: &io::Error) -> u32 {

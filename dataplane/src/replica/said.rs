@@ -1,24 +1,66 @@
-//! What is said of a topic beside its files, in `topic.json`.
+//! What is said of a topic beside its files, in `topic.json`, and by whom.
 
 use std::path::Path;
 
+use landfall_layout::order::FrontierLine;
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
 use landfall_replica::mend::create_directory;
-use landfall_replica::{FileError, TopicFile};
+use landfall_replica::{Ended, EndedLog, FileError, Resumed, TopicFile};
+
+use super::duties::Duty;
+
+/// Who keeps a replica, and when it began.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeper {
+    pub me: landfall_layout::BrokerId,
+    pub incarnation: u64,
+    pub now_ns: u64,
+    pub file_bytes: u64,
+}
 
 /// Writes what the topic is, unless that is said already. The topic is alive in the table of a
-/// leader that serves.
-pub fn write_topic(pool: &Pool, directory: &Path, entry: &TopicEntry) -> Result<(), FileError> {
+/// leader that serves. What is said of logs that went on in this pool right where they had ended.
+pub fn write_topic(
+    pool: &Pool,
+    directory: &Path,
+    entry: &TopicEntry,
+) -> Result<Option<Ended>, FileError> {
     create_directory(directory)?;
     let uuid = pool.uuid_text();
     let Some(mine) = TopicFile::of(entry, &uuid, pool.header().pool_bytes) else {
-        return Ok(());
+        return Ok(None);
     };
     TopicFile::change(directory, |there| {
         // What became of its logs in other pools is control's to say, and stays.
         let kept = there.unwrap_or_else(|| mine.clone());
-        let TopicFile { resumed, skipped, reached, ended, .. } = kept;
-        (Some(TopicFile { live_in: uuid, resumed, skipped, reached, ended, ..mine }), ())
+        let TopicFile { resumed, skipped, reached, ended, began, pool_uuid, .. } = kept;
+        // What another pool began with says nothing of this one.
+        let began = began.filter(|_| pool_uuid == uuid);
+        let file = TopicFile { live_in: uuid, resumed, skipped, reached, ended, ..mine };
+        (Some(TopicFile { began: began.clone(), ..file }), began)
+    })
+}
+
+/// Log index below which a replica has everything because its log was whole on disk when the pool
+/// before this one was stopped; 0: that is not known. Its files, which have so many entries if
+/// they hold, have to have what they had then.
+pub fn began_at(began: Option<Ended>, duty: Duty, log: usize, has: Option<u64>) -> u64 {
+    let began = began.and_then(|mut began| began.logs.remove(&log));
+    let had = |log: &EndedLog| log.entries.get(&duty.source.raw()).copied().unwrap_or_default();
+    let has_all = |log: &EndedLog| has.is_some_and(|has| has >= had(log));
+    began.filter(has_all).map_or(0, |log| log.index)
+}
+
+/// Says beside the files of a source, which lie in `source`, how far their log is: should one of
+/// them not be readable some day, the log is known to have come so far.
+pub fn say_reached(source: &Path, log: usize, frontier: &FrontierLine) -> Result<(), FileError> {
+    let reached = Resumed { index: frontier.entries, position: frontier.position };
+    TopicFile::change(source.parent().unwrap_or(source), |file| {
+        let said = file.map(|mut file| {
+            file.reached.insert(log, reached);
+            file
+        });
+        (said, ())
     })
 }

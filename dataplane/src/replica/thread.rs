@@ -375,7 +375,7 @@ impl Worker {
         } else if self.know(entry) {
             // Should this process end before the topic does, the next one knows what became of it.
             match write_topic(&self.pool, &directory, entry) {
-                Ok(()) => self.looked[slot] = entry.id,
+                Ok(_) => self.looked[slot] = entry.id,
                 Err(error) if self.looked[slot] == 0 => self.shared.note(error.to_string()),
                 Err(_) => {}
             }

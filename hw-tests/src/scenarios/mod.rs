@@ -9,6 +9,7 @@ pub mod copies;
 pub mod crashes;
 pub mod durable;
 pub mod hostile;
+pub mod lives;
 pub mod order;
 pub mod poison;
 pub mod pressure;
@@ -79,6 +80,11 @@ macro_rules! for_each_scenario {
                 a_broker_killed_and_started_again
                 control_killed_and_started_again
                 everything_killed_and_started_again
+            }
+            lives {
+                stops_in_good_order_leave_no_gap
+                pools_that_are_lost_again_and_again_lose_nothing_durable
+                damage_and_a_lost_pool_use_no_position_twice
             }
             cold {
                 what_was_durable_comes_back_without_the_pool

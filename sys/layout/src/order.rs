@@ -64,13 +64,24 @@ pub struct ChainLine {
     pub tail: u32,
     /// Topic id, stored last when a log begins.
     pub topic: u64,
-    /// Position at which the log went on after the pool before this one was lost; 0: it never was.
-    pub restored_position: u64,
-    /// Zero.
-    pub reserved: [u64; 3],
+    /// First position of what the log passed over last, when a pool was lost.
+    pub skipped_from: u64,
+    /// Position at which it went on then; 0: it never passed over anything.
+    pub skipped_to: u64,
+    /// Positions that it passed over in all: they are no messages.
+    pub skipped_positions: u64,
+    /// Indexes that it passed over in all: they are no batches.
+    pub skipped_entries: u64,
 }
 
 lines!(ChainLine, 1, {
     oldest_index @ 0, oldest_position @ 8, head @ 16, tail @ 20, topic @ 24,
-    restored_position @ 32, reserved @ 40,
+    skipped_from @ 32, skipped_to @ 40, skipped_positions @ 48, skipped_entries @ 56,
 });
+
+impl ChainLine {
+    /// The positions that the log passed over last, if it ever did.
+    pub fn skipped(&self) -> Option<(u64, u64)> {
+        (self.skipped_to > 0).then_some((self.skipped_from, self.skipped_to))
+    }
+}

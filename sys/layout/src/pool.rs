@@ -82,13 +82,21 @@ pub struct LeaderLine {
     pub started_ns: u64,
     /// The inode on which it holds its lock, as `landfall_pool::lock` names it.
     pub locked: u64,
+    /// Directories of topics that say where logs ended, because this leader stopped the pool in
+    /// good order: the next one has to take that back before it serves. 0: none do.
+    pub ended: u64,
     /// Zero.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
 }
 
 lines!(LeaderLine, 1, {
-    term @ 0, pid @ 8, host @ 16, started_ns @ 24, locked @ 32, reserved @ 40,
+    term @ 0, pid @ 8, host @ 16, started_ns @ 24, locked @ 32, ended @ 40, reserved @ 48,
 });
+
+impl LeaderLine {
+    /// Offset of `ended` in the line.
+    pub const ENDED_AT: u64 = 40;
+}
 
 /// An epoch, and whether its leader serves, in one word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

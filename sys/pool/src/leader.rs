@@ -246,6 +246,25 @@ impl<M: Memory> Pool<M> {
         self.leads(epoch)
     }
 
+    /// Directories of topics that say where logs ended, as the leader said that had a slot. Asked
+    /// after a higher epoch was claimed: that leader looks for one before it lets them say so.
+    pub fn ended_by(&self, slot: usize) -> u64 {
+        let at = self.geometry().leader_line(slot);
+        self.refresh(at, LINE_BYTES);
+        // EDGE ended, acquire half. Pairs with `say_ended`.
+        self.load(at + LeaderLine::ENDED_AT)
+    }
+
+    /// Says that directories of topics, so many, are about to say where logs ended, and then lets a
+    /// full fence pass: who claims a higher epoch finds it.
+    pub fn say_ended(&self, directories: u64) {
+        let at = self.geometry().leader_line(self.leader_slot());
+        // EDGE ended, release half. Pairs with `ended_by`.
+        self.store_release(at + LeaderLine::ENDED_AT, directories);
+        self.publish(at, LINE_BYTES);
+        self.full_fence();
+    }
+
     /// Says how far the sequenced log is written, in entries and bytes of their batches, after the
     /// entries and before [`leads`](Self::leads): the next leader seals it there.
     #[inline]

@@ -9,7 +9,9 @@ use landfall_layout::BrokerId;
 use landfall_layout::replica::Record;
 
 use crate::copy::{CopyReader, Says};
+use crate::lives::Skips;
 use crate::names::{source_directory, topic_directory};
+use crate::topic::TopicFile;
 
 /// Which replicas are to be read.
 #[derive(Clone, Debug)]
@@ -28,6 +30,20 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// What a log passed over when pools were lost, as the topic's directories say.
+    pub fn skips(&self, log: usize) -> Skips {
+        let mut skips = Skips::default();
+        for data in &self.data {
+            let topic = topic_directory(data, &self.name, self.created_ns);
+            if let Ok(file) = TopicFile::read(&topic)
+                && let Some(more) = file.skipped.get(&log)
+            {
+                skips.join(more);
+            }
+        }
+        skips
+    }
+
     /// A reader for each copy that may be there, those of one broker beside each other.
     pub fn copies(&self) -> Vec<CopyReader> {
         let mut copies = Vec::new();

@@ -60,6 +60,10 @@ pub struct TopicFile {
     /// is not below it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub reached: BTreeMap<usize, Resumed>,
+    /// Logs that went on in the pool `pool_uuid` right where they had ended, and what their
+    /// replicas had then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Ended>,
     /// Set while the pool `pool_uuid` stands still, stopped in good order: where each log ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
@@ -93,6 +97,7 @@ impl TopicFile {
             resumed: BTreeMap::new(),
             skipped: BTreeMap::new(),
             reached: BTreeMap::new(),
+            began: None,
             ended: None,
         })
     }
@@ -134,6 +139,13 @@ impl TopicFile {
         fs::rename(&fresh, &path).map_err(FileError::io("rename", &fresh))
     }
 
+    /// Writes the file whatever is there, and nobody else changes it meanwhile; it stays.
+    pub fn replace(&self, topic: &Path) -> Result<(), FileError> {
+        let directory = lock(topic)?;
+        self.write(topic)?;
+        directory.sync_all().map_err(FileError::io("sync", topic))
+    }
+
     /// Reads the file in a topic's directory, lets `change` make another of it, and writes that
     /// if it differs: nobody else changes it meanwhile, and it stays. `None` is for one that is not
     /// there; one that cannot be read is an error, since what it says would be lost.
@@ -141,10 +153,7 @@ impl TopicFile {
         topic: &Path,
         change: impl FnOnce(Option<Self>) -> (Option<Self>, T),
     ) -> Result<T, FileError> {
-        let directory = File::open(topic).map_err(FileError::io("open", topic))?;
-        // Given back when the directory is closed, however this ends. Both who keeps the files and
-        // control write here.
-        directory.lock().map_err(FileError::io("lock", topic))?;
+        let directory = lock(topic)?;
         let there = match Self::read(topic) {
             Ok(file) => Some(file),
             Err(FileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => None,
@@ -157,4 +166,12 @@ impl TopicFile {
         }
         Ok(value)
     }
+}
+
+/// Takes the lock of a topic's directory, under which its file is changed: both who keeps the
+/// replicas and control do so. It is given back when the directory is closed, however that comes.
+fn lock(topic: &Path) -> Result<File, FileError> {
+    let directory = File::open(topic).map_err(FileError::io("open", topic))?;
+    directory.lock().map_err(FileError::io("lock", topic))?;
+    Ok(directory)
 }

@@ -38,6 +38,9 @@ pub const CUT_OFF: &str = "it goes with its file or its topic; remove it when no
 /// What no disk has.
 pub const ONLY_MEMORY: &str = "as long as the pool is there it has them; without it they are lost, \
                                and none of them was acknowledged as durable";
+/// What a damaged file may have had.
+pub const DAMAGED: &str = "some of them may have been acknowledged as durable: take them from \
+                           another replica, or from the pool as long as it is there";
 /// Other directories.
 pub const LOOK_ELSEWHERE: &str = "look at the directories of all brokers together: one that has a \
                                   broker-N for each";

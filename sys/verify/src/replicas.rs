@@ -69,6 +69,8 @@ pub struct LogKept {
     pub positions: Range<u64>,
     /// What between and behind them is not kept here.
     pub gaps: Vec<Gap>,
+    /// Positions that it passed over when pools were lost: they are in no gap.
+    pub skipped: u64,
 }
 
 /// Entries that no replica here has.
@@ -89,6 +91,8 @@ pub enum Missing {
     Memory,
     /// Replicas of all brokers say they have everything there.
     Lost,
+    /// It may have stood in a file that does not hold any more.
+    Damaged,
     /// It may be of a broker whose replicas are not here.
     Elsewhere,
 }
@@ -99,6 +103,7 @@ impl Missing {
         match self {
             Self::Memory => "memory",
             Self::Lost => "lost",
+            Self::Damaged => "damaged",
             Self::Elsewhere => "elsewhere",
         }
     }

@@ -265,6 +265,7 @@ fn kept(topic: &TopicKept, log: &LogKept) -> String {
     let missing: Vec<String> = [
         (count(Missing::Memory), "only in memory"),
         (count(Missing::Lost), "lost"),
+        (count(Missing::Damaged), "perhaps in damaged files"),
         (count(Missing::Elsewhere), "elsewhere"),
     ]
     .into_iter()

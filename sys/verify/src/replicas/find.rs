@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use landfall_replica::names::{self, Listing, SourceListing};
-use landfall_replica::{FileError, TopicFile};
+use landfall_replica::{Ended, FileError, Skips, TopicFile};
 
 use super::Kept;
 use crate::finding::{Finding, Severity};
@@ -19,6 +19,10 @@ pub struct Group {
     pub created_ns: u64,
     /// What its file says, of the first directory that has one which can be read.
     pub file: Option<TopicFile>,
+    /// What its logs passed over when pools were lost, as all directories say.
+    pub skips: BTreeMap<usize, Skips>,
+    /// Where its logs ended in good order, before this pool or in it.
+    pub ended: Vec<Ended>,
     /// Its replicas.
     pub sources: Vec<SourceListing>,
 }
@@ -37,12 +41,18 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                 name: topic.name.clone(),
                 created_ns: topic.created_ns,
                 file: None,
+                skips: BTreeMap::new(),
+                ended: Vec::new(),
                 sources: Vec::new(),
             });
             let of = topic.path.join(names::TOPIC_FILE);
             let read = TopicFile::read(&topic.path);
             match read {
                 Ok(file) if (&file.name, file.created_ns) == (&topic.name, topic.created_ns) => {
+                    for (log, skips) in &file.skipped {
+                        group.skips.entry(*log).or_default().join(skips);
+                    }
+                    group.ended.extend(file.began.iter().chain(&file.ended).cloned());
                     group.file.get_or_insert(file);
                 }
                 Ok(file) => {

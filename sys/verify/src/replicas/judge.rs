@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::Order;
+use landfall_replica::{Skipped, Skips};
 
 use super::find::Group;
 use super::source::{self, Seen, Source};
@@ -55,10 +56,13 @@ fn log(
         SEQUENCED_LOG => (0..brokers).collect(),
         _ => vec![number],
     };
-    let gaps = gaps(&entries, ordered, &writers, sources);
-    for why in [Missing::Lost, Missing::Memory, Missing::Elsewhere] {
+    let none = Skips::default();
+    let skips = group.skips.get(&usize::from(number)).unwrap_or(&none);
+    let gaps = gaps(&entries, ordered, skips, &writers, sources);
+    for why in [Missing::Lost, Missing::Memory, Missing::Damaged, Missing::Elsewhere] {
         say(&of, why, &gaps, kept);
     }
+    say_skipped(&of, skips, kept);
     follows(&of, order, &entries, kept);
     let holes = entries.iter().filter(|seen| seen.is_hole()).count() as u64;
     let first = entries.first();
@@ -71,7 +75,22 @@ fn log(
         entries: first.map_or(0, |b| b.index)..last.map_or(0, |b| b.index + 1),
         positions: first.map_or(0, |b| b.position)..last.map_or(0, Seen::end),
         gaps,
+        skipped: skips.positions(),
     }
+}
+
+/// What was passed over is no loss, and people wonder about the positions.
+fn say_skipped(of: &str, skips: &Skips, kept: &mut Kept) {
+    let (Some(first), Some(last)) = (skips.ranges().first(), skips.ranges().last()) else { return };
+    let found = format!(
+        "{} positions between {} and {} were passed over when a pool was lost: no disk knows of a \
+         message there",
+        skips.positions(),
+        first.position,
+        last.to_position
+    );
+    let (severity, check, of, at) = (Severity::Note, "skipped", of.to_owned(), None);
+    kept.findings.push(Finding { severity, check, of, at, found, mend: "" });
 }
 
 impl Seen {
@@ -153,6 +172,7 @@ fn follows(of: &str, order: Option<Order>, entries: &[Seen], kept: &mut Kept) {
 fn gaps(
     entries: &[Seen],
     ordered: Option<(u64, u64)>,
+    skips: &Skips,
     writers: &[u8],
     sources: &[&Source],
 ) -> Vec<Gap> {
@@ -172,7 +192,9 @@ fn gaps(
     for seen in entries.iter().filter(|seen| seen.index >= from) {
         if seen.index > next {
             let positions = position.map(|position| position..seen.position);
-            split(next..seen.index, positions, writers, sources, &mut gaps);
+            for (entries, positions) in around(next..seen.index, positions, skips) {
+                split(entries, positions, writers, sources, &mut gaps);
+            }
         }
         next = seen.index + 1;
         position = Some(seen.end());
@@ -180,9 +202,34 @@ fn gaps(
     if let Some((ordered, end)) = ordered
         && ordered > next
     {
-        split(next..ordered, position.map(|start| start..end), writers, sources, &mut gaps);
+        let positions = position.map(|start| start..end);
+        for (entries, positions) in around(next..ordered, positions, skips) {
+            split(entries, positions, writers, sources, &mut gaps);
+        }
     }
     gaps
+}
+
+/// What of missing entries was not passed over when a pool was lost.
+fn around(
+    entries: Range<u64>,
+    positions: Option<Range<u64>>,
+    skips: &Skips,
+) -> Vec<(Range<u64>, Option<Range<u64>>)> {
+    let mut left = Vec::new();
+    let (mut index, mut position) = (entries.start, positions.as_ref().map(|range| range.start));
+    let is_inside = |range: &&Skipped| range.index < entries.end && range.to_index > entries.start;
+    for range in skips.ranges().iter().filter(is_inside) {
+        if index < range.index {
+            left.push((index..range.index, position.map(|start| start..range.position)));
+        }
+        (index, position) = (range.to_index, Some(range.to_position));
+    }
+    if index < entries.end {
+        let positions = position.zip(positions).map(|(start, range)| start..range.end);
+        left.push((index..entries.end, positions));
+    }
+    left
 }
 
 /// Splits entries that are not there by what the replicas say of them.
@@ -223,7 +270,12 @@ fn why(index: u64, writers: &[u8], sources: &[&Source]) -> Missing {
     let has = |writer: &u8| {
         of(*writer).any(|source| source.kept.covers.iter().any(|covers| covers.contains(&index)))
     };
-    if writers.iter().all(has) { Missing::Lost } else { Missing::Memory }
+    if writers.iter().all(has) {
+        return Missing::Lost;
+    }
+    // What is durable is in all replicas: one that holds and has it not says that it never was.
+    let is_told = |writer: &u8| has(writer) || of(*writer).any(|source| source.is_whole);
+    if writers.iter().all(is_told) { Missing::Memory } else { Missing::Damaged }
 }
 
 /// Says all gaps of a kind in one sentence: where brokers land in turns, each entry may be one.
@@ -256,6 +308,11 @@ fn say(of: &str, why: Missing, gaps: &[Gap], kept: &mut Kept) {
             Severity::Note,
             "were ordered, and no replica of their brokers had got so far",
             mend::ONLY_MEMORY,
+        ),
+        Missing::Damaged => (
+            Severity::Note,
+            "were ordered, and may have stood in files that do not hold any more",
+            mend::DAMAGED,
         ),
         Missing::Elsewhere => (
             Severity::Note,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, HeaderError, REPLICA_HEADER_BYTES};
-use landfall_replica::names::SourceListing;
+use landfall_replica::names::{SourceListing, list_cuts};
 use landfall_replica::survey::{Seam, seams};
 use landfall_replica::{FileError, FileSurvey, Walk};
 
@@ -67,6 +67,8 @@ pub struct Source {
     pub ordered: Option<(u64, u64)>,
     /// Batches and holes, in order.
     pub entries: Vec<Seen>,
+    /// All its files hold and are there, as far as they tell.
+    pub is_whole: bool,
 }
 
 /// Reads a source's files.
@@ -85,6 +87,7 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
         order: None,
         ordered: None,
         entries: Vec::new(),
+        is_whole: list_cuts(&listing.path).is_ok_and(|cuts| cuts.is_empty()),
     };
     let mut surveys = Vec::new();
     for (number, (first_index, path)) in listing.files.iter().enumerate() {
@@ -97,6 +100,7 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
                 source.log.get_or_insert(survey.header.log);
                 source.order.get_or_insert(survey.header.order);
                 source.kept.torn_bytes += survey.damaged_bytes();
+                source.is_whole &= survey.damaged_bytes() == 0;
                 surveys.push(survey);
             }
             Err(error) => {
@@ -117,13 +121,33 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
                     ),
                     false => in_file(Error, "file", path, Some(0), error.to_string()),
                 };
+                source.is_whole &= unfinished && is_last;
                 kept.findings.push(finding);
             }
         }
     }
     source.kept.covers = covers(&surveys);
+    let is_broken = |seam: &Seam| !matches!(seam, Seam::Hole { .. });
+    source.is_whole &= !seams(&surveys).iter().any(is_broken);
+    source.reach_ends(group, surveys.last().map_or(0, |survey| survey.end.ordinal));
     rows(&surveys, kept);
     source
+}
+
+impl Source {
+    /// Where its log ended in good order this replica had everything up to there, also what no
+    /// record of it says, as long as it has what it had then. `ordinal`: entries that it has.
+    fn reach_ends(&mut self, group: &Group, ordinal: u64) {
+        let (source, log) = (self.kept.source, self.log.map(usize::from));
+        for ended in group.ended.iter().filter_map(|ended| ended.logs.get(&log?)) {
+            let had = ended.entries.get(&source).copied().unwrap_or_default();
+            if let Some(last) =
+                self.kept.covers.last_mut().filter(|_| self.is_whole && ordinal >= had)
+            {
+                last.end = last.end.max(ended.index);
+            }
+        }
+    }
 }
 
 /// Reads one file from its first to its last byte.

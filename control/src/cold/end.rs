@@ -1,0 +1,162 @@
+//! What is written down when a pool is stopped in good order, and taken back when it goes on.
+//!
+//! Where everything that was ordered is on stable storage, and nothing more will be, the data
+//! directories say where each log ended: a new pool then goes on right there. They may say so only
+//! as long as the pool stands still. So the pool says that they do, before they do; a control that
+//! finds that takes it back in all of them before it serves, and does not serve where it cannot.
+
+use std::path::{Path, PathBuf};
+
+use landfall_layout::limits::{LOGS_PER_TOPIC, SEQUENCED_LOG, TOPICS_MAX};
+use landfall_layout::pool::BrokerState;
+use landfall_layout::replica::ReplicaState;
+use landfall_layout::topic::{TopicEntry, TopicState};
+use landfall_layout::{BrokerId, TopicId};
+use landfall_pool::Pool;
+use landfall_replica::names::topic_directory;
+use landfall_replica::{Ended, EndedLog, FileError, TopicFile};
+
+use super::ColdError;
+
+fn live(pool: &Pool) -> impl Iterator<Item = TopicEntry> {
+    let topic = |slot| pool.topic_in_slot(slot);
+    let is_kept =
+        |entry: &TopicEntry| entry.state() == TopicState::Live && entry.disk_replicas() > 0;
+    (0..TOPICS_MAX).filter_map(topic).filter(is_kept)
+}
+
+/// The topic's directories of this pool.
+fn directories_of<'a>(
+    pool: &Pool,
+    entry: &TopicEntry,
+    data: &'a [PathBuf],
+) -> impl Iterator<Item = PathBuf> + use<'a> {
+    let uuid = pool.uuid_text();
+    let (name, created_ns) = (entry.name().to_owned(), entry.created_ns);
+    let all = data.iter().map(move |data| topic_directory(data, &name, created_ns));
+    all.filter(move |topic| TopicFile::read(topic).is_ok_and(|file| file.pool_uuid == uuid))
+}
+
+/// Changes what a directory says of a topic of this pool.
+fn change(
+    pool: &Pool,
+    topic: &Path,
+    change: impl FnOnce(TopicFile) -> TopicFile,
+) -> Result<(), FileError> {
+    let uuid = pool.uuid_text();
+    TopicFile::change(topic, |file| (file.filter(|file| file.pool_uuid == uuid).map(change), ()))
+}
+
+/// Says in the data directories which of the topics that came back are in this pool's table, which
+/// is served now: what is not there any more was deleted. What could not be said is a sentence.
+pub fn say_alive(pool: &Pool, data: &[PathBuf]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for entry in live(pool) {
+        for topic in directories_of(pool, &entry, data) {
+            let said = change(pool, &topic, |file| TopicFile { live_in: pool.uuid_text(), ..file });
+            notes.extend(said.err().map(|error| format!("topic {}: {error}", entry.name())));
+        }
+    }
+    notes
+}
+
+/// Where each log of a topic ended, of those that are whole on stable storage.
+fn ended(pool: &Pool, entry: &TopicEntry) -> Ended {
+    let id = TopicId(entry.id);
+    let is_sequenced = entry.order().is_some_and(|order| order.is_sequenced());
+    let logs = (0..LOGS_PER_TOPIC).filter(|log| is_sequenced == (*log == SEQUENCED_LOG));
+    let ended = logs.filter_map(|log| {
+        let line = pool.frontier(id, log);
+        let mut ended =
+            EndedLog { index: line.entries, position: line.position, ..EndedLog::default() };
+        let lands = |source: &BrokerId| match is_sequenced {
+            true => pool.ring(id, *source).is_some(),
+            false => source.index() == log,
+        };
+        for source in BrokerId::all().filter(lands) {
+            for replica in 0..entry.disk_replicas() {
+                let kept = pool.replica(id, source, replica);
+                let is_whole = kept.state() == ReplicaState::Well && kept.durable >= line.entries;
+                // Where nothing ever landed nobody keeps anything.
+                if !is_whole && line.entries > 0 {
+                    return None;
+                }
+                ended.entries.insert(source.raw(), kept.entries);
+            }
+        }
+        (line.entries > 0).then_some((log, ended))
+    });
+    Ended { logs: ended.collect() }
+}
+
+/// At the very end of a control that leads in `epoch`: if all brokers have left in good order, says
+/// in the data directories where the logs ended. Nothing is ordered any more, and whoever leads
+/// next finds in the pool that they say so. What could not be said is a sentence.
+pub fn say_ended(pool: &Pool, epoch: u64, data: &[PathBuf]) -> Vec<String> {
+    let is_gone = |broker| BrokerState::from_raw(pool.broker(broker).state) == BrokerState::Absent;
+    if data.is_empty() || !BrokerId::all().all(is_gone) || !pool.leads(epoch) {
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    for entry in live(pool) {
+        let ended = ended(pool, &entry);
+        if !ended.logs.is_empty() {
+            let topics: Vec<PathBuf> = directories_of(pool, &entry, data).collect();
+            all.extend(topics.into_iter().map(|topic| (topic, ended.clone())));
+        }
+    }
+    if all.is_empty() {
+        return Vec::new();
+    }
+    pool.say_ended(all.len() as u64);
+    if !pool.leads(epoch) {
+        // The next one may have looked already.
+        return Vec::new();
+    }
+    let mut notes = Vec::new();
+    for (topic, ended) in all {
+        // The next leader has claimed its epoch before it takes anything back here, under the same
+        // lock: what is said after it looked was said by nobody who still leads.
+        let say = |file| match pool.leads(epoch) {
+            true => TopicFile { ended: Some(with_earlier(ended, &file)), ..file },
+            false => file,
+        };
+        notes.extend(change(pool, &topic, say).err().map(|error| error.to_string()));
+    }
+    notes
+}
+
+/// Adds what replicas had when the pool began, of brokers that landed nothing since.
+fn with_earlier(mut ended: Ended, file: &TopicFile) -> Ended {
+    for (number, log) in &mut ended.logs {
+        let began = file.began.as_ref().and_then(|began| began.logs.get(number));
+        for (source, entries) in began.iter().flat_map(|began| &began.entries) {
+            log.entries.entry(*source).or_insert(*entries);
+        }
+    }
+    ended
+}
+
+fn take_back(pool: &Pool, topic: &Path) -> Result<(), FileError> {
+    change(pool, topic, |file| TopicFile { ended: None, ..file })
+}
+
+/// Before a control serves a pool whose last leader stopped it in good order, in slot `from`: the
+/// directories may not say any more where logs ended.
+pub fn go_on(pool: &Pool, from: Option<usize>, data: &[PathBuf]) -> Result<(), ColdError> {
+    let said = from.map_or(0, |slot| pool.ended_by(slot));
+    if said == 0 {
+        return Ok(());
+    }
+    let mut found = 0;
+    for entry in live(pool) {
+        for topic in directories_of(pool, &entry, data) {
+            take_back(pool, &topic).map_err(|error| ColdError::Unsaid { error })?;
+            found += 1;
+        }
+    }
+    match found >= said {
+        true => Ok(()),
+        false => Err(ColdError::Ended { said, found }),
+    }
+}

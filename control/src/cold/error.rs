@@ -1,0 +1,101 @@
+//! Why topics cannot be brought back.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use landfall_layout::limits::TOPICS_MAX;
+use landfall_replica::FileError;
+
+/// Why topics cannot be brought back. Nothing was served, and no file changed that would matter.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ColdError {
+    /// A data directory that was named cannot be read.
+    Directory {
+        /// What went wrong, with its path.
+        error: FileError,
+    },
+    /// A file is of another version of this program.
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        why: String,
+    },
+    /// No directory says what a topic is.
+    Topic {
+        /// What went wrong in one of them, with its path.
+        error: FileError,
+    },
+    /// There are more topics than a pool has.
+    Topics {
+        /// One that has no place.
+        name: String,
+    },
+    /// There are more sessions whose batches may not be ordered twice than the pool has lines.
+    Sessions {
+        /// Sessions on disk.
+        need: usize,
+        /// Lines of the pool.
+        have: u32,
+    },
+    /// The pool was stopped in good order, and not all directories that say so were named.
+    Ended {
+        /// Topic directories that say so.
+        said: u64,
+        /// Those that were found.
+        found: u64,
+    },
+    /// A directory says where a log ended, and that could not be taken back.
+    Unsaid {
+        /// What went wrong, with its path.
+        error: FileError,
+    },
+}
+
+impl fmt::Display for ColdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory { error } => write!(
+                f,
+                "{error}; --restore names the data directory of a broker: name one that is there, \
+                 or make an empty one"
+            ),
+            Self::Version { path, why } => write!(
+                f,
+                "{}: {why}, which this program does not know; start the program that wrote it, or \
+                 move the topic's directory away to go on without it",
+                path.display()
+            ),
+            Self::Topic { error } => write!(
+                f,
+                "{error}; no other directory says what the topic is: put the file back from a \
+                 copy, or move the topic's directory away to go on without it"
+            ),
+            Self::Topics { name } => write!(
+                f,
+                "there are more topics on disk than the {TOPICS_MAX} that a pool has, {name} among \
+                 them; move the directories of some away"
+            ),
+            Self::Sessions { need, have } => write!(
+                f,
+                "{need} publishers' sessions are on disk and the pool has {have} lines: without \
+                 all of them a batch could be ordered twice; make a new pool with --sessions \
+                 {need} or more"
+            ),
+            Self::Ended { said, found } => write!(
+                f,
+                "this pool was stopped in good order, {said} topic directories say where its logs \
+                 ended, and {found} of them are in what --restore names: name the data directory \
+                 of every broker again, or remove the pool to begin from those that are there"
+            ),
+            Self::Unsaid { error } => write!(
+                f,
+                "{error}; it says where a log ended, and has to be changed before the log goes on: \
+                 let control write there"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ColdError {}

@@ -1,0 +1,191 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn span(index: u64, first: u64, end: u64) -> Span {
+    Span { index, first, end, is_hole: false }
+}
+
+fn at(index: u64, position: u64) -> Resumed {
+    Resumed { index, position }
+}
+
+fn seen(index: u64, position: u64) -> Told<'static> {
+    Told { seen: Some(at(index, position)), ..Told::default() }
+}
+
+#[test]
+fn nothing_is_lost_when_everything_ordered_is_on_disk() {
+    let mut spans = vec![span(1, 10, 20), span(0, 0, 10), span(1, 10, 20)];
+    let plan = plan(&mut spans, &Told { pool_bytes: 1 << 20, ..seen(2, 20) });
+    assert_eq!((plan.batches, plan.oldest), (2, 0));
+    assert_eq!(plan.lost, []);
+    assert_eq!((plan.index, plan.position), (2 + (1 << 13), 20 + (1 << 16)));
+    let to = (plan.index, plan.position);
+    let skipped = Skipped { index: 2, position: 20, to_index: to.0, to_position: to.1 };
+    assert_eq!(plan.skipped, Some(skipped), "nobody knows of anything there");
+}
+
+#[test]
+fn what_ended_in_good_order_goes_on_right_there() {
+    let told = Told { pool_bytes: 1 << 30, ended: Some(at(2, 20)), ..seen(2, 20) };
+    let plan = plan(&mut vec![span(0, 0, 10), span(1, 10, 20)], &told);
+    assert_eq!((plan.index, plan.position, plan.skipped), (2, 20, None));
+    assert_eq!(plan.lost, []);
+    // A file that does not hold any more changes nothing about where it ended.
+    let unread = Unread { entries: 9, positions: 99 };
+    let plan = super::plan(&mut vec![span(0, 0, 10)], &Told { unread, ..told });
+    assert_eq!((plan.index, plan.position, plan.skipped), (2, 20, None));
+    assert_eq!(plan.lost, [Lost { first: 10, end: 20 }]);
+}
+
+#[test]
+fn an_end_that_something_lies_behind_is_none() {
+    let told = Told { pool_bytes: 128, ended: Some(at(1, 10)), ..seen(2, 20) };
+    let plan = plan(&mut vec![span(0, 0, 10), span(1, 10, 20)], &told);
+    assert_eq!((plan.index, plan.position), (3, 28));
+    assert!(plan.skipped.is_some());
+}
+
+#[test]
+fn what_was_ordered_behind_the_last_batch_is_lost_with_its_range() {
+    let plan = plan(&mut vec![span(7, 70, 80)], &seen(12, 130));
+    assert_eq!(plan.lost, [Lost { first: 80, end: 130 }]);
+    assert_eq!((plan.oldest, plan.index, plan.position), (70, 12, 130));
+}
+
+#[test]
+fn a_batch_of_another_broker_that_is_missing_between_two_is_lost() {
+    let plan = plan(&mut vec![span(3, 30, 31), span(5, 35, 36)], &Told::default());
+    assert_eq!(plan.lost, [Lost { first: 31, end: 35 }]);
+    assert_eq!((plan.index, plan.position), (6, 36));
+}
+
+#[test]
+fn a_hole_is_there_and_is_neither_a_batch_nor_lost() {
+    let hole = Span { is_hole: true, ..span(4, 31, 35) };
+    let mut spans = vec![span(3, 30, 31), hole, span(5, 35, 36), hole];
+    let plan = plan(&mut spans, &Told::default());
+    assert_eq!((plan.batches, plan.unwritten, plan.lost.len()), (2, 4, 0));
+    let plan = super::plan(&mut vec![hole], &seen(6, 37));
+    assert_eq!((plan.oldest, plan.unwritten), (31, 4));
+    assert_eq!(plan.lost, [Lost { first: 35, end: 37 }]);
+}
+
+#[test]
+fn a_log_of_which_nothing_is_left_goes_on_behind_what_was_seen() {
+    let plan = plan(&mut Vec::new(), &Told { pool_bytes: 128, ..seen(4, 9) });
+    assert_eq!(plan.lost, [Lost { first: 0, end: 9 }]);
+    assert_eq!((plan.index, plan.position), (5, 17));
+    let none = super::plan(&mut Vec::new(), &Told::default());
+    assert_eq!((none.index, none.position), (0, 0));
+}
+
+#[test]
+fn what_a_replica_saw_earlier_takes_nothing_back() {
+    let plan = plan(&mut vec![span(8, 80, 99)], &seen(3, 30));
+    assert_eq!((plan.lost.len(), plan.index, plan.position), (0, 9, 99));
+}
+
+#[test]
+fn a_log_goes_on_behind_all_that_a_file_that_does_not_hold_may_have_had() {
+    let mut unread = Unread::default();
+    unread.add(1000, false);
+    assert_eq!(unread, Unread { entries: 8, positions: 63 });
+    let plan = plan(&mut vec![span(0, 0, 10)], &Told { unread, ..Told::default() });
+    assert_eq!((plan.index, plan.position), (9, 73));
+    // How far it was when a file was begun is known from elsewhere.
+    let told = Told { reached: Some(at(500, 5000)), unread, ..Told::default() };
+    let plan = super::plan(&mut Vec::new(), &told);
+    assert_eq!((plan.index, plan.position), (508, 5063));
+    let mut holes = Unread::default();
+    holes.add(1, true);
+    assert_eq!(holes, Unread { entries: 1, positions: 65_535 });
+}
+
+#[test]
+fn a_control_that_died_before_it_served_costs_nothing_more() {
+    let told =
+        Told { resumed: Some(at(90, 900)), is_same_pool: true, pool_bytes: 1 << 20, ..seen(2, 20) };
+    let plan = plan(&mut vec![span(0, 0, 10), span(1, 10, 20)], &told);
+    assert_eq!((plan.index, plan.position, plan.skipped), (90, 900, None));
+    // A directory that it was not given tells of more.
+    let told = Told { seen: Some(at(95, 905)), ..told };
+    let plan = super::plan(&mut vec![span(0, 0, 10)], &told);
+    assert_eq!((plan.index, plan.position), (95 + (1 << 13), 905 + (1 << 16)));
+}
+
+/// A pool's life: batches that are ordered in it, how many of them a replica has and how many it
+/// has seen, and how it ends.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    ordered: u64,
+    on_disk: u64,
+    seen: u64,
+    in_good_order: bool,
+}
+
+fn life() -> impl Strategy<Value = Life> {
+    (0..8_u64, 0..8_u64, 0..8_u64, any::<bool>()).prop_map(|(ordered, disk, seen, good)| {
+        let on_disk = if good { ordered } else { disk.min(ordered) };
+        Life { ordered, on_disk, seen: seen.clamp(on_disk, ordered), in_good_order: good }
+    })
+}
+
+proptest! {
+    /// However many pools are lost: no position is given out twice, what is on disk or was seen is
+    /// where it was, and what is said to be lost is just what was seen ordered and is on no disk.
+    #[test]
+    fn over_many_lives(lives in prop::collection::vec(life(), 1..8)) {
+        const POOL_BYTES: u64 = 8 * 128;
+        let (mut index, mut position) = (0, 0);
+        let (mut disk, mut skips) = (Vec::new(), Skips::default());
+        let (mut last_seen, mut resumed) = (None, None);
+        let mut lost: Vec<Lost> = Vec::new();
+        for life in lives {
+            let began = position;
+            for n in 0..life.ordered {
+                let batch = span(index, position, position + 3);
+                (index, position) = (index + 1, position + 3);
+                if n < life.on_disk {
+                    disk.push(batch);
+                }
+                if n < life.seen {
+                    last_seen = Some(at(index, position));
+                }
+            }
+            if life.seen > life.on_disk {
+                lost.push(Lost { first: began + 3 * life.on_disk, end: began + 3 * life.seen });
+            }
+            let told = Told {
+                seen: last_seen,
+                resumed,
+                skips: Some(&skips),
+                ended: life.in_good_order.then_some(at(index, position)),
+                pool_bytes: POOL_BYTES,
+                ..Told::default()
+            };
+            let after = plan(&mut disk.clone(), &told);
+            prop_assert!(after.index >= index && after.position >= position, "{after:?}");
+            if life.in_good_order {
+                prop_assert_eq!((after.index, after.position), (index, position));
+                prop_assert_eq!(after.skipped, None);
+            }
+            let told_lost: u64 = after.lost.iter().map(|lost| lost.end - lost.first).sum();
+            // In front of the oldest on disk it may have been retention.
+            let oldest = disk.first().map_or(0, |span| span.first);
+            let all = lost.iter().map(|lost| (lost.first, lost.end - lost.first));
+            let want: u64 = all.clone().filter(|(first, _)| *first >= oldest).map(|(_, n)| n).sum();
+            let ever: u64 = all.map(|(_, positions)| positions).sum();
+            prop_assert_eq!(told_lost, want, "{:?} {:?}", after.lost, lost);
+            if let Some(skipped) = after.skipped {
+                skips.add(skipped);
+            }
+            (index, position) = (after.index, after.position);
+            resumed = Some(at(index, position));
+            let messages = position - skips.positions();
+            let kept: u64 = disk.iter().map(|span| span.end - span.first).sum();
+            prop_assert_eq!(messages, kept + ever, "only what is known of counts as messages");
+        }
+    }
+}
