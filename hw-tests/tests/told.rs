@@ -107,3 +107,50 @@ fn a_corrupt_batch_that_is_told_is_a_counted_gap_and_a_silent_one_is_a_hole() {
     let is_hole = |found: &Violation| matches!(found, Violation::Hole { reader: 1, saw: 8, .. });
     assert!(report.violations.iter().any(is_hole), "{report}");
 }
+
+#[test]
+fn a_hostile_client_may_stand_twice_and_not_as_what_it_never_sent() {
+    let mut events = history();
+    events.push(Event::Hostile { client: 9 });
+    events.push(Event::Sent { name: Name { client: 9, n: 0 } });
+    let at = events.iter().position(|event| matches!(event, Event::Finished { .. }));
+    let at = at.expect("the reader ends");
+    for index in [6, 5] {
+        let (position, numbers) = (index + 5, vec![Some(0)]);
+        let batch = BatchRead { index, position, client: 9, seq: 0, numbers, ..batch(index) };
+        events.insert(at, Event::Read(batch));
+    }
+    let report = judged(&events);
+    assert!(report.is_ok(), "{report}");
+    let Event::Read(batch) = &mut events[at] else { unreachable!() };
+    batch.numbers = vec![Some(1_000_000)];
+    let report = judged(&events);
+    let is_it = |found: &Violation| matches!(found, Violation::NotSent { .. });
+    assert!(report.violations.iter().any(is_it), "{report}");
+}
+
+#[test]
+fn what_a_lost_pool_showed_and_had_not_made_durable_may_come_again() {
+    let mut events = history();
+    // Reader 1 saw the last batch in the pool that was lost. Its messages come again further on,
+    // and reader 2, who sees everything, is told of the gap.
+    events.retain(|event| match event {
+        Event::Acked { name, .. } => name.n < 8,
+        Event::Finished { .. } => false,
+        _ => true,
+    });
+    events.push(Event::PoolLost);
+    let again = BatchRead { index: 5, position: 10, epoch: 2, ..batch(4) };
+    events.push(Event::Read(again.clone()));
+    events.push(Event::Opened { reader: 2, start: Some(0) });
+    events.extend((0..4).map(|index| Event::Read(BatchRead { reader: 2, ..batch(index) })));
+    events.push(Event::Gap { reader: 2, log: LOG, missed: 2, resume: 10, unwritten: false });
+    events.push(Event::Read(BatchRead { reader: 2, ..again.clone() }));
+    events.push(Event::Finished { reader: 2 });
+    let report = judged(&events);
+    assert!(report.is_ok(), "{report}");
+    // Not so in a pool that is there.
+    events.retain(|event| *event != Event::PoolLost);
+    let is_it = |found: &Violation| matches!(found, Violation::Twice { .. });
+    assert!(judged(&events).violations.iter().any(is_it));
+}

@@ -89,9 +89,12 @@ enum Role {
     Follow {
         #[command(flatten)]
         steady: Steady,
-        /// Its number in its first life; the next has the next.
+        /// Its number in its first life; a later one's is ten times as many lives higher.
         #[arg(long)]
         reader: u32,
+        /// It reads what there is, and ends.
+        #[arg(long)]
+        to_the_end: bool,
     },
     /// Breaks the rules for a while.
     Attack {
@@ -218,9 +221,9 @@ fn act(role: Role) -> Result<(), Ended> {
                 pace,
             })
         }
-        Role::Follow { steady, reader } => {
+        Role::Follow { steady, reader, to_the_end } => {
             let (common, life) = steady.begin()?;
-            steady::subscribe(&common, reader + life, false)
+            steady::subscribe(&common, reader + 10 * life, to_the_end)
         }
         Role::Attack { control, topic, attack: how, pool, notes, ms } => {
             let lasts = Duration::from_millis(ms);

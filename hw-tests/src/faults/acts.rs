@@ -102,6 +102,13 @@ impl Acts {
         excused
     }
 
+    /// Whether a server may be without what it needs to begin.
+    pub(super) fn may_not_start(&self, who: Who) -> bool {
+        let is_bound =
+            |timed: &Timed| matches!(timed.fault, Fault::Descriptors { who: w, .. } if w == who);
+        self.faults.iter().any(is_bound)
+    }
+
     pub(super) fn later(&mut self, ms: u64, undo: Undo) {
         self.undo.push((Instant::now() + Duration::from_millis(ms), undo));
     }

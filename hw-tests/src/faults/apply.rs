@@ -26,7 +26,9 @@ pub(super) fn begin(troupe: &mut Troupe, fault: &Fault) -> Result<(), Failure> {
                 troupe.acts.later(*ms, Undo::Resume(*who));
             }
         }
-        Fault::Clock { who, step } => step_clock(troupe.folder(), *who, step * 1_000_000, 0)?,
+        Fault::Clock { who, step } => {
+            step_clock(troupe.folder(), &who.to_string(), step * 1_000_000, 0)?;
+        }
         Fault::Suspend { ms } => {
             troupe.seats.values().for_each(super::seat::Seat::pause);
             troupe.acts.later(fault.lasts(), Undo::Wake(*ms));
@@ -91,9 +93,11 @@ pub(super) fn undo(troupe: &mut Troupe, undo: Undo) -> Result<(), Failure> {
         }
         Undo::Wake(ms) => {
             let ns = ms as i64 * 1_000_000;
-            let everybody: Vec<Who> = troupe.seats.keys().copied().collect();
-            for who in everybody {
-                step_clock(troupe.folder(), who, ns, ns)?;
+            // Also who is not there yet: it is one host.
+            let readers = (0..2).flat_map(|topic| (0..2).map(move |n| Who::Reader(topic, n)));
+            let all = Who::ALL.into_iter().chain(readers).map(|who| who.to_string());
+            for name in all.chain([twin::OTHERS.to_owned()]) {
+                step_clock(troupe.folder(), &name, ns, ns)?;
             }
             troupe.seats.values().for_each(super::seat::Seat::resume);
         }
@@ -166,8 +170,8 @@ fn lose_pool(troupe: &mut Troupe, how: End) -> Result<(), Failure> {
 }
 
 /// A process's clocks step: wall time and boot time, nanoseconds.
-fn step_clock(folder: &Path, who: Who, wall: i64, boot: i64) -> Result<(), Failure> {
-    let path = folder.join(format!("{who}.clock"));
+fn step_clock(folder: &Path, name: &str, wall: i64, boot: i64) -> Result<(), Failure> {
+    let path = folder.join(format!("{name}.clock"));
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     if file.metadata()?.len() < 16 {
         file.set_len(16)?;

@@ -17,10 +17,12 @@ pub enum Who {
     Publisher(u8),
     /// A subscriber that reads while the others work.
     Subscriber(u8),
+    /// A reader of a topic that begins when everything is over, through a broker.
+    Reader(u8, u8),
 }
 
 impl Who {
-    /// Everybody, servers first.
+    /// Everybody that things happen to, servers first.
     pub const ALL: [Self; 9] = [
         Self::Control,
         Self::Standby,
@@ -52,6 +54,7 @@ impl fmt::Display for Who {
             Self::Broker(number) => write!(f, "broker-{number}"),
             Self::Publisher(number) => write!(f, "publisher-{number}"),
             Self::Subscriber(number) => write!(f, "subscriber-{number}"),
+            Self::Reader(topic, broker) => write!(f, "reader-{topic}-{broker}"),
         }
     }
 }

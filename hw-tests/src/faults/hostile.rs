@@ -98,14 +98,14 @@ fn attempt(
         }
         Attack::Half => {
             let mut session = open(&broker.unix, what, who)?;
-            let mut recorder = Recorder::append(&what.notes)?;
+            let mut recorder = recorder(what, who)?;
             let batch = batch(&session, &mut recorder, 0)?.bytes();
             session.raw.send(&batch[..1 + random.below(batch.len() as u64 - 1) as usize])?;
             std::thread::sleep(Duration::from_millis(random.below(200)));
         }
         Attack::Sequence => {
             let mut session = open(&broker.unix, what, who)?;
-            let mut recorder = Recorder::append(&what.notes)?;
+            let mut recorder = recorder(what, who)?;
             for _ in 0..4 {
                 let batch = batch(&session, &mut recorder, random.below(6))?;
                 session.raw.send(&batch.bytes())?;
@@ -128,7 +128,7 @@ fn attempt(
         Attack::Rewrite | Attack::Spoil => {
             let mut session = open(&broker.unix, what, who)?;
             let pool = Pool::attach(&what.pool)?;
-            let mut recorder = Recorder::append(&what.notes)?;
+            let mut recorder = recorder(what, who)?;
             for seq in 0..40 {
                 let batch = batch(&session, &mut recorder, seq)?;
                 session.raw.send(&batch.bytes())?;
@@ -171,6 +171,12 @@ fn open(address: &str, what: &Attacking, client: u64) -> Result<Session, Failure
         Heard::Frame(Frame::Welcome(welcome), _) => Ok(Session { raw, welcome, client }),
         other => Err(Failure::new(format!("not welcomed: {other:?}"))),
     }
+}
+
+fn recorder(what: &Attacking, client: u64) -> Result<Recorder, Failure> {
+    let mut recorder = Recorder::append(&what.notes)?;
+    recorder.note(&Event::Hostile { client })?;
+    Ok(recorder)
 }
 
 /// A batch of one message, which is noted as sent.

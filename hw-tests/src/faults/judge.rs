@@ -1,15 +1,13 @@
 //! What has to hold after a run, whatever went wrong in it.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use landfall_verify::Severity;
 
-use super::client::{Common, Ended, subscribe};
 use super::fault::{Fault, Kind, Page, Space, Timed};
 use super::scene::Scene;
 use super::story::{DISKS, TOPICS};
-use super::troupe::{Troupe, patience};
+use super::troupe::Troupe;
 use crate::Failure;
 use crate::history::{Event, Promises, Report, check, file};
 use crate::sweep::client::patiently;
@@ -54,22 +52,6 @@ impl Allowed {
         }
         allowed
     }
-}
-
-/// Reads everything there is, beginning again where the library gives up.
-pub(super) fn read_whole(common: &Common, first: u32) -> Result<(), Failure> {
-    let deadline = Instant::now() + patience();
-    for reader in (first..).step_by(10) {
-        match subscribe(common, reader, true) {
-            Ok(()) => return Ok(()),
-            Err(Ended::Broken(failure)) => return Err(failure),
-            Err(Ended::GaveUp(why)) => {
-                ensure!(Instant::now() < deadline, "nobody can read everything: {why}");
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// What the notes of a topic's clients say.

@@ -15,7 +15,7 @@ use crate::sweep::child::{Child, is_killed};
 /// Status of a client that saw a promise broken.
 pub const BROKEN: u8 = 3;
 /// A process that gave up begins again after this long.
-const AGAIN_AFTER: Duration = Duration::from_millis(50);
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// What a look at a process found.
 pub enum Judged {
@@ -86,7 +86,7 @@ impl Seat {
         if !self.who.is_server() {
             command.arg(format!("--life={}", self.lives));
         }
-        environment(&mut command, folder, self.who);
+        environment(&mut command, folder, &self.who.to_string());
         // `with_extension` takes what is behind the last dot for one.
         let stem = folder.join(format!("notes/{}.{}.x", self.who, self.lives));
         let kill_at = self.kill_at.filter(|_| self.lives == 0);
@@ -122,13 +122,16 @@ impl Seat {
 
     /// Looks how it is. One that gave up, where it may, is started again soon; so is one that was
     /// killed. Any other end is a failure.
-    pub(super) fn judge(&mut self, may_end: bool) -> Result<Judged, Failure> {
+    /// One that `may_not_start` may end so before it serves.
+    pub(super) fn judge(&mut self, may_end: bool, may_not_start: bool) -> Result<Judged, Failure> {
         let Some(child) = &mut self.child else { return Ok(Judged::Well) };
         let Some(status) = child.ended()? else { return Ok(Judged::Well) };
         let said = child.said();
         let sentence = last_lines(&said, 3);
+        let may_end = may_end || may_not_start && !child.is_ready();
         (self.child, self.ready_since) = (None, None);
-        if is_killed(status) {
+        // Who makes the namespaces says so when the program in them was killed.
+        if is_killed(status) || said.contains("unshare: sigprocmask unblock failed") {
             self.again_at = Some(Instant::now() + std::mem::take(&mut self.away));
             self.done |= self.stopping;
             return Ok(Judged::Killed);
@@ -143,10 +146,14 @@ impl Seat {
         // Without memory the runtime can do nothing but say so and abort.
         let no_memory = status.signal() == Some(Signal::SIGABRT as i32)
             && said.contains("memory allocation of");
+        // A page of the pool is gone: there is nothing else to do.
+        let no_pool = status.signal() == Some(Signal::SIGBUS as i32)
+            && said.contains("the pool's memory cannot be read at byte")
+            && said.contains("make a new pool with landfall-control --restore");
         let says_why =
             status.code() == Some(1) && !sentence.is_empty() && !said.contains("panicked");
         ensure!(
-            may_end && (says_why || no_memory),
+            may_end && (says_why || no_memory || no_pool),
             "{who}, life {}, ended by itself ({status}); it said: {sentence}",
             self.lives
         );
@@ -197,9 +204,9 @@ impl Seat {
 }
 
 /// What other processes set for one while it runs.
-pub(super) fn environment(command: &mut Command, folder: &Path, who: Who) {
-    command.env("LANDFALL_CLOCK_FILE", folder.join(format!("{who}.clock")));
-    command.env("LANDFALL_DISK_FILE", folder.join(format!("{who}.disk")));
+pub(super) fn environment(command: &mut Command, folder: &Path, name: &str) {
+    command.env("LANDFALL_CLOCK_FILE", folder.join(format!("{name}.clock")));
+    command.env("LANDFALL_DISK_FILE", folder.join(format!("{name}.disk")));
 }
 
 /// A command that runs `program`, in namespaces of its own where that is asked for.

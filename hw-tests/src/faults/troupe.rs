@@ -21,7 +21,7 @@ pub fn patience() -> Duration {
 /// Between two looks at the processes.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Lives of one process that end by themselves in one run; more are no fault's consequence.
-const LIVES_MAX: u32 = 60;
+const LIVES_MAX: u32 = 300;
 
 /// What happened to processes in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,12 +136,13 @@ impl Troupe {
 
     fn look_after(&mut self, who: Who) -> Result<(), Failure> {
         let may_end = !who.is_server() || self.excused.contains(&who);
+        let may_not_start = self.acts.may_not_start(who);
         let Some(seat) = self.seats.get_mut(&who) else { return Ok(()) };
         if seat.is_due() {
             return seat.start(&self.programs, &self.folder);
         }
         let lives = seat.lives;
-        let what = match seat.judge(may_end)? {
+        let what = match seat.judge(may_end, may_not_start)? {
             Judged::Well | Judged::Done => return Ok(()),
             Judged::Killed => {
                 self.ends.killed += 1;

@@ -11,6 +11,9 @@ use super::troupe::Troupe;
 use crate::Failure;
 use crate::sweep::child::Child;
 
+/// Whose clocks they have.
+pub(super) const OTHERS: &str = "others";
+
 /// Processes that end with their fault. Dropping it kills them.
 pub(super) struct Extra {
     children: Vec<(String, Child)>,
@@ -127,6 +130,7 @@ fn start(
     }
     let mut command: Command = seat::command(&troupe.programs().join(program), space);
     command.args(&arguments);
+    seat::environment(&mut command, troupe.folder(), OTHERS);
     let stem: PathBuf = troupe.notes().join(format!("{name}.{number}.x"));
     Child::start(command, &stem, None)
         .map_err(|error| Failure::new(format!("start {program} as {name}: {error}")))

@@ -18,6 +18,8 @@ pub fn check(promises: Promises, events: &[Event]) -> Report {
         auditor: Auditor::new(promises.order),
         report: Report::default(),
         sent: HashSet::new(),
+        hostile: HashSet::new(),
+        survivors: HashSet::new(),
         attempts: 0,
         acks: HashMap::new(),
         shown: HashMap::new(),
@@ -29,9 +31,18 @@ pub fn check(promises: Promises, events: &[Event]) -> Report {
     };
     // What was sent first: files of publishers and readers come in any order.
     for event in events {
-        if let Event::Sent { name } = event {
-            checker.sent.insert(*name);
-            checker.attempts += 1;
+        match event {
+            Event::Sent { name } => {
+                checker.sent.insert(*name);
+                checker.attempts += 1;
+            }
+            Event::Hostile { client } => {
+                checker.hostile.insert(*client);
+            }
+            Event::Finished { reader } => {
+                checker.survivors.insert(*reader);
+            }
+            _ => {}
         }
     }
     for event in events {
@@ -91,6 +102,10 @@ struct Checker {
     auditor: Auditor,
     report: Report,
     sent: HashSet<Name>,
+    /// Clients to whom nothing is promised.
+    hostile: HashSet<u64>,
+    /// Readers that saw everything: those of the pool that is there at the end.
+    survivors: HashSet<u32>,
     /// Messages sent, those that a publisher sent again in a later life more than once.
     attempts: u64,
     acks: HashMap<Name, Ack>,
@@ -112,7 +127,7 @@ const EVERY_BROKER: u8 = u8::MAX;
 impl Checker {
     fn take(&mut self, event: &Event) {
         match event {
-            Event::Sent { .. } | Event::PoolLost => {}
+            Event::Sent { .. } | Event::Hostile { .. } | Event::PoolLost => {}
             Event::Acked { name, level, log, position } => {
                 self.take_ack(*name, Ack { level: *level, log: *log, position: *position });
             }
@@ -195,7 +210,12 @@ impl Checker {
 
     fn take_batch(&mut self, batch: &BatchRead) {
         self.take_place(batch);
-        self.auditor.batch(batch.reader as usize, seen(batch));
+        if self.is_unbound(batch) {
+            let (count, at) = (batch.numbers.len() as u64, batch.position);
+            self.auditor.gap(batch.reader as usize, batch.log, count, at.saturating_add(count));
+        } else {
+            self.auditor.batch(batch.reader as usize, seen(batch));
+        }
         if let Some(whose) = batch.stranger {
             let at = At { log: batch.log, position: batch.position };
             let (reader, client) = (batch.reader, batch.client);
@@ -215,6 +235,14 @@ impl Checker {
             }
             self.take_message(batch, at, name);
         }
+    }
+
+    /// Whether nothing is promised about what else a batch comes with: it is of a client that
+    /// breaks the rules, or it was seen in a pool that is lost. There it may have been ordered and
+    /// not durable, and then it was sent again.
+    fn is_unbound(&self, batch: &BatchRead) -> bool {
+        let is_of_lost = self.pool_lost && !self.survivors.contains(&batch.reader);
+        self.hostile.contains(&batch.client) || is_of_lost
     }
 
     /// Positions follow each other, but for gaps that were told.
@@ -250,6 +278,9 @@ impl Checker {
                 let (first, then) = (*place.get(), (reader, name));
                 self.report.add(Violation::Changed { at, first, then });
             }
+        }
+        if self.is_unbound(batch) {
+            return;
         }
         let mut first = *self.places.entry(name).or_insert(at);
         let mut once = self.once();
@@ -316,7 +347,8 @@ impl Checker {
     fn judge_losses(&mut self) {
         let sent = self.sent.len() as u64;
         // In order `token` what was reserved and not written may be among what is missed.
-        let exact = self.once() && self.promises.order != Order::Token;
+        // What a lost pool had ordered stands again further on.
+        let exact = self.once() && self.promises.order != Order::Token && !self.pool_lost;
         let most = if exact { sent } else { self.attempts.saturating_mul(RESENDS) };
         let mut readers: Vec<(&u32, &Reader)> = self.readers.iter().collect();
         readers.sort_unstable_by_key(|(number, _)| **number);

@@ -110,6 +110,12 @@ pub enum Event {
         /// Its position, when the receipt says it.
         position: Option<u64>,
     },
+    /// A client that breaks the rules: nothing is promised about the order of what it sends, nor
+    /// that it stands once.
+    Hostile {
+        /// Its client id.
+        client: u64,
+    },
     /// A reader begins.
     Opened {
         /// Its number.
