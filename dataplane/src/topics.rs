@@ -340,9 +340,11 @@ impl Topic {
         }
     }
 
-    /// At a burst's end: what was landed counts from here on.
+    /// At a burst's end: what was landed counts from here on. The line's time does not go back with
+    /// the clock: in an own log the next entry's is never before it, in this process's life or the
+    /// next one's.
     pub fn publish_frontier(&mut self, env: &Env, now_ns: u64) {
-        self.frontier.at_ns = now_ns;
+        self.frontier.at_ns = self.frontier.at_ns.max(now_ns);
         env.pool.advance_frontier(self.id, env.me.index(), &self.frontier);
         self.dirty = false;
     }
@@ -425,6 +427,20 @@ mod tests {
         assert_eq!(position_after(2, 0), 6);
         assert_eq!(position_after(3, 2), 9);
         assert_eq!(position_after(3, 3), 9, "retention took all of it");
+    }
+
+    #[test]
+    fn the_time_of_an_own_log_does_not_go_back_with_the_clock() {
+        let source = Source::new(pool(), 0);
+        let entry = source.pool.topic(source.topic).expect("it was written");
+        let me = landfall_layout::BrokerId::new(0).unwrap();
+        let env = Env::new(source.pool, me, 1).unwrap();
+        let mut topic = Topic::new(&env, &entry, Order::None);
+        for (now_ns, at_ns) in [(900, 900), (300, 900), (901, 901)] {
+            topic.publish_frontier(&env, now_ns);
+            assert_eq!(topic.frontier.at_ns, at_ns);
+            assert_eq!(env.pool.frontier(topic.id, 0).at_ns, at_ns);
+        }
     }
 
     #[test]
