@@ -7,13 +7,12 @@ use std::rc::Rc;
 use landfall_layout::keepers::{Keepers, StandIn, stand_in_key};
 use landfall_layout::replica::ReplicaLine;
 use landfall_layout::{BrokerId, TopicId};
-use landfall_model::mutate::{Redundant, Subject};
+use landfall_model::mutate::Subject;
 use landfall_model::{HostId, Image, Process, Scenario};
 use landfall_pool::Memory;
 use landfall_pool::copies::{CopyLine, Reached, move_keepers, read_copies, read_keepers};
 use landfall_pool::replica::{move_replica, read_copy_line, start_replica};
 
-use super::lines::ONE_LINE;
 use super::{A, B, C, Family};
 
 const TOPIC: TopicId = TopicId(7);
@@ -79,13 +78,7 @@ pub fn family() -> Family {
                 },
             },
         ],
-        subject: Subject {
-            modules: &["copies::"],
-            redundant: &[Redundant {
-                site: "copies::move_keepers.1 write-back fence",
-                why: ONE_LINE,
-            }],
-        },
+        subject: Subject { modules: &["copies::"], redundant: &[] },
     }
 }
 

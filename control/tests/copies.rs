@@ -1,0 +1,123 @@
+//! Who keeps a copy on disk while the broker that shall keep it is away.
+
+mod fake;
+
+use std::sync::Arc;
+
+use fake::{Broker, System, eventually, spec};
+use landfall_control::Options;
+use landfall_control::answers::{ReplicaFacts, TopicSpec};
+use landfall_layout::keepers::Keepers;
+use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState};
+use landfall_layout::replica::{ReplicaLine, ReplicaState};
+use landfall_layout::{BrokerId, TopicId};
+use landfall_pool::Pool;
+use landfall_pool::clock::boot_ns;
+
+fn options() -> Options {
+    Options { move_ns: 200_000_000, ..Options::default() }
+}
+
+/// A broker with a disk.
+fn with_disk(pool: &Arc<Pool>, number: usize, incarnation: u64) -> Broker {
+    let broker = Broker::register(pool, number, incarnation);
+    let line = BrokerLine { disk: 1, ..pool.broker(broker.id) };
+    let address = BrokerAddress::new("127.0.0.1:9", "@nowhere", "").unwrap();
+    pool.set_broker(broker.id, &line, &address);
+    broker
+}
+
+fn beat(pool: &Pool, live: &[usize]) {
+    for number in live {
+        let id = BrokerId::new(*number).unwrap();
+        pool.beat_broker(id, boot_ns(), pool.epoch_number(), BrokerState::Serving.raw());
+    }
+}
+
+fn line(durable: u64, incarnation: u64) -> ReplicaLine {
+    let state = ReplicaState::Well.raw();
+    ReplicaLine { durable, written: durable, state, incarnation, ..ReplicaLine::default() }
+}
+
+/// The second copy of what broker 0 landed, as it is shown.
+fn shown(system: &System) -> ReplicaFacts {
+    let copies = system.describe("a").unwrap().replicas_state;
+    copies.into_iter().find(|copy| (copy.source, copy.replica) == (0, 1)).unwrap()
+}
+
+#[test]
+fn a_copy_whose_keeper_stays_away_goes_to_another_and_back() {
+    let mut system = System::with(64, options());
+    let pool = Arc::clone(&system.pool);
+    let mut brokers: Vec<_> = (0..3).map(|i| with_disk(&pool, i, i as u64 + 1)).collect();
+    beat(&pool, &[0, 1, 2]);
+    let three = TopicSpec { replicas: Some(3), ..spec("a", "total") };
+    let topic = TopicId(system.create(three).unwrap().id);
+    brokers[0].open_ring(topic);
+    let source = brokers[0].id;
+    let home = pool.copy_line(topic, source, 1, None);
+    for (replica, incarnation) in [(0, 1), (1, 2)] {
+        pool.start_copy(pool.copy_line(topic, source, replica, None), &line(4, incarnation));
+    }
+    assert_eq!((shown(&system).broker, shown(&system).state), (1, "well"));
+    assert_eq!(pool.replicated(topic, source, 2).durable, 4);
+
+    let gone = brokers.remove(1);
+    gone.stop_beating();
+    drop(gone);
+    eventually("that it is not called well", || {
+        beat(&pool, &[0, 2]);
+        (shown(&system).state == "keeper gone").then_some(())
+    });
+    let stand_in = eventually("another keeper", || {
+        beat(&pool, &[0, 2]);
+        pool.keepers(topic, source).stand_in(1)
+    });
+    assert_eq!(stand_in.broker, brokers[1].id);
+    assert_eq!(pool.keepers(topic, source).stand_in(0), None, "its keeper is there");
+    assert_eq!(pool.replicated(topic, source, 2).durable, 0, "it has not begun");
+    assert_eq!(shown(&system).state, "absent");
+    let taken = pool.copy_line(topic, source, 1, Some(stand_in));
+    pool.start_copy(taken, &line(7, 3));
+    let facts = shown(&system);
+    assert_eq!((facts.broker, facts.home, facts.durable, facts.state), (2, 1, 7, "moved"));
+
+    // The next control finds it so.
+    system.stop();
+    beat(&pool, &[0, 2]);
+    system.start_again();
+    assert_eq!(pool.keepers(topic, source).stand_in(1), Some(stand_in));
+    let facts = shown(&system);
+    assert_eq!((facts.broker, facts.durable, facts.state), (2, 7, "moved"));
+
+    // The home is back. What the process before it said counts for nothing, however far it was.
+    pool.start_copy(home, &line(7, 2));
+    let _again = with_disk(&pool, 1, 9);
+    for _ in 0..100 {
+        beat(&pool, &[0, 1, 2]);
+        assert_eq!(pool.keepers(topic, source).stand_in(1), Some(stand_in));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    pool.start_copy(home, &line(7, 9));
+    eventually("its copy at home", || {
+        beat(&pool, &[0, 1, 2]);
+        (pool.keepers(topic, source) == Keepers::default()).then_some(())
+    });
+    assert_eq!((shown(&system).broker, shown(&system).state), (1, "well"));
+}
+
+#[test]
+fn copies_that_no_live_broker_can_keep_are_refused() {
+    let system = System::with(64, options());
+    let brokers = [0, 1].map(|i| with_disk(&system.pool, i, i as u64 + 1));
+    brokers[1].stop_beating();
+    let three = || TopicSpec { replicas: Some(3), ..spec("a", "total") };
+    eventually("that control knows", || {
+        beat(&system.pool, &[0]);
+        let live = system.asker.ask_now(landfall_control::messages::Ask::Health).unwrap().brokers;
+        (live == 1).then_some(())
+    });
+    let refused = system.create(three()).unwrap_err();
+    let text = refused.message;
+    assert!(text.contains("1 live broker has a disk (not live: 1): start 1 more"), "{text}");
+}
