@@ -72,6 +72,15 @@ pub enum ToSequencer {
         /// Epoch.
         epoch: u32,
     },
+    /// A batch of a session is not what it was when it landed.
+    Fence {
+        /// Topic.
+        topic: TopicId,
+        /// Client id.
+        client: u64,
+        /// Epoch.
+        epoch: u32,
+    },
     /// A publisher wants positions.
     Reserve {
         /// Topic.

@@ -9,7 +9,7 @@ use landfall_replica::lives::first_part;
 use landfall_replica::lookup::Start;
 
 use crate::catch_up::{Feed, Reader};
-use crate::env::Env;
+use crate::env::{Env, Unfaithful};
 use crate::replica::check_batch;
 
 /// Entries of unwritten positions that one gap tells of.
@@ -32,9 +32,10 @@ pub struct Cursor {
     pub feed: Option<Feed>,
     /// Files that were open for a batch that did not hold: the next one is likely there too.
     pub spare: Option<Box<Reader>>,
-    /// Entries below this index are sent as memory has them: they were checked, or no replica has
-    /// another.
+    /// Entries below this index are sent as memory has them: they were checked.
     pub checked_below: u64,
+    /// Index of an entry whose batch neither memory nor any copy has whole.
+    pub nowhere: Option<u64>,
 }
 
 /// What a cursor may do beside sending what memory has.
@@ -42,7 +43,7 @@ pub struct Cursor {
 pub struct Beside {
     /// What is not in memory can be read from replica files.
     pub has_disk: bool,
-    /// So is what does not hold there.
+    /// What memory has is checked first. What does not hold there is read from files too.
     pub checks: bool,
 }
 
@@ -128,6 +129,7 @@ impl Cursor {
             feed: None,
             spare: None,
             checked_below: 0,
+            nowhere: None,
         }
     }
 
@@ -179,9 +181,12 @@ impl Cursor {
                 Found::Entry(entry) if entry.is_hole() => {
                     return Some(self.unwritten(env, topic, me));
                 }
-                Found::Entry(entry) if beside.checks && !self.holds(env, &entry) => {
-                    self.feed = Some(Feed::repair(self.next, self.spare.take()));
-                    return None;
+                Found::Entry(entry) if beside.checks && !self.holds(env, topic, &entry) => {
+                    if beside.has_disk && self.nowhere != Some(self.next) {
+                        self.feed = Some(Feed::repair(self.next, self.spare.take()));
+                        return None;
+                    }
+                    return Some(self.corrupt(me, &entry));
                 }
                 Found::Entry(entry) => match self.item(env, me, &entry) {
                     Some(item) => return Some(item),
@@ -204,23 +209,42 @@ impl Cursor {
         None
     }
 
-    /// Whether memory has the batch of the next entry whole.
+    /// Whether memory has the batch of the next entry as its broker landed it. Where it has not,
+    /// and the memory can be read, somebody has written there since: its publisher can, and is
+    /// named.
     #[cold]
-    fn holds(&mut self, env: &Env, entry: &OrderEntry) -> bool {
+    fn holds(&mut self, env: &Env, topic: TopicId, entry: &OrderEntry) -> bool {
         if self.next < self.checked_below {
             return true;
         }
-        if check_batch(&env.pool, entry).is_ok() {
+        if self.nowhere == Some(self.next) {
+            return false;
+        }
+        if check_batch(&env.pool, topic, entry).is_ok() {
             self.checked_below = self.next + 1;
             return true;
         }
-        // One sentence for all of a segment, or a thousand batches would crowd out other errors.
-        env.error(&format!(
-            "batches in segment {} do not hold in memory any more: they are read from replicas, \
-             for subscribers that find it out",
-            entry.segment
-        ));
+        if env.pool.is_lost(entry.segment) {
+            // One sentence for a segment, or a thousand batches would crowd out other errors.
+            env.error(&format!(
+                "batches in segment {} do not hold in memory any more: they are read from \
+                 replicas, for subscribers that find it out",
+                entry.segment
+            ));
+        } else {
+            env.is_unfaithful(Unfaithful::of(topic, entry));
+        }
         false
+    }
+
+    /// Tells of a batch that nobody has whole.
+    #[cold]
+    fn corrupt(&mut self, me: usize, entry: &OrderEntry) -> Item {
+        let undo = Some((me, self.next, self.position));
+        self.nowhere = Some(self.next);
+        self.next += 1;
+        let end = entry.end_position().max(self.position);
+        self.gap_of(GapReason::Corrupt, end, undo)
     }
 
     /// The batch of an entry. One that cannot be is passed over, and is a gap by its positions.
@@ -241,6 +265,7 @@ impl Cursor {
             index,
             first_position: entry.first_position,
             landed_ns: entry.landed_ns,
+            checksum: entry.checksum,
         });
         Some(Item {
             segment: entry.segment,

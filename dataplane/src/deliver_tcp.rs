@@ -220,7 +220,7 @@ impl Delivering {
                 continue;
             }
             let has_disk = self.disk.is_some();
-            let beside = Beside { has_disk, checks: has_disk && self.checked };
+            let beside = Beside { has_disk, checks: self.checked };
             match self.cursors[at].next_item(env, self.topic, at, beside, &mut skips) {
                 Some(item) => {
                     bytes += item.len();

@@ -1,10 +1,12 @@
 //! What every part of the broker needs: the pool, its own number, counters, bells.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::fs::File;
 
-use landfall_layout::BrokerId;
 use landfall_layout::counters::{Counter, Stage};
+use landfall_layout::order::OrderEntry;
+use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Ringer, Role};
 use landfall_pool::clock::{boot_ns, wall_ns};
@@ -26,6 +28,42 @@ pub struct Env {
     wall_ahead_ns: Cell<u64>,
     counters: Counters,
     errors: ErrorLog,
+    unfaithful: RefCell<Vec<Unfaithful>>,
+}
+
+/// A session of which a batch is not what it was when it landed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unfaithful {
+    pub topic: TopicId,
+    pub client: u64,
+    pub epoch: u32,
+}
+
+/// Sessions that wait to be told of, at most: the next batch of one that found no room tells again.
+const UNFAITHFUL_MAX: usize = 64;
+
+impl Unfaithful {
+    pub fn of(topic: TopicId, entry: &OrderEntry) -> Self {
+        Self { topic, client: entry.client, epoch: entry.session_epoch }
+    }
+
+    /// Adds it, unless it is there.
+    pub fn note(self, all: &mut Vec<Self>) {
+        if all.len() < UNFAITHFUL_MAX && !all.contains(&self) {
+            all.push(self);
+        }
+    }
+}
+
+impl fmt::Display for Unfaithful {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "client {:#x}, session epoch {}: batches of it are not what they were when they \
+             landed; they are read from a copy, or lost, and the session is fenced",
+            self.client, self.epoch
+        )
+    }
 }
 
 impl Env {
@@ -47,6 +85,7 @@ impl Env {
             wall_ahead_ns: Cell::new(0),
             counters,
             errors,
+            unfaithful: RefCell::new(Vec::new()),
         };
         env.set_clock(boot_ns());
         Ok(env)
@@ -89,6 +128,17 @@ impl Env {
     #[cold]
     pub fn error(&self, text: &str) {
         self.errors.note(&self.pool, wall_ns(), text);
+    }
+
+    /// Notes whose batch it is that does not hold: its session is to be fenced.
+    #[cold]
+    pub fn is_unfaithful(&self, who: Unfaithful) {
+        who.note(&mut self.unfaithful.borrow_mut());
+    }
+
+    /// The sessions that were noted since the last time.
+    pub fn take_unfaithful(&self) -> Vec<Unfaithful> {
+        self.unfaithful.take()
     }
 
     /// Wakes control's threads after a request.

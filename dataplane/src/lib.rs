@@ -40,6 +40,7 @@ mod held;
 mod hello;
 mod land;
 mod leave;
+mod losses;
 mod lost;
 mod number;
 mod poison;

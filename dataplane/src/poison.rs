@@ -5,9 +5,21 @@ use landfall_layout::command::Request;
 
 use crate::broker::Broker;
 use crate::cursor::Item;
-use crate::env::Env;
+use crate::env::{Env, Unfaithful};
 
 impl Broker {
+    /// Names the sessions of which batches do not hold, and has them fenced: what they can write to
+    /// is taken from them.
+    pub(crate) fn fence_unfaithful(&mut self) {
+        let Self { env, link, replicator, .. } = self;
+        let found = replicator.iter().flat_map(|replicator| replicator.take_unfaithful());
+        for who in found.chain(env.take_unfaithful()) {
+            env.error(&who.to_string());
+            let Unfaithful { topic, client, epoch } = who;
+            link.say(env, Request::Fence { topic, client, epoch });
+        }
+    }
+
     /// Tells control of the segments that this process met, and heeds what others did.
     pub(crate) fn look_at_losses(&mut self) {
         let Self { env, link, topics, losses_seen, .. } = self;

@@ -429,6 +429,7 @@ impl Broker {
         for note in self.replicator.iter().flat_map(|replicator| replicator.take_notes()) {
             self.env.error(&note);
         }
+        self.fence_unfaithful();
         self.tick_queues(now_ns);
         self.tick_feeds(now_ns);
         self.look_at_losses();

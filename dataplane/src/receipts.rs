@@ -14,6 +14,7 @@ use crate::conns::Conns;
 use crate::conns::Token;
 use crate::env::Env;
 use crate::land::Session;
+use crate::losses::{Lost, lost_of};
 use crate::topics::{Awaiting, Confirming, Landing, Topic, Waiting};
 
 /// Log entries followed in one turn for one topic.
@@ -119,6 +120,7 @@ fn settle_replicated(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
     }
     let (mut settled, mut now) = (0, 0);
     let there = replicated(env, topic, env.me);
+    let lost = Lost::of(env, topic);
     while let Some(awaiting) = topic.awaiting.front() {
         let Awaiting { batch, index, position } = *awaiting;
         if index >= there {
@@ -127,9 +129,15 @@ fn settle_replicated(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
         if now == 0 {
             now = wall_ns();
         }
-        env.latency(Stage::LandedToDurable, batch.landed_ns, now);
-        env.count(Counter::DurableReceipts, 1);
-        report(env, conns, &batch, reached_by(topic), position);
+        let reached = match lost.has(env, topic, index) {
+            true => Reached::Lost,
+            false => {
+                env.latency(Stage::LandedToDurable, batch.landed_ns, now);
+                env.count(Counter::DurableReceipts, 1);
+                reached_by(topic)
+            }
+        };
+        report(env, conns, &batch, reached, position);
         topic.awaiting.pop_front();
         settled += 1;
     }
@@ -159,11 +167,22 @@ fn reached_by(topic: &Topic) -> Reached {
 fn settle_confirmed(env: &Env, topic: &mut Topic, conns: &mut Conns) {
     let there = landing(env, topic.id).map(|source| replicated(env, topic, source)).min();
     let there = there.unwrap_or(u64::MAX);
+    let id = topic.id;
     topic.confirming.retain(|Confirming { batch, index, reached }| {
         let is_over = *index < there;
         if is_over {
-            env.count(Counter::DurableReceipts, 1);
-            report(env, conns, batch, *reached, 0);
+            let lost =
+                client_of(conns, batch).map(|client| lost_of(env, id, SEQUENCED_LOG, client));
+            let lost = lost.unwrap_or_default();
+            let is_all = batch.count == 0;
+            for entry in lost.iter().filter(|entry| is_all && entry.batch_seq <= batch.batch_seq) {
+                let batch = Waiting { batch_seq: entry.batch_seq, count: entry.count, ..*batch };
+                report(env, conns, &batch, Reached::Lost, entry.first_position);
+            }
+            let is_lost = !is_all && lost.iter().any(|entry| entry.batch_seq == batch.batch_seq);
+            let reached = if is_lost { Reached::Lost } else { *reached };
+            env.count(Counter::DurableReceipts, u64::from(!is_lost));
+            report(env, conns, batch, reached, 0);
         }
         !is_over && conns.by_token(batch.owner).is_some()
     });
@@ -193,6 +212,14 @@ pub fn confirm(env: &Env, topic: &mut Topic, owner: Token, session: &Session, ne
 /// Brokers that land batches for a sequenced topic.
 pub(crate) fn landing(env: &Env, topic: TopicId) -> impl Iterator<Item = BrokerId> {
     BrokerId::all().filter(move |source| env.pool.ring(topic, *source).is_some())
+}
+
+/// The client whose batch it is, while it is connected.
+fn client_of(conns: &mut Conns, waiting: &Waiting) -> Option<u64> {
+    match &conns.by_token(waiting.owner)?.kind {
+        Kind::Publisher(publisher) => Some(publisher.session.client),
+        _ => None,
+    }
 }
 
 /// Whether the batch's publisher waits for its replicas.

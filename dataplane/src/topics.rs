@@ -17,6 +17,7 @@ use crate::conns::Token;
 use crate::control_link::ControlLink;
 use crate::env::Env;
 use crate::held::Waited;
+use crate::losses::Losses;
 use crate::segments::{Granted, Stock};
 
 /// Batches of one broker's own log that may wait for the end of the burst.
@@ -25,6 +26,7 @@ const OWN_IN_FLIGHT: usize = 4096;
 /// A topic that somebody published to through this broker.
 pub struct Topic {
     pub id: TopicId,
+    me: u8,
     pub order: Order,
     pub check_ingest: bool,
     pub ring_slots: u32,
@@ -44,6 +46,8 @@ pub struct Topic {
     /// What the oldest of those waits for.
     pub waited: Waited,
     pub durability: Durability,
+    /// What those copies have lost.
+    pub losses: Losses,
     pub follower: Follower,
     /// Publisher connections.
     pub publishers: u32,
@@ -197,6 +201,7 @@ impl Topic {
         let id = TopicId(entry.id);
         let mut topic = Self {
             id,
+            me: env.me.raw(),
             order,
             check_ingest: entry.checks_ingest(),
             ring_slots: entry.ring_slots,
@@ -214,6 +219,7 @@ impl Topic {
             disk_replicas: entry.disk_replicas(),
             waited: Waited::default(),
             durability: entry.durability(),
+            losses: Losses::begin(env, id),
             follower: Follower { reader: LogReader::new(id, SEQUENCED_LOG), next: 0 },
             publishers: 0,
             idle_since_ns: 0,
@@ -226,6 +232,14 @@ impl Topic {
             topic.landing = Landing::Own(OwnLog::default());
         }
         topic
+    }
+
+    /// The log that this broker's batches are in.
+    pub fn log(&self) -> usize {
+        match self.landing {
+            Landing::Own(_) => usize::from(self.me),
+            Landing::Closed | Landing::Ring(_) => SEQUENCED_LOG,
+        }
     }
 
     /// Opens the ring if control has made it; whether it is open now.

@@ -115,6 +115,9 @@ fn read(
                         "{missed} positions were passed over when a pool was lost, and no disk \
                          knows of a message there,"
                     ),
+                    GapReason::Corrupt => {
+                        format!("{missed} messages are not what was landed, in every copy,")
+                    }
                 };
                 note(format_args!("gap: {what} of log {log}; going on at position {resume}"));
             }

@@ -143,6 +143,16 @@ pub enum Error {
         /// Why they could not be read back.
         why: String,
     },
+    /// Batches were ordered, and their bytes changed before every replica had them. The publisher
+    /// goes on; the error is told once.
+    Spoilt {
+        /// Batches lost.
+        batches: u64,
+        /// Messages in them.
+        messages: u64,
+        /// Sequence of the first of them.
+        first_seq: u64,
+    },
     /// Another publisher took this client id.
     Superseded {
         /// The client id.
@@ -166,8 +176,8 @@ pub enum Error {
     },
     /// Receipts were asked for of a publisher that asks for none.
     NoReceipts,
-    /// A batch whose bytes are not what its publisher sealed, neither in memory nor in a copy that
-    /// the broker can read.
+    /// A batch whose bytes are not what its broker landed. A subscriber makes a gap of it, of
+    /// reason [`GapReason::Corrupt`](crate::GapReason::Corrupt), once no copy has it either.
     Corrupt {
         /// Log it stands in.
         log: u8,
@@ -175,6 +185,8 @@ pub enum Error {
         index: u64,
         /// Position of its first message.
         position: u64,
+        /// Its messages.
+        count: u16,
         /// What is wrong.
         why: Corruption,
     },
@@ -320,6 +332,13 @@ impl fmt::Display for Error {
                 }
                 write!(f, ": {why}; publish them again with a new publisher")
             }
+            Self::Spoilt { batches, messages, first_seq } => write!(
+                f,
+                "{messages} messages in {batches} batches, from batch sequence {first_seq} on, are \
+                 lost: their bytes changed after they had landed and before every replica had \
+                 them; publish them again, and see whether anything writes into memory that is \
+                 handed over"
+            ),
             Self::Superseded { client, epoch, now } => write!(
                 f,
                 "another publisher uses client id {client}: this one had session epoch {epoch} \
@@ -334,7 +353,7 @@ impl fmt::Display for Error {
                 "the publisher asks for no receipts, so there is none to wait for; build it with \
                  ack ordered",
             ),
-            Self::Corrupt { log, index, position, why } => {
+            Self::Corrupt { log, index, position, why, .. } => {
                 write!(f, "batch {index} of log {log}, from position {position}, is corrupt: {why}")
             }
             Self::TopicGone { topic } => write!(f, "topic {topic:?} was deleted"),

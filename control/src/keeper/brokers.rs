@@ -209,6 +209,9 @@ impl Keeper {
             Request::Retired { segment, generation } => self.retired(broker, segment, generation),
             Request::TopicReleased { topic } => self.topic_released(broker, topic),
             Request::Lost { segment } => self.lose(SegmentId(segment), Some(broker)),
+            Request::Fence { topic, client, epoch } => {
+                self.tell_sequencer(ToSequencer::Fence { topic, client, epoch });
+            }
         }
     }
 

@@ -93,6 +93,9 @@ impl SequencerThread {
         let work = &mut self.works[i];
         let fenced = &mut self.fenced;
         work.sequencer.drain_trespassers(|fencing| fenced.push(fencing));
+        while let Some(index) = work.unfaithful.pop() {
+            self.fenced.extend(work.sequencer.fence_session(index));
+        }
         if tick && work.sequencer.deadline_ns().is_some_and(|at| at <= clock_ns) {
             let fenced = &mut self.fenced;
             work.sequencer.tick(clock_ns, |fencing| fenced.push(fencing));

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use landfall_layout::TopicId;
 use landfall_layout::command::{Command, Denial};
+use landfall_layout::counters::Counter;
 use landfall_layout::limits::SEQUENCED_LOG;
-use landfall_layout::session::SessionLine;
+use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::topic::Order;
 use landfall_pool::log::LogSegment;
 use landfall_pool::slot_ring::SlotReader;
@@ -56,8 +57,27 @@ impl SequencerThread {
                 let next_seq = self.next_seq(topic, index);
                 self.pool.set_session(index, &session.line(next_seq));
             }
+            ToSequencer::Fence { topic, client, epoch } => self.fence(topic, client, epoch),
             ToSequencer::Reserve { topic, wish } => self.reserve(topic, wish),
             ToSequencer::BrokerGone { broker } => self.sessions.broker_gone(broker),
+        }
+    }
+
+    /// Ends an epoch whose batches do not stay what they were. Where there is an order, the line
+    /// says so only with the next burst, once the frontier covers what is ordered of it.
+    #[cold]
+    fn fence(&mut self, topic: TopicId, client: u64, epoch: u32) {
+        let Some(index) = self.sessions.index_of(topic, client) else { return };
+        let wanted = Standing { epoch, state: SessionState::Active };
+        if self.sessions.get(index).is_none_or(|session| session.standing != wanted) {
+            return;
+        }
+        if let Some(work) = self.work_of(topic) {
+            work.unfaithful.push(index);
+        } else if let Some(session) = self.sessions.set_state(index, SessionState::Fenced) {
+            let line = session.line(0);
+            self.pool.set_session(index, &line);
+            self.counters.add(&self.pool, Counter::Fenced, 1);
         }
     }
 
@@ -75,6 +95,7 @@ impl SequencerThread {
             spares: VecDeque::with_capacity(8),
             asked: 0,
             wishes: VecDeque::new(),
+            unfaithful: Vec::new(),
         });
     }
 

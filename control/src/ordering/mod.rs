@@ -57,6 +57,8 @@ struct Work {
     asked: u64,
     /// Positions that were asked for and not granted, in the order of asking.
     wishes: VecDeque<Wish>,
+    /// Sessions that are to be fenced with the next burst, by line.
+    unfaithful: Vec<u32>,
 }
 
 /// Ends of the channels and bells that the thread has.

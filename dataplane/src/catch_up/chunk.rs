@@ -132,6 +132,7 @@ impl Chunk {
             index,
             first_position: entry.first_position,
             landed_ns: entry.landed_ns,
+            checksum: entry.checksum,
         });
         self.bytes.reserve(FRAME_BYTES + entry.bytes as usize);
         self.bytes.extend_from_slice(&delivery.encode(0));

@@ -160,8 +160,8 @@ impl Delivering {
         feed.reader = Some(reader);
         if let Some(index) = feed.repairs {
             if chunk.batches == 0 {
-                // No copy has it: whoever asked is shown what memory has, and finds that out.
-                cursor.checked_below = index + 1;
+                // No copy has it: whoever asked is told of a gap.
+                cursor.nowhere = Some(index);
                 cursor.spare = cursor.feed.take().and_then(|feed| feed.reader);
                 return;
             }

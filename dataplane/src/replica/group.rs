@@ -7,10 +7,11 @@
 use std::fmt;
 use std::ops::Range;
 
+use landfall_layout::TopicId;
 use landfall_layout::batch::{BatchError, BatchPreamble, PREAMBLE_BYTES};
 use landfall_layout::frame::GapReason;
 use landfall_layout::limits::{BATCH_BYTES_MAX, LINE_BYTES};
-use landfall_layout::order::{FrontierLine, OrderEntry};
+use landfall_layout::order::{ENTRY_HOLE, FrontierLine, OrderEntry};
 use landfall_layout::replica::{RECORD_BYTES_MAX, RECORD_HEAD_BYTES, RecordHead, RecordHeader};
 use landfall_pool::hold::Hold;
 use landfall_pool::{Memory, Pool};
@@ -18,6 +19,7 @@ use landfall_pool::{Memory, Pool};
 /// What makes a record of this file: the same in each of a group.
 #[derive(Clone, Copy, Debug)]
 pub struct Marks {
+    pub topic: TopicId,
     pub created_ns: u64,
     pub source: u8,
     pub mark: [u8; 6],
@@ -89,7 +91,7 @@ impl Group {
         let head = self.records.len();
         self.records.resize(head + RECORD_HEAD_BYTES as usize, 0);
         let checked = copy(pool, entry, &mut self.records)
-            .and_then(|batch| judge(&self.records[batch], entry));
+            .and_then(|batch| judge(&self.records[batch], self.marks.topic, entry));
         match checked {
             Ok(preamble) => {
                 self.seal(index, entry, &preamble, head);
@@ -126,7 +128,18 @@ impl Group {
 
     /// Adds a hole, whose entry stands at `index` of its log.
     pub fn add_hole(&mut self, index: u64, entry: &OrderEntry) {
-        self.push(&self.record(index).seal_hole(entry, GapReason::Unwritten));
+        self.push_hole(index, entry, GapReason::Unwritten);
+    }
+
+    /// Adds what is left of a batch that does not hold anywhere: its positions.
+    pub fn add_lost(&mut self, index: u64, entry: &OrderEntry) {
+        let (segment, offset, bytes, flags) = (0, 0, 0, ENTRY_HOLE);
+        let hole = OrderEntry { segment, offset, bytes, flags, ..*entry };
+        self.push_hole(index, &hole, GapReason::Corrupt);
+    }
+
+    fn push_hole(&mut self, index: u64, entry: &OrderEntry, reason: GapReason) {
+        self.push(&self.record(index).seal_hole(entry, reason));
         self.ordinal += 1;
         self.covers = index + 1;
         self.holes += 1;
@@ -220,19 +233,20 @@ fn copy(pool: &Pool, entry: &OrderEntry, into: &mut Vec<u8>) -> Result<Range<usi
 }
 
 /// Whether the batch in the pool is the one that its entry names, whole.
-pub fn check(pool: &Pool, entry: &OrderEntry) -> Result<BatchPreamble, Spoilt> {
+pub fn check(pool: &Pool, topic: TopicId, entry: &OrderEntry) -> Result<BatchPreamble, Spoilt> {
     let at = pool.at(entry.segment, entry.offset, entry.bytes).ok_or(Spoilt::Place)?;
     pool.refresh(at, entry.bytes.into());
     let hold = Hold::by_broker(entry.segment);
-    judge(pool.read(&hold, entry.offset, entry.bytes).ok_or(Spoilt::Place)?, entry)
+    judge(pool.read(&hold, entry.offset, entry.bytes).ok_or(Spoilt::Place)?, topic, entry)
 }
 
 /// Whether these bytes are the batch that an entry names, whole.
-fn judge(batch: &[u8], entry: &OrderEntry) -> Result<BatchPreamble, Spoilt> {
+fn judge(batch: &[u8], topic: TopicId, entry: &OrderEntry) -> Result<BatchPreamble, Spoilt> {
     let (preamble, payload) = batch.split_first_chunk::<64>().ok_or(Spoilt::Place)?;
     let preamble = BatchPreamble::from_bytes(*preamble);
     preamble.check(BATCH_BYTES_MAX).map_err(Spoilt::Batch)?;
-    let same = preamble.batch_bytes() == u64::from(entry.bytes)
+    let same = preamble.topic == topic.0
+        && preamble.batch_bytes() == u64::from(entry.bytes)
         && preamble.count == entry.count
         && preamble.client == entry.client
         && preamble.batch_seq == entry.batch_seq
@@ -262,7 +276,8 @@ mod tests {
     fn what_was_checked_is_what_is_written_though_the_pool_changes() {
         let mut source = Source::new(crate::rig::pool(), 0);
         let entry = source.place(&[7; 16 << 10], true);
-        let marks = Marks { created_ns: 5, source: entry.broker, mark: [3; 6], now_ns: 1 };
+        let (topic, of) = (source.topic, entry.broker);
+        let marks = Marks { topic, created_ns: 5, source: of, mark: [3; 6], now_ns: 1 };
         let place = Place {
             at: REPLICA_HEADER_BYTES,
             created_ns: 5,

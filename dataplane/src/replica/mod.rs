@@ -10,6 +10,7 @@
 //! | `one` | one replica: from the log to its files, and what went wrong |
 //! | `group` | batches that are written together |
 //! | `others` | batches that the pool has no more, in other replicas |
+//! | `spoilt` | batches that do not hold: from there, or lost |
 //! | `files` | a replica's files |
 //! | `keep` | which files are kept where a topic bounds them |
 //! | `said` | what is said of a topic beside its files |
@@ -26,6 +27,7 @@ mod one;
 mod others;
 pub mod rig;
 mod said;
+mod spoilt;
 mod thread;
 
 #[cfg(test)]
@@ -48,7 +50,7 @@ use landfall_pool::disk::{self, Disk};
 use landfall_pool::poison::Part;
 use landfall_replica::mend::create_directory;
 
-use crate::env::Env;
+use crate::env::{Env, Unfaithful};
 use thread::Worker;
 
 pub(crate) use group::check as check_batch;
@@ -96,6 +98,7 @@ pub struct Shared {
     /// Id of the topic that the thread has open in each slot; 0: none.
     using: [AtomicU32; TOPICS_MAX],
     notes: Mutex<Vec<String>>,
+    unfaithful: Mutex<Vec<Unfaithful>>,
 }
 
 impl Shared {
@@ -105,11 +108,17 @@ impl Shared {
             round: AtomicU64::new(0),
             using: [const { AtomicU32::new(0) }; TOPICS_MAX],
             notes: Mutex::new(Vec::new()),
+            unfaithful: Mutex::new(Vec::new()),
         }
     }
 
     fn note(&self, text: String) {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+
+    /// A batch of that session does not hold.
+    fn is_unfaithful(&self, who: Unfaithful) {
+        who.note(&mut self.unfaithful.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The thread looks at logs and reads what they name, until `end_round`.
@@ -195,6 +204,12 @@ impl Replicator {
     /// What the thread has to say since the last time.
     pub fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut *self.shared.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sessions of which it found batches that do not hold, since the last time.
+    pub fn take_unfaithful(&self) -> Vec<Unfaithful> {
+        let unfaithful = self.shared.unfaithful.lock();
+        std::mem::take(&mut *unfaithful.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What may be reading batches that are about to be reused; none when nothing is. Asked after

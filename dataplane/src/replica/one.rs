@@ -6,10 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use landfall_layout::TopicId;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::topic::{Durability, TopicEntry};
+use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::clock::wall_ns;
 use landfall_pool::copies::CopyLine;
@@ -21,11 +21,13 @@ use landfall_replica::names::topic_directory;
 use super::begin::{Begin, Filled, fill, lacking, template};
 use super::duties::{Duty, Lag, Odometer, log_of};
 use super::files::Files;
-use super::group::{Buffers, Group, Marks, Spoilt};
+use super::group::{Buffers, Group, Marks};
 use super::keep::{self, Bounds};
 use super::others::Others;
 pub use super::said::Keeper;
 use super::said::{began_at, say_reached, write_topic};
+use super::spoilt::SpoiltBatch;
+use crate::env::Unfaithful;
 
 /// Bytes of batches that are written together, about, and behind a sync that is under way.
 const GROUP_BYTES: u64 = 8 << 20;
@@ -36,10 +38,9 @@ const WINDOW_BYTES: u64 = 64 << 20;
 const WINDOW_NS: u64 = 250_000_000;
 /// A full disk is tried again this often.
 const RETRY_NS: u64 = 250_000_000;
-/// The system's error numbers: no space, over quota, and for a batch that does not hold.
+/// The system's error numbers: no space, over quota.
 const ENOSPC: i32 = 28;
 const EDQUOT: i32 = 122;
-const EBADMSG: u32 = 74;
 /// For files that say what the pool contradicts.
 const EUCLEAN: u32 = 117;
 
@@ -52,6 +53,7 @@ pub fn is_full(error: &io::Error) -> bool {
 pub struct Replica {
     pub topic: TopicId,
     pub duty: Duty,
+    me: BrokerId,
     name: String,
     created_ns: u64,
     durability: Durability,
@@ -106,6 +108,10 @@ pub enum Event {
     Full(String),
     /// A batch that did not hold in the pool was copied from another replica.
     Repaired(String),
+    /// A batch holds nowhere.
+    Lost(String),
+    /// Whose batch did not hold.
+    Unfaithful(Unfaithful),
     /// Something else to know.
     Note(String),
 }
@@ -152,6 +158,7 @@ impl Replica {
             topic,
             duty,
             at,
+            me: keeper.me,
             name: entry.name().to_owned(),
             created_ns: entry.created_ns,
             durability: entry.durability(),
@@ -278,7 +285,6 @@ impl Replica {
         let mut odometer = self.odometer;
         let mut index = self.next;
         let stop = frontier.entries.min(index + ENTRIES_MAX);
-        let mut spoilt: Option<Spoilt> = None;
         while index < stop && !group.is_full(GROUP_BYTES) {
             match self.reader.entry(pool, index) {
                 Found::Entry(entry) => {
@@ -286,16 +292,14 @@ impl Replica {
                     if is_mine && entry.is_hole() {
                         group.add_hole(index, &entry);
                     } else if is_mine && let Err(why) = group.add(pool, index, &entry) {
-                        let Some(copied) = self.others.batch(index, &entry) else {
-                            spoilt = Some(why);
+                        if pool.oldest(self.topic, self.log) > index {
+                            // Retention passed it meanwhile: what is there now is another's.
                             break;
-                        };
-                        group.add_copy(index, &entry, &copied);
-                        let segment = entry.segment;
-                        events.push(Event::Repaired(format!(
-                            "{self}: batches in segment {segment} do not hold in memory any more \
-                             and were copied from another replica"
-                        )));
+                        }
+                        let (me, replica) = (self.me, self.to_string());
+                        let spoilt = SpoiltBatch { pool, me, replica, why, index, entry };
+                        let of = (self.topic, self.duty);
+                        events.extend(spoilt.settle(of, &mut self.others, &mut group));
                     }
                     odometer.pass(&entry);
                     index += 1;
@@ -322,13 +326,6 @@ impl Replica {
             self.line.written = index;
             if self.is_synced() {
                 self.line.durable = index;
-            }
-            // What stands before it is copied and synced first, by earlier groups.
-            if let Some(spoilt) = spoilt
-                && self.is_synced()
-            {
-                let text = format!("the batch at log index {index} does not hold: {spoilt}");
-                events.push(self.fail(EBADMSG, &text));
             }
             return events;
         }
@@ -367,6 +364,7 @@ impl Replica {
         }
         let current = self.files.current.as_ref()?;
         let marks = Marks {
+            topic: self.topic,
             created_ns: self.created_ns,
             source: self.duty.source.raw(),
             mark: current.mark,

@@ -163,14 +163,17 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_has_is_never_durable_and_what_stands_before_it_is() {
+    fn what_nobody_has_is_lost_and_is_called_so_before_the_line_passes_it() {
         let two = Two::new("gone");
         let source = source(6);
         let mut worker = source.worker(two.data(0), Box::new(Plain), 1).unwrap();
         lose(&source, 2);
         work(&mut worker);
         let line = line(&source);
-        assert_eq!((line.durable, line.state()), (2, ReplicaState::Failed));
+        assert_eq!((line.durable, line.state()), (6, ReplicaState::Well));
+        let me = BrokerId::new(0).unwrap();
+        let lost = source.pool.lost(source.topic, me);
+        assert!(lost.count == 4 && (2..6).all(|index| lost.names(me, index)), "{lost:?}");
     }
 
     #[test]
@@ -196,6 +199,6 @@ mod tests {
         lose(&source, 2);
         worker.round(boot_ns());
         while worker.round(boot_ns()) {}
-        assert_eq!(at(line(&source)), (HOLES + 2, HOLES + 2, ReplicaState::Failed));
+        assert_eq!(at(line(&source)), (HOLES + 6, HOLES + 6, ReplicaState::Well));
     }
 }

@@ -6,9 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use landfall_layout::BrokerId;
+use landfall_layout::batch::BatchPreamble;
 use landfall_layout::order::{ENTRY_HOLE, OrderEntry};
 use landfall_layout::replica::{REPLICA_HEADER_BYTES, ReplicaLine, ReplicaState, record_bytes};
 use landfall_layout::topic::{Order, TOPIC_WINDOW, TopicState};
+use landfall_pool::Memory;
 use landfall_pool::disk::faulty::{Faults, Faulty, Plan};
 use landfall_pool::disk::plain::Plain;
 use landfall_replica::names::{TOPIC_FILE, list, list_cuts, topic_directory};
@@ -224,18 +226,42 @@ fn durable_batches_outlive_power_and_pool() {
 }
 
 #[test]
-fn a_batch_that_does_not_hold_is_never_durable() {
+fn a_batch_that_does_not_hold_is_lost_and_stops_nobody() {
     let mut bench = Bench::new("spoilt", 0);
     bench.land(3, 200);
     bench.land_one(200, false);
     bench.land(3, 200);
     let mut worker = bench.worker();
     work(&mut worker);
-    assert_eq!(bench.state(), (3, ReplicaState::Failed));
-    assert_eq!(bench.line().errno, 74);
-    assert_eq!(bench.batches(), 3);
+    assert_eq!(bench.state(), (7, ReplicaState::Well));
+    assert_eq!((bench.batches(), bench.holes()), (6, 1));
+    let lost = |bench: &Bench| {
+        let line = bench.source.pool.lost(bench.source.topic, broker(0));
+        (line.count, line.named().collect::<Vec<_>>())
+    };
+    assert_eq!(lost(&bench), (1, vec![(broker(0), 3)]));
+    drop(worker);
+    bench.land(1, 200);
     work(&mut bench.worker());
-    assert_eq!(bench.state(), (3, ReplicaState::Failed), "nor after a start");
+    assert_eq!(bench.state(), (8, ReplicaState::Well), "and so after a start");
+    assert_eq!(lost(&bench), (1, vec![(broker(0), 3)]));
+}
+
+#[test]
+fn a_batch_that_is_sealed_anew_is_not_copied() {
+    let mut bench = Bench::new("anew", 0);
+    let entry = bench.source.place(&[5; 200], true);
+    bench.source.append(&entry);
+    bench.source.publish();
+    let pool = &bench.source.pool;
+    let at = pool.at(entry.segment, entry.offset, 64).unwrap();
+    let preamble = BatchPreamble::from_words(pool.load_words(at));
+    let anew = BatchPreamble { sealed_ns: preamble.sealed_ns + 1, ..preamble }.seal();
+    pool.write(at, &anew.to_bytes()).unwrap();
+    bench.land(1, 200);
+    work(&mut bench.worker());
+    assert_eq!(bench.state(), (2, ReplicaState::Well));
+    assert_eq!((bench.batches(), bench.holes()), (1, 1));
 }
 
 #[test]

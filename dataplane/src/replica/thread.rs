@@ -338,7 +338,9 @@ impl Worker {
             Event::Failed(text) => (Some(Counter::ReplicaFailures), text),
             Event::Full(text) => (Some(Counter::ReplicaFull), text),
             Event::Repaired(text) => (Some(Counter::BatchesRepaired), text),
+            Event::Lost(text) => (Some(Counter::BatchesLost), text),
             Event::Note(text) => (None, text),
+            Event::Unfaithful(who) => return self.shared.is_unfaithful(who),
         };
         if let Some(counter) = counter {
             self.counters.add(&self.pool, counter, 1);

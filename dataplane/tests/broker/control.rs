@@ -48,6 +48,7 @@ pub struct Control {
     pub retired: Vec<(u8, u32)>,
     pub released: Vec<(u8, u32)>,
     pub closed: Vec<(u32, u32)>,
+    pub fenced: Vec<(u64, u32)>,
     pub paused: bool,
     pub deny: bool,
     pub silent: bool,
@@ -89,6 +90,7 @@ impl Control {
             retired: Vec::new(),
             released: Vec::new(),
             closed: Vec::new(),
+            fenced: Vec::new(),
             paused: false,
             deny: false,
             silent: false,
@@ -291,6 +293,10 @@ impl Control {
             }
             Request::Lost { segment } => {
                 self.pool.set_segment_lost(SegmentId(segment), 1);
+                None
+            }
+            Request::Fence { client, epoch, .. } => {
+                self.fenced.push((client, epoch));
                 None
             }
         }

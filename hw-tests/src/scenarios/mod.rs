@@ -15,6 +15,7 @@ pub mod poison;
 pub mod pressure;
 pub mod rdma;
 pub mod retention;
+pub mod rewrite;
 pub mod sessions;
 pub mod takeover;
 pub mod token;
@@ -122,6 +123,11 @@ macro_rules! for_each_scenario {
                 what_changed_in_memory_is_read_from_disk
                 a_replica_takes_what_memory_lost_from_another
                 a_pool_that_lost_its_end_is_gone_on_with
+            }
+            rewrite {
+                what_its_publisher_rewrites_is_read_from_a_copy
+                what_is_rewritten_and_has_no_copy_is_the_same_gap_for_all
+                what_is_rewritten_before_it_is_ordered_is_lost_alone
             }
             hostile {
                 malformed_frames_are_refused_and_nobody_is_disturbed

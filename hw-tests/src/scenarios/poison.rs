@@ -2,7 +2,7 @@
 //! end cannot be read any more. What disks have is read as if nothing had happened.
 
 use landfall::api::Topic;
-use landfall::{Ack, Error, Event, Order, Transport};
+use landfall::{Ack, Event, GapReason, Order, Transport};
 use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG};
 use landfall_layout::order::OrderEntry;
 use landfall_layout::segment::{SegmentKind, What};
@@ -18,13 +18,13 @@ use crate::{Failure, Rig, Site};
 /// Bytes of a message.
 const BYTES: usize = 5_000;
 
-fn data(rig: &Rig, name: &str) -> Result<Data, Failure> {
+pub(super) fn data(rig: &Rig, name: &str) -> Result<Data, Failure> {
     let flush = if rig.flush { "-flush" } else { "" };
     Data::new(&format!("{name}-{}-{}{flush}", rig.transport, rig.brokers))
 }
 
 /// Every entry of a topic's logs that a batch belongs to.
-fn entries(pool: &Pool, topic: TopicId) -> Vec<OrderEntry> {
+pub(super) fn entries(pool: &Pool, topic: TopicId) -> Vec<OrderEntry> {
     let logs = (0..BROKERS_MAX).chain([SEQUENCED_LOG]);
     let of = |log| {
         let mut reader = LogReader::new(topic, log);
@@ -47,7 +47,7 @@ fn spoil(pool: &Pool, entry: &OrderEntry, offset: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-fn no_gap(reading: &Reading) -> Result<(), Failure> {
+pub(super) fn no_gap(reading: &Reading) -> Result<(), Failure> {
     ensure!(reading.missed == 0, "{} messages were told to be missed", reading.missed);
     Ok(())
 }
@@ -108,15 +108,18 @@ fn without_a_copy(site: &Site, pool: &Pool) -> Result<(), Failure> {
     let (mut told, mut shown) = (Vec::new(), 0);
     loop {
         match subscriber.next(patience()) {
-            Err(Error::Corrupt { position, .. }) => told.push(position),
             Err(error) => return Err(error.into()),
+            Ok(Event::Gap { reason: GapReason::Corrupt, missed, resume, .. }) => {
+                told.push((resume - missed, resume));
+            }
             Ok(Event::CaughtUp) => break,
             Ok(Event::Batch(_)) => shown += 1,
             Ok(other) => return Err(Failure::new(format!("a subscriber was told {other:?}"))),
         }
     }
     ensure!(shown + 2 == entries.len(), "{shown} batches of {} were shown", entries.len());
-    let wanted: Vec<u64> = spoilt.iter().map(|entry| entry.first_position).collect();
+    let range = |entry: &&OrderEntry| (entry.first_position, entry.end_position());
+    let wanted: Vec<_> = spoilt.iter().map(range).collect();
     ensure!(told == wanted, "told of {told:?}, and {wanted:?} were spoilt");
     Ok(())
 }

@@ -134,7 +134,7 @@ fn note_receipts(
 /// What a receipt promises.
 pub(crate) fn level_of(reached: Reached) -> Level {
     match reached {
-        Reached::Landed => Level::Landed,
+        Reached::Landed | Reached::Lost => Level::Landed,
         // What is replicated is perhaps not on stable storage yet.
         Reached::Ordered | Reached::Duplicate | Reached::Replicated => Level::Ordered,
         Reached::Durable => Level::Durable,

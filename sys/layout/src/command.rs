@@ -229,6 +229,16 @@ pub enum Request {
         /// The segment.
         segment: u32,
     },
+    /// A batch of this session is not what it was when it landed: fence the epoch, if it is the
+    /// session's still.
+    Fence {
+        /// Topic.
+        topic: TopicId,
+        /// Client id.
+        client: u64,
+        /// The epoch.
+        epoch: u32,
+    },
 }
 
 fn kind_raw(kind: SegmentKind) -> u64 {
@@ -337,6 +347,9 @@ impl Request {
                 whole.into(),
             ],
             Self::Lost { segment } => [10, segment.into(), 0, 0, 0, 0, 0],
+            Self::Fence { topic, client, epoch } => {
+                [11, topic.0.into(), client, epoch.into(), 0, 0, 0]
+            }
         }
     }
 
@@ -370,6 +383,7 @@ impl Request {
                 },
             },
             10 => Self::Lost { segment: a as u32 },
+            11 => Self::Fence { topic: TopicId(a as u32), client: b, epoch: c as u32 },
             _ => return None,
         })
     }

@@ -124,6 +124,8 @@ counters! {
     SegmentsLost = 44, "segments_lost_total";
     /// Batches that did not hold in memory and were read from a replica instead.
     BatchesRepaired = 45, "batches_repaired_total";
+    /// Batches that a replica counts as lost: they did not hold, and no copy was found.
+    BatchesLost = 46, "batches_lost_total";
 }
 
 /// A latency histogram in a counter block: count, sum, then its buckets.

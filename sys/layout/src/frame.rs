@@ -18,7 +18,7 @@ pub use tail::{HelloTail, LogPlace, TailError};
 /// First word of a frame: "LFF1".
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"LFF1");
 /// Version of the frames; a broker refuses a `Hello` of any other.
-pub const FRAME_VERSION: u8 = 1;
+pub const FRAME_VERSION: u8 = 2;
 /// Bytes of a frame without its tail.
 pub const FRAME_BYTES: usize = 64;
 /// Bytes of the longest tail: a topic's name and a place in each of its logs fit.
@@ -108,6 +108,9 @@ pub enum Reached {
     Durable,
     /// Written by every disk replica, and maybe not synced yet.
     Replicated,
+    /// It was ordered, and its bytes changed before every disk replica had them: it is not durable
+    /// and never will be.
+    Lost,
 }
 
 /// One batch's receipt.
@@ -145,6 +148,8 @@ pub struct Delivery {
     pub first_position: u64,
     /// Wall clock when it landed, nanoseconds.
     pub landed_ns: u64,
+    /// The entry's checksum: the `header_crc` of the preamble that the broker landed.
+    pub checksum: u32,
 }
 
 /// Why positions of a log will never be seen.
@@ -160,12 +165,15 @@ pub enum GapReason {
     /// They were passed over when a pool was lost, so that no position is ever used twice: no disk
     /// knows of any message there. What was only shown from memory may have been among them.
     Skipped,
+    /// A batch was there, and its bytes are not what its broker landed, neither in memory nor in a
+    /// copy that could be read.
+    Corrupt,
 }
 
 impl GapReason {
     /// The reason that a number stands for.
     pub fn from_raw(raw: u64) -> Option<Self> {
-        let all = [Self::Retention, Self::Unwritten, Self::Lost, Self::Skipped];
+        let all = [Self::Retention, Self::Unwritten, Self::Lost, Self::Skipped, Self::Corrupt];
         all.into_iter().find(|why| *why as u64 == raw)
     }
 }
@@ -348,7 +356,7 @@ impl Frame {
             Self::Delivery(d) => {
                 let small = u64::from(d.log) | u64::from(d.broker) << 8 | u64::from(d.count) << 16;
                 let head = small | u64::from(d.bytes) << 32;
-                (6, [head, d.index, d.first_position, d.landed_ns, 0, 0, 0])
+                (6, [head, d.index, d.first_position, d.landed_ns, d.checksum.into(), 0, 0])
             }
             Self::Gap { log, reason, missed, resume } => {
                 (7, [u64::from(log) | (reason as u64) << 8, missed, resume, 0, 0, 0, 0])
@@ -437,6 +445,7 @@ impl Frame {
                     2 => Reached::Duplicate,
                     3 => Reached::Durable,
                     4 => Reached::Replicated,
+                    5 => Reached::Lost,
                     value => return Err(bad("reached", value)),
                 },
                 count: (a >> 16) as u16,
@@ -454,6 +463,7 @@ impl Frame {
                 index: b,
                 first_position: c,
                 landed_ns: d,
+                checksum: low(e),
             }),
             7 => Self::Gap {
                 log: a as u8,

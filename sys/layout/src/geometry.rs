@@ -11,7 +11,8 @@ use crate::limits::*;
 ///
 /// ```text
 /// header page | leader lines | broker blocks | broker frontiers | replica lines | stand-ins' lines
-/// | requests | brokers' counters and errors | leader slots | (up to 2 MiB) | segments ...
+/// | lost lines | requests | brokers' counters and errors | leader slots | (up to 2 MiB)
+/// | segments ...
 /// a leader slot: control's words | topic table | logs and rings | keepers | sessions
 /// | segment headers | requests taken | commands | control's counters and errors
 /// ```
@@ -43,7 +44,10 @@ const REPLICAS_BYTES: u64 = (BROKERS_MAX * DISK_REPLICAS_MAX) as u64 * LINE_BYTE
 const STAND_INS_AT: u64 = REPLICAS_AT + TOPICS_MAX as u64 * REPLICAS_BYTES;
 /// The lines of each broker for copies that it keeps in place of others.
 const STAND_INS_BYTES: u64 = (BROKERS_MAX * STAND_INS_MAX) as u64 * LINE_BYTES;
-const REQUESTS_AT: u64 = STAND_INS_AT + TOPICS_MAX as u64 * STAND_INS_BYTES;
+const LOST_AT: u64 = STAND_INS_AT + TOPICS_MAX as u64 * STAND_INS_BYTES;
+/// A line of each broker for what the copies that it keeps have lost.
+const LOST_BYTES: u64 = BROKERS_MAX as u64 * LINE_BYTES;
+const REQUESTS_AT: u64 = LOST_AT + TOPICS_MAX as u64 * LOST_BYTES;
 const COUNTERS_AT: u64 = REQUESTS_AT + BROKERS_MAX as u64 * COMMAND_RING_BYTES;
 const ERRORS_AT: u64 = COUNTERS_AT + BROKERS_MAX as u64 * COUNTER_BLOCK_BYTES;
 const SLOTS_AT: u64 =
@@ -324,6 +328,13 @@ impl Geometry {
     pub fn keepers(&self, slot: usize, source: BrokerId) -> u64 {
         assert!(slot < TOPICS_MAX, "topic slot {slot} of {TOPICS_MAX}");
         self.slot_at + KEEPERS_IN + slot as u64 * KEEPERS_BYTES + source.index() as u64 * 8
+    }
+
+    /// Offset of the line in which `keeper` says what the copies that it keeps for the topic in
+    /// `slot` have lost. Its writer is that broker.
+    pub fn lost(&self, slot: usize, keeper: BrokerId) -> u64 {
+        assert!(slot < TOPICS_MAX, "topic slot {slot} of {TOPICS_MAX}");
+        LOST_AT + slot as u64 * LOST_BYTES + keeper.index() as u64 * LINE_BYTES
     }
 
     /// Offset of a session's line, if there is one of that index.

@@ -27,6 +27,7 @@ use std::fmt;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::batch::crc32c;
+use crate::ids::BrokerId;
 use crate::limits::{LINE_BYTES, TOPIC_NAME_BYTES_MAX};
 
 mod record;
@@ -130,6 +131,53 @@ impl ReplicaLine {
     /// The state.
     pub fn state(&self) -> ReplicaState {
         ReplicaState::from_raw(self.state)
+    }
+}
+
+/// Log indexes that a [`LostLine`] names.
+pub const LOST_NAMED: usize = 6;
+
+/// Batches of a topic that a copy on disk has not got and never will: their bytes had changed, and
+/// no other copy was to be had. Writer: the broker that keeps the copy. Readers: the brokers that
+/// landed them, for their receipts.
+///
+/// A batch is named here before the copy's line moves past it, so who finds it below `durable`
+/// finds it here too.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct LostLine {
+    /// Topic id that this is about.
+    pub topic: u64,
+    /// Batches lost so far.
+    pub count: u64,
+    /// The latest, that of the n-th, from 0, in place n modulo the places: the log index below, the
+    /// broker that landed it in the highest byte.
+    pub latest: [u64; LOST_NAMED],
+}
+
+lines!(LostLine, 1, { topic @ 0, count @ 8, latest @ 16 });
+
+impl LostLine {
+    /// The latest, each with the broker that landed it.
+    pub fn named(self) -> impl Iterator<Item = (BrokerId, u64)> {
+        let known = usize::try_from(self.count).unwrap_or(LOST_NAMED).min(LOST_NAMED);
+        let of = |word: u64| Some((BrokerId::new((word >> 56) as usize)?, word & !(0xff << 56)));
+        self.latest.into_iter().take(known).filter_map(of)
+    }
+
+    /// Whether the batch that `source` landed at a log index is among the latest.
+    pub fn names(&self, source: BrokerId, index: u64) -> bool {
+        self.named().any(|named| named == (source, index))
+    }
+
+    /// The line once the batch that `source` landed at `index` is lost too.
+    pub fn and(mut self, source: BrokerId, index: u64) -> Self {
+        let place = (self.count % LOST_NAMED as u64) as usize;
+        self.latest[place] = index & !(0xff << 56) | u64::from(source.raw()) << 56;
+        self.count += 1;
+        self
     }
 }
 

@@ -74,6 +74,7 @@ fn pieces(geometry: &Geometry) -> Vec<(u64, u64, String)> {
             add(geometry.frontier(slot, log), LINE_BYTES, format!("frontier {slot} {log}"));
         }
         for broker in BrokerId::all() {
+            add(geometry.lost(slot, broker), LINE_BYTES, format!("lost {slot} {broker}"));
             for replica in 0..DISK_REPLICAS_MAX {
                 let at = geometry.replica(slot, broker, replica);
                 add(at, LINE_BYTES, format!("replica {slot} {broker} {replica}"));

@@ -2,12 +2,14 @@
 //! when both its writer and its reader changed together. A change on purpose changes
 //! `pool::VERSION` too.
 
+use landfall_layout::BrokerId;
 use landfall_layout::batch::BatchPreamble;
 use landfall_layout::limits::{
     BATCH_BYTES_MAX, BROKERS_MAX, LINE_BYTES, SEGMENT_BYTES_MAX, SEGMENTS_MAX,
 };
 use landfall_layout::order::{ChainLine, ENTRY_HOLE, FrontierLine, OrderEntry};
 use landfall_layout::pool::{BrokerLine, LeaderLine, PoolHeader};
+use landfall_layout::replica::LostLine;
 use landfall_layout::segment::SegmentHeader;
 use landfall_layout::session::SessionLine;
 use landfall_layout::slot::{ConsumedLine, RingLine, RingSlot};
@@ -156,6 +158,20 @@ fn chain_line() {
     );
     assert_eq!(ChainLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
     assert_eq!(ChainLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn lost_line() {
+    let (one, other) = (BrokerId::new(1).unwrap(), BrokerId::new(2).unwrap());
+    let line = LostLine { topic: 0x0201, count: 0, latest: [0; 6] };
+    let line = (0x10..0x17).fold(line, |line, index| line.and(one, index));
+    golden(
+        &line.to_bytes(),
+        "0102000000000000 0700000000000000 1600000000000001 1100000000000001 \
+         1200000000000001 1300000000000001 1400000000000001 1500000000000001",
+    );
+    assert!((0x11..0x17).all(|index| line.names(one, index)) && !line.names(one, 0x10));
+    assert!(!line.names(other, 0x11) && !LostLine::default().names(one, 0));
 }
 
 #[test]

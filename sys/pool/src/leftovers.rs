@@ -34,6 +34,7 @@ impl<M: Memory> Pool<M> {
             self.publish(geometry.frontier(slot, broker.index()), LINE_BYTES);
             let stand_ins = geometry.stand_in(slot, broker, 0);
             self.publish(stand_ins, STAND_INS_MAX as u64 * LINE_BYTES);
+            self.publish(geometry.lost(slot, broker), LINE_BYTES);
             // Which of them the broker keeps is each topic's: a line that is not this host's is
             // not modified in its caches.
             if let Some(first) = BrokerId::new(0) {

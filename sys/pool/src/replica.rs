@@ -4,7 +4,7 @@
 //! durable receipt, and control before it retires anything, read it.
 
 use landfall_layout::limits::LINE_BYTES;
-use landfall_layout::replica::ReplicaLine;
+use landfall_layout::replica::{LostLine, ReplicaLine};
 use landfall_layout::{BrokerId, TopicId};
 
 use crate::lines::store_keyed;
@@ -68,7 +68,39 @@ pub fn move_replica(memory: &impl Memory, at: u64, line: &ReplicaLine) {
     memory.publish(at, LINE_BYTES);
 }
 
+/// What a broker's copies have lost, by its line at `at`; nothing, when that is about another
+/// topic. Asked after the replica lines were read.
+pub fn read_lost(memory: &impl Memory, at: u64, topic: TopicId) -> LostLine {
+    memory.refresh(at, LINE_BYTES);
+    let line = LostLine::from_words(memory.load_words(at));
+    match line.topic == u64::from(topic.0) {
+        true => line,
+        false => LostLine { topic: topic.0.into(), ..LostLine::default() },
+    }
+}
+
+/// Adds a batch to what a broker's copies have lost, by its line at `at`. Before the copy's line
+/// moves past it: that edge, `replica`, is what orders this line too.
+pub fn note_lost(memory: &impl Memory, at: u64, topic: TopicId, (source, index): (BrokerId, u64)) {
+    let line = read_lost(memory, at, topic);
+    if !line.names(source, index) {
+        memory.store_words(at, &line.and(source, index).to_words());
+    }
+    memory.publish(at, LINE_BYTES);
+}
+
 impl<M: Memory> Pool<M> {
+    /// What the copies that `keeper` keeps for `topic` have lost.
+    pub fn lost(&self, topic: TopicId, keeper: BrokerId) -> LostLine {
+        read_lost(self, self.geometry().lost(topic.slot(), keeper), topic)
+    }
+
+    /// Says that a copy of what `source` landed will never have the batch at log index `index`.
+    /// Only `keeper`, before it moves that copy's line past it.
+    pub fn note_lost(&self, topic: TopicId, keeper: BrokerId, of: (BrokerId, u64)) {
+        note_lost(self, self.geometry().lost(topic.slot(), keeper), topic, of);
+    }
+
     /// How far disk replica `replica` of what `source` landed for `topic` is.
     pub fn replica(&self, topic: TopicId, source: BrokerId, replica: usize) -> ReplicaLine {
         read_replica(self, self.geometry().replica(topic.slot(), source, replica), topic)

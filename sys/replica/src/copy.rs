@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
+use landfall_layout::frame::GapReason;
 use landfall_layout::replica::{Body, NO_FILE, Place, Record};
 
 use crate::damage::Damage;
@@ -26,6 +27,8 @@ pub struct Says {
     pub next: Option<u64>,
     /// Log index below which it has no other entry, from `known_from` on.
     pub known_to: u64,
+    /// The next entry's batch is lost, as far as this replica knows.
+    pub is_lost: bool,
 }
 
 /// The file that is read now.
@@ -122,7 +125,11 @@ impl CopyReader {
         let next = self.ahead.filter(|index| *index >= want);
         let covered = self.open.as_ref().map_or(0, |open| open.walk.place().index);
         let known_to = next.unwrap_or(covered);
-        Says { source: self.source, known_from: self.known_from, next, known_to }
+        let is_lost = next.is_some()
+            && self.record().is_some_and(|record| {
+                matches!(record.body, Body::Hole { reason: GapReason::Corrupt, .. })
+            });
+        Says { source: self.source, known_from: self.known_from, next, known_to, is_lost }
     }
 
     /// The walk found nothing more in its file that holds, or something that does not.

@@ -74,7 +74,10 @@ pub struct Choice {
 /// The next entry at or above log index `want`, of what the copies say.
 pub fn choose(want: u64, until: u64, says: &[Says], sources: &[BrokerId]) -> Choice {
     let nexts = says.iter().enumerate().filter_map(|(i, says)| Some((i, says.next?)));
-    let next = nexts.min_by_key(|(_, index)| *index).filter(|(_, index)| *index < until);
+    // What one copy has lost another may have.
+    let next = nexts
+        .min_by_key(|(i, index)| (*index, says[*i].is_lost))
+        .filter(|(_, index)| *index < until);
     let end = next.map_or(until, |(_, index)| index);
     let covers = |says: &Says| says.known_from <= want && says.known_to >= end;
     let is_known =
@@ -169,7 +172,7 @@ impl Merge {
             let says = self.copies[i].seek(want, until, faults);
             self.says.push(says);
             self.said_by.push(i);
-            if says.known_from <= want && says.next.is_some() {
+            if says.known_from <= want && says.next.is_some() && !says.is_lost {
                 return;
             }
         }
@@ -202,7 +205,7 @@ mod tests {
     }
 
     fn says(source: usize, known_from: u64, next: Option<u64>, known_to: u64) -> Says {
-        Says { source: broker(source), known_from, next, known_to }
+        Says { source: broker(source), known_from, next, known_to, is_lost: false }
     }
 
     #[test]
@@ -233,6 +236,15 @@ mod tests {
         let all = [broker(0), broker(1)];
         assert_eq!(choose(7, 100, &here, &all), Choice { next: Some((0, 7)), is_known: false });
         assert!(choose(7, 100, &here, &all[..1]).is_known);
+    }
+
+    #[test]
+    fn what_one_copy_has_lost_is_taken_from_another() {
+        let lost = Says { is_lost: true, ..says(0, 0, Some(5), 5) };
+        let choice = choose(5, 20, &[lost, says(0, 0, Some(5), 5)], &[broker(0)]);
+        assert_eq!(choice.next, Some((1, 5)));
+        let choice = choose(5, 20, &[lost, says(0, 0, Some(6), 6)], &[broker(0)]);
+        assert_eq!(choice.next, Some((0, 5)), "it is told of before what comes behind it");
     }
 
     #[test]

@@ -295,14 +295,18 @@ impl Publisher {
         if let Some(position) = filled.position {
             self.positions.settled(position);
         }
-        if reached != Reached::Duplicate {
+        if !matches!(reached, Reached::Duplicate | Reached::Lost) {
             self.level = Some(reached);
         }
         // What its readers see.
         let batch_seq = filled.position.unwrap_or(seq);
-        self.acked.batches += 1;
-        self.acked.messages += u64::from(filled.count);
-        self.acked.bytes += filled.batch_bytes();
+        if reached == Reached::Lost {
+            self.spoilt.add(batch_seq, filled.count);
+        } else {
+            self.acked.batches += 1;
+            self.acked.messages += u64::from(filled.count);
+            self.acked.bytes += filled.batch_bytes();
+        }
         self.lanes[usize::from(filled.lane)].outcomes.record(Outcome {
             number: filled.number,
             batch_seq,

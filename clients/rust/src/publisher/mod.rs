@@ -34,7 +34,7 @@ use self::batch::Identity;
 use self::lanes::{Clock, LaneState, Open};
 use self::link::{Carrier, Link};
 use self::positions::Positions;
-use self::receipts::{Known, LANES, ReceiptRing};
+use self::receipts::{Known, LANES, ReceiptRing, Spoilt};
 use self::session::Session;
 use self::store::Store;
 use crate::connect::Transport;
@@ -143,6 +143,8 @@ pub struct Publisher {
     ordered_below: u64,
     /// The level that batches reach: the last that a receipt named.
     level: Option<Reached>,
+    /// Batches that are lost and were not told of.
+    spoilt: Spoilt,
     lost_broker: Option<u8>,
     down_why: Option<String>,
     failed: Option<String>,
@@ -188,6 +190,7 @@ impl Publisher {
             hellos: 0,
             ordered_below: 0,
             level: None,
+            spoilt: Spoilt::default(),
             lost_broker: None,
             down_why: None,
             failed: None,
@@ -291,7 +294,15 @@ impl Publisher {
 
     /// Fills the open batches and waits until everything has reached the level that was asked
     /// for; without receipts: until it is sent. The timeout is for standing still, not in all.
+    ///
+    /// Batches whose bytes changed before every replica had them never will: they are an error,
+    /// [`Error::Spoilt`], once, after everything else has its receipt.
     pub fn flush(&mut self) -> Result<(), Error> {
+        self.settle_all()?;
+        self.spoilt.tell()
+    }
+
+    fn settle_all(&mut self) -> Result<(), Error> {
         self.close_through(LANES - 1);
         self.wait_until("receipts for what was published", |publisher| {
             Ok(publisher.is_settled().then_some(()))
@@ -356,14 +367,16 @@ impl Publisher {
 
     /// Sends everything, waits until it has reached its level, and says goodbye.
     pub fn close(mut self) -> Result<(), Error> {
-        self.flush()?;
+        self.settle_all()?;
+        let lost = self.spoilt.tell();
         self.closing = true;
         for link in &mut self.links {
             link.say_bye();
         }
         self.wait_until("the brokers to say goodbye", |publisher| {
             Ok(publisher.links.iter().all(|link| link.gone).then_some(()))
-        })
+        })?;
+        lost
     }
 
     /// Bytes of the largest batch that one message may need. Brokers pull from the memory that they

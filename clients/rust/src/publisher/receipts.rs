@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use landfall_layout::frame::Reached;
 
+use crate::error::Error;
+
 /// Receipts kept for [`Publisher::take_receipts`](super::Publisher::take_receipts); the oldest are
 /// dropped when nobody takes them.
 pub(crate) const RECEIPTS_KEPT: usize = 1 << 16;
@@ -88,6 +90,32 @@ pub struct Acked {
     pub messages: u64,
     /// Bytes of them, preambles included.
     pub bytes: u64,
+}
+
+/// Batches that are lost although they were ordered, and that the user was not told of yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spoilt {
+    batches: u64,
+    messages: u64,
+    first_seq: Option<u64>,
+}
+
+impl Spoilt {
+    pub(crate) fn add(&mut self, batch_seq: u64, count: u16) {
+        self.batches += 1;
+        self.messages += u64::from(count);
+        let first = self.first_seq.get_or_insert(batch_seq);
+        *first = batch_seq.min(*first);
+    }
+
+    /// The error that tells of them, once.
+    pub(crate) fn tell(&mut self) -> Result<(), Error> {
+        let Self { batches, messages, first_seq } = std::mem::take(self);
+        match first_seq {
+            Some(first_seq) => Err(Error::Spoilt { batches, messages, first_seq }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a publisher has done so far.

@@ -1,5 +1,6 @@
 //! What a subscriber is shown.
 
+use landfall_layout::TopicId;
 use landfall_layout::batch::{BatchError, BatchPreamble, Messages, PREAMBLE_BYTES};
 use landfall_layout::frame::GapReason;
 use landfall_layout::order::OrderEntry;
@@ -56,6 +57,15 @@ pub(crate) struct Place {
     pub(crate) index: u64,
     pub(crate) first_position: u64,
     pub(crate) landed_ns: u64,
+    /// What the broker that landed it took for its preamble's checksum.
+    pub(crate) checksum: u32,
+}
+
+/// What every batch of a connection has to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) topic: TopicId,
+    pub(crate) batch_bytes_max: u32,
 }
 
 impl Batch<'_> {
@@ -136,10 +146,10 @@ pub(crate) fn check_entry(
     bytes: &[u8],
     entry: &OrderEntry,
     place: &Place,
-    batch_bytes_max: u32,
+    wanted: Wanted,
     verify: bool,
 ) -> Result<BatchPreamble, Corruption> {
-    let preamble = check_batch(bytes, place, batch_bytes_max, verify)?;
+    let preamble = check_batch(bytes, place, wanted, verify)?;
     let differs = |field, log: u64, preamble: u64| {
         if log == preamble { Ok(()) } else { Err(Corruption::Mismatch { field, log, preamble }) }
     };
@@ -159,27 +169,33 @@ impl Place {
             index,
             first_position: entry.first_position,
             landed_ns: entry.landed_ns,
+            checksum: entry.checksum,
         }
     }
 }
 
-/// Whether `bytes` are the batch that the log says stands at `place`.
+/// Whether `bytes` are the batch that the log says stands at `place`. The log's checksum is of a
+/// preamble that no client could write any more when it was taken: what a publisher wrote there
+/// since, however well it is sealed, is no batch.
 pub(crate) fn check_batch(
     bytes: &[u8],
     place: &Place,
-    batch_bytes_max: u32,
+    wanted: Wanted,
     verify: bool,
 ) -> Result<BatchPreamble, Corruption> {
     let short = BatchError::TooShort { bytes: bytes.len() as u32, count: place.count };
     let (head, payload) =
         bytes.split_first_chunk::<{ PREAMBLE_BYTES as usize }>().ok_or(Corruption::Batch(short))?;
     let preamble = BatchPreamble::from_bytes(*head);
-    preamble.check(batch_bytes_max).map_err(Corruption::Batch)?;
+    preamble.check(wanted.batch_bytes_max).map_err(Corruption::Batch)?;
     let differs = |field, log: u64, preamble: u64| {
         if log == preamble { Ok(()) } else { Err(Corruption::Mismatch { field, log, preamble }) }
     };
     differs("size", bytes.len() as u64, preamble.batch_bytes())?;
     differs("count", place.count.into(), preamble.count.into())?;
+    // Room that was given to another topic meanwhile is nobody's batch here.
+    differs("topic", wanted.topic.0.into(), preamble.topic.into())?;
+    differs("checksum", place.checksum.into(), preamble.header_crc.into())?;
     if verify {
         preamble.check_payload_crc(crc32c_far(payload)).map_err(Corruption::Batch)?;
     }

@@ -6,8 +6,8 @@
 //! outlive connections, so the user sees one sequence.
 //!
 //! So it is with a batch that does not hold: the broker on the way round checks each batch that it
-//! has in memory, and reads from disk what does not hold there either. Only what comes back spoilt
-//! from there is an error.
+//! has in memory, names its publisher, and reads from disk what does not hold there either. What no
+//! disk has is a gap, the same for every reader.
 
 use std::time::Instant;
 
@@ -107,8 +107,7 @@ impl Subscriber {
     /// A batch does not hold: the copies on disk may have it whole. Whether it is looked for there.
     #[cold]
     pub(super) fn found_spoilt(&mut self, log: u8, index: u64, position: u64) -> bool {
-        // While control does not answer nothing is known, and looking costs a connection.
-        if self.detour.is_checked || self.has_copies() == Some(false) {
+        if self.detour.is_checked {
             return false;
         }
         self.places.go_back(log, index, position);

@@ -73,7 +73,7 @@ pub(crate) fn check_delivery(
 
 /// Judges a whole batch by what was seen before it.
 pub(crate) fn announced(delivery: &Delivery, places: &mut Places) -> Announced {
-    let Delivery { log, broker, count, index, first_position, landed_ns, .. } = *delivery;
+    let Delivery { log, broker, count, index, first_position, landed_ns, checksum, .. } = *delivery;
     match places.judge(log, index, first_position, end_of(delivery)) {
         Arrival::Old => Announced::Old,
         Arrival::AfterGap { missed } => {
@@ -81,9 +81,15 @@ pub(crate) fn announced(delivery: &Delivery, places: &mut Places) -> Announced {
             places.resumed(log, first_position);
             Announced::AfterGap { missed }
         }
-        Arrival::Next => {
-            Announced::Batch(Place { log, broker, count, index, first_position, landed_ns })
-        }
+        Arrival::Next => Announced::Batch(Place {
+            log,
+            broker,
+            count,
+            index,
+            first_position,
+            landed_ns,
+            checksum,
+        }),
     }
 }
 

@@ -17,7 +17,7 @@ use landfall_pool::log::{Found, LogReader};
 use landfall_pool::{Mapping, Memory, Pool};
 
 use super::places::{Arrival, Places};
-use super::{Place, Step, check_entry};
+use super::{Place, Step, Wanted, check_entry};
 use crate::connect::Socket;
 use crate::error::{Corruption, Error};
 use landfall_pool::clock::coarse_ns;
@@ -75,7 +75,7 @@ pub(crate) struct MemoryReader {
     turn: usize,
     hold: Option<Hold>,
     looked_ns: u64,
-    batch_bytes_max: u32,
+    wanted: Wanted,
 }
 
 impl MemoryReader {
@@ -91,7 +91,7 @@ impl MemoryReader {
             open_channel(channel).map_err(|e| Error::Channel { broker, source: Box::new(e) })?;
         let pool = Pool::attach_handed(File::from(pool), false)
             .map_err(|e| Error::Pool { broker, source: Box::new(e) })?;
-        let batch_bytes_max = pool.geometry().batch_bytes_max();
+        let wanted = Wanted { topic, batch_bytes_max: pool.geometry().batch_bytes_max() };
         let mut reader = Self {
             broker,
             pool,
@@ -105,7 +105,7 @@ impl MemoryReader {
             turn: 0,
             hold: None,
             looked_ns: coarse_ns(),
-            batch_bytes_max,
+            wanted,
         };
         reader.notice_logs(places, true);
         Ok(reader)
@@ -291,18 +291,18 @@ impl MemoryReader {
         let name = EntryName { topic: self.topic, log, index };
         self.hold = HOLD.take(&self.channel, &self.pool, name, entry.segment);
         let hold = self.hold.as_ref()?;
-        let corrupt =
-            |why| Error::Corrupt { log: log as u8, index, position: entry.first_position, why };
+        let (log, position, count) = (log as u8, entry.first_position, entry.count);
+        let corrupt = |why| Error::Corrupt { log, index, position, count, why };
         let Some(at) = self.pool.at(entry.segment, entry.offset, entry.bytes) else {
             let OrderEntry { segment, offset, bytes, .. } = *entry;
             return Some(Err(corrupt(Corruption::Outside { segment, offset, bytes })));
         };
         self.pool.refresh(at, entry.bytes.into());
         let bytes = self.pool.read(hold, entry.offset, entry.bytes).unwrap_or_default();
-        let place = Place::of(log as u8, index, entry);
+        let place = Place::of(log, index, entry);
         // Part of a segment that is lost reads as zeros: that is shown to nobody for a payload.
         let verify = verify || self.pool.is_lost(entry.segment);
-        let checked = check_entry(bytes, entry, &place, self.batch_bytes_max, verify);
+        let checked = check_entry(bytes, entry, &place, self.wanted, verify);
         match checked {
             Ok(preamble) => Some(Ok(Located { place, preamble, offset: entry.offset })),
             Err(why) => {

@@ -14,7 +14,7 @@ mod tcp;
 mod verbs;
 
 pub use batch::{Batch, Event};
-pub(crate) use batch::{Place, check_batch, check_entry};
+pub(crate) use batch::{Place, Wanted, check_batch, check_entry};
 pub use builder::SubscriberBuilder;
 
 use std::os::fd::AsFd;
@@ -199,10 +199,10 @@ impl Subscriber {
 
     /// The next thing there is, waiting for it up to `wait`.
     ///
-    /// A batch that does not hold is asked for once more, from a copy on disk where the topic has
-    /// any. An error about one batch ([`Error::Corrupt`]) passes it over; the next call goes on
-    /// behind it. Without a connection this tries to get one, as often as the back-off allows, and
-    /// fails once there was none for as long as the timeout.
+    /// A batch that is not what its broker landed is asked for once more, from a copy on disk where
+    /// there is any. What no copy has either is a gap of reason
+    /// [`GapReason::Corrupt`]. Without a connection this tries to get one, as often as the back-off
+    /// allows, and fails once there was none for as long as the timeout.
     #[inline]
     pub fn next(&mut self, wait: Duration) -> Result<Event<'_>, Error> {
         let step = match self.look()? {
@@ -308,11 +308,13 @@ impl Subscriber {
     #[cold]
     fn suffer(&mut self, error: Error) -> Result<Step<Found>, Error> {
         match error {
-            Error::Corrupt { log, index, position, .. } => {
-                match self.found_spoilt(log, index, position) {
-                    true => Ok(Step::Nothing),
-                    false => Err(error),
-                }
+            Error::Corrupt { log, index, position, count, .. } => {
+                let (missed, reason) = (u64::from(count), GapReason::Corrupt);
+                let resume = position.saturating_add(missed);
+                Ok(match self.found_spoilt(log, index, position) {
+                    true => Step::Nothing,
+                    false => Step::Gap { log, reason, missed, resume },
+                })
             }
             Error::Connection { .. } | Error::Refused { .. } if !is_final(&error) => {
                 self.lost();
@@ -572,6 +574,7 @@ fn adopt(
         From::Latest if order.is_sequenced() => From::Position(welcome.start),
         from => from,
     };
+    let wanted = batch::Wanted { topic: welcome.topic, batch_bytes_max: welcome.batch_bytes_max };
     let via = match accepted.way {
         Way::Memory { socket, pool, channel } => {
             let (parts, what) = ((socket, pool, channel), (welcome.topic, order.is_sequenced()));
@@ -581,12 +584,8 @@ fn adopt(
             let start = (order.is_sequenced(), from);
             Via::OneSided(Box::new(OneSided::new(*dialed, start, landing, idle)?))
         }
-        Way::Verbs(dialed) => {
-            Via::Pushed(Box::new(PushReader::new(dialed.wire, welcome.batch_bytes_max)))
-        }
-        Way::Stream(socket) => {
-            Via::Tcp(Box::new(StreamReader::new(broker, socket, welcome.batch_bytes_max)))
-        }
+        Way::Verbs(dialed) => Via::Pushed(Box::new(PushReader::new(dialed.wire, wanted))),
+        Way::Stream(socket) => Via::Tcp(Box::new(StreamReader::new(broker, socket, wanted))),
     };
     Ok((via, welcome))
 }

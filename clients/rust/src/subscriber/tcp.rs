@@ -9,7 +9,7 @@ use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, TAIL_BYTES_MAX};
 
 use super::frames::{self, Announced, announced, check_delivery, end_of};
 use super::places::Places;
-use super::{Place, Step, check_batch};
+use super::{Place, Step, Wanted, check_batch};
 use crate::connect::Socket;
 use crate::error::Error;
 
@@ -34,21 +34,13 @@ pub(crate) struct StreamReader {
     end: usize,
     /// Bytes from `start` on that the next item needs before it is whole.
     need: usize,
-    batch_bytes_max: u32,
+    wanted: Wanted,
 }
 
 impl StreamReader {
-    pub(crate) fn new(broker: u8, socket: Socket, batch_bytes_max: u32) -> Self {
-        let room = batch_bytes_max as usize + FRAME_BYTES + TAIL_BYTES_MAX + AHEAD_BYTES;
-        Self {
-            broker,
-            socket,
-            buffer: vec![0; room],
-            start: 0,
-            end: 0,
-            need: FRAME_BYTES,
-            batch_bytes_max,
-        }
+    pub(crate) fn new(broker: u8, socket: Socket, wanted: Wanted) -> Self {
+        let room = wanted.batch_bytes_max as usize + FRAME_BYTES + TAIL_BYTES_MAX + AHEAD_BYTES;
+        Self { broker, socket, buffer: vec![0; room], start: 0, end: 0, need: FRAME_BYTES, wanted }
     }
 
     /// The next thing that is whole in the buffer; receives as long as there is none and the
@@ -100,7 +92,7 @@ impl StreamReader {
         verify: bool,
     ) -> Result<Step<Received>, Error> {
         let Delivery { log, bytes, index, first_position, .. } = delivery;
-        check_delivery(self.broker, &delivery, self.batch_bytes_max, places)?;
+        check_delivery(self.broker, &delivery, self.wanted.batch_bytes_max, places)?;
         let whole = FRAME_BYTES + bytes as usize;
         if self.end - self.start < whole {
             self.need = whole;
@@ -118,7 +110,7 @@ impl StreamReader {
         };
         let at = self.start + FRAME_BYTES;
         let batch = &self.buffer[at..at + bytes as usize];
-        let checked = check_batch(batch, &place, self.batch_bytes_max, verify);
+        let checked = check_batch(batch, &place, self.wanted, verify);
         places.shown(log, index, end_of(&delivery));
         self.pass(whole);
         match checked {
@@ -126,7 +118,13 @@ impl StreamReader {
                 let payload = at + PREAMBLE_BYTES as usize..at + bytes as usize;
                 Ok(Step::Batch(Received { place, preamble, payload }))
             }
-            Err(why) => Err(Error::Corrupt { log, index, position: first_position, why }),
+            Err(why) => Err(Error::Corrupt {
+                log,
+                index,
+                position: first_position,
+                count: place.count,
+                why,
+            }),
         }
     }
 

@@ -10,7 +10,7 @@ use landfall_layout::frame::{Delivery, Frame};
 
 use super::frames::{self, Announced, announced, check_delivery, end_of};
 use super::places::Places;
-use super::{Place, Step, check_batch};
+use super::{Place, Step, Wanted, check_batch};
 use crate::error::Error;
 use crate::verbs::ring::lines_of;
 use crate::verbs::wire::Wire;
@@ -31,15 +31,15 @@ pub(crate) struct PushReader {
     wire: Wire,
     /// The batch that is shown, preamble first.
     batch: Vec<u8>,
-    batch_bytes_max: u32,
+    wanted: Wanted,
     looked_ns: u64,
     /// How it ended, until what came before that was shown.
     ended: Option<Error>,
 }
 
 impl PushReader {
-    pub(crate) fn new(wire: Wire, batch_bytes_max: u32) -> Self {
-        Self { wire, batch: Vec::new(), batch_bytes_max, looked_ns: coarse_ns(), ended: None }
+    pub(crate) fn new(wire: Wire, wanted: Wanted) -> Self {
+        Self { wire, batch: Vec::new(), wanted, looked_ns: coarse_ns(), ended: None }
     }
 
     /// The next thing there is. Never waits.
@@ -106,7 +106,7 @@ impl PushReader {
         verify: bool,
     ) -> Result<Parsed, Error> {
         let Delivery { log, bytes, index, first_position, .. } = delivery;
-        check_delivery(self.wire.broker, &delivery, self.batch_bytes_max, places)?;
+        check_delivery(self.wire.broker, &delivery, self.wanted.batch_bytes_max, places)?;
         let whole = 1 + lines_of(bytes as usize);
         if self.wire.ring.cursor.ready() < whole {
             return Ok(Parsed::Incomplete);
@@ -125,9 +125,15 @@ impl PushReader {
         self.wire.ring.copy(1, &mut self.batch);
         self.pass(whole);
         places.shown(log, index, end_of(&delivery));
-        match check_batch(&self.batch, &place, self.batch_bytes_max, verify) {
+        match check_batch(&self.batch, &place, self.wanted, verify) {
             Ok(preamble) => Ok(Parsed::Step(Step::Batch(Pushed { place, preamble }))),
-            Err(why) => Err(Error::Corrupt { log, index, position: first_position, why }),
+            Err(why) => Err(Error::Corrupt {
+                log,
+                index,
+                position: first_position,
+                count: place.count,
+                why,
+            }),
         }
     }
 

@@ -264,6 +264,7 @@ impl Peer {
             index,
             first_position,
             landed_ns: 5,
+            checksum: checksum_of(&batch),
         });
         self.send(frame);
         self.stream.write_all(&batch).unwrap();
@@ -274,6 +275,11 @@ impl Peer {
         let mut rest = Vec::new();
         let _ = self.stream.read_to_end(&mut rest);
     }
+}
+
+/// What a broker takes of a batch for its entry.
+pub fn checksum_of(batch: &[u8]) -> u32 {
+    u32::from_le_bytes(batch[56..60].try_into().unwrap())
 }
 
 /// A sealed batch of client 9, epoch 1.

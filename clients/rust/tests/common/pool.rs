@@ -258,7 +258,7 @@ impl Log {
             batch_seq: index,
             landed_ns: 100 + index,
             session_epoch: 1,
-            checksum: u32::from_le_bytes(batch[56..60].try_into().unwrap()),
+            checksum: super::checksum_of(&batch),
             segment,
             offset,
             bytes: batch.len() as u32,

@@ -419,7 +419,15 @@ fn check_hole(header: &RecordHeader, entry: &OrderEntry) -> Result<(), RecordErr
         ("entry bytes", entry.bytes.into(), 0),
         ("entry broker", u64::from(entry.broker), u64::from(header.source)),
         ("entry commit", entry.commit, header.index.wrapping_add(1)),
-        ("reason", header.reason.into(), GapReason::Unwritten as u64),
+        // Nobody wrote them, or what was there is lost.
+        (
+            "reason",
+            header.reason.into(),
+            match header.reason == GapReason::Corrupt as u8 {
+                true => GapReason::Corrupt as u64,
+                false => GapReason::Unwritten as u64,
+            },
+        ),
     ];
     if entry.count == 0 {
         return Err(RecordError::Field { field: "entry count", value: 0, expected: 1 });

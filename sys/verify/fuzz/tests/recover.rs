@@ -49,7 +49,7 @@ fn what_follows_from_the_rest_is_mended() {
     mended("no use", "sealed payload of broker 0", |pool| {
         vec![(segment(pool, SegmentKind::Payload, 0), 0x99)]
     });
-    mended("no use and empty", "free", |pool| vec![(segment(pool, SegmentKind::Free, 2), 0x77)]);
+    mended("no use and empty", "free", |pool| vec![(segment(pool, SegmentKind::Free, 1), 0x77)]);
     mended("an old tail", "it ends with segment", |pool| {
         let at = pool.geometry().chain(STRONG.slot(), SEQUENCED_LOG) + 16;
         let head = pool.load(at) & 0xffff_ffff;

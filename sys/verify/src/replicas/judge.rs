@@ -116,8 +116,12 @@ fn merge(of: &str, sources: &[&Source], kept: &mut Kept) -> Vec<Seen> {
     let mut merged: Vec<(Seen, usize)> = Vec::with_capacity(all.len());
     for (seen, number) in all {
         match merged.last() {
+            Some((before, _)) if before.index == seen.index && before.is_lost => {
+                merged.pop();
+                merged.push((seen, number));
+            }
             Some((before, other)) if before.index == seen.index => {
-                if *before != seen {
+                if *before != seen && !seen.is_lost {
                     let found = format!("entry {} is batch {} of", seen.index, seen.batch_seq)
                         + &format!(" client {:#x} in", seen.client)
                         + &format!(" {}", sources[number].kept.path.display())
@@ -149,6 +153,13 @@ fn follows(of: &str, order: Option<Order>, entries: &[Seen], kept: &mut Kept) {
             if !meets {
                 sequences.forget();
             }
+        }
+        if seen.is_lost {
+            let (index, count) = (seen.index, seen.count);
+            let found = format!("entry {index}, {count} messages of client {:#x},", seen.client)
+                + " is lost in every copy: its bytes changed before they were copied";
+            kept.findings.push(Finding { severity: Severity::Warning, ..wrong("lost", of, found) });
+            continue;
         }
         if seen.is_hole() {
             if order.is_some_and(|order| order != Order::Token) {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use landfall_layout::frame::GapReason;
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, HeaderError, REPLICA_HEADER_BYTES};
 use landfall_replica::names::{SourceListing, list_cuts};
@@ -31,6 +32,8 @@ pub struct Seen {
     pub session_epoch: u32,
     /// Its entry's checksum; none: a hole.
     pub checksum: Option<u32>,
+    /// A hole where a batch was, whose bytes had changed before it was copied.
+    pub is_lost: bool,
 }
 
 impl Seen {
@@ -45,6 +48,7 @@ impl Seen {
             batch_seq: entry.batch_seq,
             session_epoch: entry.session_epoch,
             checksum,
+            is_lost: false,
         }
     }
 
@@ -164,7 +168,10 @@ fn file(
             Body::Batch { entry, .. } => {
                 source.entries.push(Seen::of(&entry, Some(entry.checksum)));
             }
-            Body::Hole { entry, .. } => source.entries.push(Seen::of(&entry, None)),
+            Body::Hole { entry, reason } => {
+                let is_lost = reason == GapReason::Corrupt;
+                source.entries.push(Seen { is_lost, ..Seen::of(&entry, None) });
+            }
             Body::Frontier(line) => {
                 if line.entries < record.header.index {
                     let found = format!("the log had {} entries when all of the", line.entries)

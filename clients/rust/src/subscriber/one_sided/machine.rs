@@ -131,6 +131,8 @@ pub(super) enum Front {
         log: u8,
         index: u64,
         position: u64,
+        /// Its messages.
+        count: u16,
         why: Corruption,
     },
     /// Messages before `resume` that will never be seen.
@@ -366,7 +368,8 @@ impl Machine {
                             Front::Batch { log, index, entry: item.entry, at: *at }
                         }
                         State::Bad(why) => {
-                            Front::Bad { log, index, position: first, why: why.clone() }
+                            let (position, count) = (first, item.entry.count);
+                            Front::Bad { log, index, position, count, why: why.clone() }
                         }
                         _ => Front::Nothing,
                     };

@@ -27,7 +27,7 @@ use self::machine::{Front, Machine, READS_MAX, Read, Tables, landing_bytes};
 use self::slots::Granted;
 use super::places::Places;
 use super::verbs::Pushed;
-use super::{Place, Step, check_entry, frames};
+use super::{Place, Step, Wanted, check_entry, frames};
 use crate::error::Error;
 use crate::verbs::dial::Dialed;
 use crate::verbs::ring::{copy_out, lines_of, shared_memory};
@@ -64,7 +64,7 @@ pub(crate) struct OneSided {
     say: Vec<Said>,
     /// The batch that is shown, preamble first.
     batch: Vec<u8>,
-    batch_bytes_max: u32,
+    wanted: Wanted,
     looked_ns: u64,
     pauses: Pauses,
     /// When it last got on, how far it had got, and bursts since.
@@ -105,7 +105,7 @@ impl OneSided {
             reads: Vec::with_capacity(READS_MAX),
             say: Vec::new(),
             batch: Vec::new(),
-            batch_bytes_max: welcome.batch_bytes_max,
+            wanted: Wanted { topic: welcome.topic, batch_bytes_max: welcome.batch_bytes_max },
             looked_ns: now,
             pauses: Pauses { backs_off: idle == Idle::Backoff, pause_ns: 0, until_ns: 0 },
             got_on: (now, 0, 0),
@@ -133,19 +133,19 @@ impl OneSided {
                     let place = Place::of(log, index, &entry);
                     places.shown(log, index, entry.end_position());
                     self.post();
-                    let most = self.batch_bytes_max;
-                    return match check_entry(&self.batch, &entry, &place, most, verify) {
+                    let wanted = self.wanted;
+                    return match check_entry(&self.batch, &entry, &place, wanted, verify) {
                         Ok(preamble) => Ok(Step::Batch(Pushed { place, preamble })),
                         Err(why) => {
-                            let position = entry.first_position;
-                            Err(Error::Corrupt { log, index, position, why })
+                            let (position, count) = (entry.first_position, entry.count);
+                            Err(Error::Corrupt { log, index, position, count, why })
                         }
                     };
                 }
-                Front::Bad { log, index, position, why } => {
+                Front::Bad { log, index, position, count, why } => {
                     self.machine.pass();
-                    places.shown(log, index, position);
-                    return Err(Error::Corrupt { log, index, position, why });
+                    places.shown(log, index, position.saturating_add(count.into()));
+                    return Err(Error::Corrupt { log, index, position, count, why });
                 }
                 Front::Gap { log, reason, missed, resume } => {
                     return Ok(Step::Gap { log, reason, missed, resume });
