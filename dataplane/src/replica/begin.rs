@@ -11,8 +11,8 @@ use landfall_replica::{FileError, Walk};
 
 use super::duties::Duty;
 use super::group::Group;
-use super::one::Keeper;
 use super::others::Others;
+use super::said::Keeper;
 
 /// Where a stand-in goes on.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! The files of one replica: opened, rolled.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{IoSlice, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use landfall_layout::order::FrontierLine;
 use landfall_layout::replica::{
     HeaderError, LOG_UNKNOWN, NO_FILE, REPLICA_HEADER_BYTES, ReplicaHeader, mark_bytes,
 };
+use landfall_pool::clock::wall_ns;
 use landfall_pool::disk::{Disk, Writing, sync_all, write_all};
 use landfall_replica::mend::{Cut, create_directory, settle_and_cut, sync_directory, write_header};
 use landfall_replica::names::{list_source, replica_file, source_directory};
-use landfall_replica::{Damage, FileError};
+use landfall_replica::{Damage, FileError, FileSurvey};
 
 /// The file that records are appended to.
 pub struct Current {
@@ -55,7 +57,30 @@ pub struct Opened {
     pub header_fault: Option<HeaderError>,
 }
 
+impl Current {
+    /// Whether the file has no longer the name that it was begun under: then nobody will find it
+    /// there, whatever is synced.
+    pub fn has_lost_its_name(&self) -> bool {
+        let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        match (self.file.metadata(), self.path.metadata()) {
+            (Ok(open), Ok(named)) => !same(&open, &named),
+            _ => true,
+        }
+    }
+
+    /// Reads again what does not hold, after some of it was written anew.
+    pub fn damage(&self) -> Result<Vec<Damage>, FileError> {
+        Ok(FileSurvey::take(&self.path)?.damage)
+    }
+}
+
 impl Opened {
+    /// Bytes that did not hold.
+    pub fn damaged_bytes(&self) -> u64 {
+        let tail = self.cut.as_ref().map(|cut| &cut.tail);
+        self.damage.iter().chain(tail).map(|damage| damage.bytes).sum()
+    }
+
     /// Sentences about what does not hold.
     pub fn faults(&self, files: &Files) -> Vec<String> {
         let mut faults: Vec<String> = self.cut.iter().map(ToString::to_string).collect();
@@ -71,18 +96,19 @@ impl Opened {
 }
 
 impl Files {
-    /// Opens the files in `topic`'s directory: reads the last one as the disk has it, cuts what
-    /// does not hold, and goes on behind it.
+    /// Opens the files in `topic`'s directory: reads the last one as the disk has it, cuts off an
+    /// end in which nothing holds, and goes on behind it.
     pub fn open(
         topic: &Path,
         template: ReplicaHeader,
         file_bytes: u64,
-        now_ns: u64,
     ) -> Result<(Self, Opened), FileError> {
         let source = BrokerId::new(usize::from(template.source));
         let source = source.expect("a duty names a broker");
         let directory = source_directory(topic, source);
         create_directory(&directory)?;
+        // Who began the last of them may have died before its name was made to stay.
+        sync_directory(&directory)?;
         let mut listed = list_source(&directory, &mut Vec::new())?;
         let mut files = Self { directory, template, current: None, file_bytes, ordinal: 0 };
         let mut opened = Opened {
@@ -98,7 +124,7 @@ impl Files {
             let Some((survey, cut)) = settle_and_cut(&path)? else { continue };
             files.check(&survey.header, &path)?;
             if survey.header_fault.is_some() {
-                write_header(&path, &files.whole_header(&survey.header, now_ns))?;
+                write_header(&path, &files.whole_header(&survey.header))?;
             }
             let file = OpenOptions::new().read(true).write(true).open(&path);
             let file = file.map_err(FileError::io("open", &path))?;
@@ -145,7 +171,7 @@ impl Files {
 
     /// What a file's header said that does not hold any more: from its copy, or from the file's
     /// name and records and what is known of the topic.
-    fn whole_header(&self, read: &ReplicaHeader, now_ns: u64) -> ReplicaHeader {
+    fn whole_header(&self, read: &ReplicaHeader) -> ReplicaHeader {
         if read.opened_ns != 0 {
             return *read;
         }
@@ -154,7 +180,7 @@ impl Files {
             first_ordinal: read.first_ordinal,
             previous_index: read.previous_index,
             mark: read.mark,
-            opened_ns: now_ns,
+            opened_ns: wall_ns(),
             ..self.template
         }
     }

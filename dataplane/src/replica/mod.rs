@@ -12,6 +12,7 @@
 //! | `others` | batches that the pool has no more, in other replicas |
 //! | `spoilt` | batches that do not hold: from there, or lost |
 //! | `files` | a replica's files |
+//! | `repair` | what the last of them lost, written again |
 //! | `keep` | which files are kept where a topic bounds them |
 //! | `said` | what is said of a topic beside its files |
 //! | `thread` | the loop over all of them |
@@ -25,6 +26,7 @@ mod group;
 mod keep;
 mod one;
 mod others;
+mod repair;
 pub mod rig;
 mod said;
 mod spoilt;
@@ -168,7 +170,11 @@ impl Replicator {
         lock.try_lock().map_err(|error| match error {
             std::fs::TryLockError::WouldBlock => io::Error::new(
                 io::ErrorKind::AddrInUse,
-                "another broker keeps its replicas there; give each its own directory",
+                format!(
+                    "{}: another broker, of this system or another, keeps its replicas there; \
+                     give each its own directory, or stop that one",
+                    data.directory.display()
+                ),
             ),
             std::fs::TryLockError::Error(error) => error,
         })?;

@@ -1,5 +1,7 @@
 //! One replica: it follows a log and appends what one broker landed to its files.
 
+mod lost;
+
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -24,8 +26,7 @@ use super::files::Files;
 use super::group::{Buffers, Group, Marks};
 use super::keep::{self, Bounds};
 use super::others::Others;
-pub use super::said::Keeper;
-use super::said::{began_at, say_reached, write_topic};
+use super::said::{Keeper, began_at, say_reached, write_topic};
 use super::spoilt::SpoiltBatch;
 use crate::env::Unfaithful;
 
@@ -41,6 +42,8 @@ const RETRY_NS: u64 = 250_000_000;
 /// The system's error numbers: no space, over quota.
 const ENOSPC: i32 = 28;
 const EDQUOT: i32 = 122;
+/// For a file that lost its name.
+const ESTALE: u32 = 116;
 /// For files that say what the pool contradicts.
 const EUCLEAN: u32 = 117;
 
@@ -124,13 +127,14 @@ impl Replica {
         entry: &TopicEntry,
         duty: Duty,
         keeper: Keeper,
+        others: &[PathBuf],
     ) -> Result<(Self, Vec<Event>), FileError> {
         let topic = TopicId(entry.id);
         let directory = topic_directory(data, entry.name(), entry.created_ns);
         let began = write_topic(pool, &directory, entry)?;
         let log = log_of(entry, duty.source);
         let template = template(pool, entry, duty, log, keeper);
-        let (files, opened) = Files::open(&directory, template, keeper.file_bytes, keeper.now_ns)?;
+        let (files, opened) = Files::open(&directory, template, keeper.file_bytes)?;
         let mut events: Vec<Event> = opened.faults(&files).into_iter().map(Event::Note).collect();
         let at = pool.copy_line(topic, duty.source, duty.replica, duty.stand_in);
         let before = pool.copy_state(at);
@@ -188,8 +192,8 @@ impl Replica {
             unsynced_since_ns: 0,
             syncing: None,
             retry_at_ns: 0,
-            others: Others::default(),
-            cut_bytes: opened.cut.as_ref().map_or(0, |cut| cut.tail.bytes),
+            others: Others::new(others, entry.name(), entry.created_ns, duty.source),
+            cut_bytes: opened.damaged_bytes(),
         };
         let frontier = pool.frontier(topic, log);
         if covers > frontier.entries {
@@ -202,6 +206,15 @@ impl Replica {
             (replica.line.durable, replica.line.written) = (0, 0);
             events.push(replica.fail(EUCLEAN, &text));
         } else {
+            events.extend(replica.repair(pool, &opened.damage)?);
+            let lost = before.entries.saturating_sub(replica.files.ordinal);
+            if before.topic == at.key && lost > 0 {
+                let entries = before.entries;
+                events.push(Event::Note(format!(
+                    "{replica}: it had {entries} entries on stable storage and {lost} of them are \
+                     not in its files any more; what the log or another copy has is copied again"
+                )));
+            }
             // Nothing is retired before a source's replicas have it: where there was no replica,
             // the source had landed nothing. What another kept meanwhile is looked for first, in
             // its files.
@@ -379,11 +392,6 @@ impl Replica {
         Some((&self.pending.as_ref()?.group, &self.files.current.as_ref()?.file))
     }
 
-    /// Batches that do not hold in the pool are looked for in these directories too.
-    pub fn look_also_in(&mut self, others: &[PathBuf]) {
-        self.others = Others::new(others, &self.name, self.created_ns, self.duty.source);
-    }
-
     /// The group was written, or was not.
     pub fn wrote(
         &mut self,
@@ -464,6 +472,9 @@ impl Replica {
         if self.state() == ReplicaState::Failed {
             return None;
         }
+        if let Some(event) = self.look_for_file() {
+            return Some(event);
+        }
         match result {
             Ok(()) => {
                 let covered = self.syncing.take()?;
@@ -530,25 +541,6 @@ impl Replica {
             "{self}: the log begins at index {oldest} and the replica had everything up to \
              {from}: what lay between is not on this disk"
         ))
-    }
-
-    /// Removes the files that the topic's bounds let go of. What memory still has stays, and what
-    /// is not durable.
-    pub fn let_go(&mut self, pool: &Pool, now_ns: u64) -> Option<Event> {
-        let is_due = now_ns.saturating_sub(self.looked_ns) >= keep::LOOK_EVERY_NS;
-        if !self.bounds.is_set() || !is_due || self.state() == ReplicaState::Failed {
-            return None;
-        }
-        self.looked_ns = now_ns;
-        let needed = pool.oldest(self.topic, self.log).min(self.line.durable);
-        let directory = self.files.directory();
-        let ages = &mut self.ages;
-        let removed = keep::files(directory).and_then(|mut files| {
-            ages.tell(&mut files, now_ns, wall_ns());
-            let beyond = keep::beyond(&files, self.bounds, needed);
-            keep::remove(directory, &files, beyond)
-        });
-        removed.err().map(|error| Event::Note(format!("{self}: {error}")))
     }
 
     pub fn state(&self) -> ReplicaState {

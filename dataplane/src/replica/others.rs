@@ -45,6 +45,26 @@ impl Others {
         Some((picked.and_then(|picked| merge.record(picked)), is_known))
     }
 
+    /// What stands in these indexes of the log, from the first on and as far as the copies are
+    /// known to have left nothing out.
+    pub fn entries(&self, indexes: std::ops::Range<u64>) -> Vec<(u64, OrderEntry)> {
+        let mut found = Vec::new();
+        let Some(wanted) = self.wanted.as_ref().filter(|_| !indexes.is_empty()) else {
+            return found;
+        };
+        let mut merge = Merge::new(wanted);
+        let mut want = indexes.start;
+        while let (Some(picked), true) = merge.next(want, indexes.end, &mut Vec::new()) {
+            if let Some(Body::Batch { entry, .. } | Body::Hole { entry, .. }) =
+                merge.record(picked).map(|record| record.body)
+            {
+                found.push((picked.index, entry));
+            }
+            want = picked.index + 1;
+        }
+        found
+    }
+
     /// The batch that `entry`, which stands at `index` of its log, names. What does not hold in a
     /// file is passed over there.
     #[cold]
@@ -77,6 +97,8 @@ mod tests {
     use landfall_layout::replica::{ReplicaLine, ReplicaState};
     use landfall_pool::disk::faulty::{Faults, Faulty};
     use landfall_pool::disk::plain::Plain;
+    use landfall_replica::FileSurvey;
+    use landfall_replica::names::{replica_file, source_directory, topic_directory};
 
     use super::*;
     use crate::replica::Data;
@@ -159,6 +181,32 @@ mod tests {
             let pick = |merge: &mut Merge| merge.next(index, index + 1, &mut Vec::new()).0.unwrap();
             let (a, b) = (pick(&mut mine), pick(&mut theirs));
             assert_eq!(mine.record(a).unwrap().body, theirs.record(b).unwrap().body);
+        }
+    }
+
+    /// The log has nothing of it any more, the other copy does.
+    #[test]
+    fn what_damage_took_comes_from_another_replica() {
+        let two = Two::new("damaged");
+        let source = source(6);
+        for which in 0..2 {
+            work(&mut source.worker(two.data(which), Box::new(Plain), 1).unwrap());
+        }
+        source.pool.raise_oldest(source.topic, 0, 6, 18);
+        let topic = topic_directory(&two.0[0], "t", crate::replica::rig::CREATED_NS);
+        let path = replica_file(&source_directory(&topic, BrokerId::new(0).unwrap()), 0);
+        let whole = std::fs::read(&path).unwrap();
+        // In the middle, and at the end, where it looks like a crash.
+        for spoilt in [5000..14_000, 20_000..whole.len()] {
+            let mut bytes = whole.clone();
+            bytes[spoilt].fill(0);
+            std::fs::write(&path, bytes).unwrap();
+            work(&mut source.worker(two.data(0), Box::new(Plain), 2).unwrap());
+            let survey = FileSurvey::take(&path).unwrap();
+            assert!(survey.is_whole(), "{survey:?}");
+            assert_eq!((survey.batches, survey.end.ordinal), (6, 6));
+            let line = line(&source);
+            assert_eq!((line.durable, line.entries, line.state()), (6, 6, ReplicaState::Well));
         }
     }
 

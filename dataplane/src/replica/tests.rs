@@ -13,7 +13,7 @@ use landfall_layout::topic::{Order, TOPIC_WINDOW, TopicState};
 use landfall_pool::Memory;
 use landfall_pool::disk::faulty::{Faults, Faulty, Plan};
 use landfall_pool::disk::plain::Plain;
-use landfall_replica::names::{TOPIC_FILE, list, list_cuts, topic_directory};
+use landfall_replica::names::{TOPIC_FILE, cut_file, list, list_cuts, topic_directory};
 use landfall_replica::{SourceSurvey, TopicFile};
 
 use super::deleted::{Forgotten, remove_but, remove_forgotten};
@@ -23,6 +23,7 @@ use super::{Data, Shared};
 use crate::rig::pool;
 use landfall_pool::clock::boot_ns;
 
+mod damage;
 mod moved;
 mod not_ours;
 mod under_way;
@@ -532,16 +533,12 @@ fn a_topic_that_came_back_takes_its_files_with_it_though_nothing_landed_since() 
     assert!(!directory.exists(), "they would bring the topic back after the next loss");
 }
 
-/// Damages the second of the batches in the last file, and has a fresh process find it: what was
-/// cut off and kept.
-fn cut(bench: &mut Bench) -> Vec<PathBuf> {
-    let last = bench.survey().files.pop().unwrap();
-    assert!(last.batches > 2, "{last:?}");
-    let file = fs::OpenOptions::new().write(true).open(&last.path).unwrap();
-    file.write_all_at(&[0xff], REPLICA_HEADER_BYTES + record_bytes(2064) + 500).unwrap();
-    work(&mut bench.worker_of(10_000));
-    let cuts = list_cuts(last.path.parent().unwrap()).unwrap();
-    assert!(!cuts.is_empty(), "records hold behind the one that does not");
+/// What earlier programs kept of a file's end.
+fn cut(bench: &Bench) -> Vec<PathBuf> {
+    let last = bench.survey().files.pop().unwrap().path;
+    fs::write(cut_file(&last, REPLICA_HEADER_BYTES), [7; 1000]).unwrap();
+    let cuts = list_cuts(last.parent().unwrap()).unwrap();
+    assert!(!cuts.is_empty());
     cuts.into_iter().map(|(_, path)| path).collect()
 }
 
@@ -553,7 +550,7 @@ fn what_was_cut_off_a_file_goes_with_the_file() {
     bench.pool.set_topic(&entry);
     bench.land(4, 2000);
     work(&mut bench.worker_of(10_000));
-    let cuts = cut(&mut bench);
+    let cuts = cut(&bench);
     let (state, batches) = (bench.state(), bench.batches());
     assert_eq!((state, batches), ((4, ReplicaState::Well), 4));
     let mut worker = bench.worker_of(10_000);
@@ -575,7 +572,7 @@ fn what_was_cut_off_a_file_goes_with_the_topic() {
     let mut bench = Bench::new("cut-topic", 0);
     bench.land(4, 2000);
     work(&mut bench.worker_of(10_000));
-    let cuts = cut(&mut bench);
+    let cuts = cut(&bench);
     let mut worker = bench.worker();
     work(&mut worker);
     assert!(cuts[0].exists(), "a topic without bounds keeps it");

@@ -22,7 +22,8 @@ use landfall_replica::names::topic_directory;
 use super::deleted::{remove_forgotten, remove_topic};
 use super::duties::{Duty, Lag, duties, log_of};
 use super::group::Buffers;
-use super::one::{Event, Keeper, Replica, is_full};
+use super::one::{Event, Replica, is_full};
+use super::said::Keeper;
 use super::said::write_topic;
 use super::{Data, Shared};
 use crate::standing::Standing;
@@ -471,9 +472,9 @@ impl Worker {
             now_ns: now,
             file_bytes: self.data.file_bytes,
         };
-        match Replica::open(&self.pool, &self.data.directory, entry, duty, keeper) {
-            Ok((mut replica, events)) => {
-                replica.look_also_in(&self.data.others);
+        let Data { directory, others, .. } = &self.data;
+        match Replica::open(&self.pool, directory, entry, duty, keeper, others) {
+            Ok((replica, events)) => {
                 self.counters.add(&self.pool, Counter::ReplicaBytesCut, replica.cut_bytes());
                 self.replicas.push(replica);
                 events.into_iter().for_each(|event| self.heard(event));

@@ -112,7 +112,8 @@ counters! {
     ReplicaLagEntries = 38, "replica_lag_entries";
     /// Bytes of a log's batches between its frontier and the replica furthest behind, now.
     ReplicaLagBytes = 39, "replica_lag_bytes";
-    /// Bytes of replica files that did not hold when they were opened, and were cut off.
+    /// Bytes of replica files that did not hold when they were opened: ends are cut off, and what
+    /// lies before records that hold is written again where its batches are elsewhere.
     ReplicaBytesCut = 40, "replica_bytes_cut_total";
     /// Batches whose receipt said durable or replicated.
     DurableReceipts = 41, "durable_receipts_total";

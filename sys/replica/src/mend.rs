@@ -1,16 +1,16 @@
 //! Ends that a crash left, headers that do not hold, and making what was created stay.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use landfall_layout::limits::LINE_BYTES;
 use landfall_layout::replica::{HeaderError, REPLICA_HEADER_BYTES, ReplicaHeader};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::damage::Damage;
 use crate::error::FileError;
-use crate::names::cut_file;
 use crate::survey::FileSurvey;
 use crate::walk::Walk;
 
@@ -19,19 +19,13 @@ use crate::walk::Walk;
 pub struct Cut {
     /// The file.
     pub path: PathBuf,
-    /// Where and why.
+    /// What was cut off it: no record that holds was in it.
     pub tail: Damage,
-    /// Where what was cut off lies now, because some of it may still be of use.
-    pub kept: Option<PathBuf>,
 }
 
 impl std::fmt::Display for Cut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}; they were cut off", self.path.display(), self.tail)?;
-        match &self.kept {
-            Some(kept) => write!(f, " and kept in {}, for records that hold", kept.display()),
-            None => Ok(()),
-        }
+        write!(f, "{}: {}; they were cut off", self.path.display(), self.tail)
     }
 }
 
@@ -88,29 +82,17 @@ pub fn settle_and_cut(path: &Path) -> Result<Option<(FileSurvey, Option<Cut>)>, 
         Err(error) => return Err(error),
     };
     let mut survey = FileSurvey::of(&mut walk, path)?;
-    let kept = !survey.damage.is_empty();
-    let Some(tail) = survey.damage.first().copied().or(survey.tail) else {
+    let Some(tail) = survey.tail.take() else { return Ok(Some((survey, None))) };
+    // A record that holds by itself stays too, though it does not fit behind those before it.
+    if walk.find(tail.at, |_| true)?.is_some() {
+        survey.end.at = survey.bytes.next_multiple_of(LINE_BYTES);
+        survey.damage.push(tail);
         return Ok(Some((survey, None)));
-    };
-    let kept = if kept { Some(keep(&file, path, tail.at)?) } else { None };
+    }
     file.set_len(tail.at).map_err(FileError::io("cut", path))?;
     file.sync_all().map_err(FileError::io("sync", path))?;
-    survey = FileSurvey::take(path)?;
-    Ok(Some((survey, Some(Cut { path: path.to_owned(), tail, kept }))))
-}
-
-/// Copies what is about to be cut off into a file beside it.
-fn keep(file: &File, path: &Path, at: u64) -> Result<PathBuf, FileError> {
-    let kept = cut_file(path, at);
-    let mut from = file.try_clone().map_err(FileError::io("open", path))?;
-    from.seek(SeekFrom::Start(at)).map_err(FileError::io("seek in", path))?;
-    let mut into = File::create(&kept).map_err(FileError::io("create", &kept))?;
-    io::copy(&mut from, &mut into).map_err(FileError::io("write", &kept))?;
-    into.sync_all().map_err(FileError::io("sync", &kept))?;
-    if let Some(directory) = kept.parent() {
-        sync_directory(directory)?;
-    }
-    Ok(kept)
+    survey.bytes = tail.at;
+    Ok(Some((survey, Some(Cut { path: path.to_owned(), tail }))))
 }
 
 /// Writes a file's header again, in both its places, and makes it stay. Records are not touched.

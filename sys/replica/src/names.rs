@@ -10,6 +10,8 @@ use crate::error::FileError;
 
 /// The file that says which topic a directory is about.
 pub const TOPIC_FILE: &str = "topic.json";
+/// The same once more, for when that one does not hold.
+pub const TOPIC_COPY: &str = "topic.json.copy";
 /// What a replica file's name ends with.
 pub const SUFFIX: &str = ".replica";
 /// What stands between a replica file's name and a byte of it, in the name of what was cut off it.
@@ -49,7 +51,7 @@ pub fn replica_file(source: &Path, first_index: u64) -> PathBuf {
     source.join(format!("{first_index:0DIGITS$}{SUFFIX}"))
 }
 
-/// Where what is cut off a replica file from byte `at` on is kept: beside it.
+/// Where earlier programs kept what they cut off a replica file from byte `at` on: beside it.
 pub fn cut_file(file: &Path, at: u64) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(format!("{CUT}{at}"));
@@ -60,6 +62,13 @@ pub fn cut_file(file: &Path, at: u64) -> PathBuf {
 pub fn cut_of(path: &Path) -> Option<u64> {
     let (file, at) = path.file_name()?.to_str()?.split_once(CUT)?;
     number(at).and(first_index(file))
+}
+
+/// The file that this was cut off, and the byte from which on.
+pub fn cut_from(path: &Path) -> Option<(PathBuf, u64)> {
+    cut_of(path)?;
+    let (file, at) = path.file_name()?.to_str()?.split_once(CUT)?;
+    Some((path.with_file_name(file), number(at)?))
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -176,7 +185,7 @@ pub fn list_topic(
 ) -> Result<Vec<SourceListing>, FileError> {
     let mut sources = Vec::new();
     for (name, path) in entries(topic)? {
-        if name.as_deref() == Some(TOPIC_FILE) {
+        if matches!(name.as_deref(), Some(TOPIC_FILE | TOPIC_COPY)) {
             continue;
         }
         match name.as_deref().and_then(source_of).filter(|_| path.is_dir()) {

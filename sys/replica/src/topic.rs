@@ -7,12 +7,13 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
+use landfall_layout::batch::crc32c;
 use landfall_layout::topic::{Order, TOPIC_CHECK_INGEST, TOPIC_KEEP, TopicEntry, check_name};
 use serde::{Deserialize, Serialize};
 
 use crate::error::FileError;
 use crate::lives::{Ended, Resumed, Skips};
-use crate::names::TOPIC_FILE;
+use crate::names::{TOPIC_COPY, TOPIC_FILE};
 
 /// Version of the document. Documents of version 1 are read too: they lack what has a default.
 pub const SCHEMA_VERSION: u32 = 2;
@@ -107,15 +108,39 @@ impl TopicFile {
         self.order.parse().ok()
     }
 
-    /// What the file in a topic's directory says.
+    /// What the file in a topic's directory says; its copy, where the file does not hold or is
+    /// gone. A file of a newer program is an error whatever the copy says.
     pub fn read(topic: &Path) -> Result<Self, FileError> {
-        let path = topic.join(TOPIC_FILE);
-        let text = fs::read(&path).map_err(FileError::io("read", &path))?;
-        let wrong = |why: String| FileError::Topic { path: path.clone(), why };
+        match Self::read_one(&topic.join(TOPIC_FILE)) {
+            Err(error) if !matches!(error, FileError::Newer { .. }) => {
+                Self::read_one(&topic.join(TOPIC_COPY)).map_err(|_| error)
+            }
+            read => read,
+        }
+    }
+
+    /// What is wrong with the file and its copy. Files of earlier programs have no copy.
+    pub fn faults(topic: &Path) -> Vec<FileError> {
+        let (path, copy) = (topic.join(TOPIC_FILE), topic.join(TOPIC_COPY));
+        let mut faults: Vec<FileError> = Self::read_one(&path).err().into_iter().collect();
+        if copy.exists() {
+            faults.extend(Self::read_one(&copy).err());
+            if faults.is_empty() && fs::read(&path).ok() != fs::read(&copy).ok() {
+                let why = format!("it differs from {TOPIC_FILE}, and ought to say the same");
+                faults.push(FileError::Topic { path: copy, why });
+            }
+        }
+        faults
+    }
+
+    fn read_one(path: &Path) -> Result<Self, FileError> {
+        let text = fs::read(path).map_err(FileError::io("read", path))?;
+        let wrong = |why: String| FileError::Topic { path: path.to_owned(), why };
+        check_sum(&text).map_err(wrong)?;
         let file: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
         if !(1..=SCHEMA_VERSION).contains(&file.schema_version) {
             let version = file.schema_version;
-            return Err(FileError::Newer { path, version });
+            return Err(FileError::Newer { path: path.to_owned(), version });
         }
         let file = Self { schema_version: SCHEMA_VERSION, ..file };
         check_name(&file.name).map_err(|error| wrong(error.to_string()))?;
@@ -125,18 +150,24 @@ impl TopicFile {
         Ok(file)
     }
 
-    /// Writes the file in a topic's directory, whole or not at all. The caller syncs the
-    /// directory.
+    /// Writes the file in a topic's directory and its copy, each whole or not at all. The copy goes
+    /// first: it never says less. The caller syncs the directory.
     pub fn write(&self, topic: &Path) -> Result<(), FileError> {
-        let path = topic.join(TOPIC_FILE);
-        let mut text = serde_json::to_vec_pretty(self)
-            .map_err(|error| FileError::Topic { path: path.clone(), why: error.to_string() })?;
-        text.push(b'\n');
+        for name in [TOPIC_COPY, TOPIC_FILE] {
+            self.write_one(topic, &topic.join(name))?;
+        }
+        Ok(())
+    }
+
+    fn write_one(&self, topic: &Path, path: &Path) -> Result<(), FileError> {
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| FileError::Topic { path: path.to_owned(), why: error.to_string() })?;
+        let text = with_sum(text);
         let fresh = topic.join(format!("{TOPIC_FILE}.new"));
         let mut file = File::create(&fresh).map_err(FileError::io("create", &fresh))?;
         file.write_all(&text).map_err(FileError::io("write", &fresh))?;
         file.sync_all().map_err(FileError::io("sync", &fresh))?;
-        fs::rename(&fresh, &path).map_err(FileError::io("rename", &fresh))
+        fs::rename(&fresh, path).map_err(FileError::io("rename", &fresh))
     }
 
     /// Writes the file whatever is there, and nobody else changes it meanwhile; it stays.
@@ -160,10 +191,16 @@ impl TopicFile {
             Err(error) => return Err(error),
         };
         let (file, value) = change(there.clone());
-        if let Some(file) = file.filter(|file| there.as_ref() != Some(file)) {
+        let is_new = |file: &Self| {
+            there.as_ref() != Some(file)
+                || !topic.join(TOPIC_COPY).exists()
+                || !Self::faults(topic).is_empty()
+        };
+        if let Some(file) = file.filter(is_new) {
             file.write(topic)?;
-            directory.sync_all().map_err(FileError::io("sync", topic))?;
         }
+        // Also where it says the same: whoever wrote it may have died before its name stayed.
+        directory.sync_all().map_err(FileError::io("sync", topic))?;
         Ok(value)
     }
 }
@@ -174,4 +211,26 @@ fn lock(topic: &Path) -> Result<File, FileError> {
     let directory = File::open(topic).map_err(FileError::io("open", topic))?;
     directory.lock().map_err(FileError::io("lock", topic))?;
     Ok(directory)
+}
+
+/// The last member of the document: a checksum over everything before it.
+const SUM: &[u8] = b",\n  \"checksum\": ";
+const SUM_END: &[u8] = b"\n}\n";
+
+/// A document with its checksum.
+fn with_sum(mut text: Vec<u8>) -> Vec<u8> {
+    text.truncate(text.len().saturating_sub(b"\n}".len()));
+    let sum = crc32c(&text).to_string();
+    [&text, SUM, sum.as_bytes(), SUM_END].concat()
+}
+
+/// Whether a document is as it was written. Those of earlier programs have no checksum.
+fn check_sum(text: &[u8]) -> Result<(), String> {
+    let Some(at) = text.windows(SUM.len()).rposition(|bytes| bytes == SUM) else { return Ok(()) };
+    let claimed = &text[at + SUM.len()..];
+    let computed = crc32c(&text[..at]);
+    match claimed.strip_suffix(SUM_END) == Some(computed.to_string().as_bytes()) {
+        true => Ok(()),
+        false => Err(format!("it does not hold: its bytes give checksum {computed}")),
+    }
 }

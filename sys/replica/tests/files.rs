@@ -14,7 +14,9 @@ use landfall_layout::topic::{Order, TOPIC_WINDOW, TopicEntry};
 use landfall_replica::mend::{create_directory, settle_and_cut, write_header};
 use landfall_replica::names::{list, replica_file, source_directory, topic_directory};
 use landfall_replica::survey::Seam;
-use landfall_replica::{Damage, FileError, FileSurvey, SourceSurvey, Step, TopicFile, Walk};
+use landfall_replica::{
+    Damage, FileError, FileSurvey, Resumed, SourceSurvey, Step, TopicFile, Walk,
+};
 
 const CREATED: u64 = 1_700_000_000_000_000_000;
 
@@ -220,6 +222,12 @@ fn no_byte_that_changes_costs_a_record_that_it_is_not_in() {
         let entries = (!is_last).then_some(u64::from(place.3 == 1));
         assert_eq!(damage.entries(), entries, "byte {at}");
         assert_eq!(damage.indexes().contains(&place.2), entries == Some(1), "byte {at}");
+        // Nothing but the last record, which nothing holds behind, is cut off.
+        let (survey, cut) = settle_and_cut(&path).unwrap().unwrap();
+        assert_eq!(cut.is_some(), is_last, "byte {at}");
+        assert_eq!(survey.damage.len(), usize::from(!is_last), "byte {at}");
+        let end = if is_last { place.0 as usize } else { bytes.len() };
+        assert_eq!(fs::read(&path).unwrap(), bytes[..end], "byte {at}");
     }
 }
 
@@ -381,7 +389,42 @@ fn a_topic_is_found_again_by_name_and_age() {
     assert_eq!((topic.name.as_str(), topic.created_ns), ("..", CREATED));
     assert_eq!(topic.sources[0].source, broker(1));
     assert_eq!(topic.sources[0].files, [(10, file)]);
+    fs::remove_file(directory.join("topic.json.copy")).unwrap();
     fs::write(directory.join("topic.json"), "{}").unwrap();
     let error = TopicFile::read(&directory).unwrap_err().to_string();
     assert!(error.contains("topic.json") && error.contains("schema_version"), "{error}");
+}
+
+#[test]
+fn no_byte_of_a_topics_file_that_changed_is_believed_or_costs_the_topic() {
+    let scratch = Scratch::new("topic-bytes");
+    let mut entry = TopicEntry::from_words([0; 32]);
+    entry.name[0] = b't';
+    (entry.name_bytes, entry.created_ns) = (1, CREATED);
+    entry.order = Order::Strong.raw();
+    let mut written = TopicFile::of(&entry, "abc", 1 << 30).unwrap();
+    written.resumed.insert(32, Resumed { index: 1111, position: 2222 });
+    written.write(&scratch.0).unwrap();
+    assert!(TopicFile::faults(&scratch.0).is_empty());
+    for name in ["topic.json", "topic.json.copy"] {
+        let path = scratch.0.join(name);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(TopicFile::read(&scratch.0).unwrap(), written, "{name}, byte {at}");
+            assert_eq!(TopicFile::faults(&scratch.0).len(), 1, "{name}, byte {at}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(TopicFile::read(&scratch.0).unwrap(), written);
+        fs::write(&path, &whole).unwrap();
+    }
+    // What a newer program wrote is not replaced by what an older one did.
+    let newer = TopicFile { schema_version: 99, ..written.clone() };
+    let other = scratch.0.join("newer");
+    fs::create_dir(&other).unwrap();
+    newer.write(&other).unwrap();
+    fs::copy(scratch.0.join("topic.json"), other.join("topic.json.copy")).unwrap();
+    assert!(TopicFile::read(&other).unwrap_err().to_string().contains("99"));
 }

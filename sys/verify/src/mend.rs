@@ -31,10 +31,10 @@ pub const OTHER_REPLICA: &str = "take it from another replica; keep this directo
                                  then";
 /// A torn end.
 pub const RECOVER_FILES: &str = "its broker cuts it off when it starts, and landfall recover does \
-                                 too";
+                                 too: no record that holds is in it";
 /// What was cut off.
-pub const CUT_OFF: &str = "it goes with its file or its topic; remove it when no other replica \
-                           misses what it has";
+pub const CUT_OFF: &str = "landfall recover puts it back where its file still ends there; \
+                           otherwise it goes with its file or its topic";
 /// What no disk has.
 pub const ONLY_MEMORY: &str = "as long as the pool is there it has them; without it they are lost, \
                                and none of them was acknowledged as durable";

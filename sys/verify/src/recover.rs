@@ -3,8 +3,9 @@
 //! Control finds most things again by itself when it starts; none of that is done here. Here is
 //! what nobody does: a header or a line that was damaged, where everything else says what it was.
 
+mod files;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::{ChainLine, FrontierLine};
@@ -12,18 +13,16 @@ use landfall_layout::segment::{SegmentHeader, SegmentKind, SegmentState, What};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::log::{Found, LogReader};
-use landfall_replica::mend::settle_and_cut;
-use landfall_replica::{FileError, FileSurvey};
 
 use crate::batch::{self, Named};
 use crate::chains::{self, Chain, follow, log_numbers};
 use crate::facts::{Facts, Tally, TopicFacts};
 use crate::finding::Findings;
-use crate::hold::hold_directory;
 use crate::look::look;
-use crate::replicas::{self, Kept};
 use crate::tables;
 use landfall_pool::clock::wall_ns;
+
+pub use files::{FilesRecovered, files};
 
 /// What was done to a pool.
 #[derive(Clone, Debug)]
@@ -243,56 +242,4 @@ fn uses(facts: &Facts, known: &mut Known) {
         let before = facts.describe(id);
         known.mends.push(Mend::Use { segment: id, what, before });
     }
-}
-
-/// What was done to a directory of replicas.
-#[derive(Debug)]
-pub struct FilesRecovered {
-    /// What was done, or would be.
-    pub done: Vec<String>,
-    /// What is there now.
-    pub kept: Kept,
-}
-
-/// Cuts off the ends that a crash left torn; what may still be of use is kept beside the file.
-pub fn files(path: &Path, dry_run: bool) -> Result<FilesRecovered, FileError> {
-    let directories = replicas::directories(path)?;
-    let held: Result<Vec<_>, _> =
-        directories.iter().filter(|_| !dry_run).map(|at| hold_directory(at)).collect();
-    let _held = held?;
-    let mut done = Vec::new();
-    for group in replicas::find(path, &mut Kept::default())? {
-        for source in &group.sources {
-            let files: Vec<&Path> = source.files.iter().map(|(_, path)| path.as_path()).collect();
-            if dry_run {
-                done.extend(files.last().and_then(|last| would_cut(last)));
-            } else {
-                cut(&files, &mut done)?;
-            }
-        }
-    }
-    Ok(FilesRecovered { done, kept: replicas::look(path)? })
-}
-
-/// Cuts the end of a row of files. A last one that never had a record goes, and then the one before
-/// it is the last.
-fn cut(files: &[&Path], done: &mut Vec<String>) -> Result<(), FileError> {
-    for last in files.iter().rev() {
-        match settle_and_cut(last) {
-            Ok(None) => done.push(format!("{}: removed, it had no record", last.display())),
-            Ok(Some((_, cut))) => {
-                done.extend(cut.map(|cut| cut.to_string()));
-                break;
-            }
-            // Said again, and better, by the look that follows.
-            Err(FileError::Header { .. }) => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn would_cut(path: &Path) -> Option<String> {
-    let tail = FileSurvey::take(path).ok()?.tail?;
-    Some(format!("{}: {tail}; they would be cut off", path.display()))
 }

@@ -11,7 +11,7 @@ use landfall_layout::batch::{BatchPreamble, crc32c};
 use landfall_layout::frame::GapReason;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::{ENTRY_HOLE, FrontierLine, OrderEntry};
-use landfall_layout::replica::{NO_FILE, REPLICA_HEADER_BYTES, RecordHeader, ReplicaHeader};
+use landfall_layout::replica::{NO_FILE, RecordHeader, ReplicaHeader, mark_bytes};
 use landfall_layout::topic::Order;
 use landfall_replica::names::{TOPIC_FILE, replica_file, source_directory, topic_directory};
 
@@ -23,6 +23,8 @@ pub const NAME: &str = "kept";
 pub const ENTRIES: u64 = 40;
 /// Entry at which the second file of each replica begins.
 pub const SECOND_FILE: u64 = 20;
+/// Marks of files begin with this one.
+const MARK: u64 = 0x1122_3344_5566;
 /// Entries that are committed at once.
 const GROUP: u64 = 4;
 
@@ -52,6 +54,7 @@ struct File {
     bytes: Vec<u8>,
     ordinal: u64,
     source: u8,
+    mark: u64,
 }
 
 impl File {
@@ -70,9 +73,8 @@ impl File {
         header.replica_brokers = 2;
         header.name_bytes = NAME.len() as u32;
         header.name[..NAME.len()].copy_from_slice(NAME.as_bytes());
-        let mut bytes = header.seal().to_bytes().to_vec();
-        bytes.resize(REPLICA_HEADER_BYTES as usize, 0);
-        Self { bytes, ordinal, source }
+        header.mark = MARK + first_index;
+        Self { bytes: header.seal().page().to_vec(), ordinal, source, mark: header.mark }
     }
 
     fn record(&self, index: u64) -> RecordHeader {
@@ -82,6 +84,7 @@ impl File {
             at: self.bytes.len() as u64,
             created_ns: CREATED_NS,
             source: self.source,
+            mark: mark_bytes(self.mark),
             ..RecordHeader::default()
         }
     }

@@ -11,7 +11,9 @@ pub mod sample;
 use std::cell::OnceCell;
 
 use landfall_layout::limits::LINE_BYTES;
+use landfall_layout::replica::REPLICA_HEADER_BYTES;
 use landfall_pool::{Memory, Pool};
+use landfall_replica::{Step, Walk};
 use landfall_verify::{Findings, Severity, look};
 
 /// One word of the pool and what is put there.
@@ -92,4 +94,22 @@ pub fn pool(bytes: &[u8]) {
         let changes = changes(bytes, pool, words);
         hold(pool, &with_changes(pool, &changes));
     });
+}
+
+/// A replica file of these bytes, at `path`: records and damage stand one behind the other from
+/// its header to its end, whatever the bytes are.
+pub fn any_walk(path: &std::path::Path, bytes: &[u8]) {
+    std::fs::write(path, bytes).expect("there is room for a small file");
+    let Ok(mut walk) = Walk::open(path) else { return };
+    let mut at = REPLICA_HEADER_BYTES;
+    while let Some(step) = walk.step().expect("the file can be read") {
+        let (from, long) = match step {
+            Step::Record(record) => (record.header.at, record.bytes()),
+            Step::Damage(damage) => (damage.at, damage.bytes),
+        };
+        assert_eq!(from, at);
+        assert!(long > 0, "nothing stands at byte {at}");
+        at += long;
+    }
+    assert_eq!(at, walk.bytes().max(REPLICA_HEADER_BYTES));
 }

@@ -9,8 +9,8 @@ use landfall_layout::segment::{SegmentKind, What};
 use landfall_layout::{BrokerId, SegmentId};
 use landfall_pool::bell::{Bell, Role};
 use landfall_pool::{Memory, Pool};
-use landfall_replica::names::replica_file;
-use landfall_verify::{Held, Severity, hold, look, recover};
+use landfall_replica::names::{cut_file, replica_file};
+use landfall_verify::{Held, Severity, hold, look, recover, replicas};
 use landfall_verify_fuzz::files::{Odd, SECOND_FILE, write};
 use landfall_verify_fuzz::sample::{STREAM, STRONG};
 use landfall_verify_fuzz::{Change, sample, words_in_use};
@@ -175,20 +175,37 @@ fn torn_ends_are_cut_and_files_of_living_brokers_are_not_touched() {
     assert!(recovered.kept.findings.is_empty(), "{:?}", recovered.kept.findings.kept());
     assert!(recover::files(&data, false).unwrap().done.is_empty());
 
-    // Records that hold behind one that does not are kept, and told of as long as they are there.
-    fs::write(&path, &whole).unwrap();
-    let mut damaged = whole.clone();
-    damaged[4096 + 200] ^= 1;
-    fs::write(&path, damaged).unwrap();
-    let kept = recover::files(&data, false).unwrap();
-    assert!(kept.done[0].contains("and kept in"), "{:?}", kept.done);
-    for _ in 0..2 {
-        let again = recover::files(&data, false).unwrap();
-        let found = again.kept.findings.kept();
-        let cut = found.iter().find(|finding| finding.check == "cut").expect("it is mentioned");
-        assert!(cut.of.contains(".replica.cut-4096"), "{cut}");
-        assert!(cut.found.contains("bytes that were cut off"), "{cut}");
-        assert!(cut.mend.contains("goes with its file or its topic"), "{}", cut.mend);
+    // Records that hold behind one that does not stay where they are, and verify says so.
+    for at in [4096 + 200, whole.len() - 10] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        fs::write(&path, &damaged).unwrap();
+        for _ in 0..2 {
+            let left = recover::files(&data, false).unwrap();
+            assert_eq!(left.done, [""; 0]);
+            assert_eq!(left.kept.findings.count(Severity::Error), 1);
+            assert_eq!(fs::read(&path).unwrap(), damaged);
+        }
+    }
+    // What an earlier program cut off comes back, and its headers are mended in the same run.
+    fs::write(&path, &whole[..4096 + 256]).unwrap();
+    fs::write(cut_file(&path, 4096 + 256), &whole[4096 + 256..]).unwrap();
+    let found = recover::files(&data, true).unwrap();
+    assert!(found.kept.findings.kept().iter().any(|finding| finding.check == "cut"));
+    let recovered = recover::files(&data, false).unwrap();
+    assert!(recovered.done[0].contains("put back at the end of"), "{:?}", recovered.done);
+    assert!(recovered.kept.findings.is_empty(), "{:?}", recovered.kept.findings.kept());
+    assert_eq!(fs::read(&path).unwrap(), whole);
+    for spoilt in [20..21, 0..4096] {
+        let mut damaged = whole.clone();
+        damaged[spoilt].fill(0x77);
+        fs::write(&path, &damaged).unwrap();
+        assert_eq!(replicas::look(&data).unwrap().findings.count(Severity::Error), 1);
+        let recovered = recover::files(&data, false).unwrap();
+        assert!(recovered.done[0].contains("header written again"), "{:?}", recovered.done);
+        assert_eq!(recovered.kept.findings.count(Severity::Error), 0);
+        assert_eq!(fs::read(&path).unwrap()[4096..], whole[4096..]);
+        assert!(recover::files(&data, false).unwrap().done.is_empty());
     }
     fs::remove_dir_all(&data).unwrap();
 }

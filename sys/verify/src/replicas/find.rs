@@ -49,6 +49,10 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
             let read = TopicFile::read(&topic.path);
             match read {
                 Ok(file) if (&file.name, file.created_ns) == (&topic.name, topic.created_ns) => {
+                    for fault in TopicFile::faults(&topic.path) {
+                        let found = format!("{fault}; its other copy is read");
+                        kept.findings.push(in_file(Severity::Error, "topic", &of, None, found));
+                    }
                     for (log, skips) in &file.skipped {
                         group.skips.entry(*log).or_default().join(skips);
                     }
