@@ -1,6 +1,7 @@
 //! The side that calls.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::ptr;
 use std::sync::Arc;
@@ -15,6 +16,9 @@ use crate::verbs::queue::{Depths, Queue};
 
 /// The reason of a rejection that the other side's program gave (`IB_CM_REJ_CONSUMER_DEFINED`).
 const REASON_OF_THE_PROGRAM: i32 = 28;
+
+/// Time between two questions whether to go on waiting for an answer.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// A connection on the way: the address and the route are known.
 pub struct Dialing {
@@ -108,6 +112,19 @@ impl Dialing {
         mtu_of: impl FnOnce(&[u8]) -> u32,
         deadline: Instant,
     ) -> Result<(Queue, Vec<u8>), Refused> {
+        self.connect_while(domain, depths, private, before, mtu_of, (deadline, &mut || true))
+    }
+
+    /// The same, which asks about once a second, while no answer comes, whether to go on waiting.
+    pub fn connect_while(
+        self,
+        domain: &Domain,
+        depths: Depths<'_>,
+        private: &[u8],
+        before: impl FnOnce(&mut Queue) -> Result<(), NicError>,
+        mtu_of: impl FnOnce(&[u8]) -> u32,
+        patience: (Instant, &mut dyn FnMut() -> bool),
+    ) -> Result<(Queue, Vec<u8>), Refused> {
         let Self { id, to, .. } = self;
         let object = || to.to_string();
         check_private("rdma_connect", object, private.len(), REQUEST_PRIVATE_BYTES)?;
@@ -120,7 +137,7 @@ impl Dialing {
         before(&mut queue)?;
         let said = Said { private, reads, pair: queue.number(), shares };
         queue.connection().connect(&said)?;
-        let answer = answered(&channel, to, deadline)?;
+        let answer = answered(&channel, to, patience)?;
         queue.enter_ready(mtu_of(&answer.private), None)?;
         queue.connection().establish()?;
         Ok((queue, answer.private))
@@ -128,13 +145,27 @@ impl Dialing {
 }
 
 /// Waits for the answer to a request.
-fn answered(channel: &Channel, to: SocketAddr, deadline: Instant) -> Result<Taken, Refused> {
+fn answered(
+    channel: &Channel,
+    to: SocketAddr,
+    (deadline, goes_on): (Instant, &mut dyn FnMut() -> bool),
+) -> Result<Taken, Refused> {
     loop {
-        let taken = channel.wait(deadline).map_err(|error| NicError {
-            call: "rdma_connect",
-            object: to.to_string(),
-            ..error
-        })?;
+        let until = deadline.min(Instant::now() + ASK_EVERY);
+        let taken = match channel.wait(until) {
+            Err(error)
+                if error.source.kind() == ErrorKind::TimedOut
+                    && Instant::now() < deadline
+                    && goes_on() =>
+            {
+                continue;
+            }
+            taken => taken.map_err(|error| NicError {
+                call: "rdma_connect",
+                object: to.to_string(),
+                ..error
+            })?,
+        };
         match taken.kind {
             Kind::Answered => return Ok(taken),
             Kind::Rejected => {
