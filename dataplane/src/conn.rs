@@ -262,6 +262,8 @@ pub struct Conn {
     /// What epoll was told.
     pub interest: Interest,
     pub touched: bool,
+    /// When it was last told that the broker is there.
+    pub beat_ns: u64,
     /// The topic it came for, also while it is closing.
     pub was_topic: Option<TopicId>,
 }
@@ -276,6 +278,7 @@ impl Conn {
             channel: None,
             interest: Interest { read: true, write: false, detached: false },
             touched: false,
+            beat_ns: 0,
             was_topic: None,
         }
     }
@@ -287,6 +290,17 @@ impl Conn {
             Some(channel) => channel.push(frame.to_line()),
             None => self.out.push(frame, ""),
         }
+    }
+
+    /// Whether a frame may be queued now only to show that the broker is there: what is on its way
+    /// shows it too, and must not be broken into.
+    pub fn takes_beat(&self) -> bool {
+        let is_free = match &self.kind {
+            Kind::Publisher(publisher) => matches!(publisher.via, Via::Stream(_)),
+            Kind::Stream(delivering) => !self.socket.is_verbs() && !delivering.is_amid(),
+            _ => false,
+        };
+        is_free && self.out.is_empty()
     }
 
     /// Queues a refusal. Lines of a channel have no tail, so there only the reason travels.

@@ -156,6 +156,11 @@ impl Delivering {
             || self.cursors.iter_mut().any(|cursor| cursor.is_behind(env, topic))
     }
 
+    /// Whether something is sent in part, or waits for the socket.
+    pub fn is_amid(&self) -> bool {
+        self.blocked || self.partial.is_some() || self.blocks.front().is_some_and(Block::is_begun)
+    }
+
     /// Sends what there is, as far as the socket and the turn's share go; whether there was any.
     pub fn send_on(&mut self, env: &Env, socket: BorrowedFd<'_>) -> io::Result<bool> {
         if self.partial.is_some() && !self.finish_partial(env, socket)? {

@@ -3,6 +3,7 @@
 use landfall_layout::command::Request;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Frame, Refusal};
+use landfall_layout::limits::STREAM_BEAT_NS;
 use landfall_pool::clock::boot_ns;
 
 use crate::broker::Broker;
@@ -146,11 +147,18 @@ impl Broker {
         }
     }
 
-    /// Ends handshakes and goodbyes that take too long, and hears memory subscribers out.
+    /// Ends handshakes and goodbyes that take too long, hears memory subscribers out, and shows
+    /// clients over sockets that it is there.
     pub(crate) fn tick_conns(&mut self, now_ns: u64) {
         self.close_lost(now_ns);
         for slot in self.conns.slots() {
             let Self { env, conns, .. } = self;
+            let Some(conn) = conns.get(slot) else { continue };
+            if now_ns.saturating_sub(conn.beat_ns) >= STREAM_BEAT_NS && conn.takes_beat() {
+                conn.beat_ns = now_ns;
+                conn.tell(Frame::Beat);
+                conns.touch(slot);
+            }
             let Some(conn) = conns.get(slot) else { continue };
             let held = matches!(conn.kind, Kind::Closing { .. }) && conn.held().is_some();
             match &mut conn.kind {

@@ -11,12 +11,11 @@ use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_layout::verbs::GrantMode;
 use landfall_pool::clock::boot_ns;
-use landfall_replica::lookup::Start;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 
 use crate::broker::Broker;
-use crate::catch_up::Disk;
+use crate::catch_up::{Disk, Looked};
 use crate::conn::{Channel, Conn, Kind, Publisher, Reader, Socket, Via};
 use crate::conns::Token;
 use crate::deliver_tcp::Delivering;
@@ -87,12 +86,17 @@ impl Broker {
             return refused(Refusal::NotServed, "this broker is leaving; use another one");
         }
         match hello.role {
-            Role::Subscribe => match self.look_for_start(slot, hello, entry, order)? {
-                true => Ok(()),
-                false => self.welcome_subscriber(slot, hello, entry, order, &[]),
-            },
+            Role::Subscribe => {
+                self.welcome_subscriber(slot, hello, entry, order, &Looked::default())
+            }
             Role::Publish => {
                 check_publisher(&hello, entry)?;
+                if self.has_ended(slot) {
+                    // It gave this broker up, which may have slept since: the epoch that would be
+                    // opened for it would end the one that it has by now.
+                    self.drop_conn(slot);
+                    return Ok(());
+                }
                 self.begin_publisher(slot, hello, entry, order)
             }
         }
@@ -224,6 +228,7 @@ impl Broker {
             next_seq,
             start: 0,
             end: 0,
+            copies: 1 + topic.disk_replicas as u8,
         });
         let via = match self.welcome_publisher(slot, hello.carrier, welcome) {
             Ok(via) => via,
@@ -327,29 +332,35 @@ impl Broker {
         self.refuse(slot, refusal, &sentence);
     }
 
-    /// Lets a subscriber in. `starts`: logs that begin with a batch that only replica files have.
+    /// Lets a subscriber in, once it is known which logs begin with a batch that only replica files
+    /// have.
     pub(crate) fn welcome_subscriber(
         &mut self,
         slot: usize,
         hello: Hello,
         entry: &TopicEntry,
         order: Order,
-        starts: &[(usize, Start)],
+        looked: &Looked,
     ) -> Result<(), Refused> {
-        let Self { env, conns, catch_up, .. } = self;
+        let Self { env, conns, .. } = self;
         let topic = TopicId(entry.id);
         let Some(conn) = conns.get(slot) else { return Ok(()) };
         let sequenced = order.is_sequenced();
-        let places = match &mut conn.kind {
-            Kind::Greeting(greeting) => std::mem::take(&mut greeting.places),
+        let places = match &conn.kind {
+            Kind::Greeting(greeting) => greeting.places.clone(),
             _ => Vec::new(),
         };
         let (mut delivering, start, end) =
             Delivering::new(env, topic, sequenced, hello.from, places);
+        if self.look_for_start(slot, hello, entry, order, looked)? {
+            return Ok(());
+        }
+        let Self { env, conns, catch_up, .. } = self;
+        let Some(conn) = conns.get(slot) else { return Ok(()) };
         let reads_files = hello.carrier == Carrier::Stream && catch_up.is_some();
         let disk = Disk::of(entry).filter(|_| reads_files);
         delivering.checked = hello.checked;
-        let start = delivering.begin_on_disk(disk, starts).unwrap_or(start);
+        let start = delivering.begin_on_disk(disk, &looked.starts).unwrap_or(start);
         let welcome = Frame::Welcome(Welcome {
             topic,
             order: order.raw(),
@@ -361,6 +372,7 @@ impl Broker {
             next_seq: 0,
             start,
             end,
+            copies: 1 + entry.disk_replicas() as u8,
         });
         conn.was_topic = Some(topic);
         let mut reading = None;

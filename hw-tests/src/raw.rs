@@ -105,7 +105,7 @@ impl Raw {
         self.send(&bytes)
     }
 
-    /// The next frame, if one comes within `wait`.
+    /// The next frame that says more than that the broker is there, if one comes within `wait`.
     pub fn hear(&mut self, wait: Duration) -> Result<Heard, Failure> {
         let deadline = Instant::now() + wait;
         loop {
@@ -114,6 +114,9 @@ impl Raw {
                 if self.inbox.len() >= FRAME_BYTES + tail {
                     let text = String::from_utf8_lossy(&self.inbox[FRAME_BYTES..][..tail]).into();
                     self.inbox.drain(..FRAME_BYTES + tail);
+                    if frame == Frame::Beat {
+                        continue;
+                    }
                     return Ok(Heard::Frame(frame, text));
                 }
             }

@@ -49,6 +49,11 @@ impl Client {
         self.door.address()
     }
 
+    /// The same, which waits no longer than `timeout` for control's answers.
+    pub(crate) fn within(&self, timeout: Duration) -> Self {
+        Self { door: self.door.within(timeout) }
+    }
+
     /// Whether control serves.
     pub fn health(&self) -> Result<api::Health, Error> {
         self.door.ask(Method::Get, "/v1/health", None)

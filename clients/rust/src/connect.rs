@@ -144,7 +144,8 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-fn connect_unix(address: &str, deadline: Instant) -> io::Result<UnixStream> {
+/// Connects to a path, or `@name`.
+pub(crate) fn connect_unix(address: &str, deadline: Instant) -> io::Result<UnixStream> {
     let name = match address.strip_prefix('@') {
         Some(name) => UnixAddr::new_abstract(name.as_bytes())?,
         None => UnixAddr::new(address)?,
@@ -186,6 +187,16 @@ pub(crate) enum Answer {
     Fenced,
 }
 
+/// How long an answer is waited for.
+pub(crate) struct Wait<'a> {
+    pub(crate) deadline: Instant,
+    /// Asked about once a second while nothing comes: why not to wait any longer.
+    pub(crate) doubt: &'a dyn Fn(Duration) -> Option<Error>,
+}
+
+/// Time between two doubts.
+const DOUBT_EVERY: Duration = Duration::from_secs(1);
+
 /// Says hello at `address` and waits for the answer. `said` is called once somebody is there who
 /// may hear it.
 pub(crate) fn greet(
@@ -194,9 +205,10 @@ pub(crate) fn greet(
     hello: Hello,
     said: impl Fn(),
     tail: &HelloTail,
-    deadline: Instant,
+    wait: &Wait<'_>,
 ) -> Result<Answer, Error> {
     let began = Instant::now();
+    let deadline = wait.deadline;
     let mut socket = Socket::connect(address, deadline).map_err(|error| Error::Unreachable {
         who: format!("broker {broker}"),
         address: address.to_owned(),
@@ -218,6 +230,10 @@ pub(crate) fn greet(
     let mut fds = Vec::new();
     let mut have = 0;
     while have < FRAME_BYTES {
+        let part = deadline.min(Instant::now() + DOUBT_EVERY);
+        // The last part is waited for as long as the system's clock has ticks.
+        let part = part.max(Instant::now() + Duration::from_millis(1));
+        socket.set_timeouts(part).map_err(lost("setting its timeouts"))?;
         // Descriptors come with the first byte of the message they were sent with.
         let got = match &socket {
             Socket::Unix(stream) => recv_with_fds(stream, &mut bytes[have..]).map(|(got, more)| {
@@ -230,6 +246,12 @@ pub(crate) fn greet(
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if let Some(error) = (wait.doubt)(began.elapsed()) {
+                    return Err(error);
+                }
+                if Instant::now() < deadline {
+                    continue;
+                }
                 return Err(Error::Timeout {
                     awaited: format!("broker {broker} to answer a hello"),
                     waited: began.elapsed(),
@@ -242,6 +264,9 @@ pub(crate) fn greet(
         .map_err(lost("waiting for the answer to a hello"))?;
     }
     let (frame, tail) = Frame::decode(bytes).map_err(|source| Error::Frame { broker, source })?;
+    socket
+        .set_timeouts(deadline.max(Instant::now() + DOUBT_EVERY))
+        .map_err(lost("setting its timeouts"))?;
     let mut sentence = vec![0; tail];
     socket.read_exact(&mut sentence).map_err(lost("reading its answer"))?;
     let welcome = match frame {

@@ -2,9 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -13,12 +12,16 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, TcpConnector, Transport,
 };
-use ureq::{Agent, Body};
+use ureq::{Agent, AsSendBody, Body};
 
+use crate::connect::connect_unix;
 use crate::error::Error;
 
 /// Bytes of the longest answer that is read: 256 topics and 33 processes take far less.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+/// Longest wait for a Unix socket that takes nobody, where no other bound is set.
+const LONGEST: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Method {
@@ -43,6 +46,7 @@ pub(crate) struct Door {
     address: String,
     base: String,
     agent: Agent,
+    timeout: Duration,
 }
 
 impl std::fmt::Debug for Door {
@@ -93,7 +97,14 @@ impl Door {
                 (format!("http://{authority}"), agent)
             }
         };
-        Ok(Self { address: address.to_owned(), base, agent })
+        Ok(Self { address: address.to_owned(), base, agent, timeout })
+    }
+
+    /// The same, which waits no longer than `timeout` for an answer.
+    pub(crate) fn within(&self, timeout: Duration) -> Self {
+        // A timeout of nothing would be none at all.
+        let timeout = timeout.min(self.timeout).max(Duration::from_millis(1));
+        Self { timeout, ..self.clone() }
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -146,10 +157,15 @@ impl Door {
             .header("accept", "application/json");
         match body {
             Some(body) => {
-                self.agent.run(message.header("content-type", "application/json").body(body)?)
+                let message = message.header("content-type", "application/json").body(body)?;
+                self.agent.run(self.bounded(message))
             }
-            None => self.agent.run(message.body(())?),
+            None => self.agent.run(self.bounded(message.body(())?)),
         }
+    }
+
+    fn bounded<B: AsSendBody>(&self, request: Request<B>) -> Request<B> {
+        self.agent.configure_request(request).timeout_global(Some(self.timeout)).build()
     }
 
     fn failed(&self, request: &str, error: ureq::Error) -> Error {
@@ -202,13 +218,9 @@ impl Connector<()> for UnixConnector {
         details: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<UnixTransport>, ureq::Error> {
-        let stream = match self.path.strip_prefix('@') {
-            Some(name) => {
-                let name = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-                UnixStream::connect_addr(&name)?
-            }
-            None => UnixStream::connect(&self.path)?,
-        };
+        let left = details.timeout.not_zero().map_or(LONGEST, |left| (*left).min(LONGEST));
+        let stream = connect_unix(&self.path, Instant::now() + left)
+            .map_err(|error| late(error, details.timeout))?;
         let (input, output) =
             (details.config.input_buffer_size(), details.config.output_buffer_size());
         Ok(Some(UnixTransport { stream, buffers: LazyBuffers::new(input, output) }))

@@ -47,6 +47,7 @@ mod http;
 pub mod local;
 pub mod publisher;
 mod route;
+mod silence;
 pub mod subscriber;
 mod verbs;
 mod wait;

@@ -3,13 +3,21 @@
 use std::time::{Duration, Instant};
 
 use landfall_layout::frame::{Carrier, Hello, HelloTail, Refusal};
-use landfall_layout::limits::BATCH_BYTES_MAX;
+use landfall_layout::limits::{BATCH_BYTES_MAX, BROKER_SILENT_NS};
 
 use crate::api::Broker;
 use crate::client::Client;
-use crate::connect::{Accepted, Answer, Transport, Way, greet};
+use crate::connect::{Accepted, Answer, Transport, Wait, Way, greet};
 use crate::error::Error;
+use crate::silence::{Finding, WAITING, lost};
 use crate::verbs::dial::{Wants, check_rdma, dial};
+
+/// Longest wait for control, where those last heard of can be tried without it.
+const REFRESH_WAIT: Duration = Duration::from_secs(2);
+/// Longest wait for what control says of a broker that does not answer.
+const FINDING_WAIT: Duration = Duration::from_secs(1);
+/// A broker says yes or no within this time, as long as it runs, whatever control does.
+const ANSWER_WAIT: Duration = Duration::from_secs(6);
 
 /// The way to a topic's brokers. Control is asked for them; while it is away, those last heard of
 /// are tried.
@@ -45,9 +53,11 @@ impl Route {
         self.transport = transport;
     }
 
-    /// Asks control who serves.
-    pub(crate) fn refresh(&mut self) -> Result<(), Error> {
-        match self.client.cluster() {
+    /// Asks control who serves; waits for it no longer than `timeout`, and not that long where
+    /// there are brokers to try without it.
+    pub(crate) fn refresh(&mut self, timeout: Duration) -> Result<(), Error> {
+        let timeout = if self.known.is_empty() { timeout } else { timeout.min(REFRESH_WAIT) };
+        match self.client.within(timeout).cluster() {
             Ok(cluster) => {
                 self.known = cluster.brokers;
                 self.batch_bytes_max = cluster.pool.batch_bytes_max.min(BATCH_BYTES_MAX);
@@ -56,6 +66,46 @@ impl Route {
             Err(_) if !self.known.is_empty() => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Asks control about a broker that does not answer.
+    #[cold]
+    pub(crate) fn ask_about(&self, broker: u8) -> Finding {
+        match self.client.within(FINDING_WAIT).cluster() {
+            Ok(cluster) => self.finding(broker, &cluster.brokers),
+            Err(error) => Finding::Unknown { why: error.to_string() },
+        }
+    }
+
+    fn finding(&self, broker: u8, brokers: &[Broker]) -> Finding {
+        let found = brokers.iter().find(|found| found.broker == broker);
+        if found.is_some_and(Broker::is_serving) {
+            return Finding::Serves;
+        }
+        let stays = if self.pinned.is_some() {
+            Some("this client is pinned to it")
+        } else if brokers.iter().any(Broker::is_serving) {
+            None
+        } else {
+            Some("no other serves")
+        };
+        let state = found.map_or_else(|| "unknown".to_owned(), |found| found.state.clone());
+        Finding::Gone { state, beat_ms: found.map_or(0, |found| found.heartbeat_age_ms), stays }
+    }
+
+    /// Why not to wait any longer for a broker's answer to a hello, after so long.
+    fn doubt(&self, broker: u8, waited: Duration) -> Option<Error> {
+        if waited < Duration::from_nanos(BROKER_SILENT_NS) {
+            return None;
+        }
+        let finding = self.ask_about(broker);
+        let is_over = match &finding {
+            Finding::Serves => false,
+            // There is nothing in hand that would be lost by coming back later.
+            Finding::Gone { .. } => true,
+            Finding::Unknown { .. } => waited >= ANSWER_WAIT,
+        };
+        is_over.then(|| lost(broker, waited, &finding))
     }
 
     /// Brokers to try, best first: those that serve, from a place that `turn` chooses, with the
@@ -102,17 +152,18 @@ impl Route {
             if address.is_empty() {
                 return Err(self.no_address(broker.broker, carrier));
             }
+            let doubt = |waited| self.doubt(broker.broker, waited);
+            let wait = Wait { deadline: Instant::now() + timeout, doubt: &doubt };
             if carrier == Carrier::Verbs {
                 let (client, topic) = (&self.client, &self.topic);
-                let dialed = dial(client, topic, broker, hello(carrier), &said, wants, timeout)?;
+                let dialed = dial(client, topic, broker, hello(carrier), &said, wants, &wait)?;
                 let Some(dialed) = dialed else { return Ok(Opened::Fenced) };
                 let welcome = dialed.welcome;
                 let way = Way::Verbs(Box::new(dialed));
                 return take(Accepted { welcome, way }).map(Opened::Yes);
             }
-            let deadline = Instant::now() + timeout;
             let tail = HelloTail { topic: self.topic.clone(), places: wants.places.to_vec() };
-            match greet(broker.broker, address, hello(carrier), &said, &tail, deadline)? {
+            match greet(broker.broker, address, hello(carrier), &said, &tail, &wait)? {
                 Answer::Accepted(accepted) => take(*accepted).map(Opened::Yes),
                 Answer::Fenced => Ok(Opened::Fenced),
             }
@@ -187,8 +238,8 @@ pub(crate) enum Opened<T> {
 fn is_about_carrier(error: &Error) -> bool {
     match error {
         Error::Refused { why, .. } => matches!(why, Refusal::NotServed | Refusal::Malformed),
+        Error::Connection { doing, .. } => *doing != WAITING,
         Error::Unreachable { .. }
-        | Error::Connection { .. }
         | Error::Unexpected { .. }
         | Error::Pool { .. }
         | Error::NoRdma { .. }
@@ -249,6 +300,16 @@ mod tests {
         assert_eq!(numbers(&route(None).candidates(4, Some(2))), [3, 0, 2]);
         assert_eq!(numbers(&route(Some(3)).candidates(7, None)), [3]);
         assert!(route(Some(1)).candidates(0, None).is_empty());
+    }
+
+    #[test]
+    fn a_broker_is_left_only_when_it_does_not_serve_and_another_one_does() {
+        let all = route(None).known;
+        assert_eq!(route(None).finding(0, &all), Finding::Serves);
+        assert!(route(None).finding(1, &all).leaves());
+        assert!(!route(Some(1)).finding(1, &all).leaves(), "it is pinned");
+        assert!(!route(None).finding(1, &all[1..2]).leaves(), "there is no other");
+        assert!(route(None).finding(9, &all).leaves(), "control never heard of it");
     }
 
     #[test]

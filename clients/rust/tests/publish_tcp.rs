@@ -423,7 +423,7 @@ fn answers_that_are_no_protocol_are_errors_and_nothing_worse() {
             let mut bytes = noise(seed, 64 + seed as usize);
             if seed % 2 == 0 {
                 // A head that is right, and fields that are not.
-                bytes[..6].copy_from_slice(b"LFF1\x01\x02");
+                bytes[..6].copy_from_slice(b"LFF1\x02\x02");
                 bytes[6..8].copy_from_slice(&[0; 2]);
             }
             let _ = peer.stream.write_all(&bytes);

@@ -291,13 +291,14 @@ fn where_there_are_copies_a_corrupt_batch_is_asked_for_once_more() {
     let (client, script) = broker_with_copies(|connections| {
         let (mut peer, hello) = connections.greet();
         assert!(!hello.checked);
-        start(&mut peer, 0, 4);
+        let first = Welcome { end: 4, copies: 2, ..welcome(Order::Strong, 0, 0) };
+        peer.send(Frame::Welcome(first));
         peer.deliver(0, 0, &[b"first"]);
         deliver_damaged(&mut peer, 1);
         peer.until_closed();
         let (mut peer, hello) = connections.greet();
         assert_eq!((hello.checked, hello.from), (true, From::Position(1)));
-        start(&mut peer, 1, 4);
+        peer.send(Frame::Welcome(Welcome { start: 1, ..first }));
         peer.deliver(1, 1, &[b"from disk"]);
         // No copy has this one.
         deliver_damaged(&mut peer, 2);

@@ -216,11 +216,11 @@ impl Broker {
                         delivering.fed(&self.env, log, reader, chunk);
                     }
                 }
-                Done::Start { token, starts, faults } => {
+                Done::Start { token, looked, faults } => {
                     for fault in &faults {
                         self.env.error(fault);
                     }
-                    self.start_found(token, &starts);
+                    self.start_found(token, &looked);
                 }
             }
         }

@@ -68,6 +68,24 @@ pub struct Lookup {
     pub until: u64,
 }
 
+/// What was found of the logs in which a first batch was looked for.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// Where those begin that begin on disk; others begin in memory.
+    pub starts: Vec<(usize, Start)>,
+    /// Indexes below which nothing was found on disk.
+    nothing_below: Vec<(usize, u64)>,
+}
+
+impl Looked {
+    /// Whether there may be something on disk, in a log whose oldest index in memory is `oldest`,
+    /// that nobody has looked for: memory may have moved on since.
+    fn lacks(&self, log: usize, oldest: u64) -> bool {
+        !self.starts.iter().any(|(of, _)| *of == log)
+            && !self.nothing_below.iter().any(|(of, below)| *of == log && *below >= oldest)
+    }
+}
+
 /// What a thread is to do.
 pub enum Task {
     /// Find where a subscription begins.
@@ -78,8 +96,8 @@ pub enum Task {
 
 /// What became of a task.
 pub enum Done {
-    /// Where each log is to be begun; logs that are not here begin in memory.
-    Start { token: Token, starts: Vec<(usize, Start)>, faults: Vec<String> },
+    /// Where each log is to be begun, and why not.
+    Start { token: Token, looked: Looked, faults: Vec<String> },
     /// The next block.
     Read { token: Token, log: usize, reader: Box<Reader>, chunk: Chunk },
 }
@@ -226,12 +244,15 @@ fn carry_out(task: Task) -> Done {
     match task {
         Task::Start { token, from, logs } => {
             let mut faults = Vec::new();
-            let starts = logs.iter().filter_map(|lookup| {
-                let start = find(lookup, from, &mut faults)?;
-                (start.index < lookup.until).then_some((lookup.log, start))
-            });
-            let starts = starts.collect();
-            Done::Start { token, starts, faults }
+            let mut looked = Looked::default();
+            for lookup in &logs {
+                let start = find(lookup, from, &mut faults);
+                match start.filter(|start| start.index < lookup.until) {
+                    Some(start) => looked.starts.push((lookup.log, start)),
+                    None => looked.nothing_below.push((lookup.log, lookup.until)),
+                }
+            }
+            Done::Start { token, looked, faults }
         }
         Task::Read { token, log, mut reader, place, until } => {
             let Reader { wanted, merge, skips, .. } = &mut *reader;
@@ -254,5 +275,23 @@ fn find(lookup: &Lookup, from: From, faults: &mut Vec<String>) -> Option<Start> 
             first(wanted, *until, &|entry| entry.end_position() <= position, faults)
         }
         From::Time(ns) => first(wanted, *until, &|entry| entry.landed_ns < ns, faults),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_left_memory_while_files_were_searched_is_looked_for_too() {
+        let start = Start { index: 3, position: 9 };
+        let looked = Looked { starts: vec![(1, start)], nothing_below: vec![(2, 40)] };
+        assert!(
+            !looked.lacks(1, 40) && !looked.lacks(1, 90),
+            "it begins on disk, wherever that ends"
+        );
+        assert!(!looked.lacks(2, 40));
+        assert!(looked.lacks(2, 41), "40 has left memory, and was not looked for");
+        assert!(looked.lacks(3, 1), "it had not left anything behind when it was looked at");
     }
 }

@@ -5,22 +5,24 @@ use landfall_layout::TopicId;
 use landfall_layout::frame::{From, Hello, Refusal};
 use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG};
 use landfall_layout::topic::{Order, TopicEntry};
-use landfall_replica::lookup::Start;
 
-use super::{Disk, Lookup, STARTS_MAX, Task};
+use super::{Disk, Looked, Lookup, STARTS_MAX, Task};
 use crate::broker::Broker;
 use crate::conn::Kind;
 use crate::conns::Token;
 use crate::hello::{Refused, Stage, refused};
 
 impl Broker {
-    /// Has the beginning of a subscription looked for, if that may be on disk alone; whether it is.
+    /// Has the beginning of a subscription looked for, if that may be on disk alone and was not
+    /// looked for yet; whether it is. The logs have been begun in memory by now: what leaves it
+    /// from here on they find out themselves.
     pub(crate) fn look_for_start(
         &mut self,
         slot: usize,
         hello: Hello,
         entry: &TopicEntry,
         order: Order,
+        looked: &Looked,
     ) -> Result<bool, Refused> {
         let Self { env, conns, catch_up, .. } = self;
         let topic = TopicId(entry.id);
@@ -40,7 +42,8 @@ impl Broker {
                 From::Position(position) => position < chain.oldest_position,
                 From::Earliest | From::Time(_) => true,
             };
-            (wanted && chain.oldest_index > 0).then_some(chain.oldest_index)
+            let oldest = chain.oldest_index;
+            (wanted && oldest > 0 && looked.lacks(log, oldest)).then_some(oldest)
         };
         let all =
             if order.is_sequenced() { SEQUENCED_LOG..SEQUENCED_LOG + 1 } else { 0..BROKERS_MAX };
@@ -70,7 +73,7 @@ impl Broker {
     }
 
     /// The beginning of a subscription was found, or was not: then memory has the first batch.
-    pub(crate) fn start_found(&mut self, token: Token, starts: &[(usize, Start)]) {
+    pub(crate) fn start_found(&mut self, token: Token, looked: &Looked) {
         let slot = token.slot();
         let Some(conn) = self.conns.by_token(token) else { return };
         let Kind::Greeting(greeting) = &conn.kind else { return };
@@ -81,7 +84,7 @@ impl Broker {
         let (Some(entry), Some(order)) = (entry, order) else {
             return self.refuse(slot, Refusal::TopicGone, "the topic was deleted");
         };
-        let welcomed = self.welcome_subscriber(slot, hello, &entry, order, starts);
+        let welcomed = self.welcome_subscriber(slot, hello, &entry, order, looked);
         if let Err(Refused { why, sentence }) = welcomed {
             self.refuse(slot, why, &sentence);
         }

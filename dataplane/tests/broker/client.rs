@@ -155,11 +155,22 @@ impl Client {
         bytes
     }
 
+    /// The next frame that says more than that the broker is there.
     pub fn frame(&mut self) -> (Frame, String) {
+        loop {
+            let head: [u8; FRAME_BYTES] = self.bytes(FRAME_BYTES).try_into().unwrap();
+            let (frame, tail) = Frame::decode(head).unwrap();
+            let tail = self.bytes(tail);
+            if frame != Frame::Beat {
+                return (frame, String::from_utf8(tail).unwrap());
+            }
+        }
+    }
+
+    /// The broker says that it is there, and nothing else.
+    pub fn beat(&mut self) {
         let head: [u8; FRAME_BYTES] = self.bytes(FRAME_BYTES).try_into().unwrap();
-        let (frame, tail) = Frame::decode(head).unwrap();
-        let tail = self.bytes(tail);
-        (frame, String::from_utf8(tail).unwrap())
+        assert_eq!(Frame::decode(head), Ok((Frame::Beat, 0)));
     }
 
     pub fn receipt(&mut self) -> Receipt {
@@ -192,11 +203,18 @@ impl Client {
 
     /// The broker closes the connection.
     pub fn assert_closed(&mut self) {
-        let mut byte = [0];
-        match self.wire.read(&mut byte) {
-            Ok(0) => {}
-            Ok(_) => panic!("more came"),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+        let mut head = [0; FRAME_BYTES];
+        loop {
+            match self.wire.read(&mut head[..1]) {
+                Ok(0) => return,
+                Ok(_) => {
+                    self.wire.read_exact(&mut head[1..]).unwrap();
+                    assert_eq!(Frame::decode(head), Ok((Frame::Beat, 0)), "more came");
+                }
+                Err(error) => {
+                    return assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+                }
+            }
         }
     }
 }

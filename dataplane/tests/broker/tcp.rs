@@ -41,6 +41,23 @@ fn a_batch_is_landed_ordered_reported_and_delivered() {
     until("they are counted", || rig.counter(Counter::BatchesDelivered) == 50);
 }
 
+/// A client that hears nothing would not know whether its broker is there.
+#[test]
+fn clients_that_there_is_nothing_to_say_to_hear_beats() {
+    let rig = Rig::new();
+    rig.control().topic("quiet", Order::Total, 64, 0);
+    let mut publish = Client::welcomed(rig.tcp(), publisher(7), "quiet");
+    let mut read = Client::welcomed(rig.unix(), subscriber(From::Earliest), "quiet");
+    assert_eq!(read.frame().0, Frame::CaughtUp);
+    for _ in 0..3 {
+        publish.beat();
+        read.beat();
+    }
+    publish.publish(7, 0, b"now");
+    assert_eq!(publish.receipt().position, 0);
+    assert_eq!(read.delivery().0.index, 0);
+}
+
 #[test]
 fn payloads_go_from_the_socket_to_their_final_place_without_a_copy() {
     let rig = Rig::new();

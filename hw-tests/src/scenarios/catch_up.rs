@@ -184,6 +184,36 @@ pub fn holes_that_left_memory_are_told_of_from_disk(rig: &Rig) -> Result<(), Fai
     site.close()
 }
 
+/// Order `token`: memory may begin with positions that nobody wrote, one behind the batch that was
+/// the last to leave it. What is missing before them is on the disk.
+pub fn a_hole_that_memory_begins_with_hides_nothing(rig: &Rig) -> Result<(), Failure> {
+    let (_data, site) = site(rig, "begins")?;
+    let topic = topic(&site, Order::Token)?;
+    let mut stays = site.publisher(&topic).client_id(1).build()?;
+    let rounds = 12;
+    let mut holes = Vec::new();
+    for round in 0..rounds {
+        // One to a segment, so that each hole is behind the last batch of one.
+        publish(&mut stays, 0, round..round + 1, 1_200_000)?;
+        stays.flush()?;
+        let mut leaves = site.publisher(&topic).client_id(2).build()?;
+        let reserved = leaves.reserve_positions(3)?;
+        leaves.close()?;
+        holes.push((reserved.first, u64::from(reserved.count)));
+    }
+    publish(&mut stays, 0, rounds..rounds + 1, 1_200_000)?;
+    stays.close()?;
+    gone(&site, &topic, holes[rounds as usize / 2].0)?;
+    for from in [From::Earliest, From::Position(0)] {
+        let whole = read(site.subscriber(&topic).from(from).build()?, Until::CaughtUp)?;
+        check_sent(&whole, &[(0, rounds + 1)], Promise::InOrderOnce)?;
+        ensure!(whole.unwritten == holes, "told of {:?}, not {holes:?}", whole.unwritten);
+        ensure!(whole.missed == 3 * rounds, "{} positions were missed", whole.missed);
+        audit(Order::Token, &[&whole])?;
+    }
+    site.close()
+}
+
 /// A subscriber that stands still while memory moves on misses nothing.
 pub fn a_slow_subscriber_catches_up_from_disk(rig: &Rig) -> Result<(), Failure> {
     let (_data, site) = site(rig, "slow")?;

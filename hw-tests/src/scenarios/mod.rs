@@ -8,6 +8,7 @@ pub mod cold;
 pub mod copies;
 pub mod crashes;
 pub mod durable;
+pub mod frozen;
 pub mod hostile;
 pub mod lives;
 pub mod order;
@@ -96,6 +97,11 @@ macro_rules! for_each_scenario {
                 a_stopped_control_is_deposed_and_harms_nothing
                 a_standby_waits_and_takes_over
             }
+            frozen {
+                a_broker_that_is_frozen_is_left
+                nobody_waits_long_for_the_only_broker_without_a_word
+                a_hello_that_is_heard_late_ends_no_session
+            }
             durable {
                 durable_receipts_come_once_every_replica_has_the_batch
                 with_a_window_a_receipt_says_replicated
@@ -113,6 +119,7 @@ macro_rules! for_each_scenario {
             catch_up {
                 what_left_memory_is_read_from_disk
                 holes_that_left_memory_are_told_of_from_disk
+                a_hole_that_memory_begins_with_hides_nothing
                 a_slow_subscriber_catches_up_from_disk
                 what_was_read_from_disk_is_not_read_again
                 a_bound_on_disk_is_kept

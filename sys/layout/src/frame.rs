@@ -48,6 +48,8 @@ pub struct Welcome {
     pub start: u64,
     /// Subscriber: position just past the last message there was, sequenced topics.
     pub end: u64,
+    /// Copies of each batch, the pool counted as the first.
+    pub copies: u8,
 }
 
 /// Why a connection or a batch was refused. The tail of `Refused` says it in a sentence.
@@ -233,6 +235,8 @@ pub enum Frame {
     Held(Held),
     /// Either side: no more will come, everything before it counts.
     Bye,
+    /// Broker, over sockets: it is there, and may have nothing else to say.
+    Beat,
     /// Memory publisher: room for batches of up to this many bytes, please.
     ExtentWanted {
         /// Bytes.
@@ -322,7 +326,8 @@ impl Frame {
             Self::Welcome(w) => {
                 let small = u64::from(w.order)
                     | u64::from(w.broker) << 8
-                    | u64::from(w.in_flight_max) << 16;
+                    | u64::from(w.in_flight_max) << 16
+                    | u64::from(w.copies) << 32;
                 let body = [
                     pair(w.topic.0, w.session_epoch),
                     pair(w.session_index, w.batch_bytes_max),
@@ -383,6 +388,7 @@ impl Frame {
                 let [small, durable, awaited] = held.words();
                 (17, [small, durable, awaited, 0, 0, 0, 0])
             }
+            Self::Beat => (18, [0; 7]),
         }
     }
 
@@ -434,6 +440,7 @@ impl Frame {
                 order: g as u8,
                 broker: (g >> 8) as u8,
                 in_flight_max: (g >> 16) as u16,
+                copies: (g >> 32) as u8,
             }),
             3 => Self::Refused(
                 u16::try_from(a).ok().and_then(Refusal::from_raw).ok_or(bad("reason", a))?,
@@ -501,6 +508,7 @@ impl Frame {
             },
             16 => Self::Reserved { request: low(a), first: b, count: high(a) },
             17 => Self::Held(Held::from_words([a, b, c]).map_err(|value| bad("held", value))?),
+            18 => Self::Beat,
             _ => return Err(bad("kind", kind.into())),
         })
     }

@@ -93,6 +93,13 @@ pub const TOKENS_MAX: usize = 4096;
 pub const VERBS_LEASE_NS: u64 = 30_000_000_000;
 /// Either side of a verbs connection says something at least this often. Nanoseconds.
 pub const VERBS_BEAT_NS: u64 = 1_000_000_000;
+/// A broker says something on a socket at least this often, so that a client which hears nothing
+/// knows that it is not because there is nothing to say. Nanoseconds.
+pub const STREAM_BEAT_NS: u64 = 1_000_000_000;
+/// A client that waits and has heard nothing of its broker for this long asks control about it:
+/// before control takes the broker for dead, and later than any beat that is merely late.
+/// Nanoseconds.
+pub const BROKER_SILENT_NS: u64 = 2_000_000_000;
 /// A broker or control that has not moved its heartbeat for this long is dead. Nanoseconds.
 pub const HEARTBEAT_LEASE_NS: u64 = 3_000_000_000;
 /// A copy on disk whose keeper has been away for this long is taken over by another broker.
@@ -119,6 +126,8 @@ const _: () = {
     assert!(HEARTBEAT_LEASE_NS >= 10 * HEARTBEAT_EVERY_NS, "a late beat is not a death");
     assert!(AWAY_NS + HEARTBEAT_EVERY_NS < HEARTBEAT_LEASE_NS, "who is away looks in time");
     assert!(ELSEWHERE_GONE_NS >= 10 * HEARTBEAT_LEASE_NS, "declared dead long before it is gone");
+    assert!(BROKER_SILENT_NS >= 2 * STREAM_BEAT_NS && BROKER_SILENT_NS >= 2 * VERBS_BEAT_NS);
+    assert!(BROKER_SILENT_NS < HEARTBEAT_LEASE_NS, "asked before its segments are others'");
     assert!(SESSION_LEASE_NS > HEARTBEAT_LEASE_NS, "a broker's death is seen within the lease");
     assert!(BROKERS_MAX * STAND_INS_MAX >= BROKERS_MAX * DISK_REPLICAS_MAX, "every copy has one");
     assert!(TOPICS_MAX == 1 << 8, "a topic's slot is the low byte of its id");

@@ -76,12 +76,13 @@ fn frames_that_open_a_connection() {
         next_seq: 5,
         start: 6,
         end: 7,
+        copies: 8,
     };
     frame(
         Frame::Welcome(welcome),
         0,
         "4c464631 02 02 0000 01000000 02000000 03000000 04000000 0500000000000000 \
-         0600000000000000 0700000000000000 05 1f 0002 .",
+         0600000000000000 0700000000000000 05 1f 0002 08 .",
     );
     let refusals = [
         Refusal::Malformed,
@@ -188,6 +189,7 @@ fn frames_about_batches() {
     };
     frame(Frame::Held(held), 0, "4c464631 02 11 0000 0102030103001c00 0500000000000000 06 .");
     frame(Frame::Bye, 0, "4c464631 02 0a .");
+    frame(Frame::Beat, 0, "4c464631 02 12 .");
 }
 
 #[test]

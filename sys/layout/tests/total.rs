@@ -118,7 +118,7 @@ proptest! {
     #[test]
     fn any_line_is_a_frame_or_an_error(mut bytes in line(), ours: bool, kind in 0_u8..20) {
         if ours {
-            bytes[..6].copy_from_slice(b"LFF1\x01\0");
+            bytes[..6].copy_from_slice(b"LFF1\x02\0");
             bytes[5] = kind;
         }
         match Frame::decode(bytes) {
@@ -239,7 +239,7 @@ fn frames_of_other_versions_and_tails_past_the_bound_are_named() {
         bytes[at] = value;
         Frame::decode(bytes).expect_err("changed")
     };
-    assert_eq!(with(4, 1), FrameError::Version { found: 1 });
+    assert_eq!(with(4, 3), FrameError::Version { found: 3 });
     assert_eq!(with(7, 0xff), FrameError::Tail { bytes: 0xff00 });
     assert_eq!(with(5, 0), FrameError::Field { kind: 0, field: "kind", value: 0 });
     assert_eq!(with(0, b'X'), FrameError::Magic { found: u32::from_le_bytes(*b"XFF1") });

@@ -181,6 +181,9 @@ impl Publisher {
             {
                 return Err(error.into());
             }
+            if look {
+                self.listen(i, now)?;
+            }
         }
         Ok(receipts)
     }
@@ -210,6 +213,7 @@ impl Publisher {
                 self.held = Some(held);
                 Ok(false)
             }
+            Frame::Beat => Ok(false),
             // A session of before: its connection is gone, but its words may still be on the way.
             Frame::Fenced { session_epoch, .. } if session_epoch != self.epoch => Ok(false),
             Frame::Fenced { .. } => Err(Trouble::Fenced),
@@ -493,15 +497,6 @@ impl Publisher {
             && self.links.iter().any(|link| {
                 matches!(link.carrier, Carrier::Verbs(_)) && link.in_flight >= IN_FLIGHT_MANY
             })
-    }
-
-    #[cold]
-    fn too_long(&self, awaited: &str, waited: Duration) -> Error {
-        let mut awaited = awaited.to_owned();
-        if let Some(why) = &self.down_why {
-            awaited.push_str(&format!(" (not connected: {why})"));
-        }
-        Error::Timeout { awaited, waited, stalled: self.stalled, held: self.held }
     }
 
     /// Sleeps until a connection has something, or for `longest`.

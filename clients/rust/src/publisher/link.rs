@@ -15,6 +15,7 @@ use super::tcp::TcpLink;
 use super::verbs::{Heard, VerbsLink};
 use crate::connect::{Accepted, Transport, Way, refusal_text};
 use crate::error::Error;
+use crate::silence::Silence;
 use crate::verbs::dial::wire_ack;
 
 /// How bytes reach the broker.
@@ -33,6 +34,7 @@ pub(crate) struct Link {
     in_flight_max: u32,
     /// It has said goodbye.
     pub(crate) gone: bool,
+    pub(crate) silence: Silence,
 }
 
 /// Something a broker said.
@@ -78,7 +80,8 @@ impl Link {
             Ack::None => u32::MAX,
             _ => welcome.in_flight_max.into(),
         };
-        Ok(Self { broker, carrier, in_flight: 0, in_flight_max, gone: false })
+        let silence = Silence::default();
+        Ok(Self { broker, carrier, in_flight: 0, in_flight_max, gone: false, silence })
     }
 
     /// The mapping, of a connection through memory.
@@ -86,6 +89,15 @@ impl Link {
         match &self.carrier {
             Carrier::Memory(memory) => Some(memory),
             Carrier::Verbs(_) | Carrier::Tcp(_) => None,
+        }
+    }
+
+    /// Whether anything was heard of the broker since the last look.
+    pub(crate) fn has_heard(&mut self) -> bool {
+        match &mut self.carrier {
+            Carrier::Memory(memory) => memory.has_beaten(),
+            Carrier::Verbs(verbs) => std::mem::take(&mut verbs.wire.has_heard),
+            Carrier::Tcp(tcp) => std::mem::take(&mut tcp.has_heard),
         }
     }
 

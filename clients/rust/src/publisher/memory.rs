@@ -20,6 +20,7 @@ use super::receipts::LANES;
 use super::session::Location;
 use crate::connect::Socket;
 use crate::error::Error;
+use crate::silence::Heartbeat;
 
 /// Extents held and asked for at most; a broker grants a connection eight.
 const EXTENTS_MAX: usize = 8;
@@ -82,6 +83,7 @@ pub(crate) struct MemoryLink {
     batch_bytes: u32,
     /// A segment of an extent that turned out to have a page that cannot be written.
     lost_segment: Option<u32>,
+    heartbeat: Heartbeat,
 }
 
 impl MemoryLink {
@@ -118,6 +120,7 @@ impl MemoryLink {
             used_up: 0,
             batch_bytes: batch_bytes.next_multiple_of(64),
             lost_segment: None,
+            heartbeat: Heartbeat::of(broker),
         };
         link.ask(link.batch_bytes);
         link.ring_if_parked()?;
@@ -360,6 +363,11 @@ impl MemoryLink {
                 }
             }
         }
+    }
+
+    /// Whether the broker's heartbeat has moved since the last look.
+    pub(crate) fn has_beaten(&mut self) -> bool {
+        self.heartbeat.has_moved(&self.pool)
     }
 
     fn lost(&self, doing: &'static str, source: io::Error) -> Error {

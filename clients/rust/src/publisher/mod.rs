@@ -13,6 +13,7 @@ mod extents;
 mod lanes;
 mod link;
 mod memory;
+mod patience;
 mod positions;
 mod receipts;
 mod recover;
@@ -398,7 +399,7 @@ impl Publisher {
 
 /// Whether there is a disk for a receipt to wait for: said here, before anything is connected.
 fn check_durable(setup: &PublisherBuilder) -> Result<(), Error> {
-    let topic = setup.client.topic(&setup.topic)?;
+    let topic = setup.client.within(setup.timeout).topic(&setup.topic)?;
     if topic.replicas >= 2 {
         return Ok(());
     }

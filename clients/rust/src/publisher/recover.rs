@@ -74,7 +74,10 @@ impl Publisher {
             Trouble::Fenced => {
                 let now = self.links.iter().find_map(|link| link.memory()?.session_epoch_now());
                 match now {
-                    Some(now) if now > self.epoch => Err(self.superseded(self.epoch, now)),
+                    // A hello that nobody answered may be heard late, by a broker that was stopped.
+                    Some(now) if now > self.epoch.saturating_add(self.hellos) => {
+                        Err(self.superseded(self.epoch, now))
+                    }
                     _ => self.lose(format!("session epoch {} was fenced", self.epoch)),
                 }
             }
@@ -253,7 +256,7 @@ impl Publisher {
 
     /// Opens connections: one, or one to each live broker.
     fn dial(&mut self) -> Result<Welcome, Error> {
-        self.route.refresh()?;
+        self.route.refresh(self.setup.timeout)?;
         let turn = self.setup.client_id.wrapping_add(self.reconnects.attempts().into());
         let candidates = self.route.candidates(turn, self.lost_broker);
         let mut links: Vec<Link> = Vec::new();

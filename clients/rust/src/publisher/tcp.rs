@@ -40,6 +40,8 @@ pub(crate) struct TcpLink {
     /// A frame behind all batches: goodbye.
     farewell: Option<[u8; FRAME_BYTES]>,
     farewell_sent: usize,
+    /// Something came since the last look at this.
+    pub(crate) has_heard: bool,
 }
 
 impl TcpLink {
@@ -55,6 +57,7 @@ impl TcpLink {
             unsent_bytes: 0,
             farewell: None,
             farewell_sent: 0,
+            has_heard: false,
         }
     }
 
@@ -187,6 +190,7 @@ impl TcpLink {
             Ok(0) => Err(self.lost("listening", io::ErrorKind::UnexpectedEof.into())),
             Ok(got) => {
                 self.end += got;
+                self.has_heard = true;
                 Ok(true)
             }
             Err(error) => match error.kind() {

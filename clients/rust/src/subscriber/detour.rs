@@ -20,15 +20,18 @@ use crate::connect::Transport;
 /// Where a subscriber is with its detours.
 #[derive(Debug, Default)]
 pub(super) struct Detour {
-    /// Whether the topic has copies on disk, once control was asked.
-    has_copies: Option<bool>,
+    /// Whether the topic has copies on disk, as its broker says.
+    has_copies: bool,
     /// The connection is, or will be, a detour.
     is_on: bool,
     /// The next connection goes on behind a detour.
     is_back: bool,
     /// Where the log ended when the connection began, until it is known whether all of that was
-    /// shown. None behind a detour: what that had not, nobody has, and another one would not help.
+    /// shown. None behind a detour to that end: what that had not, nobody has, and another one
+    /// would not help.
     end: Option<u64>,
+    /// Where the log ended when the last detour began.
+    searched: u64,
     /// A batch did not hold: the broker is asked to check each.
     is_checked: bool,
 }
@@ -38,9 +41,15 @@ impl Detour {
         self.is_on
     }
 
-    /// There is a connection, to a log that ends at position `end`.
-    pub(super) fn connected(&mut self, end: u64) {
-        self.end = (!std::mem::take(&mut self.is_back)).then_some(end);
+    /// There is a connection, to a log that ends at position `end`, of a topic with so many copies.
+    pub(super) fn connected(&mut self, end: u64, copies: u8) {
+        self.has_copies = copies > 1;
+        if self.is_on {
+            self.searched = end;
+        }
+        // Memory may have moved on again while the detour caught up with where it was.
+        let is_searched = std::mem::take(&mut self.is_back) && end <= self.searched;
+        self.end = (!is_searched).then_some(end);
     }
 
     /// There was none to be had: much may have happened when there is.
@@ -66,21 +75,9 @@ impl Subscriber {
     }
 
     /// Whether what was found is to be looked for on disk first.
-    fn may_detour(&mut self) -> bool {
-        if self.detour.is_on || matches!(self.via, Via::Tcp(_) | Via::Down) {
-            return false;
-        }
-        // While control does not answer, nothing is known, and the next gap asks again.
-        self.has_copies() == Some(true)
-    }
-
-    /// Whether the topic has copies on disk; `None` while control does not answer.
-    fn has_copies(&mut self) -> Option<bool> {
-        if self.detour.has_copies.is_none() {
-            let topic = self.setup.client.topic(&self.setup.topic).ok()?;
-            self.detour.has_copies = Some(topic.replicas > 1);
-        }
-        self.detour.has_copies
+    fn may_detour(&self) -> bool {
+        let is_elsewhere = self.detour.is_on || matches!(self.via, Via::Tcp(_) | Via::Down);
+        self.detour.has_copies && !is_elsewhere
     }
 
     #[cold]
@@ -149,10 +146,8 @@ impl Subscriber {
     /// A subscription has begun. Logs that each have positions of their own cannot tell what is
     /// missing in front of their first batch: so it is looked for at once.
     pub(super) fn begun(&mut self) {
-        // Asked now: control may be away when it has to be known.
-        let may_detour = self.may_detour();
         let wants_old = !matches!(self.setup.from, From::Latest);
-        if may_detour && wants_old && !self.order.is_sequenced() {
+        if self.may_detour() && wants_old && !self.order.is_sequenced() {
             self.leave();
         }
     }
@@ -165,16 +160,27 @@ mod tests {
     #[test]
     fn behind_a_detour_nothing_is_looked_for_again_until_a_connection_is_lost() {
         let mut detour = Detour::default();
-        detour.connected(5);
+        detour.connected(5, 2);
         assert!(detour.may_lack(), "each connection may begin to a pool that lacks something");
-        detour.is_back = true;
-        detour.connected(5);
+        detour.is_on = true;
+        detour.connected(5, 2);
+        (detour.is_on, detour.is_back) = (false, true);
+        detour.connected(5, 2);
         assert!(!detour.may_lack(), "a detour that brought nothing would be taken for ever");
-        detour.connected(5);
+        detour.connected(5, 2);
         assert!(detour.may_lack());
         detour.is_back = true;
         detour.not_connected();
-        detour.connected(5);
+        detour.connected(5, 2);
         assert!(detour.may_lack(), "the pool may have been lost meanwhile");
+    }
+
+    #[test]
+    fn behind_a_detour_what_came_meanwhile_may_have_left_memory_already() {
+        let mut detour = Detour { is_on: true, ..Detour::default() };
+        detour.connected(50, 2);
+        (detour.is_on, detour.is_back) = (false, true);
+        detour.connected(80, 2);
+        assert!(detour.may_lack());
     }
 }

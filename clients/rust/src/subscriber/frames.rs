@@ -4,12 +4,19 @@
 use std::io;
 
 use landfall_layout::batch::PREAMBLE_BYTES;
-use landfall_layout::frame::{Delivery, Frame, Refusal};
+use landfall_layout::frame::{Delivery, Frame, GapReason, Refusal};
 
 use super::places::{Arrival, Places};
 use super::{Place, Step};
 use crate::connect::refusal_text;
 use crate::error::Error;
+
+/// What a frame comes to that no batch follows.
+pub(crate) struct Said<T> {
+    pub(crate) step: Step<T>,
+    /// Whether that is all of it. Otherwise it stays where it is and is what comes next.
+    pub(crate) is_all: bool,
+}
 
 /// What to do with a frame that no batch follows.
 pub(crate) fn step<T>(
@@ -17,10 +24,19 @@ pub(crate) fn step<T>(
     frame: Frame,
     sentence: &[u8],
     places: &mut Places,
-) -> Result<Step<T>, Error> {
-    Ok(match frame {
+) -> Result<Said<T>, Error> {
+    let step = match frame {
         Frame::Gap { log, reason, missed, resume } => {
             let known = places.get(log).and_then(|place| place.position);
+            let begins = resume.saturating_sub(missed);
+            if let Some(position) = known.filter(|position| *position < begins)
+                && reason != GapReason::Retention
+            {
+                // Memory begins here, with positions of which it says something. What came before
+                // them is another gap, which copies on disk may have.
+                places.resumed(log, begins);
+                return Ok(Said { step: Step::gap(log, begins - position, begins), is_all: false });
+            }
             // A gap that a reconnect shows again, or a part of one, is counted once.
             let missed = known.map_or(missed, |position| resume.saturating_sub(position));
             places.resumed(log, known.map_or(resume, |position| position.max(resume)));
@@ -36,12 +52,13 @@ pub(crate) fn step<T>(
             let sentence = refusal_text(why, sentence);
             return Err(Error::Refused { broker, why, sentence });
         }
-        Frame::Stalled { .. } | Frame::Held(_) => Step::Nothing,
+        Frame::Stalled { .. } | Frame::Held(_) | Frame::Beat => Step::Nothing,
         other => {
             let what = format!("sent a subscriber {other:?}");
             return Err(Error::Unexpected { broker, what });
         }
-    })
+    };
+    Ok(Said { step, is_all: true })
 }
 
 /// What an announced batch is, before any of it is looked at.
@@ -96,4 +113,55 @@ pub(crate) fn announced(delivery: &Delivery, places: &mut Places) -> Announced {
 /// Position just past the last message of a delivery.
 pub(crate) fn end_of(delivery: &Delivery) -> u64 {
     delivery.first_position.saturating_add(delivery.count.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use landfall_layout::frame::From;
+    use landfall_layout::limits::SEQUENCED_LOG;
+
+    use super::*;
+
+    const LOG: u8 = SEQUENCED_LOG as u8;
+
+    fn places(position: u64) -> Places {
+        let mut places = Places::new();
+        places.expect_start(From::Position(position), position);
+        places
+    }
+
+    /// The gap that a frame comes to, and whether that is all of it.
+    fn told(frame: Frame, places: &mut Places) -> Option<(GapReason, u64, u64, bool)> {
+        let Said { step, is_all } = step::<()>(0, frame, &[], places).unwrap();
+        match step {
+            Step::Gap { log: LOG, reason, missed, resume } => {
+                Some((reason, missed, resume, is_all))
+            }
+            Step::Nothing => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_comes_before_a_gap_is_a_gap_of_its_own() {
+        for reason in [GapReason::Unwritten, GapReason::Lost] {
+            let mut places = places(40);
+            let frame = Frame::Gap { log: LOG, reason, missed: 3, resume: 550 };
+            let before = told(frame, &mut places);
+            assert_eq!(before, Some((GapReason::Retention, 507, 547, false)));
+            assert_eq!(told(frame, &mut places), Some((reason, 3, 550, true)));
+            assert_eq!(told(frame, &mut places), None, "it is counted once");
+        }
+    }
+
+    #[test]
+    fn what_retention_took_is_one_gap_from_where_reading_is() {
+        let frame =
+            |missed| Frame::Gap { log: LOG, reason: GapReason::Retention, missed, resume: 550 };
+        for missed in [3, 510, 550] {
+            let all = Some((GapReason::Retention, 510, 550, true));
+            assert_eq!(told(frame(missed), &mut places(40)), all);
+        }
+        assert_eq!(told(frame(9), &mut places(600)), None);
+    }
 }

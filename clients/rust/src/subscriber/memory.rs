@@ -20,6 +20,7 @@ use super::places::{Arrival, Places};
 use super::{Place, Step, Wanted, check_entry};
 use crate::connect::Socket;
 use crate::error::{Corruption, Error};
+use crate::silence::Heartbeat;
 use landfall_pool::clock::coarse_ns;
 
 /// Time between two looks at whether the broker is there: it answers for the hold, and control
@@ -75,6 +76,9 @@ pub(crate) struct MemoryReader {
     turn: usize,
     hold: Option<Hold>,
     looked_ns: u64,
+    /// Somebody has looked whether the broker is there, and not whether its heartbeat moves.
+    pub(crate) has_looked: bool,
+    heartbeat: Heartbeat,
     wanted: Wanted,
 }
 
@@ -105,6 +109,8 @@ impl MemoryReader {
             turn: 0,
             hold: None,
             looked_ns: coarse_ns(),
+            has_looked: false,
+            heartbeat: Heartbeat::of(broker),
             wanted,
         };
         reader.notice_logs(places, true);
@@ -338,7 +344,13 @@ impl MemoryReader {
             return Ok(true);
         }
         self.looked_ns = now;
+        self.has_looked = true;
         self.check_alive()
+    }
+
+    /// Whether the broker's heartbeat has moved since the last look.
+    pub(crate) fn has_beaten(&mut self) -> bool {
+        self.heartbeat.has_moved(&self.pool)
     }
 
     /// What the broker said, and whether it is there. False: the topic is gone.

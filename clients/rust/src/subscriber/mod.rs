@@ -6,9 +6,11 @@
 mod batch;
 mod builder;
 mod detour;
+mod dial;
 mod frames;
 mod memory;
 mod one_sided;
+mod patience;
 mod places;
 mod tcp;
 mod verbs;
@@ -22,9 +24,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use landfall_layout::TopicId;
-use landfall_layout::frame::{Ack, From, GapReason, Hello, Role};
+use landfall_layout::frame::GapReason;
 use landfall_layout::topic::Order;
-use landfall_layout::verbs::{FRAME_RING_LINES, GrantMode, Intent};
 use landfall_pool::Mapping;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -34,13 +35,13 @@ use self::one_sided::{OneSided, Rest};
 use self::places::Places;
 use self::tcp::{Received, StreamReader};
 use self::verbs::{PushReader, Pushed};
-use crate::connect::{Accepted, Transport, Way};
+use crate::connect::Transport;
 use crate::error::Error;
-use crate::route::{Opened, Route, is_final};
-use crate::verbs::dial::{Wants, ring_lines};
+use crate::route::{Route, is_final};
+use crate::silence::Silence;
 use crate::wait::{Reconnects, random_id};
-use landfall_pool::clock::wall_ns;
-use landfall_pool::idle::{Idle, Waiter};
+use landfall_pool::clock::{coarse_ns, wall_ns};
+use landfall_pool::idle::Waiter;
 
 /// Longest sleep: a safety net under the bells, not a clock.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -117,6 +118,9 @@ pub struct Subscriber {
     detour: Detour,
     /// Since when there is no connection, and why.
     down: Option<(Instant, Error)>,
+    /// How long nothing was heard of the broker, and when that was last looked at.
+    silence: Silence,
+    listened_ns: u64,
 }
 
 impl Subscriber {
@@ -141,6 +145,8 @@ impl Subscriber {
             retry_at: Instant::now(),
             detour: Detour::default(),
             down: None,
+            silence: Silence::default(),
+            listened_ns: 0,
         };
         let deadline = Instant::now() + subscriber.setup.timeout;
         loop {
@@ -255,6 +261,10 @@ impl Subscriber {
         let verify = self.setup.verify;
         let looked = match &mut self.via {
             Via::Memory(reader) => match reader.check_alive_sometimes() {
+                Ok(true) if reader.has_looked => {
+                    self.listen(coarse_ns());
+                    Ok(Step::Nothing)
+                }
                 Ok(true) => {
                     reader.step(&mut self.places, verify).map(|step| step.map(Found::Memory))
                 }
@@ -317,10 +327,7 @@ impl Subscriber {
                 })
             }
             Error::Connection { .. } | Error::Refused { .. } if !is_final(&error) => {
-                self.lost();
-                self.via = Via::Down;
-                self.down = Some((Instant::now(), error));
-                self.retry_at = Instant::now() + self.reconnects.next_delay();
+                self.let_go(error);
                 Ok(Step::Nothing)
             }
             _ => {
@@ -329,6 +336,14 @@ impl Subscriber {
                 Err(error)
             }
         }
+    }
+
+    /// The connection is lost: another one is made later.
+    fn let_go(&mut self, why: Error) {
+        self.lost();
+        self.via = Via::Down;
+        self.down = Some((Instant::now(), why));
+        self.retry_at = Instant::now() + self.reconnects.next_delay();
     }
 
     #[cold]
@@ -354,6 +369,7 @@ impl Subscriber {
                 }
             }
             let left = until.saturating_duration_since(Instant::now());
+            self.listen_sometimes()?;
             if left.is_zero() {
                 return Ok(Step::Nothing);
             }
@@ -414,178 +430,4 @@ impl Subscriber {
             Via::Tcp(_) | Via::Down => {}
         }
     }
-
-    fn reconnect_if_due(&mut self) -> Result<(), Error> {
-        if !matches!(self.via, Via::Down) || self.gone || Instant::now() < self.retry_at {
-            return Ok(());
-        }
-        let lost = (!self.detour.is_on()).then_some(self.broker);
-        match self.dial(lost) {
-            Ok(()) => {
-                self.reconnects.reset();
-                self.down = None;
-                Ok(())
-            }
-            Err(Error::TopicGone { .. }) => {
-                self.gone = true;
-                Ok(())
-            }
-            Err(Error::Refused {
-                why:
-                    landfall_layout::frame::Refusal::NoTopic
-                    | landfall_layout::frame::Refusal::TopicGone,
-                ..
-            }) => {
-                self.gone = true;
-                Ok(())
-            }
-            Err(error) => {
-                self.detour.not_connected();
-                self.retry_at = Instant::now() + self.reconnects.next_delay();
-                let since = self.down.as_ref().map_or_else(Instant::now, |(since, _)| *since);
-                if is_final(&error) || since.elapsed() >= self.setup.timeout {
-                    self.down = None;
-                    return Err(error);
-                }
-                self.down = Some((since, error));
-                Ok(())
-            }
-        }
-    }
-
-    /// One attempt at each broker that serves, until one takes the subscription.
-    fn dial(&mut self, lost: Option<u8>) -> Result<(), Error> {
-        self.route.refresh()?;
-        self.route.go_by(self.way());
-        if self.setup.one_sided && self.landing.is_none() {
-            let most = self.route.batch_bytes_max();
-            self.landing = Some(one_sided::landing(self.setup.ring_bytes, most)?);
-        }
-        let first = self.topic.is_none();
-        let from = if first {
-            self.setup.from
-        } else {
-            let sequenced = self.order.is_sequenced();
-            self.places.resume_from(sequenced, self.setup.from, self.began_ns)
-        };
-        let hello = |carrier| Hello {
-            role: Role::Subscribe,
-            carrier,
-            ack: Ack::None,
-            client: 0,
-            session_epoch: 0,
-            from,
-            checked: self.detour.is_checked(),
-        };
-        let turn = self.began_ns.wrapping_add(self.reconnects.attempts().into());
-        // Readers of the pool look for themselves.
-        let went_on = match self.way() {
-            Transport::Tcp | Transport::Auto if !self.order.is_sequenced() => self.places.seen(),
-            _ => Vec::new(),
-        };
-        let mut attempts = Vec::new();
-        for broker in &self.route.candidates(turn, lost) {
-            let (places, topic) = (&self.places, self.topic);
-            let name = &self.setup.topic;
-            let landing = self.landing.as_ref();
-            let wants = Wants {
-                places: &went_on,
-                intent: if landing.is_some() { Intent::Read } else { Intent::Subscribe },
-                grant: GrantMode::Pull,
-                ring_lines: match landing {
-                    Some(_) => FRAME_RING_LINES,
-                    None => ring_lines(self.setup.ring_bytes, self.route.batch_bytes_max()),
-                },
-                arena: None,
-                landing,
-            };
-            let opened = self.route.open(
-                broker,
-                hello,
-                || {},
-                &wants,
-                self.setup.timeout,
-                |accepted| {
-                    let own = Own { places, landing, idle: self.setup.idle };
-                    adopt(broker.broker, accepted, from, own, topic, name)
-                },
-            );
-            match opened {
-                Ok(Opened::Yes((via, welcome))) => {
-                    self.via = via;
-                    self.broker = broker.broker;
-                    self.detour.connected(welcome.end);
-                    if first {
-                        self.topic = Some(welcome.topic);
-                        self.order = Order::from_raw(welcome.order).expect("it was checked");
-                        (self.start, self.end) = (welcome.start, welcome.end);
-                        if self.order.is_sequenced() {
-                            self.places.expect_start(from, welcome.start);
-                        }
-                    }
-                    return Ok(());
-                }
-                Ok(Opened::Fenced) => attempts.push(Error::Unexpected {
-                    broker: broker.broker,
-                    what: "told a subscriber that it is fenced".to_owned(),
-                }),
-                Err(error) if is_final(&error) || matches!(error, Error::TopicGone { .. }) => {
-                    return Err(error);
-                }
-                Err(error) => attempts.push(error),
-            }
-        }
-        Err(self.route.nobody(attempts))
-    }
-}
-
-/// What a subscriber brings to each of its connections.
-#[derive(Clone, Copy)]
-struct Own<'a> {
-    places: &'a Places,
-    landing: Option<&'a Arc<Mapping>>,
-    idle: Idle,
-}
-
-/// Makes a connection of what a broker accepted.
-fn adopt(
-    broker: u8,
-    accepted: Accepted,
-    from: From,
-    Own { places, landing, idle }: Own<'_>,
-    topic: Option<TopicId>,
-    name: &str,
-) -> Result<(Via, landfall_layout::frame::Welcome), Error> {
-    let welcome = accepted.welcome;
-    if topic.is_some_and(|topic| topic != welcome.topic) {
-        return Err(Error::TopicGone { topic: name.to_owned() });
-    }
-    let Some(order) = Order::from_raw(welcome.order) else {
-        let what =
-            format!("its topic has order {}, which this program does not know", welcome.order);
-        return Err(Error::Unexpected { broker, what });
-    };
-    if welcome.batch_bytes_max > landfall_layout::limits::BATCH_BYTES_MAX {
-        let what = format!("announces batches of up to {} bytes", welcome.batch_bytes_max);
-        return Err(Error::Unexpected { broker, what });
-    }
-    // "Now" is when the broker said so, not when the pool is mapped or read.
-    let from = match from {
-        From::Latest if order.is_sequenced() => From::Position(welcome.start),
-        from => from,
-    };
-    let wanted = batch::Wanted { topic: welcome.topic, batch_bytes_max: welcome.batch_bytes_max };
-    let via = match accepted.way {
-        Way::Memory { socket, pool, channel } => {
-            let (parts, what) = ((socket, pool, channel), (welcome.topic, order.is_sequenced()));
-            Via::Memory(Box::new(MemoryReader::new(broker, parts, what, from, places)?))
-        }
-        Way::Verbs(dialed) if landing.is_some() => {
-            let start = (order.is_sequenced(), from);
-            Via::OneSided(Box::new(OneSided::new(*dialed, start, landing, idle)?))
-        }
-        Way::Verbs(dialed) => Via::Pushed(Box::new(PushReader::new(dialed.wire, wanted))),
-        Way::Stream(socket) => Via::Tcp(Box::new(StreamReader::new(broker, socket, wanted))),
-    };
-    Ok((via, welcome))
 }

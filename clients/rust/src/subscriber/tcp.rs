@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES};
 use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, TAIL_BYTES_MAX};
 
-use super::frames::{self, Announced, announced, check_delivery, end_of};
+use super::frames::{self, Announced, Said, announced, check_delivery, end_of};
 use super::places::Places;
 use super::{Place, Step, Wanted, check_batch};
 use crate::connect::Socket;
@@ -35,12 +35,23 @@ pub(crate) struct StreamReader {
     /// Bytes from `start` on that the next item needs before it is whole.
     need: usize,
     wanted: Wanted,
+    /// Something came since the last look at this.
+    pub(crate) has_heard: bool,
 }
 
 impl StreamReader {
     pub(crate) fn new(broker: u8, socket: Socket, wanted: Wanted) -> Self {
         let room = wanted.batch_bytes_max as usize + FRAME_BYTES + TAIL_BYTES_MAX + AHEAD_BYTES;
-        Self { broker, socket, buffer: vec![0; room], start: 0, end: 0, need: FRAME_BYTES, wanted }
+        Self {
+            broker,
+            socket,
+            buffer: vec![0; room],
+            start: 0,
+            end: 0,
+            need: FRAME_BYTES,
+            wanted,
+            has_heard: false,
+        }
     }
 
     /// The next thing that is whole in the buffer; receives as long as there is none and the
@@ -80,8 +91,10 @@ impl StreamReader {
             return Ok(Step::Nothing);
         }
         let sentence = &here[FRAME_BYTES..whole];
-        let step = frames::step(broker, frame, sentence, places)?;
-        self.pass(whole);
+        let Said { step, is_all } = frames::step(broker, frame, sentence, places)?;
+        if is_all {
+            self.pass(whole);
+        }
         Ok(step)
     }
 
@@ -153,6 +166,7 @@ impl StreamReader {
             Ok(0) => Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
             Ok(got) => {
                 self.end += got;
+                self.has_heard = true;
                 Ok(true)
             }
             Err(error) => match error.kind() {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES};
 use landfall_layout::frame::{Delivery, Frame};
 
-use super::frames::{self, Announced, announced, check_delivery, end_of};
+use super::frames::{self, Announced, Said, announced, check_delivery, end_of};
 use super::places::Places;
 use super::{Place, Step, Wanted, check_batch};
 use crate::error::Error;
@@ -91,8 +91,10 @@ impl PushReader {
             return self.parse_batch(delivery, places, verify);
         }
         let sentence = if tail > 0 { self.wire.ring.text(tail) } else { Vec::new() };
-        let step = frames::step(broker, frame, &sentence, places)?;
-        self.pass(1 + lines_of(tail));
+        let Said { step, is_all } = frames::step(broker, frame, &sentence, places)?;
+        if is_all {
+            self.pass(1 + lines_of(tail));
+        }
         Ok(match step {
             Step::Nothing => Parsed::PassedOver,
             step => Parsed::Step(step),
@@ -135,6 +137,11 @@ impl PushReader {
                 why,
             }),
         }
+    }
+
+    /// Whether the broker said anything since the last look.
+    pub(crate) fn has_heard(&mut self) -> bool {
+        std::mem::take(&mut self.wire.has_heard)
     }
 
     /// What lay first was read: once that is much, the broker learns of it.

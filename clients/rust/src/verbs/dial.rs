@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use landfall_layout::TopicId;
 use landfall_layout::frame::{Ack, Frame, Hello, LogPlace, Refusal, Welcome};
@@ -19,7 +19,7 @@ use super::ring::Ring;
 use super::wire::{SEND_DEPTH, Wire};
 use crate::api::Broker;
 use crate::client::Client;
-use crate::connect::refusal_text;
+use crate::connect::{Wait, refusal_text};
 use crate::error::Error;
 
 /// Bytes that a client would like to send without the NIC fetching them.
@@ -130,9 +130,11 @@ pub(crate) fn dial(
     hello: Hello,
     said: impl Fn(),
     wants: &Wants<'_>,
-    timeout: Duration,
+    wait: &Wait<'_>,
 ) -> Result<Option<Dialed>, Error> {
     let number = broker.broker;
+    let began = Instant::now();
+    let client = &client.within(wait.deadline.saturating_duration_since(began));
     let is_there = || !matches!(client.topic(topic), Err(Error::Control { status: 404, .. }));
     let token = client.token(topic, number);
     let token = token.map_err(|error| about_token(number, error, is_there))?;
@@ -140,7 +142,7 @@ pub(crate) fn dial(
         let why = format!("{:?} is no token", token.token);
         return Err(Error::Answer { request: format!("a token for broker {number}"), why });
     };
-    let deadline = Instant::now() + timeout;
+    let deadline = wait.deadline;
     let nic = |source| Error::Verbs { broker: number, source: Box::new(source) };
     let unreachable = |why: String| Error::Unreachable {
         who: format!("broker {number}"),
@@ -170,8 +172,14 @@ pub(crate) fn dial(
         mtu: dialing.port_mtu(),
     };
     let mtu_of = |private: &[u8]| Greeting::from_bytes(private).map_or(0, |greeting| greeting.mtu);
-    let connected =
-        dialing.connect(&domain, DEPTHS, &knock.to_bytes(), post_receives, mtu_of, deadline);
+    let mut given_up = None;
+    let mut goes_on = || {
+        given_up = (wait.doubt)(began.elapsed());
+        given_up.is_none()
+    };
+    let patience: (Instant, &mut dyn FnMut() -> bool) = (deadline, &mut goes_on);
+    let knock = knock.to_bytes();
+    let connected = dialing.connect_while(&domain, DEPTHS, &knock, post_receives, mtu_of, patience);
     // Without a word it was rejected by a machine on which no broker listens.
     if !matches!(&connected, Err(Refused::Rejected(private)) if private.is_empty()) {
         said();
@@ -179,7 +187,9 @@ pub(crate) fn dial(
     let (queue, private) = match connected {
         Ok(connected) => connected,
         Err(Refused::Rejected(private)) => return rejected(number, &private, unreachable),
-        Err(Refused::Failed(error)) => return Err(unreachable(error.to_string())),
+        Err(Refused::Failed(error)) => {
+            return Err(given_up.unwrap_or_else(|| unreachable(error.to_string())));
+        }
     };
     let (greeting, welcome) = greeted(number, &private)?;
     let mut wire = Wire::new(number, queue, ring, ring_region);

@@ -62,6 +62,8 @@ pub(crate) struct Wire {
     /// Receives that completed and were not posted again.
     spent: u32,
     heard_ns: u64,
+    /// Something came since the last look at this.
+    pub(crate) has_heard: bool,
     said_ns: u64,
     trouble: Option<io::Error>,
 }
@@ -82,6 +84,7 @@ impl Wire {
             unsignalled: 0,
             spent: 0,
             heard_ns: now,
+            has_heard: false,
             said_ns: now,
             trouble: None,
         }
@@ -228,6 +231,7 @@ impl Wire {
         if self.spent > spent {
             // Only what the broker said counts: its NIC answers even when it is stuck.
             self.heard_ns = coarse_ns();
+            self.has_heard = true;
             if self.spent >= RECEIVES_AT_ONCE {
                 self.post_receives();
             }

@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -33,21 +35,40 @@ pub fn control_of(tcp: &str, unix: &str, verbs: &str) -> Client {
 
 /// The same, whose topic has so many copies of each batch.
 pub fn control_with(tcp: &str, unix: &str, verbs: &str, replicas: u8) -> Client {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    control_saying(tcp, unix, verbs, replicas, States::default())
+}
+
+/// What control says of brokers that do not serve; a test may change its mind. With anything under
+/// [`CONTROL`], control does not answer.
+pub type States = Arc<Mutex<HashMap<usize, &'static str>>>;
+
+/// Control itself, in [`States`].
+pub const CONTROL: usize = usize::MAX;
+
+/// What control answers to a question about its brokers.
+fn cluster((tcp, unix, verbs): (&str, &str, &str), states: &States) -> String {
     // A broker for each address.
     let brokers = tcp.split(' ').enumerate().map(|(broker, tcp)| {
+        let state = states.lock().unwrap().get(&broker).copied().unwrap_or("serving");
+        let unix = unix.split(' ').nth(broker).unwrap_or(unix);
         format!(
-            r#"{{"broker":{broker},"state":"serving","tcp":"{tcp}","unix":"{unix}",
+            r#"{{"broker":{broker},"state":"{state}","tcp":"{tcp}","unix":"{unix}",
             "verbs":"{verbs}","pid":18,"heartbeat_age_ms":20,"epoch_seen":3}}"#
         )
     });
     let brokers = brokers.collect::<Vec<_>>().join(",");
-    let body = format!(
+    format!(
         r#"{{"schema_version":1,"epoch":3,"pid":17,"pool":{{"uuid":"00","path":"p","bytes":1,
         "segment_bytes":1,"segments":1,"segments_free":1,"batch_bytes_max":4194304,"sessions":1,
         "coherence":"coherent"}},"brokers":[{brokers}]}}"#
-    );
+    )
+}
+
+/// The same, which says of its brokers what `states` says.
+pub fn control_saying(tcp: &str, unix: &str, verbs: &str, replicas: u8, states: States) -> Client {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let addresses = [tcp, unix, verbs].map(str::to_owned);
     let topic = format!(
         r#"{{"name":"topic","id":261,"order":"strong","ring_slots":1,"retention_bytes":0,
         "retention_ms":0,"keep":false,"check_ingest":false,"replicas":{replicas},
@@ -55,9 +76,17 @@ pub fn control_with(tcp: &str, unix: &str, verbs: &str, replicas: u8) -> Client 
         "oldest_position":0,"next_position":0,"segments":1}}"#
     );
     thread::spawn(move || {
+        let mut held = Vec::new();
         for stream in listener.incoming() {
             let topic = topic.clone();
-            let (mut stream, body) = (stream.unwrap(), body.clone());
+            let [tcp, unix, verbs] = &addresses;
+            let mut stream = stream.unwrap();
+            if states.lock().unwrap().contains_key(&CONTROL) {
+                // Somebody listens, and nobody reads.
+                held.push(stream);
+                continue;
+            }
+            let body = cluster((tcp, unix, verbs), &states);
             thread::spawn(move || {
                 let mut request = Vec::new();
                 while !request.ends_with(b"\r\n\r\n") {
@@ -118,18 +147,30 @@ pub fn broker_of(
     (client, handle)
 }
 
+/// A broker over TCP without a control: its address.
+pub fn alone(script: impl FnOnce(&mut Connections) + Send + 'static) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (address, thread::spawn(move || script(&mut Connections { listener })))
+}
+
 /// What a broker does with its connections.
 pub type Script = Box<dyn FnOnce(&mut Connections) + Send>;
 
 /// A control whose brokers, from 0, run the scripts, each over TCP.
 pub fn brokers(scripts: Vec<Script>) -> (Client, Vec<JoinHandle<()>>) {
+    brokers_saying(scripts, States::default())
+}
+
+/// The same, of which control says what `states` says.
+pub fn brokers_saying(scripts: Vec<Script>, states: States) -> (Client, Vec<JoinHandle<()>>) {
     let (mut addresses, mut handles) = (Vec::new(), Vec::new());
     for script in scripts {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         addresses.push(listener.local_addr().unwrap().to_string());
         handles.push(thread::spawn(move || script(&mut Connections { listener })));
     }
-    (control_of(&addresses.join(" "), "", ""), handles)
+    (control_saying(&addresses.join(" "), "", "", 1, states), handles)
 }
 
 pub struct Connections {
@@ -180,6 +221,7 @@ pub fn welcome(order: Order, session_epoch: u32, next_seq: u64) -> Welcome {
         next_seq,
         start: 0,
         end: 0,
+        copies: 1,
     }
 }
 

@@ -63,14 +63,19 @@ pub fn broker_of(
     tcp: &str,
     script: impl FnOnce(&mut Connections) + Send + 'static,
 ) -> (Client, JoinHandle<()>) {
+    let (unix, handle) = alone(script);
+    (super::control(tcp, &unix), handle)
+}
+
+/// A broker on a Unix socket without a control: its address.
+pub fn alone(script: impl FnOnce(&mut Connections) + Send + 'static) -> (String, JoinHandle<()>) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = format!("landfall-test/{}/{number}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let listener = UnixListener::bind_addr(&address).unwrap();
-    let client = super::control(tcp, &format!("@{name}"));
     let handle = thread::spawn(move || script(&mut Connections { listener }));
-    (client, handle)
+    (format!("@{name}"), handle)
 }
 
 pub struct Connections {

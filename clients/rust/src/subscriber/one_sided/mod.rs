@@ -223,6 +223,11 @@ impl OneSided {
         }
     }
 
+    /// Whether the broker said anything since the last look.
+    pub(crate) fn has_heard(&mut self) -> bool {
+        std::mem::take(&mut self.wire.has_heard)
+    }
+
     /// One frame from the broker. `None`: there is no more.
     fn next_frame(&mut self, places: &mut Places) -> Result<Option<Step<Pushed>>, Error> {
         let broker = self.wire.broker;
@@ -248,7 +253,7 @@ impl OneSided {
             }
             frame => {
                 let sentence = self.wire.ring.text(tail);
-                frames::step(broker, frame, &sentence, places)?
+                frames::step(broker, frame, &sentence, places)?.step
             }
         };
         self.wire.ring.cursor.pass(1 + lines_of(tail));

@@ -1,0 +1,194 @@
+//! Connecting, at first and again.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use landfall_layout::TopicId;
+use landfall_layout::frame::{Ack, From, Hello, Refusal, Role, Welcome};
+use landfall_layout::limits::BATCH_BYTES_MAX;
+use landfall_layout::topic::Order;
+use landfall_layout::verbs::{FRAME_RING_LINES, GrantMode, Intent};
+use landfall_pool::Mapping;
+use landfall_pool::idle::Idle;
+
+use super::memory::MemoryReader;
+use super::one_sided::{self, OneSided};
+use super::places::Places;
+use super::tcp::StreamReader;
+use super::verbs::PushReader;
+use super::{Subscriber, Via, Wanted};
+use crate::connect::{Accepted, Transport, Way};
+use crate::error::Error;
+use crate::route::{Opened, is_final};
+use crate::verbs::dial::{Wants, ring_lines};
+
+impl Subscriber {
+    pub(super) fn reconnect_if_due(&mut self) -> Result<(), Error> {
+        if !matches!(self.via, Via::Down) || self.gone || Instant::now() < self.retry_at {
+            return Ok(());
+        }
+        let lost = (!self.detour.is_on()).then_some(self.broker);
+        match self.dial(lost) {
+            Ok(()) => {
+                self.reconnects.reset();
+                self.down = None;
+                Ok(())
+            }
+            Err(
+                Error::TopicGone { .. }
+                | Error::Refused { why: Refusal::NoTopic | Refusal::TopicGone, .. },
+            ) => {
+                self.gone = true;
+                Ok(())
+            }
+            Err(error) => {
+                self.detour.not_connected();
+                self.retry_at = Instant::now() + self.reconnects.next_delay();
+                let since = self.down.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+                if is_final(&error) || since.elapsed() >= self.setup.timeout {
+                    self.down = None;
+                    return Err(error);
+                }
+                self.down = Some((since, error));
+                Ok(())
+            }
+        }
+    }
+
+    /// One attempt at each broker that serves, until one takes the subscription.
+    pub(super) fn dial(&mut self, lost: Option<u8>) -> Result<(), Error> {
+        self.route.refresh(self.setup.timeout)?;
+        self.route.go_by(self.way());
+        if self.setup.one_sided && self.landing.is_none() {
+            let most = self.route.batch_bytes_max();
+            self.landing = Some(one_sided::landing(self.setup.ring_bytes, most)?);
+        }
+        let first = self.topic.is_none();
+        let from = if first {
+            self.setup.from
+        } else {
+            let sequenced = self.order.is_sequenced();
+            self.places.resume_from(sequenced, self.setup.from, self.began_ns)
+        };
+        let hello = |carrier| Hello {
+            role: Role::Subscribe,
+            carrier,
+            ack: Ack::None,
+            client: 0,
+            session_epoch: 0,
+            from,
+            checked: self.detour.is_checked(),
+        };
+        let turn = self.began_ns.wrapping_add(self.reconnects.attempts().into());
+        // Readers of the pool look for themselves.
+        let went_on = match self.way() {
+            Transport::Tcp | Transport::Auto if !self.order.is_sequenced() => self.places.seen(),
+            _ => Vec::new(),
+        };
+        let mut attempts = Vec::new();
+        for broker in &self.route.candidates(turn, lost) {
+            let (places, topic) = (&self.places, self.topic);
+            let name = &self.setup.topic;
+            let landing = self.landing.as_ref();
+            let wants = Wants {
+                places: &went_on,
+                intent: if landing.is_some() { Intent::Read } else { Intent::Subscribe },
+                grant: GrantMode::Pull,
+                ring_lines: match landing {
+                    Some(_) => FRAME_RING_LINES,
+                    None => ring_lines(self.setup.ring_bytes, self.route.batch_bytes_max()),
+                },
+                arena: None,
+                landing,
+            };
+            let opened = self.route.open(
+                broker,
+                hello,
+                || {},
+                &wants,
+                self.setup.timeout,
+                |accepted| {
+                    let own = Own { places, landing, idle: self.setup.idle };
+                    adopt(broker.broker, accepted, from, own, topic, name)
+                },
+            );
+            match opened {
+                Ok(Opened::Yes((via, welcome))) => {
+                    self.via = via;
+                    self.broker = broker.broker;
+                    self.detour.connected(welcome.end, welcome.copies);
+                    self.silence.heard();
+                    if first {
+                        self.topic = Some(welcome.topic);
+                        self.order = Order::from_raw(welcome.order).expect("it was checked");
+                        (self.start, self.end) = (welcome.start, welcome.end);
+                        if self.order.is_sequenced() {
+                            self.places.expect_start(from, welcome.start);
+                        }
+                    }
+                    return Ok(());
+                }
+                Ok(Opened::Fenced) => attempts.push(Error::Unexpected {
+                    broker: broker.broker,
+                    what: "told a subscriber that it is fenced".to_owned(),
+                }),
+                Err(error) if is_final(&error) || matches!(error, Error::TopicGone { .. }) => {
+                    return Err(error);
+                }
+                Err(error) => attempts.push(error),
+            }
+        }
+        Err(self.route.nobody(attempts))
+    }
+}
+
+/// What a subscriber brings to each of its connections.
+#[derive(Clone, Copy)]
+struct Own<'a> {
+    places: &'a Places,
+    landing: Option<&'a Arc<Mapping>>,
+    idle: Idle,
+}
+
+/// Makes a connection of what a broker accepted.
+fn adopt(
+    broker: u8,
+    accepted: Accepted,
+    from: From,
+    Own { places, landing, idle }: Own<'_>,
+    topic: Option<TopicId>,
+    name: &str,
+) -> Result<(Via, Welcome), Error> {
+    let welcome = accepted.welcome;
+    if topic.is_some_and(|topic| topic != welcome.topic) {
+        return Err(Error::TopicGone { topic: name.to_owned() });
+    }
+    let Some(order) = Order::from_raw(welcome.order) else {
+        let what =
+            format!("its topic has order {}, which this program does not know", welcome.order);
+        return Err(Error::Unexpected { broker, what });
+    };
+    if welcome.batch_bytes_max > BATCH_BYTES_MAX {
+        let what = format!("announces batches of up to {} bytes", welcome.batch_bytes_max);
+        return Err(Error::Unexpected { broker, what });
+    }
+    // "Now" is when the broker said so, not when the pool is mapped or read.
+    let from = match from {
+        From::Latest if order.is_sequenced() => From::Position(welcome.start),
+        from => from,
+    };
+    let wanted = Wanted { topic: welcome.topic, batch_bytes_max: welcome.batch_bytes_max };
+    let via = match accepted.way {
+        Way::Memory { socket, pool, channel } => {
+            let (parts, what) = ((socket, pool, channel), (welcome.topic, order.is_sequenced()));
+            Via::Memory(Box::new(MemoryReader::new(broker, parts, what, from, places)?))
+        }
+        Way::Verbs(dialed) if landing.is_some() => {
+            let start = (order.is_sequenced(), from);
+            Via::OneSided(Box::new(OneSided::new(*dialed, start, landing, idle)?))
+        }
+        Way::Verbs(dialed) => Via::Pushed(Box::new(PushReader::new(dialed.wire, wanted))),
+        Way::Stream(socket) => Via::Tcp(Box::new(StreamReader::new(broker, socket, wanted))),
+    };
+    Ok((via, welcome))
+}
