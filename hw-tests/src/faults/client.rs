@@ -259,6 +259,9 @@ fn step(subscriber: &mut Subscriber, reader: u32, topic: u32) -> Result<Step, En
                 stranger,
             }))
         }
+        Heard::Gap { log, missed, resume, reason: GapReason::Skipped } => {
+            Step::Saw(Event::Skipped { reader, log, count: missed, resume })
+        }
         Heard::Gap { log, missed, resume, reason } => {
             let unwritten = reason == GapReason::Unwritten;
             Step::Saw(Event::Gap { reader, log, missed, resume, unwritten })

@@ -164,6 +164,17 @@ impl Checker {
                     self.report.add(Violation::Hole { reader: *reader, expected, saw: from });
                 }
             }
+            Event::Skipped { reader, log, count, resume } => {
+                self.auditor.gap(*reader as usize, *log, *count, *resume);
+                let account = self.readers.entry(*reader).or_default();
+                let from = resume.saturating_sub(*count);
+                account.gaps.push(Range { log: *log, from, to: *resume });
+                let expected = account.next.insert(*log, *resume).unwrap_or(0);
+                if expected != from {
+                    let expected = At { log: *log, position: expected };
+                    self.report.add(Violation::Hole { reader: *reader, expected, saw: from });
+                }
+            }
             Event::Corrupt { reader, log, position } => {
                 self.report.corrupt += 1;
                 let account = self.readers.entry(*reader).or_default();

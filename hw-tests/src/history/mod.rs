@@ -139,6 +139,17 @@ pub enum Event {
         #[serde(default)]
         unwritten: bool,
     },
+    /// A reader was told of positions that were passed over when a pool was lost: no messages.
+    Skipped {
+        /// The reader.
+        reader: u32,
+        /// The log.
+        log: u8,
+        /// Positions passed over.
+        count: u64,
+        /// Position that it goes on from.
+        resume: u64,
+    },
     /// A reader was told that a batch is corrupt, and goes on behind it.
     Corrupt {
         /// The reader.
