@@ -10,7 +10,7 @@ use landfall_control::cold::restore;
 use landfall_layout::TopicId;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
-use landfall_replica::names::{TOPIC_FILE, topic_directory};
+use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE, topic_directory};
 use landfall_replica::{Ended, EndedLog, Resumed, TopicFile};
 
 const CREATED_NS: u64 = 77;
@@ -63,11 +63,11 @@ fn a_log_that_nobody_copied_since_goes_on_behind_where_it_went_on_before() {
     let two = Two::new("twice");
     let [one, other] = two.topics();
     say(&one, 50, 64 << 20);
-    say(&other, 40, 32 << 20);
+    say(&other, 40, 48 << 20);
     let mut reached = (50, 500);
-    for lost_bytes in [64 << 20, 32 << 20, 32 << 20] {
+    for lost_bytes in [64 << 20, 48 << 20, 48 << 20] {
         let memory = Memory::new();
-        let pool = memory.pool(32);
+        let pool = memory.pool(48);
         let notes = restore(&pool, &two.data(), 1).unwrap();
         assert!(notes[0].contains("topic t is back"), "{notes:?}");
         let topic = TopicId(entry().id);
@@ -80,7 +80,7 @@ fn a_log_that_nobody_copied_since_goes_on_behind_where_it_went_on_before() {
         reached = place;
         for directory in two.topics() {
             let file = TopicFile::read(&directory).unwrap();
-            assert_eq!((file.pool_uuid, file.pool_bytes), (pool.uuid_text(), 32 << 20));
+            assert_eq!((file.pool_uuid, file.pool_bytes), (pool.uuid_text(), 48 << 20));
             let resumed = Resumed { index: reached.0, position: reached.1 };
             assert_eq!(file.resumed[&SEQUENCED_LOG], resumed);
         }
@@ -91,11 +91,11 @@ fn a_log_that_nobody_copied_since_goes_on_behind_where_it_went_on_before() {
 fn a_directory_that_control_cannot_write_is_told() {
     let two = Two::new("closed");
     let [one, other] = two.topics();
-    say(&one, 50, 32 << 20);
-    say(&other, 50, 32 << 20);
+    say(&one, 50, 48 << 20);
+    say(&other, 50, 48 << 20);
     // A name that the new file needs: root could write anywhere else.
     fs::create_dir(one.join(format!("{TOPIC_FILE}.new"))).unwrap();
-    let notes = restore(&Memory::new().pool(32), &two.data(), 1).unwrap();
+    let notes = restore(&Memory::new().pool(48), &two.data(), 1).unwrap();
     let told = notes.iter().find(|note| note.contains("let control write there")).unwrap();
     assert!(told.contains("broker-0") && told.starts_with("topic t: "), "{told}");
     assert!(TopicFile::read(&other).unwrap().resumed[&SEQUENCED_LOG].index > 50);
@@ -105,7 +105,7 @@ fn a_directory_that_control_cannot_write_is_told() {
 fn a_directory_that_is_not_there_is_no_empty_one() {
     let two = Two::new("typo");
     let wrong = two.0.join("brokr-0");
-    let error = restore(&Memory::new().pool(32), &[wrong], 1).unwrap_err().to_string();
+    let error = restore(&Memory::new().pool(48), &[wrong], 1).unwrap_err().to_string();
     assert!(error.contains("brokr-0") && error.contains("name one that is there"), "{error}");
 }
 
@@ -113,23 +113,28 @@ fn a_directory_that_is_not_there_is_no_empty_one() {
 fn what_another_program_wrote_ends_the_start() {
     let two = Two::new("newer");
     let [one, other] = two.topics();
-    say(&one, 50, 32 << 20);
-    say(&other, 50, 32 << 20);
+    say(&one, 50, 48 << 20);
+    say(&other, 50, 48 << 20);
     let path = other.join(TOPIC_FILE);
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace("\"schema_version\": 2", "\"schema_version\": 3")).unwrap();
-    let error = restore(&Memory::new().pool(32), &two.data(), 1).unwrap_err().to_string();
+    let newer = text.replace("\"schema_version\": 2", "\"schema_version\": 3");
+    // Without the checksum, which would no longer be that of this text.
+    let end = newer.find(",\n  \"checksum\"").unwrap();
+    fs::write(&path, format!("{}\n}}\n", &newer[..end])).unwrap();
+    let error = restore(&Memory::new().pool(48), &two.data(), 1).unwrap_err().to_string();
     assert!(error.contains("broker-1") && error.contains("schema version 3"), "{error}");
     // Nor is one passed over of which nobody says what it is.
     for directory in [&one, &other] {
-        fs::write(directory.join(TOPIC_FILE), "{").unwrap();
+        for name in [TOPIC_FILE, TOPIC_COPY] {
+            fs::write(directory.join(name), "{").unwrap();
+        }
     }
-    let error = restore(&Memory::new().pool(32), &two.data(), 1).unwrap_err().to_string();
+    let error = restore(&Memory::new().pool(48), &two.data(), 1).unwrap_err().to_string();
     assert!(error.contains("put the file back"), "{error}");
     // One that can be read says enough.
-    say(&one, 50, 32 << 20);
+    say(&one, 50, 48 << 20);
     let memory = Memory::new();
-    restore(&memory.pool(32), &two.data(), 1).unwrap();
+    restore(&memory.pool(48), &two.data(), 1).unwrap();
     assert_eq!(TopicFile::read(&other).unwrap(), TopicFile::read(&one).unwrap());
 }
 
@@ -137,12 +142,12 @@ fn what_another_program_wrote_ends_the_start() {
 fn a_topic_that_was_deleted_stays_so() {
     let two = Two::new("deleted");
     let [one, other] = two.topics();
-    say(&one, 50, 32 << 20);
-    say(&other, 50, 32 << 20);
+    say(&one, 50, 48 << 20);
+    say(&other, 50, 48 << 20);
     let file = TopicFile::read(&one).unwrap();
     TopicFile { deleted: true, ..file }.write(&one).unwrap();
     let memory = Memory::new();
-    let pool = memory.pool(32);
+    let pool = memory.pool(48);
     let notes = restore(&pool, &two.data(), 1).unwrap();
     assert!(notes[0].contains("topic t was deleted"), "{notes:?}");
     assert!(pool.topic(TopicId(entry().id)).is_none());
@@ -152,15 +157,15 @@ fn a_topic_that_was_deleted_stays_so() {
 fn a_control_that_dies_before_it_serves_costs_no_position() {
     let two = Two::new("died");
     let [one, other] = two.topics();
-    say(&one, 50, 32 << 20);
-    say(&other, 50, 32 << 20);
+    say(&one, 50, 48 << 20);
+    say(&other, 50, 48 << 20);
     let memory = Memory::new();
-    let pool = memory.pool(32);
+    let pool = memory.pool(48);
     restore(&pool, &two.data(), 1).unwrap();
     let first = TopicFile::read(&one).unwrap();
     assert_eq!((&first.pool_uuid, &first.live_in), (&pool.uuid_text(), &String::new()));
     // It had written into one directory only; and its tables are nobody's.
-    say(&other, 50, 32 << 20);
+    say(&other, 50, 48 << 20);
     pool.copy_tables(None);
     restore(&pool, &two.data(), 2).unwrap();
     assert_eq!(TopicFile::read(&one).unwrap(), first);
@@ -171,8 +176,8 @@ fn a_control_that_dies_before_it_serves_costs_no_position() {
 fn a_log_that_ended_in_good_order_goes_on_there_once() {
     let two = Two::new("ended");
     let [one, other] = two.topics();
-    say(&one, 50, 32 << 20);
-    say(&other, 50, 32 << 20);
+    say(&one, 50, 48 << 20);
+    say(&other, 50, 48 << 20);
     let log = EndedLog { index: 60, position: 600, ..EndedLog::default() };
     let ended = Ended { logs: [(SEQUENCED_LOG, log)].into() };
     let file = TopicFile::read(&one).unwrap();
@@ -181,7 +186,7 @@ fn a_log_that_ended_in_good_order_goes_on_there_once() {
     let mut places = Vec::new();
     for _ in 0..2 {
         let memory = Memory::new();
-        let pool = memory.pool(32);
+        let pool = memory.pool(48);
         restore(&pool, &two.data(), 1).unwrap();
         let chain = pool.chain(topic, SEQUENCED_LOG).unwrap();
         places.push((chain.oldest_index, chain.oldest_position, chain.skipped()));
@@ -192,7 +197,7 @@ fn a_log_that_ended_in_good_order_goes_on_there_once() {
             assert_eq!(file.began, began.then(|| ended.clone()));
         }
     }
-    let (index, position) = (60 + (32 << 20) / 128, 600 + (32 << 20) / 16);
+    let (index, position) = (60 + (48 << 20) / 128, 600 + (48 << 20) / 16);
     assert_eq!(places, [(60, 600, None), (index, position, Some((600, position)))]);
 }
 
@@ -200,15 +205,15 @@ fn a_log_that_ended_in_good_order_goes_on_there_once() {
 fn an_end_that_another_pool_came_after_is_none() {
     let two = Two::new("stale");
     let [one, other] = two.topics();
-    say(&one, 50, 32 << 20);
-    say(&other, 50, 32 << 20);
+    say(&one, 50, 48 << 20);
+    say(&other, 50, 48 << 20);
     let log = EndedLog { index: 60, position: 600, ..EndedLog::default() };
     let ended = Some(Ended { logs: [(SEQUENCED_LOG, log)].into() });
     let file = TopicFile::read(&one).unwrap();
     TopicFile { ended, ..file.clone() }.write(&one).unwrap();
     TopicFile { pool_uuid: "a later one".to_owned(), ..file }.write(&other).unwrap();
     let memory = Memory::new();
-    let pool = memory.pool(32);
+    let pool = memory.pool(48);
     restore(&pool, &two.data(), 1).unwrap();
     let chain = pool.chain(TopicId(entry().id), SEQUENCED_LOG).unwrap();
     assert!(chain.oldest_index > 60 && chain.skipped().is_some(), "{chain:?}");

@@ -55,7 +55,7 @@ fn give(pool: &Pool, segment: u32, kind: SegmentKind, topic: TopicId) {
 
 /// A pool whose tables are those of a leader that is gone.
 fn led(memory: &Anonymous) -> Arc<Pool> {
-    let pool = memory.pool(32);
+    let pool = memory.pool(48);
     let term = Term { epoch: 1, serves: false }.pack();
     // It was of this host, and its process is gone.
     let locked = Locks::open(&pool).unwrap().identity();
@@ -172,7 +172,7 @@ fn what_is_left_of_a_session_line_that_was_being_cleared_is_cleared() {
 
 #[test]
 fn one_control_leads_a_pool_at_a_time() {
-    let system = System::start(32);
+    let system = System::start(48);
     let again = Control::start(Arc::clone(&system.pool), &system.memory.path(), Options::default());
     let Err(error) = again else { panic!("two lead") };
     let led = |error: &StartError| match error {
@@ -205,7 +205,7 @@ fn a_control_that_was_deposed_orders_nothing_more() {
 
 #[test]
 fn a_request_that_was_carried_out_opens_no_second_epoch_under_the_next_control() {
-    let mut system = System::start(32);
+    let mut system = System::start(48);
     let topic = system.topic("a", "strong");
     let mut broker = Broker::register(&system.pool, 0, 7);
     let (first, request) = broker.open_session(topic, 9, 0);

@@ -229,7 +229,7 @@ fn a_deletion_goes_on_after_control_started_again() {
 
 #[test]
 fn a_full_pool_says_so_with_numbers_and_grants_when_there_is_room() {
-    let system = System::start(32);
+    let system = System::start(48);
     let keep = TopicSpec { keep: Some(true), ..spec("a", "none") };
     let topic = TopicId(system.create(keep).unwrap().id);
     let mut broker = Broker::register(&system.pool, 0, 1);
@@ -381,7 +381,7 @@ fn the_last_batch_of_a_dead_broker_is_still_ordered() {
 #[test]
 fn what_a_broker_left_that_was_killed_on_another_host_waits_for_it() {
     let memory = fake::Memory::new();
-    let pool = memory.pool(32);
+    let pool = memory.pool(48);
     let (mut segments, _) = Segments::read(std::sync::Arc::clone(&pool), 1);
     let of = |owner| {
         let (kind, state) = (SegmentKind::Payload, SegmentState::Open);
@@ -417,7 +417,7 @@ fn only_what_was_killed_elsewhere_is_stranded_and_only_where_caches_are_not_seen
         (Coherence::Coherent, !here, BrokerState::Serving, gone(false), false),
     ] {
         let memory = fake::Memory::new();
-        let pool = memory.pool_of(32, coherence);
+        let pool = memory.pool_of(48, coherence);
         let id = BrokerId::new(5).unwrap();
         let line = BrokerLine { incarnation: 3, state: state.raw(), host, ..BrokerLine::default() };
         pool.set_broker(id, &line, &BrokerAddress::new("", "", "").unwrap());

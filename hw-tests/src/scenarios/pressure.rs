@@ -62,7 +62,7 @@ pub fn a_ring_full_behind_a_gap_waits_and_goes_on(rig: &Rig) -> Result<(), Failu
 /// another topic is deleted they go on, and nothing is lost.
 pub fn a_full_pool_waits_and_recovers(rig: &Rig) -> Result<(), Failure> {
     const BYTES: usize = 60_000;
-    let site = rig.start_with(|config| config.pool_bytes = 64 << 20)?;
+    let site = rig.start_with(|config| config.pool_bytes = 72 << 20)?;
     let filler = site.topic_with(Order::Total, |spec| spec.keep = Some(true))?;
     let mut other = site.publisher(&filler).build()?;
     publish(&mut other, 2, 0..250, BYTES)?;
@@ -77,7 +77,7 @@ pub fn a_full_pool_waits_and_recovers(rig: &Rig) -> Result<(), Failure> {
             Ok(_) => sent += 1,
             Err(error) => break error,
         }
-        ensure!(sent < 2_000, "64 MiB took {sent} messages of {BYTES} bytes");
+        ensure!(sent < 2_000, "72 MiB took {sent} messages of {BYTES} bytes");
     };
     let full = matches!(
         &stopped,

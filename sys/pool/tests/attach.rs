@@ -113,16 +113,16 @@ fn a_pool_that_was_cut_short_is_named() {
         let (_fd, path) = memory();
         drop(Pool::create_or_attach(&path, shape(Coherence::Coherent)).expect("created"));
         file(&path).set_len(have).expect("cut");
-        let short = Attach::Short { need: 32 << 20, have };
+        let short = Attach::Short { need: 48 << 20, have };
         assert_eq!(found(Pool::attach(&path)), short);
         assert_eq!(found(Pool::create_or_attach(&path, shape(Coherence::Coherent))), short);
     }
     let text = PoolError::Attach {
         path: "/dev/shm/p".into(),
-        found: Attach::Short { need: 32 << 20, have: 64 },
+        found: Attach::Short { need: 48 << 20, have: 64 },
     };
     let text = text.to_string();
-    assert!(text.contains("33554432") && text.contains("64"), "{text}");
+    assert!(text.contains("50331648") && text.contains("64"), "{text}");
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn impossible_sizes_are_refused_and_leave_nothing() {
     assert!(too_small, "{error_small}");
     assert!(!shm.0.exists(), "a refused pool left a file behind");
 
-    let odd = Shape { pool_bytes: (32 << 20) + 100, ..shape(Coherence::Coherent) };
+    let odd = Shape { pool_bytes: (48 << 20) + 100, ..shape(Coherence::Coherent) };
     let error_odd = error(Pool::create_or_attach(&shm.0, odd));
     assert!(matches!(error_odd, PoolError::Map(MapError::Unaligned { .. })), "{error_odd}");
     assert!(!shm.0.exists(), "a refused pool left a file behind");

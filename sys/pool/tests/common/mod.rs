@@ -12,7 +12,7 @@ use landfall_pool::pool::Shape;
 /// The smallest segments, few of them, few sessions.
 pub fn shape(coherence: Coherence) -> Shape {
     Shape {
-        pool_bytes: 32 << 20,
+        pool_bytes: 48 << 20,
         segment_bytes: 2 << 20,
         sessions: 16,
         coherence,

@@ -64,7 +64,7 @@ fn broker(number: usize) -> BrokerId {
 /// Panics where a machine has no memfds: there is nothing to be tested then.
 pub fn pool() -> Pool {
     let shape = Shape {
-        pool_bytes: 48 << 20,
+        pool_bytes: 56 << 20,
         segment_bytes: 2 << 20,
         sessions: 16,
         coherence: Coherence::Coherent,

@@ -172,13 +172,13 @@ fn a_file_that_is_no_whole_pool_is_refused_with_its_numbers() {
         (7, "something else"),
         (64, "too short"),
         (4096, "too short"),
-        ((48 << 20) - 4096, "too short"),
+        ((56 << 20) - 4096, "too short"),
     ] {
         let (_fd, path) = part(&pool, bytes);
         let error = read_only(&path).err().expect("a part of a pool").to_string();
         assert!(error.contains(says), "{bytes} bytes: {error}");
     }
-    let (fd, path) = part(&pool, 48 << 20);
+    let (fd, path) = part(&pool, 56 << 20);
     let file = File::from(fd);
     for (at, word, says) in [
         (0, 5_u64, "something else"),
@@ -206,7 +206,7 @@ fn a_copy_on_a_disk_is_looked_at_too() {
     let file = File::create(&path).unwrap();
     file.set_len(pool.geometry().pool_bytes()).unwrap();
     let mut bytes = Vec::new();
-    for at in (0..pool.geometry().head_bytes() + (32 << 20)).step_by(8) {
+    for at in (0..pool.geometry().pool_bytes()).step_by(8) {
         bytes.extend_from_slice(&pool.load_relaxed(at).to_le_bytes());
     }
     file.write_all_at(&bytes, 0).unwrap();
