@@ -58,7 +58,8 @@ impl Places {
         let place = self.get(log).unwrap_or_default();
         match place {
             Seen { next: Some(next), .. } if index < next => Arrival::Old,
-            Seen { next: None, position: Some(position) } if end <= position => Arrival::Old,
+            // Not by its index alone: a gap that was told of moves the position and no index.
+            Seen { position: Some(position), .. } if end <= position => Arrival::Old,
             Seen { position: Some(position), .. } if first > position => {
                 Arrival::AfterGap { missed: first - position }
             }
@@ -142,6 +143,16 @@ mod tests {
         assert_eq!(places.judge(LOG, 4, 40, 50), Arrival::Old);
         assert_eq!(places.judge(LOG, 5, 50, 60), Arrival::Next);
         assert_eq!(places.resume_from(true, From::Earliest, 9), From::Position(50));
+    }
+
+    #[test]
+    fn a_batch_that_was_told_of_as_a_gap_does_not_come_again() {
+        let mut places = Places::new();
+        places.shown(LOG, 4, 50);
+        places.go_back(LOG, 5, 50);
+        places.resumed(LOG, 60);
+        assert_eq!(places.judge(LOG, 5, 50, 60), Arrival::Old);
+        assert_eq!(places.judge(LOG, 6, 60, 61), Arrival::Next);
     }
 
     #[test]
