@@ -11,6 +11,7 @@ use landfall_layout::TopicId;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE, topic_directory};
+use landfall_replica::owner;
 use landfall_replica::{Ended, EndedLog, Resumed, TopicFile};
 
 const CREATED_NS: u64 = 77;
@@ -217,4 +218,21 @@ fn an_end_that_another_pool_came_after_is_none() {
     restore(&pool, &two.data(), 1).unwrap();
     let chain = pool.chain(TopicId(entry().id), SEQUENCED_LOG).unwrap();
     assert!(chain.oldest_index > 60 && chain.skipped().is_some(), "{chain:?}");
+}
+
+#[test]
+fn a_directory_that_another_system_is_at_work_in_is_left_alone() {
+    let two = Two::new("taken");
+    let [one, other] = two.topics();
+    say(&one, 50, 48 << 20);
+    say(&other, 50, 48 << 20);
+    let before = fs::read_to_string(other.join(TOPIC_FILE)).unwrap();
+    let pool = Memory::new().pool(48);
+    let _broker = owner::take(&two.data()[1], "another pool").unwrap();
+    let error = restore(&pool, &two.data(), 1).unwrap_err().to_string();
+    assert!(error.contains("broker-1") && error.contains("stop it first"), "{error}");
+    assert_eq!(fs::read_to_string(other.join(TOPIC_FILE)).unwrap(), before);
+    // A broker of this very pool may be there before its control.
+    fs::write(two.data()[1].join(owner::OWNER_FILE), pool.uuid_text()).unwrap();
+    restore(&pool, &two.data(), 1).unwrap();
 }

@@ -15,6 +15,11 @@ pub enum ColdError {
         /// What went wrong, with its path.
         error: FileError,
     },
+    /// A process that is not of this pool has a data directory.
+    Taken {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A file is of another version of this program.
     Version {
         /// The file.
@@ -60,6 +65,12 @@ impl fmt::Display for ColdError {
                 f,
                 "{error}; --restore names the data directory of a broker: name one that is there, \
                  or make an empty one"
+            ),
+            Self::Taken { path } => write!(
+                f,
+                "{}: a broker of another pool, or landfall recover, is at work there; stop it \
+                 first, since two systems on one directory lose batches",
+                path.display()
             ),
             Self::Version { path, why } => write!(
                 f,

@@ -19,7 +19,8 @@ pub mod read;
 mod sessions;
 mod tell;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use landfall_layout::limits::{SEQUENCED_LOG, TOPICS_MAX};
 use landfall_layout::order::{ChainLine, FrontierLine};
@@ -28,12 +29,18 @@ use landfall_layout::topic::{
 };
 use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::Pool;
-use landfall_replica::{Ended, EndedLog, Resumed, Skips, TopicFile};
+use landfall_replica::owner::is_anothers;
+use landfall_replica::{Ended, EndedLog, FileError, Resumed, Skips, TopicFile};
 
 pub use error::ColdError;
 use plan::{Plan, Told, plan};
 use read::{Found, FoundLog, find};
 use sessions::Sessions;
+
+/// Looks at a directory that another process has, before that counts.
+const LOOKS: u32 = 20;
+/// Time between two of them: a second in all, far more than it takes to write a name.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Brings back every topic that the data directories of brokers have; what people should know of
 /// it, a sentence each. Only on a pool that no control ever led. An error leaves nothing that
@@ -43,6 +50,9 @@ pub fn restore(
     directories: &[PathBuf],
     now_ns: u64,
 ) -> Result<Vec<String>, ColdError> {
+    for directory in directories {
+        await_free(directory, &pool.uuid_text())?;
+    }
     let mut notes = Vec::new();
     let found = find(directories, &mut notes)?;
     let mut sessions = Sessions::default();
@@ -101,6 +111,23 @@ fn begin(
     plan.skipped.into_iter().for_each(|skipped| skips.add(skipped));
     begin_log(pool, TopicId(entry.id), log, &plan, &skips, now_ns);
     Life { resumed: Resumed { index: plan.index, position: plan.position }, skips, ended }
+}
+
+/// Waits until no process of another pool has the directory. One of this pool may have it, which
+/// says so a moment after it took it.
+fn await_free(directory: &Path, pool: &str) -> Result<(), ColdError> {
+    let mut looks = 0;
+    loop {
+        let io = |source| ColdError::Directory { error: FileError::io("lock", directory)(source) };
+        if !is_anothers(directory, pool).map_err(io)? {
+            return Ok(());
+        }
+        looks += 1;
+        if looks == LOOKS {
+            return Err(ColdError::Taken { path: directory.to_owned() });
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// Says in the topic's directories that their files are this pool's, and where its logs go on: the

@@ -51,6 +51,7 @@ use landfall_pool::disk::faulty::{Faults, Faulty};
 use landfall_pool::disk::{self, Disk};
 use landfall_pool::poison::Part;
 use landfall_replica::mend::create_directory;
+use landfall_replica::owner;
 
 use crate::env::{Env, Unfaithful};
 use thread::Worker;
@@ -166,18 +167,7 @@ impl Replicator {
     /// Takes the directory and starts the thread.
     pub fn start(env: &Env, data: &Data) -> io::Result<Self> {
         create_directory(&data.directory).map_err(io::Error::other)?;
-        let lock = File::open(&data.directory)?;
-        lock.try_lock().map_err(|error| match error {
-            std::fs::TryLockError::WouldBlock => io::Error::new(
-                io::ErrorKind::AddrInUse,
-                format!(
-                    "{}: another broker, of this system or another, keeps its replicas there; \
-                     give each its own directory, or stop that one",
-                    data.directory.display()
-                ),
-            ),
-            std::fs::TryLockError::Error(error) => error,
-        })?;
+        let lock = owner::take(&data.directory, &env.pool.uuid_text())?;
         let (disk, why_plain) = disk::open();
         let disk: Box<dyn Disk> = match &data.faults {
             Some(faults) => Box::new(Faulty::new(disk, faults.clone())),

@@ -116,7 +116,8 @@ fn records(file: &File, bytes: u64) -> Result<Vec<(u64, RecordHeader)>, Failure>
 /// Turns a bit of a batch that is ordered in the pool at `path`; says which.
 pub(super) fn payload(path: &Path, seed: u64) -> Result<String, Failure> {
     let mut random = Random::new(seed);
-    let pool = Pool::attach(path)?;
+    // A fault before this one may have taken its tables, or the pool is only being made.
+    let Ok(pool) = Pool::attach(path) else { return Ok("there is no pool to damage".to_owned()) };
     let topics = (0..TOPICS_MAX).filter_map(|slot| pool.topic_in_slot(slot));
     let topics = topics.filter(|topic| topic.state() == TopicState::Live);
     let entries: Vec<OrderEntry> =
@@ -158,7 +159,8 @@ fn entries(pool: &Pool, topic: TopicId) -> Vec<OrderEntry> {
 /// Makes a part of the pool's tables unreadable; says which.
 pub(super) fn tables(path: &Path, seed: u64) -> Result<String, Failure> {
     let mut random = Random::new(seed);
-    let head = Pool::attach(path)?.geometry().head_bytes();
+    let Ok(pool) = Pool::attach(path) else { return Ok("there is no pool to cut".to_owned()) };
+    let head = pool.geometry().head_bytes();
     let keep = (1 + random.below(head / PAGE_BYTES - 1)) * PAGE_BYTES;
     File::options().write(true).open(path)?.set_len(keep)?;
     Ok(format!("the pool cannot be read from byte {keep} on; its tables end at {head}"))

@@ -7,6 +7,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`names`] | directories and files of topics and sources |
+//! | [`owner`] | whose a data directory is |
 //! | [`topic`] | `topic.json`: a topic's identity and settings, in words |
 //! | [`lives`] | where logs ended and went on, from one pool to the next |
 //! | [`walk`] | the records of one file, one after the other, checked, over what does not hold |
@@ -28,6 +29,7 @@ pub mod lookup;
 pub mod mend;
 pub mod merge;
 pub mod names;
+pub mod owner;
 mod rebuilt;
 pub mod survey;
 pub mod topic;

@@ -7,6 +7,7 @@ use landfall_layout::BrokerId;
 use landfall_layout::topic::check_name;
 
 use crate::error::FileError;
+use crate::owner::OWNER_FILE;
 
 /// The file that says which topic a directory is about.
 pub const TOPIC_FILE: &str = "topic.json";
@@ -159,6 +160,9 @@ fn entries(path: &Path) -> Result<Vec<(Option<String>, PathBuf)>, FileError> {
 pub fn list(data: &Path) -> Result<Listing, FileError> {
     let mut listing = Listing::default();
     for (name, path) in entries(data)? {
+        if name.as_deref() == Some(OWNER_FILE) {
+            continue;
+        }
         let name = name.as_deref().and_then(unescaped).filter(|_| path.is_dir());
         let Some(name) = name else {
             listing.strangers.push(path);

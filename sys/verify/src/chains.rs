@@ -67,6 +67,11 @@ pub fn follow(
         oldest_position: line.oldest_position,
         ..Chain::default()
     };
+    // A log that came back from disk begins with the first segment that its writer asks for.
+    let is_unbegun = SegmentId(line.head).some().is_none() && SegmentId(line.tail).some().is_none();
+    if is_unbegun && pool.frontier(topic.id, log).entries == line.oldest_index {
+        return Some(chain);
+    }
     let mut seen = HashSet::new();
     let mut at_segment = SegmentId(line.head);
     // Every step adds to `seen` a segment of the pool, so there are at most as many as it has.

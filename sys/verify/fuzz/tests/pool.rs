@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use landfall_layout::SegmentId;
 use landfall_layout::limits::LINE_BYTES;
+use landfall_layout::order::{ChainLine, FrontierLine};
 use landfall_layout::segment::{SegmentKind, What};
 use landfall_pool::map::memfd;
 use landfall_pool::{Memory, Pool};
@@ -62,6 +63,31 @@ fn a_pool_at_rest_is_looked_at_once() {
     let report = verify(&sample::pool());
     assert!(!report.moving && report.findings.is_empty());
     assert_eq!(report.looks, 1);
+}
+
+#[test]
+fn a_log_that_came_back_and_that_nobody_went_on_with_is_whole() {
+    let pool = sample::pool();
+    let none = SegmentId::NONE.0;
+    let log = 5;
+    pool.start_frontier(sample::OWN, log);
+    let line = FrontierLine { entries: 9, position: 90, ..FrontierLine::default() };
+    pool.advance_frontier(sample::OWN, log, &line);
+    let mut chain = ChainLine {
+        oldest_index: 9,
+        oldest_position: 90,
+        head: none,
+        tail: none,
+        topic: sample::OWN.0.into(),
+        ..ChainLine::default()
+    };
+    pool.set_chain(sample::OWN, log, &chain);
+    let found = look(&pool).findings;
+    assert!(found.is_empty(), "{:?}", found.kept());
+    // With entries that it should have, a log without a segment is not.
+    chain.oldest_index = 8;
+    pool.set_chain(sample::OWN, log, &chain);
+    assert!(!look(&pool).findings.is_empty());
 }
 
 /// Whether a word of the pool says something that is not said anywhere else, and that has to hold:

@@ -159,9 +159,7 @@ fn follows(of: &str, order: Option<Order>, entries: &[Seen], kept: &mut Kept) {
             let found = format!("entry {index}, {count} messages of client {:#x},", seen.client)
                 + " is lost in every copy: its bytes changed before they were copied";
             kept.findings.push(Finding { severity: Severity::Warning, ..wrong("lost", of, found) });
-            continue;
-        }
-        if seen.is_hole() {
+        } else if seen.is_hole() {
             if order.is_some_and(|order| order != Order::Token) {
                 let found = format!("entry {} is a hole, which only order token has", seen.index);
                 kept.findings.push(wrong("hole", of, found));

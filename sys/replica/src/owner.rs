@@ -1,0 +1,72 @@
+//! Whose a data directory is: the lock of the broker that keeps replicas there, and its pool.
+//!
+//! The kernel gives the lock back with the process. The name says to whoever finds the directory
+//! locked whether that is by its own system, where a broker may well be there before control.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::Path;
+
+/// The file in a data directory that names the pool of the broker which has the directory, or had
+/// it last. Read only where the directory is locked.
+pub const OWNER_FILE: &str = ".pool";
+
+/// Takes a data directory for a broker of the pool named `pool`, for as long as the file that is
+/// returned is open.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::AddrInUse`], with the path and what to do, where another process has it.
+pub fn take(directory: &Path, pool: &str) -> io::Result<File> {
+    let lock = File::open(directory)?;
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!(
+                "{}: another broker, of this system or another, keeps its replicas there; give \
+                 each its own directory, or stop that one",
+                directory.display()
+            ),
+        ),
+        TryLockError::Error(error) => error,
+    })?;
+    fs::write(directory.join(OWNER_FILE), pool)?;
+    Ok(lock)
+}
+
+/// Whether a process that is not of the pool named `pool` has a data directory now.
+///
+/// # Errors
+///
+/// The system's, where that cannot be found out.
+pub fn is_anothers(directory: &Path, pool: &str) -> io::Result<bool> {
+    match File::open(directory)?.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => {
+            let owner = fs::read_to_string(directory.join(OWNER_FILE)).unwrap_or_default();
+            Ok(owner != pool)
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_anothers_while_a_process_of_another_pool_has_it() {
+        let name = format!("landfall-owner-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        assert!(!is_anothers(&directory, "one").unwrap(), "nobody has it");
+        let taken = take(&directory, "one").unwrap();
+        assert!(!is_anothers(&directory, "one").unwrap(), "a broker was there before its control");
+        assert!(is_anothers(&directory, "two").unwrap());
+        let again = take(&directory, "two").unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
+        drop(taken);
+        assert!(!is_anothers(&directory, "two").unwrap());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}
