@@ -507,7 +507,9 @@ fn look_for_leftovers(stage: &Stage) -> Result<(), Failure> {
             is_disk || name == "pool" || name == "notes",
             "{name} was left behind by a clean end"
         );
-        let replicas = if is_disk { files_under(&path)? } else { Vec::new() };
+        let mut replicas = if is_disk { files_under(&path)? } else { Vec::new() };
+        // Whose a data directory is stays there.
+        replicas.retain(|file| !file.ends_with(landfall_replica::owner::OWNER_FILE));
         ensure!(replicas.is_empty(), "replicas of a deleted topic were left behind: {replicas:?}");
     }
     Ok(())
