@@ -1,7 +1,7 @@
 //! One connection: its socket, what it is for, what is still to be sent.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read};
+use std::io::{self, Read};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -14,6 +14,7 @@ use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
 use landfall_pool::Mapping;
 use landfall_pool::channel::{HOLD, is_parked};
 use landfall_pool::line_ring::{LineConsumer, LineProducer};
+use landfall_pool::shared::{Piece, SharedBytes, send};
 
 use crate::conns::Token;
 use crate::deliver_tcp::Delivering;
@@ -232,10 +233,15 @@ impl Out {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// The same, of bytes in the pool.
+    pub fn append_shared(&mut self, bytes: SharedBytes<'_>) {
+        bytes.append_to(&mut self.bytes);
+    }
+
     fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
         while self.sent < self.bytes.len() {
-            let piece = [IoSlice::new(&self.bytes[self.sent..])];
-            self.sent += landfall_pool::io::send(socket, &piece)?;
+            let piece = [Piece::new(&self.bytes[self.sent..])];
+            self.sent += send(socket, &piece)?;
         }
         self.bytes.clear();
         self.sent = 0;
@@ -342,7 +348,7 @@ impl Conn {
     /// Wakes a memory client. A full socket already holds enough to wake it.
     pub fn ring(&self) -> io::Result<()> {
         let Some(socket) = self.socket.fd() else { return Ok(()) };
-        match landfall_pool::io::send(socket, &[IoSlice::new(&[1])]) {
+        match send(socket, &[Piece::new(&[1])]) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(()),
         }

@@ -5,6 +5,7 @@ use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, From, GapReason, LogP
 use landfall_layout::order::{FrontierLine, OrderEntry};
 use landfall_pool::hold::Hold;
 use landfall_pool::log::{Found, LogReader};
+use landfall_pool::shared::SharedBytes;
 use landfall_replica::lives::first_part;
 use landfall_replica::lookup::Start;
 
@@ -89,11 +90,18 @@ impl Item {
     }
 
     /// What is left of it after `sent` bytes, in two pieces.
-    pub fn rest<'a>(&'a self, env: &'a Env, hold: &'a Hold, sent: usize) -> (&'a [u8], &'a [u8]) {
-        let body = env.pool.read(hold, self.offset, self.bytes).unwrap_or_default();
-        let body = if self.bytes == 0 { &[] } else { body };
+    pub fn rest<'a>(
+        &'a self,
+        env: &'a Env,
+        hold: &'a Hold,
+        sent: usize,
+    ) -> (&'a [u8], SharedBytes<'a>) {
+        let body = match self.bytes {
+            0 => SharedBytes::EMPTY,
+            bytes => env.pool.shared(hold, self.offset, bytes).unwrap_or(SharedBytes::EMPTY),
+        };
         let head = self.head.get(sent..).unwrap_or_default();
-        (head, body.get(sent.saturating_sub(FRAME_BYTES)..).unwrap_or_default())
+        (head, body.behind(sent.saturating_sub(FRAME_BYTES)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Subscribers over sockets: batches go from the segment to the socket, each behind its frame.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use landfall_layout::TopicId;
@@ -11,6 +11,7 @@ use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG};
 use landfall_pool::clock::wall_ns;
 use landfall_pool::hold::Hold;
 use landfall_pool::map::is_poison;
+use landfall_pool::shared::{Piece, send};
 use landfall_replica::lookup::Start;
 
 use crate::catch_up::{Block, Disk};
@@ -180,7 +181,7 @@ impl Delivering {
     /// Sends what was read from files, one block a turn.
     fn send_block(&mut self, env: &Env, socket: BorrowedFd<'_>) -> io::Result<bool> {
         let Some(block) = self.blocks.front_mut() else { return Ok(false) };
-        let sent = match landfall_pool::io::send(socket, &[IoSlice::new(block.rest())]) {
+        let sent = match send(socket, &[Piece::new(block.rest())]) {
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
@@ -197,7 +198,7 @@ impl Delivering {
         let Some(partial) = &mut self.partial else { return Ok(true) };
         let hold = Hold::by_broker(partial.item.segment);
         let (head, body) = partial.item.rest(env, &hold, partial.sent);
-        match landfall_pool::io::send(socket, &[IoSlice::new(head), IoSlice::new(body)]) {
+        match send(socket, &[Piece::new(head), body.piece()]) {
             Ok(sent) => partial.sent += sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if is_poison(&error) && cover(env, &[partial.item]) => {}
@@ -247,13 +248,13 @@ impl Delivering {
     fn send(&mut self, env: &Env, socket: BorrowedFd<'_>, items: &[Item]) -> io::Result<()> {
         let holds: [Hold; BATCHES_PER_SEND] =
             std::array::from_fn(|i| Hold::by_broker(items.get(i).map_or(0, |item| item.segment)));
-        let mut pieces = [IoSlice::new(&[]); 2 * BATCHES_PER_SEND];
+        let mut pieces = [Piece::new(&[]); 2 * BATCHES_PER_SEND];
         for (i, item) in items.iter().enumerate() {
             let (head, body) = item.rest(env, &holds[i], 0);
-            pieces[2 * i] = IoSlice::new(head);
-            pieces[2 * i + 1] = IoSlice::new(body);
+            pieces[2 * i] = Piece::new(head);
+            pieces[2 * i + 1] = body.piece();
         }
-        let mut left = match landfall_pool::io::send(socket, &pieces[..2 * items.len()]) {
+        let mut left = match send(socket, &pieces[..2 * items.len()]) {
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) if is_poison(&error) && cover(env, items) => 0,
@@ -320,7 +321,7 @@ impl Delivering {
         let hold = Hold::by_broker(partial.item.segment);
         let (head, body) = partial.item.rest(env, &hold, partial.sent);
         out.append(head);
-        out.append(body);
+        out.append_shared(body);
     }
 }
 

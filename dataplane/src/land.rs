@@ -16,6 +16,7 @@ use landfall_layout::topic::Order;
 use landfall_pool::Memory;
 use landfall_pool::clock::boot_ns;
 use landfall_pool::hold::Hold;
+use landfall_pool::shared::SharedBytes;
 
 use crate::conns::Token;
 use crate::env::Env;
@@ -295,8 +296,9 @@ fn commit(
 fn check_payload(env: &Env, batch: &Placed) -> Result<(), Fault> {
     let hold = Hold::by_broker(batch.segment);
     let offset = batch.offset + PREAMBLE_BYTES;
-    let payload = env.pool.read(&hold, offset, batch.preamble.payload_bytes).unwrap_or_default();
-    batch.preamble.check_payload(payload).map_err(|error| match env.pool.is_lost(batch.segment) {
+    let payload = env.pool.shared(&hold, offset, batch.preamble.payload_bytes);
+    let crc = payload.unwrap_or(SharedBytes::EMPTY).crc32c();
+    batch.preamble.check_payload_crc(crc).map_err(|error| match env.pool.is_lost(batch.segment) {
         true => Fault::Lost { segment: batch.segment },
         false => Fault::Batch(error),
     })

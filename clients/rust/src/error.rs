@@ -228,6 +228,12 @@ pub enum Corruption {
     },
 }
 
+impl From<BatchError> for Corruption {
+    fn from(error: BatchError) -> Self {
+        Self::Batch(error)
+    }
+}
+
 impl fmt::Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -5,7 +5,6 @@
 //! change its bytes at any time.
 
 use std::fmt;
-use std::ops::Range;
 
 use landfall_layout::TopicId;
 use landfall_layout::batch::{BatchError, BatchPreamble, PREAMBLE_BYTES};
@@ -14,6 +13,7 @@ use landfall_layout::limits::{BATCH_BYTES_MAX, LINE_BYTES};
 use landfall_layout::order::{ENTRY_HOLE, FrontierLine, OrderEntry};
 use landfall_layout::replica::{RECORD_BYTES_MAX, RECORD_HEAD_BYTES, RecordHead, RecordHeader};
 use landfall_pool::hold::Hold;
+use landfall_pool::shared::SharedBytes;
 use landfall_pool::{Memory, Pool};
 
 /// What makes a record of this file: the same in each of a group.
@@ -90,9 +90,7 @@ impl Group {
     pub fn add(&mut self, pool: &Pool, index: u64, entry: &OrderEntry) -> Result<(), Spoilt> {
         let head = self.records.len();
         self.records.resize(head + RECORD_HEAD_BYTES as usize, 0);
-        let checked = copy(pool, entry, &mut self.records)
-            .and_then(|batch| judge(&self.records[batch], self.marks.topic, entry));
-        match checked {
+        match copy(pool, self.marks.topic, entry, &mut self.records) {
             Ok(preamble) => {
                 self.seal(index, entry, &preamble, head);
                 Ok(())
@@ -222,28 +220,52 @@ impl Buffers {
     }
 }
 
-/// Appends what the pool has where `entry` says its batch is; which bytes of `into` those are.
-fn copy(pool: &Pool, entry: &OrderEntry, into: &mut Vec<u8>) -> Result<Range<usize>, Spoilt> {
+/// What the pool has where `entry` says that its batch is.
+fn found<'a>(
+    pool: &'a Pool,
+    entry: &OrderEntry,
+    hold: &'a Hold,
+) -> Result<SharedBytes<'a>, Spoilt> {
     let at = pool.at(entry.segment, entry.offset, entry.bytes).ok_or(Spoilt::Place)?;
     pool.refresh(at, entry.bytes.into());
+    pool.shared(hold, entry.offset, entry.bytes).ok_or(Spoilt::Place)
+}
+
+/// Appends the batch in the pool that `entry` names. What was appended is whole only if this says
+/// that it is.
+fn copy(
+    pool: &Pool,
+    topic: TopicId,
+    entry: &OrderEntry,
+    into: &mut Vec<u8>,
+) -> Result<BatchPreamble, Spoilt> {
     let hold = Hold::by_broker(entry.segment);
-    let from = into.len();
-    pool.copy(&hold, entry.offset, entry.bytes, into).ok_or(Spoilt::Place)?;
-    Ok(from..into.len())
+    let batch = found(pool, entry, &hold)?;
+    let head = batch.first::<HEAD_BYTES>().ok_or(Spoilt::Place)?;
+    let preamble = judge(head, topic, entry)?;
+    into.extend_from_slice(&head);
+    let crc = batch.behind(HEAD_BYTES).append_summed(into);
+    preamble.check_payload_crc(crc).map_err(Spoilt::Batch)?;
+    Ok(preamble)
 }
 
 /// Whether the batch in the pool is the one that its entry names, whole.
 pub fn check(pool: &Pool, topic: TopicId, entry: &OrderEntry) -> Result<BatchPreamble, Spoilt> {
-    let at = pool.at(entry.segment, entry.offset, entry.bytes).ok_or(Spoilt::Place)?;
-    pool.refresh(at, entry.bytes.into());
     let hold = Hold::by_broker(entry.segment);
-    judge(pool.read(&hold, entry.offset, entry.bytes).ok_or(Spoilt::Place)?, topic, entry)
+    let batch = found(pool, entry, &hold)?;
+    let head = batch.first::<HEAD_BYTES>().ok_or(Spoilt::Place)?;
+    let preamble = judge(head, topic, entry)?;
+    preamble.check_payload_crc(batch.behind(HEAD_BYTES).crc32c()).map_err(Spoilt::Batch)?;
+    Ok(preamble)
 }
 
-/// Whether these bytes are the batch that an entry names, whole.
-fn judge(batch: &[u8], topic: TopicId, entry: &OrderEntry) -> Result<BatchPreamble, Spoilt> {
-    let (preamble, payload) = batch.split_first_chunk::<64>().ok_or(Spoilt::Place)?;
-    let preamble = BatchPreamble::from_bytes(*preamble);
+/// Whether this is the preamble of the batch that an entry names.
+fn judge(
+    head: [u8; HEAD_BYTES],
+    topic: TopicId,
+    entry: &OrderEntry,
+) -> Result<BatchPreamble, Spoilt> {
+    let preamble = BatchPreamble::from_bytes(head);
     preamble.check(BATCH_BYTES_MAX).map_err(Spoilt::Batch)?;
     let same = preamble.topic == topic.0
         && preamble.batch_bytes() == u64::from(entry.bytes)
@@ -252,14 +274,10 @@ fn judge(batch: &[u8], topic: TopicId, entry: &OrderEntry) -> Result<BatchPreamb
         && preamble.batch_seq == entry.batch_seq
         && preamble.session_epoch == entry.session_epoch
         && preamble.header_crc == entry.checksum;
-    if !same {
-        return Err(Spoilt::Other);
-    }
-    preamble.check_payload(payload).map_err(Spoilt::Batch)?;
-    Ok(preamble)
+    if same { Ok(preamble) } else { Err(Spoilt::Other) }
 }
 
-const _: () = assert!(PREAMBLE_BYTES == 64);
+const HEAD_BYTES: usize = PREAMBLE_BYTES as usize;
 
 #[cfg(test)]
 mod tests {

@@ -160,6 +160,8 @@ const GROUP_BYTES: usize = 8 << 20;
 pub struct ReplicaRig {
     source: Source,
     entries: Vec<OrderEntry>,
+    /// The same batches, in memory that is nobody else's.
+    blocks: Vec<Vec<u8>>,
     worker: Worker,
     bare: Uring,
     directory: PathBuf,
@@ -184,7 +186,7 @@ impl ReplicaRig {
         let mut source = Source::new(pool, 0);
         let mut random = 1_u64;
         let mut payload = vec![0; bytes - PREAMBLE_BYTES as usize];
-        let entries = (0..batches)
+        let entries: Vec<OrderEntry> = (0..batches)
             .map(|_| {
                 // Disks and their caches may look at what they are given.
                 for chunk in payload.chunks_mut(8) {
@@ -195,11 +197,19 @@ impl ReplicaRig {
                 source.place(&payload, true)
             })
             .collect();
+        let hold = Hold::by_broker(PAYLOAD);
+        let block = |entry: &OrderEntry| {
+            let mut block = Vec::new();
+            let shared = source.pool.shared(&hold, entry.offset, entry.bytes);
+            shared.expect("it was placed there").append_to(&mut block);
+            block
+        };
+        let blocks = entries.iter().map(block).collect();
         let directory = directory.join(format!("landfall-replicas-{}", std::process::id()));
         fs::create_dir_all(&directory)?;
         let data = Data { file_bytes: FILE_BYTES, ..Data::new(directory.join("data")) };
         let worker = source.worker(data, Box::new(Uring::new()?), 2)?;
-        Ok(Self { source, entries, worker, bare: Uring::new()?, directory, rounds: 0 })
+        Ok(Self { source, entries, blocks, worker, bare: Uring::new()?, directory, rounds: 0 })
     }
 
     /// Bytes of a burst.
@@ -225,14 +235,11 @@ impl ReplicaRig {
         }
     }
 
-    /// Writes the same blocks from where they lie, and syncs as often, with nothing around them.
+    /// Writes the same blocks, and syncs as often, with nothing around them.
     pub fn write_bare(&mut self) -> io::Result<()> {
-        let Self { source, entries, bare, directory, rounds, .. } = self;
+        let Self { entries, blocks, bare, directory, rounds, .. } = self;
         *rounds += 1;
         let file = File::create(directory.join(format!("bare-{rounds}")))?;
-        let hold = Hold::by_broker(PAYLOAD);
-        let block = |entry: &OrderEntry| source.pool.read(&hold, entry.offset, entry.bytes);
-        let blocks: Vec<&[u8]> = entries.iter().filter_map(block).collect();
         let each = entries.first().map_or(1, |entry| entry.bytes as usize);
         let mut at = 0;
         for group in blocks.chunks((GROUP_BYTES / each).clamp(1, 2048)) {

@@ -13,7 +13,7 @@ use landfall_layout::TopicId;
 use crate::memory::Memory;
 use crate::pool::Pool;
 
-/// The right to read one segment's batches as plain bytes.
+/// The right to read one segment's batches: it is not used again meanwhile.
 ///
 /// It is made by [`HoldWord::take`], or by the broker that answers for it with
 /// [`Hold::by_broker`].
@@ -24,13 +24,8 @@ pub struct Hold {
 
 impl Hold {
     /// A broker's own hold: the broker does not answer `Retire` for this segment before it has
-    /// dropped the hold and every slice read under it.
+    /// dropped the hold and what it reads under it.
     pub fn by_broker(segment: u32) -> Self {
-        Self { segment }
-    }
-
-    /// A publisher's hold on a segment it was granted an extent of.
-    pub fn by_grant(segment: u32) -> Self {
         Self { segment }
     }
 
@@ -83,7 +78,7 @@ impl HoldWord {
         channel.full_fence();
     }
 
-    /// Lets go. Every slice read under the hold is gone by then: the caller gives the hold back.
+    /// Lets go. What was read under the hold was copied by then.
     pub fn release(self, channel: &impl Memory) {
         channel.store_release(self.at, 0);
     }

@@ -11,7 +11,8 @@
 //! | [`line_ring`], [`slot_ring`], [`log`], [`lines`] | the shared-line protocols |
 //! | [`leader`] | who leads, and taking over |
 //! | [`hold`], [`channel`] | memory clients: what they read must not be reused |
-//! | [`payload_writer`], [`stream`], [`io`] | bytes into and out of the mapping |
+//! | [`payload_writer`], [`stream`], [`io`] | bytes into the mapping, and descriptors |
+//! | [`shared`] | bytes of the mapping that others may be storing to: copied out, or sent |
 //! | [`poison`] | pages of the pool that cannot be read any more |
 //! | [`slab`] | private buffers that are registered once and sent from |
 //! | [`clock`], [`silence`] | time that passes, and time that is shown |
@@ -46,6 +47,7 @@ pub mod payload_writer;
 pub mod poison;
 pub mod pool;
 pub mod replica;
+pub mod shared;
 pub mod silence;
 #[cfg(feature = "kill-switch")]
 mod skew;

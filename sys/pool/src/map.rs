@@ -302,8 +302,7 @@ impl Mapping {
         // SAFETY:
         // - valid: the mapping is `len` bytes long and lives as long as `self`;
         // - aligned: a mapping starts on a page;
-        // - no exclusive alias: this crate hands out words as atomics and bytes only under a
-        //   hold, when their writer has finished with them;
+        // - no exclusive alias: this crate hands out words as atomics, and bytes never as slices;
         // - read-only mappings: atomics are only loaded, which `store` checks.
         unsafe {
             std::slice::from_raw_parts(

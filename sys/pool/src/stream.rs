@@ -282,41 +282,51 @@ impl Default for Crc32c {
     }
 }
 
-/// Bytes summed between two rounds of prefetching, and how far ahead those reach. Measured on two
-/// cores: blocks of 1 MiB that lie in memory are summed at 22 GB/s without, 38 GB/s with it; the
-/// hardware's own prefetching ends at each page.
-const FAR_PIECE_BYTES: usize = PIECE_BYTES;
-const FAR_AHEAD_BYTES: usize = 8192;
-
-/// CRC32C of bytes that are not in a cache, such as a batch another core streamed into the pool.
+/// CRC32C of bytes that are not in a cache, such as a batch that a NIC wrote just now.
 pub fn crc32c_far(bytes: &[u8]) -> u32 {
-    if bytes.len() <= FAR_PIECE_BYTES {
+    if bytes.len() <= PIECE_BYTES {
         return landfall_layout::batch::crc32c(bytes);
     }
-    let mut crc = Crc32c::new();
-    let mut asked = 0;
-    for (i, piece) in bytes.chunks(FAR_PIECE_BYTES).enumerate() {
-        let until = bytes.len().min(i * FAR_PIECE_BYTES + FAR_AHEAD_BYTES);
-        for line in bytes[asked.min(until)..until].chunks(LINE_BYTES) {
-            prefetch(line);
-        }
-        asked = until;
+    let (mut crc, mut ahead) = (Crc32c::new(), Ahead::default());
+    for (i, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
+        ahead.ask(bytes.as_ptr(), bytes.len(), i * PIECE_BYTES + piece.len());
         crc.update(piece);
     }
     crc.finish()
 }
 
-/// Asks for the line in which `bytes` begin.
+/// How far ahead lines are asked for, by who reads bytes that are in no cache piece by piece.
+/// Measured on two cores: blocks of 1 MiB that lie in memory are summed at 22 GB/s without, 38 GB/s
+/// with it; the hardware's own prefetching ends at each page.
+const AHEAD_BYTES: usize = 6144;
+
+/// How far lines were asked for.
+#[derive(Default)]
+pub(crate) struct Ahead(usize);
+
+impl Ahead {
+    /// Asks for what comes behind the first `taken` of the `bytes` bytes from `start` on.
+    #[inline]
+    pub(crate) fn ask(&mut self, start: *const u8, bytes: usize, taken: usize) {
+        let until = bytes.min(taken + AHEAD_BYTES);
+        while self.0 < until {
+            prefetch(start.wrapping_add(self.0));
+            self.0 += LINE_BYTES;
+        }
+    }
+}
+
+/// Asks for the line at `address`.
 #[inline]
-fn prefetch(bytes: &[u8]) {
+fn prefetch(address: *const u8) {
     // SAFETY: PREFETCHT0 came with SSE; it changes nothing and any address will do.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().cast());
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
+    let _ = address;
 }
 
 #[cfg(target_arch = "x86_64")]

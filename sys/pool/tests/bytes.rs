@@ -1,7 +1,7 @@
 //! Lines, counters, errors and bytes over a real mapping, in both coherence modes: where lines are
 //! written back and dropped the same is read as where they are not.
 
-use std::io::{IoSlice, Write};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 
 use landfall_layout::counters::{Counter, Stage};
@@ -14,7 +14,8 @@ use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::counters::{Counters, ErrorLog};
 use landfall_pool::hold::{EntryName, Hold};
-use landfall_pool::{Memory, Pool, channel, io};
+use landfall_pool::shared::{Piece, send};
+use landfall_pool::{Memory, Pool, channel};
 
 mod common;
 use common::pool;
@@ -25,6 +26,12 @@ fn both(check: impl Fn(&Pool)) {
         assert_eq!(pool.flushes(), coherence == Coherence::Flush);
         check(&pool);
     }
+}
+
+fn copy(pool: &Pool, hold: &Hold, offset: u32, bytes: u32) -> Vec<u8> {
+    let mut copy = Vec::new();
+    pool.shared(hold, offset, bytes).expect("in the segment").append_to(&mut copy);
+    copy
 }
 
 fn entry(id: TopicId, name: &str) -> TopicEntry {
@@ -207,10 +214,10 @@ fn bytes_outside_the_mapping_are_refused() {
         assert!(pool.stream(end - 64, &[0; 65]).is_err());
         let hold = Hold::by_broker(1);
         let whole = pool.geometry().segment_bytes() as u32;
-        assert!(pool.read(&hold, 0, whole).is_some());
-        assert!(pool.read(&hold, 1, whole).is_none());
-        assert!(pool.read(&hold, u32::MAX, u32::MAX).is_none());
-        assert!(pool.read(&Hold::by_broker(u32::MAX), 0, 1).is_none());
+        assert!(pool.shared(&hold, 0, whole).is_some());
+        assert!(pool.shared(&hold, 1, whole).is_none());
+        assert!(pool.shared(&hold, u32::MAX, u32::MAX).is_none());
+        assert!(pool.shared(&Hold::by_broker(u32::MAX), 0, 1).is_none());
     });
 }
 
@@ -221,12 +228,12 @@ fn bytes_go_in_by_every_way_and_come_out() {
         let bytes: Vec<u8> = (0..4001_u32).map(|i| (i % 251) as u8).collect();
         let hold = Hold::by_broker(1);
         pool.write(at + 3, &bytes).expect("inside");
-        assert_eq!(pool.read(&hold, 3, 4001), Some(&bytes[..]));
+        assert_eq!(copy(pool, &hold, 3, 4001), bytes);
         pool.stream(at + 64, &bytes).expect("inside");
         landfall_pool::stream::stream_fence();
         pool.publish(at, 8192);
         pool.refresh(at, 8192);
-        assert_eq!(pool.read(&hold, 64, 4001), Some(&bytes[..]));
+        assert_eq!(copy(pool, &hold, 64, 4001), bytes);
 
         let (mut from, to) = UnixStream::pair().expect("a pair");
         let none = pool.recv(&to, at, 10).expect_err("nothing there");
@@ -236,13 +243,13 @@ fn bytes_go_in_by_every_way_and_come_out() {
         while got < bytes.len() {
             got += pool.recv(&to, at + 128 + got as u64, bytes.len() - got).expect("received");
         }
-        assert_eq!(pool.read(&hold, 128, 4001), Some(&bytes[..]));
+        assert_eq!(copy(pool, &hold, 128, 4001), bytes);
         assert!(pool.recv(&to, pool.bytes(), 1).is_err());
-        let lent = pool.read(&hold, 128, 4001).expect("inside");
-        let sent = io::send(&to, &[IoSlice::new(b"head"), IoSlice::new(lent)]).expect("sent");
+        let lent = pool.shared(&hold, 128, 4001).expect("inside");
+        let sent = send(&to, &[Piece::new(b"head"), lent.piece()]).expect("sent");
         assert_eq!(sent, 4005);
         drop(from);
-        let gone = io::send(&to, &[IoSlice::new(b"x")]).expect_err("nobody there");
+        let gone = send(&to, &[Piece::new(b"x")]).expect_err("nobody there");
         assert_eq!(gone.kind(), std::io::ErrorKind::BrokenPipe, "an error and no signal");
     });
 }

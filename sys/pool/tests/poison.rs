@@ -18,6 +18,7 @@ use landfall_layout::segment::{SegmentHeader, SegmentKind, SegmentState, What};
 use landfall_pool::hold::Hold;
 use landfall_pool::map::{Backing, is_poison, memfd};
 use landfall_pool::poison::Part;
+use landfall_pool::shared::send;
 use landfall_pool::{Mapping, Memory, Pool};
 
 use common::{memory, shape};
@@ -53,7 +54,8 @@ fn what_was_cut_off_reads_as_zeros_and_its_segment_is_lost() {
     assert!(!pool.is_whole(CUT) && pool.is_whole(SegmentId(2)));
     assert_eq!(pool.loss().count(), 0, "asking touches nothing");
     let hold = Hold::by_broker(CUT.0);
-    let bytes = pool.read(&hold, 0, 3 * PAGE as u32).expect("inside the segment");
+    let mut bytes = Vec::new();
+    pool.shared(&hold, 0, 3 * PAGE as u32).expect("inside the segment").append_to(&mut bytes);
     assert_eq!((bytes[8], bytes[PAGE as usize + 8], bytes[2 * PAGE as usize + 8]), (77, 0, 0));
     assert!(pool.is_lost(CUT.0) && !pool.is_lost(2));
     assert_eq!((pool.loss().segments(), pool.loss().pages()), (vec![CUT.0], 2));
@@ -84,15 +86,15 @@ fn system_calls_say_so_and_a_probe_finds_it() {
     file.set_len(at).expect("cut short");
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
     let hold = Hold::by_broker(CUT.0);
-    let bytes = pool.read(&hold, 0, PREAMBLE_BYTES).expect("inside the segment");
-    let error = landfall_pool::io::send(&ours, &[std::io::IoSlice::new(bytes)]).unwrap_err();
+    let bytes = pool.shared(&hold, 0, PREAMBLE_BYTES).expect("inside the segment");
+    let error = send(&ours, &[bytes.piece()]).unwrap_err();
     assert!(is_poison(&error), "{error}");
     std::io::Write::write_all(&mut &theirs, b"something").expect("sent");
     let error = pool.recv(&ours, at, 9).unwrap_err();
     assert!(is_poison(&error), "{error}");
     assert_eq!(pool.loss().count(), 0, "the system told, and nobody touched it");
     assert!(pool.probe(CUT.0, 0, PREAMBLE_BYTES));
-    let sent = landfall_pool::io::send(&ours, &[std::io::IoSlice::new(bytes)]);
+    let sent = send(&ours, &[bytes.piece()]);
     assert_eq!(sent.expect("zeros can be sent"), PREAMBLE_BYTES as usize);
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, IoSlice, Read};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use landfall_layout::channel::{BROKER_PARKED_AT, CLIENT_PARKED_AT};
 use landfall_layout::frame::Frame;
 use landfall_pool::channel::{TO_BROKER, TO_CLIENT, is_parked, open as open_channel, set_parked};
 use landfall_pool::line_ring::{LineConsumer, LineProducer};
+use landfall_pool::shared::{Piece, send};
 use landfall_pool::stream::stream_fence;
 use landfall_pool::{Mapping, Memory, Pool};
 
@@ -329,7 +330,7 @@ impl MemoryLink {
         if !std::mem::take(&mut self.ring) || !is_parked(&self.channel, BROKER_PARKED_AT) {
             return Ok(());
         }
-        match landfall_pool::io::send(&self.socket, &[IoSlice::new(&[1])]) {
+        match send(&self.socket, &[Piece::new(&[1])]) {
             // A full socket holds enough to wake anybody.
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 Err(self.lost("ringing", error))

@@ -1,10 +1,11 @@
 //! A publisher's connection over a socket: batches out, receipts in.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use landfall_layout::frame::{FRAME_BYTES, Frame, TAIL_BYTES_MAX};
+use landfall_pool::shared::{Piece, send};
 
 use super::session::Session;
 use crate::connect::Socket;
@@ -106,7 +107,7 @@ impl TcpLink {
     ) -> Result<u64, Error> {
         let mut total = 0;
         loop {
-            let mut pieces = [IoSlice::new(&[]); PIECES];
+            let mut pieces = [Piece::new(&[]); PIECES];
             let mut used = 0;
             let mut skip = self.sent;
             for item in &self.outbox {
@@ -122,7 +123,7 @@ impl TcpLink {
                     Item::Frame(frame) => Some(&frame[..]),
                 };
                 let Some(buffer) = bytes else { break };
-                pieces[used] = IoSlice::new(&buffer[skip.min(buffer.len())..]);
+                pieces[used] = Piece::new(&buffer[skip.min(buffer.len())..]);
                 used += 1;
                 skip = 0;
             }
@@ -130,13 +131,13 @@ impl TcpLink {
                 && self.outbox.len() == used
                 && let Some(farewell) = &self.farewell
             {
-                pieces[used] = IoSlice::new(&farewell[self.farewell_sent..]);
+                pieces[used] = Piece::new(&farewell[self.farewell_sent..]);
                 used += 1;
             }
             if used == 0 {
                 return Ok(total);
             }
-            match landfall_pool::io::send(&self.socket, &pieces[..used]) {
+            match send(&self.socket, &pieces[..used]) {
                 Ok(sent) => {
                     total += sent as u64;
                     self.advance(session, sent, &mut written);

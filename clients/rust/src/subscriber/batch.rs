@@ -6,7 +6,6 @@ use landfall_layout::frame::GapReason;
 use landfall_layout::order::OrderEntry;
 use landfall_pool::stream::crc32c_far;
 
-use super::memory::Held;
 use crate::error::Corruption;
 
 /// What [`Subscriber::next`](super::Subscriber::next) found.
@@ -34,18 +33,13 @@ pub enum Event<'s> {
     TopicGone,
 }
 
-/// A batch where it lies: in the pool, held until this is dropped, or in the subscriber's receive
-/// buffer.
-///
-/// Through memory, the broker answers for the hold. If it dies, control takes its holds for gone
-/// after 3 s: a batch that is looked at for longer than that after its broker's death may change.
+/// A batch in the subscriber's own memory. What was checked is what is shown, and it does not
+/// change: over memory, where publishers can write the pool at any time, it is a copy.
 #[derive(Debug)]
 pub struct Batch<'s> {
     pub(crate) place: Place,
     pub(crate) preamble: BatchPreamble,
     pub(crate) payload: &'s [u8],
-    #[allow(dead_code, reason = "it is here to be dropped")]
-    pub(crate) held: Option<Held<'s>>,
 }
 
 /// What the log says of a batch.
@@ -124,7 +118,7 @@ impl Batch<'_> {
         self.preamble.sealed_ns
     }
 
-    /// Its messages as they lie: headers, keys, payloads.
+    /// Its messages one behind the other: headers, keys, payloads.
     pub fn payload(&self) -> &[u8] {
         self.payload
     }
@@ -141,22 +135,15 @@ impl Batch<'_> {
     }
 }
 
-/// Whether `bytes` are the batch that a log's entry, which says `place`, names.
-pub(crate) fn check_entry(
-    bytes: &[u8],
-    entry: &OrderEntry,
-    place: &Place,
-    wanted: Wanted,
-    verify: bool,
-) -> Result<BatchPreamble, Corruption> {
-    let preamble = check_batch(bytes, place, wanted, verify)?;
-    let differs = |field, log: u64, preamble: u64| {
-        if log == preamble { Ok(()) } else { Err(Corruption::Mismatch { field, log, preamble }) }
-    };
-    differs("client", entry.client, preamble.client)?;
-    differs("sequence", entry.batch_seq, preamble.batch_seq)?;
-    differs("epoch", entry.session_epoch.into(), preamble.session_epoch.into())?;
-    Ok(preamble)
+/// Whether this is the preamble of the batch that a log's entry names.
+pub(crate) fn check_entry(entry: &OrderEntry, preamble: &BatchPreamble) -> Result<(), Corruption> {
+    same("client", entry.client, preamble.client)?;
+    same("sequence", entry.batch_seq, preamble.batch_seq)?;
+    same("epoch", entry.session_epoch.into(), preamble.session_epoch.into())
+}
+
+fn same(field: &'static str, log: u64, preamble: u64) -> Result<(), Corruption> {
+    if log == preamble { Ok(()) } else { Err(Corruption::Mismatch { field, log, preamble }) }
 }
 
 impl Place {
@@ -174,9 +161,7 @@ impl Place {
     }
 }
 
-/// Whether `bytes` are the batch that the log says stands at `place`. The log's checksum is of a
-/// preamble that no client could write any more when it was taken: what a publisher wrote there
-/// since, however well it is sealed, is no batch.
+/// Whether `bytes` are the batch that the log says stands at `place`.
 pub(crate) fn check_batch(
     bytes: &[u8],
     place: &Place,
@@ -184,20 +169,29 @@ pub(crate) fn check_batch(
     verify: bool,
 ) -> Result<BatchPreamble, Corruption> {
     let short = BatchError::TooShort { bytes: bytes.len() as u32, count: place.count };
-    let (head, payload) =
-        bytes.split_first_chunk::<{ PREAMBLE_BYTES as usize }>().ok_or(Corruption::Batch(short))?;
-    let preamble = BatchPreamble::from_bytes(*head);
-    preamble.check(wanted.batch_bytes_max).map_err(Corruption::Batch)?;
-    let differs = |field, log: u64, preamble: u64| {
-        if log == preamble { Ok(()) } else { Err(Corruption::Mismatch { field, log, preamble }) }
-    };
-    differs("size", bytes.len() as u64, preamble.batch_bytes())?;
-    differs("count", place.count.into(), preamble.count.into())?;
-    // Room that was given to another topic meanwhile is nobody's batch here.
-    differs("topic", wanted.topic.0.into(), preamble.topic.into())?;
-    differs("checksum", place.checksum.into(), preamble.header_crc.into())?;
+    let (head, payload) = bytes.split_first_chunk().ok_or(Corruption::Batch(short))?;
+    let preamble = check_head(head, bytes.len(), place, wanted)?;
     if verify {
-        preamble.check_payload_crc(crc32c_far(payload)).map_err(Corruption::Batch)?;
+        preamble.check_payload_crc(crc32c_far(payload))?;
     }
+    Ok(preamble)
+}
+
+/// The preamble in `head`, if it is that of the batch of `bytes` bytes at `place`. The log's
+/// checksum is of a preamble that no client could write any more when it was taken: what a
+/// publisher wrote there since, however well it is sealed, is no batch.
+pub(crate) fn check_head(
+    head: &[u8; PREAMBLE_BYTES as usize],
+    bytes: usize,
+    place: &Place,
+    wanted: Wanted,
+) -> Result<BatchPreamble, Corruption> {
+    let preamble = BatchPreamble::from_bytes(*head);
+    preamble.check(wanted.batch_bytes_max)?;
+    same("size", bytes as u64, preamble.batch_bytes())?;
+    same("count", place.count.into(), preamble.count.into())?;
+    // Room that was given to another topic meanwhile is nobody's batch here.
+    same("topic", wanted.topic.0.into(), preamble.topic.into())?;
+    same("checksum", place.checksum.into(), preamble.header_crc.into())?;
     Ok(preamble)
 }

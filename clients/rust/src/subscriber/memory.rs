@@ -1,8 +1,9 @@
-//! Reading the logs in the pool, read-only, under a hold.
+//! Reading the logs in the pool, read-only: each batch is copied once, under a hold.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{Ordering, fence};
 
 use landfall_layout::TopicId;
 use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES};
@@ -14,10 +15,11 @@ use landfall_pool::channel::{HOLD, TO_CLIENT, open as open_channel, set_parked};
 use landfall_pool::hold::{EntryName, Hold};
 use landfall_pool::line_ring::LineConsumer;
 use landfall_pool::log::{Found, LogReader};
+use landfall_pool::stream::crc32c_far;
 use landfall_pool::{Mapping, Memory, Pool};
 
 use super::places::{Arrival, Places};
-use super::{Place, Step, Wanted, check_entry};
+use super::{Place, Step, Wanted, check_entry, check_head};
 use crate::connect::Socket;
 use crate::error::{Corruption, Error};
 use crate::silence::Heartbeat;
@@ -26,6 +28,8 @@ use landfall_pool::clock::coarse_ns;
 /// Time between two looks at whether the broker is there: it answers for the hold, and control
 /// takes a broker for dead after 3 s.
 const ALIVE_EVERY_NS: u64 = 250_000_000;
+
+const HEAD_BYTES: usize = PREAMBLE_BYTES as usize;
 
 /// A place in one log.
 struct Cursor {
@@ -37,29 +41,11 @@ struct Cursor {
     goal: u64,
 }
 
-/// A batch found, and where its bytes are.
+/// A batch found, whose payload is the reader's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Located {
     pub(crate) place: Place,
     pub(crate) preamble: BatchPreamble,
-    pub(crate) offset: u32,
-}
-
-/// A hold that ends when the batch that was shown under it is dropped: a subscriber that pauses
-/// between batches then keeps nothing from being reused.
-pub(crate) struct Held<'s>(&'s Mapping);
-
-impl std::fmt::Debug for Held<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Held")
-    }
-}
-
-impl Drop for Held<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        HOLD.release(self.0);
-    }
 }
 
 /// The connection.
@@ -74,7 +60,9 @@ pub(crate) struct MemoryReader {
     from: From,
     cursors: Vec<Cursor>,
     turn: usize,
-    hold: Option<Hold>,
+    /// Payload of the batch that was found last. Publishers can write the pool at any time: what
+    /// is checked and shown is this copy.
+    payload: Vec<u8>,
     looked_ns: u64,
     /// Somebody has looked whether the broker is there, and not whether its heartbeat moves.
     pub(crate) has_looked: bool,
@@ -107,7 +95,7 @@ impl MemoryReader {
             from,
             cursors: Vec::new(),
             turn: 0,
-            hold: None,
+            payload: Vec::new(),
             looked_ns: coarse_ns(),
             has_looked: false,
             heartbeat: Heartbeat::of(broker),
@@ -286,7 +274,7 @@ impl MemoryReader {
         }
     }
 
-    /// Holds the entry's batch and checks it. `None`: retention was first.
+    /// Copies the entry's batch under a hold, and checks the copy. `None`: retention was first.
     fn take(
         &mut self,
         log: usize,
@@ -294,46 +282,57 @@ impl MemoryReader {
         entry: &OrderEntry,
         verify: bool,
     ) -> Option<Result<Located, Error>> {
+        let (position, count) = (entry.first_position, entry.count);
         let name = EntryName { topic: self.topic, log, index };
-        self.hold = HOLD.take(&self.channel, &self.pool, name, entry.segment);
-        let hold = self.hold.as_ref()?;
-        let (log, position, count) = (log as u8, entry.first_position, entry.count);
-        let corrupt = |why| Error::Corrupt { log, index, position, count, why };
-        let Some(at) = self.pool.at(entry.segment, entry.offset, entry.bytes) else {
-            let OrderEntry { segment, offset, bytes, .. } = *entry;
-            return Some(Err(corrupt(Corruption::Outside { segment, offset, bytes })));
-        };
-        self.pool.refresh(at, entry.bytes.into());
-        let bytes = self.pool.read(hold, entry.offset, entry.bytes).unwrap_or_default();
-        let place = Place::of(log, index, entry);
+        let hold = HOLD.take(&self.channel, &self.pool, name, entry.segment)?;
+        let copied = self.copy(&hold, entry, verify);
+        // Nobody keeps to a hold whose broker has been dead for 3 s: what was copied is the
+        // batch only if retention had not come to it even now.
+        fence(Ordering::Acquire);
+        let is_there = self.pool.oldest_of(self.topic, log).is_some_and(|oldest| oldest <= index);
+        HOLD.release(&self.channel);
+        if !is_there {
+            return None;
+        }
+        let place = Place::of(log as u8, index, entry);
+        let checked = copied.and_then(|(head, payload_crc)| {
+            let preamble = check_head(&head, entry.bytes as usize, &place, self.wanted)?;
+            check_entry(entry, &preamble)?;
+            payload_crc.map_or(Ok(()), |crc| preamble.check_payload_crc(crc))?;
+            Ok(Located { place, preamble })
+        });
+        let log = log as u8;
+        Some(checked.map_err(|why| Error::Corrupt { log, index, position, count, why }))
+    }
+
+    /// Copies a batch: its preamble, and the checksum of its payload where it is to be verified.
+    fn copy(
+        &mut self,
+        hold: &Hold,
+        entry: &OrderEntry,
+        verify: bool,
+    ) -> Result<([u8; HEAD_BYTES], Option<u32>), Corruption> {
+        let OrderEntry { segment, offset, bytes, .. } = *entry;
+        let outside = || Corruption::Outside { segment, offset, bytes };
+        let at = self.pool.at(segment, offset, bytes).ok_or_else(outside)?;
+        self.pool.refresh(at, bytes.into());
+        let batch = self.pool.shared(hold, offset, bytes).ok_or_else(outside)?;
+        let head = batch.first().ok_or_else(outside)?;
+        self.payload.clear();
+        let payload = batch.behind(HEAD_BYTES);
+        if verify {
+            return Ok((head, Some(payload.append_summed(&mut self.payload))));
+        }
+        payload.append_to(&mut self.payload);
         // Part of a segment that is lost reads as zeros: that is shown to nobody for a payload.
-        let verify = verify || self.pool.is_lost(entry.segment);
-        let checked = check_entry(bytes, entry, &place, self.wanted, verify);
-        match checked {
-            Ok(preamble) => Some(Ok(Located { place, preamble, offset: entry.offset })),
-            Err(why) => {
-                self.let_go();
-                Some(Err(corrupt(why)))
-            }
-        }
+        let is_lost = self.pool.is_lost(segment);
+        Ok((head, is_lost.then(|| crc32c_far(&self.payload))))
     }
 
-    /// The payload of the batch that was found last, and its hold.
+    /// The payload of the batch that was found last.
     #[inline]
-    pub(crate) fn payload(&self, located: &Located) -> (&[u8], Held<'_>) {
-        let offset = located.offset + PREAMBLE_BYTES;
-        let hold = self.hold.as_ref();
-        let payload = hold
-            .and_then(|hold| self.pool.read(hold, offset, located.preamble.payload_bytes))
-            .unwrap_or_default();
-        (payload, Held(&self.channel))
-    }
-
-    /// Lets go of the segment that was read last, for batches that were not shown.
-    fn let_go(&mut self) {
-        if self.hold.take().is_some() {
-            HOLD.release(&self.channel);
-        }
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.payload
     }
 
     /// Looks whether the broker is there, now and then.

@@ -16,7 +16,7 @@ mod tcp;
 mod verbs;
 
 pub use batch::{Batch, Event};
-pub(crate) use batch::{Place, Wanted, check_batch, check_entry};
+pub(crate) use batch::{Place, Wanted, check_batch, check_entry, check_head};
 pub use builder::SubscriberBuilder;
 
 use std::os::fd::AsFd;
@@ -228,26 +228,26 @@ impl Subscriber {
     fn batch(&self, found: Found) -> Batch<'_> {
         match (&self.via, found) {
             (Via::Memory(reader), Found::Memory(found)) => {
-                let (payload, held) = reader.payload(&found);
-                Batch { place: found.place, preamble: found.preamble, payload, held: Some(held) }
+                let payload = reader.payload();
+                Batch { place: found.place, preamble: found.preamble, payload }
             }
             (Via::Pushed(reader), Found::Pushed(found)) => {
                 let payload = reader.payload();
-                Batch { place: found.place, preamble: found.preamble, payload, held: None }
+                Batch { place: found.place, preamble: found.preamble, payload }
             }
             (Via::OneSided(reader), Found::Pushed(found)) => {
                 let payload = reader.payload();
-                Batch { place: found.place, preamble: found.preamble, payload, held: None }
+                Batch { place: found.place, preamble: found.preamble, payload }
             }
             (Via::Tcp(reader), Found::Tcp(found)) => {
                 let payload = reader.payload(&found);
-                Batch { place: found.place, preamble: found.preamble, payload, held: None }
+                Batch { place: found.place, preamble: found.preamble, payload }
             }
             // The connection is not touched between finding a batch and showing it.
-            (_, Found::Memory(Located { place, preamble, .. }))
+            (_, Found::Memory(Located { place, preamble }))
             | (_, Found::Pushed(Pushed { place, preamble }))
             | (_, Found::Tcp(Received { place, preamble, .. })) => {
-                Batch { place, preamble, payload: &[], held: None }
+                Batch { place, preamble, payload: &[] }
             }
         }
     }

@@ -24,6 +24,7 @@ use landfall_pool::line_ring::{LineConsumer, LineProducer};
 use landfall_pool::log::LogSegment;
 use landfall_pool::map::memfd;
 use landfall_pool::pool::Shape;
+use landfall_pool::shared::{Piece, send};
 use landfall_pool::{Mapping, Memory, Pool};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
@@ -138,7 +139,7 @@ impl Peer {
     pub fn send(&mut self, frame: Frame) {
         assert!(self.to_client.push(&self.channel, frame.to_line()));
         if is_parked(&self.channel, CLIENT_PARKED_AT) {
-            let _ = landfall_pool::io::send(&self.stream, &[IoSlice::new(&[1])]);
+            let _ = send(&self.stream, &[Piece::new(&[1])]);
         }
     }
 

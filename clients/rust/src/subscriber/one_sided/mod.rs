@@ -27,7 +27,7 @@ use self::machine::{Front, Machine, READS_MAX, Read, Tables, landing_bytes};
 use self::slots::Granted;
 use super::places::Places;
 use super::verbs::Pushed;
-use super::{Place, Step, Wanted, check_entry, frames};
+use super::{Place, Step, Wanted, check_batch, check_entry, frames};
 use crate::error::Error;
 use crate::verbs::dial::Dialed;
 use crate::verbs::ring::{copy_out, lines_of, shared_memory};
@@ -134,7 +134,9 @@ impl OneSided {
                     places.shown(log, index, entry.end_position());
                     self.post();
                     let wanted = self.wanted;
-                    return match check_entry(&self.batch, &entry, &place, wanted, verify) {
+                    let checked = check_batch(&self.batch, &place, wanted, verify);
+                    let same = |head| check_entry(&entry, &head).map(|()| head);
+                    return match checked.and_then(same) {
                         Ok(preamble) => Ok(Step::Batch(Pushed { place, preamble })),
                         Err(why) => {
                             let (position, count) = (entry.first_position, entry.count);

@@ -21,7 +21,9 @@ impl Queue {
     pub fn poll(&mut self, into: &mut [Completion]) -> usize {
         let mut filled = 0;
         while filled < into.len() {
-            let mut taken = [const { MaybeUninit::<ibv_wc>::uninit() }; BURST];
+            // Zeros, since providers leave fields alone that mean nothing for an operation or a
+            // status (ibv_poll_cq(3)): each of them has a value all the same.
+            let mut taken = [const { MaybeUninit::<ibv_wc>::zeroed() }; BURST];
             let most = BURST.min(into.len() - filled);
             // SAFETY: the completion queue is live and there is room for `most`.
             let count = unsafe {
@@ -32,7 +34,8 @@ impl Queue {
                 break;
             };
             for slot in &taken[..count.min(most)] {
-                // SAFETY: the device filled in the first `count` places.
+                // SAFETY: zeros are a value of every field (integers, and a union of two), and the
+                // device stores integers over them.
                 into[filled] = self.complete(unsafe { slot.assume_init_ref() });
                 filled += 1;
             }
