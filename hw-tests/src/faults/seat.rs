@@ -128,7 +128,8 @@ impl Seat {
         let Some(status) = child.ended()? else { return Ok(Judged::Well) };
         let said = child.said();
         let sentence = last_lines(&said, 3);
-        let may_end = may_end || may_not_start && !child.is_ready();
+        let was_ready = child.is_ready();
+        let may_end = may_end || may_not_start && !was_ready;
         (self.child, self.ready_since) = (None, None);
         // Who makes the namespaces says so when the program in them was killed.
         if is_killed(status) || said.contains("unshare: sigprocmask unblock failed") {
@@ -136,7 +137,10 @@ impl Seat {
             self.done |= self.stopping;
             return Ok(Judged::Killed);
         }
-        if status.success() && (self.stopping || !self.who.is_server()) {
+        // Told to end before it had a handler for that.
+        let is_told =
+            self.stopping && !was_ready && status.signal() == Some(Signal::SIGTERM as i32);
+        if is_told || status.success() && (self.stopping || !self.who.is_server()) {
             self.done = true;
             return Ok(Judged::Done);
         }
