@@ -164,6 +164,41 @@ fn a_batch_that_was_sealed_anew_is_not_shown_and_not_held() {
     script.join().unwrap();
 }
 
+/// Nobody can be asked over a stream, and no disk has another copy.
+#[test]
+fn a_batch_that_was_sealed_anew_stops_no_reader_that_has_memory_alone() {
+    let (pool, _fd) = pool();
+    give(&pool, SEGMENT, SegmentKind::Payload, 1);
+    let mut log = Log::new(&pool);
+    (0..4).for_each(|batch| log.append(SEGMENT, 4096 * batch, &[b"x"]));
+    for batch in [1, 3] {
+        let at = pool.at(SEGMENT, 4096 * batch, 4096).unwrap();
+        pool.write(at, &common::batch(u64::from(batch), &[b"anew"])).unwrap();
+    }
+    let broker_pool = Arc::clone(&pool);
+    let (end, ends) = channel::<()>();
+    let (client, script) = broker(move |connections| {
+        // One connection behind each way round that there is none of.
+        let peers = [0, 1, 3].map(|start| connections.subscriber(&broker_pool, start, 4));
+        let _ = ends.recv();
+        drop(peers);
+    });
+    let mut subscriber = subscribe(&client, From::Earliest);
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        match subscriber.next(WAIT).unwrap() {
+            Event::Batch(batch) => seen.push(Ok(batch.first_position())),
+            Event::Gap { reason, missed: 1, resume, .. } => seen.push(Err((reason, resume))),
+            Event::Idle => {}
+            other => panic!("{other:?}, {seen:?}"),
+        }
+    }
+    let corrupt = |resume| Err((GapReason::Corrupt, resume));
+    assert_eq!(seen, [Ok(0), corrupt(2), Ok(2), corrupt(4)]);
+    drop((subscriber, end));
+    script.join().unwrap();
+}
+
 #[test]
 fn a_lost_broker_is_replaced_and_nothing_is_shown_twice() {
     let (pool, _fd) = pool();

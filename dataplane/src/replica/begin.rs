@@ -117,7 +117,7 @@ pub fn fill(group: Option<&mut Group>, others: &mut Others, index: u64, oldest: 
         Body::Batch { entry, preamble, payload } => {
             group.add_copy(next, &entry, &(preamble, payload.to_vec()));
         }
-        Body::Hole { entry, .. } => group.add_hole(next, &entry),
+        Body::Hole { entry, reason } => group.add_hole(next, &entry, reason),
         Body::Frontier(_) => {}
     }
     Filled::To(next + 1)

@@ -124,19 +124,16 @@ impl Group {
         self.bytes += u64::from(entry.bytes);
     }
 
-    /// Adds a hole, whose entry stands at `index` of its log.
-    pub fn add_hole(&mut self, index: u64, entry: &OrderEntry) {
-        self.push_hole(index, entry, GapReason::Unwritten);
-    }
-
     /// Adds what is left of a batch that does not hold anywhere: its positions.
     pub fn add_lost(&mut self, index: u64, entry: &OrderEntry) {
         let (segment, offset, bytes, flags) = (0, 0, 0, ENTRY_HOLE);
         let hole = OrderEntry { segment, offset, bytes, flags, ..*entry };
-        self.push_hole(index, &hole, GapReason::Corrupt);
+        self.add_hole(index, &hole, GapReason::Corrupt);
     }
 
-    fn push_hole(&mut self, index: u64, entry: &OrderEntry, reason: GapReason) {
+    /// Adds a hole, whose entry stands at `index` of its log: nobody wrote there, or what was there
+    /// is lost. A hole of another copy stays what it is there.
+    pub fn add_hole(&mut self, index: u64, entry: &OrderEntry, reason: GapReason) {
         self.push(&self.record(index).seal_hole(entry, reason));
         self.ordinal += 1;
         self.covers = index + 1;

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use landfall_layout::frame::GapReason;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::topic::{Durability, TopicEntry};
@@ -37,19 +38,20 @@ const ENTRIES_MAX: u64 = 1 << 16;
 /// With durability `window`: synced after this many bytes, or this long after the first of them.
 const WINDOW_BYTES: u64 = 64 << 20;
 const WINDOW_NS: u64 = 250_000_000;
-/// A full disk is tried again this often.
+/// What the system had none left of is tried again this often.
 const RETRY_NS: u64 = 250_000_000;
-/// The system's error numbers: no space, over quota.
-const ENOSPC: i32 = 28;
-const EDQUOT: i32 = 122;
 /// For a file that lost its name.
 const ESTALE: u32 = 116;
 /// For files that say what the pool contradicts.
 const EUCLEAN: u32 = 117;
 
-/// Whether an error says that there is no room.
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(ENOSPC | EDQUOT))
+/// Whether an error says that the system has none left of what comes back: room on the disk or in
+/// the quota, descriptors of this process or of all, memory. Nothing was lost by asking.
+pub fn is_short(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let number = error.raw_os_error().map(Errno::from_raw);
+    let short = [Errno::ENOSPC, Errno::EDQUOT, Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
+    number.is_some_and(|number| short.contains(&number))
 }
 
 /// A replica that this broker keeps.
@@ -107,7 +109,7 @@ struct Covered {
 pub enum Event {
     /// The replica stopped.
     Failed(String),
-    /// The disk is full.
+    /// The disk is full, or descriptors or memory are short.
     Full(String),
     /// A batch that did not hold in the pool was copied from another replica.
     Repaired(String),
@@ -303,7 +305,7 @@ impl Replica {
                 Found::Entry(entry) => {
                     let is_mine = entry.broker == self.duty.source.raw();
                     if is_mine && entry.is_hole() {
-                        group.add_hole(index, &entry);
+                        group.add_hole(index, &entry, GapReason::Unwritten);
                     } else if is_mine && let Err(why) = group.add(pool, index, &entry) {
                         if pool.oldest(self.topic, self.log) > index {
                             // Retention passed it meanwhile: what is there now is another's.
@@ -421,8 +423,11 @@ impl Replica {
                 // What there is of the group is no record; the next try begins at the same place.
                 let cut = current.file.set_len(current.at);
                 let path = current.path.display().to_string();
-                match (is_full(&error), cut) {
-                    (true, Ok(())) => Some(self.full(&format!("write {path}: {error}"), now_ns)),
+                match (is_short(&error), cut) {
+                    (true, Ok(())) => {
+                        let text = format!("write {path}: {error}");
+                        Some(self.full(errno_of(&error), &text, now_ns))
+                    }
                     (true, Err(error)) => {
                         let errno = errno_of(&error);
                         Some(self.fail(errno, &format!("cut {path}: {error}")))
@@ -502,19 +507,19 @@ impl Replica {
 
     fn file_failed(&mut self, error: &FileError, now_ns: u64) -> Event {
         match error {
-            FileError::Io { source, .. } if is_full(source) => {
-                self.full(&error.to_string(), now_ns)
+            FileError::Io { source, .. } if is_short(source) => {
+                self.full(error.errno(), &error.to_string(), now_ns)
             }
             _ => self.fail(error.errno(), &error.to_string()),
         }
     }
 
-    fn full(&mut self, text: &str, now_ns: u64) -> Event {
+    fn full(&mut self, errno: u32, text: &str, now_ns: u64) -> Event {
         self.retry_at_ns = now_ns + RETRY_NS;
         self.line.state = ReplicaState::Full.raw();
-        self.line.errno = ENOSPC as u32;
+        self.line.errno = errno;
         let durable = self.line.durable;
-        Event::Full(format!("{self}: {text}; it waits at log index {durable} for room"))
+        Event::Full(format!("{self}: {text}; it waits at log index {durable} and tries again"))
     }
 
     fn fail(&mut self, errno: u32, text: &str) -> Event {

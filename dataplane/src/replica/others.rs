@@ -4,10 +4,14 @@ use std::path::PathBuf;
 
 use landfall_layout::BrokerId;
 use landfall_layout::batch::BatchPreamble;
+use landfall_layout::frame::GapReason;
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, Record};
 use landfall_replica::Merge;
 use landfall_replica::merge::Wanted;
+
+/// An entry of a log, and why nothing is there, should it be a hole.
+pub type Kept = (OrderEntry, GapReason);
 
 /// The other copies of what one broker landed, as far as this host can read them.
 #[derive(Default)]
@@ -47,7 +51,7 @@ impl Others {
 
     /// What stands in these indexes of the log, from the first on and as far as the copies are
     /// known to have left nothing out.
-    pub fn entries(&self, indexes: std::ops::Range<u64>) -> Vec<(u64, OrderEntry)> {
+    pub fn entries(&self, indexes: std::ops::Range<u64>) -> Vec<(u64, Kept)> {
         let mut found = Vec::new();
         let Some(wanted) = self.wanted.as_ref().filter(|_| !indexes.is_empty()) else {
             return found;
@@ -55,10 +59,12 @@ impl Others {
         let mut merge = Merge::new(wanted);
         let mut want = indexes.start;
         while let (Some(picked), true) = merge.next(want, indexes.end, &mut Vec::new()) {
-            if let Some(Body::Batch { entry, .. } | Body::Hole { entry, .. }) =
-                merge.record(picked).map(|record| record.body)
-            {
-                found.push((picked.index, entry));
+            match merge.record(picked).map(|record| record.body) {
+                Some(Body::Batch { entry, .. }) => {
+                    found.push((picked.index, (entry, GapReason::Unwritten)));
+                }
+                Some(Body::Hole { entry, reason }) => found.push((picked.index, (entry, reason))),
+                Some(Body::Frontier(_)) | None => {}
             }
             want = picked.index + 1;
         }
@@ -168,20 +174,52 @@ mod tests {
         work(&mut worker);
         let line = line(&source);
         assert_eq!((line.durable, line.entries, line.state()), (6, 6, ReplicaState::Well));
-        // Each as it was, whoever had it.
-        let wanted = |which: usize| Wanted {
-            data: vec![two.0[which].clone()],
-            name: "t".to_owned(),
-            created_ns: crate::replica::rig::CREATED_NS,
-            sources: vec![BrokerId::new(0).unwrap()],
-            is_shared: false,
-        };
-        let (mut mine, mut theirs) = (Merge::new(&wanted(0)), Merge::new(&wanted(1)));
-        for index in 0..6 {
-            let pick = |merge: &mut Merge| merge.next(index, index + 1, &mut Vec::new()).0.unwrap();
-            let (a, b) = (pick(&mut mine), pick(&mut theirs));
-            assert_eq!(mine.record(a).unwrap().body, theirs.record(b).unwrap().body);
+        two.are_alike(6);
+    }
+
+    /// Every entry of one is in the other, as it is there.
+    impl Two {
+        fn are_alike(&self, entries: u64) {
+            let wanted = |which: usize| Wanted {
+                data: vec![self.0[which].clone()],
+                name: "t".to_owned(),
+                created_ns: crate::replica::rig::CREATED_NS,
+                sources: vec![BrokerId::new(0).unwrap()],
+                is_shared: false,
+            };
+            let (mut mine, mut theirs) = (Merge::new(&wanted(0)), Merge::new(&wanted(1)));
+            for index in 0..entries {
+                let pick = |merge: &mut Merge| merge.next(index, index + 1, &mut Vec::new()).0;
+                let (a, b) = (pick(&mut mine).unwrap(), pick(&mut theirs).unwrap());
+                assert_eq!(mine.record(a).unwrap().body, theirs.record(b).unwrap().body);
+            }
         }
+    }
+
+    /// A reader is told that it was lost, and not that nobody ever wrote it.
+    #[test]
+    fn what_another_copy_calls_lost_is_lost_in_this_one() {
+        let two = Two::new("lost-there");
+        let source = source(6);
+        let mut worker = source.worker(two.data(0), Box::new(Plain), 1).unwrap();
+        worker.look_at_table(boot_ns());
+        let at = source.pool.geometry().segment(SegmentId(2)).unwrap();
+        // Their publisher writes there again.
+        (2..6).for_each(|batch| source.pool.write(at + batch * 4096 + 100, &[1]).unwrap());
+        work(&mut source.worker(Data::new(&two.0[1]), Box::new(Plain), 1).unwrap());
+        source.pool.raise_oldest(source.topic, 0, 6, 18);
+        work(&mut worker);
+        two.are_alike(6);
+        drop(worker);
+        let topic = topic_directory(&two.0[0], "t", crate::replica::rig::CREATED_NS);
+        let path = replica_file(&source_directory(&topic, BrokerId::new(0).unwrap()), 0);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let end = bytes.len();
+        bytes[end - 400..].fill(0);
+        std::fs::write(&path, bytes).unwrap();
+        work(&mut source.worker(two.data(0), Box::new(Plain), 2).unwrap());
+        assert!(FileSurvey::take(&path).unwrap().is_whole());
+        two.are_alike(6);
     }
 
     /// The log has nothing of it any more, the other copy does.

@@ -5,14 +5,15 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use landfall_layout::order::{FrontierLine, OrderEntry};
+use landfall_layout::frame::GapReason;
+use landfall_layout::order::FrontierLine;
 use landfall_layout::replica::{RECORD_HEAD_BYTES, record_bytes};
 use landfall_pool::Pool;
 use landfall_pool::log::{Found, LogReader};
 use landfall_replica::Damage;
 
 use super::group::{Group, Marks};
-use super::others::Others;
+use super::others::{Kept, Others};
 
 /// Bytes that are written at once.
 const GROUP_BYTES: u64 = 8 << 20;
@@ -31,7 +32,7 @@ pub struct Repair<'a> {
 
 /// A row of entries, and where their records begin.
 struct Row {
-    entries: Vec<(u64, OrderEntry)>,
+    entries: Vec<(u64, Kept)>,
     at: u64,
     ordinal: u64,
 }
@@ -49,8 +50,8 @@ impl Repair<'_> {
         while left.peek().is_some() {
             let mut group = Group::new(self.marks, at, ordinal, damage.before.index, buffer);
             let mut is_stuck = false;
-            while let Some((index, entry)) = left.next_if(|_| !group.is_full(GROUP_BYTES)) {
-                if !self.add(&mut group, *index, entry) {
+            while let Some((index, kept)) = left.next_if(|_| !group.is_full(GROUP_BYTES)) {
+                if !self.add(&mut group, *index, kept) {
                     is_stuck = true;
                     break;
                 }
@@ -83,7 +84,7 @@ impl Repair<'_> {
         for index in here.clone() {
             match self.reader.entry(self.pool, index) {
                 Found::Entry(entry) if entry.broker == self.marks.source => {
-                    known.insert(index, entry);
+                    known.insert(index, (entry, GapReason::Unwritten));
                 }
                 Found::Entry(_) => {}
                 Found::Lapped { .. } | Found::Gone => return None,
@@ -100,7 +101,7 @@ impl Repair<'_> {
         }
         let count = known.len() as u64;
         let behind = damage.behind?;
-        let bytes: u64 = known.values().map(|entry| record_bytes(entry.bytes)).sum();
+        let bytes: u64 = known.values().map(|(entry, _)| record_bytes(entry.bytes)).sum();
         let ordinal = behind.ordinal.checked_sub(count)?;
         if bytes > damage.bytes || ordinal < damage.before.ordinal {
             return None;
@@ -110,9 +111,9 @@ impl Repair<'_> {
     }
 
     /// Adds an entry's record, if its batch holds somewhere.
-    pub fn add(&mut self, group: &mut Group, index: u64, entry: &OrderEntry) -> bool {
+    fn add(&mut self, group: &mut Group, index: u64, (entry, reason): &Kept) -> bool {
         if entry.is_hole() {
-            group.add_hole(index, entry);
+            group.add_hole(index, entry, *reason);
             return true;
         }
         let is_here = (self.oldest..self.frontier.entries).contains(&index);

@@ -26,6 +26,7 @@ use landfall_pool::clock::boot_ns;
 mod damage;
 mod moved;
 mod not_ours;
+mod short;
 mod under_way;
 
 fn broker(number: usize) -> BrokerId {
@@ -263,24 +264,6 @@ fn a_batch_that_is_sealed_anew_is_not_copied() {
     work(&mut bench.worker());
     assert_eq!(bench.state(), (2, ReplicaState::Well));
     assert_eq!((bench.batches(), bench.holes()), (1, 1));
-}
-
-#[test]
-fn a_full_disk_is_waited_for_and_nothing_is_skipped() {
-    let mut bench = Bench::new("full", 0);
-    bench.land(2, 1000);
-    let mut worker = bench.worker();
-    work(&mut worker);
-    bench.faults.set(Plan { full_after: Some(1500), ..Plan::default() });
-    bench.land(4, 1000);
-    work(&mut worker);
-    assert_eq!(bench.state(), (2, ReplicaState::Full));
-    assert_eq!((bench.line().errno, bench.batches()), (28, 2), "no half record stays");
-    work(&mut worker);
-    assert_eq!(bench.state(), (2, ReplicaState::Full), "not before its time");
-    bench.faults.set(Plan::default());
-    while worker.round(boot_ns() + 300_000_000) {}
-    assert_eq!((bench.state(), bench.batches()), ((6, ReplicaState::Well), 6));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use landfall_replica::names::topic_directory;
 use super::deleted::{remove_forgotten, remove_topic};
 use super::duties::{Duty, Lag, duties, log_of};
 use super::group::Buffers;
-use super::one::{Event, Replica, is_full};
+use super::one::{Event, Replica, is_short};
 use super::said::Keeper;
 use super::said::write_topic;
 use super::{Data, Shared};
@@ -485,8 +485,8 @@ impl Worker {
 
     /// Shows a replica that could not be opened: nothing of it is known to be on the disk.
     fn cannot_open(&mut self, entry: &TopicEntry, duty: Duty, error: &FileError, now: u64) {
-        let is_full = matches!(error, FileError::Io { source, .. } if is_full(source));
-        let state = if is_full { ReplicaState::Full } else { ReplicaState::Failed };
+        let is_short = matches!(error, FileError::Io { source, .. } if is_short(source));
+        let state = if is_short { ReplicaState::Full } else { ReplicaState::Failed };
         let line = ReplicaLine {
             at_ns: wall_ns(),
             topic: entry.id.into(),
@@ -500,11 +500,11 @@ impl Worker {
         self.pool.start_copy(at, &line);
         let Duty { source, replica, .. } = duty;
         let text = format!("topic {}: replica {replica} of broker {source}: {error}", entry.name());
-        self.heard(match is_full {
+        self.heard(match is_short {
             true => Event::Full(text),
             false => Event::Failed(text + "; mend the cause and start this broker again"),
         });
-        let retry_at_ns = is_full.then_some(now + REOPEN_NS);
+        let retry_at_ns = is_short.then_some(now + REOPEN_NS);
         self.broken.push(Broken { topic: TopicId(entry.id), duty, retry_at_ns });
     }
 

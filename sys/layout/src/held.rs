@@ -13,7 +13,7 @@ pub enum HeldBy {
     Absent,
     /// Its keeper's disk failed.
     Failed,
-    /// Its keeper's disk is full.
+    /// Its keeper's disk is full, or its descriptors or memory are short.
     Full,
     /// Its keeper's process is gone.
     Gone,
@@ -107,6 +107,12 @@ impl fmt::Display for Held {
                 f,
                 "it failed with error {errno} (landfall errors); mend the cause and start broker \
                  {keeper} again"
+            ),
+            HeldBy::Full if matches!(errno, 12 | 23 | 24) => write!(
+                f,
+                "broker {keeper} has no {} left (error {errno}); raise its limit or that of the \
+                 system",
+                if *errno == 12 { "memory" } else { "descriptors" }
             ),
             HeldBy::Full => write!(f, "the disk of broker {keeper} is full; make room"),
             HeldBy::Gone | HeldBy::Silent => write!(

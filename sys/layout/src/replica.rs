@@ -59,7 +59,8 @@ pub enum ReplicaState {
     /// It stopped for good at `durable`: a sync, a write or a checksum failed. Only the broker's
     /// next start, which reads again what is really there, changes that.
     Failed,
-    /// The disk is full. Tried again; nothing is skipped.
+    /// The disk is full, or descriptors or memory are short: the error number says which. Tried
+    /// again; nothing is skipped.
     Full,
 }
 

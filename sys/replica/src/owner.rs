@@ -16,7 +16,8 @@ pub const OWNER_FILE: &str = ".pool";
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::AddrInUse`], with the path and what to do, where another process has it.
+/// [`io::ErrorKind::AddrInUse`], with the path and what to do, where another process has it. A name
+/// that cannot be written, as on a full disk, is none: the directory is then nobody's by name.
 pub fn take(directory: &Path, pool: &str) -> io::Result<File> {
     let lock = File::open(directory)?;
     lock.try_lock().map_err(|error| match error {
@@ -30,7 +31,15 @@ pub fn take(directory: &Path, pool: &str) -> io::Result<File> {
         ),
         TryLockError::Error(error) => error,
     })?;
-    fs::write(directory.join(OWNER_FILE), pool)?;
+    let name = directory.join(OWNER_FILE);
+    if fs::write(&name, pool).is_err() {
+        // A disk without room is to be read from and waited for, not to be stayed away from. An
+        // old name would be a wrong one; without one, nobody takes the directory for its own.
+        match fs::remove_file(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
     Ok(lock)
 }
 
@@ -67,6 +76,22 @@ mod tests {
         assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
         drop(taken);
         assert!(!is_anothers(&directory, "two").unwrap());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_directory_is_taken_though_its_disk_has_no_room_for_the_name() {
+        let name = format!("landfall-owner-full-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        // What is written there finds no room, as on a full disk.
+        std::os::unix::fs::symlink("/dev/full", directory.join(OWNER_FILE)).unwrap();
+        let taken = take(&directory, "one").unwrap();
+        assert!(is_anothers(&directory, "one").unwrap(), "it has no name");
+        drop(taken);
+        assert!(!is_anothers(&directory, "one").unwrap());
+        let _taken = take(&directory, "one").unwrap();
+        assert!(!is_anothers(&directory, "one").unwrap(), "there is room again");
         fs::remove_dir_all(&directory).unwrap();
     }
 }

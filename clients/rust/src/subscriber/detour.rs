@@ -7,7 +7,8 @@
 //!
 //! So it is with a batch that does not hold: the broker on the way round checks each batch that it
 //! has in memory, names its publisher, and reads from disk what does not hold there either. What no
-//! disk has is a gap, the same for every reader.
+//! disk has is a gap, the same for every reader. So it is where no disk has copies and no broker
+//! can be reached over a stream.
 
 use std::time::Instant;
 
@@ -52,9 +53,14 @@ impl Detour {
         self.end = (!is_searched).then_some(end);
     }
 
-    /// There was none to be had: much may have happened when there is.
-    pub(super) fn not_connected(&mut self) {
+    /// There was none to be had: much may have happened when there is. Whether another way is open
+    /// now: where no disk has copies, a broker would only say of a batch that does not hold what is
+    /// known already, and a reader of memory that cannot reach one must not wait for that.
+    pub(super) fn not_connected(&mut self) -> bool {
         self.is_back = false;
+        let is_given_up = self.is_on && self.is_checked && !self.has_copies;
+        self.is_on &= !is_given_up;
+        is_given_up
     }
 
     /// Whether the connection may lack something that it does not know of.
@@ -105,6 +111,8 @@ impl Subscriber {
     #[cold]
     pub(super) fn found_spoilt(&mut self, log: u8, index: u64, position: u64) -> bool {
         if self.detour.is_checked {
+            // Where that was not over a detour, the next one may be.
+            self.detour.is_checked = self.detour.is_on;
             return false;
         }
         self.places.go_back(log, index, position);

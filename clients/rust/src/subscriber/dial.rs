@@ -42,8 +42,10 @@ impl Subscriber {
                 Ok(())
             }
             Err(error) => {
-                self.detour.not_connected();
                 self.retry_at = Instant::now() + self.reconnects.next_delay();
+                if self.detour.not_connected() && !is_final(&error) {
+                    self.retry_at = Instant::now();
+                }
                 let since = self.down.as_ref().map_or_else(Instant::now, |(since, _)| *since);
                 if is_final(&error) || since.elapsed() >= self.setup.timeout {
                     self.down = None;
