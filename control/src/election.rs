@@ -158,10 +158,11 @@ impl Candidate {
     /// Takes a slot and claims the next epoch in it, unless somebody leads.
     fn decide(&mut self, pool: &Pool) -> Result<(usize, u64, Option<usize>), NotElected> {
         let serving = pool.serving();
-        if let Some((slot, epoch)) = serving
-            && let Some(beats) = self.is_leading(pool, slot)?
-        {
-            return Err(NotElected::Led { epoch, pid: pool.leader_line(slot).pid, beats });
+        // Who was elected and is still taking over leads as much as who serves.
+        for (slot, epoch) in [pool.highest_claim(), serving].into_iter().flatten() {
+            if let Some(beats) = self.is_leading(pool, slot)? {
+                return Err(NotElected::Led { epoch, pid: pool.leader_line(slot).pid, beats });
+            }
         }
         let from = serving.map(|(slot, _)| slot);
         let slot = self.free_slot(pool, from)?;

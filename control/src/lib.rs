@@ -24,6 +24,7 @@ pub mod retention;
 pub mod segments;
 pub mod sequencer;
 pub mod start;
+mod taking_over;
 
 pub use ordering::Idle;
 pub use start::{Asker, Control, Options, StartError};

@@ -24,6 +24,7 @@ use crate::keeper::{self, Keeper};
 use crate::messages::{Ask, CHANNEL_MESSAGES, Reply, Sender, Shared, ToSequencer};
 use crate::ordering::{self, Idle, SequencerThread};
 use crate::recovery::{Kept, UnknownTopic, recover};
+use crate::taking_over::TakingOver;
 
 /// Why control could not start.
 #[derive(Debug)]
@@ -131,6 +132,7 @@ impl Control {
         let (keeper_bell, sequencer_bell) = (bind(Role::Keeper)?, bind(Role::Sequencer)?);
         let now = wall_ns();
         let may_run = from.is_some_and(|slot| ballot.may_run(&pool, slot));
+        let taking_over = TakingOver::begin(&pool).map_err(io("start a thread"))?;
         pool.copy_tables(from);
         if from.is_none() && !restore.is_empty() {
             let errors = ErrorLog::new(&pool, CONTROL_BLOCK);
@@ -147,6 +149,7 @@ impl Control {
         for note in &recovered.notes {
             eprintln!("control: {note}");
         }
+        drop(taking_over);
         pool.beat_leader(boot_ns());
         if !pool.serve(epoch) {
             return Err(StartError::Overtaken { epoch: pool.highest_epoch() });

@@ -3,7 +3,7 @@
 mod fake;
 
 use fake::{Batch, Broker, Memory as Anonymous, System, spec};
-use landfall_control::election::NotElected;
+use landfall_control::election::{Candidate, NotElected};
 use landfall_control::messages::Ask;
 use landfall_control::recovery::{Kept, Recovered, recover};
 use landfall_control::segments::LastEntries;
@@ -181,6 +181,22 @@ fn one_control_leads_a_pool_at_a_time() {
     };
     assert_eq!(led(&error), 1, "{error}");
     assert_eq!(system.pool.epoch_number(), 1, "nothing was changed");
+}
+
+/// It copies tables, or reads disks: nobody serves meanwhile.
+#[test]
+fn one_that_is_elected_and_takes_over_is_not_deposed() {
+    let mut system = System::start(48);
+    system.stop();
+    let stand = || Candidate::new(&system.pool, 3_000_000_000).unwrap().stand(&system.pool);
+    let Ok(elected) = stand() else { panic!("nobody leads") };
+    assert_eq!(elected.epoch, 2);
+    let Err((_, why)) = stand() else { panic!("two take over") };
+    assert!(matches!(why, NotElected::Led { epoch: 2, .. }), "{why}");
+    // It ends on the way.
+    drop(elected);
+    let Ok(next) = stand() else { panic!("nobody takes over any more") };
+    assert_eq!((next.epoch, next.from.is_some()), (3, true));
 }
 
 #[test]

@@ -105,6 +105,12 @@ impl<M: Memory> Pool<M> {
         self.terms().iter().map(|term| term.epoch).max().unwrap_or_default()
     }
 
+    /// The slot and epoch of the highest claim, whether its leader serves or not yet.
+    pub fn highest_claim(&self) -> Option<(usize, u64)> {
+        let terms = self.terms().into_iter().map(|term| term.epoch).enumerate();
+        terms.max_by_key(|(_, epoch)| *epoch).filter(|(_, epoch)| *epoch > 0)
+    }
+
     /// Looks who serves and follows its tables from here on; the epoch. A leader follows nobody.
     #[inline]
     pub fn follow(&self) -> u64 {
