@@ -26,6 +26,11 @@ fn batch_header_ring() {
 }
 
 #[test]
+fn a_broker_that_is_given_up() {
+    holds(&explore::counted::family());
+}
+
+#[test]
 fn keyed_line() {
     holds(&explore::lines::keyed());
 }

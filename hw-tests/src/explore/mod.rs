@@ -15,6 +15,7 @@ use std::time::Duration;
 use landfall_model::mutate::{Bounds, Subject, Table, mutate};
 use landfall_model::{HostId, Scenario};
 
+pub mod counted;
 pub mod grant;
 pub mod hold;
 pub mod landing;
@@ -57,6 +58,7 @@ pub fn families() -> Vec<Family> {
         late_release::family(),
         landing::family(),
         grant::family(),
+        counted::family(),
         replication::family(),
         moving::family(),
     ]

@@ -6,13 +6,13 @@ use std::rc::Rc;
 
 use landfall_layout::order::{FrontierLine, OrderEntry};
 use landfall_layout::replica::ReplicaLine;
-use landfall_layout::{SegmentId, TopicId};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_model::mutate::{Redundant, Subject};
 use landfall_model::{Crash, Image, Plan, Process, Scenario};
 use landfall_pool::Memory;
 use landfall_pool::lines::{move_frontier, read_frontier};
 use landfall_pool::log::LogSegment;
-use landfall_pool::replica::{move_replica, read_replica, start_replica};
+use landfall_pool::replica::{move_replica, note_lost, read_lost, read_replica, start_replica};
 
 use super::lines::ONE_LINE;
 use super::{A, B, C, Family};
@@ -25,6 +25,9 @@ const FRONTIER: u64 = 0;
 const REPLICA: u64 = 64;
 const LOG: LogSegment = LogSegment { segment: SegmentId(0), at: 128, base: 0, capacity: 4 };
 const ENTRIES: u64 = 2;
+/// What the keeper has lost, of what that broker landed.
+const LOST: u64 = 512;
+const GONE: u64 = 1;
 
 /// The family.
 pub fn family() -> Family {
@@ -59,6 +62,32 @@ pub fn family() -> Family {
                     let keeper = plan.process(B, move |memory| keep(memory, &theirs));
                     plan.crash_then(Crash::Kill(keeper), B, move |memory| keep(memory, &again));
                     plan.process(C, move |memory| await_durable(memory, &disk));
+                },
+            },
+            Scenario {
+                name: "a batch is lost",
+                image: &lines,
+                plan: &|plan| {
+                    plan.process(B, lose);
+                    plan.process(C, await_lost);
+                },
+            },
+            Scenario {
+                name: "a batch is lost, and its keeper killed",
+                image: &lines,
+                plan: &|plan| {
+                    let keeper = plan.process(B, lose);
+                    plan.crash_then(Crash::Kill(keeper), B, lose);
+                    plan.process(C, await_lost);
+                },
+            },
+            Scenario {
+                name: "a batch is lost, and its keeper's host",
+                image: &lines,
+                plan: &|plan| {
+                    plan.process(B, lose);
+                    plan.crash_then(Crash::PowerLoss(B), B, lose);
+                    plan.process(C, await_lost);
                 },
             },
             Scenario {
@@ -136,6 +165,30 @@ fn keep(memory: &Process<'_>, disk: &Cell<u64>) {
         disk.set(end);
         move_replica(memory, REPLICA, &line(end));
     }
+}
+
+fn source() -> BrokerId {
+    BrokerId::new(0).expect("0 is below the bound")
+}
+
+/// A keeper that has one batch of two on its disk, and will never have the other.
+fn lose(memory: &Process<'_>) {
+    start_replica(
+        memory,
+        REPLICA,
+        &ReplicaLine { topic: TOPIC.0.into(), ..ReplicaLine::default() },
+    );
+    note_lost(memory, LOST, TOPIC, (source(), GONE));
+    let line = ReplicaLine { durable: GONE + 1, topic: TOPIC.0.into(), ..ReplicaLine::default() };
+    move_replica(memory, REPLICA, &line);
+}
+
+/// Who landed the batch does not call it durable: the line that has moved past it is not seen
+/// before it is named.
+fn await_lost(memory: &Process<'_>) {
+    memory.wait_for(|| (read_replica(memory, REPLICA, TOPIC).durable > GONE).then_some(()));
+    let lost = read_lost(memory, LOST, TOPIC);
+    assert!(lost.names(source(), GONE), "called durable: {lost:?}");
 }
 
 /// Waits for the durable receipts of all entries.

@@ -14,6 +14,8 @@ use crate::sweep::child::{Child, is_killed};
 
 /// Status of a client that saw a promise broken.
 pub const BROKEN: u8 = 3;
+/// A program that is started in namespaces of its own has its process within this time.
+const STARTED_WITHIN: Duration = Duration::from_secs(5);
 /// A process that gave up begins again after this long.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -179,6 +181,11 @@ impl Seat {
     }
 
     fn signal(&self, signal: Signal) {
+        // Who makes the namespaces starts the program a moment later.
+        let end = Instant::now() + STARTED_WITHIN;
+        while self.is_running() && self.pid().is_none() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if let Some(pid) = self.pid() {
             // An error means that it has ended already.
             let _ = kill(pid, signal);
