@@ -214,12 +214,13 @@ impl Files {
         let path = replica_file(&self.directory, first_index);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         let file = file.map_err(FileError::io("create", &path))?;
-        if let Err(error) = begin(disk, &file, &path, &header) {
-            // A file without a header is nothing; if it stays, the next start removes it.
+        let begun = begin(disk, &file, &path, &header);
+        if let Err(error) = begun.and_then(|()| sync_directory(&self.directory)) {
+            // Nothing is in it, and the next try makes it anew; if it stays, the next start
+            // removes it.
             let _ = std::fs::remove_file(&path);
             return Err(error);
         }
-        sync_directory(&self.directory)?;
         let at = REPLICA_HEADER_BYTES;
         let mark = mark_bytes(header.mark);
         self.current = Some(Current { file: file.into(), path, first_index, at, mark });
