@@ -47,10 +47,17 @@ pub struct Flags {
     /// Wait, while another control leads the pool, until that one is gone or beats no more.
     #[arg(long)]
     pub standby: bool,
-    /// Data directory of a broker, from which topics come back into a pool that is new. Once for
-    /// each broker.
+    /// Data directory of a broker, once for each broker, at every start, also the first: topics come
+    /// back from there into a pool that is new, and where logs ended is written there at the end.
     #[arg(long, value_name = "DIR")]
     pub restore: Vec<PathBuf>,
+    /// Go on with a pool that was stopped in good order although data directories that say where its
+    /// logs ended are lost. They must never be named in --restore again.
+    #[arg(long)]
+    pub forget_lost: bool,
+    /// Open a pool that is there, and make none.
+    #[arg(long)]
+    pub existing: bool,
     /// A leader that has not moved its heartbeat for this long may be deposed.
     #[arg(long, value_name = "MS", default_value_t = HEARTBEAT_LEASE_NS / 1_000_000)]
     pub silent_ms: u64,

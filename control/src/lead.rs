@@ -62,6 +62,7 @@ async fn lead(flags: &Flags) -> Result<(), String> {
         kept_ns: flags.kept_ms.saturating_mul(1_000_000),
         grace_ns: flags.grace_ms.saturating_mul(1_000_000),
         move_ns: flags.copy_move_ms.saturating_mul(1_000_000),
+        forgets_lost: flags.forget_lost,
         ..Options::default()
     };
     let Some(elected) = elect(&pool, flags, stop.signalled()).await? else {
@@ -179,6 +180,13 @@ fn open_pool(flags: &Flags) -> Result<Pool, String> {
     let path = &flags.pool;
     let shown = path.display();
     let is_new = !path.exists();
+    if is_new && flags.existing {
+        return Err(format!(
+            "{shown}: there is no pool any more: somebody removed it. What its brokers had in it \
+             is gone; stop them, and start without --existing and with --restore for each data \
+             directory"
+        ));
+    }
     let file = std::fs::OpenOptions::new()
         .read(true)
         .write(true)

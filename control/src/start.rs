@@ -81,6 +81,9 @@ pub struct Options {
     pub move_ns: u64,
     /// How long a broker of another host is silent until it counts as gone, nanoseconds.
     pub gone_ns: u64,
+    /// Goes on although directories that say where logs ended are not there any more. They may not
+    /// be restored from ever again.
+    pub forgets_lost: bool,
 }
 
 impl Default for Options {
@@ -92,6 +95,7 @@ impl Default for Options {
             grace_ns: HEARTBEAT_LEASE_NS,
             move_ns: COPY_MOVE_NS,
             gone_ns: ELSEWHERE_GONE_NS,
+            forgets_lost: false,
         }
     }
 }
@@ -141,7 +145,7 @@ impl Control {
                 errors.note(&pool, now, &note);
             }
         }
-        cold::end::go_on(&pool, from, restore).map_err(StartError::Cold)?;
+        cold::end::go_on(&pool, from, restore, options.forgets_lost).map_err(StartError::Cold)?;
         let shared = Arc::new(Shared::new(pool.geometry().segments()));
         let kept = Kept { wall_ns: now, boot_ns: boot_ns(), kept_ns: options.kept_ns };
         let recovered = recover(&pool, epoch, &shared.last_entries, kept, may_run)

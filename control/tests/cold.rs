@@ -6,15 +6,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fake::Memory;
+use landfall_control::cold::end::{go_on, say_ended};
 use landfall_control::cold::restore;
-use landfall_layout::TopicId;
 use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::order::FrontierLine;
+use landfall_layout::pool::{LeaderLine, Term};
+use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
+use landfall_layout::{BrokerId, TopicId};
 use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE, topic_directory};
 use landfall_replica::owner;
 use landfall_replica::{Ended, EndedLog, Resumed, TopicFile};
 
 const CREATED_NS: u64 = 77;
+const LEADER: LeaderLine =
+    LeaderLine { term: 0, pid: 0, host: 0, started_ns: 0, locked: 0, ended: 0, reserved: [0; 2] };
 
 /// Data directories of two brokers, gone with this value.
 struct Two(PathBuf);
@@ -200,6 +206,71 @@ fn a_log_that_ended_in_good_order_goes_on_there_once() {
     }
     let (index, position) = (60 + (48 << 20) / 128, 600 + (48 << 20) / 16);
     assert_eq!(places, [(60, 600, None), (index, position, Some((600, position)))]);
+}
+
+/// A copy that is behind, as on a full disk: the end is known, and what is on no disk is lost.
+#[test]
+fn what_no_disk_had_at_the_end_is_counted_and_told() {
+    let two = Two::new("behind");
+    let [one, _] = two.topics();
+    let memory = Memory::new();
+    let pool = memory.pool(48);
+    pool.claim(0, &LeaderLine { term: Term { epoch: 1, serves: false }.pack(), ..LEADER });
+    pool.copy_tables(None);
+    assert!(pool.serve(1));
+    let mut entry = entry();
+    (entry.order, entry.replicas) = (Order::None.raw(), 2);
+    let topic = TopicId(entry.id);
+    pool.set_topic(&entry);
+    fs::create_dir_all(&one).unwrap();
+    TopicFile::of(&entry, &pool.uuid_text(), 48 << 20).unwrap().write(&one).unwrap();
+    let line = FrontierLine { topic: topic.0.into(), ..FrontierLine::default() };
+    let line = FrontierLine { entries: 5, position: 50, ..line };
+    pool.start_frontier(topic, 0);
+    pool.advance_frontier(topic, 0, &line);
+    let source = BrokerId::new(0).unwrap();
+    let kept =
+        ReplicaLine { topic: topic.0.into(), durable: 2, entries: 2, ..ReplicaLine::default() };
+    let kept = ReplicaLine { state: ReplicaState::Full.raw(), ..kept };
+    pool.start_replica(topic, source, 0, &kept);
+    let notes = say_ended(&pool, 1, &two.data());
+    let [note] = &notes[..] else { panic!("{notes:?}") };
+    assert!(note.contains("is full") && note.contains("log index 2 of 5"), "{note}");
+    let ended = TopicFile::read(&one).unwrap().ended.unwrap();
+    let log = EndedLog { index: 5, position: 50, ..EndedLog::default() };
+    assert_eq!(ended, Ended { logs: [(0, log)].into() });
+    // The pool is lost. Its directory says how far it was, and no file has anything.
+    let memory = Memory::new();
+    let next = memory.pool(48);
+    let notes = restore(&next, &two.data(), 1).unwrap();
+    assert!(notes.iter().any(|note| note.contains("positions 0 to 49 were ordered")), "{notes:?}");
+    let chain = next.chain(topic, 0).unwrap();
+    assert_eq!((chain.oldest_index, chain.oldest_position, chain.skipped()), (5, 50, None));
+}
+
+#[test]
+fn an_end_in_good_order_that_nobody_knows_of_says_why() {
+    let memory = Memory::new();
+    let pool = memory.pool(48);
+    pool.claim(0, &LeaderLine { term: Term { epoch: 1, serves: false }.pack(), ..LEADER });
+    pool.copy_tables(None);
+    assert!(pool.serve(1));
+    assert!(say_ended(&pool, 1, &[]).is_empty(), "nothing is kept on any disk");
+    pool.set_topic(&entry());
+    let notes = say_ended(&pool, 1, &[]);
+    assert!(notes[0].contains("--restore"), "{notes:?}");
+}
+
+#[test]
+fn a_pool_goes_on_without_directories_that_are_lost_only_where_that_is_said() {
+    let memory = Memory::new();
+    let pool = memory.pool(48);
+    pool.claim(0, &LeaderLine { term: Term { epoch: 1, serves: false }.pack(), ..LEADER });
+    pool.copy_tables(None);
+    pool.say_ended(2);
+    let error = go_on(&pool, Some(0), &[], false).unwrap_err().to_string();
+    assert!(error.contains("--forget-lost"), "{error}");
+    go_on(&pool, Some(0), &[], true).unwrap();
 }
 
 #[test]

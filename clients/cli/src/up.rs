@@ -32,6 +32,7 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         verbs_grant: settings.up.verbs_grant.into(),
         data: args.data.clone(),
         copy_move: settings.up.copy_move.0,
+        forget_lost: args.forget_lost,
         ..LocalConfig::default()
     };
     let stop = Stop::on_signals()?;

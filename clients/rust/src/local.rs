@@ -70,6 +70,9 @@ pub struct LocalConfig {
     pub data_file_bytes: u64,
     /// A copy on disk whose keeper has been away for this long is taken over by another broker.
     pub copy_move: Duration,
+    /// Goes on with a pool that was stopped in good order although data directories that say where
+    /// its logs ended are lost.
+    pub forget_lost: bool,
     /// Faults of a broker's disk, in the words of `landfall-broker --data-faults`. For tests.
     pub data_faults: Vec<(usize, String)>,
 }
@@ -95,6 +98,7 @@ impl Default for LocalConfig {
             data: None,
             data_file_bytes: RECORDS_FILE_BYTES,
             copy_move: Duration::from_nanos(COPY_MOVE_NS),
+            forget_lost: false,
             data_faults: Vec::new(),
         }
     }
@@ -438,7 +442,10 @@ impl LocalSystem {
     /// Control's command with the port that it had.
     fn control_again(&self) -> Command {
         let listen = self.address.strip_prefix("http://").unwrap_or(&self.address);
-        control_command(&self.control_binary, &self.config, &self.pool, listen)
+        let mut command = control_command(&self.control_binary, &self.config, &self.pool, listen);
+        // Another pool in its place would be empty, with brokers that are still in the one before.
+        command.arg("--existing");
+        command
     }
 }
 
@@ -468,6 +475,9 @@ fn control_command(binary: &Path, config: &LocalConfig, pool: &Path, listen: &st
     }
     if config.flush {
         command.args(["--coherence", "flush"]);
+    }
+    if config.forget_lost {
+        command.arg("--forget-lost");
     }
     if let Some(data) = &config.data {
         for directory in data_directories(data) {

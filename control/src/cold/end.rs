@@ -1,15 +1,15 @@
 //! What is written down when a pool is stopped in good order, and taken back when it goes on.
 //!
-//! Where everything that was ordered is on stable storage, and nothing more will be, the data
-//! directories say where each log ended: a new pool then goes on right there. They may say so only
-//! as long as the pool stands still. So the pool says that they do, before they do; a control that
+//! Once nothing more is ordered, the data directories say where each log ended: a new pool then goes
+//! on right there, and what of it is on no disk is lost for certain. They may say so only as long as
+//! the pool stands still. So the pool says that they do, before they do; a control that
 //! finds that takes it back in all of them before it serves, and does not serve where it cannot.
 
 use std::path::{Path, PathBuf};
 
 use landfall_layout::limits::{LOGS_PER_TOPIC, SEQUENCED_LOG, TOPICS_MAX};
 use landfall_layout::pool::BrokerState;
-use landfall_layout::replica::ReplicaState;
+use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::topic::{TopicEntry, TopicState};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
@@ -60,13 +60,19 @@ pub fn say_alive(pool: &Pool, data: &[PathBuf]) -> Vec<String> {
     notes
 }
 
-/// Where each log of a topic ended, of those that are whole on stable storage.
-fn ended(pool: &Pool, entry: &TopicEntry) -> Ended {
+/// Where each log of a topic ended. What its copies on disk do not have of it is gone with the pool,
+/// and a sentence each: the end says all the same how far the log was, so that a new pool goes on
+/// behind it and tells of what is lost.
+fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> Ended {
     let id = TopicId(entry.id);
     let is_sequenced = entry.order().is_some_and(|order| order.is_sequenced());
-    let logs = (0..LOGS_PER_TOPIC).filter(|log| is_sequenced == (*log == SEQUENCED_LOG));
-    let ended = logs.filter_map(|log| {
+    let mut all = Ended::default();
+    for log in (0..LOGS_PER_TOPIC).filter(|log| is_sequenced == (*log == SEQUENCED_LOG)) {
         let line = pool.frontier(id, log);
+        // Where nothing ever landed nobody keeps anything.
+        if line.entries == 0 {
+            continue;
+        }
         let mut ended =
             EndedLog { index: line.entries, position: line.position, ..EndedLog::default() };
         let lands = |source: &BrokerId| match is_sequenced {
@@ -74,46 +80,68 @@ fn ended(pool: &Pool, entry: &TopicEntry) -> Ended {
             false => source.index() == log,
         };
         for source in BrokerId::all().filter(lands) {
-            for replica in 0..entry.disk_replicas() {
-                let kept = pool.replica(id, source, replica);
-                let is_whole = kept.state() == ReplicaState::Well && kept.durable >= line.entries;
-                // Where nothing ever landed nobody keeps anything.
-                if !is_whole && line.entries > 0 {
-                    return None;
+            let copies =
+                (0..entry.disk_replicas()).map(|replica| pool.replica(id, source, replica));
+            let is_whole = |kept: &ReplicaLine| {
+                kept.state() == ReplicaState::Well && kept.durable >= line.entries
+            };
+            match copies.clone().find(|kept| !is_whole(kept)) {
+                None => {
+                    let entries = copies.last().map_or(0, |kept| kept.entries);
+                    ended.entries.insert(source.raw(), entries);
                 }
-                ended.entries.insert(source.raw(), kept.entries);
+                Some(kept) => notes.push(format!(
+                    "topic {}: a copy on disk of what broker {source} landed is {}: it has \
+                     everything below log index {} of {}, and what is behind that is in the pool \
+                     alone; keep the pool and start again on it, or that is lost",
+                    entry.name(),
+                    kept.state().name(),
+                    kept.durable,
+                    line.entries
+                )),
             }
         }
-        (line.entries > 0).then_some((log, ended))
-    });
-    Ended { logs: ended.collect() }
+        all.logs.insert(log, ended);
+    }
+    all
 }
 
 /// At the very end of a control that leads in `epoch`: if all brokers have left in good order, says
 /// in the data directories where the logs ended. Nothing is ordered any more, and whoever leads
-/// next finds in the pool that they say so. What could not be said is a sentence.
+/// next finds in the pool that they say so. What could not be said, and what is on no disk, is a
+/// sentence each.
 pub fn say_ended(pool: &Pool, epoch: u64, data: &[PathBuf]) -> Vec<String> {
-    let is_gone = |broker| BrokerState::from_raw(pool.broker(broker).state) == BrokerState::Absent;
-    if data.is_empty() || !BrokerId::all().all(is_gone) || !pool.leads(epoch) {
+    if !pool.leads(epoch) || live(pool).next().is_none() {
         return Vec::new();
     }
-    let mut all = Vec::new();
+    let is_there = |broker| BrokerState::from_raw(pool.broker(broker).state) != BrokerState::Absent;
+    let why = match BrokerId::all().find(|broker| is_there(*broker)) {
+        Some(broker) => format!("broker {broker} has not left in good order"),
+        None if data.is_empty() => "control knows no data directory (--restore)".to_owned(),
+        None => String::new(),
+    };
+    if !why.is_empty() {
+        return vec![format!(
+            "{why}, so no directory says where logs ended; should this pool be lost, the next one \
+             passes over as many positions as it could have had"
+        )];
+    }
+    let (mut all, mut notes) = (Vec::new(), Vec::new());
     for entry in live(pool) {
-        let ended = ended(pool, &entry);
+        let ended = ended(pool, &entry, &mut notes);
         if !ended.logs.is_empty() {
             let topics: Vec<PathBuf> = directories_of(pool, &entry, data).collect();
             all.extend(topics.into_iter().map(|topic| (topic, ended.clone())));
         }
     }
     if all.is_empty() {
-        return Vec::new();
+        return notes;
     }
     pool.say_ended(all.len() as u64);
     if !pool.leads(epoch) {
         // The next one may have looked already.
         return Vec::new();
     }
-    let mut notes = Vec::new();
     for (topic, ended) in all {
         // The next leader has claimed its epoch before it takes anything back here, under the same
         // lock: what is said after it looked was said by nobody who still leads.
@@ -142,8 +170,14 @@ fn take_back(pool: &Pool, topic: &Path) -> Result<(), FileError> {
 }
 
 /// Before a control serves a pool whose last leader stopped it in good order, in slot `from`: the
-/// directories may not say any more where logs ended.
-pub fn go_on(pool: &Pool, from: Option<usize>, data: &[PathBuf]) -> Result<(), ColdError> {
+/// directories may not say any more where logs ended. `forgets`: those that are not there never come
+/// back.
+pub fn go_on(
+    pool: &Pool,
+    from: Option<usize>,
+    data: &[PathBuf],
+    forgets: bool,
+) -> Result<(), ColdError> {
     let said = from.map_or(0, |slot| pool.ended_by(slot));
     if said == 0 {
         return Ok(());
@@ -155,7 +189,7 @@ pub fn go_on(pool: &Pool, from: Option<usize>, data: &[PathBuf]) -> Result<(), C
             found += 1;
         }
     }
-    match found >= said {
+    match found >= said || forgets {
         true => Ok(()),
         false => Err(ColdError::Ended { said, found }),
     }

@@ -98,7 +98,8 @@ impl fmt::Display for ColdError {
                 f,
                 "this pool was stopped in good order, {said} topic directories say where its logs \
                  ended, and {found} of them are in what --restore names: name the data directory \
-                 of every broker again, or remove the pool to begin from those that are there"
+                 of every broker again; if some are lost for good, start once with --forget-lost, \
+                 which goes on with what the pool and the others have"
             ),
             Self::Unsaid { error } => write!(
                 f,

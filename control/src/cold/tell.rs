@@ -32,9 +32,9 @@ pub fn sentences(name: &str, log: usize, plan: &Plan, told: &Told<'_>) -> Vec<St
     }));
     if let Some(skipped) = plan.skipped {
         sentences.push(format!(
-            "{of}: the pool was not stopped in good order, so positions {} to {} are passed over: \
-             no disk knows of a message there, and what was only in memory may have been shown at \
-             some of them",
+            "{of}: no directory here says for certain where the log ended, so positions {} to {} \
+             are passed over: no disk knows of a message there, and what was only in memory may \
+             have been shown at some of them",
             skipped.position,
             skipped.to_position - 1
         ));

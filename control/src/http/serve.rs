@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net as unix;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -74,9 +75,12 @@ fn bind_unix(address: &str) -> io::Result<unix::UnixListener> {
         return unix::UnixListener::bind_addr(&unix::SocketAddr::from_abstract_name(name)?);
     }
     match unix::UnixListener::bind(address) {
-        // A control that was killed leaves its socket; one that runs answers.
+        // A control that was killed leaves its socket; one that runs answers. What is no socket is
+        // somebody's.
         Err(error)
             if error.kind() == io::ErrorKind::AddrInUse
+                && std::fs::symlink_metadata(address)
+                    .is_ok_and(|is| is.file_type().is_socket())
                 && unix::UnixStream::connect(address)
                     .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) =>
         {
