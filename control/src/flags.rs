@@ -47,12 +47,13 @@ pub struct Flags {
     /// Wait, while another control leads the pool, until that one is gone or beats no more.
     #[arg(long)]
     pub standby: bool,
-    /// Data directory of a broker, once for each broker, at every start, also the first: topics come
-    /// back from there into a pool that is new, and where logs ended is written there at the end.
+    /// Data directory of a broker, once for each broker, at every start, also the first: topics
+    /// come back from there into a pool that is new, and where logs ended is written there at the
+    /// end.
     #[arg(long, value_name = "DIR")]
     pub restore: Vec<PathBuf>,
-    /// Go on with a pool that was stopped in good order although data directories that say where its
-    /// logs ended are lost. They must never be named in --restore again.
+    /// Go on with a pool that was stopped in good order although data directories that say where
+    /// its logs ended are lost. They must never be named in --restore again.
     #[arg(long)]
     pub forget_lost: bool,
     /// Open a pool that is there, and make none.

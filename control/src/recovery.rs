@@ -16,10 +16,11 @@ use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::clock::wall_age_ns;
+use landfall_pool::lock::Locks;
 use landfall_pool::slot_ring::SlotWriter;
 use landfall_pool::{Memory, Pool};
 
-use crate::keeper::{Log, State, Topic, stranded, withhold_uncounted};
+use crate::keeper::{Log, State, Topic, stranded, withhold_uncounted, withhold_written};
 use crate::life::Life;
 use crate::messages::{NewRing, ToSequencer};
 use crate::ordering::SessionTable;
@@ -79,6 +80,7 @@ pub fn recover(
     epoch: u64,
     last_entries: &LastEntries,
     kept: Kept,
+    locks: &Locks,
     predecessor_may_run: bool,
 ) -> Result<Recovered, UnknownTopic> {
     let (mut segments, mut notes) = Segments::read(Arc::clone(pool), epoch);
@@ -87,6 +89,7 @@ pub fn recover(
     }
     segments.strand(stranded(pool, |_| Life::Never));
     withhold_uncounted(pool, &mut segments);
+    withhold_written(pool, locks, &mut segments);
     let mut topics = read_topics(pool)?;
     for topic in topics.iter_mut().flatten() {
         topic.logs = logs::chains(pool, &segments, topic.id);

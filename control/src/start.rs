@@ -148,7 +148,7 @@ impl Control {
         cold::end::go_on(&pool, from, restore, options.forgets_lost).map_err(StartError::Cold)?;
         let shared = Arc::new(Shared::new(pool.geometry().segments()));
         let kept = Kept { wall_ns: now, boot_ns: boot_ns(), kept_ns: options.kept_ns };
-        let recovered = recover(&pool, epoch, &shared.last_entries, kept, may_run)
+        let recovered = recover(&pool, epoch, &shared.last_entries, kept, ballot.locks(), may_run)
             .map_err(StartError::Topic)?;
         for note in &recovered.notes {
             eprintln!("control: {note}");

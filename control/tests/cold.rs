@@ -223,6 +223,7 @@ fn what_no_disk_had_at_the_end_is_counted_and_told() {
     let topic = TopicId(entry.id);
     pool.set_topic(&entry);
     fs::create_dir_all(&one).unwrap();
+    fs::create_dir_all(&two.data()[1]).unwrap();
     TopicFile::of(&entry, &pool.uuid_text(), 48 << 20).unwrap().write(&one).unwrap();
     let line = FrontierLine { topic: topic.0.into(), ..FrontierLine::default() };
     let line = FrontierLine { entries: 5, position: 50, ..line };

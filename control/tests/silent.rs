@@ -16,6 +16,7 @@ use landfall_layout::command::{Command, Request};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::segment::{SegmentKind, SegmentState, What};
 use landfall_pool::Pool;
+use landfall_pool::lock::lend_to_writer;
 use landfall_pool::slot_ring::SlotWriter;
 
 fn state_of(system: &System, number: u8) -> &'static str {
@@ -78,6 +79,46 @@ fn what_a_silent_broker_may_write_into_is_used_again_when_its_number_is_taken() 
     let _next = Broker::register(&system.pool, 3, 2);
     eventually("all is back", || (system.free() == free + 1).then_some(()));
     assert_eq!(state_of(&system, 3), "serving");
+}
+
+/// It is stopped while it writes, and its broker is killed: its time alone tells nothing.
+#[test]
+fn what_a_publisher_over_memory_may_write_into_waits_for_it_and_not_for_its_broker() {
+    let options = Options { kept_ns: 1, grace_ns: 1, ..Options::default() };
+    let mut system = System::with(64, options);
+    let topic = system.topic("a", "total");
+    let free = system.free();
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let publisher = lend_to_writer(&system.pool, broker.id, 1).unwrap();
+    let granted = broker.want(topic, SegmentKind::Payload);
+    broker.leave();
+    eventually("it is gone", || (state_of(&system, 0) == "dead").then_some(()));
+    // The next control finds it so too.
+    system.stop();
+    system.start_again();
+    system.asker.ask_now(|reply| Ask::Delete("a".into(), reply)).unwrap().unwrap();
+    assert_eq!(system.free(), free, "the log is back, and that one is not");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(what(&system.pool, granted.segment).kind, SegmentKind::Payload);
+    drop(publisher);
+    eventually("it is back", || (system.free() == free + 1).then_some(()));
+}
+
+#[test]
+fn a_deletion_that_waits_for_long_is_answered_and_says_for_whom() {
+    let system = System::start(64);
+    system.topic("a", "total");
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let deleted = system.asker.ask_now(|reply| Ask::Delete("a".into(), reply)).unwrap();
+    let problem = deleted.unwrap_err();
+    assert_eq!(problem.code, "deleting");
+    assert!(problem.message.contains("broker 0 (frozen)"), "{}", problem.message);
+    let topic = broker.wait("to drop it", |command| match command {
+        Command::DropTopic { topic } => Some(topic),
+        _ => None,
+    });
+    broker.ask(Request::TopicReleased { topic });
+    eventually("it is gone", || system.describe("a").is_err().then_some(()));
 }
 
 #[test]

@@ -179,6 +179,7 @@ impl Broker {
                             // A reader's word stands for as long as it reads.
                             Some(_) => true,
                             None if conn.socket.is_verbs() => true,
+                            None if conn.writes_pool() => true,
                             None => conn.channel.is_some() && now_ns < drop.deadline_ns,
                         }
                 });

@@ -369,6 +369,22 @@ impl Conn {
             Kind::Closing { .. } => None,
         }
     }
+
+    /// Whether its client may write into what it was granted, also one that was told to go.
+    pub fn writes_pool(&self) -> bool {
+        match &self.kind {
+            Kind::Publisher(publisher) => publisher.writes_pool(),
+            Kind::Closing { publisher: Some(publisher), .. } => publisher.writes_pool(),
+            _ => false,
+        }
+    }
+}
+
+impl Publisher {
+    /// Whether it may write into what it was granted: over memory, until it says goodbye.
+    pub fn writes_pool(&self) -> bool {
+        !self.bye && matches!(self.via, Via::Memory(_))
+    }
 }
 
 impl Stalled {

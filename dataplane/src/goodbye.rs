@@ -12,7 +12,7 @@ use crate::hello::Refused;
 use crate::lost::is_shared;
 use crate::publish_tcp::Reading;
 
-/// A connection that is told to go has this long to close by itself.
+/// A connection that is told to go has this long to close by itself, if it cannot write the pool.
 const CLOSING_NS: u64 = 1_000_000_000;
 
 impl Broker {
@@ -166,7 +166,9 @@ impl Broker {
                     let Refused { why, sentence } = greeting.overdue();
                     self.refuse(slot, why, &sentence);
                 }
-                // A subscriber that still holds a segment is waited for.
+                // A publisher that may write into what it was granted, and a subscriber that still
+                // holds a segment, are waited for: the kernel says when they are gone.
+                Kind::Closing { publisher: Some(publisher), .. } if publisher.writes_pool() => {}
                 Kind::Closing { deadline_ns, .. } if *deadline_ns < now_ns && !held => {
                     self.drop_conn(slot);
                 }

@@ -11,6 +11,7 @@ use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_layout::verbs::GrantMode;
 use landfall_pool::clock::boot_ns;
+use landfall_pool::lock::lend_to_writer;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 
@@ -420,7 +421,12 @@ fn welcome_to(
     }
     let (mapping, client_end): (_, OwnedFd) =
         landfall_pool::channel::create().map_err(|error| format!("make a channel: {error}"))?;
-    let pool = if writes { env.pool.fd().as_raw_fd() } else { env.read_only.as_raw_fd() };
+    // Nothing that it is granted is used again before it is gone, even if this process goes first.
+    let lent = writes
+        .then(|| lend_to_writer(&env.pool, env.me, env.incarnation))
+        .transpose()
+        .map_err(|error| format!("open the pool for a publisher: {error}"))?;
+    let pool = lent.as_ref().map_or(env.read_only.as_raw_fd(), AsRawFd::as_raw_fd);
     let fds = [pool, client_end.as_raw_fd()];
     let Socket::Unix(stream) = &conn.socket else {
         return Err("descriptors travel only over Unix sockets".to_owned());

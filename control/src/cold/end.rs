@@ -1,8 +1,8 @@
 //! What is written down when a pool is stopped in good order, and taken back when it goes on.
 //!
-//! Once nothing more is ordered, the data directories say where each log ended: a new pool then goes
-//! on right there, and what of it is on no disk is lost for certain. They may say so only as long as
-//! the pool stands still. So the pool says that they do, before they do; a control that
+//! Once nothing more is ordered, the data directories say where each log ended: a new pool then
+//! goes on right there, and what of it is on no disk is lost for certain. They may say so only as
+//! long as the pool stands still. So the pool says that they do, before they do; a control that
 //! finds that takes it back in all of them before it serves, and does not serve where it cannot.
 
 use std::path::{Path, PathBuf};
@@ -60,9 +60,9 @@ pub fn say_alive(pool: &Pool, data: &[PathBuf]) -> Vec<String> {
     notes
 }
 
-/// Where each log of a topic ended. What its copies on disk do not have of it is gone with the pool,
-/// and a sentence each: the end says all the same how far the log was, so that a new pool goes on
-/// behind it and tells of what is lost.
+/// Where each log of a topic ended. What its copies on disk do not have of it is gone with the
+/// pool, and a sentence each: the end says all the same how far the log was, so that a new pool
+/// goes on behind it and tells of what is lost.
 fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> Ended {
     let id = TopicId(entry.id);
     let is_sequenced = entry.order().is_some_and(|order| order.is_sequenced());
@@ -170,8 +170,8 @@ fn take_back(pool: &Pool, topic: &Path) -> Result<(), FileError> {
 }
 
 /// Before a control serves a pool whose last leader stopped it in good order, in slot `from`: the
-/// directories may not say any more where logs ended. `forgets`: those that are not there never come
-/// back.
+/// directories may not say any more where logs ended. `forgets`: those that are not there never
+/// come back.
 pub fn go_on(
     pool: &Pool,
     from: Option<usize>,

@@ -63,7 +63,9 @@ pub struct Broker {
     /// This control has taken a `Register` of that incarnation.
     pub registered: bool,
     /// What its last process left behind has been dealt with.
-    ended: bool,
+    pub(super) ended: bool,
+    /// Publishers over memory of an earlier process of it may still write.
+    pub(super) has_writers: bool,
     /// Its dead process's subscribers may be reading until then, by control's own clock.
     pub grace_ns: u64,
     /// A process of this number that may still write, although nobody waits for it; 0: none is.
@@ -87,6 +89,7 @@ impl Broker {
             incarnation: pool.broker(id).incarnation,
             registered: false,
             ended: false,
+            has_writers: false,
             grace_ns: 0,
             ghost: 0,
             disowned: 0,
@@ -308,6 +311,7 @@ impl Keeper {
     /// kept for the session lease, and it is waited for no more.
     fn forget_process(&mut self, id: BrokerId) {
         let (now, clock_ns) = (wall_ns(), self.clock_ns());
+        self.withhold_from_writers(id);
         let owned: Vec<_> = self
             .segments
             .all()
@@ -374,6 +378,7 @@ impl Keeper {
                 self.life_changed(id, before, life);
             }
             self.look_at_ghost(id, line.incarnation, age_ns);
+            self.look_at_writers(id);
         }
         self.segments.strand(stranded(&self.pool, |id| self.brokers[id.index()].life));
         // Relaxed: a broker that is missed for one burst sleeps a millisecond longer.

@@ -26,7 +26,13 @@ pub struct Deletion {
     sequencer: Step,
     /// Who waits for the answer; nobody after a change of control.
     reply: Option<Reply<Result<(), Problem>>>,
+    /// When whoever waits is told for whom the deletion waits, by control's own clock.
+    tell_ns: u64,
 }
+
+/// A deletion that takes longer than this is answered all the same: nothing more is to be done for
+/// it, and a client that is stopped may hold it up for as long as it likes.
+const ANSWER_NS: u64 = 10_000_000_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
@@ -68,7 +74,9 @@ impl Keeper {
             self.send(broker, Command::DropTopic { topic: id });
         }
         let (sequencer, not_before_ns) = (Step::NotAsked, self.grace_ns());
-        self.deletions.push(Deletion { topic: id, waiting, not_before_ns, sequencer, reply });
+        let tell_ns = self.clock_ns().saturating_add(ANSWER_NS);
+        let deletion = Deletion { topic: id, waiting, not_before_ns, sequencer, reply, tell_ns };
+        self.deletions.push(deletion);
     }
 
     /// A broker touches a topic no more.
@@ -103,6 +111,7 @@ impl Keeper {
                 _ => {}
             }
         }
+        self.tell_slow(clock_ns);
         for topic in ask {
             self.tell_sequencer(ToSequencer::DropTopic { topic });
         }
@@ -111,6 +120,40 @@ impl Keeper {
             self.erase(deletion.topic);
             if let Some(reply) = deletion.reply {
                 self.answer(reply, Ok(()));
+            }
+        }
+    }
+
+    /// Says for whom a deletion waits that takes long, once.
+    fn tell_slow(&mut self, clock_ns: u64) {
+        for i in 0..self.deletions.len() {
+            let deletion = &mut self.deletions[i];
+            if deletion.tell_ns > clock_ns {
+                continue;
+            }
+            deletion.tell_ns = u64::MAX;
+            let (reply, waiting, id) = (deletion.reply.take(), deletion.waiting, deletion.topic);
+            let Some(topic) = self.topic(id) else { continue };
+            let brokers: Vec<String> = BrokerId::all()
+                .filter(|broker| waiting >> broker.index() & 1 == 1)
+                .map(|broker| {
+                    let line = self.pool.broker(broker);
+                    format!("{broker} ({})", self.brokers[broker.index()].state_name(&line))
+                })
+                .collect();
+            let what = match brokers.is_empty() {
+                true => "readers of a broker that died".to_owned(),
+                false => format!("broker {}", brokers.join(", ")),
+            };
+            let sentence = format!(
+                "topic {:?} is being deleted and is served to nobody any more; its segments are \
+                 free once {what} has let go: one that is frozen, or has a publisher over memory \
+                 that is stopped, does not before it goes on or ends",
+                topic.entry.name()
+            );
+            self.note(&sentence);
+            if let Some(reply) = reply {
+                self.answer(reply, Err(Problem::conflict("deleting", sentence)));
             }
         }
     }

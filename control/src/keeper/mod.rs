@@ -37,7 +37,7 @@ use crate::messages::{Ask, FromSequencer, Reply, Sender, Shared, ToSequencer};
 use crate::segments::Segments;
 
 pub use brokers::{Broker, stranded};
-pub use silent::withhold_uncounted;
+pub use silent::{withhold_uncounted, withhold_written};
 pub use topics::{Log, Passed, Topic};
 
 use copies::Copies;
@@ -209,7 +209,10 @@ impl Keeper {
     /// Everything that this control has to say and do first, after another one.
     fn take_over(&mut self) {
         for id in BrokerId::all() {
-            self.brokers[id.index()].ghost = silent::uncounted(&self.pool, id);
+            let has_writers = silent::has_earlier_writers(&self.pool, self.ballot.locks(), id);
+            let broker = &mut self.brokers[id.index()];
+            broker.ghost = silent::uncounted(&self.pool, id);
+            broker.has_writers = has_writers;
         }
         self.look_at_brokers();
         self.retire_again();

@@ -11,6 +11,7 @@ use landfall_layout::pool::BrokerState;
 use landfall_layout::segment::{SegmentKind, SegmentState};
 use landfall_layout::{BrokerId, SegmentId};
 use landfall_pool::Pool;
+use landfall_pool::lock::{Byte, Locks, Process};
 
 use super::Keeper;
 use crate::life::Life;
@@ -24,6 +25,24 @@ pub fn withhold_uncounted(pool: &Pool, segments: &mut Segments) {
     for id in BrokerId::all().filter(|id| uncounted(pool, *id) != 0) {
         segments.withhold(id, |_| true);
     }
+}
+
+/// Withholds, at a control's start, the segments that publishers of a broker's earlier processes
+/// may write into: all that are finished, since nothing tells which of them it is.
+pub fn withhold_written(pool: &Pool, locks: &Locks, segments: &mut Segments) {
+    for id in BrokerId::all().filter(|id| has_earlier_writers(pool, locks, *id)) {
+        segments.withhold(id, |what| {
+            what.kind == SegmentKind::Payload && what.state != SegmentState::Open
+        });
+    }
+}
+
+/// Whether publishers of a process of this number are there which is gone itself.
+pub(super) fn has_earlier_writers(pool: &Pool, locks: &Locks, id: BrokerId) -> bool {
+    let line = pool.broker(id);
+    let is_gone = BrokerState::from_raw(line.state) == BrokerState::Absent
+        || locks.process(Byte::Broker(id), line.host, line.locked) == Process::Gone;
+    line.incarnation != 0 && locks.has_writers(id, (!is_gone).then_some(line.incarnation))
 }
 
 /// The process that has a broker's number and is not counted on; 0: there is none.
@@ -82,6 +101,42 @@ impl Keeper {
                 used.through = used.through.max(through);
             }
         }
-        self.segments.release(id);
+        self.release_withheld(id);
+    }
+
+    /// Withholds what memory publishers of a broker's processes may write into, while any of them
+    /// is there: also one that is stopped, and wakes when its broker is long gone.
+    pub(super) fn withhold_from_writers(&mut self, id: BrokerId) {
+        if !self.ballot.locks().has_writers(id, None) {
+            return;
+        }
+        self.segments.withhold(id, |what| {
+            what.kind == SegmentKind::Payload && what.state == SegmentState::Open
+        });
+        if std::mem::replace(&mut self.brokers[id.index()].has_writers, true) {
+            return;
+        }
+        self.note(&format!(
+            "broker {id} is gone, and publishers of it over memory are not: what they may write \
+             into is not used again before they close it, or end; a stopped one does neither"
+        ));
+    }
+
+    /// Lets go of it once they are all gone.
+    pub(super) fn look_at_writers(&mut self, id: BrokerId) {
+        let broker = &self.brokers[id.index()];
+        let present = (!broker.ended).then_some(broker.incarnation);
+        if broker.has_writers && !self.ballot.locks().has_writers(id, present) {
+            self.brokers[id.index()].has_writers = false;
+            self.release_withheld(id);
+        }
+    }
+
+    /// Lets go of what is withheld because of a broker, if nobody can write there any more.
+    fn release_withheld(&mut self, id: BrokerId) {
+        let broker = &self.brokers[id.index()];
+        if broker.ghost == 0 && !broker.has_writers {
+            self.segments.release(id);
+        }
     }
 }

@@ -31,7 +31,7 @@ struct Log {
 }
 
 pub struct Control {
-    pool: Arc<Pool>,
+    pub pool: Arc<Pool>,
     ringer: Ringer,
     sides: Vec<Side>,
     next_segment: u32,

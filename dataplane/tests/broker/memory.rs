@@ -1,12 +1,15 @@
 //! Clients that use the pool themselves.
 
 use std::io::Write;
+use std::time::Duration;
 
+use landfall_layout::BrokerId;
 use landfall_layout::batch::BatchPreamble;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Frame, From, Reached, Refusal};
 use landfall_layout::topic::Order;
 use landfall_pool::Memory;
+use landfall_pool::lock::Locks;
 use landfall_pool::log::{Found, LogReader};
 
 use crate::client::{Client, Member, batch, publisher, subscriber};
@@ -68,6 +71,25 @@ fn a_publisher_writes_its_extents_itself() {
     assert_eq!(member.hear(), Frame::Bye);
     assert_eq!(rig.counter(Counter::BytesReceived), 0);
     assert_eq!(rig.counter(Counter::BytesCopied), 0);
+}
+
+/// As one that is stopped: it has heard nothing, and may write what it was granted.
+#[test]
+fn a_deleted_topic_waits_for_a_publisher_that_may_still_write() {
+    let rig = Rig::new();
+    let topic = rig.control().topic("a", Order::Strong, 64, 0);
+    let mut member = Member::new(rig.unix(), publisher(7), "a");
+    extent(&mut member, 4096);
+    let broker = BrokerId::new(0).unwrap();
+    let lent = || Locks::open(&rig.control().pool).unwrap().has_writers(broker, None);
+    assert!(lent(), "the kernel knows of it");
+    rig.control().delete(topic);
+    // Longer than any wait of the broker's own.
+    std::thread::sleep(Duration::from_millis(3500));
+    assert!(rig.control().released.is_empty());
+    drop(member);
+    until("it is released", || !rig.control().released.is_empty());
+    assert!(!lent());
 }
 
 #[test]

@@ -10,7 +10,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use landfall_layout::BrokerId;
@@ -23,6 +23,8 @@ use crate::pool::Pool;
 
 /// The first byte of the brokers, one for each number.
 const BROKERS: i64 = 64;
+/// Bits of an incarnation that name the byte of its memory publishers, in a range for each broker.
+const INCARNATION_BITS: u32 = 32;
 
 const _: () = assert!((LEADERS_MAX as i64) < BROKERS, "no byte stands for two things");
 
@@ -35,6 +37,8 @@ pub enum Byte {
     Leader(usize),
     /// Held by the process that is this broker.
     Broker(BrokerId),
+    /// Held, shared, by everybody who may write into what this process of a broker granted.
+    Writers(BrokerId, u64),
 }
 
 impl Byte {
@@ -43,8 +47,33 @@ impl Byte {
             Self::Ballot => 0,
             Self::Leader(slot) => 1 + slot as i64,
             Self::Broker(id) => BROKERS + id.index() as i64,
+            Self::Writers(id, incarnation) => {
+                let low = incarnation & ((1 << INCARNATION_BITS) - 1);
+                writers_of(id) + low as i64
+            }
         }
     }
+}
+
+/// The first byte of those who write into what a broker's processes granted.
+fn writers_of(id: BrokerId) -> i64 {
+    (1 + id.index() as i64) << INCARNATION_BITS
+}
+
+/// The pool's file opened once more, for one who may write into what this process of a broker
+/// grants: for as long as any process has that descriptor, or the memory that it maps by it, the
+/// kernel shows that somebody may write there. The writer has to do nothing for it, and may be
+/// stopped.
+pub fn lend_to_writer(pool: &Pool, broker: BrokerId, incarnation: u64) -> io::Result<OwnedFd> {
+    let file = open(pool)?;
+    let range = range(libc::F_RDLCK, Byte::Writers(broker, incarnation));
+    fcntl(&file, FcntlArg::F_OFD_SETLK(&range))?;
+    Ok(file.into())
+}
+
+fn open(pool: &Pool) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", pool.fd().as_raw_fd());
+    OpenOptions::new().read(true).write(true).open(path)
 }
 
 /// What the kernel knows of a process that took a byte and wrote down what it locked.
@@ -69,8 +98,7 @@ impl Locks {
     /// Opens the pool's file again. The descriptor is kept from then on, so that looking at locks
     /// needs no other, and it is not handed on to programs that this process starts.
     pub fn open(pool: &Pool) -> io::Result<Self> {
-        let path = format!("/proc/self/fd/{}", pool.fd().as_raw_fd());
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let file = open(pool)?;
         let metadata = file.metadata()?;
         let identity = identity([metadata.dev(), metadata.ino(), metadata.rdev()]);
         Ok(Self { file, identity })
@@ -102,6 +130,25 @@ impl Locks {
         let mut range = range(libc::F_WRLCK, byte);
         fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut range))?;
         Ok(i32::from(range.l_type) != libc::F_UNLCK)
+    }
+
+    /// Whether somebody may write into what processes of a broker granted, that of `incarnation`
+    /// aside. What cannot be found out may be.
+    pub fn has_writers(&self, id: BrokerId, but: Option<u64>) -> bool {
+        let all = writers_of(id)..writers_of(id) + (1 << INCARNATION_BITS);
+        let parts = match but.map(|incarnation| Byte::Writers(id, incarnation).offset()) {
+            Some(at) => [all.start..at, at + 1..all.end],
+            None => [all.clone(), all.end..all.end],
+        };
+        parts.into_iter().filter(|part| !part.is_empty()).any(|part| {
+            let mut range = libc::flock {
+                l_start: part.start,
+                l_len: part.end - part.start,
+                ..range(libc::F_WRLCK, Byte::Ballot)
+            };
+            let asked = fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut range));
+            asked.is_err() || i32::from(range.l_type) != libc::F_UNLCK
+        })
     }
 
     /// What became of the process that took a byte on host `host`, and locked what `locked` names.
@@ -142,7 +189,10 @@ fn identity(words: [u64; 3]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use landfall_layout::pool::Coherence;
+
     use super::*;
+    use crate::pool::Shape;
 
     #[test]
     fn no_byte_stands_for_two_things() {
@@ -154,6 +204,33 @@ mod tests {
         offsets.sort_unstable();
         offsets.dedup();
         assert_eq!(offsets.len(), count);
+    }
+
+    #[test]
+    fn writers_are_seen_for_as_long_as_their_descriptor_is_open_anywhere() {
+        let file = crate::map::memfd("writers", 0).unwrap();
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let shape = Shape {
+            pool_bytes: 64 << 20,
+            segment_bytes: 2 << 20,
+            sessions: 64,
+            coherence: Coherence::Coherent,
+            uuid: [1; 16],
+            now_ns: 1,
+        };
+        let pool = Pool::create_or_attach(path.as_ref(), shape).unwrap();
+        let locks = Locks::open(&pool).unwrap();
+        let [zero, one] = [0, 1].map(|number| BrokerId::new(number).unwrap());
+        let lent = lend_to_writer(&pool, one, 0x7_0000_0005).unwrap();
+        let again = lend_to_writer(&pool, one, 0x7_0000_0005).unwrap();
+        assert!(locks.has_writers(one, None) && !locks.has_writers(zero, None));
+        assert!(!locks.has_writers(one, Some(0x7_0000_0005)));
+        assert!(locks.has_writers(one, Some(0x7_0000_0006)));
+        let handed = lent.try_clone().unwrap();
+        drop((lent, again));
+        assert!(locks.has_writers(one, None), "another process has it still");
+        drop(handed);
+        assert!(!locks.has_writers(one, None));
     }
 
     #[test]
