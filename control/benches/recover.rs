@@ -51,7 +51,8 @@ fn set_topic(pool: &Pool) {
         reserved8: [0; 7],
         disk_bytes: 0,
         disk_ns: 0,
-        reserved: [0; 7],
+        deleted_ns: 0,
+        reserved: [0; 6],
     });
 }
 

@@ -15,7 +15,7 @@ use landfall_layout::segment::{SegmentKind, SegmentState};
 use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
-use landfall_pool::clock::wall_age_ns;
+use landfall_pool::clock::{wall_age_ns, wall_ns};
 use landfall_pool::lock::Locks;
 use landfall_pool::slot_ring::SlotWriter;
 use landfall_pool::{Memory, Pool};
@@ -152,6 +152,9 @@ fn read_topics(pool: &Pool) -> Result<Vec<Option<Topic>>, UnknownTopic> {
                 }
                 if torn.state() == TopicState::Live {
                     torn.state = TopicState::Deleting as u8;
+                } else if torn.state() == TopicState::Deleting && torn.deleted_ns == 0 {
+                    // When its deletion began was just being written.
+                    torn.deleted_ns = wall_ns();
                 }
                 if torn.order().is_none() {
                     torn.order = Order::None.raw();

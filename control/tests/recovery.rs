@@ -42,7 +42,8 @@ fn entry(name: &str, id: TopicId, order: Order) -> TopicEntry {
         reserved8: [0; 7],
         disk_bytes: 0,
         disk_ns: 0,
-        reserved: [0; 7],
+        deleted_ns: 0,
+        reserved: [0; 6],
     }
 }
 

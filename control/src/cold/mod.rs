@@ -193,7 +193,8 @@ fn entry_of(pool: &Pool, taken: &[(TopicEntry, Found)], file: &TopicFile) -> Opt
         reserved8: [0; 7],
         disk_bytes: file.disk_bytes,
         disk_ns: file.disk_ns,
-        reserved: [0; 7],
+        deleted_ns: 0,
+        reserved: [0; 6],
     })
 }
 

@@ -7,6 +7,7 @@ use landfall_layout::order::ChainLine;
 use landfall_layout::slot::RingLine;
 use landfall_layout::topic::TopicState;
 use landfall_layout::{BrokerId, TopicId};
+use landfall_pool::clock::wall_ns;
 
 use super::Keeper;
 use super::topics::being_deleted;
@@ -66,6 +67,10 @@ impl Keeper {
     fn begin_deletion(&mut self, id: TopicId, reply: Option<Reply<Result<(), Problem>>>) {
         let Some(topic) = self.topic_mut(id) else { return };
         topic.entry.state = TopicState::Deleting as u8;
+        if reply.is_some() {
+            // What control only found half written was deleted by nobody.
+            topic.entry.deleted_ns = wall_ns().max(1);
+        }
         let entry = topic.entry;
         self.pool.set_topic(&entry);
         self.wanted.retain(|wanted| wanted.topic != id);

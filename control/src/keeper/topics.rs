@@ -129,7 +129,8 @@ fn entry_of(spec: &TopicSpec, id: TopicId, known: &[Disk]) -> Result<(TopicEntry
         reserved8: [0; 7],
         disk_bytes,
         disk_ns,
-        reserved: [0; 7],
+        deleted_ns: 0,
+        reserved: [0; 6],
     };
     Ok((entry, order))
 }

@@ -119,6 +119,11 @@ impl Shared {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     }
 
+    /// What was noted since the last time.
+    fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// A batch of that session does not hold.
     fn is_unfaithful(&self, who: Unfaithful) {
         who.note(&mut self.unfaithful.lock().unwrap_or_else(PoisonError::into_inner));
@@ -199,7 +204,7 @@ impl Replicator {
 
     /// What the thread has to say since the last time.
     pub fn take_notes(&self) -> Vec<String> {
-        std::mem::take(&mut *self.shared.notes.lock().unwrap_or_else(PoisonError::into_inner))
+        self.shared.take_notes()
     }
 
     /// Sessions of which it found batches that do not hold, since the last time.

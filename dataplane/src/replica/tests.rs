@@ -9,7 +9,7 @@ use landfall_layout::BrokerId;
 use landfall_layout::batch::BatchPreamble;
 use landfall_layout::order::{ENTRY_HOLE, OrderEntry};
 use landfall_layout::replica::{REPLICA_HEADER_BYTES, ReplicaLine, ReplicaState, record_bytes};
-use landfall_layout::topic::{Order, TOPIC_WINDOW, TopicState};
+use landfall_layout::topic::{Order, TOPIC_WINDOW, TopicEntry, TopicState};
 use landfall_pool::Memory;
 use landfall_pool::disk::faulty::{Faults, Faulty, Plan};
 use landfall_pool::disk::plain::Plain;
@@ -418,6 +418,11 @@ fn files_that_reach_further_than_the_log_are_not_touched() {
     assert_eq!(bench.survey().files[0].batches, 5);
 }
 
+/// Makes an entry that of a topic which is deleted, as control does.
+fn delete(entry: &mut TopicEntry, state: TopicState) {
+    (entry.state, entry.deleted_ns) = (state as u8, 1);
+}
+
 #[test]
 fn a_deleted_topic_takes_its_files_with_it_also_while_the_broker_was_away() {
     let mut bench = Bench::new("deleted", 0);
@@ -425,7 +430,7 @@ fn a_deleted_topic_takes_its_files_with_it_also_while_the_broker_was_away() {
     let mut worker = bench.worker();
     work(&mut worker);
     let mut entry = bench.pool.topic_in_slot(0).unwrap();
-    entry.state = TopicState::Deleting as u8;
+    delete(&mut entry, TopicState::Deleting);
     bench.pool.set_topic(&entry);
     work(&mut worker);
     assert_eq!(list(&bench.directory).unwrap().topics, []);
@@ -435,15 +440,18 @@ fn a_deleted_topic_takes_its_files_with_it_also_while_the_broker_was_away() {
     bench.land(5, 100);
     work(&mut bench.worker());
     let mut entry = bench.pool.topic_in_slot(0).unwrap();
-    assert_eq!(bench.forgotten(), Forgotten { removed: vec![], may_be_more: true });
-    entry.state = TopicState::Absent as u8;
+    assert_eq!(bench.forgotten(), Forgotten { may_be_more: true, ..Forgotten::default() });
+    delete(&mut entry, TopicState::Absent);
     bench.pool.set_topic(&entry);
-    assert_eq!(bench.forgotten(), Forgotten { removed: vec!["t".into()], may_be_more: false });
+    let removed = vec!["t".into()];
+    assert_eq!(bench.forgotten(), Forgotten { removed, ..Forgotten::default() });
     // What another pool left is not this one's to remove.
     let directory = topic_directory(&bench.directory, "t", CREATED_NS);
     fs::create_dir_all(&directory).unwrap();
     TopicFile::of(&entry, "another pool", 1 << 30).unwrap().write(&directory).unwrap();
-    assert_eq!((bench.forgotten(), directory.exists()), (Forgotten::default(), true));
+    let Forgotten { removed, may_be_more, strangers } = bench.forgotten();
+    assert_eq!((removed.len(), may_be_more, directory.exists()), (0, false, true));
+    assert_eq!(strangers.len(), 1, "{strangers:?}");
 }
 
 #[test]
@@ -455,10 +463,10 @@ fn a_topic_that_is_deleted_while_the_broker_looks_for_the_first_time_is_forgotte
     worker.forget();
     // Between its two first looks, and control has not heard of the new process yet.
     let mut entry = bench.pool.topic_in_slot(0).unwrap();
-    entry.state = TopicState::Deleting as u8;
+    delete(&mut entry, TopicState::Deleting);
     bench.pool.set_topic(&entry);
     worker.look_at_table(boot_ns());
-    entry.state = TopicState::Absent as u8;
+    delete(&mut entry, TopicState::Absent);
     bench.pool.set_topic(&entry);
     worker.forget();
     assert!(!bench.directory.join("t").exists());
@@ -470,7 +478,7 @@ fn a_removal_that_got_no_further_is_finished_by_the_next_process() {
     bench.land(5, 100);
     work(&mut bench.worker());
     let mut entry = bench.pool.topic_in_slot(0).unwrap();
-    entry.state = TopicState::Absent as u8;
+    delete(&mut entry, TopicState::Absent);
     bench.pool.set_topic(&entry);
     let directory = topic_directory(&bench.directory, "t", CREATED_NS);
     remove_but(&directory, TOPIC_FILE).unwrap();
@@ -486,14 +494,14 @@ fn a_topic_whose_deletion_had_begun_before_the_broker_came_is_forgotten_too() {
     bench.land(5, 100);
     work(&mut bench.worker());
     let mut entry = bench.pool.topic_in_slot(0).unwrap();
-    entry.state = TopicState::Deleting as u8;
+    delete(&mut entry, TopicState::Deleting);
     bench.pool.set_topic(&entry);
     let mut worker = bench.worker();
     worker.forget();
     work(&mut worker);
     assert!(bench.directory.join("t").exists(), "its deletion may still need the files");
     // Nobody tells the new process of it.
-    entry.state = TopicState::Absent as u8;
+    delete(&mut entry, TopicState::Absent);
     bench.pool.set_topic(&entry);
     worker.forget();
     assert!(!bench.directory.join("t").exists());
@@ -510,7 +518,7 @@ fn a_topic_that_came_back_takes_its_files_with_it_though_nothing_landed_since() 
     let mut worker = bench.worker();
     worker.look_at_table(boot_ns());
     assert!(directory.exists());
-    entry.state = TopicState::Deleting as u8;
+    delete(&mut entry, TopicState::Deleting);
     bench.pool.set_topic(&entry);
     worker.look_at_table(boot_ns());
     assert!(!directory.exists(), "they would bring the topic back after the next loss");
@@ -560,7 +568,7 @@ fn what_was_cut_off_a_file_goes_with_the_topic() {
     work(&mut worker);
     assert!(cuts[0].exists(), "a topic without bounds keeps it");
     let mut entry = bench.pool.topic_in_slot(0).unwrap();
-    entry.state = TopicState::Deleting as u8;
+    delete(&mut entry, TopicState::Deleting);
     bench.pool.set_topic(&entry);
     work(&mut worker);
     assert!(!bench.directory.join("t").exists());

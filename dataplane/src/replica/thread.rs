@@ -7,6 +7,7 @@ use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
 use landfall_layout::counters::{Counter, Stage};
+use landfall_layout::fate::Fate;
 use landfall_layout::limits::TOPICS_MAX;
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::topic::{TopicEntry, TopicState};
@@ -16,10 +17,10 @@ use landfall_pool::bell::{Ringer, Role};
 use landfall_pool::counters::Counters;
 use landfall_pool::disk::{Disk, Syncs, Writing, write_all};
 use landfall_pool::idle::{Idle, Waiter};
-use landfall_replica::FileError;
 use landfall_replica::names::topic_directory;
+use landfall_replica::{FileError, TopicFile};
 
-use super::deleted::{remove_forgotten, remove_topic};
+use super::deleted::{keep, remove_forgotten, remove_topic};
 use super::duties::{Duty, Lag, duties, log_of};
 use super::group::Buffers;
 use super::one::{Event, Replica, is_short};
@@ -38,6 +39,9 @@ const TABLE_EVERY_NS: u64 = 10_000_000;
 const ROUND_BYTES: u64 = 64 << 20;
 /// How often a replica whose disk was full when it was to be opened is tried again, nanoseconds.
 const REOPEN_NS: u64 = 250_000_000;
+/// Topics of the directory that the pool does not have of which each has a sentence: the log of
+/// errors has room for few more.
+const STRANGERS_TOLD: usize = 16;
 
 /// A replica that could not be opened.
 struct Broken {
@@ -83,9 +87,13 @@ pub struct Worker {
     table_at_ns: u64,
     /// Id of the topic in each slot whose files were looked for.
     looked: [u32; TOPICS_MAX],
+    /// Id of the topic in each slot of which could not be said here what it is.
+    unsaid: [u32; TOPICS_MAX],
     /// There may be files here of topics that this thread has not open, and so is not told of when
     /// they are deleted.
     forgets: bool,
+    /// It was said which topics are here that the pool does not have.
+    told: bool,
 }
 
 impl Worker {
@@ -115,7 +123,9 @@ impl Worker {
             broken: Vec::new(),
             table_at_ns: 0,
             looked: [0; TOPICS_MAX],
+            unsaid: [0; TOPICS_MAX],
             forgets: true,
+            told: false,
         })
     }
 
@@ -143,6 +153,8 @@ impl Worker {
             }
         }
         if self.standing.holds(&self.pool, boot_ns()) {
+            // A topic that was made a moment ago is to come back too.
+            self.look_at_table(boot_ns());
             self.forget();
             self.finish();
         }
@@ -171,6 +183,7 @@ impl Worker {
         match remove_forgotten(&self.pool, &self.data.directory, is_open) {
             Ok(forgotten) => {
                 self.forgets = forgotten.may_be_more;
+                self.tell_strangers(forgotten.strangers);
                 if !forgotten.removed.is_empty() {
                     self.shared.note(format!(
                         "removed the replicas of topics that were deleted meanwhile: {}",
@@ -180,6 +193,34 @@ impl Worker {
             }
             Err(error) => self.shared.note(error.to_string()),
         }
+    }
+
+    /// Says which topics are here that the pool does not have, as they were when a leader first
+    /// served it: once, and of many not each.
+    fn tell_strangers(&mut self, mut strangers: Vec<String>) {
+        if self.told {
+            return;
+        }
+        self.told = self.pool.serving().is_some();
+        let more = strangers.len().saturating_sub(STRANGERS_TOLD);
+        strangers.truncate(STRANGERS_TOLD);
+        if more > 0 {
+            let directory = self.data.directory.display();
+            strangers.push(format!("{directory} has {more} more topics that the pool has not"));
+        }
+        strangers.into_iter().for_each(|text| self.say(text));
+    }
+
+    /// What there is to be told, for tests.
+    #[cfg(test)]
+    pub fn notes(&self) -> Vec<String> {
+        self.shared.take_notes()
+    }
+
+    /// Says what nobody who looks only at the topics that there are would find out.
+    fn say(&self, text: String) {
+        eprintln!("landfall-broker {}: {text}", self.me);
+        self.shared.note(text);
     }
 
     /// Does once everything there is to do; whether there was something.
@@ -367,19 +408,25 @@ impl Worker {
     }
 
     /// A topic of which there are files here is known also while nothing is appended to them, as
-    /// after the loss of a pool: they go with the topic.
+    /// after the loss of a pool: they go with the topic. So is one that this broker is to keep
+    /// copies of: that there is such a topic stays though nobody publishes to it.
     fn look_for_files(&mut self, slot: usize, entry: &TopicEntry) {
         if self.looked[slot] == entry.id {
             return;
         }
         let directory = topic_directory(&self.data.directory, entry.name(), entry.created_ns);
-        if !directory.is_dir() {
+        let keeps = self.me.index() < usize::from(entry.replica_brokers);
+        if !keeps && !directory.is_dir() {
             self.looked[slot] = entry.id;
         } else if self.know(entry) {
             // Should this process end before the topic does, the next one knows what became of it.
             match write_topic(&self.pool, &directory, entry) {
                 Ok(_) => self.looked[slot] = entry.id,
-                Err(error) if self.looked[slot] == 0 => self.shared.note(error.to_string()),
+                // It is tried again.
+                Err(error) if self.unsaid[slot] != entry.id => {
+                    self.unsaid[slot] = entry.id;
+                    self.shared.note(error.to_string());
+                }
                 Err(_) => {}
             }
         }
@@ -413,11 +460,31 @@ impl Worker {
         self.replicas.retain(|replica| replica.topic != id);
         self.broken.retain(|broken| broken.topic != id);
         let gone = self.topics.swap_remove(at);
+        match entry.fate_of(id, &gone.name, gone.created_ns) {
+            Fate::Leaving | Fate::Deleted => self.remove(&gone),
+            // Somebody gave it another id, which is opened next.
+            Fate::Here => {}
+            Fate::Unknown => self.keep(&gone, entry.id),
+        }
+        self.shared.close_topic(slot);
+    }
+
+    fn remove(&mut self, gone: &Known) {
         if let Err(error) = remove_topic(&self.data.directory, &gone.name, gone.created_ns) {
             self.shared.note(format!("topic {} was deleted: {error}", gone.name));
             self.forgets = true;
         }
-        self.shared.close_topic(slot);
+    }
+
+    /// Keeps the files of a topic that is not in the table any more, which does not show that it
+    /// was deleted.
+    fn keep(&mut self, gone: &Known, reached: u32) {
+        let directory = topic_directory(&self.data.directory, &gone.name, gone.created_ns);
+        if directory.is_dir() {
+            let kept =
+                TopicFile::read(&directory).and_then(|file| keep(&directory, &file, reached));
+            self.say(kept.unwrap_or_else(|error| error.to_string()));
+        }
     }
 
     fn open_new(&mut self, entry: &TopicEntry, now: u64) {

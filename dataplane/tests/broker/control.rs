@@ -122,7 +122,7 @@ impl Control {
 
     pub fn delete(&mut self, id: TopicId) {
         let mut entry = self.pool.topic(id).unwrap();
-        entry.state = TopicState::Deleting as u8;
+        (entry.state, entry.deleted_ns) = (TopicState::Deleting as u8, 1);
         self.pool.set_topic(&entry);
         self.tell_all(Command::DropTopic { topic: id });
     }

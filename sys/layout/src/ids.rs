@@ -40,6 +40,9 @@ impl std::fmt::Display for BrokerId {
 pub struct TopicId(pub u32);
 
 impl TopicId {
+    /// Generations wrap after so many.
+    const GENERATIONS: u32 = 1 << 24;
+
     /// The id of `generation` in `slot`. The generation wraps after 16 million deletions.
     pub fn new(slot: usize, generation: u32) -> Self {
         Self((slot % TOPICS_MAX) as u32 | generation << 8)
@@ -53,6 +56,15 @@ impl TopicId {
     /// Which use of the slot this is.
     pub fn generation(self) -> u32 {
         self.0 >> 8
+    }
+
+    /// Whether the slot was given to this topic after `earlier`: of two generations, which wrap,
+    /// the one that the other comes to sooner. Generation 0 is of a slot that never had a topic.
+    pub fn is_after(self, earlier: Self) -> bool {
+        let ahead = self.generation().wrapping_sub(earlier.generation()) % Self::GENERATIONS;
+        self.slot() == earlier.slot()
+            && self.generation() != 0
+            && (1..Self::GENERATIONS / 2).contains(&ahead)
     }
 }
 

@@ -195,15 +195,18 @@ pub struct TopicEntry {
     pub disk_bytes: u64,
     /// Nanoseconds to keep a batch in replica files at least; 0: for ever.
     pub disk_ns: u64,
+    /// Wall clock when its deletion began, nanoseconds. 0: nobody deleted it, whatever the state
+    /// says.
+    pub deleted_ns: u64,
     /// Zero.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 6],
 }
 
 lines!(TopicEntry, 4, {
     version @ 0, id @ 8, state @ 12, order @ 13, flags @ 14, replicas @ 15, ring_slots @ 16,
     name_bytes @ 20, retention_bytes @ 24, retention_ns @ 32, created_ns @ 40,
     session_lease_ns @ 48, name @ 56, replica_brokers @ 176, reserved8 @ 177, disk_bytes @ 184,
-    disk_ns @ 192, reserved @ 200,
+    disk_ns @ 192, deleted_ns @ 200, reserved @ 208,
 });
 
 impl TopicEntry {

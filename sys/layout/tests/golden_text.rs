@@ -38,10 +38,11 @@ fn topic_entry() {
         reserved8: [0; 7],
         disk_bytes: 0x0102_0304_0506_0708,
         disk_ns: 12,
-        reserved: [0; 7],
+        deleted_ns: 13,
+        reserved: [0; 6],
     };
     let bytes = entry.to_bytes();
-    golden(&bytes[176..], "02 00000000000000 0807060504030201 0c00000000000000 .");
+    golden(&bytes[176..], "02 00000000000000 0807060504030201 0c00000000000000 0d00000000000000 .");
     golden(
         &bytes[..176],
         "0600000000000000 02010000 01 05 07 03 \

@@ -55,7 +55,8 @@ fn entry(id: TopicId, name: &str) -> TopicEntry {
         reserved8: [0; 7],
         disk_bytes: 0,
         disk_ns: 0,
-        reserved: [0; 7],
+        deleted_ns: 0,
+        reserved: [0; 6],
     }
 }
 

@@ -234,7 +234,8 @@ impl Log {
             reserved8: [0; 7],
             disk_bytes: 0,
             disk_ns: 0,
-            reserved: [0; 7],
+            deleted_ns: 0,
+            reserved: [0; 6],
         });
         give(pool, 0, SegmentKind::OrderLog, 1);
         let log = super::LOG.into();

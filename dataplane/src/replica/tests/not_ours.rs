@@ -1,5 +1,7 @@
 //! Files that look like a deleted topic's, and whether they are.
 
+use landfall_layout::TopicId;
+
 use super::*;
 use crate::replica::rig::lead;
 
@@ -19,14 +21,122 @@ fn files_of_a_topic_that_is_not_in_the_table_yet_are_left_alone() {
     let look = || remove_forgotten(&source, &bench.directory, |_, _| false).unwrap();
     for file in [&file, &live] {
         file.write(&topic).unwrap();
-        assert_eq!(look(), Forgotten { removed: vec![], may_be_more: true }, "nobody serves");
+        let unsure = Forgotten { may_be_more: true, ..Forgotten::default() };
+        assert_eq!(look(), unsure, "nobody serves");
     }
     lead(&source);
     // The control that wrote it died before it served, and the next one did not bring it back.
     file.write(&topic).unwrap();
-    assert_eq!((look(), topic.exists()), (Forgotten::default(), true));
+    let found = look();
+    assert_eq!((found.removed.len(), found.may_be_more, topic.exists()), (0, false, true));
+    assert!(found.strangers[0].contains("start control with --restore"), "{found:?}");
     live.write(&topic).unwrap();
-    assert_eq!(look(), Forgotten { removed: vec!["t".into()], may_be_more: false });
+    source.set_topic(&TopicEntry { state: 0, deleted_ns: 1, ..entry });
+    assert_eq!(look(), Forgotten { removed: vec!["t".into()], ..Forgotten::default() });
+}
+
+/// The bench's entry as another topic of the same slot.
+fn other_topic(bench: &Bench, generation: u32, state: TopicState) -> TopicEntry {
+    let mut entry = bench.pool.topic_in_slot(0).unwrap();
+    (entry.id, entry.state) = (TopicId::new(0, generation).0, state as u8);
+    (entry.created_ns, entry.name[0], entry.deleted_ns) = (CREATED_NS + 1, b'u', 1);
+    entry
+}
+
+/// A table that is older than the files, as that of a pool which was copied back over a newer one,
+/// or of a leader slot that only damage makes the latest.
+#[test]
+fn a_topic_that_the_table_has_not_come_to_is_kept_and_told_of() {
+    let empty = TopicEntry::from_words([0; TopicEntry::WORDS]);
+    let mut bench = Bench::new("older", 0);
+    bench.land(5, 100);
+    let live = bench.pool.topic_in_slot(0).unwrap();
+    let (flipped, twin) = (TopicEntry { state: 0, ..live }, TopicEntry { created_ns: 1, ..live });
+    let topic = topic_directory(&bench.directory, "t", CREATED_NS);
+    for (table, reached) in [(empty, "id 0x0 "), (flipped, "id 0x100 "), (twin, "id 0x100 ")] {
+        bench.pool.set_topic(&live);
+        let mut worker = bench.worker();
+        worker.look_at_table(boot_ns());
+        work(&mut worker);
+        assert_eq!(TopicFile::read(&topic).unwrap().live_in, bench.pool.uuid_text());
+        bench.pool.set_topic(&table);
+        let found = bench.forgotten();
+        assert_eq!((found.removed.len(), found.may_be_more), (0, false));
+        let text = &found.strangers[0];
+        let directory = topic.display().to_string();
+        for says in ["topic t, id 0x100", &directory, reached, "landfall verify", "--restore"] {
+            assert!(text.contains(says), "{says} in {text}");
+        }
+        // It runs while the table goes back.
+        bench.pool.set_topic(&live);
+        work(&mut worker);
+        bench.pool.set_topic(&table);
+        work(&mut worker);
+        worker.forget();
+        assert_eq!(bench.survey().files[0].batches, 5);
+        // An older pool goes on to give out the ids that were given out already.
+        bench.pool.set_topic(&other_topic(&bench, 2, TopicState::Live));
+        assert_eq!(bench.forgotten().removed.len(), 0);
+        assert_eq!(bench.survey().files[0].batches, 5);
+    }
+    // Its own pool came back after all.
+    bench.pool.set_topic(&live);
+    work(&mut bench.worker());
+    assert_eq!(bench.forgotten().strangers.len(), 0);
+    assert_eq!(TopicFile::read(&topic).unwrap().live_in, bench.pool.uuid_text());
+}
+
+#[test]
+fn a_topic_whose_slot_went_on_to_a_later_one_was_deleted() {
+    for state in [TopicState::Live, TopicState::Deleting, TopicState::Absent] {
+        let mut bench = Bench::new("went-on", 0);
+        bench.land(5, 100);
+        work(&mut bench.worker());
+        bench.pool.set_topic(&other_topic(&bench, 2, state));
+        let removed = vec!["t".to_owned()];
+        assert_eq!(bench.forgotten(), Forgotten { removed, ..Forgotten::default() });
+        assert!(!bench.directory.join("t").exists());
+    }
+}
+
+/// Control was started on a new pool without the directories.
+#[test]
+fn a_broker_says_once_which_of_its_topics_the_pool_does_not_have() {
+    let mut bench = Bench::new("strangers", 0);
+    let entry = bench.pool.topic_in_slot(0).unwrap();
+    let file = TopicFile::of(&entry, "another pool", 1 << 30).unwrap();
+    for i in 0..20 {
+        let name = format!("old-{i:02}");
+        let topic = topic_directory(&bench.directory, &name, 5);
+        fs::create_dir_all(&topic).unwrap();
+        TopicFile { name, created_ns: 5, ..file.clone() }.write(&topic).unwrap();
+    }
+    let mut worker = bench.worker();
+    worker.forget();
+    let notes = worker.notes();
+    assert_eq!(notes.len(), 17, "{notes:?}");
+    for (i, note) in notes[..16].iter().enumerate() {
+        let says = format!("topic old-{i:02} is in {}", bench.directory.display());
+        assert!(note.starts_with(&says) && note.contains("--restore"), "{note}");
+    }
+    assert!(notes[16].ends_with("4 more topics that the pool has not"), "{notes:?}");
+    worker.forget();
+    assert_eq!(worker.notes(), [""; 0]);
+}
+
+#[test]
+fn a_topic_that_nobody_has_published_to_has_its_file_here() {
+    let mut bench = Bench::new("unpublished", 0);
+    let topic = topic_directory(&bench.directory, "t", CREATED_NS);
+    let mut worker = bench.worker();
+    worker.look_at_table(boot_ns());
+    let file = TopicFile::read(&topic).unwrap();
+    assert_eq!((file.name.as_str(), file.live_in), ("t", bench.pool.uuid_text()));
+    let mut entry = bench.pool.topic_in_slot(0).unwrap();
+    delete(&mut entry, TopicState::Deleting);
+    bench.pool.set_topic(&entry);
+    worker.look_at_table(boot_ns());
+    assert!(!bench.directory.join("t").exists(), "it goes with its topic");
 }
 
 #[test]

@@ -225,7 +225,7 @@ fn a_topic_that_is_deleted_under_way_is_closed_when_that_has_ended() {
     worker.round(boot_ns());
     assert_eq!(moved(&bench), (GROUP, 0, ReplicaState::Well));
     let mut entry = bench.pool.topic_in_slot(0).unwrap();
-    entry.state = TopicState::Deleting as u8;
+    (entry.state, entry.deleted_ns) = (TopicState::Deleting as u8, 1);
     bench.pool.set_topic(&entry);
     worker.look_at_table(boot_ns());
     assert_eq!(links.load(Ordering::Relaxed), 1, "the sync ended while its file was there");
