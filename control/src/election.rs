@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use landfall_layout::limits::{ELSEWHERE_GONE_NS, LEADERS_MAX};
 use landfall_layout::pool::{LeaderLine, Term};
 use landfall_pool::clock::{boot_ns, wall_ns};
+use landfall_pool::leader::DamagedTerm;
 use landfall_pool::lock::{Byte, Locks, Process};
 use landfall_pool::silence::Silence;
 use landfall_pool::{Pool, host};
@@ -48,6 +49,8 @@ pub enum NotElected {
     },
     /// Another election has not ended.
     Busy,
+    /// A leader line does not hold, and it may be the latest.
+    Damaged(DamagedTerm),
     /// The locks.
     Io {
         /// What was tried.
@@ -71,6 +74,7 @@ impl std::fmt::Display for NotElected {
                  end those processes"
             ),
             Self::Busy => f.write_str("another control is taking the lead of this pool just now"),
+            Self::Damaged(damaged) => damaged.fmt(f),
             Self::Io { what, source } => write!(f, "{what}: {source}"),
         }
     }
@@ -106,7 +110,8 @@ impl Ballot {
     /// it may.
     pub fn may_run(&self, pool: &Pool, slot: usize) -> bool {
         let line = pool.leader_line(slot);
-        if Term::unpack(line.term).epoch == 0 {
+        // Whose line does not hold may be anybody.
+        if Term::unpack(line.term).is_some_and(|term| term.epoch == 0) {
             return false;
         }
         match self.locks.process(Byte::Leader(slot), line.host, line.locked) {
@@ -157,6 +162,9 @@ impl Candidate {
 
     /// Takes a slot and claims the next epoch in it, unless somebody leads.
     fn decide(&mut self, pool: &Pool) -> Result<(usize, u64, Option<usize>), NotElected> {
+        if let Some(damaged) = pool.damaged_term() {
+            return Err(NotElected::Damaged(damaged));
+        }
         let serving = pool.serving();
         // Who was elected and is still taking over leads as much as who serves.
         for (slot, epoch) in [pool.highest_claim(), serving].into_iter().flatten() {
@@ -203,7 +211,7 @@ impl Candidate {
         let mut slots: Vec<usize> = (0..LEADERS_MAX).filter(|slot| Some(*slot) != from).collect();
         slots.sort_by_key(|slot| {
             let line = pool.leader_line(*slot);
-            let epoch = Term::unpack(line.term).epoch;
+            let epoch = Term::unpack(line.term).map_or(0, |term| term.epoch);
             (epoch != 0 && line.host != host::id(), epoch)
         });
         let mut waits = false;

@@ -157,7 +157,8 @@ async fn elect(
         };
         candidate = again;
         let may_pass = why.may_pass();
-        if !flags.standby && !may_pass {
+        let is_damaged = matches!(why, NotElected::Damaged(_));
+        if is_damaged || !flags.standby && !may_pass {
             return Err(why.to_string());
         }
         if !told

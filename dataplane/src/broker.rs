@@ -149,6 +149,9 @@ impl Broker {
     /// Two processes cannot have one number: the second gets an error that says so.
     pub fn start(pool: Pool, config: &Config) -> Result<Self, StartError> {
         let me = config.number;
+        if let Some(damaged) = pool.damaged_term() {
+            return Err(failed("follow the leader of the pool")(io::Error::other(damaged)));
+        }
         // Before anything else that it has: whoever holds this is the broker.
         let locks = take_lock(&pool, me)?;
         let bell = Bell::bind(&pool, Role::Broker(me))

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// First word of a pool, stored last by its creator: "LANDFALL" read as little-endian bytes.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LANDFALL");
 /// Version of the whole format, pool and wire. Any change of a layout changes it.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Whether hosts that map the pool see each other's stores without being told to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,24 +98,44 @@ impl LeaderLine {
     pub const ENDED_AT: u64 = 40;
 }
 
-/// An epoch, and whether its leader serves, in one word.
+/// An epoch, and whether its leader serves, in one word that checks itself.
+///
+/// The low half says both, the high half is a mixture of the low one that no two of them share. So
+/// no damage within one half passes, a flipped bit or a byte least of all, and the word is stored
+/// at once: there is no moment at which one that holds does not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Term {
-    /// The leader's generation, from 1; 0: nobody ever had this slot.
+    /// The leader's generation, from 1; 0: nobody ever had this slot. At most 31 bits: a takeover a
+    /// second for 68 years.
     pub epoch: u64,
     /// Its tables are whole: it leads unless a higher epoch serves.
     pub serves: bool,
 }
 
 impl Term {
+    /// The highest epoch that there can be.
+    pub const EPOCH_MAX: u64 = u32::MAX as u64 >> 1;
+
     /// The word as it lies in the line.
     pub fn pack(self) -> u64 {
-        self.epoch << 1 | u64::from(self.serves)
+        let low = (self.epoch << 1 | u64::from(self.serves)) as u32;
+        u64::from(Self::check(low)) << 32 | u64::from(low)
     }
 
-    /// What a word says.
-    pub fn unpack(word: u64) -> Self {
-        Self { epoch: word >> 1, serves: word & 1 == 1 }
+    /// What a word says; `None` when nobody can have stored it.
+    #[inline]
+    pub fn unpack(word: u64) -> Option<Self> {
+        let low = word as u32;
+        if (word >> 32) as u32 != Self::check(low) {
+            // A line that nobody ever wrote.
+            return (word == 0).then_some(Self::default());
+        }
+        Some(Self { epoch: u64::from(low >> 1), serves: low & 1 == 1 })
+    }
+
+    /// One to one, as a sum and a product with an odd number are.
+    const fn check(low: u32) -> u32 {
+        low.wrapping_add(0x5a5a_3c3c).wrapping_mul(0x9e37_79b1)
     }
 }
 

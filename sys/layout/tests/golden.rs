@@ -8,7 +8,7 @@ use landfall_layout::limits::{
     BATCH_BYTES_MAX, BROKERS_MAX, LINE_BYTES, SEGMENT_BYTES_MAX, SEGMENTS_MAX,
 };
 use landfall_layout::order::{ChainLine, ENTRY_HOLE, FrontierLine, OrderEntry};
-use landfall_layout::pool::{BrokerLine, LeaderLine, PoolHeader};
+use landfall_layout::pool::{BrokerLine, LeaderLine, PoolHeader, Term};
 use landfall_layout::replica::LostLine;
 use landfall_layout::segment::SegmentHeader;
 use landfall_layout::session::SessionLine;
@@ -64,6 +64,33 @@ fn leader_line() {
     );
     assert_eq!(LeaderLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
     assert_eq!(LeaderLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn term_word() {
+    for (epoch, serves, word) in [
+        (0, false, 0x17c0_017c_0000_0000_u64),
+        (1, true, 0xf266_6e8f_0000_0003),
+        (0x7fff_ffff, true, 0x7988_87cb_ffff_ffff),
+    ] {
+        let term = Term { epoch, serves };
+        assert_eq!(term.pack(), word, "{term:?}: {:#x}", term.pack());
+        assert_eq!(Term::unpack(word), Some(term));
+    }
+}
+
+#[test]
+fn no_flipped_bit_and_no_other_byte_makes_a_term_of_another() {
+    assert_eq!(Term::unpack(0), Some(Term::default()), "nobody ever had the slot");
+    let terms = (0..200).flat_map(|epoch| [false, true].map(|serves| Term { epoch, serves }));
+    for word in terms.map(Term::pack).chain([0]) {
+        for byte in 0..8 {
+            for other in 1..=255_u64 {
+                let damaged = word ^ other << (8 * byte);
+                assert_eq!(Term::unpack(damaged), None, "{word:#x} as {damaged:#x}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -52,6 +52,33 @@ impl std::fmt::Display for Unsealable {
 
 impl std::error::Error for Unsealable {}
 
+/// A leader slot whose line says what nobody can have stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DamagedTerm {
+    /// The slot.
+    pub slot: usize,
+    /// Offset of its line.
+    pub at: u64,
+    /// The line's first word.
+    pub word: u64,
+}
+
+impl std::fmt::Display for DamagedTerm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { slot, at, word } = self;
+        write!(
+            f,
+            "the line of leader slot {slot} (byte {at:#x}) is damaged: its word {word:#018x} is no \
+             term, so that nobody knows which tables are the latest. Nothing is read from them and \
+             nothing is removed. landfall verify says what else is damaged; to go on, stop \
+             everything, keep a copy of the pool, remove it, and start control on a new one with \
+             --restore"
+        )
+    }
+}
+
+impl std::error::Error for DamagedTerm {}
+
 /// A leader among those whose lines begin at an offset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LeaderPlace {
@@ -64,13 +91,14 @@ pub struct LeaderPlace {
 impl LeaderPlace {
     /// Whether nobody has claimed an epoch above its own.
     pub fn leads(&self, memory: &impl Memory) -> bool {
-        let terms = terms(memory, self.lines_at);
+        let terms = terms(memory, self.lines_at).map(Option::unwrap_or_default);
         let own = terms.get(self.slot).map_or(0, |term| term.epoch);
         terms.iter().all(|term| term.epoch <= own)
     }
 }
 
-fn terms(memory: &impl Memory, lines_at: u64) -> [Term; LEADERS_MAX] {
+/// What each leader's line says; `None` where it does not hold.
+fn terms(memory: &impl Memory, lines_at: u64) -> [Option<Term>; LEADERS_MAX] {
     memory.refresh(lines_at, LEADERS_MAX as u64 * LINE_BYTES);
     // EDGE term, acquire half. Pairs with `claim` and `serve`: whoever sees that a leader
     // serves sees its tables.
@@ -83,8 +111,18 @@ impl<M: Memory> Pool<M> {
         LeaderLine::from_words(crate::lines::load_keyed(self, self.geometry().leader_line(slot), 0))
     }
 
+    /// What each line claims. One that does not hold claims nothing: a leader that leads is not
+    /// deposed by damage.
     fn terms(&self) -> [Term; LEADERS_MAX] {
-        terms(self, self.geometry().leader_line(0))
+        terms(self, self.geometry().leader_line(0)).map(Option::unwrap_or_default)
+    }
+
+    /// A line that does not hold, if there is one.
+    pub fn damaged_term(&self) -> Option<DamagedTerm> {
+        let terms = terms(self, self.geometry().leader_line(0));
+        let slot = terms.iter().position(Option::is_none)?;
+        let at = self.geometry().leader_line(slot);
+        Some(DamagedTerm { slot, at, word: self.load_relaxed(at) })
     }
 
     /// The leader whose tables are followed.
@@ -93,11 +131,29 @@ impl<M: Memory> Pool<M> {
         LeaderPlace { lines_at: geometry.leader_line(0), slot: geometry.leader_slot() }
     }
 
-    /// The slot and epoch of the leader that serves, if there ever was one.
+    /// The slot and epoch of the leader that serves, if there ever was one. Where a line does not
+    /// hold it may be that leader's: then nobody is known to serve, since the tables of one before
+    /// it would be taken for the latest.
     pub fn serving(&self) -> Option<(usize, u64)> {
+        let mut latest = None;
+        for (slot, term) in terms(self, self.geometry().leader_line(0)).into_iter().enumerate() {
+            let term = term?;
+            if term.serves && latest.is_none_or(|(_, epoch)| term.epoch >= epoch) {
+                latest = Some((slot, term.epoch));
+            }
+        }
+        latest
+    }
+
+    /// Turns to the tables of the latest leader whose line holds, whatever the others say; its
+    /// epoch. For who looks at a damaged pool and follows nobody.
+    pub fn follow_what_holds(&self) -> u64 {
         let terms = self.terms().into_iter().enumerate();
-        let serving = terms.filter(|(_, term)| term.serves).max_by_key(|(_, term)| term.epoch)?;
-        Some((serving.0, serving.1.epoch))
+        let latest = terms.filter(|(_, term)| term.serves).max_by_key(|(_, term)| term.epoch);
+        latest.map_or(0, |(slot, term)| {
+            self.turn_to(slot);
+            term.epoch
+        })
     }
 
     /// The highest epoch that anybody has claimed; 0: nobody has.
@@ -115,10 +171,8 @@ impl<M: Memory> Pool<M> {
     #[inline]
     pub fn follow(&self) -> u64 {
         if self.is_leading() {
-            return Term::unpack(
-                self.load_relaxed(self.geometry().leader_line(self.leader_slot())),
-            )
-            .epoch;
+            let own = self.load_relaxed(self.geometry().leader_line(self.leader_slot()));
+            return Term::unpack(own).map_or(0, |term| term.epoch);
         }
         let Some((slot, epoch)) = self.serving() else { return 0 };
         if slot != self.leader_slot() {
@@ -145,7 +199,7 @@ impl<M: Memory> Pool<M> {
     /// on. Everything of the leaders before is read after this. False: somebody has claimed a
     /// higher one.
     pub fn claim(&self, slot: usize, line: &LeaderLine) -> bool {
-        let epoch = Term::unpack(line.term).epoch;
+        let epoch = Term::unpack(line.term).map_or(0, |term| term.epoch);
         let term = Term { epoch, serves: false }.pack();
         let line = LeaderLine { term, ..*line };
         self.turn_to(slot);

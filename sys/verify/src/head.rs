@@ -43,14 +43,22 @@ pub fn brokers(pool: &Pool, facts: &Facts, out: &mut Findings) {
     }
 }
 
-/// The lines of the leaders: one serves once there is anything, and no epoch is had twice.
+/// The lines of the leaders: each holds, one serves once there is anything, and no epoch is had
+/// twice.
 pub fn leaders(pool: &Pool, facts: &Facts, out: &mut Findings) {
-    let terms: Vec<Term> =
+    let terms: Vec<Option<Term>> =
         (0..LEADERS_MAX).map(|slot| Term::unpack(pool.leader_line(slot).term)).collect();
+    let are_whole = terms.iter().all(Option::is_some);
     for (slot, term) in terms.iter().enumerate() {
         let at = pool.geometry().leader_line(slot);
         let of = format!("line of leader slot {slot}");
-        let twin = terms[..slot].iter().position(|other| other.epoch == term.epoch);
+        let Some(term) = term else {
+            let found = format!("its word {:#018x} is no term", pool.load_relaxed(at))
+                + ": nobody knows which leader's tables are the latest";
+            out.error("leader", &of, at, found, mend::NEW_POOL);
+            continue;
+        };
+        let twin = terms[..slot].iter().flatten().position(|other| other.epoch == term.epoch);
         if let Some(twin) = twin.filter(|_| term.epoch != 0) {
             let found = format!("its epoch {} is slot {twin}'s too", term.epoch);
             out.error("leader", &of, at, found, mend::COPY_POOL);
@@ -58,7 +66,7 @@ pub fn leaders(pool: &Pool, facts: &Facts, out: &mut Findings) {
         if term.epoch == 0 && term.serves {
             out.error("leader", &of, at, "it serves in epoch 0", mend::COPY_POOL);
         }
-        if term.epoch > facts.epoch {
+        if are_whole && term.epoch > facts.epoch {
             let found = format!("it claims epoch {} and does not serve;", term.epoch)
                 + &format!(" epoch {} does", facts.epoch);
             out.note("leader", &of, at, found, mend::START_CONTROL);
@@ -66,7 +74,7 @@ pub fn leaders(pool: &Pool, facts: &Facts, out: &mut Findings) {
         // Tables that nobody follows are no loss, unless nobody is followed at all.
         let tables = pool.geometry_of(slot);
         let has_topic = |topic: usize| pool.load(tables.topic(topic)) != 0;
-        if facts.epoch == 0 && (0..TOPICS_MAX).any(has_topic) {
+        if are_whole && facts.epoch == 0 && (0..TOPICS_MAX).any(has_topic) {
             let found = "it has topics, and no leader serves, so that nobody sees them";
             out.error("leader", &of, at, found, mend::COPY_POOL);
         }

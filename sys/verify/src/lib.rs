@@ -13,6 +13,7 @@
 //! | `attach`, `pulse` | a pool to look at; whether somebody is at work on it |
 //! | `look` | one look at everything in a pool |
 //! | `facts`, `tables`, `head` | the tables, and what they say of themselves |
+//! | `others` | the tables of leaders that nobody follows |
 //! | `chains`, `entries`, `sequence` | logs: links, entries, what the order promises |
 //! | [`replicas`] | replica files |
 //! | [`recover`], `hold` | mending what follows from the rest |
@@ -30,6 +31,7 @@ mod head;
 mod hold;
 mod look;
 mod mend;
+mod others;
 mod pulse;
 pub mod recover;
 mod replica_lines;

@@ -11,7 +11,7 @@ use crate::facts::{Facts, Tally, TopicFacts};
 use crate::finding::Findings;
 use crate::sequence::Sequences;
 use crate::sessions::Lines;
-use crate::{head, mend, replica_lines, rings, sessions, tables};
+use crate::{head, mend, others, replica_lines, rings, sessions, tables};
 
 /// What one look found.
 #[derive(Clone, Debug, Default)]
@@ -26,11 +26,12 @@ pub struct Look {
 pub fn look(pool: &Pool) -> Look {
     let mut out = Findings::default();
     // Whose tables are looked at: those of the leader that serves now.
-    let epoch = pool.epoch_number();
+    let epoch = pool.follow_what_holds();
     let topics = tables::topics(pool, &mut out);
     let mut facts = Facts { epoch, topics, segments: tables::segments(pool) };
     let mut tally = count(&facts);
     head::leaders(pool, &facts, &mut out);
+    others::look(pool, &facts, &mut out);
     head::brokers(pool, &facts, &mut out);
     head::commands(pool, &facts, &mut out);
     head::errors(pool, &mut out);

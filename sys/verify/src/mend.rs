@@ -13,6 +13,13 @@ pub const RECOVER: &str = "stop every process of the pool and run landfall recov
 /// Nothing can, but evidence should be kept.
 pub const COPY_POOL: &str = "copy the pool before anything is started on it, and take the topic \
                              from its replicas if it has some";
+/// Nobody can tell what it said.
+pub const NEW_POOL: &str = "stop everything, keep a copy of the pool, and start control on a new \
+                            one with --restore, from the replicas";
+/// The tables are of an earlier time.
+pub const NOT_THE_LATEST: &str = "the tables that are followed are not the latest: stop \
+                                  everything, copy the pool, and go on from the replicas with a \
+                                  new pool and --restore";
 /// A topic is not what it should be.
 pub const DELETE_ONE: &str = "read out what is needed and delete the topic";
 /// The bytes of a batch.

@@ -120,6 +120,10 @@ struct Known {
 }
 
 fn plan(pool: &Pool) -> Vec<Mend> {
+    if pool.damaged_term().is_some() {
+        // Nobody knows which tables say what everything else was.
+        return Vec::new();
+    }
     let mut quiet = Findings::default();
     let epoch = pool.epoch_number();
     let topics = tables::topics(pool, &mut quiet);
