@@ -274,6 +274,36 @@ fn a_pool_goes_on_without_directories_that_are_lost_only_where_that_is_said() {
     go_on(&pool, Some(0), &[], true).unwrap();
 }
 
+/// Nobody published to it, or what was ordered was in memory alone: only an end in good order tells.
+#[test]
+fn a_topic_without_a_file_goes_on_at_its_begin_only_if_it_ended_there() {
+    let two = Two::new("empty");
+    let lost = Memory::new();
+    let lost = lost.pool(48);
+    let term = Term { epoch: 1, serves: false }.pack();
+    assert!(lost.claim(0, &LeaderLine { term, ..LeaderLine::default() }) && lost.serve(1));
+    lost.set_topic(&entry());
+    let written = TopicFile::of(&entry(), &lost.uuid_text(), 48 << 20).unwrap();
+    for is_in_order in [true, false] {
+        for directory in two.topics() {
+            fs::create_dir_all(&directory).unwrap();
+            written.write(&directory).unwrap();
+        }
+        if is_in_order {
+            assert_eq!(say_ended(&lost, 1, &two.data()), [""; 0]);
+        }
+        let memory = Memory::new();
+        let pool = memory.pool(48);
+        let notes = restore(&pool, &two.data(), 1).unwrap();
+        let topic = TopicId(entry().id);
+        assert!(pool.topic(topic).is_some(), "{notes:?}");
+        let passed = if is_in_order { (0, 0) } else { ((48 << 20) / 128, (48 << 20) / 16) };
+        let chain = pool.chain(topic, SEQUENCED_LOG).unwrap();
+        assert_eq!((chain.oldest_index, chain.oldest_position), passed);
+        assert_eq!((chain.skipped_entries, chain.skipped_positions), passed);
+    }
+}
+
 #[test]
 fn an_end_that_another_pool_came_after_is_none() {
     let two = Two::new("stale");

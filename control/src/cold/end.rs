@@ -103,7 +103,19 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> Ended {
         }
         all.logs.insert(log, ended);
     }
+    if all.logs.is_empty() {
+        // No file says that nothing was ever ordered.
+        all.logs.extend(first_logs(entry).map(|log| (log, EndedLog::default())));
+    }
     all
+}
+
+/// Logs of a topic that nothing is known of: that of its order, or those of its homes.
+pub fn first_logs(entry: &TopicEntry) -> std::ops::Range<usize> {
+    match entry.order().is_some_and(|order| order.is_sequenced()) {
+        true => SEQUENCED_LOG..SEQUENCED_LOG + 1,
+        false => 0..usize::from(entry.replica_brokers).min(SEQUENCED_LOG),
+    }
 }
 
 /// At the very end of a control that leads in `epoch`: if all brokers have left in good order, says

@@ -67,6 +67,10 @@ pub fn restore(
     sessions.restore(pool, now_ns, &mut notes)?;
     for (entry, mut found) in entries {
         let mut lives = Vec::new();
+        if found.logs.is_empty() {
+            // What was ordered may have been in memory alone, unless files say where it ended.
+            found.logs.extend(end::first_logs(&entry).map(|log| (log, FoundLog::default())));
+        }
         for (log, known) in std::mem::take(&mut found.logs) {
             lives.push((log, begin(pool, &entry, (log, known), &found, now_ns, &mut notes)));
         }
