@@ -304,7 +304,7 @@ const FILE_BYTES_MOST: u64 = 2 * RECORDS_FILE_BYTES;
 
 /// Whether a file is of another version of the format: no damage made it so.
 fn is_foreign(path: &Path) -> bool {
-    let mut head = [0; ReplicaHeader::BYTES as usize];
+    let mut head = [0; REPLICA_HEADER_BYTES as usize];
     let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
     read.is_ok() && ReplicaHeader::is_foreign(&head)
 }

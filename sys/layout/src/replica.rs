@@ -135,6 +135,10 @@ impl ReplicaLine {
     }
 }
 
+/// The error number in the line of a replica that is well and has not all that it should have: its
+/// files begin behind what other copies have, or may have.
+pub const ENODATA: u32 = 61;
+
 /// Log indexes that a [`LostLine`] names.
 pub const LOST_NAMED: usize = 6;
 
@@ -336,7 +340,7 @@ impl ReplicaHeader {
         if header.magic != REPLICA_MAGIC {
             return Err(HeaderError::Magic { found: header.magic });
         }
-        if header.version != REPLICA_VERSION {
+        if Self::is_foreign(file) {
             return Err(HeaderError::Version { found: header.version });
         }
         let computed = header.compute_crc();
@@ -344,6 +348,9 @@ impl ReplicaHeader {
             return Err(HeaderError::Crc { claimed: header.crc, computed });
         }
         let wrong = |field, value: u64| Err(HeaderError::Field { field, value });
+        if header.version != REPLICA_VERSION {
+            return wrong("version", header.version.into());
+        }
         if u64::from(header.header_bytes) != REPLICA_HEADER_BYTES {
             return wrong("header_bytes", header.header_bytes.into());
         }
@@ -372,13 +379,17 @@ impl ReplicaHeader {
         }
     }
 
-    /// Whether a file's first bytes are a header of another version that holds: no damage made it.
+    /// Whether a file is of another version of the format, and no damage made it look so: its first
+    /// header says so and has a checksum that holds, or both its headers say it.
     pub fn is_foreign(page: &[u8]) -> bool {
         let Some(head) = page.first_chunk::<{ Self::BYTES as usize }>() else { return false };
         let header = Self::from_bytes(*head);
-        header.magic == REPLICA_MAGIC
-            && header.version != REPLICA_VERSION
-            && header.crc == header.compute_crc()
+        if header.magic != REPLICA_MAGIC || header.version == REPLICA_VERSION {
+            return false;
+        }
+        let copy = page.get(HEADER_COPY_AT as usize..).unwrap_or_default();
+        let says_it_again = || copy.get(..12).is_some_and(|copy| copy == &head[..12]);
+        header.crc == header.compute_crc() || says_it_again()
     }
 
     /// What a file begins with: the header, twice.

@@ -72,7 +72,7 @@ pub fn settle_and_cut(path: &Path) -> Result<Option<(FileSurvey, Option<Cut>)>, 
     let clone = file.try_clone().map_err(FileError::io("open", path))?;
     let mut walk = match Walk::of(clone, path) {
         Ok(walk) => walk,
-        Err(FileError::Header { why, .. }) if is_unfinished(&file, &why) => {
+        Err(FileError::Header { why, .. }) if is_creation(bytes_of(&file), &why) => {
             fs::remove_file(path).map_err(FileError::io("remove", path))?;
             if let Some(directory) = path.parent() {
                 sync_directory(directory)?;
@@ -105,8 +105,24 @@ pub fn write_header(path: &Path, header: &ReplicaHeader) -> Result<(), FileError
 
 /// Whether the file's creation never got as far as its first record: it is short, or its header
 /// is still nothing but zeros.
-fn is_unfinished(file: &File, why: &HeaderError) -> bool {
-    let bytes = file.metadata().map_or(u64::MAX, |metadata| metadata.len());
+pub fn is_unfinished(path: &Path) -> Result<bool, FileError> {
+    match Walk::open(path) {
+        Ok(_) => Ok(false),
+        Err(FileError::Header { why, .. }) => {
+            let metadata = fs::metadata(path).map_err(FileError::io("look at", path))?;
+            Ok(is_creation(metadata.len(), &why))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Bytes of an open file; more than any has, where the system does not say.
+fn bytes_of(file: &File) -> u64 {
+    file.metadata().map_or(u64::MAX, |metadata| metadata.len())
+}
+
+/// The same of a file of so many bytes, with that wrong in its header.
+fn is_creation(bytes: u64, why: &HeaderError) -> bool {
     match why {
         HeaderError::Short { .. } => bytes < REPLICA_HEADER_BYTES,
         HeaderError::Magic { found: 0 } => bytes <= REPLICA_HEADER_BYTES,

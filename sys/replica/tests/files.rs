@@ -276,7 +276,7 @@ fn a_header_that_does_not_hold_costs_no_record() {
     let header = *Walk::open(&replica_file(&directory, 10)).unwrap().header();
     // In either place, or in both: then the path says what it is about, and the records do.
     for (spoilt, is_mended) in
-        [(0..1, false), (0..256, false), (2048..2304, true), (0..4096, false)]
+        [(0..1, false), (9..10, false), (0..256, false), (2048..2304, true), (0..4096, false)]
     {
         let whole_again = spoilt.end != 4096;
         for step in spoilt.clone().step_by(7) {
@@ -290,6 +290,9 @@ fn a_header_that_does_not_hold_costs_no_record() {
             assert_eq!((&again, damage.len()), (&found, 0), "byte {step}");
             let survey = FileSurvey::take(&path).unwrap();
             assert_eq!(survey.header_fault.is_none(), is_mended, "byte {step}");
+            let why = survey.header_fault;
+            let other = matches!(why, Some(HeaderError::Version { .. }));
+            assert!(!other, "byte {step} makes no other version of it: {why:?}");
             let of = |h: &ReplicaHeader| (h.created_ns, h.source, h.first_index, h.first_ordinal);
             assert_eq!(of(&survey.header), of(&header));
             assert_eq!((survey.header.name(), survey.header.mark), ("t", header.mark));

@@ -156,6 +156,12 @@ impl Findings {
         both
     }
 
+    /// All but those of a check.
+    pub fn leave_out(&mut self, check: &str) {
+        self.kept.retain(|finding| finding.check != check);
+        self.seen.retain(|(of, _), _| *of != check);
+    }
+
     /// The worst first, otherwise in the order in which they were found.
     pub fn sort(&mut self) {
         self.kept.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

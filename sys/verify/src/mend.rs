@@ -39,6 +39,9 @@ pub const OTHER_REPLICA: &str = "take it from another replica; keep this directo
 /// A torn end.
 pub const RECOVER_FILES: &str = "its broker cuts it off when it starts, and landfall recover does \
                                  too: no record that holds is in it";
+/// A header that does not hold, where all of it is known.
+pub const HEADER: &str = "its broker writes it again when it starts, and landfall recover does \
+                          too: no record is touched";
 /// What was cut off.
 pub const CUT_OFF: &str = "landfall recover puts it back where its file still ends there; \
                            otherwise it goes with its file or its topic";

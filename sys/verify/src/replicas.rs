@@ -13,6 +13,9 @@ use crate::finding::Findings;
 
 pub use find::{Group, directories, find};
 
+/// The check of a header that does not hold and that recovering writes again.
+pub const HEADER: &str = "header";
+
 /// What is kept of everything in a directory.
 #[derive(Clone, Debug, Default)]
 pub struct Kept {

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use landfall_layout::replica::LOG_UNKNOWN;
-use landfall_replica::mend::{settle_and_cut, sync_directory, write_header};
+use landfall_replica::mend::{is_unfinished, settle_and_cut, sync_directory, write_header};
 use landfall_replica::names::{SourceListing, cut_from, list_cuts};
 use landfall_replica::{FileError, FileSurvey};
 
@@ -43,7 +43,12 @@ pub fn files(path: &Path, dry_run: bool) -> Result<FilesRecovered, FileError> {
             cut(&files, dry_run, &mut done)?;
         }
     }
-    Ok(FilesRecovered { done, kept: replicas::look(path)? })
+    let mut kept = replicas::look(path)?;
+    if dry_run {
+        // What would be mended is not left.
+        kept.findings.leave_out(replicas::HEADER);
+    }
+    Ok(FilesRecovered { done, kept })
 }
 
 /// Writes a header again that does not hold, where all of it is known.
@@ -113,9 +118,85 @@ fn cut(files: &[&Path], dry_run: bool, done: &mut Vec<String>) -> Result<(), Fil
                 Ok(Some(_)) | Err(FileError::Header { .. }) => break,
                 Err(error) => return Err(error),
             },
+            Err(FileError::Header { .. }) if is_unfinished(last)? => {
+                done.push(format!("{}: it would be removed, it has no record", last.display()));
+            }
             Err(FileError::Header { .. }) => break,
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use landfall_layout::BrokerId;
+    use landfall_layout::replica::{NO_FILE, ReplicaHeader};
+    use landfall_layout::topic::{Order, TopicEntry};
+    use landfall_replica::TopicFile;
+    use landfall_replica::mend::create_directory;
+    use landfall_replica::names::{replica_file, source_directory, topic_directory};
+
+    use super::*;
+    use crate::finding::Severity;
+
+    /// A data directory with a file that has a header and no record, gone with this value.
+    struct Scratch(PathBuf, PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let data = std::env::temp_dir().join(format!("recover-{name}-{}", std::process::id()));
+            let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
+            (entry.name[0], entry.name_bytes, entry.created_ns) = (b't', 1, 7);
+            (entry.order, entry.replicas, entry.replica_brokers) = (Order::None.raw(), 2, 1);
+            let topic = topic_directory(&data, "t", 7);
+            let directory = source_directory(&topic, BrokerId::new(0).unwrap());
+            create_directory(&directory).unwrap();
+            TopicFile::of(&entry, "pool", 1).unwrap().write(&topic).unwrap();
+            let mut header = ReplicaHeader::from_bytes([0; ReplicaHeader::BYTES as usize]);
+            (header.created_ns, header.previous_index) = (7, NO_FILE);
+            (header.name[0], header.name_bytes) = (b't', 1);
+            let path = replica_file(&directory, 0);
+            fs::write(&path, header.seal().page()).unwrap();
+            Self(data, path)
+        }
+
+        /// Errors that are left, and what is done about the file.
+        fn recover(&self, dry_run: bool) -> (u64, usize) {
+            let recovered = files(&self.0, dry_run).unwrap();
+            (recovered.kept.findings.count(Severity::Error), recovered.done.len())
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn what_would_be_mended_is_mended_and_is_no_other_version() {
+        let scratch = Scratch::new("header");
+        let mut bytes = fs::read(&scratch.1).unwrap();
+        bytes[9] ^= 0x41;
+        fs::write(&scratch.1, &bytes).unwrap();
+        let found = replicas::look(&scratch.0).unwrap().findings;
+        let [finding] = found.kept() else { panic!("{found:?}") };
+        assert!(finding.found.contains("header claims checksum"), "{}", finding.found);
+        assert!(finding.mend.contains("landfall recover does too"), "{}", finding.mend);
+        assert_eq!(scratch.recover(true), (0, 1));
+        assert_eq!(fs::read(&scratch.1).unwrap(), bytes, "a dry run changes nothing");
+        assert_eq!(scratch.recover(false), (0, 1));
+        assert_eq!(scratch.recover(true), (0, 0));
+    }
+
+    #[test]
+    fn a_file_that_would_be_removed_is_removed() {
+        let scratch = Scratch::new("empty");
+        fs::write(&scratch.1, []).unwrap();
+        assert_eq!(scratch.recover(true).1, 1);
+        assert!(scratch.1.exists());
+        assert_eq!(scratch.recover(false).1, 1);
+        assert!(!scratch.1.exists());
+    }
 }

@@ -4,14 +4,16 @@ use std::ops::Range;
 
 use landfall_layout::frame::GapReason;
 use landfall_layout::order::OrderEntry;
-use landfall_layout::replica::{Body, HeaderError, REPLICA_HEADER_BYTES};
+use landfall_layout::replica::{Body, HeaderError, LOG_UNKNOWN, REPLICA_HEADER_BYTES};
 use landfall_replica::names::{SourceListing, list_cuts};
 use landfall_replica::survey::{Seam, seams};
 use landfall_replica::{FileError, FileSurvey, Walk};
 
 use super::find::{Group, in_file};
 use super::{Kept, SourceKept};
+use crate::finding::Finding;
 use crate::finding::Severity::{Error, Note, Warning};
+use crate::mend;
 
 /// A batch or a hole that a file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +220,15 @@ fn damage(survey: &FileSurvey, is_last: bool, kept: &mut Kept) {
     let path = &survey.path;
     if let Some(why) = survey.header_fault {
         let found = format!("{why}; its records are read all the same");
-        kept.findings.push(in_file(Error, "file", path, Some(0), found));
+        // Without its log nobody writes it again but its broker, who knows the topic.
+        let finding = match survey.header.log {
+            LOG_UNKNOWN => in_file(Error, "file", path, Some(0), found),
+            _ => Finding {
+                mend: mend::HEADER,
+                ..in_file(Error, super::HEADER, path, Some(0), found)
+            },
+        };
+        kept.findings.push(finding);
     }
     for damage in &survey.damage {
         kept.findings.push(in_file(Error, "record", path, Some(damage.at), damage.to_string()));
