@@ -87,7 +87,8 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> Ended {
             };
             match copies.clone().find(|kept| !is_whole(kept)) {
                 None => {
-                    let entries = copies.last().map_or(0, |kept| kept.entries);
+                    // One that begins behind the others has fewer.
+                    let entries = copies.map(|kept| kept.entries).max().unwrap_or_default();
                     ended.entries.insert(source.raw(), entries);
                 }
                 Some(kept) => notes.push(format!(

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use landfall_layout::keepers::{Keepers, StandIn};
 use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG, TOPICS_MAX};
 use landfall_layout::pool::BrokerState;
-use landfall_layout::replica::{ReplicaLine, ReplicaState};
+use landfall_layout::replica::{ENODATA, ReplicaLine, ReplicaState};
 use landfall_layout::{BrokerId, TopicId};
 
 use super::{Keeper, Topic};
@@ -281,6 +281,7 @@ impl Keeper {
                     written: line.written,
                     state: match (self.brokers[broker.index()].life, line.state()) {
                         (Life::Live, ReplicaState::Well) if stand_in.is_some() => "moved",
+                        (Life::Live, ReplicaState::Well) if line.errno == ENODATA => "incomplete",
                         (Life::Live, state) => state.name(),
                         (Life::Frozen, _) => "keeper frozen",
                         (Life::Silent, _) => "keeper silent",

@@ -1,5 +1,6 @@
 //! One replica: it follows a log and appends what one broker landed to its files.
 
+mod beginning;
 mod lost;
 
 use std::fmt;
@@ -90,6 +91,8 @@ pub struct Replica {
     cut_bytes: u64,
     /// Other copies of what the source landed.
     others: Others,
+    /// What other copies have, or may have, from the log's beginning on is not in its files.
+    lacks: bool,
 }
 
 /// A group on its way to the file, and where the replica stands once it is there.
@@ -194,8 +197,9 @@ impl Replica {
             unsynced_since_ns: 0,
             syncing: None,
             retry_at_ns: 0,
-            others: Others::new(others, entry.name(), entry.created_ns, duty.source),
+            others: Others::new(data, others, entry, duty.source),
             cut_bytes: opened.damaged_bytes(),
+            lacks: false,
         };
         let frontier = pool.frontier(topic, log);
         if covers > frontier.entries {
@@ -217,14 +221,10 @@ impl Replica {
                      not in its files any more; what the log or another copy has is copied again"
                 )));
             }
-            // Nothing is retired before a source's replicas have it: where there was no replica,
-            // the source had landed nothing. What another kept meanwhile is looked for first, in
-            // its files.
+            // What another kept meanwhile is looked for first, in its files.
             let is_new =
                 before.incarnation == 0 && replica.files.current.is_none() && elsewhere == 0;
-            if oldest > covers && is_new {
-                replica.leave_hole(oldest);
-            }
+            events.extend(replica.begin(pool, entry, (oldest, is_new)));
             replica.odometer = Odometer::at(&frontier, replica.ahead(pool, &frontier));
         }
         pool.start_copy(at, &replica.line);
@@ -291,7 +291,7 @@ impl Replica {
             && let Filled::Not(next) = fill(None, &mut self.others, self.next, oldest)
         {
             // Before a file is begun that would have nothing in it.
-            return vec![self.leave_hole(next)];
+            return self.leave_hole(pool, next);
         }
         let Some(mut group) = self.begin_group(&frontier, disk, buffers, now_ns, &mut events)
         else {
@@ -325,7 +325,7 @@ impl Replica {
                         Filled::Not(next) if group.is_empty() => {
                             buffers.give(group.into_buffer());
                             self.next = index;
-                            events.push(self.leave_hole(next));
+                            events.extend(self.leave_hole(pool, next));
                             return events;
                         }
                         Filled::Not(_) => break,
@@ -491,8 +491,7 @@ impl Replica {
                 }
                 // What was written meanwhile may have met a full disk.
                 if self.retry_at_ns == 0 {
-                    self.line.state = ReplicaState::Well.raw();
-                    self.line.errno = 0;
+                    self.is_well();
                 }
                 None
             }
@@ -530,21 +529,6 @@ impl Replica {
         Event::Failed(format!(
             "{self}: {text}; it stopped at log index {durable}; mend the cause and start this \
              broker again"
-        ))
-    }
-
-    /// What the log no longer has cannot be copied any more: the files go on behind it.
-    fn leave_hole(&mut self, oldest: u64) -> Event {
-        let from = self.next;
-        self.next = oldest;
-        self.anew = true;
-        self.line.written = oldest;
-        if self.is_synced() {
-            self.line.durable = oldest;
-        }
-        Event::Note(format!(
-            "{self}: the log begins at index {oldest} and the replica had everything up to \
-             {from}: what lay between is not on this disk"
         ))
     }
 

@@ -1,14 +1,16 @@
 //! Batches that the pool has no more whole, in other brokers' replicas of the same source.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
 use landfall_layout::batch::BatchPreamble;
 use landfall_layout::frame::GapReason;
 use landfall_layout::order::OrderEntry;
-use landfall_layout::replica::{Body, Record};
-use landfall_replica::Merge;
+use landfall_layout::replica::{Body, NO_FILE, Record};
+use landfall_layout::topic::TopicEntry;
 use landfall_replica::merge::Wanted;
+use landfall_replica::names::{list_source, source_directory, topic_directory};
+use landfall_replica::{Merge, Skips, TopicFile, Walk};
 
 /// An entry of a log, and why nothing is there, should it be a hole.
 pub type Kept = (OrderEntry, GapReason);
@@ -19,19 +21,64 @@ pub struct Others {
     wanted: Option<Wanted>,
     /// Opened for the first batch that did not hold. It only goes forward, as a replica does.
     merge: Option<Merge>,
+    /// The topic's directories that can be read here, this broker's own first.
+    topics: Vec<PathBuf>,
+}
+
+/// Where the first file of a copy begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    pub index: u64,
+    /// Entries of the copy before it.
+    pub ordinal: u64,
+    /// It says that other files came before it.
+    pub is_behind: bool,
 }
 
 impl Others {
-    /// Those in `data`.
-    pub fn new(data: &[PathBuf], name: &str, created_ns: u64, source: BrokerId) -> Self {
-        let wanted = Wanted {
-            data: data.to_vec(),
-            name: name.to_owned(),
-            created_ns,
-            sources: vec![source],
-            is_shared: false,
-        };
-        Self { wanted: (!data.is_empty()).then_some(wanted), merge: None }
+    /// Those in `data`, beside the copy in `own`.
+    pub fn new(own: &Path, data: &[PathBuf], entry: &TopicEntry, source: BrokerId) -> Self {
+        let (name, created_ns) = (entry.name().to_owned(), entry.created_ns);
+        let own = std::iter::once(own);
+        let all = own.chain(data.iter().map(PathBuf::as_path));
+        let topics = all.map(|data| topic_directory(data, &name, created_ns)).collect();
+        let sources = vec![source];
+        let wanted = Wanted { data: data.to_vec(), name, created_ns, sources, is_shared: false };
+        Self { wanted: (!data.is_empty()).then_some(wanted), merge: None, topics }
+    }
+
+    /// The same copies, read anew.
+    #[cold]
+    pub fn again(&self) -> Self {
+        Self { wanted: self.wanted.clone(), merge: None, topics: self.topics.clone() }
+    }
+
+    /// What the topic's directories that can be read say of it, this broker's own first.
+    #[cold]
+    pub fn said(&self) -> Vec<TopicFile> {
+        self.topics.iter().filter_map(|topic| TopicFile::read(topic).ok()).collect()
+    }
+
+    /// What a log passed over when pools were lost, as those say.
+    #[cold]
+    pub fn skips(&self, log: usize) -> Skips {
+        let mut skips = Skips::default();
+        for file in self.said() {
+            file.skipped.get(&log).into_iter().for_each(|more| skips.join(more));
+        }
+        skips
+    }
+
+    /// Where the files of the other copy begin that goes back furthest.
+    #[cold]
+    pub fn beginning(&self) -> Option<Beginning> {
+        let source = *self.wanted.as_ref()?.sources.first()?;
+        let begins = self
+            .topics
+            .iter()
+            .skip(1)
+            .filter_map(|topic| beginning_of(&source_directory(topic, source)));
+        begins.min_by_key(|begin| begin.index)
     }
 
     /// The next entry from log index `index` on and below `until` that another copy has, and
@@ -91,6 +138,15 @@ impl Others {
         };
         (name(&copied) == name(entry)).then(|| (preamble, payload.to_vec()))
     }
+}
+
+/// Where the first file of a copy begins, of those whose header can be read.
+#[cold]
+pub fn beginning_of(directory: &Path) -> Option<Beginning> {
+    let files = list_source(directory, &mut Vec::new()).ok()?;
+    let header = files.iter().find_map(|(_, path)| Some(*Walk::open(path).ok()?.header()))?;
+    let (index, ordinal) = (header.first_index, header.first_ordinal);
+    Some(Beginning { index, ordinal, is_behind: header.previous_index != NO_FILE })
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! What is said of a topic beside its files, in `topic.json`, and by whom.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use landfall_layout::TopicId;
+use landfall_layout::limits::LOGS_PER_TOPIC;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
@@ -33,13 +36,20 @@ pub fn write_topic(
     };
     TopicFile::change(directory, |there| {
         // What became of its logs in other pools is control's to say, and stays.
-        let kept = there.unwrap_or_else(|| mine.clone());
-        let TopicFile { resumed, skipped, reached, ended, began, pool_uuid, .. } = kept;
+        let kept =
+            there.unwrap_or_else(|| TopicFile { made_at: moved_on(pool, entry), ..mine.clone() });
+        let TopicFile { resumed, skipped, reached, made_at, ended, began, pool_uuid, .. } = kept;
         // What another pool began with says nothing of this one.
         let began = began.filter(|_| pool_uuid == uuid);
-        let file = TopicFile { live_in: uuid, resumed, skipped, reached, ended, ..mine };
+        let file = TopicFile { live_in: uuid, resumed, skipped, reached, made_at, ended, ..mine };
         (Some(TopicFile { began: began.clone(), ..file }), began)
     })
+}
+
+/// The logs of a topic whose memory begins behind their first entry, and where.
+fn moved_on(pool: &Pool, entry: &TopicEntry) -> BTreeMap<usize, u64> {
+    let oldest = |log| (log, pool.oldest(TopicId(entry.id), log));
+    (0..LOGS_PER_TOPIC).map(oldest).filter(|(_, oldest)| *oldest > 0).collect()
 }
 
 /// Log index below which a replica has everything because its log was whole on disk when the pool

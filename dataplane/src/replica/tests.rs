@@ -28,6 +28,7 @@ mod moved;
 mod not_ours;
 mod short;
 mod under_way;
+mod wiped;
 
 fn broker(number: usize) -> BrokerId {
     BrokerId::new(number).unwrap()

@@ -61,6 +61,10 @@ pub struct TopicFile {
     /// is not below it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub reached: BTreeMap<usize, Resumed>,
+    /// How far each log's memory had moved on when this directory was made: what lies below may
+    /// never have been here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub made_at: BTreeMap<usize, u64>,
     /// Logs that went on in the pool `pool_uuid` right where they had ended, and what their
     /// replicas had then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,6 +102,7 @@ impl TopicFile {
             resumed: BTreeMap::new(),
             skipped: BTreeMap::new(),
             reached: BTreeMap::new(),
+            made_at: BTreeMap::new(),
             began: None,
             ended: None,
         })

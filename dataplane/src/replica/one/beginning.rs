@@ -1,0 +1,160 @@
+//! Where a replica's files begin, and what is not in them although other copies have it, or may.
+
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::replica::{ENODATA, ReplicaState};
+use landfall_layout::topic::TopicEntry;
+use landfall_pool::Pool;
+
+use super::{Event, Replica};
+use crate::replica::others::beginning_of;
+
+impl Replica {
+    /// Begins what has no files and is not known to have been kept by anybody (`is_new`), in a log
+    /// whose memory begins at index `oldest`; looks at where there are files whether they begin
+    /// behind those of another copy.
+    pub(super) fn begin(
+        &mut self,
+        pool: &Pool,
+        entry: &TopicEntry,
+        (oldest, is_new): (u64, bool),
+    ) -> Vec<Event> {
+        if self.duty.stand_in.is_some() {
+            return Vec::new();
+        }
+        if self.files.current.is_some() {
+            return self.compare_beginnings(pool, entry).into_iter().collect();
+        }
+        if oldest <= self.next {
+            return Vec::new();
+        }
+        if is_new && !self.may_have_landed(pool, entry, (self.next, oldest)) {
+            (self.next, self.anew) = (oldest, true);
+            (self.line.written, self.line.durable) = (oldest, oldest);
+            return Vec::new();
+        }
+        // Bounds let go of the same files here.
+        if let Some(first) = self.others.beginning()
+            && first.is_behind
+            && self.bounds.is_set()
+            && (self.next..oldest).contains(&first.index)
+        {
+            self.files.ordinal = first.ordinal;
+            (self.next, self.anew) = (first.index, true);
+            (self.line.written, self.line.durable) = (first.index, first.index);
+        }
+        Vec::new()
+    }
+
+    /// Whether the source may have landed something from log index `from` to below `to`, which no
+    /// disk of this broker has. Nothing is retired before a source's replicas have it, so that a
+    /// source without a replica has landed nothing; but a log that came back from disks begins
+    /// behind what lies there, also where this broker's disk is another one by now.
+    #[cold]
+    fn may_have_landed(&self, pool: &Pool, entry: &TopicEntry, (from, to): (u64, u64)) -> bool {
+        if self.others.beginning().is_some() {
+            return true;
+        }
+        if self.others.skips(self.log).has_entries(from, to) {
+            return false;
+        }
+        if self.log != SEQUENCED_LOG {
+            return true;
+        }
+        let (uuid, source) = (pool.uuid_text(), self.duty.source.raw());
+        let said = self.others.said();
+        let mut began = said.iter().filter(|file| file.pool_uuid == uuid).filter_map(|file| {
+            let log = file.began.as_ref()?.logs.get(&self.log)?;
+            Some(log.entries.get(&source).is_some_and(|entries| *entries > 0))
+        });
+        if let Some(had) = began.next() {
+            return had || began.any(|had| had);
+        }
+        let is_young = said.first().is_none_or(|own| own.made_at.contains_key(&self.log));
+        // Another broker has a copy of it, and its directory can be read: nothing is in it.
+        let all = said.len() >= usize::from(entry.replica_brokers) && entry.disk_replicas() > 1;
+        is_young && source < entry.replica_brokers && !all
+    }
+
+    /// Says what is in other copies, in front of where this one's files begin.
+    #[cold]
+    fn compare_beginnings(&mut self, pool: &Pool, entry: &TopicEntry) -> Option<Event> {
+        let mine = beginning_of(self.files.directory()).filter(|mine| !mine.is_behind)?;
+        let theirs = self.others.beginning().filter(|theirs| theirs.index < mine.index);
+        if let Some(theirs) = theirs {
+            // Its reader goes forward only, and is wanted again where these files end.
+            let mut others = self.others.again();
+            let (found, _) = others.next(theirs.index, mine.index)?;
+            let first = found?.header.index;
+            return Some(self.lacking(first, mine.index, "other copies have some of them"));
+        }
+        // Where no other copy says more, it counts how far the log was when the directory came.
+        let made_at = self.others.said().first()?.made_at.get(&self.log).copied()?;
+        let is_unknown = made_at <= mine.index
+            && self.others.beginning().is_none()
+            && self.may_have_landed(pool, entry, (0, mine.index));
+        is_unknown.then(|| self.lacking(0, mine.index, "no other copy of them can be read here"))
+    }
+
+    /// Says that entries are not here, and shows it.
+    fn lacking(&mut self, from: u64, to: u64, more: &str) -> Event {
+        self.lacks = true;
+        if self.state() == ReplicaState::Well {
+            self.is_well();
+        }
+        Event::Note(format!(
+            "{self}: it begins at log index {to}: what broker {} landed at indexes {from} to {to} \
+             is not on this disk, and {more}; stop this broker, move {} away, let it read the \
+             others' directories with --read-data, and start it again: it copies what they have",
+            self.duty.source,
+            self.files.directory().display()
+        ))
+    }
+
+    /// What the log no longer has, and no other copy that can be read, cannot be copied: the files
+    /// go on behind it, at `to`.
+    #[cold]
+    pub(super) fn leave_hole(&mut self, pool: &Pool, to: u64) -> Vec<Event> {
+        let from = self.next;
+        let is_missing = !self.was_whole(pool, to);
+        self.next = to;
+        self.anew |= is_missing;
+        self.line.written = to;
+        if self.is_synced() {
+            self.line.durable = to;
+        }
+        // Nobody ordered anything where the log passed over it.
+        if !is_missing || self.others.skips(self.log).has_entries(from, to) {
+            return Vec::new();
+        }
+        if self.files.current.is_none() && self.duty.stand_in.is_none() {
+            let more = match self.others.beginning() {
+                Some(_) => "no other copy that can be read here has them",
+                None => "no other copy can be read here",
+            };
+            return vec![self.lacking(from, to, more)];
+        }
+        vec![Event::Note(format!(
+            "{self}: the log begins at index {to} and the replica had everything up to {from}: \
+             what lay between is not on this disk"
+        ))]
+    }
+
+    /// Whether the log ended in good order at `to` or behind it, before this pool, and the files
+    /// have as many entries as any copy had then: there is nothing that they lack.
+    fn was_whole(&self, pool: &Pool, to: u64) -> bool {
+        let (uuid, source) = (pool.uuid_text(), self.duty.source.raw());
+        self.others.said().iter().filter(|file| file.pool_uuid == uuid).any(|file| {
+            let log = file.began.as_ref().and_then(|began| began.logs.get(&self.log));
+            log.is_some_and(|log| {
+                let had = log.entries.get(&source).copied().unwrap_or_default();
+                log.index >= to && self.files.ordinal >= had
+            })
+        })
+    }
+
+    /// The line says that the replica follows its log, and whether all of it is here.
+    pub(super) fn is_well(&mut self) {
+        self.line.state = ReplicaState::Well.raw();
+        self.line.errno = if self.lacks { ENODATA } else { 0 };
+    }
+}

@@ -1,0 +1,148 @@
+//! A replica without files in a pool that came back from disks: another disk, or one that lost
+//! what it had. Nothing of the log's beginning is in memory.
+
+use std::collections::BTreeMap;
+use std::fs::{File, remove_dir_all};
+use std::path::Path;
+use std::sync::Arc;
+
+use landfall_layout::replica::ENODATA;
+use landfall_pool::Pool;
+use landfall_replica::{Ended, EndedLog};
+
+use super::*;
+use crate::standing::Standing;
+
+/// The directory that was lost, and another broker's; gone with this value.
+struct Disks([PathBuf; 2]);
+
+impl Disks {
+    fn new(name: &str) -> Self {
+        let path = |which| format!("landfall-wiped-{name}-{which}-{}", std::process::id());
+        Self(["mine", "theirs"].map(|which| std::env::temp_dir().join(path(which))))
+    }
+
+    /// A replica's directory, and what it can read beside.
+    fn data(&self, which: usize, reads: bool) -> Data {
+        let others = if reads { vec![self.0[1 - which].clone()] } else { Vec::new() };
+        Data { others, ..Data::new(&self.0[which]) }
+    }
+
+    fn topic(&self, which: usize) -> PathBuf {
+        topic_directory(&self.0[which], "t", CREATED_NS)
+    }
+
+    fn batches(&self, which: usize) -> (u64, u64) {
+        let listing = list(&self.0[which]).unwrap();
+        let survey = SourceSurvey::take(&listing.topics[0].sources[0].files).unwrap();
+        let files = &survey.files;
+        (files[0].header.first_index, files.iter().map(|file| file.batches).sum())
+    }
+}
+
+impl Drop for Disks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|path| drop(remove_dir_all(path)));
+    }
+}
+
+fn land(source: &mut Source, batches: u64) {
+    for _ in 0..batches {
+        let entry = source.place(&[7; 100], true);
+        source.append(&entry);
+    }
+    source.publish();
+}
+
+/// The next pool: its log goes on at `index`, and nothing before that is in memory.
+fn next_pool(index: u64) -> Source {
+    let mut source = Source::new(pool(), 0);
+    (source.frontier.entries, source.frontier.position) = (index, index * 3);
+    source.publish();
+    source.pool.raise_oldest(source.topic, 0, index, index * 3);
+    source
+}
+
+/// What a process of broker 0 says of what it has to do.
+fn errors(source: &Source, data: Data, incarnation: u64) -> Vec<String> {
+    let shared = Arc::new(Shared::new());
+    let file = File::from(source.pool.fd().try_clone_to_owned().unwrap());
+    let pool = Pool::attach_file(file, Path::new("the pool"), true).unwrap();
+    let me = Standing::new(broker(0), incarnation);
+    let mut worker = Worker::new(pool, me, data, Box::new(Plain), shared.clone()).unwrap();
+    work(&mut worker);
+    std::mem::take(&mut *shared.notes.lock().unwrap())
+}
+
+/// Everything of six batches is in another broker's directory.
+fn six(name: &str) -> Disks {
+    let disks = Disks::new(name);
+    let mut before = Source::new(pool(), 0);
+    land(&mut before, 6);
+    work(&mut before.worker(disks.data(1, false), Box::new(Plain), 1).unwrap());
+    disks
+}
+
+fn line(source: &Source) -> (u64, u64, ReplicaState, u32) {
+    let line = source.pool.replica(source.topic, broker(0), 0);
+    (line.durable, line.entries, line.state(), line.errno)
+}
+
+#[test]
+fn a_wiped_disk_is_filled_from_other_copies_after_a_cold_start() {
+    let disks = six("filled");
+    let mut source = next_pool(6);
+    land(&mut source, 2);
+    assert_eq!(errors(&source, disks.data(0, true), 1), [""; 0]);
+    assert_eq!(line(&source), (8, 8, ReplicaState::Well, 0));
+    assert_eq!(disks.batches(0), (0, 8));
+}
+
+#[test]
+fn what_a_wiped_disk_lacks_is_an_error_and_is_shown() {
+    let disks = six("lacking");
+    let mut source = next_pool(6);
+    land(&mut source, 2);
+    let said = errors(&source, disks.data(0, false), 1);
+    assert!(said[0].contains("landed at indexes 0 to 6 is not on this disk"), "{said:?}");
+    assert_eq!((said.len(), line(&source)), (1, (8, 2, ReplicaState::Well, ENODATA)));
+    // The next process of the broker, and one that can read the other copy by now.
+    for (incarnation, reads) in [(2, false), (3, true)] {
+        let said = errors(&source, disks.data(0, reads), incarnation);
+        assert!(said[0].contains("landed at indexes 0 to 6 is not on this disk"), "{said:?}");
+        assert_eq!(line(&source).3, ENODATA);
+    }
+    assert_eq!(disks.batches(0), (6, 2));
+}
+
+#[test]
+fn a_file_that_was_cut_to_nothing_is_filled_like_a_disk_that_was_wiped() {
+    let disks = six("cut");
+    let mut before = Source::new(pool(), 0);
+    land(&mut before, 6);
+    work(&mut before.worker(disks.data(0, false), Box::new(Plain), 1).unwrap());
+    let listing = list(&disks.0[0]).unwrap();
+    fs::write(&listing.topics[0].sources[0].files[0].1, []).unwrap();
+    let source = next_pool(6);
+    assert_eq!(errors(&source, disks.data(0, true), 1), [""; 0]);
+    assert_eq!((line(&source), disks.batches(0)), ((6, 6, ReplicaState::Well, 0), (0, 6)));
+}
+
+/// The log went on after the last batch of this broker, and ended in good order.
+#[test]
+fn what_the_source_never_landed_is_not_missing() {
+    let disks = six("never");
+    let mut source = next_pool(9);
+    let uuid = source.pool.uuid_text();
+    let say = |which, had| {
+        let entries = BTreeMap::from([(0, had)]);
+        let log = EndedLog { index: 9, position: 27, entries };
+        let began = Some(Ended { logs: BTreeMap::from([(0, log)]) });
+        let file = TopicFile::read(&disks.topic(which)).unwrap();
+        TopicFile { began, pool_uuid: uuid.clone(), ..file }.replace(&disks.topic(which)).unwrap();
+    };
+    say(1, 6);
+    land(&mut source, 1);
+    assert_eq!(errors(&source, disks.data(0, true), 1), [""; 0]);
+    assert_eq!(line(&source), (10, 7, ReplicaState::Well, 0));
+}
