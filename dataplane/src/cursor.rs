@@ -37,6 +37,8 @@ pub struct Cursor {
     pub checked_below: u64,
     /// Index of an entry whose batch neither memory nor any copy has whole.
     pub nowhere: Option<u64>,
+    /// Files are looked in before every gap, and keep everything: what is in none was lost.
+    pub keeps_all: bool,
 }
 
 /// What a cursor may do beside sending what memory has.
@@ -138,6 +140,7 @@ impl Cursor {
             spare: None,
             checked_below: 0,
             nowhere: None,
+            keeps_all: false,
         }
     }
 
@@ -292,7 +295,7 @@ impl Cursor {
         let skipped = chain.and_then(|chain| chain.skipped());
         let part = first_part(self.position, resume, skipped);
         self.gap_until = (part.end < resume).then_some(resume);
-        self.gap_of(part.reason(false), part.end, undo)
+        self.gap_of(part.reason(self.keeps_all), part.end, undo)
     }
 
     /// Goes back to before an item that was not sent.

@@ -111,6 +111,8 @@ impl Delivering {
                 position = (*log == SEQUENCED_LOG).then_some(start.position);
             }
         }
+        let keeps_all = self.disk.as_ref().is_some_and(Disk::keeps_all);
+        self.cursors.iter_mut().for_each(|cursor| cursor.keeps_all = keeps_all);
         position
     }
 
@@ -140,6 +142,7 @@ impl Delivering {
             if let Some(place) = self.places.iter().find(|place| usize::from(place.log) == log) {
                 cursor.go_on(place, &frontier);
             }
+            cursor.keeps_all = self.disk.as_ref().is_some_and(Disk::keeps_all);
             if !at_start {
                 cursor.goal = 0;
             }

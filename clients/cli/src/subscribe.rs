@@ -109,7 +109,7 @@ fn read(
                         format!("{missed} positions were reserved and never written")
                     }
                     GapReason::Lost => {
-                        format!("a pool was lost, and {missed} messages with it,")
+                        format!("{missed} messages are lost: no copy that could be read has them,")
                     }
                     GapReason::Skipped => format!(
                         "{missed} positions were passed over when a pool was lost, and no disk \

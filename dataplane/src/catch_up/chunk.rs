@@ -4,6 +4,7 @@ use landfall_layout::batch::BatchPreamble;
 use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, GapReason};
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::Body;
+use landfall_replica::merge::Wanted;
 use landfall_replica::{Merge, Skips};
 
 use super::Place;
@@ -42,11 +43,26 @@ struct Gap {
     from: u64,
 }
 
+/// Why a log may have nothing somewhere.
+pub struct Reasons<'a> {
+    /// What it passed over when pools were lost.
+    pub skips: &'a Skips,
+    /// Where its files are, if bounds let go of the oldest. Otherwise they keep everything.
+    pub bounded: Option<&'a Wanted>,
+}
+
+impl Reasons<'_> {
+    /// Whether what is in no file that can be read, from log index `from` on, was lost: retention
+    /// took nothing there. `is_known`: everybody's files say that there is nothing.
+    fn is_lost(&self, from: u64, is_known: bool) -> bool {
+        is_known || self.bounded.is_none_or(|wanted| from >= wanted.retired_below())
+    }
+}
+
 /// Reads on from `place` until the block is long enough, or log index `until`, from which on
 /// memory has everything. What no file has up to there is left to the reading of memory, which
-/// measures it by the first position that it finds. `skips`: what the log passed over when pools
-/// were lost.
-pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, skips: &Skips) -> Chunk {
+/// measures it by the first position that it finds.
+pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, reasons: &Reasons<'_>) -> Chunk {
     let mut chunk = Chunk {
         bytes: Vec::new(),
         place,
@@ -58,7 +74,7 @@ pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, skips: &Skips)
     };
     merge.look_again();
     // Whether everything between the last batch and the next is known to be nowhere.
-    let mut is_known = true;
+    let (mut is_known, mut from) = (true, place.next);
     for _ in 0..ENTRIES_MAX {
         if chunk.bytes.len() >= CHUNK_BYTES {
             break;
@@ -67,33 +83,44 @@ pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, skips: &Skips)
         is_known &= known;
         let Some(picked) = picked else {
             chunk.place.next = chunk.place.next.max(until);
+            // Memory begins behind what the log passed over last, and knows of that alone.
+            if let Some(last) = reasons.skips.ranges().last() {
+                chunk.jump_over(log, last.to_position, (from, is_known), reasons);
+            }
             break;
         };
         chunk.place.next = picked.index + 1;
         let record = merge.record(picked);
         match record.map(|record| record.body) {
             Some(Body::Batch { entry, preamble, payload }) => {
-                chunk.jump_over(log, entry.first_position, is_known, skips);
+                chunk.jump_over(log, entry.first_position, (from, is_known), reasons);
                 chunk.add(log, picked.index, &entry, (&preamble, payload));
             }
             Some(Body::Hole { entry, reason: why }) => {
-                chunk.jump_over(log, entry.first_position, is_known, skips);
+                chunk.jump_over(log, entry.first_position, (from, is_known), reasons);
                 chunk.jump(log, entry.end_position(), why);
             }
             Some(Body::Frontier(_)) | None => continue,
         }
-        is_known = true;
+        (is_known, from) = (true, chunk.place.next);
     }
     chunk
 }
 
 impl Chunk {
-    /// Tells of positions up to `to` that are in no file, each with its reason. `is_known`:
-    /// everybody's files say so.
-    fn jump_over(&mut self, log: u8, to: u64, is_known: bool, skips: &Skips) {
+    /// Tells of positions up to `to` that are in no file, each with its reason: entries from a log
+    /// index on, and whether everybody's files say so.
+    fn jump_over(
+        &mut self,
+        log: u8,
+        to: u64,
+        (from, is_known): (u64, bool),
+        reasons: &Reasons<'_>,
+    ) {
         if self.place.position < to {
-            for part in skips.parts(self.place.position, to) {
-                self.jump(log, part.end, part.reason(is_known));
+            let is_lost = reasons.is_lost(from, is_known);
+            for part in reasons.skips.parts(self.place.position, to) {
+                self.jump(log, part.end, part.reason(is_lost));
             }
         }
     }
@@ -153,7 +180,6 @@ mod tests {
     use landfall_layout::order::ENTRY_HOLE;
     use landfall_pool::disk::plain::Plain;
     use landfall_replica::Skipped;
-    use landfall_replica::merge::Wanted;
 
     use super::*;
     use crate::replica::Data;
@@ -190,14 +216,23 @@ mod tests {
         (scratch, source.frontier.entries)
     }
 
-    fn merge(scratch: &Scratch) -> Merge {
-        Merge::new(&Wanted {
+    fn wanted(scratch: &Scratch) -> Wanted {
+        Wanted {
             data: vec![scratch.0.clone()],
             name: "t".to_owned(),
             created_ns: CREATED_NS,
             sources: vec![BrokerId::new(0).unwrap()],
             is_shared: false,
-        })
+        }
+    }
+
+    fn merge(scratch: &Scratch) -> Merge {
+        Merge::new(&wanted(scratch))
+    }
+
+    /// Reasons where files keep everything.
+    fn lost(skips: &Skips) -> Reasons<'_> {
+        Reasons { skips, bounded: None }
     }
 
     /// The frames of a block: first positions of batches, and gaps.
@@ -226,13 +261,13 @@ mod tests {
         let (scratch, end) = replica("holes", &entries);
         let why = GapReason::Unwritten;
         let start = Place { next: 0, position: 0 };
-        let chunk = read(&mut merge(&scratch), 0, start, end, &Skips::default());
+        let chunk = read(&mut merge(&scratch), 0, start, end, &lost(&Skips::default()));
         let want = [Err((why, 6, 6)), Ok(6), Ok(9), Err((why, 1, 13)), Ok(13), Err((why, 10, 26))];
         assert_eq!(frames(&chunk), want);
         assert_eq!((chunk.missed, chunk.batches, chunk.place.position), (17, 3, 26));
         assert_eq!((chunk.place.next, chunk.faults.len()), (end, 0));
         // Only what is below the bound: memory tells of the rest.
-        let chunk = read(&mut merge(&scratch), 0, start, 7, &Skips::default());
+        let chunk = read(&mut merge(&scratch), 0, start, 7, &lost(&Skips::default()));
         assert_eq!(frames(&chunk).last(), Some(&Err((why, 5, 21))));
     }
 
@@ -241,9 +276,43 @@ mod tests {
         let (scratch, end) = replica("lost", &[None, Some(2), None]);
         // As if three positions before the first batch were in no file.
         let start = Place { next: 1, position: 0 };
-        let chunk = read(&mut merge(&scratch), 0, start, end, &Skips::default());
+        let chunk = read(&mut merge(&scratch), 0, start, end, &lost(&Skips::default()));
         let (lost, hole) = ((GapReason::Lost, 3, 3), (GapReason::Unwritten, 2, 5));
         assert_eq!(frames(&chunk), [Err(lost), Err(hole), Ok(5)]);
+    }
+
+    /// Memory, which says the rest, knows only what was passed over last.
+    #[test]
+    fn what_was_passed_over_at_a_log_s_end_is_not_lost() {
+        let (scratch, end) = replica("ends", &[None]);
+        let mut skips = Skips::default();
+        skips.add(Skipped { index: 1, to_index: 3, position: 3, to_position: 10 });
+        skips.add_positions((14, 20));
+        let start = Place { next: 0, position: 0 };
+        let chunk = read(&mut merge(&scratch), 0, start, end + 7, &lost(&skips));
+        let (lost, skipped) = (GapReason::Lost, GapReason::Skipped);
+        let told = [Ok(0), Err((skipped, 7, 10)), Err((lost, 4, 14)), Err((skipped, 6, 20))];
+        assert_eq!((frames(&chunk), chunk.missed), (told.to_vec(), 4));
+    }
+
+    /// A record does not hold any more, and there is no other copy.
+    #[test]
+    fn what_damage_took_is_lost_and_was_not_taken_by_retention() {
+        let (scratch, end) = replica("damaged", &[None, None, None]);
+        let topic = landfall_replica::names::topic_directory(&scratch.0, "t", CREATED_NS);
+        let source = landfall_replica::names::source_directory(&topic, BrokerId::new(0).unwrap());
+        let path = landfall_replica::names::replica_file(&source, 0);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[4096 + 200] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let (wanted, skips) = (wanted(&scratch), Skips::default());
+        // Bounds let go of whole files, and this one is the first.
+        for bounded in [None, Some(&wanted)] {
+            let start = Place { next: 0, position: 0 };
+            let reasons = Reasons { skips: &skips, bounded };
+            let chunk = read(&mut merge(&scratch), 0, start, end, &reasons);
+            assert_eq!(frames(&chunk), [Err((GapReason::Lost, 3, 3)), Ok(3), Ok(6)]);
+        }
     }
 
     #[test]
@@ -253,7 +322,7 @@ mod tests {
         let mut skips = Skips::default();
         skips.add(Skipped { index: 0, to_index: 1, position: 1, to_position: 3 });
         let start = Place { next: 1, position: 0 };
-        let chunk = read(&mut merge(&scratch), 0, start, end, &skips);
+        let chunk = read(&mut merge(&scratch), 0, start, end, &lost(&skips));
         let parts = [Err((GapReason::Lost, 1, 1)), Err((GapReason::Skipped, 2, 3))];
         assert_eq!(frames(&chunk), [&parts[..], &[Ok(3)]].concat());
         assert_eq!(chunk.missed, 1, "nobody knows of a message at what was passed over");
@@ -263,9 +332,10 @@ mod tests {
     fn a_block_of_holes_ends_too() {
         let (scratch, end) = replica("many", &[Some(1); ENTRIES_MAX + 10]);
         let mut merge = merge(&scratch);
-        let chunk = read(&mut merge, 0, Place { next: 0, position: 0 }, end, &Skips::default());
+        let chunk =
+            read(&mut merge, 0, Place { next: 0, position: 0 }, end, &lost(&Skips::default()));
         assert_eq!((chunk.place.next, chunk.place.position), (8192, 8192));
-        let rest = read(&mut merge, 0, chunk.place, end, &Skips::default());
+        let rest = read(&mut merge, 0, chunk.place, end, &lost(&Skips::default()));
         assert_eq!(frames(&rest), [Err((GapReason::Unwritten, 10, 8202))]);
     }
 }

@@ -7,7 +7,7 @@ use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::clock::boot_ns;
 use landfall_replica::merge::Wanted;
 
-use super::{CatchUp, Chunk, Done, Place, Reader, Task};
+use super::{CatchUp, Chunk, Done, Lookup, Place, Reader, Task};
 use crate::broker::Broker;
 use crate::conn::Kind;
 use crate::conns::Token;
@@ -24,17 +24,38 @@ const STUCK_NS: u64 = 1_000_000_000;
 pub struct Disk {
     name: String,
     created_ns: u64,
+    /// Bounds let go of the oldest files.
+    is_bounded: bool,
 }
 
 impl Disk {
     /// None, where the topic has no copy on a disk.
     pub fn of(entry: &TopicEntry) -> Option<Self> {
         let (name, created_ns) = (entry.name().to_owned(), entry.created_ns);
-        (entry.disk_replicas() > 0).then_some(Self { name, created_ns })
+        let is_bounded = entry.disk_bytes != 0 || entry.disk_ns != 0;
+        (entry.disk_replicas() > 0).then_some(Self { name, created_ns, is_bounded })
+    }
+
+    /// Whether copies keep everything: what none of them has was not taken by retention.
+    pub fn keeps_all(&self) -> bool {
+        !self.is_bounded
+    }
+
+    /// A log of it, which memory has from an index on.
+    pub fn lookup(
+        &self,
+        env: &Env,
+        catch_up: &CatchUp,
+        topic: TopicId,
+        (log, until): (usize, u64),
+    ) -> Lookup {
+        let wanted = self.wanted(env, catch_up, topic, log);
+        let last_skip = env.pool.chain(topic, log).and_then(|chain| chain.skipped());
+        Lookup { log, wanted, until, last_skip, is_bounded: self.is_bounded }
     }
 
     /// What there is to read of a log.
-    pub fn wanted(&self, env: &Env, catch_up: &CatchUp, topic: TopicId, log: usize) -> Wanted {
+    fn wanted(&self, env: &Env, catch_up: &CatchUp, topic: TopicId, log: usize) -> Wanted {
         let sources = match log {
             SEQUENCED_LOG => {
                 BrokerId::all().filter(|source| env.pool.ring(topic, *source).is_some()).collect()
@@ -142,7 +163,7 @@ impl Delivering {
             let opened = feed
                 .reader
                 .take()
-                .or_else(|| catch_up.reader(disk.wanted(env, catch_up, topic, log)));
+                .or_else(|| catch_up.reader(disk.lookup(env, catch_up, topic, (log, until))));
             let Some(reader) = opened else { continue };
             feed.is_asked = true;
             let place = Place { next: cursor.next, position: cursor.position };

@@ -24,12 +24,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use landfall_layout::frame::From;
+use landfall_layout::order::OrderEntry;
 use landfall_replica::lookup::{Start, first};
 use landfall_replica::merge::Wanted;
 use landfall_replica::{Merge, Skips};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::conns::Token;
+
+use chunk::Reasons;
 
 pub use chunk::Chunk;
 pub use feed::{Block, Disk, Feed};
@@ -45,8 +48,12 @@ pub const STARTS_MAX: usize = 1024;
 pub struct Reader {
     wanted: Wanted,
     merge: Option<Merge>,
-    /// What the log passed over when pools were lost, as the directories say.
+    /// What the log passed over when pools were lost: last, as the pool says it, and before, as the
+    /// directories say.
     skips: Skips,
+    last_skip: Option<(u64, u64)>,
+    /// Bounds let go of the oldest files.
+    is_bounded: bool,
     /// Counts the readers there are.
     _permit: Arc<()>,
 }
@@ -66,6 +73,10 @@ pub struct Lookup {
     pub wanted: Wanted,
     /// Oldest index in memory.
     pub until: u64,
+    /// What the log passed over last.
+    pub last_skip: Option<(u64, u64)>,
+    /// Bounds let go of the oldest files.
+    pub is_bounded: bool,
 }
 
 /// What was found of the logs in which a first batch was looked for.
@@ -173,9 +184,11 @@ impl CatchUp {
     }
 
     /// A reader of a log's files; `None`: there are as many as may be.
-    pub fn reader(&self, wanted: Wanted) -> Option<Box<Reader>> {
+    pub fn reader(&self, lookup: Lookup) -> Option<Box<Reader>> {
         let (merge, skips, _permit) = (None, Skips::default(), self.permit.clone());
-        self.has_room().then(|| Box::new(Reader { wanted, merge, skips, _permit }))
+        let Lookup { wanted, last_skip, is_bounded, .. } = lookup;
+        let reader = || Reader { wanted, merge, skips, last_skip, is_bounded, _permit };
+        self.has_room().then(|| Box::new(reader()))
     }
 
     /// Gives the threads something to do.
@@ -255,32 +268,86 @@ fn carry_out(task: Task) -> Done {
             Done::Start { token, looked, faults }
         }
         Task::Read { token, log, mut reader, place, until } => {
-            let Reader { wanted, merge, skips, .. } = &mut *reader;
+            let Reader { wanted, merge, skips, last_skip, is_bounded, .. } = &mut *reader;
             let merge = merge.get_or_insert_with(|| {
-                *skips = wanted.skips(log);
+                *skips = skips_of(wanted, log, *last_skip);
                 Merge::new(wanted)
             });
-            let chunk = chunk::read(merge, log as u8, place, until, skips);
+            let reasons = Reasons { skips, bounded: is_bounded.then_some(&*wanted) };
+            let chunk = chunk::read(merge, log as u8, place, until, &reasons);
             Done::Read { token, log, reader, chunk }
         }
     }
 }
 
+/// What a log passed over when pools were lost, as its directories say, and the pool.
+fn skips_of(wanted: &Wanted, log: usize, last: Option<(u64, u64)>) -> Skips {
+    let mut skips = wanted.skips(log);
+    last.into_iter().for_each(|last| skips.add_positions(last));
+    skips
+}
+
 fn find(lookup: &Lookup, from: From, faults: &mut Vec<String>) -> Option<Start> {
     let Lookup { wanted, until, .. } = lookup;
-    match from {
-        From::Earliest => first(wanted, *until, &|_| false, faults),
+    let is_first = |entry: &OrderEntry| match from {
+        From::Position(position) => entry.end_position() <= position,
+        From::Time(ns) => entry.landed_ns < ns,
+        From::Earliest | From::Latest => false,
+    };
+    let found = match from {
         From::Latest => None,
-        From::Position(position) => {
-            first(wanted, *until, &|entry| entry.end_position() <= position, faults)
-        }
-        From::Time(ns) => first(wanted, *until, &|entry| entry.landed_ns < ns, faults),
+        _ => first(wanted, *until, &is_first, faults),
+    };
+    match from {
+        From::Earliest => beginning(lookup).or(found),
+        // What is missing before the first that there is begins with the log.
+        From::Position(_) => found.map(|found| {
+            let oldest = first(wanted, *until, &|_| false, &mut Vec::new());
+            let index = if oldest == Some(found) { 0 } else { found.index };
+            Start { index, ..found }
+        }),
+        From::Latest | From::Time(_) => found,
     }
+}
+
+/// Where a log begins that retention took nothing of: what is not there from there on was lost.
+fn beginning(lookup: &Lookup) -> Option<Start> {
+    let Lookup { log, wanted, last_skip, is_bounded, .. } = lookup;
+    if *is_bounded && wanted.retired_below() > 0 {
+        return None;
+    }
+    // Nobody had landed anything where it passed over its very beginning.
+    let skips = skips_of(wanted, *log, *last_skip);
+    let passed = skips.behind(0).filter(|range| range.position == 0);
+    let position = passed.map_or(0, |range| range.to_position);
+    Some(Start { index: 0, position })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Everything that disks had is gone: readers from the beginning are told so.
+    #[test]
+    fn a_log_begins_where_it_began_though_that_is_lost() {
+        let sources = Vec::new();
+        let (data, name) = (Vec::new(), "t".to_owned());
+        let wanted = Wanted { data, name, created_ns: 1, sources, is_shared: false };
+        let lookup = |last_skip| Lookup {
+            log: 1,
+            wanted: wanted.clone(),
+            until: 9,
+            last_skip,
+            is_bounded: false,
+        };
+        let begin = |last_skip| find(&lookup(last_skip), From::Earliest, &mut Vec::new());
+        assert_eq!(begin(None), Some(Start { index: 0, position: 0 }));
+        assert_eq!(begin(Some((5, 10))), Some(Start { index: 0, position: 0 }));
+        // Nothing was landed before the first pool was lost.
+        assert_eq!(begin(Some((0, 10))), Some(Start { index: 0, position: 10 }));
+        let lost = find(&lookup(None), From::Position(3), &mut Vec::new());
+        assert_eq!(lost, None, "memory says what is missing from there on");
+    }
 
     #[test]
     fn what_left_memory_while_files_were_searched_is_looked_for_too() {

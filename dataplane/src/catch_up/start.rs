@@ -50,8 +50,7 @@ impl Broker {
         let logs: Vec<Lookup> = all
             .filter_map(|log| {
                 let until = is_before(log)?;
-                let wanted = disk.wanted(env, catch_up, topic, log);
-                Some(Lookup { log, wanted, until })
+                Some(disk.lookup(env, catch_up, topic, (log, until)))
             })
             .collect();
         if logs.is_empty() {

@@ -67,9 +67,9 @@ pub struct Part {
 }
 
 impl Part {
-    /// Why nothing is there. `is_known`: everybody's files say that there is nothing.
-    pub fn reason(&self, is_known: bool) -> GapReason {
-        match (self.is_skipped, is_known || self.is_before_skip) {
+    /// Why nothing is there. `is_lost`: retention did not take it.
+    pub fn reason(&self, is_lost: bool) -> GapReason {
+        match (self.is_skipped, is_lost || self.is_before_skip) {
             (true, _) => GapReason::Skipped,
             (false, true) => GapReason::Lost,
             (false, false) => GapReason::Retention,
@@ -115,6 +115,14 @@ impl Skips {
         }
         met.drain(..met.len().saturating_sub(SKIPS_MAX));
         self.0 = met;
+    }
+
+    /// Adds what a log passed over last, as the pool says it: only which positions.
+    pub fn add_positions(&mut self, (position, to_position): (u64, u64)) {
+        let is_new = !self.0.iter().any(|range| range.to_position >= to_position);
+        if is_new && position < to_position {
+            self.add(Skipped { position, to_position, index: u64::MAX, to_index: 0 });
+        }
     }
 
     /// Adds what another directory says of the same log.
