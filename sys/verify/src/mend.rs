@@ -51,6 +51,9 @@ pub const ONLY_MEMORY: &str = "as long as the pool is there it has them; without
 /// What a damaged file may have had.
 pub const DAMAGED: &str = "some of them may have been acknowledged as durable: take them from \
                            another replica, or from the pool as long as it is there";
+/// Files that are gone.
+pub const GONE: &str = "put the files back that were there, or take them from the pool as long as \
+                        it is there";
 /// Other directories.
 pub const LOOK_ELSEWHERE: &str = "look at the directories of all brokers together: one that has a \
                                   broker-N for each";

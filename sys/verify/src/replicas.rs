@@ -1,6 +1,7 @@
 //! Replicas on disk: each file, each source's files in a row, and what all of them have together.
 
 mod find;
+mod gone;
 mod judge;
 mod source;
 
@@ -98,6 +99,9 @@ pub enum Missing {
     Damaged,
     /// It may be of a broker whose replicas are not here.
     Elsewhere,
+    /// Files or directories that had it, or may have, are gone: those that are here begin behind
+    /// it.
+    Gone,
 }
 
 impl Missing {
@@ -108,6 +112,7 @@ impl Missing {
             Self::Lost => "lost",
             Self::Damaged => "damaged",
             Self::Elsewhere => "elsewhere",
+            Self::Gone => "gone",
         }
     }
 }

@@ -263,8 +263,9 @@ fn kept(topic: &TopicKept, log: &LogKept) -> String {
         gaps.map(|gap| gap.entries.end - gap.entries.start).sum::<u64>()
     };
     let missing: Vec<String> = [
-        (count(Missing::Memory), "only in memory"),
+        (count(Missing::Memory), "never on a disk"),
         (count(Missing::Lost), "lost"),
+        (count(Missing::Gone), "gone with files that are not here"),
         (count(Missing::Damaged), "perhaps in damaged files"),
         (count(Missing::Elsewhere), "elsewhere"),
     ]

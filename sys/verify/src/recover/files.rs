@@ -191,6 +191,44 @@ mod tests {
     }
 
     #[test]
+    fn a_log_of_which_nothing_is_left_is_an_error_where_all_directories_are_looked_at() {
+        let scratch = Scratch::new("nothing");
+        let topic = topic_directory(&scratch.0, "t", 7);
+        let mut file = TopicFile::read(&topic).unwrap();
+        let at = landfall_replica::Resumed { index: 9, position: 27 };
+        file.reached.insert(0, at);
+        file.write(&topic).unwrap();
+        fs::remove_file(&scratch.1).unwrap();
+        let errors = |path: &Path| {
+            let kept = replicas::look(path).unwrap();
+            let gaps: u64 = kept.topics[0].logs[0].gaps.iter().map(|gap| gap.entries.end).sum();
+            (kept.findings.count(Severity::Error), gaps)
+        };
+        assert_eq!(errors(&scratch.0), (0, 9), "another broker's directory may have it");
+        let system = scratch.0.with_extension("system");
+        create_directory(&system).unwrap();
+        fs::rename(&scratch.0, system.join("broker-0")).unwrap();
+        let found = errors(&system);
+        fs::remove_dir_all(&system).unwrap();
+        assert_eq!(found, (1, 9));
+    }
+
+    #[test]
+    fn a_cut_file_that_had_entries_is_an_error() {
+        let scratch = Scratch::new("had");
+        let topic = topic_directory(&scratch.0, "t", 7);
+        fs::write(&scratch.1, []).unwrap();
+        let errors = || replicas::look(&scratch.0).unwrap().findings.count(Severity::Error);
+        assert_eq!(errors(), 0, "its broker may have died there");
+        let entries = [(0, 5)].into();
+        let log = landfall_replica::EndedLog { index: 9, position: 27, entries };
+        let ended = Some(landfall_replica::Ended { logs: [(0, log)].into() });
+        let file = TopicFile::read(&topic).unwrap();
+        TopicFile { ended, ..file }.write(&topic).unwrap();
+        assert_eq!(errors(), 1);
+    }
+
+    #[test]
     fn a_file_that_would_be_removed_is_removed() {
         let scratch = Scratch::new("empty");
         fs::write(&scratch.1, []).unwrap();

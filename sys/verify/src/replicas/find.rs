@@ -23,6 +23,10 @@ pub struct Group {
     pub skips: BTreeMap<usize, Skips>,
     /// Where its logs ended in good order, before this pool or in it.
     pub ended: Vec<Ended>,
+    /// How far each log was when a file of it was begun last, as all directories say.
+    pub reached: BTreeMap<usize, u64>,
+    /// The directories of all brokers of a system were looked at, as far as they are there.
+    pub is_system: bool,
     /// Its replicas.
     pub sources: Vec<SourceListing>,
 }
@@ -30,7 +34,8 @@ pub struct Group {
 /// Finds every topic below `path`, and notes what does not belong there.
 pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
     let mut groups: BTreeMap<(String, u64), Group> = BTreeMap::new();
-    for (_, listing) in data_directories(path)? {
+    for (directory, listing) in data_directories(path)? {
+        let is_system = directory != path;
         kept.tally.directories += 1;
         for stranger in &listing.strangers {
             strange(stranger, kept);
@@ -43,6 +48,8 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                 file: None,
                 skips: BTreeMap::new(),
                 ended: Vec::new(),
+                reached: BTreeMap::new(),
+                is_system,
                 sources: Vec::new(),
             });
             let of = topic.path.join(names::TOPIC_FILE);
@@ -56,6 +63,10 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                     for (log, skips) in &file.skipped {
                         group.skips.entry(*log).or_default().join(skips);
                     }
+                    for (log, reached) in &file.reached {
+                        let most = group.reached.entry(*log).or_default();
+                        *most = reached.index.max(*most);
+                    }
                     group.ended.extend(file.began.iter().chain(&file.ended).cloned());
                     group.file.get_or_insert(file);
                 }
@@ -67,10 +78,20 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                 Err(FileError::Io { source, .. })
                     if source.kind() == std::io::ErrorKind::NotFound =>
                 {
-                    let found = "there is none: its directory was just being made";
-                    let severity = match topic.sources.iter().all(|s| s.files.is_empty()) {
-                        true => Severity::Warning,
-                        false => Severity::Error,
+                    let files = || topic.sources.iter().flat_map(|source| &source.files);
+                    let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+                    let bytes: u64 = files().map(|(_, path)| length(path)).sum();
+                    let (severity, found) = match files().count() {
+                        0 => (
+                            Severity::Warning,
+                            "there is none: its directory was just being made".to_owned(),
+                        ),
+                        count => (
+                            Severity::Error,
+                            format!(
+                                "there is none, and {count} files of {bytes} bytes lie beside "
+                            ) + "it: put it back from another broker's directory of the topic",
+                        ),
                     };
                     kept.findings.push(in_file(severity, "topic", &of, None, found));
                 }

@@ -8,6 +8,7 @@ use landfall_layout::topic::Order;
 use landfall_replica::{Skipped, Skips};
 
 use super::find::Group;
+use super::gone;
 use super::source::{self, Seen, Source};
 use super::{Gap, Kept, LogKept, Missing, TopicKept};
 use crate::finding::{Finding, Severity};
@@ -27,10 +28,13 @@ pub fn topic(group: &Group, kept: &mut Kept) -> TopicKept {
         }
     }
     let brokers = group.file.as_ref().map_or(0, |file| file.replica_brokers);
-    let logs = by_log
+    let gone = gone::logs(group, |log| by_log.keys().any(|there| usize::from(*there) == log), kept);
+    let mut logs: Vec<LogKept> = by_log
         .into_iter()
         .map(|(number, of)| log(group, order, (number, brokers), &of, kept))
         .collect();
+    logs.extend(gone);
+    logs.sort_by_key(|log| log.log);
     TopicKept {
         name: group.name.clone(),
         created_ns: group.created_ns,
@@ -58,10 +62,16 @@ fn log(
     };
     let none = Skips::default();
     let skips = group.skips.get(&usize::from(number)).unwrap_or(&none);
-    let gaps = gaps(&entries, ordered, skips, &writers, sources);
-    for why in [Missing::Lost, Missing::Memory, Missing::Damaged, Missing::Elsewhere] {
+    let from = match group.file.as_ref().is_some_and(|file| file.disk_bytes | file.disk_ns == 0) {
+        true => 0,
+        false => retired(sources),
+    };
+    let gaps = gaps(&entries, from, ordered, skips, &writers, sources);
+    let all = [Missing::Lost, Missing::Gone, Missing::Memory, Missing::Damaged, Missing::Elsewhere];
+    for why in all {
         say(&of, why, &gaps, kept);
     }
+    gone::fewer(group, &of, usize::from(number), sources, kept);
     say_skipped(&of, skips, kept);
     follows(&of, order, &entries, kept);
     let holes = entries.iter().filter(|seen| seen.is_hole()).count() as u64;
@@ -100,7 +110,7 @@ impl Seen {
     }
 }
 
-fn wrong(check: &'static str, of: &str, found: String) -> Finding {
+pub(super) fn wrong(check: &'static str, of: &str, found: String) -> Finding {
     let (severity, mend) = (Severity::Error, mend::OTHER_REPLICA);
     Finding { severity, check, of: of.to_owned(), at: None, found, mend }
 }
@@ -177,23 +187,26 @@ fn follows(of: &str, order: Option<Order>, entries: &[Seen], kept: &mut Kept) {
     }
 }
 
-/// The entries that are not in `entries`, from where all replicas begin to what was ordered.
+/// Log index below which bounds may have let go of files: what is missing there may have been in
+/// one. A source has what any of its copies has.
+fn retired(sources: &[&Source]) -> u64 {
+    let mut begins: BTreeMap<u8, u64> = BTreeMap::new();
+    for source in sources.iter().filter(|source| !source.kept.covers.is_empty()) {
+        let begin = begins.entry(source.kept.source).or_insert(source.retired);
+        *begin = source.retired.min(*begin);
+    }
+    begins.into_values().max().unwrap_or_default()
+}
+
+/// The entries that are not in `entries`, from index `from` to what was ordered.
 fn gaps(
     entries: &[Seen],
+    from: u64,
     ordered: Option<(u64, u64)>,
     skips: &Skips,
     writers: &[u8],
     sources: &[&Source],
 ) -> Vec<Gap> {
-    // What a stand-in has begins where another keeper of the copy ended: a source begins with the
-    // first of its copies.
-    let mut begins: BTreeMap<u8, u64> = BTreeMap::new();
-    for source in sources {
-        let Some(covers) = source.kept.covers.first() else { continue };
-        let begin = begins.entry(source.kept.source).or_insert(covers.start);
-        *begin = covers.start.min(*begin);
-    }
-    let Some(from) = begins.into_values().max() else { return Vec::new() };
     let mut gaps = Vec::new();
     let mut next = from;
     // Positions are known behind an entry that is there, and at the very beginning.
@@ -202,7 +215,7 @@ fn gaps(
         if seen.index > next {
             let positions = position.map(|position| position..seen.position);
             for (entries, positions) in around(next..seen.index, positions, skips) {
-                split(entries, positions, writers, sources, &mut gaps);
+                split(entries, positions, skips, (writers, sources), &mut gaps);
             }
         }
         next = seen.index + 1;
@@ -213,14 +226,14 @@ fn gaps(
     {
         let positions = position.map(|start| start..end);
         for (entries, positions) in around(next..ordered, positions, skips) {
-            split(entries, positions, writers, sources, &mut gaps);
+            split(entries, positions, skips, (writers, sources), &mut gaps);
         }
     }
     gaps
 }
 
 /// What of missing entries was not passed over when a pool was lost.
-fn around(
+pub(super) fn around(
     entries: Range<u64>,
     positions: Option<Range<u64>>,
     skips: &Skips,
@@ -245,11 +258,12 @@ fn around(
 fn split(
     entries: Range<u64>,
     positions: Option<Range<u64>>,
-    writers: &[u8],
-    sources: &[&Source],
+    skips: &Skips,
+    (writers, sources): (&[u8], &[&Source]),
     gaps: &mut Vec<Gap>,
 ) {
     let ends = sources.iter().flat_map(|s| s.kept.covers.iter().flat_map(|c| [c.start, c.end]));
+    let ends = ends.chain(sources.iter().map(|source| source.made_at));
     let mut cuts: Vec<u64> = ends.filter(|cut| entries.contains(cut)).collect();
     cuts.extend([entries.start, entries.end]);
     cuts.sort_unstable();
@@ -257,7 +271,7 @@ fn split(
     let mut parts: Vec<(Range<u64>, Missing)> = Vec::new();
     for cut in cuts.windows(2) {
         let [start, end] = *cut else { continue };
-        let why = why(start, writers, sources);
+        let why = why(start, skips, writers, sources);
         match parts.last_mut() {
             Some((last, before)) if *before == why => last.end = end,
             _ => parts.push((start..end, why)),
@@ -271,7 +285,7 @@ fn split(
     }
 }
 
-fn why(index: u64, writers: &[u8], sources: &[&Source]) -> Missing {
+fn why(index: u64, skips: &Skips, writers: &[u8], sources: &[&Source]) -> Missing {
     let of = |writer: u8| sources.iter().filter(move |source| source.kept.source == writer);
     if writers.is_empty() || writers.iter().any(|writer| of(*writer).next().is_none()) {
         return Missing::Elsewhere;
@@ -284,7 +298,21 @@ fn why(index: u64, writers: &[u8], sources: &[&Source]) -> Missing {
     }
     // What is durable is in all replicas: one that holds and has it not says that it never was.
     let is_told = |writer: &u8| has(writer) || of(*writer).any(|source| source.is_whole);
-    if writers.iter().all(is_told) { Missing::Memory } else { Missing::Damaged }
+    if !writers.iter().all(is_told) {
+        return Missing::Damaged;
+    }
+    // One whose files begin behind it says so only if it was there before, or had none of it when
+    // a pool was lost.
+    let begins_behind = |source: &Source| {
+        let Some(begin) = source.kept.covers.first().map(|covers| covers.start) else {
+            return source.made_at > index;
+        };
+        let is_skip = |range: &Skipped| range.index >= index && range.to_index <= begin;
+        let is_other_life = skips.ranges().iter().any(is_skip);
+        begin > index && (source.made_at > index || !is_other_life)
+    };
+    let is_gone = |writer: &u8| has(writer) || of(*writer).all(|source| begins_behind(source));
+    if writers.iter().all(is_gone) { Missing::Gone } else { Missing::Memory }
 }
 
 /// Says all gaps of a kind in one sentence: where brokers land in turns, each entry may be one.
@@ -318,6 +346,12 @@ fn say(of: &str, why: Missing, gaps: &[Gap], kept: &mut Kept) {
             "were ordered, and no replica of their brokers had got so far",
             mend::ONLY_MEMORY,
         ),
+        Missing::Gone => (
+            Severity::Error,
+            "are in no file that is here, and all files of brokers that may have landed them \
+             begin behind them",
+            mend::GONE,
+        ),
         Missing::Damaged => (
             Severity::Note,
             "were ordered, and may have stood in files that do not hold any more",
@@ -332,4 +366,85 @@ fn say(of: &str, why: Missing, gaps: &[Gap], kept: &mut Kept) {
     let found = format!("{entries}{at} {tail}");
     let of = of.to_owned();
     kept.findings.push(Finding { severity, check: "gap", of, at: None, found, mend });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replicas::SourceKept;
+
+    /// A copy of what a broker landed that has everything in these ranges of the log.
+    fn source(source: u8, covers: &[(u64, u64)]) -> Source {
+        Source {
+            kept: SourceKept {
+                path: format!("b{source}").into(),
+                source,
+                files: 1,
+                batches: 0,
+                bytes: 0,
+                covers: covers.iter().map(|(start, end)| *start..*end).collect(),
+                torn_bytes: 0,
+            },
+            log: Some(32),
+            order: None,
+            ordered: None,
+            entries: Vec::new(),
+            is_whole: true,
+            ordinal: 0,
+            made_at: 0,
+            retired: 0,
+        }
+    }
+
+    /// Entries, one position each.
+    fn seen(indexes: &[u64]) -> Vec<Seen> {
+        let of = |index: &u64| Seen {
+            index: *index,
+            position: *index,
+            count: 1,
+            source: 0,
+            client: 1,
+            batch_seq: 0,
+            session_epoch: 1,
+            checksum: Some(0),
+            is_lost: false,
+        };
+        indexes.iter().map(of).collect()
+    }
+
+    fn judged(here: &[u64], sources: &[Source], skips: &Skips) -> Vec<(Range<u64>, Missing)> {
+        let sources: Vec<&Source> = sources.iter().collect();
+        let from = retired(&sources);
+        let gaps = gaps(&seen(here), from, Some((10, 10)), skips, &[0, 1], &sources);
+        gaps.into_iter().map(|gap| (gap.entries, gap.why)).collect()
+    }
+
+    #[test]
+    fn one_source_that_begins_late_hides_nothing_that_is_missing_before_it() {
+        let none = Skips::default();
+        let here = [0, 2, 8, 9];
+        let mut late = source(1, &[(8, 10)]);
+        let found = judged(&here, &[source(0, &[(0, 10)]), late.clone()], &none);
+        assert_eq!(found, [(1..2, Missing::Gone), (3..8, Missing::Gone)]);
+        // Another copy has it.
+        let other = source(1, &[(0, 7)]);
+        let found = judged(&here, &[source(0, &[(0, 10)]), late.clone(), other], &none);
+        assert_eq!(found, [(1..2, Missing::Lost), (3..7, Missing::Lost), (7..8, Missing::Memory)]);
+        // Bounds let go of it.
+        late.retired = 8;
+        assert_eq!(judged(&here, &[source(0, &[(0, 10)]), late], &none), []);
+    }
+
+    #[test]
+    fn what_was_in_no_file_when_a_pool_was_lost_is_gone_only_with_its_disk() {
+        let mut skips = Skips::default();
+        skips.add(Skipped { index: 4, to_index: 8, position: 4, to_position: 8 });
+        let mut late = source(1, &[(8, 10)]);
+        let found =
+            judged(&[0, 1, 2, 8, 9], &[source(0, &[(0, 3), (8, 10)]), late.clone()], &skips);
+        assert_eq!(found, [(3..4, Missing::Memory)]);
+        late.made_at = 8;
+        let found = judged(&[0, 2, 8, 9], &[source(0, &[(0, 4), (8, 10)]), late], &skips);
+        assert_eq!(found, [(1..2, Missing::Gone), (3..4, Missing::Gone)]);
+    }
 }

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use landfall_layout::frame::GapReason;
 use landfall_layout::order::OrderEntry;
-use landfall_layout::replica::{Body, HeaderError, LOG_UNKNOWN, REPLICA_HEADER_BYTES};
+use landfall_layout::replica::{Body, HeaderError, LOG_UNKNOWN, NO_FILE, REPLICA_HEADER_BYTES};
 use landfall_replica::names::{SourceListing, list_cuts};
 use landfall_replica::survey::{Seam, seams};
-use landfall_replica::{FileError, FileSurvey, Walk};
+use landfall_replica::{FileError, FileSurvey, TopicFile, Walk};
 
 use super::find::{Group, in_file};
 use super::{Kept, SourceKept};
@@ -75,6 +75,12 @@ pub struct Source {
     pub entries: Vec<Seen>,
     /// All its files hold and are there, as far as they tell.
     pub is_whole: bool,
+    /// Entries of its broker up to the end of its files.
+    pub ordinal: u64,
+    /// Log index below which everything may have been in another directory: this one was made then.
+    pub made_at: u64,
+    /// Log index below which bounds, or somebody, took files of it.
+    pub retired: u64,
 }
 
 /// Reads a source's files.
@@ -94,6 +100,9 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
         ordered: None,
         entries: Vec::new(),
         is_whole: list_cuts(&listing.path).is_ok_and(|cuts| cuts.is_empty()),
+        ordinal: 0,
+        made_at: 0,
+        retired: 0,
     };
     let mut surveys = Vec::new();
     for (number, (first_index, path)) in listing.files.iter().enumerate() {
@@ -117,17 +126,25 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
                     FileError::Header { why: HeaderError::Magic { found: 0 }, .. } => !begun,
                     _ => false,
                 };
-                let finding = match unfinished && is_last {
-                    true => in_file(
+                let before = surveys.last().map_or(0, |survey: &FileSurvey| survey.end.ordinal);
+                let had = source.had(group).filter(|had| *had > before);
+                let finding = match (unfinished && is_last, had) {
+                    (true, Some(had)) => {
+                        let found = format!("{error}; {had} entries of broker {}", listing.source)
+                            + " were on disk when its log ended in good order, and the files"
+                            + &format!(" before this one have {before}");
+                        in_file(Error, "file", path, Some(0), found)
+                    }
+                    (true, None) => in_file(
                         Warning,
                         "tail",
                         path,
                         Some(0),
                         format!("{error}; its broker ") + "died before it had a record",
                     ),
-                    false => in_file(Error, "file", path, Some(0), error.to_string()),
+                    (false, _) => in_file(Error, "file", path, Some(0), error.to_string()),
                 };
-                source.is_whole &= unfinished && is_last;
+                source.is_whole &= unfinished && is_last && had.is_none();
                 kept.findings.push(finding);
             }
         }
@@ -135,12 +152,27 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
     source.kept.covers = covers(&surveys);
     let is_broken = |seam: &Seam| !matches!(seam, Seam::Hole { .. });
     source.is_whole &= !seams(&surveys).iter().any(is_broken);
-    source.reach_ends(group, surveys.last().map_or(0, |survey| survey.end.ordinal));
+    source.ordinal = surveys.last().map_or(0, |survey| survey.end.ordinal);
+    source.reach_ends(group, source.ordinal);
+    if let Some(first) = surveys.first().filter(|first| first.header.previous_index != NO_FILE) {
+        source.retired = first.header.first_index;
+    }
+    if let (Some(topic), Some(log)) = (listing.path.parent(), source.log)
+        && let Ok(file) = TopicFile::read(topic)
+    {
+        source.made_at = file.made_at.get(&usize::from(log)).copied().unwrap_or_default();
+    }
     rows(&surveys, kept);
     source
 }
 
 impl Source {
+    /// Entries of its broker that some copy had when a log ended in good order.
+    fn had(&self, group: &Group) -> Option<u64> {
+        let logs = group.ended.iter().flat_map(|ended| ended.logs.values());
+        logs.filter_map(|log| log.entries.get(&self.kept.source).copied()).max()
+    }
+
     /// Where its log ended in good order this replica had everything up to there, also what no
     /// record of it says, as long as it has what it had then. `ordinal`: entries that it has.
     fn reach_ends(&mut self, group: &Group, ordinal: u64) {
