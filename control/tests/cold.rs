@@ -274,7 +274,7 @@ fn a_pool_goes_on_without_directories_that_are_lost_only_where_that_is_said() {
     go_on(&pool, Some(0), &[], true).unwrap();
 }
 
-/// Nobody published to it, or what was ordered was in memory alone: only an end in good order tells.
+/// Nobody published to it, or what was ordered was in memory alone: an end in good order tells.
 #[test]
 fn a_topic_without_a_file_goes_on_at_its_begin_only_if_it_ended_there() {
     let two = Two::new("empty");
