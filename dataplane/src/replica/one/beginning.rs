@@ -101,10 +101,15 @@ impl Replica {
         if self.state() == ReplicaState::Well {
             self.is_well();
         }
+        let whether = match self.others.beginning() {
+            Some(_) => "",
+            None => "if there is another copy, ",
+        };
         Event::Note(format!(
             "{self}: it begins at log index {to}: what broker {} landed at indexes {from} to {to} \
-             is not on this disk, and {more}; stop this broker, move {} away, let it read the \
-             others' directories with --read-data, and start it again: it copies what they have",
+             is not on this disk, and {more}; {whether}stop this broker, move {} away, let it \
+             read the others' directories with --read-data, and start it again: it copies what \
+             they have",
             self.duty.source,
             self.files.directory().display()
         ))
