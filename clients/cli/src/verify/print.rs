@@ -263,7 +263,6 @@ fn kept(topic: &TopicKept, log: &LogKept) -> String {
         gaps.map(|gap| gap.entries.end - gap.entries.start).sum::<u64>()
     };
     let missing: Vec<String> = [
-        (count(Missing::Memory), "never on a disk"),
         (count(Missing::Lost), "lost"),
         (count(Missing::Gone), "gone with files that are not here"),
         (count(Missing::Damaged), "perhaps in damaged files"),
@@ -276,6 +275,11 @@ fn kept(topic: &TopicKept, log: &LogKept) -> String {
     let missing = match missing.is_empty() {
         true => "none missing".to_owned(),
         false => format!("missing: {}", missing.join(", ")),
+    };
+    // A system at work has them in memory, and they come to disks.
+    let missing = match count(Missing::Memory) {
+        0 => missing,
+        count => format!("{missing}; {} in memory alone, while its pool lives", grouped(count)),
     };
     let holes = match log.holes {
         0 => String::new(),
