@@ -9,11 +9,13 @@
 //! | [`read`] | what the files have |
 //! | [`plan`] | where a log goes on |
 //! | [`sessions`] | whose batches may not be ordered again |
+//! | [`holes`] | which of them are nowhere any more |
 //! | [`tell`] | sentences |
 //! | [`end`] | the other end: what is written down when a pool is stopped in good order |
 
 pub mod end;
 mod error;
+pub mod holes;
 pub mod plan;
 pub mod read;
 mod sessions;
@@ -57,11 +59,13 @@ pub fn restore(
     let found = find(directories, &mut notes)?;
     let mut sessions = Sessions::default();
     let mut entries: Vec<(TopicEntry, Found)> = Vec::new();
-    for found in found {
+    for mut found in found {
         let Some(entry) = entry_of(pool, &entries, &found.file) else {
             return Err(ColdError::Topics { name: found.file.name });
         };
-        sessions.add(&entry, &found.sessions);
+        let lost = found.sequences.lost();
+        notes.extend(lost.iter().map(|(client, of)| holes::sentence(&found.file, *client, of)));
+        sessions.add(&entry, &found.sessions, &lost);
         entries.push((entry, found));
     }
     sessions.restore(pool, now_ns, &mut notes)?;

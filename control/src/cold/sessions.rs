@@ -2,27 +2,29 @@
 
 use std::collections::BTreeMap;
 
-use landfall_layout::session::{SessionLine, SessionState, Standing};
+use landfall_layout::session::{LostSeqs, SessionLine, SessionState, Standing};
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_pool::Pool;
 
 use super::ColdError;
+use super::holes::Lost;
 use super::read::LastOf;
 
 /// The sessions of all topics.
 #[derive(Debug, Default)]
 pub struct Sessions {
     /// Whether sequences are checked in its topic, when it published last, its topic, its client,
-    /// and how far it was.
-    all: Vec<(bool, u64, u32, u64, LastOf)>,
+    /// how far it was, and what is lost below that.
+    all: Vec<(bool, u64, u32, u64, LastOf, LostSeqs)>,
 }
 
 impl Sessions {
     /// Adds a topic's.
-    pub fn add(&mut self, topic: &TopicEntry, sessions: &BTreeMap<u64, LastOf>) {
+    pub fn add(&mut self, topic: &TopicEntry, sessions: &BTreeMap<u64, LastOf>, lost: &Lost) {
         let is_checked = matches!(topic.order(), Some(Order::Strong | Order::Stream));
         let of = |(client, last): (&u64, &LastOf)| {
-            (is_checked, last.landed_ns, topic.id, *client, *last)
+            let lost = lost.get(client).map_or(LostSeqs::default(), |lost| LostSeqs::of(lost));
+            (is_checked, last.landed_ns, topic.id, *client, *last, lost)
         };
         self.all.extend(sessions.iter().map(of));
     }
@@ -36,7 +38,7 @@ impl Sessions {
         now_ns: u64,
         notes: &mut Vec<String>,
     ) -> Result<(), ColdError> {
-        self.all.sort_unstable_by_key(|(checked, landed_ns, topic, client, _)| {
+        self.all.sort_unstable_by_key(|(checked, landed_ns, topic, client, ..)| {
             (std::cmp::Reverse((*checked, *landed_ns)), *topic, *client)
         });
         let have = pool.geometry().sessions();
@@ -51,7 +53,7 @@ impl Sessions {
                  strong and stream, and the latest of the others"
             ));
         }
-        for (number, (_, _, topic, client, last)) in (0..have).zip(self.all) {
+        for (number, (_, _, topic, client, last, lost)) in (0..have).zip(self.all) {
             let standing = Standing { epoch: last.epoch, state: SessionState::Closed };
             let line = SessionLine {
                 standing: standing.pack(),
@@ -59,6 +61,7 @@ impl Sessions {
                 next_seq: last.seq.saturating_add(1),
                 topic,
                 opened_ns: now_ns,
+                lost: lost.to_words(),
                 ..SessionLine::default()
             };
             pool.set_session(number, &line);
