@@ -52,8 +52,8 @@ pub struct Flags {
     /// end.
     #[arg(long, value_name = "DIR")]
     pub restore: Vec<PathBuf>,
-    /// Go on with a pool that was stopped in good order although data directories that say where
-    /// its logs ended are lost. They must never be named in --restore again.
+    /// Go on without what is in no directory that --restore names, or although directories that say
+    /// where logs ended are missing: it is lost, and they must never be named again.
     #[arg(long)]
     pub forget_lost: bool,
     /// Open a pool that is there, and make none.

@@ -81,7 +81,7 @@ pub struct Options {
     pub move_ns: u64,
     /// How long a broker of another host is silent until it counts as gone, nanoseconds.
     pub gone_ns: u64,
-    /// Goes on although directories that say where logs ended are not there any more. They may not
+    /// Goes on without what only directories have that were not named: it is lost, and they may not
     /// be restored from ever again.
     pub forgets_lost: bool,
 }
@@ -140,7 +140,8 @@ impl Control {
         pool.copy_tables(from);
         if from.is_none() && !restore.is_empty() {
             let errors = ErrorLog::new(&pool, CONTROL_BLOCK);
-            for note in cold::restore(&pool, restore, now).map_err(StartError::Cold)? {
+            let restored = cold::restore(&pool, restore, options.forgets_lost, now);
+            for note in restored.map_err(StartError::Cold)? {
                 eprintln!("control: {note}");
                 errors.note(&pool, now, &note);
             }

@@ -75,7 +75,7 @@ fn a_log_that_nobody_copied_since_goes_on_behind_where_it_went_on_before() {
     for lost_bytes in [64 << 20, 48 << 20, 48 << 20] {
         let memory = Memory::new();
         let pool = memory.pool(48);
-        let notes = restore(&pool, &two.data(), 1).unwrap();
+        let notes = restore(&pool, &two.data(), false, 1).unwrap();
         assert!(notes[0].contains("topic t is back"), "{notes:?}");
         let topic = TopicId(entry().id);
         let chain = pool.chain(topic, SEQUENCED_LOG).unwrap();
@@ -102,7 +102,7 @@ fn a_directory_that_control_cannot_write_is_told() {
     say(&other, 50, 48 << 20);
     // A name that the new file needs: root could write anywhere else.
     fs::create_dir(one.join(format!("{TOPIC_FILE}.new"))).unwrap();
-    let notes = restore(&Memory::new().pool(48), &two.data(), 1).unwrap();
+    let notes = restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap();
     let told = notes.iter().find(|note| note.contains("let control write there")).unwrap();
     assert!(told.contains("broker-0") && told.starts_with("topic t: "), "{told}");
     assert!(TopicFile::read(&other).unwrap().resumed[&SEQUENCED_LOG].index > 50);
@@ -112,7 +112,7 @@ fn a_directory_that_control_cannot_write_is_told() {
 fn a_directory_that_is_not_there_is_no_empty_one() {
     let two = Two::new("typo");
     let wrong = two.0.join("brokr-0");
-    let error = restore(&Memory::new().pool(48), &[wrong], 1).unwrap_err().to_string();
+    let error = restore(&Memory::new().pool(48), &[wrong], false, 1).unwrap_err().to_string();
     assert!(error.contains("brokr-0") && error.contains("name one that is there"), "{error}");
 }
 
@@ -128,7 +128,7 @@ fn what_another_program_wrote_ends_the_start() {
     // Without the checksum, which would no longer be that of this text.
     let end = newer.find(",\n  \"checksum\"").unwrap();
     fs::write(&path, format!("{}\n}}\n", &newer[..end])).unwrap();
-    let error = restore(&Memory::new().pool(48), &two.data(), 1).unwrap_err().to_string();
+    let error = restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap_err().to_string();
     assert!(error.contains("broker-1") && error.contains("schema version 3"), "{error}");
     // Nor is one passed over of which nobody says what it is.
     for directory in [&one, &other] {
@@ -136,12 +136,12 @@ fn what_another_program_wrote_ends_the_start() {
             fs::write(directory.join(name), "{").unwrap();
         }
     }
-    let error = restore(&Memory::new().pool(48), &two.data(), 1).unwrap_err().to_string();
+    let error = restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap_err().to_string();
     assert!(error.contains("put the file back"), "{error}");
     // One that can be read says enough.
     say(&one, 50, 48 << 20);
     let memory = Memory::new();
-    restore(&memory.pool(48), &two.data(), 1).unwrap();
+    restore(&memory.pool(48), &two.data(), false, 1).unwrap();
     assert_eq!(TopicFile::read(&other).unwrap(), TopicFile::read(&one).unwrap());
 }
 
@@ -155,7 +155,7 @@ fn a_topic_that_was_deleted_stays_so() {
     TopicFile { deleted: true, ..file }.write(&one).unwrap();
     let memory = Memory::new();
     let pool = memory.pool(48);
-    let notes = restore(&pool, &two.data(), 1).unwrap();
+    let notes = restore(&pool, &two.data(), false, 1).unwrap();
     assert!(notes[0].contains("topic t was deleted"), "{notes:?}");
     assert!(pool.topic(TopicId(entry().id)).is_none());
 }
@@ -168,13 +168,13 @@ fn a_control_that_dies_before_it_serves_costs_no_position() {
     say(&other, 50, 48 << 20);
     let memory = Memory::new();
     let pool = memory.pool(48);
-    restore(&pool, &two.data(), 1).unwrap();
+    restore(&pool, &two.data(), false, 1).unwrap();
     let first = TopicFile::read(&one).unwrap();
     assert_eq!((&first.pool_uuid, &first.live_in), (&pool.uuid_text(), &String::new()));
     // It had written into one directory only; and its tables are nobody's.
     say(&other, 50, 48 << 20);
     pool.copy_tables(None);
-    restore(&pool, &two.data(), 2).unwrap();
+    restore(&pool, &two.data(), false, 2).unwrap();
     assert_eq!(TopicFile::read(&one).unwrap(), first);
     assert_eq!(TopicFile::read(&other).unwrap(), first);
 }
@@ -194,7 +194,7 @@ fn a_log_that_ended_in_good_order_goes_on_there_once() {
     for _ in 0..2 {
         let memory = Memory::new();
         let pool = memory.pool(48);
-        restore(&pool, &two.data(), 1).unwrap();
+        restore(&pool, &two.data(), false, 1).unwrap();
         let chain = pool.chain(topic, SEQUENCED_LOG).unwrap();
         places.push((chain.oldest_index, chain.oldest_position, chain.skipped()));
         for directory in two.topics() {
@@ -317,7 +317,7 @@ fn an_end_that_another_pool_came_after_is_none() {
     TopicFile { pool_uuid: "a later one".to_owned(), ..file }.write(&other).unwrap();
     let memory = Memory::new();
     let pool = memory.pool(48);
-    restore(&pool, &two.data(), 1).unwrap();
+    restore(&pool, &two.data(), false, 1).unwrap();
     let chain = pool.chain(TopicId(entry().id), SEQUENCED_LOG).unwrap();
     assert!(chain.oldest_index > 60 && chain.skipped().is_some(), "{chain:?}");
 }
@@ -331,10 +331,42 @@ fn a_directory_that_another_system_is_at_work_in_is_left_alone() {
     let before = fs::read_to_string(other.join(TOPIC_FILE)).unwrap();
     let pool = Memory::new().pool(48);
     let _broker = owner::take(&two.data()[1], "another pool").unwrap();
-    let error = restore(&pool, &two.data(), 1).unwrap_err().to_string();
+    let error = restore(&pool, &two.data(), false, 1).unwrap_err().to_string();
     assert!(error.contains("broker-1") && error.contains("stop it first"), "{error}");
     assert_eq!(fs::read_to_string(other.join(TOPIC_FILE)).unwrap(), before);
     // A broker of this very pool may be there before its control.
     fs::write(two.data()[1].join(owner::OWNER_FILE), pool.uuid_text()).unwrap();
-    restore(&pool, &two.data(), 1).unwrap();
+    restore(&pool, &two.data(), false, 1).unwrap();
+}
+
+#[test]
+fn a_directory_that_is_not_there_ends_the_start_unless_it_is_to_be_forgotten() {
+    let two = Two::new("unmounted");
+    let [one, _] = two.topics();
+    let [first, second] = two.data();
+    fs::create_dir_all(&one).unwrap();
+    // One copy of what each of two brokers landed.
+    let entry = TopicEntry { replicas: 2, ..entry() };
+    let file = TopicFile::of(&entry, "a pool that is lost", 48 << 20).unwrap();
+    file.write(&one).unwrap();
+    let topic = TopicId(entry.id);
+    for is_there in [false, true] {
+        if is_there {
+            // The mount point, and no disk on it.
+            fs::create_dir_all(&second).unwrap();
+        }
+        let mut named = vec![first.clone()];
+        named.extend(is_there.then(|| second.clone()));
+        let pool = Memory::new().pool(48);
+        let error = restore(&pool, &named, false, 1).unwrap_err().to_string();
+        assert!(error.starts_with("topic t: what broker 1 landed is kept by broker 1"), "{error}");
+        assert!(error.contains("--forget-lost"), "{error}");
+        assert!(pool.topic(topic).is_none());
+    }
+    assert_eq!(TopicFile::read(&one).unwrap(), file, "nothing was written");
+    // A broker that kept nothing of the topic so far.
+    owner::name(&second, BrokerId::new(1).unwrap()).unwrap();
+    restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap();
+    let notes = restore(&Memory::new().pool(48), &[first], true, 1).unwrap();
+    assert!(notes.iter().any(|note| note.contains("what broker 1 landed")), "{notes:?}");
 }

@@ -31,6 +31,7 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         verbs: args.verbs.as_deref().map(rdma).transpose()?,
         verbs_grant: settings.up.verbs_grant.into(),
         data: args.data.clone(),
+        forget_lost: args.forget_lost,
         copy_move: settings.up.copy_move.0,
         forget_lost: args.forget_lost,
         ..LocalConfig::default()

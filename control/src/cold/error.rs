@@ -44,6 +44,26 @@ pub enum ColdError {
         /// Lines of the pool.
         have: u32,
     },
+    /// Of what a broker landed no keeper's directory was named.
+    Missing {
+        /// The topic.
+        name: String,
+        /// The broker that landed it.
+        source: u8,
+        /// Brokers that keep it.
+        keepers: Vec<u8>,
+    },
+    /// Two files have other messages at the same positions.
+    Twice {
+        /// The topic.
+        name: String,
+        /// The first such position.
+        position: u64,
+        /// One file.
+        one: PathBuf,
+        /// The other.
+        other: PathBuf,
+    },
     /// The pool was stopped in good order, and not all directories that say so were named.
     Ended {
         /// Topic directories that say so.
@@ -93,6 +113,25 @@ impl fmt::Display for ColdError {
                 "{need} publishers' sessions are on disk and the pool has {have} lines: without \
                  all of them a batch could be ordered twice; make a new pool with --sessions \
                  {need} or more"
+            ),
+            Self::Missing { name, source, keepers } => {
+                let keepers: Vec<String> = keepers.iter().map(u8::to_string).collect();
+                write!(
+                    f,
+                    "topic {name}: what broker {source} landed is kept by broker {}, and no \
+                     directory that --restore names is one of such a broker: mount its disk, or \
+                     name its data directory; --forget-lost goes on without it, and what only it \
+                     has is lost",
+                    keepers.join(" and ")
+                )
+            }
+            Self::Twice { name, position, one, other } => write!(
+                f,
+                "topic {name}: {} and {} have other messages at position {position}: one of them \
+                 was away when the topic went on without it; move the directory of the topic that \
+                 holds one of the two files away",
+                one.display(),
+                other.display()
             ),
             Self::Ended { said, found } => write!(
                 f,

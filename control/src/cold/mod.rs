@@ -10,6 +10,7 @@
 //! | [`plan`] | where a log goes on |
 //! | [`sessions`] | whose batches may not be ordered again |
 //! | [`holes`] | which of them are nowhere any more |
+//! | [`whole`] | whether all directories were named |
 //! | [`tell`] | sentences |
 //! | [`end`] | the other end: what is written down when a pool is stopped in good order |
 
@@ -20,6 +21,7 @@ pub mod plan;
 pub mod read;
 mod sessions;
 mod tell;
+mod whole;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,11 +47,13 @@ const LOOKS: u32 = 20;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Brings back every topic that the data directories of brokers have; what people should know of
-/// it, a sentence each. Only on a pool that no control ever led. An error leaves nothing that
+/// it, a sentence each. Where no keeper of what a broker landed has its directory among them, that
+/// is an error unless `forgets_lost`. Only on a pool that no control ever led. An error leaves nothing that
 /// anybody would take for a topic: nobody may serve the pool then.
 pub fn restore(
     pool: &Pool,
     directories: &[PathBuf],
+    forgets_lost: bool,
     now_ns: u64,
 ) -> Result<Vec<String>, ColdError> {
     for directory in directories {
@@ -59,7 +63,13 @@ pub fn restore(
     let found = find(directories, &mut notes)?;
     let mut sessions = Sessions::default();
     let mut entries: Vec<(TopicEntry, Found)> = Vec::new();
+    let there = whole::brokers(directories);
     for mut found in found {
+        match whole::check(&found.file, &there) {
+            Err(missing) if forgets_lost => notes.push(missing.to_string()),
+            checked => checked?,
+        }
+        whole::check_once(&mut found)?;
         let Some(entry) = entry_of(pool, &entries, &found.file) else {
             return Err(ColdError::Topics { name: found.file.name });
         };

@@ -95,6 +95,19 @@ pub struct Plan {
     pub position: u64,
 }
 
+/// Sorts what the replicas have; two of it that cannot both be of one log, if there are such.
+pub fn clash(spans: &mut [Span]) -> Option<(Span, Span)> {
+    spans.sort_unstable();
+    spans.windows(2).find_map(|pair| {
+        let (one, other) = (pair[0], pair[1]);
+        let is_one_log = match one.index == other.index {
+            true => (one.first, one.end) == (other.first, other.end),
+            false => one.end <= other.first,
+        };
+        (!is_one_log).then_some((one, other))
+    })
+}
+
 /// Judges what the replicas have (`spans`, in any order and more than once), and what else they
 /// tell.
 ///

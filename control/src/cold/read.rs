@@ -309,6 +309,14 @@ impl Found {
     }
 }
 
+/// The entry of a batch or a hole.
+pub fn entry_of<'a>(body: &'a Body<'_>) -> Option<&'a OrderEntry> {
+    match body {
+        Body::Batch { entry, .. } | Body::Hole { entry, .. } => Some(entry),
+        Body::Frontier(_) => None,
+    }
+}
+
 /// What a file of the usual size has at most: a last group goes beyond it.
 const FILE_BYTES_MOST: u64 = 2 * RECORDS_FILE_BYTES;
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use landfall::api::TopicSpec;
 use landfall::{Error, Order, Transport};
+use landfall_replica::owner;
 
 use super::client::{Reading, patiently, subscribe};
 use super::plan::{Part, Plan};
@@ -509,7 +510,8 @@ fn look_for_leftovers(stage: &Stage) -> Result<(), Failure> {
         );
         let mut replicas = if is_disk { files_under(&path)? } else { Vec::new() };
         // Whose a data directory is stays there.
-        replicas.retain(|file| !file.ends_with(landfall_replica::owner::OWNER_FILE));
+        let of_owner = [owner::OWNER_FILE, owner::NUMBERS_FILE];
+        replicas.retain(|file| !of_owner.iter().any(|name| file.ends_with(name)));
         ensure!(replicas.is_empty(), "replicas of a deleted topic were left behind: {replicas:?}");
     }
     Ok(())

@@ -59,8 +59,8 @@ pub struct Up {
     /// [default: 30s]
     #[arg(long, value_name = "TIME")]
     pub copy_move: Option<Time>,
-    /// Go on with a pool that was stopped in good order although data directories that say where
-    /// its logs ended are lost; they must never come back
+    /// Go on without what only data directories have that are not there: it is lost, and they must
+    /// never come back
     #[arg(long)]
     pub forget_lost: bool,
 }

@@ -189,3 +189,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn two_batches_at_one_place_are_no_log() {
+    let mut whole = vec![span(2, 20, 30), span(0, 0, 10), span(0, 0, 10), span(5, 90, 95)];
+    assert_eq!(clash(&mut whole), None);
+    for other in [span(0, 0, 9), span(1, 5, 12), span(4, 85, 91), span(2, 21, 30)] {
+        let mut spans = whole.clone();
+        spans.push(other);
+        let (one, two) = clash(&mut spans).unwrap();
+        assert!(one == other || two == other, "{one:?} {two:?}");
+    }
+}
