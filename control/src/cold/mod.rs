@@ -29,7 +29,7 @@ use std::time::Duration;
 use landfall_layout::limits::{SEQUENCED_LOG, TOPICS_MAX};
 use landfall_layout::order::{ChainLine, FrontierLine};
 use landfall_layout::topic::{
-    TOPIC_CHECK_INGEST, TOPIC_KEEP, TOPIC_WINDOW, TopicEntry, TopicState,
+    Order, TOPIC_CHECK_INGEST, TOPIC_KEEP, TOPIC_WINDOW, TopicEntry, TopicState,
 };
 use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::Pool;
@@ -120,6 +120,7 @@ fn begin(
         ended: ended.map(|ended| Resumed { index: ended.index, position: ended.position }),
         unread: known.unread,
         pool_bytes: found.file.pool_bytes.max(pool.geometry().pool_bytes()),
+        has_holes: entry.order() == Some(Order::Token),
         is_same_pool: found.pools.contains(&pool.uuid_text()),
     };
     let plan = plan(&mut known.spans, &told);

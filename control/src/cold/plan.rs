@@ -1,11 +1,15 @@
 //! Where a log goes on after everything but its replicas was lost. Pure.
 
 use landfall_layout::batch::PREAMBLE_BYTES;
+use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::RECORD_HEAD_BYTES;
 use landfall_replica::{Resumed, Skipped, Skips};
 
 /// Fewest bytes that a batch takes in the pool: a preamble, and one message in a line.
 const BATCH_BYTES_MIN: u64 = 2 * PREAMBLE_BYTES as u64;
+/// Bytes that an entry takes in a log, which is all that a hole takes; a batch that waits for its
+/// positions has a slot of a ring, which is no smaller.
+const ENTRY_BYTES: u64 = OrderEntry::BYTES;
 /// Fewest bytes that a message takes: its header.
 const MESSAGE_BYTES_MIN: u64 = 16;
 /// Most positions of a hole, whose record is the smallest that there is.
@@ -72,6 +76,8 @@ pub struct Told<'a> {
     pub unread: Unread,
     /// Bytes of the pool that was lost.
     pub pool_bytes: u64,
+    /// Its topic's order leaves holes.
+    pub has_holes: bool,
     /// It came back into this very pool already, which nobody served since.
     pub is_same_pool: bool,
 }
@@ -187,10 +193,20 @@ impl Plan {
             return;
         }
         let Unread { entries, positions } = told.unread;
+        // Where there are holes, each entry or slot that fits the pool may stand for as many
+        // positions as a hole has at most. Numbers are cheap: a pool of a tebibyte takes 2^50 of
+        // the 2^64 at each loss, and nothing has to be written before positions are given out.
+        let (pool_entries, pool_positions) = match told.has_holes {
+            true => {
+                let entries = told.pool_bytes / ENTRY_BYTES;
+                (entries, entries.saturating_mul(HOLE_POSITIONS_MAX))
+            }
+            false => (told.pool_bytes / BATCH_BYTES_MIN, told.pool_bytes / MESSAGE_BYTES_MIN),
+        };
         let beyond =
             |known: u64, pool: u64, unread| known.saturating_add(pool).saturating_add(unread);
-        self.index = beyond(known.0, told.pool_bytes / BATCH_BYTES_MIN, entries);
-        self.position = beyond(known.1, told.pool_bytes / MESSAGE_BYTES_MIN, positions);
+        self.index = beyond(known.0, pool_entries, entries);
+        self.position = beyond(known.1, pool_positions, positions);
         self.skipped = Some(Skipped {
             index: known.0,
             to_index: self.index,

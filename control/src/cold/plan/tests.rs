@@ -191,6 +191,17 @@ proptest! {
 }
 
 #[test]
+fn a_log_with_holes_goes_on_behind_all_the_holes_that_a_pool_can_have() {
+    // As many entries of holes as fit the pool were ordered, and one batch was shown behind them.
+    let told = Told { pool_bytes: 1 << 20, has_holes: true, ..seen(1, 10) };
+    let plan = plan(&mut vec![span(0, 0, 10)], &told);
+    let entries = (1 << 20) / 64;
+    assert_eq!((plan.index, plan.position), (1 + entries, 10 + entries * 65_535));
+    let skipped = plan.skipped.unwrap();
+    assert_eq!((skipped.position, skipped.to_position), (10, plan.position));
+}
+
+#[test]
 fn two_batches_at_one_place_are_no_log() {
     let mut whole = vec![span(2, 20, 30), span(0, 0, 10), span(0, 0, 10), span(5, 90, 95)];
     assert_eq!(clash(&mut whole), None);
