@@ -15,11 +15,13 @@ use crate::error::FileError;
 use crate::lives::{Ended, Resumed, Skips};
 use crate::names::{TOPIC_COPY, TOPIC_FILE};
 
-/// Version of the document. Documents of version 1 are read too: they lack what has a default.
+/// Version of the document. Documents of version 1 are read too: they lack the checksum, and what has
+/// a default.
 pub const SCHEMA_VERSION: u32 = 2;
 
 /// A topic as its directory says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "the fields are those of the topic table")]
 pub struct TopicFile {
     pub schema_version: u32,
@@ -141,12 +143,17 @@ impl TopicFile {
     fn read_one(path: &Path) -> Result<Self, FileError> {
         let text = fs::read(path).map_err(FileError::io("read", path))?;
         let wrong = |why: String| FileError::Topic { path: path.to_owned(), why };
-        check_sum(&text).map_err(wrong)?;
-        let file: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-        if !(1..=SCHEMA_VERSION).contains(&file.schema_version) {
-            let version = file.schema_version;
+        let summed = without_sum(&text).map_err(wrong)?;
+        let body = summed.as_deref().unwrap_or(&text);
+        let json = |error: serde_json::Error| wrong(error.to_string());
+        let Version { schema_version: version } = serde_json::from_slice(body).map_err(json)?;
+        if !(1..=SCHEMA_VERSION).contains(&version) {
             return Err(FileError::Newer { path: path.to_owned(), version });
         }
+        if version > 1 && summed.is_none() {
+            return Err(wrong("it does not hold: it has no checksum".to_owned()));
+        }
+        let file: Self = serde_json::from_slice(body).map_err(json)?;
         let file = Self { schema_version: SCHEMA_VERSION, ..file };
         check_name(&file.name).map_err(|error| wrong(error.to_string()))?;
         if file.order().is_none() {
@@ -229,13 +236,20 @@ fn with_sum(mut text: Vec<u8>) -> Vec<u8> {
     [&text, SUM, sum.as_bytes(), SUM_END].concat()
 }
 
-/// Whether a document is as it was written. Those of earlier programs have no checksum.
-fn check_sum(text: &[u8]) -> Result<(), String> {
-    let Some(at) = text.windows(SUM.len()).rposition(|bytes| bytes == SUM) else { return Ok(()) };
+/// What every version of the document says.
+#[derive(Deserialize)]
+struct Version {
+    schema_version: u32,
+}
+
+/// A document without its checksum, if that is of what was written; `None` where it has none, as
+/// those of version 1.
+fn without_sum(text: &[u8]) -> Result<Option<Vec<u8>>, String> {
+    let Some(at) = text.windows(SUM.len()).rposition(|bytes| bytes == SUM) else { return Ok(None) };
     let claimed = &text[at + SUM.len()..];
     let computed = crc32c(&text[..at]);
     match claimed.strip_suffix(SUM_END) == Some(computed.to_string().as_bytes()) {
-        true => Ok(()),
+        true => Ok(Some([&text[..at], b"\n}"].concat())),
         false => Err(format!("it does not hold: its bytes give checksum {computed}")),
     }
 }

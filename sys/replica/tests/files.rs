@@ -423,6 +423,20 @@ fn no_byte_of_a_topics_file_that_changed_is_believed_or_costs_the_topic() {
         assert_eq!(TopicFile::read(&scratch.0).unwrap(), written);
         fs::write(&path, &whole).unwrap();
     }
+    // Damage that hides the checksum hides nothing else.
+    let path = scratch.0.join("topic.json");
+    let whole = fs::read_to_string(&path).unwrap();
+    for (version, key) in [("2", "chacksum"), ("1", "chacksum"), ("2", "checksum")] {
+        let text =
+            whole.replace("\"schema_version\": 2", &format!("\"schema_version\": {version}"));
+        let text = text.replace("\"checksum\"", &format!("\"{key}\""));
+        let text = text.replace("\"keep\": false", "\"keep\": true ");
+        assert_ne!(text, whole);
+        fs::write(&path, text).unwrap();
+        assert_eq!(TopicFile::read(&scratch.0).unwrap(), written, "{version} {key}");
+        assert_eq!(TopicFile::faults(&scratch.0).len(), 1, "{version} {key}");
+    }
+    fs::write(&path, whole).unwrap();
     // What a newer program wrote is not replaced by what an older one did.
     let newer = TopicFile { schema_version: 99, ..written.clone() };
     let other = scratch.0.join("newer");
