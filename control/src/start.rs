@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::cold::{self, ColdError};
 use crate::election::{Ballot, Candidate, Elected, NotElected};
-use crate::keeper::{self, Keeper};
+use crate::keeper::{self, Graves, Keeper};
 use crate::messages::{Ask, CHANNEL_MESSAGES, Reply, Sender, Shared, ToSequencer};
 use crate::ordering::{self, Idle, SequencerThread};
 use crate::recovery::{Kept, UnknownTopic, recover};
@@ -154,6 +154,7 @@ impl Control {
         for note in &recovered.notes {
             eprintln!("control: {note}");
         }
+        let graves = Graves::read(restore);
         drop(taking_over);
         pool.beat_leader(boot_ns());
         if !pool.serve(epoch) {
@@ -198,6 +199,7 @@ impl Control {
                 gone_ns: options.gone_ns,
                 ballot: Arc::clone(&ballot),
                 predecessor: from.filter(|_| may_run),
+                graves,
             },
             recovered.state,
         );

@@ -5,9 +5,12 @@ mod fake;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fake::Memory;
+use fake::{Memory, spec};
 use landfall_control::cold::end::{go_on, say_ended};
 use landfall_control::cold::restore;
+use landfall_control::election::Candidate;
+use landfall_control::messages::Ask;
+use landfall_control::{Control, Options};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::pool::{LeaderLine, Term};
@@ -369,4 +372,32 @@ fn a_directory_that_is_not_there_ends_the_start_unless_it_is_to_be_forgotten() {
     restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap();
     let notes = restore(&Memory::new().pool(48), &[first], true, 1).unwrap();
     assert!(notes.iter().any(|note| note.contains("what broker 1 landed")), "{notes:?}");
+}
+
+#[test]
+fn a_topic_that_is_deleted_while_its_brokers_are_away_does_not_come_back() {
+    let two = Two::new("graves");
+    let topics = two.topics();
+    topics.each_ref().iter().for_each(|topic| say(topic, 50, 48 << 20));
+    // Somebody's clock was ahead.
+    let [first, second] = two.data();
+    let ahead = u64::MAX / 2;
+    fs::create_dir_all(topic_directory(&first, "u", ahead)).unwrap();
+    let memory = Memory::new();
+    let pool = memory.pool(48);
+    let candidate = Candidate::new(&pool, 1).unwrap();
+    let Ok(elected) = candidate.stand(&pool) else { panic!("nobody else is there") };
+    let data = [first, second];
+    let control = Control::lead(pool, &memory.path(), Options::default(), elected, &data).unwrap();
+    let asker = control.asker().unwrap();
+    asker.ask_now(|reply| Ask::Delete("t".into(), reply)).unwrap().unwrap();
+    for topic in &topics {
+        assert!(TopicFile::read(topic).unwrap().deleted, "{}", topic.display());
+    }
+    let again = asker.ask_now(|reply| Ask::Create(spec("u", "strong"), reply)).unwrap().unwrap();
+    assert_eq!(again.created_ns, ahead + 1);
+    control.stop();
+    let pool = Memory::new().pool(48);
+    restore(&pool, &two.data(), false, 1).unwrap();
+    assert!(pool.topic(TopicId(entry().id)).is_none());
 }

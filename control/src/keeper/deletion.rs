@@ -1,5 +1,7 @@
 //! Topics deleted: brokers let go, the sequencer forgets, everything goes back.
 
+use std::sync::mpsc::{Receiver, TryRecvError};
+
 use landfall_layout::command::Command;
 use landfall_layout::counters::Counter;
 use landfall_layout::limits::LOGS_PER_TOPIC;
@@ -25,6 +27,10 @@ pub struct Deletion {
     pub not_before_ns: u64,
     /// Where the sequencer is with it.
     sequencer: Step,
+    /// Its name and age, where it has copies on disk.
+    grave: Option<(String, u64)>,
+    /// What could not be said in data directories, once they have been written to.
+    buried: Option<Receiver<Vec<String>>>,
     /// Who waits for the answer; nobody after a change of control.
     reply: Option<Reply<Result<(), Problem>>>,
     /// When whoever waits is told for whom the deletion waits, by control's own clock.
@@ -38,6 +44,7 @@ const ANSWER_NS: u64 = 10_000_000_000;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
     NotAsked,
+    Burying,
     Asked,
     Done,
 }
@@ -80,8 +87,19 @@ impl Keeper {
         }
         let (sequencer, not_before_ns) = (Step::NotAsked, self.grace_ns());
         let tell_ns = self.clock_ns().saturating_add(ANSWER_NS);
-        let deletion = Deletion { topic: id, waiting, not_before_ns, sequencer, reply, tell_ns };
-        self.deletions.push(deletion);
+        let has_copies = entry.disk_replicas() > 0;
+        let grave = has_copies.then(|| (entry.name().to_owned(), entry.created_ns));
+        let buried = None;
+        self.deletions.push(Deletion {
+            topic: id,
+            waiting,
+            not_before_ns,
+            sequencer,
+            grave,
+            buried,
+            reply,
+            tell_ns,
+        });
     }
 
     /// A broker touches a topic no more.
@@ -106,9 +124,22 @@ impl Keeper {
         let clock_ns = self.clock_ns();
         let mut ask = Vec::new();
         let mut done = Vec::new();
+        let mut unsaid = Vec::new();
         for (i, deletion) in self.deletions.iter_mut().enumerate() {
             match deletion.sequencer {
+                // Brokers that live have removed their files by now: nobody writes beside us.
                 Step::NotAsked if deletion.waiting == 0 && deletion.not_before_ns <= clock_ns => {
+                    let grave = deletion.grave.as_ref();
+                    deletion.buried =
+                        grave.and_then(|(name, created_ns)| self.graves.bury(name, *created_ns));
+                    deletion.sequencer = Step::Burying;
+                }
+                Step::Burying => {
+                    let said = deletion.buried.as_ref().map(Receiver::try_recv);
+                    if let Some(Err(TryRecvError::Empty)) = said {
+                        continue;
+                    }
+                    unsaid.extend(said.and_then(Result::ok).into_iter().flatten());
                     deletion.sequencer = Step::Asked;
                     ask.push(deletion.topic);
                 }
@@ -117,6 +148,7 @@ impl Keeper {
             }
         }
         self.tell_slow(clock_ns);
+        unsaid.iter().for_each(|sentence| self.note(sentence));
         for topic in ask {
             self.tell_sequencer(ToSequencer::DropTopic { topic });
         }

@@ -7,6 +7,7 @@ mod brokers;
 mod copies;
 mod deletion;
 mod grants;
+mod graves;
 mod kept;
 mod logs;
 mod lost;
@@ -37,6 +38,7 @@ use crate::messages::{Ask, FromSequencer, Reply, Sender, Shared, ToSequencer};
 use crate::segments::Segments;
 
 pub use brokers::{Broker, stranded};
+pub use graves::Graves;
 pub use silent::{withhold_uncounted, withhold_written};
 pub use topics::{Log, Passed, Topic};
 
@@ -76,6 +78,8 @@ pub struct Wiring {
     pub ballot: Arc<Ballot>,
     /// The leader slot this one took over from.
     pub predecessor: Option<usize>,
+    /// What data directories have of topics.
+    pub graves: Graves,
 }
 
 /// What recovery has found, or fresh tables.
@@ -112,6 +116,7 @@ pub struct Keeper {
     wanted: Vec<Wanted>,
     retiring: Vec<Retiring>,
     deletions: Vec<Deletion>,
+    graves: Graves,
     copies: Copies,
     unpadded: Vec<(SegmentId, u64)>,
     offers: Vec<SegmentId>,
@@ -153,6 +158,7 @@ impl Keeper {
             wanted: Vec::new(),
             retiring: Vec::new(),
             deletions: Vec::new(),
+            graves: wiring.graves,
             copies: Copies::new(wiring.move_ns),
             unpadded: state.unpadded,
             offers: state.offers,

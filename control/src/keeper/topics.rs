@@ -220,6 +220,7 @@ impl Keeper {
         }
         let id = self.next_topic_id()?;
         entry.id = id.0;
+        entry.created_ns = self.graves.age(&spec.name, entry.created_ns);
         let mut topic = Topic { entry, id, order, logs: BTreeMap::new(), payload: Vec::new() };
         if order.is_sequenced() {
             let Some(log) = self.begin_log(id, SEQUENCED_LOG, 0) else {

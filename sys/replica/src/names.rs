@@ -182,6 +182,19 @@ pub fn list(data: &Path) -> Result<Listing, FileError> {
     Ok(listing)
 }
 
+/// Names and ages of the topics that the data directory `data` has directories of. Nothing below
+/// these is looked at.
+pub fn ages(data: &Path) -> Result<Vec<(String, u64)>, FileError> {
+    let mut ages = Vec::new();
+    for (name, path) in entries(data)? {
+        let name = name.as_deref().and_then(unescaped).filter(|_| path.is_dir());
+        let Some(name) = name else { continue };
+        let created = entries(&path)?.into_iter().filter_map(|(created, _)| number(&created?));
+        ages.extend(created.map(|created_ns| (name.clone(), created_ns)));
+    }
+    Ok(ages)
+}
+
 /// The sources in a topic's directory.
 pub fn list_topic(
     topic: &Path,
