@@ -246,7 +246,7 @@ fn what_no_disk_had_at_the_end_is_counted_and_told() {
     // The pool is lost. Its directory says how far it was, and no file has anything.
     let memory = Memory::new();
     let next = memory.pool(48);
-    let notes = restore(&next, &two.data(), 1).unwrap();
+    let notes = restore(&next, &two.data(), false, 1).unwrap();
     assert!(notes.iter().any(|note| note.contains("positions 0 to 49 were ordered")), "{notes:?}");
     let chain = next.chain(topic, 0).unwrap();
     assert_eq!((chain.oldest_index, chain.oldest_position, chain.skipped()), (5, 50, None));
@@ -297,7 +297,7 @@ fn a_topic_without_a_file_goes_on_at_its_begin_only_if_it_ended_there() {
         }
         let memory = Memory::new();
         let pool = memory.pool(48);
-        let notes = restore(&pool, &two.data(), 1).unwrap();
+        let notes = restore(&pool, &two.data(), false, 1).unwrap();
         let topic = TopicId(entry().id);
         assert!(pool.topic(topic).is_some(), "{notes:?}");
         let passed = if is_in_order { (0, 0) } else { ((48 << 20) / 128, (48 << 20) / 16) };

@@ -33,7 +33,6 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         data: args.data.clone(),
         forget_lost: args.forget_lost,
         copy_move: settings.up.copy_move.0,
-        forget_lost: args.forget_lost,
         ..LocalConfig::default()
     };
     let stop = Stop::on_signals()?;

@@ -70,8 +70,8 @@ pub struct LocalConfig {
     pub data_file_bytes: u64,
     /// A copy on disk whose keeper has been away for this long is taken over by another broker.
     pub copy_move: Duration,
-    /// Goes on without what only data directories have that are not there: it is lost, and they must
-    /// never come back.
+    /// Goes on without what only data directories have that are not there: it is lost, and they
+    /// must never come back.
     pub forget_lost: bool,
     /// Faults of a broker's disk, in the words of `landfall-broker --data-faults`. For tests.
     pub data_faults: Vec<(usize, String)>,
@@ -472,9 +472,6 @@ fn control_command(binary: &Path, config: &LocalConfig, pool: &Path, listen: &st
     }
     if config.prefault {
         command.arg("--prefault");
-    }
-    if config.forget_lost {
-        command.arg("--forget-lost");
     }
     if config.flush {
         command.args(["--coherence", "flush"]);

@@ -48,8 +48,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Brings back every topic that the data directories of brokers have; what people should know of
 /// it, a sentence each. Where no keeper of what a broker landed has its directory among them, that
-/// is an error unless `forgets_lost`. Only on a pool that no control ever led. An error leaves nothing that
-/// anybody would take for a topic: nobody may serve the pool then.
+/// is an error unless `forgets_lost`. Only on a pool that no control ever led. An error leaves
+/// nothing that anybody would take for a topic: nobody may serve the pool then.
 pub fn restore(
     pool: &Pool,
     directories: &[PathBuf],

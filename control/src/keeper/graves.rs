@@ -37,8 +37,8 @@ impl Graves {
         *latest = created_ns.max(*latest);
     }
 
-    /// The age of a new topic: later than of every one of its name, however the clock was set, since
-    /// of several on disk the latest counts.
+    /// The age of a new topic: later than of every one of its name, however the clock was set,
+    /// since of several on disk the latest counts.
     pub fn age(&mut self, name: &str, now_ns: u64) -> u64 {
         let age = self.latest.get(name).map_or(now_ns, |latest| now_ns.max(latest + 1));
         self.note(name, age);

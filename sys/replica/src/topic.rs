@@ -15,8 +15,8 @@ use crate::error::FileError;
 use crate::lives::{Ended, Resumed, Skips};
 use crate::names::{TOPIC_COPY, TOPIC_FILE};
 
-/// Version of the document. Documents of version 1 are read too: they lack the checksum, and what has
-/// a default.
+/// Version of the document. Documents of version 1 are read too: they lack the checksum, and what
+/// has a default.
 pub const SCHEMA_VERSION: u32 = 2;
 
 /// A topic as its directory says it.
