@@ -242,6 +242,25 @@ impl Segments {
         self.withheld.extend(found);
     }
 
+    /// Clients of a broker may still write into a segment that it had.
+    pub fn withhold_one(&mut self, broker: BrokerId, segment: SegmentId, generation: u64) {
+        if self.is_of(broker, segment, generation) {
+            self.withheld.insert(segment);
+        }
+    }
+
+    /// None of them may any more.
+    pub fn release_one(&mut self, broker: BrokerId, segment: SegmentId, generation: u64) {
+        if self.is_of(broker, segment, generation) && self.withheld.remove(&segment) {
+            self.free_waiting();
+        }
+    }
+
+    fn is_of(&self, broker: BrokerId, segment: SegmentId, generation: u64) -> bool {
+        self.get(segment)
+            .is_some_and(|used| used.what.owner == broker.raw() && used.generation == generation)
+    }
+
     /// What is withheld because of a broker.
     pub fn withheld(&self, broker: BrokerId) -> Vec<SegmentId> {
         let of = |segment: &&SegmentId| {

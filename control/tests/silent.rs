@@ -104,6 +104,33 @@ fn what_a_publisher_over_memory_may_write_into_waits_for_it_and_not_for_its_brok
     eventually("it is back", || (system.free() == free + 1).then_some(()));
 }
 
+/// Its topic is deleted while it is stopped, and all else of the topic is used again.
+#[test]
+fn a_segment_that_is_withheld_is_used_again_when_its_broker_lets_go_of_it() {
+    let system = System::start(64);
+    let free = system.free();
+    let topic = system.topic("a", "total");
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let [Granted { segment, generation, .. }, _] =
+        [0, 1].map(|_| broker.want(topic, SegmentKind::Payload));
+    let pool = std::sync::Arc::clone(&system.pool);
+    let answer = std::thread::spawn(move || {
+        broker.wait("to drop it", |command| {
+            matches!(command, Command::DropTopic { .. }).then_some(())
+        });
+        broker.ask(Request::Withhold { segment, generation });
+        broker.ask(Request::Withhold { segment, generation: generation + 1 });
+        broker.ask(Request::TopicReleased { topic });
+        broker
+    });
+    system.asker.ask_now(|reply| Ask::Delete("a".into(), reply)).unwrap().unwrap();
+    let mut broker = answer.join().unwrap();
+    assert_eq!(system.free() + 1, free);
+    assert_eq!(what(&pool, segment).kind, SegmentKind::Payload);
+    broker.ask(Request::LetGo { segment, generation });
+    eventually("it is back", || (system.free() == free).then_some(()));
+}
+
 #[test]
 fn a_deletion_that_waits_for_long_is_answered_and_says_for_whom() {
     let system = System::start(64);

@@ -34,6 +34,7 @@ use crate::number::{check_number, take_lock};
 use crate::positions::Reserving;
 use crate::publish_tcp::SCRATCH_BYTES;
 use crate::replica::{Data, Replicator};
+use crate::segments::Granted;
 use crate::topics::Topic;
 use crate::verbs::side::Side;
 use crate::verbs::{Tokens, Verbs, VerbsConfig};
@@ -118,6 +119,8 @@ pub struct Broker {
     pub(crate) reserving: HashMap<u64, Reserving>,
     pub(crate) retiring: Vec<LettingGo>,
     pub(crate) dropping: Vec<Dropping>,
+    /// Segments of deleted topics that clients may still write into, by connection.
+    pub(crate) withheld: Vec<(Token, Granted)>,
     pub(crate) lost: Lost,
     pub(crate) verbs: Option<Verbs>,
     pub(crate) replicator: Option<Replicator>,
@@ -202,6 +205,7 @@ impl Broker {
             reserving: HashMap::new(),
             retiring: Vec::with_capacity(64),
             dropping: Vec::new(),
+            withheld: Vec::new(),
             peers: Vec::with_capacity(landfall_layout::limits::BROKERS_MAX),
             events: vec![EpollEvent::empty(); 256],
             leaving: false,

@@ -8,6 +8,7 @@ use landfall_pool::clock::boot_ns;
 
 use crate::broker::Broker;
 use crate::conn::{Kind, Publisher, Socket, Via};
+use crate::conns::Token;
 use crate::replica::Replicator;
 use crate::segments::Granted;
 use crate::topics::{Landing, Topic};
@@ -169,7 +170,7 @@ impl Broker {
 
     /// Says of deleted topics that nobody here touches them, once that is so.
     pub(crate) fn release_topics(&mut self, now_ns: u64) {
-        let Self { env, link, conns, dropping, replicator, .. } = self;
+        let Self { env, link, conns, dropping, replicator, withheld, .. } = self;
         dropping.retain(|drop| {
             let replicated = replicator.as_ref().is_some_and(|r| r.uses(drop.topic));
             let busy = replicated
@@ -179,15 +180,35 @@ impl Broker {
                             // A reader's word stands for as long as it reads.
                             Some(_) => true,
                             None if conn.socket.is_verbs() => true,
-                            None if conn.writes_pool() => true,
                             None => conn.channel.is_some() && now_ns < drop.deadline_ns,
                         }
                 });
             if !busy {
+                for conn in conns.iter_mut().filter(|conn| conn.was_topic == Some(drop.topic)) {
+                    for Granted { segment, generation } in conn.written() {
+                        withheld.push((conn.token, Granted { segment, generation }));
+                        link.say(env, Request::Withhold { segment, generation });
+                    }
+                }
                 link.say(env, Request::TopicReleased { topic: drop.topic });
             }
             busy
         });
+    }
+
+    /// A connection is gone, and with it whoever could write what it was granted.
+    #[cold]
+    pub(crate) fn let_go_of(&mut self, gone: Token) {
+        let Self { env, link, withheld, .. } = self;
+        let (over, left): (Vec<_>, Vec<_>) =
+            withheld.drain(..).partition(|(token, _)| *token == gone);
+        *withheld = left;
+        for (_, granted) in over {
+            let Granted { segment, generation } = granted;
+            if withheld.iter().all(|(_, other)| *other != granted) {
+                link.say(env, Request::LetGo { segment, generation });
+            }
+        }
     }
 
     /// Answers `Retire` for segments that nobody here reads.

@@ -22,6 +22,7 @@ use crate::hello::Greeting;
 use crate::land::{Session, Wait};
 use crate::publish_memory::Extents;
 use crate::publish_tcp;
+use crate::segments::Granted;
 use crate::verbs::link::Link;
 use crate::verbs::{Knocking, Reading, VerbsPublisher};
 
@@ -370,12 +371,16 @@ impl Conn {
         }
     }
 
-    /// Whether its client may write into what it was granted, also one that was told to go.
-    pub fn writes_pool(&self) -> bool {
-        match &self.kind {
-            Kind::Publisher(publisher) => publisher.writes_pool(),
-            Kind::Closing { publisher: Some(publisher), .. } => publisher.writes_pool(),
-            _ => false,
+    /// Segments that its client may write into, also one that was told to go, each at least once.
+    pub fn written(&self) -> Vec<Granted> {
+        let publisher = match &self.kind {
+            Kind::Publisher(publisher) => publisher,
+            Kind::Closing { publisher: Some(publisher), .. } => publisher,
+            _ => return Vec::new(),
+        };
+        match &publisher.via {
+            Via::Memory(extents) if publisher.writes_pool() => extents.granted().collect(),
+            _ => Vec::new(),
         }
     }
 }

@@ -124,12 +124,13 @@ impl Broker {
             // Closing the descriptor would do the same; it may have been removed already.
             let _ = self.epoll.delete(fd);
         }
-        let Conn { socket, kind, .. } = *conn;
+        let Conn { token, socket, kind, .. } = *conn;
         if let (Socket::Verbs(link), Some(verbs)) = (&socket, &mut self.verbs) {
             verbs.peers.remove(&link.queue.id());
         }
         // A queue pair ends before the claims that its client could write to.
         drop(socket);
+        self.let_go_of(token);
         match kind {
             Kind::Publisher(mut publisher) => {
                 self.leave_topic(&publisher);

@@ -7,6 +7,7 @@ use crate::env::Env;
 use crate::extents::{Extent, From, Wish, Written};
 use crate::land::Wait;
 use crate::publish_tcp::Stop;
+use crate::segments::Granted;
 use crate::topics::Topic;
 
 /// Extents a publisher may hold at a time: the one it writes, the next, and some that end.
@@ -35,6 +36,14 @@ impl Extents {
             wish: Wish::default(),
             pending: None,
         }
+    }
+
+    /// Segments of the extents that are open.
+    pub fn granted(&self) -> impl Iterator<Item = Granted> {
+        self.open.iter().map(|extent| Granted {
+            segment: extent.claim.segment,
+            generation: extent.claim.generation,
+        })
     }
 
     /// Ends every extent. `polite`: the publisher promised to write nothing more.

@@ -212,6 +212,12 @@ impl Keeper {
             Request::Retired { segment, generation } => self.retired(broker, segment, generation),
             Request::TopicReleased { topic } => self.topic_released(broker, topic),
             Request::Lost { segment } => self.lose(SegmentId(segment), Some(broker)),
+            Request::Withhold { segment, generation } => {
+                self.segments.withhold_one(broker, SegmentId(segment), generation);
+            }
+            Request::LetGo { segment, generation } => {
+                self.segments.release_one(broker, SegmentId(segment), generation);
+            }
             Request::Fence { topic, client, epoch } => {
                 self.tell_sequencer(ToSequencer::Fence { topic, client, epoch });
             }

@@ -108,7 +108,8 @@ impl Keeper {
     /// is there: also one that is stopped, and wakes when its broker is long gone.
     pub(super) fn withhold_from_writers(&mut self, id: BrokerId) {
         if !self.ballot.locks().has_writers(id, None) {
-            return;
+            // What it had asked for while it lived, too.
+            return self.release_withheld(id);
         }
         self.segments.withhold(id, |what| {
             what.kind == SegmentKind::Payload && what.state == SegmentState::Open

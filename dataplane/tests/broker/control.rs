@@ -47,6 +47,8 @@ pub struct Control {
     pub sealed: Vec<(u32, u64)>,
     pub retired: Vec<(u8, u32)>,
     pub released: Vec<(u8, u32)>,
+    /// Segments that may not be used again yet.
+    pub withheld: Vec<u32>,
     pub closed: Vec<(u32, u32)>,
     pub fenced: Vec<(u64, u32)>,
     pub paused: bool,
@@ -89,6 +91,7 @@ impl Control {
             sealed: Vec::new(),
             retired: Vec::new(),
             released: Vec::new(),
+            withheld: Vec::new(),
             closed: Vec::new(),
             fenced: Vec::new(),
             paused: false,
@@ -293,6 +296,14 @@ impl Control {
             }
             Request::Lost { segment } => {
                 self.pool.set_segment_lost(SegmentId(segment), 1);
+                None
+            }
+            Request::Withhold { segment, .. } => {
+                self.withheld.push(segment);
+                None
+            }
+            Request::LetGo { segment, .. } => {
+                self.withheld.retain(|other| *other != segment);
                 None
             }
             Request::Fence { client, epoch, .. } => {

@@ -75,21 +75,23 @@ fn a_publisher_writes_its_extents_itself() {
 
 /// As one that is stopped: it has heard nothing, and may write what it was granted.
 #[test]
-fn a_deleted_topic_waits_for_a_publisher_that_may_still_write() {
+fn what_a_publisher_may_write_into_outlives_its_deleted_topic() {
     let rig = Rig::new();
     let topic = rig.control().topic("a", Order::Strong, 64, 0);
     let mut member = Member::new(rig.unix(), publisher(7), "a");
-    extent(&mut member, 4096);
+    let extent = extent(&mut member, 4096);
     let broker = BrokerId::new(0).unwrap();
     let lent = || Locks::open(&rig.control().pool).unwrap().has_writers(broker, None);
     assert!(lent(), "the kernel knows of it");
     rig.control().delete(topic);
-    // Longer than any wait of the broker's own.
-    std::thread::sleep(Duration::from_millis(3500));
-    assert!(rig.control().released.is_empty());
-    drop(member);
     until("it is released", || !rig.control().released.is_empty());
-    assert!(!lent());
+    assert_eq!(rig.control().withheld, [extent.segment], "that was said before");
+    // Longer than any wait of the broker's own.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(rig.control().withheld, [extent.segment]);
+    drop(member);
+    until("nobody can write there", || rig.control().withheld.is_empty());
+    until("the kernel knows it too", || !lent());
 }
 
 #[test]

@@ -239,6 +239,21 @@ pub enum Request {
         /// The epoch.
         epoch: u32,
     },
+    /// A client of this broker may still write into a segment of a topic that is deleted: it is not
+    /// used again before `LetGo`. Said before `TopicReleased`.
+    Withhold {
+        /// The segment.
+        segment: u32,
+        /// Its generation.
+        generation: u64,
+    },
+    /// Nobody can write into that segment any more.
+    LetGo {
+        /// The segment.
+        segment: u32,
+        /// Its generation.
+        generation: u64,
+    },
 }
 
 fn kind_raw(kind: SegmentKind) -> u64 {
@@ -350,6 +365,8 @@ impl Request {
             Self::Fence { topic, client, epoch } => {
                 [11, topic.0.into(), client, epoch.into(), 0, 0, 0]
             }
+            Self::Withhold { segment, generation } => [12, segment.into(), generation, 0, 0, 0, 0],
+            Self::LetGo { segment, generation } => [13, segment.into(), generation, 0, 0, 0, 0],
         }
     }
 
@@ -384,6 +401,8 @@ impl Request {
             },
             10 => Self::Lost { segment: a as u32 },
             11 => Self::Fence { topic: TopicId(a as u32), client: b, epoch: c as u32 },
+            12 => Self::Withhold { segment: a as u32, generation: b },
+            13 => Self::LetGo { segment: a as u32, generation: b },
             _ => return None,
         })
     }

@@ -322,6 +322,11 @@ fn requests() {
         Request::Fence { topic: TopicId(0x102), client: 3, epoch: 4 },
         "0b00000000000000 0201000000000000 0300000000000000 04 .",
     );
+    request(
+        Request::Withhold { segment: 1, generation: 2 },
+        "0c00000000000000 0100000000000000 02 .",
+    );
+    request(Request::LetGo { segment: 1, generation: 2 }, "0d00000000000000 0100000000000000 02 .");
 }
 
 #[test]
