@@ -2,14 +2,14 @@
 
 use landfall_layout::counters::{Counter, Stage};
 use landfall_layout::frame::{Ack, Frame, Reached, Receipt};
-use landfall_layout::limits::{IN_FLIGHT_BATCHES_MAX, SEQUENCED_LOG};
-use landfall_layout::session::{LostSeqs, SessionLine, SessionState, Standing};
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::topic::Durability;
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::clock::wall_ns;
 use landfall_pool::log::Found;
 
-use crate::conn::{Conn, Kind};
+use crate::conn::Kind;
 use crate::conns::Conns;
 use crate::conns::Token;
 use crate::env::Env;
@@ -96,15 +96,14 @@ fn settle_ordered(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
                 break;
             }
             let batch = *waiting;
-            match dropped(env, conns, &batch) {
-                Dropped::Duplicate if wants_replicas(conns, &batch) => {
+            if dropped(env, conns, &batch) == Dropped::Duplicate {
+                if wants_replicas(conns, &batch) {
                     // The earlier copy's entry is somewhere below the frontier.
                     let (index, reached) = (frontier.saturating_sub(1), Reached::Duplicate);
                     topic.confirming.push(Confirming { batch, index, reached });
+                } else {
+                    report(env, conns, &batch, Reached::Duplicate, 0);
                 }
-                Dropped::Duplicate => report(env, conns, &batch, Reached::Duplicate, 0),
-                Dropped::Lost => report(env, conns, &batch, Reached::Lost, 0),
-                Dropped::Over => {}
             }
             settled += 1;
         }
@@ -180,9 +179,6 @@ fn settle_confirmed(env: &Env, topic: &mut Topic, conns: &mut Conns) {
                 let batch = Waiting { batch_seq: entry.batch_seq, count: entry.count, ..*batch };
                 report(env, conns, &batch, Reached::Lost, entry.first_position);
             }
-            if is_all {
-                report_lost_before(env, conns, batch);
-            }
             let is_lost = !is_all && lost.iter().any(|entry| entry.batch_seq == batch.batch_seq);
             let reached = if is_lost { Reached::Lost } else { *reached };
             env.count(Counter::DurableReceipts, u64::from(!is_lost));
@@ -213,25 +209,6 @@ pub fn confirm(env: &Env, topic: &mut Topic, owner: Token, session: &Session, ne
     topic.confirming.push(Confirming { batch, index, reached });
 }
 
-/// Tells of what was lost with an earlier pool, of the batches that `batch` confirms: as many as a
-/// publisher may still wait for.
-#[cold]
-fn report_lost_before(env: &Env, conns: &mut Conns, batch: &Waiting) {
-    let Some(client) = client_of(conns, batch) else { return };
-    let line = env.pool.session(batch.session).filter(|line| line.client == client);
-    let lost = line.map_or(LostSeqs::default(), |line| LostSeqs::from_words(line.lost));
-    if lost.is_empty() {
-        return;
-    }
-    let last = batch.batch_seq;
-    let seqs = last.saturating_sub(IN_FLIGHT_BATCHES_MAX.into())..=last;
-    let Some(conn) = conns.by_token(batch.owner) else { return };
-    // They came over another connection: none of them is in flight on this one.
-    for batch_seq in seqs.filter(|seq| lost.has(*seq)) {
-        tell(conn, &Waiting { batch_seq, ..*batch }, Reached::Lost, 0);
-    }
-}
-
 /// Brokers that land batches for a sequenced topic.
 pub(crate) fn landing(env: &Env, topic: TopicId) -> impl Iterator<Item = BrokerId> {
     BrokerId::all().filter(move |source| env.pool.ring(topic, *source).is_some())
@@ -257,8 +234,6 @@ fn wants_replicas(conns: &mut Conns, waiting: &Waiting) -> bool {
 enum Dropped {
     /// The batch was ordered before.
     Duplicate,
-    /// It was ordered before, or may have been, in a pool that was lost, and no file has it.
-    Lost,
     /// The session is over, and its publisher was told.
     Over,
 }
@@ -271,11 +246,8 @@ fn dropped(env: &Env, conns: &mut Conns, waiting: &Waiting) -> Dropped {
     let line = env.pool.session(waiting.session);
     let mine = |line: &&SessionLine| is_of(line, publisher.topic, publisher.session.client);
     let line = line.as_ref().filter(mine);
-    if let Some(line) = line.filter(|line| stands(line, waiting.session_epoch)) {
-        return match LostSeqs::from_words(line.lost).has(waiting.batch_seq) {
-            true => Dropped::Lost,
-            false => Dropped::Duplicate,
-        };
+    if line.is_some_and(|line| stands(line, waiting.session_epoch)) {
+        return Dropped::Duplicate;
     }
     let next_seq = line.map_or(0, |line| line.next_seq);
     publisher.in_flight = publisher.in_flight.saturating_sub(1);
@@ -309,13 +281,6 @@ fn report(env: &Env, conns: &mut Conns, waiting: &Waiting, reached: Reached, pos
     let Some(conn) = conns.by_token(waiting.owner) else { return };
     let Kind::Publisher(publisher) = &mut conn.kind else { return };
     publisher.in_flight = publisher.in_flight.saturating_sub(1);
-    tell(conn, waiting, reached, position);
-    conns.touch(waiting.owner.slot());
-}
-
-#[inline]
-fn tell(conn: &mut Conn, waiting: &Waiting, reached: Reached, position: u64) {
-    let Kind::Publisher(publisher) = &conn.kind else { return };
     if publisher.ack != Ack::None {
         conn.tell(Frame::Receipt(Receipt {
             reached,
@@ -326,6 +291,7 @@ fn tell(conn: &mut Conn, waiting: &Waiting, reached: Reached, position: u64) {
             session_epoch: waiting.session_epoch,
         }));
     }
+    conns.touch(waiting.owner.slot());
 }
 
 #[cfg(test)]

@@ -9,14 +9,12 @@
 //! | [`read`] | what the files have |
 //! | [`plan`] | where a log goes on |
 //! | [`sessions`] | whose batches may not be ordered again |
-//! | [`holes`] | which of them are nowhere any more |
 //! | [`whole`] | whether all directories were named |
 //! | [`tell`] | sentences |
 //! | [`end`] | the other end: what is written down when a pool is stopped in good order |
 
 pub mod end;
 mod error;
-pub mod holes;
 pub mod plan;
 pub mod read;
 mod sessions;
@@ -73,9 +71,7 @@ pub fn restore(
         let Some(entry) = entry_of(pool, &entries, &found.file) else {
             return Err(ColdError::Topics { name: found.file.name });
         };
-        let lost = found.sequences.lost();
-        notes.extend(lost.iter().map(|(client, of)| holes::sentence(&found.file, *client, of)));
-        sessions.add(&entry, &found.sessions, &lost);
+        sessions.add(&entry, &found.sessions);
         entries.push((entry, found));
     }
     sessions.restore(pool, now_ns, &mut notes)?;

@@ -14,7 +14,6 @@ use landfall_replica::names::{TopicListing, list};
 use landfall_replica::{EndedLog, FileError, Resumed, Skips, TopicFile, Walk};
 
 use super::ColdError;
-use super::holes::Sequences;
 use super::plan::{Span, Unread};
 
 /// A publisher's session as its last batch on disk says it.
@@ -60,8 +59,6 @@ pub struct Found {
     pub logs: BTreeMap<usize, FoundLog>,
     /// Sessions by client.
     pub sessions: BTreeMap<u64, LastOf>,
-    /// Sequences of each client, in orders that check them.
-    pub sequences: Sequences,
 }
 
 /// Finds the topics in the data directories of brokers. Of several topics of one name the latest
@@ -133,9 +130,6 @@ fn read_topic(
         };
     };
     found.judge_end();
-    let sources = mine.iter().flat_map(|listing| &listing.sources);
-    let begun = sources.filter_map(|of| Some((of.source.raw(), of.files.first()?.0)));
-    found.sequences = Sequences::of(&found.file, begun);
     for listing in &mine {
         found.directories.push(listing.path.clone());
         for source in &listing.sources {
@@ -163,7 +157,6 @@ impl Found {
             pools: BTreeSet::new(),
             logs: BTreeMap::new(),
             sessions: BTreeMap::new(),
-            sequences: Sequences::default(),
         };
         found.also_says(file);
         found
@@ -290,9 +283,6 @@ impl Found {
         known.epoch = known.epoch.max(epoch);
         known.seq = known.seq.max(seq);
         known.landed_ns = known.landed_ns.max(landed_ns);
-        if !entry.is_hole() {
-            self.sequences.take(entry.client, index, seq);
-        }
     }
 
     /// A file that was begun and is not there may have had as much as a file has.

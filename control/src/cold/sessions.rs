@@ -2,29 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use landfall_layout::session::{LostSeqs, SessionLine, SessionState, Standing};
+use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_pool::Pool;
 
 use super::ColdError;
-use super::holes::Lost;
 use super::read::LastOf;
 
 /// The sessions of all topics.
 #[derive(Debug, Default)]
 pub struct Sessions {
     /// Whether sequences are checked in its topic, when it published last, its topic, its client,
-    /// how far it was, and what is lost below that.
-    all: Vec<(bool, u64, u32, u64, LastOf, LostSeqs)>,
+    /// and how far it was.
+    all: Vec<(bool, u64, u32, u64, LastOf)>,
 }
 
 impl Sessions {
     /// Adds a topic's.
-    pub fn add(&mut self, topic: &TopicEntry, sessions: &BTreeMap<u64, LastOf>, lost: &Lost) {
+    pub fn add(&mut self, topic: &TopicEntry, sessions: &BTreeMap<u64, LastOf>) {
         let is_checked = matches!(topic.order(), Some(Order::Strong | Order::Stream));
         let of = |(client, last): (&u64, &LastOf)| {
-            let lost = lost.get(client).map_or(LostSeqs::default(), |lost| LostSeqs::of(lost));
-            (is_checked, last.landed_ns, topic.id, *client, *last, lost)
+            (is_checked, last.landed_ns, topic.id, *client, *last)
         };
         self.all.extend(sessions.iter().map(of));
     }
@@ -38,7 +36,7 @@ impl Sessions {
         now_ns: u64,
         notes: &mut Vec<String>,
     ) -> Result<(), ColdError> {
-        self.all.sort_unstable_by_key(|(checked, landed_ns, topic, client, ..)| {
+        self.all.sort_unstable_by_key(|(checked, landed_ns, topic, client, _)| {
             (std::cmp::Reverse((*checked, *landed_ns)), *topic, *client)
         });
         let have = pool.geometry().sessions();
@@ -53,7 +51,7 @@ impl Sessions {
                  strong and stream, and the latest of the others"
             ));
         }
-        for (number, (_, _, topic, client, last, lost)) in (0..have).zip(self.all) {
+        for (number, (_, _, topic, client, last)) in (0..have).zip(self.all) {
             let standing = Standing { epoch: last.epoch, state: SessionState::Closed };
             let line = SessionLine {
                 standing: standing.pack(),
@@ -61,7 +59,6 @@ impl Sessions {
                 next_seq: last.seq.saturating_add(1),
                 topic,
                 opened_ns: now_ns,
-                lost: lost.to_words(),
                 ..SessionLine::default()
             };
             pool.set_session(number, &line);

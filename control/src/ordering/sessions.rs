@@ -19,8 +19,6 @@ pub struct Session {
     pub standing: Standing,
     /// When the line was given to this client, nanoseconds.
     pub opened_ns: u64,
-    /// Words of its line that say what of it was lost with an earlier pool.
-    lost: [u64; 2],
     /// The request that opened the epoch; 0 where that is not known.
     opened_by: u64,
     /// Brokers through which the epoch was opened or joined, a bit each.
@@ -40,7 +38,7 @@ impl Session {
             opened_epoch: self.standing.epoch,
             opened_ns: self.opened_ns,
             opened_by: self.opened_by,
-            lost: self.lost,
+            reserved: [0; 2],
         }
     }
 }
@@ -99,12 +97,11 @@ impl SessionTable {
                 continue;
             }
             let (topic, client) = (TopicId(line.topic), line.client);
-            let (opened_ns, lost) = (line.opened_ns, line.lost);
+            let opened_ns = line.opened_ns;
             // Of another epoch: its writer died while it opened that one.
             let opened_by = if line.opened_epoch == standing.epoch { line.opened_by } else { 0 };
-            let used = 0;
             let session =
-                Session { topic, client, standing, opened_ns, lost, opened_by, joined, used };
+                Session { topic, client, standing, opened_ns, opened_by, joined, used: 0 };
             table.lines[index as usize] = Some(session);
             table.by_client.insert((topic, client), index);
         }
@@ -150,7 +147,6 @@ impl SessionTable {
                 client: open.client,
                 standing: Standing { epoch: 1, state: SessionState::Active },
                 opened_ns: now_ns,
-                lost: [0; 2],
                 opened_by: open.request,
                 joined: bit,
                 used: self.next_use(),
@@ -334,15 +330,12 @@ mod tests {
         let mut table = SessionTable::new(3);
         table.open(&ask(7, 0, 0), 5).unwrap();
         table.open(&ask(7, 0, 0), 6).unwrap();
-        let line = SessionLine { lost: [3, 5], ..table.get(0).unwrap().line(9) };
+        let line = table.get(0).unwrap().line(9);
         let found = [(0, line), (1, SessionLine::default()), (99, line)];
         let mut next = SessionTable::restored(3, found, 1);
         assert_eq!(next.open(&ask(7, 2, 1), 7).unwrap().index, 0);
         assert_eq!(next.open(&ask(8, 0, 1), 7).unwrap().index, 1);
         next.broker_gone(BrokerId::new(0).unwrap());
         assert!(next.close(0, 2, BrokerId::new(1).unwrap()).is_some());
-        next.open(&ask(7, 0, 0), 8).unwrap();
-        assert_eq!(next.get(0).unwrap().line(9).lost, [3, 5], "an epoch brings nothing back");
-        assert_eq!(next.get(1).unwrap().line(9).lost, [0; 2]);
     }
 }
