@@ -49,6 +49,10 @@ pub struct Kept {
     pub kept_ns: u64,
 }
 
+/// Sequences that are in a log and have no entry in the pool, by topic and client: what came back
+/// from disk of publishers of order `stream`.
+pub type Had = BTreeMap<(TopicId, u64), Vec<u64>>;
+
 /// A topic that this program cannot serve.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnknownTopic {
@@ -80,8 +84,8 @@ pub fn recover(
     epoch: u64,
     last_entries: &LastEntries,
     kept: Kept,
-    locks: &Locks,
-    predecessor_may_run: bool,
+    (locks, predecessor_may_run): (&Locks, bool),
+    had: &Had,
 ) -> Result<Recovered, UnknownTopic> {
     let (mut segments, mut notes) = Segments::read(Arc::clone(pool), epoch);
     if predecessor_may_run {
@@ -116,7 +120,7 @@ pub fn recover(
             }
             match logs::begin_epoch(pool, &mut segments, topic, kept.wall_ns) {
                 Some(log) => {
-                    let new = replay::sequencer(pool, topic, &sessions, last_entries, log);
+                    let new = replay::sequencer(pool, topic, &sessions, last_entries, had, log);
                     commands.push(ToSequencer::AddTopic(Box::new(new)));
                     commands.extend(rings(pool, topic.id).map(ToSequencer::AddRing));
                 }
@@ -218,9 +222,15 @@ fn read_sessions(pool: &Pool, topics: &[Option<Topic>]) -> SessionTable {
         let Some(mut line) = pool.session(index) else { continue };
         let Standing { epoch, state } = Standing::unpack(line.standing);
         if state == SessionState::Free {
-            // A control that died while it cleared the line left some of its words.
-            if line.to_words() != SessionLine::default().to_words() {
-                pool.set_session(index, &SessionLine::default());
+            // A control that died while it cleared the line or gave it away left some of its
+            // words. The epochs up to that one were used.
+            let standing = line.standing;
+            let free = SessionLine { standing, ..SessionLine::default() };
+            if line.to_words() != free.to_words() {
+                pool.set_session(index, &free);
+            }
+            if epoch != 0 {
+                found.push((index, free));
             }
             continue;
         }

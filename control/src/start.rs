@@ -23,7 +23,7 @@ use crate::election::{Ballot, Candidate, Elected, NotElected};
 use crate::keeper::{self, Graves, Keeper};
 use crate::messages::{Ask, CHANNEL_MESSAGES, Reply, Sender, Shared, ToSequencer};
 use crate::ordering::{self, Idle, SequencerThread};
-use crate::recovery::{Kept, UnknownTopic, recover};
+use crate::recovery::{Had, Kept, UnknownTopic, recover};
 use crate::taking_over::TakingOver;
 
 /// Why control could not start.
@@ -138,10 +138,13 @@ impl Control {
         let may_run = from.is_some_and(|slot| ballot.may_run(&pool, slot));
         let taking_over = TakingOver::begin(&pool).map_err(io("start a thread"))?;
         pool.copy_tables(from);
+        let mut had = Had::new();
         if from.is_none() && !restore.is_empty() {
             let errors = ErrorLog::new(&pool, CONTROL_BLOCK);
-            let restored = cold::restore(&pool, restore, options.forgets_lost, now);
-            for note in restored.map_err(StartError::Cold)? {
+            let back = cold::restore(&pool, restore, options.forgets_lost, now);
+            let back = back.map_err(StartError::Cold)?;
+            had = back.had;
+            for note in back.notes {
                 eprintln!("control: {note}");
                 errors.note(&pool, now, &note);
             }
@@ -149,7 +152,8 @@ impl Control {
         cold::end::go_on(&pool, from, restore, options.forgets_lost).map_err(StartError::Cold)?;
         let shared = Arc::new(Shared::new(pool.geometry().segments()));
         let kept = Kept { wall_ns: now, boot_ns: boot_ns(), kept_ns: options.kept_ns };
-        let recovered = recover(&pool, epoch, &shared.last_entries, kept, ballot.locks(), may_run)
+        let may = (ballot.locks(), may_run);
+        let recovered = recover(&pool, epoch, &shared.last_entries, kept, may, &had)
             .map_err(StartError::Topic)?;
         for note in &recovered.notes {
             eprintln!("control: {note}");

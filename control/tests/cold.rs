@@ -78,7 +78,7 @@ fn a_log_that_nobody_copied_since_goes_on_behind_where_it_went_on_before() {
     for lost_bytes in [64 << 20, 48 << 20, 48 << 20] {
         let memory = Memory::new();
         let pool = memory.pool(48);
-        let notes = restore(&pool, &two.data(), false, 1).unwrap();
+        let notes = restore(&pool, &two.data(), false, 1).unwrap().notes;
         assert!(notes[0].contains("topic t is back"), "{notes:?}");
         let topic = TopicId(entry().id);
         let chain = pool.chain(topic, SEQUENCED_LOG).unwrap();
@@ -105,7 +105,7 @@ fn a_directory_that_control_cannot_write_is_told() {
     say(&other, 50, 48 << 20);
     // A name that the new file needs: root could write anywhere else.
     fs::create_dir(one.join(format!("{TOPIC_FILE}.new"))).unwrap();
-    let notes = restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap();
+    let notes = restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap().notes;
     let told = notes.iter().find(|note| note.contains("let control write there")).unwrap();
     assert!(told.contains("broker-0") && told.starts_with("topic t: "), "{told}");
     assert!(TopicFile::read(&other).unwrap().resumed[&SEQUENCED_LOG].index > 50);
@@ -158,7 +158,7 @@ fn a_topic_that_was_deleted_stays_so() {
     TopicFile { deleted: true, ..file }.write(&one).unwrap();
     let memory = Memory::new();
     let pool = memory.pool(48);
-    let notes = restore(&pool, &two.data(), false, 1).unwrap();
+    let notes = restore(&pool, &two.data(), false, 1).unwrap().notes;
     assert!(notes[0].contains("topic t was deleted"), "{notes:?}");
     assert!(pool.topic(TopicId(entry().id)).is_none());
 }
@@ -247,7 +247,7 @@ fn what_no_disk_had_at_the_end_is_counted_and_told() {
     let memory = Memory::new();
     let next = memory.pool(48);
     // Nothing was ever kept of the other broker's log.
-    let notes = restore(&next, &two.data(), true, 1).unwrap();
+    let notes = restore(&next, &two.data(), true, 1).unwrap().notes;
     assert!(notes.iter().any(|note| note.contains("positions 0 to 49 were ordered")), "{notes:?}");
     let chain = next.chain(topic, 0).unwrap();
     assert_eq!((chain.oldest_index, chain.oldest_position, chain.skipped()), (5, 50, None));
@@ -298,7 +298,7 @@ fn a_topic_without_a_file_goes_on_at_its_begin_only_if_it_ended_there() {
         }
         let memory = Memory::new();
         let pool = memory.pool(48);
-        let notes = restore(&pool, &two.data(), false, 1).unwrap();
+        let notes = restore(&pool, &two.data(), false, 1).unwrap().notes;
         let topic = TopicId(entry().id);
         assert!(pool.topic(topic).is_some(), "{notes:?}");
         let passed = if is_in_order { (0, 0) } else { ((48 << 20) / 128, (48 << 20) / 16) };

@@ -5,7 +5,7 @@ mod fake;
 use fake::{Batch, Broker, Memory as Anonymous, System, spec};
 use landfall_control::election::{Candidate, NotElected};
 use landfall_control::messages::Ask;
-use landfall_control::recovery::{Kept, Recovered, recover};
+use landfall_control::recovery::{Had, Kept, Recovered, recover};
 use landfall_control::segments::LastEntries;
 use landfall_control::{Control, Options, StartError};
 use landfall_layout::command::Command;
@@ -68,7 +68,7 @@ fn led(memory: &Anonymous) -> Arc<Pool> {
 
 fn recovered(pool: &Arc<Pool>) -> Recovered {
     let lasts = LastEntries::new(pool.geometry().segments());
-    recover(pool, 2, &lasts, KEPT, &Locks::open(pool).unwrap(), false).unwrap()
+    recover(pool, 2, &lasts, KEPT, (&Locks::open(pool).unwrap(), false), &Had::new()).unwrap()
 }
 
 #[test]

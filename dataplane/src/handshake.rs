@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use landfall_layout::TopicId;
 use landfall_layout::command::{Denial, Request};
 use landfall_layout::counters::Counter;
-use landfall_layout::frame::{Ack, Carrier, Frame, Hello, Refusal, Role, Welcome};
+use landfall_layout::frame::{Carrier, Frame, Hello, Refusal, Role, Welcome};
 use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_layout::verbs::GrantMode;
@@ -27,7 +27,6 @@ use crate::hello::{
 use crate::land::Session;
 use crate::publish_memory::Extents;
 use crate::publish_tcp::Reading;
-use crate::receipts::confirm;
 use crate::topics::Topic;
 use crate::verbs::{Pulls, VerbsPublisher, Ways};
 
@@ -239,16 +238,12 @@ impl Broker {
         let Some(topic) = topics[id.slot()].as_deref_mut() else { return };
         let Some(conn) = conns.get(slot) else { return };
         let is_memory = matches!(via, Via::Memory(_));
-        let confirms = topic.order == Order::Stream && hello.ack == Ack::Durable && next_seq > 0;
-        if confirms {
-            confirm(env, topic, conn.token, &session, next_seq);
-        }
         conn.out.reserve();
         conn.kind = Kind::Publisher(Publisher {
             topic: id,
             session,
             ack: hello.ack,
-            in_flight: confirms.into(),
+            in_flight: 0,
             fenced: false,
             wishes: 0,
             bye: false,

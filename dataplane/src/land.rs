@@ -8,9 +8,8 @@ use std::fmt;
 use landfall_layout::TopicId;
 use landfall_layout::batch::{BatchError, BatchPreamble, PREAMBLE_BYTES};
 use landfall_layout::counters::{Counter, Stage};
-use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::limits::{SEQUENCED_LOG, STREAM_WINDOW};
 use landfall_layout::order::OrderEntry;
-use landfall_layout::session::SessionState;
 use landfall_layout::slot::RingSlot;
 use landfall_layout::topic::Order;
 use landfall_pool::Memory;
@@ -31,6 +30,22 @@ pub struct Session {
     pub index: u32,
     /// Sequence of the last batch landed through this connection.
     pub last_seq: Option<u64>,
+}
+
+impl Session {
+    /// Whether what it seals is ordered: its epoch is the line's, and the line is still its own.
+    #[inline]
+    pub fn stands(&self, env: &Env, topic: TopicId) -> bool {
+        env.pool.session_stands(self.index, topic, self.client, self.epoch)
+    }
+
+    /// What its publisher is told when it does not stand. Somebody else's line says nothing of it.
+    #[cold]
+    pub fn fenced(&self, env: &Env, topic: TopicId) -> Fault {
+        let line = env.pool.session(self.index).filter(|line| line.is_of(topic, self.client));
+        let next_seq = line.map_or(0, |line| line.next_seq);
+        Fault::Fenced { epoch: self.epoch, next_seq }
+    }
 }
 
 /// A batch whose bytes are in place.
@@ -67,6 +82,8 @@ pub enum Fault {
     Session { client: u64, epoch: u32, expected_client: u64, expected_epoch: u32 },
     /// Not above the one before.
     Sequence { found: u64, last: u64 },
+    /// So far below the session's next one that nobody knows whether it is in the log.
+    Forgotten { found: u64, next_seq: u64 },
     /// It lies in a segment with a page that cannot be read: what was stored there may be seen by
     /// nobody else.
     Lost { segment: u32 },
@@ -92,6 +109,14 @@ impl fmt::Display for Fault {
                 f,
                 "batch has sequence {found} and the one before on this connection had {last}; \
                  sequences only grow"
+            ),
+            Self::Forgotten { found, next_seq } => write!(
+                f,
+                "batch has sequence {found} and the log has batches of this client up to {}; \
+                 whether it is among them is known of the last {STREAM_WINDOW} only, so it is \
+                 neither ordered nor acknowledged; read the topic to see, and publish under \
+                 another client id",
+                next_seq.saturating_sub(1)
             ),
             Self::Lost { segment } => {
                 write!(f, "segment {segment}, which it was written to, is lost")
@@ -132,25 +157,30 @@ pub fn judge(
             expected_epoch: session.epoch,
         });
     }
-    let standing = env.pool.session_standing(session.index);
-    let stands =
-        standing.is_some_and(|now| now.epoch == session.epoch && now.state == SessionState::Active);
-    if !stands {
-        return Err(fenced(env, session));
+    if !session.stands(env, topic.id) {
+        return Err(session.fenced(env, topic.id));
     }
-    if let Some(last) = session.last_seq
-        && preamble.batch_seq <= last
-        && matches!(topic.order, Order::Stream | Order::Strong)
-    {
-        return Err(Fault::Sequence { found: preamble.batch_seq, last });
+    if !matches!(topic.order, Order::Stream | Order::Strong) {
+        return Ok(());
     }
-    Ok(())
+    match session.last_seq {
+        Some(last) if preamble.batch_seq <= last => {
+            Err(Fault::Sequence { found: preamble.batch_seq, last })
+        }
+        None if topic.order == Order::Stream => judge_first(env, session, preamble.batch_seq),
+        _ => Ok(()),
+    }
 }
 
+/// Order `stream`: the first batch on a connection may be one that another connection had. Whether
+/// one that is too far below is in the log nobody knows, so nobody may say that it is.
 #[cold]
-fn fenced(env: &Env, session: &Session) -> Fault {
+fn judge_first(env: &Env, session: &Session, found: u64) -> Result<(), Fault> {
     let next_seq = env.pool.session(session.index).map_or(0, |line| line.next_seq);
-    Fault::Fenced { epoch: session.epoch, next_seq }
+    match found < next_seq.saturating_sub(STREAM_WINDOW) {
+        true => Err(Fault::Forgotten { found, next_seq }),
+        false => Ok(()),
+    }
 }
 
 /// Whether one more batch could be shown at this moment.

@@ -3,17 +3,15 @@
 use landfall_layout::counters::{Counter, Stage};
 use landfall_layout::frame::{Ack, Frame, Reached, Receipt};
 use landfall_layout::limits::SEQUENCED_LOG;
-use landfall_layout::session::{SessionLine, SessionState, Standing};
-use landfall_layout::topic::Durability;
+use landfall_layout::session::SessionLine;
+use landfall_layout::topic::{Durability, Order};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::clock::wall_ns;
 use landfall_pool::log::Found;
 
 use crate::conn::Kind;
 use crate::conns::Conns;
-use crate::conns::Token;
 use crate::env::Env;
-use crate::land::Session;
 use crate::losses::{Lost, lost_of};
 use crate::topics::{Awaiting, Confirming, Landing, Topic, Waiting};
 
@@ -96,14 +94,15 @@ fn settle_ordered(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
                 break;
             }
             let batch = *waiting;
-            if dropped(env, conns, &batch) == Dropped::Duplicate {
-                if wants_replicas(conns, &batch) {
+            match dropped(env, conns, topic.order, &batch) {
+                Dropped::Duplicate if wants_replicas(conns, &batch) => {
                     // The earlier copy's entry is somewhere below the frontier.
-                    let (index, reached) = (frontier.saturating_sub(1), Reached::Duplicate);
-                    topic.confirming.push(Confirming { batch, index, reached });
-                } else {
-                    report(env, conns, &batch, Reached::Duplicate, 0);
+                    let index = frontier.saturating_sub(1);
+                    topic.confirming.push(Confirming { batch, index });
                 }
+                Dropped::Duplicate => report(env, conns, &batch, Reached::Duplicate, 0),
+                Dropped::Lost => report(env, conns, &batch, Reached::Lost, 0),
+                Dropped::Over => {}
             }
             settled += 1;
         }
@@ -168,45 +167,19 @@ fn settle_confirmed(env: &Env, topic: &mut Topic, conns: &mut Conns) {
     let there = landing(env, topic.id).map(|source| replicated(env, topic, source)).min();
     let there = there.unwrap_or(u64::MAX);
     let id = topic.id;
-    topic.confirming.retain(|Confirming { batch, index, reached }| {
+    topic.confirming.retain(|Confirming { batch, index }| {
         let is_over = *index < there;
         if is_over {
             let lost =
                 client_of(conns, batch).map(|client| lost_of(env, id, SEQUENCED_LOG, client));
             let lost = lost.unwrap_or_default();
-            let is_all = batch.count == 0;
-            for entry in lost.iter().filter(|entry| is_all && entry.batch_seq <= batch.batch_seq) {
-                let batch = Waiting { batch_seq: entry.batch_seq, count: entry.count, ..*batch };
-                report(env, conns, &batch, Reached::Lost, entry.first_position);
-            }
-            let is_lost = !is_all && lost.iter().any(|entry| entry.batch_seq == batch.batch_seq);
-            let reached = if is_lost { Reached::Lost } else { *reached };
+            let is_lost = lost.iter().any(|entry| entry.batch_seq == batch.batch_seq);
+            let reached = if is_lost { Reached::Lost } else { Reached::Duplicate };
             env.count(Counter::DurableReceipts, u64::from(!is_lost));
             report(env, conns, batch, reached, 0);
         }
         !is_over && conns.by_token(batch.owner).is_some()
     });
-}
-
-/// Order `stream`: what stands below `next_seq` was ordered through whatever broker, and is not
-/// sent again, since a copy through another one would be ordered too. A publisher that waits for
-/// replicas is told of all of it by one receipt, for the last and of no messages, once every entry
-/// that there is now is in the replicas.
-#[cold]
-pub fn confirm(env: &Env, topic: &mut Topic, owner: Token, session: &Session, next_seq: u64) {
-    let frontier = env.pool.frontier(topic.id, SEQUENCED_LOG).entries;
-    let batch = Waiting {
-        owner,
-        batch_seq: next_seq.saturating_sub(1),
-        landed_ns: wall_ns(),
-        position: 0,
-        session: session.index,
-        session_epoch: session.epoch,
-        count: 0,
-        reported: true,
-    };
-    let (index, reached) = (frontier.saturating_sub(1), reached_by(topic));
-    topic.confirming.push(Confirming { batch, index, reached });
 }
 
 /// Brokers that land batches for a sequenced topic.
@@ -232,22 +205,27 @@ fn wants_replicas(conns: &mut Conns, waiting: &Waiting) -> bool {
 /// Why a slot was consumed and nothing was ordered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Dropped {
-    /// The batch was ordered before.
+    /// The batch is in the log.
     Duplicate,
+    /// It was ordered, and a pool was lost: it may be in no copy.
+    Lost,
     /// The session is over, and its publisher was told.
     Over,
 }
 
 /// The sequencer took the slot and ordered nothing: a duplicate, or a session that is over.
 #[cold]
-fn dropped(env: &Env, conns: &mut Conns, waiting: &Waiting) -> Dropped {
+fn dropped(env: &Env, conns: &mut Conns, order: Order, waiting: &Waiting) -> Dropped {
     let Some(conn) = conns.by_token(waiting.owner) else { return Dropped::Over };
     let Kind::Publisher(publisher) = &mut conn.kind else { return Dropped::Over };
-    let line = env.pool.session(waiting.session);
-    let mine = |line: &&SessionLine| is_of(line, publisher.topic, publisher.session.client);
-    let line = line.as_ref().filter(mine);
-    if line.is_some_and(|line| stands(line, waiting.session_epoch)) {
-        return Dropped::Duplicate;
+    let (topic, client) = (publisher.topic, publisher.session.client);
+    let line = env.pool.session(waiting.session).filter(|line| line.is_of(topic, client));
+    if let Some(line) = &line
+        && line.stands(topic, client, waiting.session_epoch)
+        && is_told(order, line, waiting)
+    {
+        let is_doubtful = order == Order::Strong && line.is_doubtful(waiting.batch_seq);
+        return if is_doubtful { Dropped::Lost } else { Dropped::Duplicate };
     }
     let next_seq = line.map_or(0, |line| line.next_seq);
     publisher.in_flight = publisher.in_flight.saturating_sub(1);
@@ -259,16 +237,15 @@ fn dropped(env: &Env, conns: &mut Conns, waiting: &Waiting) -> Dropped {
     Dropped::Over
 }
 
-/// Whether the line is still this publisher's. A line that was needed for another session says
-/// nothing of this one, whatever epoch it shows: to call a batch a duplicate then would acknowledge
-/// what nobody ordered.
-fn is_of(line: &SessionLine, topic: TopicId, client: u64) -> bool {
-    line.client == client && line.topic == topic.0
-}
-
-fn stands(line: &SessionLine, epoch: u32) -> bool {
-    let standing = Standing::unpack(line.standing);
-    standing.epoch == epoch && standing.state == SessionState::Active
+/// Whether the sequencer can have called it a duplicate. To take another drop for one would
+/// acknowledge what nobody ordered: `total` has no duplicates, and what is behind the session's
+/// next sequence is in no log.
+fn is_told(order: Order, line: &SessionLine, waiting: &Waiting) -> bool {
+    match order {
+        Order::Strong | Order::Stream => waiting.batch_seq < line.next_seq,
+        Order::Token => true,
+        Order::Total | Order::None | Order::Broker => false,
+    }
 }
 
 /// Tells the connection, if it is still there and wants to know.
@@ -298,13 +275,26 @@ fn report(env: &Env, conns: &mut Conns, waiting: &Waiting, reached: Reached, pos
 mod tests {
     use super::*;
 
+    fn waiting(batch_seq: u64) -> Waiting {
+        Waiting {
+            owner: crate::conns::Token(0),
+            batch_seq,
+            landed_ns: 0,
+            position: 0,
+            session: 0,
+            session_epoch: 1,
+            count: 1,
+            reported: false,
+        }
+    }
+
     #[test]
-    fn a_line_that_went_to_another_session_acknowledges_nothing() {
-        let standing = Standing { epoch: 1, state: SessionState::Active }.pack();
-        let line = SessionLine { standing, client: 7, topic: 256, ..SessionLine::default() };
-        assert!(is_of(&line, TopicId(256), 7) && stands(&line, 1));
-        assert!(!is_of(&line, TopicId(256), 8), "another client's, of the same epoch");
-        assert!(!is_of(&line, TopicId(257), 7), "the same client's in another topic");
-        assert!(!stands(&line, 2));
+    fn only_what_can_be_in_the_log_is_called_a_duplicate() {
+        let line = SessionLine { next_seq: 5, ..SessionLine::default() };
+        for order in [Order::Strong, Order::Stream] {
+            assert!(is_told(order, &line, &waiting(4)));
+            assert!(!is_told(order, &line, &waiting(5)), "{order}: nobody ordered it");
+        }
+        assert!(!is_told(Order::Total, &line, &waiting(4)), "it has no duplicates");
     }
 }

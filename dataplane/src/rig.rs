@@ -78,7 +78,8 @@ pub(crate) fn shore(segments: u32, checks_payloads: bool) -> (Shore, SlotReader)
     };
     pool.set_ring(id.slot(), me, &ring);
     let standing = Standing { epoch: 1, state: SessionState::Active }.pack();
-    pool.set_session(0, &SessionLine { standing, client: 1, ..SessionLine::default() });
+    let line = SessionLine { standing, client: 1, topic: id.0, ..SessionLine::default() };
+    pool.set_session(0, &line);
     let reader = SlotReader::new(pool.slot_ring(id, me).expect("the line was just written"));
     let env = Env::new(pool, me, 1).expect("the pool's own file can be opened again");
     let mut topic = Topic::new(&env, &entry, Order::Total);

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use landfall_layout::command::Request;
-use landfall_layout::frame::Reached;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::segment::SegmentKind;
@@ -110,8 +109,6 @@ pub struct Confirming {
     pub batch: Waiting,
     /// Index of the last entry that can be meant.
     pub index: u64,
-    /// What is said of it then.
-    pub reached: Reached,
 }
 
 /// Reads the sequenced log for receipts.

@@ -130,7 +130,8 @@ struct Stream {
 struct Account {
     cursors: HashMap<u8, Cursor>,
     streams: HashMap<(u64, u8), Stream>,
-    /// Orders without first-in first-out: the sequences seen of each client and epoch.
+    /// Orders without first-in first-out: the sequences seen of each client and epoch. Order
+    /// `stream`: of each client.
     sequences: HashSet<(u64, u64, u32)>,
     batches: u64,
     messages: u64,
@@ -304,18 +305,34 @@ impl Auditor {
             }
         };
         let strong = self.order == Order::Strong;
-        // Without exactly once, a batch that was sent again after a loss may come twice.
-        let repeats = self.order == Order::Broker;
+        // What was sent again after a loss begins anew, through whatever broker. In order `stream`
+        // it may be a batch that another broker never had; that none comes twice is looked at
+        // across brokers.
+        let begins_anew = matches!(self.order, Order::Broker | Order::Stream);
+        let is_again = self.order == Order::Stream && {
+            let identity = (seen.client, seen.batch_seq, 0);
+            !self.account(subscriber).sequences.insert(identity)
+        };
         let next = Stream { epoch: seen.session_epoch, batch_seq: seen.batch_seq };
         let account = self.account(subscriber);
         let lapped = account.missed > 0 || account.has_skipped;
-        let Some(last) = account.streams.insert((seen.client, broker), next) else { return };
+        let last = account.streams.insert((seen.client, broker), next);
+        if is_again {
+            self.violation(format!(
+                "subscriber {subscriber}, client {:#x}: a duplicate: batch {} of epoch {} from \
+                 broker {} at position {}",
+                seen.client, seen.batch_seq, seen.session_epoch, seen.broker, seen.first_position
+            ));
+            return;
+        }
+        let Some(last) = last else { return };
         let what = if seen.session_epoch < last.epoch {
             "an earlier epoch"
-        } else if seen.batch_seq == last.batch_seq && !(repeats && seen.session_epoch > last.epoch)
-        {
+        } else if begins_anew && seen.session_epoch > last.epoch {
+            return;
+        } else if seen.batch_seq == last.batch_seq {
             "a duplicate"
-        } else if seen.batch_seq < last.batch_seq && !(repeats && seen.session_epoch > last.epoch) {
+        } else if seen.batch_seq < last.batch_seq {
             "a step back"
         } else if strong && !lapped && Some(seen.batch_seq) != last.batch_seq.checked_add(1) {
             "a missing batch"

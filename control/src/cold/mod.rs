@@ -39,10 +39,22 @@ use plan::{Plan, Told, plan};
 use read::{Found, FoundLog, find};
 use sessions::Sessions;
 
+use crate::recovery::Had;
+
 /// Looks at a directory that another process has, before that counts.
 const LOOKS: u32 = 20;
 /// Time between two of them: a second in all, far more than it takes to write a name.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What came back.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// What people should know of it, a sentence each.
+    pub notes: Vec<String>,
+    /// For the sequencers of this control. One that comes after it has the session lines, which
+    /// say all but which batches came back behind a gap: sent again, those are ordered again.
+    pub had: Had,
+}
 
 /// Brings back every topic that the data directories of brokers have; what people should know of
 /// it, a sentence each. Where no keeper of what a broker landed has its directory among them, that
@@ -53,7 +65,7 @@ pub fn restore(
     directories: &[PathBuf],
     forgets_lost: bool,
     now_ns: u64,
-) -> Result<Vec<String>, ColdError> {
+) -> Result<Restored, ColdError> {
     for directory in directories {
         await_free(directory, &pool.uuid_text())?;
     }
@@ -71,10 +83,10 @@ pub fn restore(
         let Some(entry) = entry_of(pool, &entries, &found.file) else {
             return Err(ColdError::Topics { name: found.file.name });
         };
-        sessions.add(&entry, &found.sessions);
+        sessions.add(&entry, found.sessions());
         entries.push((entry, found));
     }
-    sessions.restore(pool, now_ns, &mut notes)?;
+    let had = sessions.restore(pool, &mut notes)?;
     for (entry, mut found) in entries {
         let mut lives = Vec::new();
         if found.logs.is_empty() {
@@ -87,7 +99,7 @@ pub fn restore(
         notes.extend(adopt(pool, &found, &entry, lives));
         pool.set_topic(&entry);
     }
-    Ok(notes)
+    Ok(Restored { notes, had })
 }
 
 /// How a log goes on in this pool.

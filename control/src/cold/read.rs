@@ -15,15 +15,18 @@ use landfall_replica::{EndedLog, FileError, Resumed, Skips, TopicFile, Walk};
 
 use super::ColdError;
 use super::plan::{Span, Unread};
+use super::sessions::SessionOf;
 
-/// A publisher's session as its last batch on disk says it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LastOf {
+/// A publisher's batch on disk, but for what it holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct BatchOf {
+    /// Index in the log.
+    pub index: u64,
     /// Session epoch.
     pub epoch: u32,
-    /// Sequence of the last batch.
+    /// Sequence.
     pub seq: u64,
-    /// When a batch of it landed last, nanoseconds.
+    /// When it landed, nanoseconds.
     pub landed_ns: u64,
 }
 
@@ -57,8 +60,9 @@ pub struct Found {
     pub pools: BTreeSet<String>,
     /// Its logs of which anything is known.
     pub logs: BTreeMap<usize, FoundLog>,
-    /// Sessions by client.
-    pub sessions: BTreeMap<u64, LastOf>,
+    /// Batches by client, as they were found: where sequences are not checked, one that says the
+    /// most of all of them.
+    pub batches: BTreeMap<u64, Vec<BatchOf>>,
 }
 
 /// Finds the topics in the data directories of brokers. Of several topics of one name the latest
@@ -156,7 +160,7 @@ impl Found {
             directories: Vec::new(),
             pools: BTreeSet::new(),
             logs: BTreeMap::new(),
-            sessions: BTreeMap::new(),
+            batches: BTreeMap::new(),
         };
         found.also_says(file);
         found
@@ -279,10 +283,28 @@ impl Found {
         log.spans.push(Span { index, first, end, is_hole });
         // A hole's session had an epoch, and no batch there: its sequence is 0.
         let (epoch, seq, landed_ns) = (entry.session_epoch, entry.batch_seq, entry.landed_ns);
-        let known = self.sessions.entry(entry.client).or_insert(LastOf { epoch, seq, landed_ns });
-        known.epoch = known.epoch.max(epoch);
-        known.seq = known.seq.max(seq);
-        known.landed_ns = known.landed_ns.max(landed_ns);
+        let is_checked = self.is_checked();
+        let batches = self.batches.entry(entry.client).or_default();
+        match batches.last_mut() {
+            Some(known) if !is_checked => {
+                known.epoch = known.epoch.max(epoch);
+                known.seq = known.seq.max(seq);
+                known.landed_ns = known.landed_ns.max(landed_ns);
+            }
+            _ => batches.push(BatchOf { index, epoch, seq, landed_ns }),
+        }
+    }
+
+    /// Whether sequences are checked in the topic.
+    fn is_checked(&self) -> bool {
+        matches!(self.order(), Some(Order::Strong | Order::Stream))
+    }
+
+    /// The topic's sessions, by client.
+    pub fn sessions(&mut self) -> BTreeMap<u64, SessionOf> {
+        let order = self.order();
+        let all = std::mem::take(&mut self.batches).into_iter();
+        all.filter_map(|(client, batches)| Some((client, SessionOf::of(order, batches)?))).collect()
     }
 
     /// A file that was begun and is not there may have had as much as a file has.

@@ -6,6 +6,7 @@ use landfall_layout::counters::{Counter, Stage};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::OrderEntry;
 use landfall_layout::session::SessionState;
+use landfall_layout::topic::Order;
 
 use landfall_pool::Pool;
 use landfall_pool::counters::Counters;
@@ -14,7 +15,7 @@ use landfall_pool::log::LogSegment;
 use super::{SequencerThread, Work};
 use crate::messages::FromSequencer;
 use crate::segments::LastEntries;
-use crate::sequencer::{Fencing, TopicSequencer, Verdict};
+use crate::sequencer::{Fencing, SessionView, TopicSequencer, Verdict};
 use landfall_pool::clock::wall_ns;
 
 /// Slots taken from one ring before it is the next one's turn.
@@ -120,11 +121,19 @@ impl SequencerThread {
             let frontier = work.sequencer.frontier();
             let line = frontier.line(work.topic.0, wall_ns());
             self.pool.advance_frontier(work.topic, SEQUENCED_LOG, &line);
-            let pool = &self.pool;
-            work.sequencer.drain_touched(|session| {
-                pool.set_session_next(session.index, session.next_seq);
-            });
             self.moved = true;
+        }
+        if done.slots > 0 || done.entries > 0 {
+            // Also where nothing was ordered: a broker knows a duplicate by its session's line,
+            // which may be behind what a control before this one ordered.
+            let (pool, is_stream) = (&self.pool, work.order == Order::Stream);
+            work.sequencer.drain_touched(|session| {
+                let SessionView { index, next_seq, floor, known_from, .. } = session;
+                match is_stream {
+                    true => pool.set_session_window(index, next_seq, floor, known_from),
+                    false => pool.set_session_next(index, next_seq),
+                }
+            });
         }
         if !self.fenced.is_empty() {
             self.write_fences(i);
@@ -222,7 +231,7 @@ impl SequencerThread {
             let Some(line) = self.sessions.set_state(session.index, SessionState::Fenced) else {
                 continue;
             };
-            let line = line.line(session.next_seq);
+            let line = line.line(Some(session));
             self.pool.set_session(session.index, &line);
             self.counters.add(&self.pool, Counter::Fenced, 1);
             self.tell_keeper(FromSequencer::Fenced {

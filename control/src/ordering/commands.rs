@@ -14,8 +14,7 @@ use landfall_pool::slot_ring::SlotReader;
 
 use super::{Ring, SequencerThread, Work};
 use crate::messages::{FromSequencer, NewRing, NewTopic, OpenSession, ToSequencer};
-use crate::sequencer::{Wish, Wished};
-use landfall_pool::clock::wall_ns;
+use crate::sequencer::{SessionView, Wish, Wished};
 
 /// Commands taken between two bursts.
 const COMMANDS_PER_TURN: usize = 64;
@@ -54,8 +53,8 @@ impl SequencerThread {
                     // Everything that it was acknowledged is in the log: the rest is holes.
                     work.sequencer.close_session(index);
                 }
-                let next_seq = self.next_seq(topic, index);
-                self.pool.set_session(index, &session.line(next_seq));
+                let view = self.view(topic, index);
+                self.pool.set_session(index, &session.line(view));
             }
             ToSequencer::Fence { topic, client, epoch } => self.fence(topic, client, epoch),
             ToSequencer::Reserve { topic, wish } => self.reserve(topic, wish),
@@ -75,7 +74,7 @@ impl SequencerThread {
         if let Some(work) = self.work_of(topic) {
             work.unfaithful.push(index);
         } else if let Some(session) = self.sessions.set_state(index, SessionState::Fenced) {
-            let line = session.line(0);
+            let line = session.line(None);
             self.pool.set_session(index, &line);
             self.counters.add(&self.pool, Counter::Fenced, 1);
         }
@@ -161,15 +160,15 @@ impl SequencerThread {
         }
     }
 
-    fn next_seq(&mut self, topic: TopicId, index: u32) -> u64 {
-        self.work_of(topic)
-            .and_then(|work| work.sequencer.session(index))
-            .map_or(0, |session| session.next_seq)
+    fn view(&mut self, topic: TopicId, index: u32) -> Option<SessionView> {
+        self.work_of(topic).and_then(|work| work.sequencer.session(index))
     }
 
     fn open_session(&mut self, open: OpenSession) {
         let OpenSession { broker, request, topic, client, .. } = open;
-        let command = match self.sessions.open(&open, wall_ns()) {
+        // Between two bursts every entry that was emitted is below the frontier in the pool.
+        let entries = self.pool.frontier(topic, SEQUENCED_LOG).entries;
+        let command = match self.sessions.open(&open, entries) {
             Ok(opened) => {
                 let (index, epoch) = (opened.index, opened.epoch);
                 if let Some(before) = opened.evicted
@@ -180,16 +179,17 @@ impl SequencerThread {
                 if let Some(work) = self.work_of(topic) {
                     work.sequencer.open_session(index, client, epoch, 0);
                 }
-                let next_seq = self.next_seq(topic, index);
+                let view = self.view(topic, index);
                 if let Some(session) = self.sessions.get(index) {
-                    self.pool.set_session(index, &session.line(next_seq));
+                    self.pool.set_session(index, &session.line(view));
                 }
+                let next_seq = view.map_or(0, |view| view.next_seq);
                 Command::SessionOpen { request, index, epoch, next_seq }
             }
             Err(refused) => {
                 let (index, epoch) = refused.current.unwrap_or_default();
                 let next_seq = match refused.current {
-                    Some(_) => self.next_seq(topic, index),
+                    Some(_) => self.view(topic, index).map_or(0, |view| view.next_seq),
                     None => 0,
                 };
                 Command::SessionDenied { request, why: refused.why, epoch, next_seq }

@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 
 use landfall_layout::command::Denial;
-use landfall_layout::session::{SessionLine, SessionState, Standing};
+use landfall_layout::session::{
+    SessionLine, SessionState, Standing, first_epoch_after, next_epoch,
+};
 use landfall_layout::{BrokerId, TopicId};
 
 use crate::messages::OpenSession;
+use crate::sequencer::SessionView;
 
 /// What is known of one line.
 #[derive(Clone, Copy, Debug)]
@@ -17,8 +20,10 @@ pub struct Session {
     pub client: u64,
     /// Epoch and state.
     pub standing: Standing,
-    /// When the line was given to this client, nanoseconds.
-    pub opened_ns: u64,
+    /// Entries that the topic's log had when the line was given to this client.
+    pub opened_at: u64,
+    /// Sequences that may be lost although they were ordered: from, and up to.
+    doubtful: (u64, u64),
     /// The request that opened the epoch; 0 where that is not known.
     opened_by: u64,
     /// Brokers through which the epoch was opened or joined, a bit each.
@@ -28,17 +33,22 @@ pub struct Session {
 }
 
 impl Session {
-    /// The line that says it.
-    pub fn line(&self, next_seq: u64) -> SessionLine {
+    /// The line that says it, and what the sequencer says where there is one.
+    pub fn line(&self, view: Option<SessionView>) -> SessionLine {
+        let mut window = view.map_or((0, 0), |view| (view.floor, view.known_from));
+        if self.doubtful != (0, 0) {
+            window = self.doubtful;
+        }
         SessionLine {
             standing: self.standing.pack(),
             client: self.client,
-            next_seq,
+            next_seq: view.map_or(0, |view| view.next_seq),
             topic: self.topic.0,
             opened_epoch: self.standing.epoch,
-            opened_ns: self.opened_ns,
+            opened_at: self.opened_at,
             opened_by: self.opened_by,
-            reserved: [0; 2],
+            floor: window.0,
+            known_from: window.1,
         }
     }
 }
@@ -69,7 +79,16 @@ pub struct SessionTable {
     lines: Vec<Option<Session>>,
     by_client: HashMap<(TopicId, u64), u32>,
     free: Vec<u32>,
+    /// Last epoch of each unused line that a control before this one had given to somebody.
+    spent: HashMap<u32, u32>,
     uses: u64,
+}
+
+/// An unused line, or one that somebody else has until now.
+struct Taken {
+    index: u32,
+    epoch: u32,
+    evicted: Option<TopicId>,
 }
 
 impl SessionTable {
@@ -79,6 +98,7 @@ impl SessionTable {
             lines: vec![None; lines as usize],
             by_client: HashMap::new(),
             free: (0..lines).rev().collect(),
+            spent: HashMap::new(),
             uses: 0,
         }
     }
@@ -93,15 +113,29 @@ impl SessionTable {
         let mut table = Self::new(lines);
         for (index, line) in found {
             let standing = Standing::unpack(line.standing);
-            if standing.state == SessionState::Free || index >= lines {
+            if index >= lines {
+                continue;
+            }
+            if standing.state == SessionState::Free {
+                table.spent.insert(index, standing.epoch);
                 continue;
             }
             let (topic, client) = (TopicId(line.topic), line.client);
-            let opened_ns = line.opened_ns;
+            let opened_at = line.opened_at;
+            let is_doubtful = line.floor < line.known_from;
+            let doubtful = if is_doubtful { (line.floor, line.known_from) } else { (0, 0) };
             // Of another epoch: its writer died while it opened that one.
             let opened_by = if line.opened_epoch == standing.epoch { line.opened_by } else { 0 };
-            let session =
-                Session { topic, client, standing, opened_ns, opened_by, joined, used: 0 };
+            let session = Session {
+                topic,
+                client,
+                standing,
+                opened_at,
+                doubtful,
+                opened_by,
+                joined,
+                used: 0,
+            };
             table.lines[index as usize] = Some(session);
             table.by_client.insert((topic, client), index);
         }
@@ -134,26 +168,31 @@ impl SessionTable {
     /// Opens the next epoch of a session, or joins the one that is named. A request that opened
     /// the epoch is answered with it as often as it comes, and opens it once: its answer may have
     /// been lost with the control that gave it, and the client takes a second epoch for another's.
-    pub fn open(&mut self, open: &OpenSession, now_ns: u64) -> Result<Opened, Refused> {
+    ///
+    /// `entries` is how many the topic's log has.
+    pub fn open(&mut self, open: &OpenSession, entries: u64) -> Result<Opened, Refused> {
         let bit = 1 << open.broker.index();
         let Some(index) = self.index_of(open.topic, open.client) else {
             if open.epoch != 0 {
                 return Err(Refused { why: Denial::NoSession, current: None });
             }
-            let (index, evicted) =
+            let Taken { index, epoch, evicted } =
                 self.take_line().ok_or(Refused { why: Denial::SessionsFull, current: None })?;
+            // What the line's last epoch was is over for good.
+            let epoch = if epoch == 0 { 1 } else { first_epoch_after(epoch) };
             let session = Session {
                 topic: open.topic,
                 client: open.client,
-                standing: Standing { epoch: 1, state: SessionState::Active },
-                opened_ns: now_ns,
+                standing: Standing { epoch, state: SessionState::Active },
+                opened_at: entries,
+                doubtful: (0, 0),
                 opened_by: open.request,
                 joined: bit,
                 used: self.next_use(),
             };
             self.lines[index as usize] = Some(session);
             self.by_client.insert((open.topic, open.client), index);
-            return Ok(Opened { index, epoch: 1, evicted });
+            return Ok(Opened { index, epoch, evicted });
         };
         let used = self.next_use();
         let session = self.lines[index as usize].as_mut().expect("a client's line is in use");
@@ -163,8 +202,7 @@ impl SessionTable {
             // Fenced or closed meanwhile: the client learns of that by its batches, or never asks.
             session.joined |= bit;
         } else if open.epoch == 0 {
-            let Some(next) = epoch.checked_add(1) else { return refused(Denial::Fenced) };
-            session.standing = Standing { epoch: next, state: SessionState::Active };
+            session.standing = Standing { epoch: next_epoch(epoch), state: SessionState::Active };
             session.opened_by = open.request;
             session.joined = bit;
         } else if open.epoch > epoch {
@@ -229,9 +267,10 @@ impl SessionTable {
     }
 
     /// A line for a new session: an unused one, or that of the session closed or fenced longest.
-    fn take_line(&mut self) -> Option<(u32, Option<TopicId>)> {
+    fn take_line(&mut self) -> Option<Taken> {
         if let Some(index) = self.free.pop() {
-            return Some((index, None));
+            let epoch = self.spent.remove(&index).unwrap_or(0);
+            return Some(Taken { index, epoch, evicted: None });
         }
         let over = |session: &Session| match session.standing.state {
             SessionState::Closed => Some(0),
@@ -247,7 +286,8 @@ impl SessionTable {
             .min()?;
         let session = self.lines[index].take()?;
         self.by_client.remove(&(session.topic, session.client));
-        Some((index as u32, Some(session.topic)))
+        let epoch = session.standing.epoch;
+        Some(Taken { index: index as u32, epoch, evicted: Some(session.topic) })
     }
 }
 
@@ -276,7 +316,7 @@ mod tests {
         assert_eq!(why(table.open(&ask(7, 1, 0), 4)), Denial::Fenced);
         assert_eq!(why(table.open(&ask(7, 3, 0), 5)), Denial::NoSession);
         assert_eq!(why(table.open(&ask(8, 1, 0), 6)), Denial::NoSession);
-        assert_eq!(table.get(0).unwrap().opened_ns, 1, "the line is as old as its client");
+        assert_eq!(table.get(0).unwrap().opened_at, 1, "the line is as old as its client");
     }
 
     #[test]
@@ -326,11 +366,30 @@ mod tests {
     }
 
     #[test]
+    fn no_two_epochs_of_a_line_are_the_same_whoever_has_it() {
+        let mut table = SessionTable::new(1);
+        let mut epochs = Vec::new();
+        for client in [1, 2, 1, 3, 1] {
+            epochs.push(table.open(&ask(client, 0, 0), 9).unwrap().epoch);
+            epochs.push(table.open(&ask(client, 0, 0), 9).unwrap().epoch);
+            table.set_state(0, SessionState::Fenced);
+        }
+        // A control that dies while the line goes to another leaves it free.
+        let epoch = *epochs.last().unwrap();
+        let free = Standing { epoch, state: SessionState::Free }.pack();
+        let line = SessionLine { standing: free, ..SessionLine::default() };
+        let mut next = SessionTable::restored(1, [(0, line)], 0);
+        epochs.push(next.open(&ask(1, 0, 0), 9).unwrap().epoch);
+        let distinct: std::collections::BTreeSet<u32> = epochs.iter().copied().collect();
+        assert_eq!(distinct.len(), epochs.len(), "{epochs:?}");
+    }
+
+    #[test]
     fn lines_are_restored_as_they_say() {
         let mut table = SessionTable::new(3);
         table.open(&ask(7, 0, 0), 5).unwrap();
         table.open(&ask(7, 0, 0), 6).unwrap();
-        let line = table.get(0).unwrap().line(9);
+        let line = table.get(0).unwrap().line(None);
         let found = [(0, line), (1, SessionLine::default()), (99, line)];
         let mut next = SessionTable::restored(3, found, 1);
         assert_eq!(next.open(&ask(7, 2, 1), 7).unwrap().index, 0);

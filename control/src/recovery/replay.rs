@@ -10,12 +10,12 @@ use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::log::{Found, LogReader, LogSegment};
 
-use super::log_numbers;
+use super::{Had, log_numbers};
 use crate::keeper::Topic;
 use crate::messages::NewTopic;
 use crate::ordering::SessionTable;
 use crate::segments::LastEntries;
-use crate::sequencer::{Frontier, TopicSequencer};
+use crate::sequencer::{Frontier, SessionView, TopicSequencer};
 
 /// Calls `each` for every entry of a log that can still be read, in order.
 fn walk(pool: &Pool, topic: TopicId, log: usize, mut each: impl FnMut(u64, &OrderEntry)) {
@@ -52,6 +52,7 @@ pub(super) fn sequencer(
     topic: &Topic,
     sessions: &SessionTable,
     last_entries: &LastEntries,
+    had: &Had,
     log: LogSegment,
 ) -> NewTopic {
     let id = topic.id;
@@ -66,7 +67,7 @@ pub(super) fn sequencer(
         }
     }
     for (index, session) in sessions.all().filter(|(_, session)| session.topic == id) {
-        let next_seq = pool.session(index).map_or(0, |line| line.next_seq);
+        let line = pool.session(index).unwrap_or_default();
         // A publisher that said goodbye has its receipts; until its line goes to another, what
         // may still be in a ring of it is ordered like before.
         let state = match session.standing.state {
@@ -74,15 +75,25 @@ pub(super) fn sequencer(
             state => state,
         };
         let standing = Standing { state, ..session.standing };
-        value.restore_session(index, session.client, standing, next_seq);
+        value.restore_session(&SessionView {
+            index,
+            client: session.client,
+            standing,
+            next_seq: line.next_seq,
+            floor: line.floor,
+            known_from: line.known_from,
+        });
+        let had = had.get(&(id, session.client)).into_iter().flatten();
+        had.for_each(|seq| value.restore_ordered(index, *seq));
     }
     walk(pool, id, SEQUENCED_LOG, |index, entry| {
         if !entry.is_hole() {
             last_entries.note(entry.segment, index);
         }
+        // Entries from before the client had its line say nothing of it: it began at 0 again.
         let session = sessions
             .index_of(id, entry.client)
-            .filter(|at| sessions.get(*at).is_some_and(|s| s.opened_ns <= entry.landed_ns));
+            .filter(|at| sessions.get(*at).is_some_and(|s| s.opened_at <= index));
         value.replay(session, entry);
     });
     // The frontier line is stored in the topic's name only once the log begins; a control that

@@ -37,11 +37,12 @@ mod stuck;
 #[cfg(test)]
 mod tests;
 mod token;
+mod window;
 
 use landfall_layout::BrokerId;
 use landfall_layout::limits::BROKERS_MAX;
 use landfall_layout::order::{FrontierLine, OrderEntry};
-use landfall_layout::session::{SessionState, Standing};
+use landfall_layout::session::Standing;
 use landfall_layout::slot::{RingSlot, SLOT_PADDING};
 use landfall_layout::topic::{Order, TopicError, check_ring_slots};
 
@@ -49,9 +50,11 @@ use hold::{Held, Holds, NOWHERE};
 use ring::RingScan;
 use session::Sessions;
 use token::Reservations;
+use window::Known;
 
 pub use standing::Fencing;
 pub use token::{Wish, Wished};
+pub use window::StreamSet;
 
 /// What became of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,6 +127,10 @@ pub struct SessionView {
     /// brokers in use a sequence below may still be missing. Orders `total` and `token`: as it was
     /// opened.
     pub next_seq: u64,
+    /// Order `stream`: the first sequence that is not in the log. Other orders: `next_seq`.
+    pub floor: u64,
+    /// Order `stream`: of what is below it is not known whether it is in the log. Else 0.
+    pub known_from: u64,
 }
 
 /// The rule by which slots are let through.
@@ -144,6 +151,8 @@ pub struct TopicSequencer {
     sessions: Sessions,
     holds: Holds,
     reservations: Reservations,
+    /// Sessions that were fenced because of what they sent.
+    trespassers: Vec<Fencing>,
 }
 
 impl TopicSequencer {
@@ -167,6 +176,7 @@ impl TopicSequencer {
             sessions: Sessions::default(),
             holds: Holds::new(),
             reservations: Reservations::new(start.position),
+            trespassers: Vec::new(),
         })
     }
 
@@ -238,13 +248,19 @@ impl TopicSequencer {
 
     /// A session, if one was ever opened under that index.
     pub fn session(&self, index: u32) -> Option<SessionView> {
-        let session = self.sessions.get(index).filter(|s| s.state != SessionState::Free)?;
-        Some(session.view(index))
+        self.sessions.view(index)
     }
 
     /// Calls `each` once for every session whose next sequence moved since the last time.
-    pub fn drain_touched(&mut self, mut each: impl FnMut(SessionView)) {
-        self.sessions.drain_touched(|index, session| each(session.view(index)));
+    pub fn drain_touched(&mut self, each: impl FnMut(SessionView)) {
+        self.sessions.drain_touched(each);
+    }
+
+    /// Calls `each` for every session that was fenced since the last time because of what it sent:
+    /// to positions that it had not reserved, or a sequence that was forgotten.
+    #[inline]
+    pub fn drain_trespassers(&mut self, each: impl FnMut(Fencing)) {
+        self.trespassers.drain(..).for_each(each);
     }
 
     /// Takes the slot at the scan index of the broker's ring, and calls `out` with every entry
@@ -265,7 +281,7 @@ impl TopicSequencer {
             return Verdict::Busy;
         }
         let index = ring.take();
-        let verdict = self.judge(broker, slot);
+        let verdict = self.judge(slot);
         match verdict {
             Verdict::Held => return self.hold(broker, slot, index, now_ns),
             Verdict::Ordered => {
@@ -286,7 +302,7 @@ impl TopicSequencer {
 
     /// What is to become of a slot; moves the session on if it is to be ordered.
     #[inline]
-    fn judge(&mut self, broker: BrokerId, slot: &RingSlot) -> Verdict {
+    fn judge(&mut self, slot: &RingSlot) -> Verdict {
         if slot.count == 0 || slot.flags & SLOT_PADDING != 0 {
             return Verdict::Padding;
         }
@@ -308,19 +324,35 @@ impl TopicSequencer {
             }
             Rule::Strong if seq < session.next_seq => Verdict::Duplicate,
             Rule::Strong => Verdict::Held,
-            Rule::Stream => {
-                if after > session.next_seq {
-                    session.advance(slot.session, after, touched);
-                }
-                match self.sessions.stream_mut(slot.session, broker) {
-                    Some(next) if seq >= *next => {
-                        *next = after;
-                        Verdict::Ordered
-                    }
-                    _ => Verdict::Duplicate,
-                }
+            Rule::Stream if seq == session.next_seq && session.behind == 0 => {
+                session.advance(slot.session, after, touched);
+                Verdict::Ordered
             }
+            Rule::Stream => self.judge_stream(slot),
         }
+    }
+
+    /// Order `stream`, where something of the session came out of sequence.
+    fn judge_stream(&mut self, slot: &RingSlot) -> Verdict {
+        let Some((session, window, touched)) = self.sessions.enter_window(slot.session) else {
+            return Verdict::Fenced;
+        };
+        match window.take(session, slot.batch_seq) {
+            Known::New => {
+                session.touch(slot.session, touched);
+                Verdict::Ordered
+            }
+            Known::InLog => Verdict::Duplicate,
+            // To call it either would be a guess. Its broker is told by the session's line.
+            Known::Forgotten => self.trespass(slot.session),
+        }
+    }
+
+    /// Fences a session because of what it sent.
+    fn trespass(&mut self, session: u32) -> Verdict {
+        let fencing = self.fence_session(session);
+        self.trespassers.extend(fencing);
+        Verdict::Fenced
     }
 
     fn hold(&mut self, broker: BrokerId, slot: &RingSlot, index: u64, now_ns: u64) -> Verdict {

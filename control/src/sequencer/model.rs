@@ -45,6 +45,16 @@ pub(super) struct Line {
     pub client: u64,
     pub standing: Standing,
     pub next_seq: u64,
+    /// Order `stream`: everything below is in the log. Otherwise 0.
+    pub floor: u64,
+}
+
+impl Line {
+    /// That sequence is in the log now.
+    pub fn take(&mut self, seq: u64, had: &BTreeSet<u64>) {
+        self.next_seq = self.next_seq.max(seq + 1);
+        self.floor = (self.floor..).find(|seq| !had.contains(seq)).unwrap();
+    }
 }
 
 /// The model: no index, no list that is kept in order, nothing is remembered twice.
@@ -64,7 +74,8 @@ pub(super) struct Model {
     pub resolved: BTreeSet<(usize, u64)>,
     pub floor: [u64; BROKERS],
     pub lines: BTreeMap<u32, Line>,
-    pub had: BTreeMap<(u32, usize), u64>,
+    /// Order `stream`: what is in the log of each session, as far as that is known.
+    pub had: BTreeMap<u32, BTreeSet<u64>>,
     pub held: Vec<(usize, u64, RingSlot)>,
     pub since: BTreeMap<u32, u64>,
 }
@@ -109,7 +120,7 @@ impl Model {
             return (Verdict::Busy, out);
         }
         self.scan[broker] += 1;
-        let verdict = self.judge(broker, slot);
+        let verdict = self.judge(slot);
         match verdict {
             Verdict::Ordered => self.emit(broker, index, slot, &mut out),
             Verdict::Held => self.held.push((broker, index, *slot)),
@@ -130,7 +141,7 @@ impl Model {
         (verdict, out)
     }
 
-    fn judge(&mut self, broker: usize, slot: &RingSlot) -> Verdict {
+    fn judge(&mut self, slot: &RingSlot) -> Verdict {
         if slot.count == 0 || slot.flags == SLOT_PADDING {
             return Verdict::Padding;
         }
@@ -141,12 +152,12 @@ impl Model {
         }
         let seq = slot.batch_seq;
         if self.stream {
-            let had = self.had.entry((slot.session, broker)).or_default();
-            if seq < *had {
+            // Whatever broker, epoch or sequence came before: only what is in the log is there.
+            let had = self.had.entry(slot.session).or_default();
+            if seq < line.floor || !had.insert(seq) {
                 return Verdict::Duplicate;
             }
-            *had = seq + 1;
-            line.next_seq = line.next_seq.max(seq + 1);
+            line.take(seq, had);
         }
         if self.strong {
             if seq < line.next_seq {
@@ -302,13 +313,13 @@ impl Model {
     pub fn open(&mut self, session: u32, client: u64, epoch: u32) {
         self.drop_held(session);
         let standing = Standing { epoch, state: SessionState::Active };
-        let fresh = Line { client, standing, next_seq: 0 };
+        let fresh = Line { client, standing, next_seq: 0, floor: 0 };
         let line = self.lines.entry(session).or_insert(fresh);
         if line.client == client {
             line.standing = standing;
         } else {
             *line = fresh;
-            self.had.retain(|(of, _), _| *of != session);
+            self.had.remove(&session);
         }
     }
 

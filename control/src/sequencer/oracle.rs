@@ -14,7 +14,7 @@ use landfall_layout::topic::Order;
 use proptest::prelude::*;
 
 use super::model::{BROKERS, LEASE_NS, Line, Model, SLOTS};
-use super::{Frontier, TopicSequencer, Wish};
+use super::{Frontier, SessionView, TopicSequencer, Wish};
 
 const SESSIONS: u32 = 4;
 /// Rings start where the low half of their indices is about to wrap.
@@ -98,7 +98,11 @@ impl World {
             self.sequencer.open_ring(broker(number), SLOTS, self.consumed[number]).unwrap();
         }
         for (index, line) in &self.lines {
-            self.sequencer.restore_session(*index, line.client, line.standing, line.next_seq);
+            let (floor, known_from) = (line.floor, 0);
+            let Line { client, standing, next_seq, .. } = *line;
+            let index = *index;
+            let line = SessionView { index, client, standing, next_seq, floor, known_from };
+            self.sequencer.restore_session(&line);
         }
         for entry in &self.log[self.oldest..] {
             let mut lines = self.lines.iter();
@@ -114,11 +118,13 @@ impl World {
             if let Some(session) = session {
                 let next = entry.batch_seq + 1;
                 let line = self.model.lines.get_mut(&session).unwrap();
-                if matches!(self.order, Order::Stream | Order::Strong) {
+                if self.order == Order::Strong {
                     line.next_seq = line.next_seq.max(next);
+                } else if self.order == Order::Stream && entry.batch_seq >= line.floor {
+                    let had = self.model.had.entry(session).or_default();
+                    had.insert(entry.batch_seq);
+                    line.take(entry.batch_seq, had);
                 }
-                let had = self.model.had.entry((session, number)).or_default();
-                *had = (*had).max(next);
             }
         }
         for number in 0..BROKERS {
@@ -137,6 +143,7 @@ impl World {
                 client: view.client,
                 standing: view.standing,
                 next_seq: view.next_seq,
+                floor: if self.model.stream { view.floor } else { 0 },
             });
             assert_eq!(ours, self.model.lines.get(&index).copied(), "session {index}");
         }
@@ -311,7 +318,7 @@ impl World {
     }
 
     /// Retention takes the log away. The session lines say enough for `strong`, and `total` needs
-    /// nothing; what a broker had of a `stream` is known only from the log.
+    /// nothing; what a `stream` has above a gap is known only from the log.
     fn retain(&mut self) {
         self.commit(5);
         let consumed = |entry: &OrderEntry| {
@@ -321,10 +328,13 @@ impl World {
             let low = self.consumed[usize::from(entry.broker)] as u32;
             entry.ring_index.wrapping_sub(low) > 1 << 31
         };
-        let past = self.log[self.oldest..].iter().take_while(|entry| consumed(entry)).count();
-        if self.order != Order::Stream {
-            self.oldest += past;
-        }
+        let said = |entry: &OrderEntry| {
+            let mut lines = self.lines.values().filter(|line| line.client == entry.client);
+            self.order != Order::Stream || lines.all(|line| entry.batch_seq < line.floor)
+        };
+        let goes = |entry: &&OrderEntry| consumed(entry) && said(entry);
+        let past = self.log[self.oldest..].iter().take_while(goes).count();
+        self.oldest += past;
     }
 
     fn open(&mut self, session: u32, stranger: bool) {
@@ -347,7 +357,9 @@ impl World {
     fn check(&self) {
         let mut position = 0;
         let mut slots = BTreeSet::new();
-        let mut next: BTreeMap<(u64, u8), u64> = BTreeMap::new();
+        let mut next: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut had = BTreeSet::new();
+        let mut places: BTreeMap<(u64, u8), u32> = BTreeMap::new();
         let mut epochs: BTreeMap<u64, u32> = BTreeMap::new();
         let mut landed_ns = 0;
         for (index, entry) in self.log.iter().enumerate() {
@@ -362,11 +374,16 @@ impl World {
             let epoch = epochs.entry(entry.client).or_default();
             assert!(entry.session_epoch >= *epoch, "an epoch that was over came back");
             *epoch = entry.session_epoch;
-            let of = if self.order == Order::Stream { entry.broker } else { 0 };
-            let next = next.entry((entry.client, of)).or_default();
+            let next = next.entry(entry.client).or_default();
             match self.order {
                 Order::Strong => assert_eq!(entry.batch_seq, *next, "each once, in sequence"),
-                Order::Stream => assert!(entry.batch_seq >= *next, "in sequence, by broker"),
+                Order::Stream => {
+                    assert!(had.insert((entry.client, entry.batch_seq)), "each once");
+                    let low = BASE as u32;
+                    let place = entry.ring_index.wrapping_sub(low);
+                    let before = places.insert((entry.client, entry.broker), place);
+                    assert!(before.is_none_or(|before| before < place), "as its broker landed it");
+                }
                 Order::Token => assert_eq!(entry.batch_seq, entry.first_position),
                 _ => {}
             }
@@ -384,14 +401,15 @@ impl World {
                     line.standing.epoch != slot.session_epoch
                         || line.standing.state != SessionState::Active
                 });
-                let had = match self.order {
-                    Order::Strong => next.get(&(slot.client, 0)),
-                    Order::Stream => next.get(&(slot.client, number as u8)),
-                    _ => None,
-                };
                 // Positions do not come again, so what is below the log's end is there already.
-                let twice = had.is_some_and(|next| slot.batch_seq < *next)
-                    || self.order == Order::Token && slot.batch_seq < position;
+                let twice = match self.order {
+                    Order::Strong => {
+                        next.get(&slot.client).is_some_and(|next| slot.batch_seq < *next)
+                    }
+                    Order::Stream => had.contains(&(slot.client, slot.batch_seq)),
+                    Order::Token => slot.batch_seq < position,
+                    _ => false,
+                };
                 assert!(over || twice, "slot {index} of broker {number} is lost: {slot:?}");
             }
         }
@@ -483,7 +501,7 @@ fn run(order: Order, ops: &[Op]) {
                 world.sequencer.forget_session(session);
                 world.model.drop_held(session);
                 world.model.lines.remove(&session);
-                world.model.had.retain(|(of, _), _| *of != session);
+                world.model.had.remove(&session);
                 world.dirty.insert(session);
             }
             Op::Commit => world.commit(5),

@@ -2,25 +2,33 @@
 
 use landfall_layout::BrokerId;
 use landfall_layout::order::OrderEntry;
-use landfall_layout::session::{SessionState, Standing};
+use landfall_layout::session::SessionState;
 
-use super::{Rule, TopicSequencer};
+use super::window::Known;
+use super::{Rule, SessionView, TopicSequencer};
 
 impl TopicSequencer {
     /// A session as its line says, whatever its state.
-    pub fn restore_session(&mut self, index: u32, client: u64, standing: Standing, next_seq: u64) {
+    pub fn restore_session(&mut self, line: &SessionView) {
+        let SessionView { index, client, standing, next_seq, floor, known_from } = *line;
         if standing.state == SessionState::Free {
             return;
         }
         self.open_session(index, client, standing.epoch, next_seq);
+        if self.rule == Rule::Stream {
+            let (session, window) = self.sessions.make_window(index);
+            window.begin(session, next_seq, floor, known_from);
+        }
         self.sessions.make(index).state = standing.state;
     }
 
-    /// What a (session, broker) of order `stream` has had: everything below `next`.
-    pub fn restore_stream(&mut self, index: u32, broker: BrokerId, next: u64) {
-        if self.rule == Rule::Stream && self.sessions.get(index).is_some() {
-            let had = &mut self.sessions.make_streams(index)[broker.index()];
-            *had = (*had).max(next);
+    /// A sequence of a session of order `stream` that is in the log, though its entry is not in
+    /// the pool.
+    pub fn restore_ordered(&mut self, index: u32, seq: u64) {
+        if let Some((session, window, touched)) = self.sessions.enter_window(index)
+            && window.take(session, seq) == Known::New
+        {
+            session.touch(index, touched);
         }
     }
 
@@ -55,10 +63,11 @@ impl TopicSequencer {
             return;
         }
         let after = entry.batch_seq.saturating_add(1);
-        if matches!(self.rule, Rule::Stream | Rule::Strong) && after > known.next_seq {
-            // The line is behind; were it left so, retention could take what makes up for it.
-            known.advance(index, after, touched);
+        // A line that is behind and left so would be no help once retention took the entries.
+        match self.rule {
+            Rule::Strong if after > known.next_seq => known.advance(index, after, touched),
+            Rule::Stream => self.restore_ordered(index, entry.batch_seq),
+            _ => {}
         }
-        self.restore_stream(index, broker, after);
     }
 }

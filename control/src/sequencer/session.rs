@@ -1,14 +1,15 @@
 //! What the sequencer knows of each session, by the index of the session's line.
 
 use landfall_layout::BrokerId;
-use landfall_layout::limits::{BROKERS_MAX, SESSIONS_MAX};
+use landfall_layout::limits::{SESSIONS_MAX, STREAM_WINDOW};
 use landfall_layout::session::{SessionState, Standing};
 
 use super::SessionView;
 use super::hold::{NOWHERE, Place};
+use super::window::Window;
 
 /// One session. Two share a line, so that 10,000 of them stay in a core's own cache.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(align(32))]
 pub(super) struct Session {
     pub client: u64,
@@ -19,14 +20,19 @@ pub(super) struct Session {
     gap: u32,
     pub state: SessionState,
     touched: bool,
+    /// Order `stream`: how far the first sequence that is not in the log is below the next one.
+    pub behind: u16,
 }
 
-const _: () = assert!(size_of::<Session>() == 32);
+const _: () = {
+    assert!(size_of::<Session>() == 32);
+    assert!(STREAM_WINDOW <= u16::MAX as u64, "`behind` is at most the window");
+};
 
 const NO_GAP: u32 = u32::MAX;
 
 impl Session {
-    const FREE: Self = Self {
+    pub const FREE: Self = Self {
         client: 0,
         next_seq: 0,
         epoch: 0,
@@ -34,6 +40,7 @@ impl Session {
         gap: NO_GAP,
         state: SessionState::Free,
         touched: false,
+        behind: 0,
     };
 
     /// Whether a batch sealed by that client under that epoch may be ordered.
@@ -42,15 +49,28 @@ impl Session {
         self.state == SessionState::Active && self.client == client && self.epoch == epoch
     }
 
+    /// Everything below is in the log, or forgotten.
+    #[inline]
+    pub fn floor(&self) -> u64 {
+        self.next_seq - u64::from(self.behind)
+    }
+
     pub fn view(&self, index: u32) -> SessionView {
         let standing = Standing { epoch: self.epoch, state: self.state };
-        SessionView { index, client: self.client, standing, next_seq: self.next_seq }
+        let (client, next_seq) = (self.client, self.next_seq);
+        SessionView { index, client, standing, next_seq, floor: self.floor(), known_from: 0 }
     }
 
     /// Moves the next sequence, and remembers in `touched` that it moved.
     #[inline]
     pub fn advance(&mut self, index: u32, next_seq: u64, touched: &mut Vec<u32>) {
         self.next_seq = next_seq;
+        self.touch(index, touched);
+    }
+
+    /// Remembers in `touched` that something of it moved.
+    #[inline]
+    pub fn touch(&mut self, index: u32, touched: &mut Vec<u32>) {
         if !self.touched {
             self.touched = true;
             touched.push(index);
@@ -76,8 +96,8 @@ struct Gap {
 #[derive(Default)]
 pub(super) struct Sessions {
     pages: Vec<Option<Box<[Session; PAGE]>>>,
-    /// Next sequence of each (session, broker); only for order `stream`.
-    streams: Vec<Option<Box<[[u64; BROKERS_MAX]; PAGE]>>>,
+    /// What is in the log of each session; only for order `stream`.
+    windows: Vec<Option<Box<Window>>>,
     /// Sessions that there is a page for. The two lists below have room for as many, so they
     /// never grow while batches are ordered.
     known: usize,
@@ -117,21 +137,34 @@ impl Sessions {
         &mut sessions[index as usize % PAGE]
     }
 
-    /// The next sequences of a session, one for each broker, made zero if there were none.
-    pub fn make_streams(&mut self, index: u32) -> &mut [u64; BROKERS_MAX] {
-        let page = index as usize / PAGE;
-        if page >= self.streams.len() {
-            self.streams.resize_with(page + 1, || None);
+    /// A session of order `stream` and what is in the log of it, made empty if there was nothing.
+    pub fn make_window(&mut self, index: u32) -> (&mut Session, &mut Window) {
+        self.make(index);
+        let at = index as usize;
+        if at >= self.windows.len() {
+            self.windows.resize_with(at + 1, || None);
         }
-        let streams = self.streams[page].get_or_insert_with(|| Box::new([[0; BROKERS_MAX]; PAGE]));
-        &mut streams[index as usize % PAGE]
+        let page = self.pages[at / PAGE].as_deref_mut().expect("it was just made");
+        let window = self.windows[at].get_or_insert_with(|| Box::new(Window::new()));
+        (&mut page[at % PAGE], window)
     }
 
-    /// The next sequence of (session, broker); made when the session was opened.
-    #[inline]
-    pub fn stream_mut(&mut self, index: u32, broker: BrokerId) -> Option<&mut u64> {
-        let page = self.streams.get_mut(index as usize / PAGE)?.as_deref_mut()?;
-        Some(&mut page[index as usize % PAGE][broker.index()])
+    /// The same, made when the session was opened, and the list that [`Session::touch`] puts it on.
+    pub fn enter_window(
+        &mut self,
+        index: u32,
+    ) -> Option<(&mut Session, &mut Window, &mut Vec<u32>)> {
+        let at = index as usize;
+        let page = self.pages.get_mut(at / PAGE)?.as_deref_mut()?;
+        let window = self.windows.get_mut(at)?.as_deref_mut()?;
+        Some((&mut page[at % PAGE], window, &mut self.touched))
+    }
+
+    /// A session as it is seen from outside.
+    pub fn view(&self, index: u32) -> Option<SessionView> {
+        let view = self.get(index).filter(|of| of.state != SessionState::Free)?.view(index);
+        let window = self.windows.get(index as usize).and_then(Option::as_deref);
+        Some(SessionView { known_from: window.map_or(0, |window| window.known_from), ..view })
     }
 
     /// A session, and the list that [`Session::advance`] puts it on.
@@ -142,15 +175,15 @@ impl Sessions {
     }
 
     /// Calls `each` for every session that moved since the last time, once.
-    pub fn drain_touched(&mut self, mut each: impl FnMut(u32, &Session)) {
+    pub fn drain_touched(&mut self, mut each: impl FnMut(SessionView)) {
         let mut touched = std::mem::take(&mut self.touched);
         for index in touched.drain(..) {
             if let Some(session) = self.get_mut(index) {
                 session.touched = false;
-                // A forgotten session's line is somebody else's.
-                if session.state != SessionState::Free {
-                    each(index, session);
-                }
+            }
+            // A forgotten session's line is somebody else's.
+            if let Some(view) = self.view(index) {
+                each(view);
             }
         }
         self.touched = touched;

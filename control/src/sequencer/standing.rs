@@ -1,6 +1,5 @@
 //! Sessions begin, are fenced and end.
 
-use landfall_layout::limits::BROKERS_MAX;
 use landfall_layout::session::SessionState;
 
 use super::hold::Holds;
@@ -22,8 +21,9 @@ impl TopicSequencer {
     /// Opens a session under a line's index, or its next epoch; what is held of an epoch before
     /// is dropped, and what still comes of it is fenced.
     ///
-    /// A client that has the line already goes on where it was, or at `next_seq` if that is
-    /// later; the epoch that is active already is joined, and nothing changes.
+    /// A client that has the line already goes on where it was, or, but for order `stream`, at
+    /// `next_seq` if that is later; another one begins there. The epoch that is active already is
+    /// joined, and nothing changes.
     pub fn open_session(&mut self, index: u32, client: u64, epoch: u32, next_seq: u64) {
         let known = *self.sessions.make(index);
         if known.takes(client, epoch) {
@@ -35,12 +35,13 @@ impl TopicSequencer {
         session.client = client;
         session.epoch = epoch;
         session.state = SessionState::Active;
-        session.next_seq = if goes_on { known.next_seq.max(next_seq) } else { next_seq };
         if self.rule == Rule::Stream {
-            let streams = self.sessions.make_streams(index);
+            let (session, window) = self.sessions.make_window(index);
             if !goes_on {
-                *streams = [0; BROKERS_MAX];
+                window.begin(session, next_seq, next_seq, 0);
             }
+        } else {
+            session.next_seq = if goes_on { known.next_seq.max(next_seq) } else { next_seq };
         }
     }
 
@@ -85,7 +86,8 @@ impl TopicSequencer {
         let dropped = self.drop_held(index);
         let session = self.sessions.get_mut(index)?;
         session.state = state;
-        Some(Fencing { session: session.view(index), dropped, is_stuck: false })
+        let session = self.sessions.view(index)?;
+        Some(Fencing { session, dropped, is_stuck: false })
     }
 
     /// Drops what is held of a session: those slots are done with. Its gap ends, and positions that

@@ -1,13 +1,13 @@
 //! What the sequencer promises, case by case.
 
 use landfall_layout::BrokerId;
-use landfall_layout::limits::{RING_SLOTS_MIN, SESSIONS_MAX};
+use landfall_layout::limits::{RING_SLOTS_MIN, SESSIONS_MAX, STREAM_WINDOW};
 use landfall_layout::order::OrderEntry;
 use landfall_layout::session::{SessionState, Standing};
 use landfall_layout::slot::{RingSlot, SLOT_PADDING};
 use landfall_layout::topic::Order;
 
-use super::{Frontier, TopicSequencer, Verdict};
+use super::{Frontier, SessionView, TopicSequencer, Verdict};
 
 const LEASE_NS: u64 = 1000;
 const SLOTS: u32 = RING_SLOTS_MIN;
@@ -38,6 +38,10 @@ fn slot(batch_seq: u64) -> RingSlot {
         landed_ns: batch_seq.saturating_add(50),
         ..RingSlot::default()
     }
+}
+
+fn view(index: u32, client: u64, standing: Standing, next_seq: u64) -> SessionView {
+    SessionView { index, client, standing, next_seq, floor: next_seq, known_from: 0 }
 }
 
 impl Rig {
@@ -149,18 +153,57 @@ fn total_orders_every_slot_as_it_is_seen() {
 }
 
 #[test]
-fn stream_drops_what_a_broker_brings_twice() {
+fn stream_drops_what_is_in_the_log_and_nothing_else() {
     let mut rig = Rig::new(Order::Stream);
     let verdicts =
         [(0, 3), (0, 3), (0, 2), (1, 2), (1, 3), (0, 4)].map(|(b, seq)| rig.offer(b, seq));
     use Verdict::{Duplicate, Ordered};
-    assert_eq!(verdicts, [Ordered, Duplicate, Duplicate, Ordered, Ordered, Ordered]);
+    assert_eq!(verdicts, [Ordered, Duplicate, Ordered, Duplicate, Duplicate, Ordered]);
     assert_eq!(rig.touched(), [(SESSION, 5)]);
     // The next epoch of the same client goes on, another client on this line begins.
     rig.sequencer.open_session(SESSION, CLIENT, 2, 0);
     assert_eq!(rig.offer_slot(0, RingSlot { session_epoch: 2, ..slot(4) }), Duplicate);
     rig.sequencer.open_session(SESSION, CLIENT + 1, 1, 0);
     assert_eq!(rig.offer_slot(0, RingSlot { client: CLIENT + 1, ..slot(0) }), Ordered);
+}
+
+#[test]
+fn what_never_landed_at_one_broker_is_ordered_through_another() {
+    use Verdict::{Duplicate, Fenced, Ordered};
+    let mut rig = Rig::new(Order::Stream);
+    // Batches 1 and 3 went to broker 1, which ended before they landed.
+    assert_eq!([0, 2, 4].map(|seq| rig.offer(0, seq)), [Ordered; 3]);
+    rig.sequencer.open_session(SESSION, CLIENT, 2, 0);
+    let again = |seq| RingSlot { session_epoch: 2, ..slot(seq) };
+    let said = [1, 2, 3, 4, 5].map(|seq| rig.offer_slot(0, again(seq)));
+    assert_eq!(said, [Ordered, Duplicate, Ordered, Duplicate, Ordered]);
+    let view = rig.sequencer.session(SESSION).unwrap();
+    assert_eq!((view.next_seq, view.floor), (6, 6));
+    // What is so far below that it was forgotten is neither: the session ends.
+    rig.offer_slot(0, again(3 * STREAM_WINDOW));
+    assert_eq!(rig.offer_slot(1, again(STREAM_WINDOW)), Fenced);
+    let mut fenced = Vec::new();
+    rig.sequencer.drain_trespassers(|fencing| fenced.push(fencing.session.index));
+    assert_eq!(fenced, [SESSION]);
+}
+
+#[test]
+fn a_new_sequencer_of_a_stream_knows_what_is_in_the_log_above_a_gap() {
+    use Verdict::{Duplicate, Ordered};
+    let mut rig = Rig::new(Order::Stream);
+    assert_eq!([0, 1, 3, 5].map(|seq| rig.offer(0, seq)), [Ordered; 4]);
+    let line = rig.sequencer.session(SESSION).unwrap();
+    assert_eq!((line.next_seq, line.floor), (6, 2));
+    let mut next = TopicSequencer::new(Order::Stream, LEASE_NS, rig.sequencer.frontier()).unwrap();
+    next.open_ring(broker(1), SLOTS, 0).unwrap();
+    next.restore_session(&line);
+    // Retention took the entries of 0 and 1; that of 5 came back from disk.
+    next.replay(Some(SESSION), &rig.log[2]);
+    next.restore_ordered(SESSION, 5);
+    rig.sequencer = next;
+    let said = [0, 1, 3, 5, 2, 4, 6].map(|seq| rig.offer(1, seq));
+    assert_eq!(said[..4], [Duplicate; 4]);
+    assert_eq!(said[4..], [Ordered; 3]);
 }
 
 #[test]
@@ -391,7 +434,7 @@ fn a_new_sequencer_goes_on_from_log_lines_and_rings() {
     rig.sequencer = TopicSequencer::new(Order::Strong, LEASE_NS, start).unwrap();
     rig.sequencer.open_ring(broker(0), SLOTS, 0).unwrap();
     rig.sequencer.open_ring(broker(1), SLOTS, 0).unwrap();
-    rig.sequencer.restore_session(SESSION, CLIENT, standing, 1);
+    rig.sequencer.restore_session(&view(SESSION, CLIENT, standing, 1));
     for entry in &rig.log {
         rig.sequencer.replay(Some(SESSION), entry);
         rig.sequencer.replay(None, entry);
@@ -411,7 +454,7 @@ fn a_new_sequencer_goes_on_from_log_lines_and_rings() {
 fn a_line_that_says_fenced_or_closed_stays_so() {
     for state in [SessionState::Fenced, SessionState::Closed, SessionState::Free] {
         let mut rig = Rig::new(Order::Strong);
-        rig.sequencer.restore_session(8, 900, Standing { epoch: 4, state }, 20);
+        rig.sequencer.restore_session(&view(8, 900, Standing { epoch: 4, state }, 20));
         let slot = RingSlot { client: 900, session: 8, session_epoch: 4, ..slot(20) };
         assert_eq!(rig.offer_slot(0, slot), Verdict::Fenced);
         rig.sequencer.open_session(8, 900, 5, 0);

@@ -114,20 +114,11 @@ pub(super) struct Reservations {
     bound: u32,
     /// The last request that was granted, of each (session, broker).
     granted: HashMap<(u32, BrokerId), u64>,
-    /// Sessions that were fenced because of where they wrote.
-    trespassers: Vec<Fencing>,
 }
 
 impl Reservations {
     pub fn new(next: u64) -> Self {
-        Self {
-            list: VecDeque::new(),
-            next,
-            cost: 0,
-            bound: 0,
-            granted: HashMap::new(),
-            trespassers: Vec::new(),
-        }
+        Self { list: VecDeque::new(), next, cost: 0, bound: 0, granted: HashMap::new() }
     }
 
     /// There is a ring of so many slots.
@@ -251,13 +242,6 @@ impl TopicSequencer {
         self.order_reserved(out);
     }
 
-    /// Calls `each` for every session that was fenced since the last time because it wrote where
-    /// it had reserved nothing.
-    #[inline]
-    pub fn drain_trespassers(&mut self, each: impl FnMut(Fencing)) {
-        self.reservations.trespassers.drain(..).for_each(each);
-    }
-
     pub(super) fn judge_reserved(&mut self, slot: &RingSlot) -> Verdict {
         let in_log = self.frontier.position;
         let (session, seq) = (slot.session, slot.batch_seq);
@@ -267,11 +251,7 @@ impl TopicSequencer {
             // As in order `strong`: it is a duplicate once the other is ordered.
             Fit::Copy if self.holds.has(session, seq) => Verdict::Held,
             Fit::Done => Verdict::Duplicate,
-            Fit::Copy | Fit::Outside => {
-                let fencing = self.fence_session(session);
-                self.reservations.trespassers.extend(fencing);
-                Verdict::Fenced
-            }
+            Fit::Copy | Fit::Outside => self.trespass(session),
         }
     }
 

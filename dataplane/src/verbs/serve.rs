@@ -3,7 +3,6 @@
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Frame, Refusal};
 use landfall_layout::limits::VERBS_BEAT_NS;
-use landfall_layout::session::SessionState;
 use landfall_layout::verbs::{Said, UnknownImmediate};
 
 use super::Ways;
@@ -12,8 +11,9 @@ use super::link::{Link, Lost};
 use crate::broker::Broker;
 use crate::conn::{Conn, Kind, Out, Publisher, Socket, Via};
 use crate::env::Env;
+
 use crate::extents::From;
-use crate::land::Wait;
+use crate::land::{Fault, Wait};
 use crate::publish_tcp::Stop;
 use crate::topics::Topic;
 
@@ -379,15 +379,13 @@ impl Broker {
             return self.drop_conn(slot);
         }
         let session = publisher.session;
-        let stands = env
-            .pool
-            .session_standing(session.index)
-            .is_some_and(|now| now.epoch == session.epoch && now.state == SessionState::Active);
-        if !stands && !publisher.fenced {
+        let topic = publisher.topic;
+        if !session.stands(env, topic) && !publisher.fenced {
             publisher.fenced = true;
             env.count(Counter::Fenced, 1);
-            let next_seq = env.pool.session(session.index).map_or(0, |line| line.next_seq);
-            if let Some(conn) = conns.get(slot) {
+            if let Some(conn) = conns.get(slot)
+                && let Fault::Fenced { next_seq, .. } = session.fenced(env, topic)
+            {
                 conn.tell(Frame::Fenced { session_epoch: session.epoch, next_seq });
             }
             conns.touch(slot);

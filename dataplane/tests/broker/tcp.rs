@@ -162,7 +162,7 @@ fn a_full_pool_holds_the_publisher_back_until_there_is_a_segment() {
 #[test]
 fn receipts_tell_duplicates_and_fenced_sessions_from_each_other() {
     let rig = Rig::new();
-    let topic = rig.control().topic("judged", Order::Total, 64, 0);
+    let topic = rig.control().topic("judged", Order::Stream, 64, 0);
     rig.control().drop_seqs.insert(1);
     let mut publish = Client::welcomed(rig.tcp(), publisher(6), "judged");
     let epoch = publish.welcome().session_epoch;

@@ -313,8 +313,12 @@ impl Checker {
             Order::Stream | Order::Broker => batch.broker,
             Order::None | Order::Total | Order::Token => return,
         };
-        // Without exactly once, what is sent again under a later epoch begins anew.
-        let again = self.promises.order == Order::Broker && self.promises.repeats;
+        // What is sent again under a later epoch begins anew: without exactly once, and where it
+        // may have been another broker's before.
+        let again = match self.promises.order {
+            Order::Broker => self.promises.repeats,
+            order => order == Order::Stream,
+        };
         let account = self.readers.entry(batch.reader).or_default();
         let last = account.streams.insert((batch.client, broker), (name.n, batch.epoch));
         let Some((after, epoch)) = last else { return };

@@ -72,6 +72,11 @@ pub const CHANNEL_LINES: u64 = 1024;
 /// the channel, so a broker never has a receipt and no place for it.
 pub const IN_FLIGHT_BATCHES_MAX: u16 = 512;
 
+/// Sequences of a session of order `stream` below its next one of which the sequencer knows each
+/// whether it is in the log. A publisher lets its first batch without a receipt fall no further
+/// behind, so that it is never asked about one that was forgotten.
+pub const STREAM_WINDOW: u64 = 16_384;
+
 /// Counters of one process.
 pub const COUNTERS: usize = 512;
 /// Distinct errors a process can show.
@@ -122,6 +127,8 @@ const _: () = {
     assert!(RING_SLOTS_MIN.is_power_of_two() && RING_SLOTS_MAX.is_power_of_two());
     assert!(BATCH_MESSAGES_MAX == u16::MAX as u32);
     assert!((IN_FLIGHT_BATCHES_MAX as u64) < CHANNEL_LINES / 2 + 1, "receipts always fit");
+    assert!(STREAM_WINDOW.is_multiple_of(64) && STREAM_WINDOW <= u16::MAX as u64);
+    assert!(STREAM_WINDOW >= BROKERS_MAX as u64 * IN_FLIGHT_BATCHES_MAX as u64, "all in flight");
     assert!((RESERVATIONS_MAX as u64) < CHANNEL_LINES / 4, "and so do positions");
     assert!(HEARTBEAT_LEASE_NS >= 10 * HEARTBEAT_EVERY_NS, "a late beat is not a death");
     assert!(AWAY_NS + HEARTBEAT_EVERY_NS < HEARTBEAT_LEASE_NS, "who is away looks in time");

@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::TopicId;
+
 /// Where a session stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionState {
@@ -23,26 +25,72 @@ pub struct SessionLine {
     pub standing: u64,
     /// The publisher's client id.
     pub client: u64,
-    /// Batch sequence expected next: everything below it is ordered, or was never sent.
+    /// Batch sequence expected next. Order `strong`: everything below it is ordered. Order
+    /// `stream`: nothing from it on is, and `floor` says how much below.
     pub next_seq: u64,
     /// Topic id.
     pub topic: u32,
     /// The epoch that `opened_by` opened. Stored before it, and so no line that was being changed
     /// when its writer died names a request beside an epoch that it did not open.
     pub opened_epoch: u32,
-    /// Wall clock when it was opened, nanoseconds.
-    pub opened_ns: u64,
+    /// Entries that the topic's log had when the line was given to this client: those below are of
+    /// another life of the line. Not a time: its writer's clock and that of whoever lands differ.
+    pub opened_at: u64,
     /// The broker's request that opened `opened_epoch`: asked again, of this control or of the next
     /// one, it is answered with that epoch and opens no other. 0: not known.
     pub opened_by: u64,
-    /// Zero.
-    pub reserved: [u64; 2],
+    /// Order `stream`: everything from `known_from` up to here is ordered. Order `strong`: first of
+    /// those that the pool was lost under, and of which some are not in the log any more.
+    pub floor: u64,
+    /// Order `stream`: of what is below nothing is known. Order `strong`: end of those that
+    /// `floor` begins.
+    pub known_from: u64,
 }
 
 lines!(SessionLine, 1, {
     standing @ 0, client @ 8, next_seq @ 16, topic @ 24, opened_epoch @ 28,
-    opened_ns @ 32, opened_by @ 40, reserved @ 48,
+    opened_at @ 32, opened_by @ 40, floor @ 48, known_from @ 56,
 });
+
+impl SessionLine {
+    /// Whether the line is that client's in that topic. One that was needed for another session
+    /// says nothing of this one, whatever epoch it shows.
+    pub fn is_of(&self, topic: TopicId, client: u64) -> bool {
+        self.client == client && self.topic == topic.0
+    }
+
+    /// Whether batches of that client in that topic, sealed under that epoch, are ordered.
+    pub fn stands(&self, topic: TopicId, client: u64, epoch: u32) -> bool {
+        let wanted = Standing { epoch, state: SessionState::Active };
+        self.is_of(topic, client) && Standing::unpack(self.standing) == wanted
+    }
+
+    /// Order `strong`: whether the batch of that sequence may be lost although it was ordered.
+    pub fn is_doubtful(&self, batch_seq: u64) -> bool {
+        (self.floor..self.known_from).contains(&batch_seq)
+    }
+}
+
+/// Low bits of an epoch, which count the openings by one client. Those above count the clients
+/// that had the line, so that no two of its epochs are the same: a batch of an epoch that is over
+/// may still come when the line is another's, or is the first one's again.
+const OPENING_BITS: u32 = 20;
+
+/// The first epoch of whoever gets a line whose last epoch was that one.
+pub fn first_epoch_after(epoch: u32) -> u32 {
+    ((epoch >> OPENING_BITS).wrapping_add(1) << OPENING_BITS) | 1
+}
+
+/// The epoch that the same client opens next; where the count is full, as if the line had gone to
+/// somebody else.
+pub fn next_epoch(epoch: u32) -> u32 {
+    if is_same_life(epoch, epoch.wrapping_add(1)) { epoch + 1 } else { first_epoch_after(epoch) }
+}
+
+/// Whether two epochs are of one client's time with the line: only then one can be later.
+pub fn is_same_life(epoch: u32, other: u32) -> bool {
+    epoch >> OPENING_BITS == other >> OPENING_BITS
+}
 
 /// Epoch and state of a session in one word, so that a broker reads both at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -388,14 +388,25 @@ impl<M: Memory> Pool<M> {
         Some(Standing::unpack(load_word(self, self.geometry().session(index)?)))
     }
 
+    /// Whether batches of that client in that topic, sealed under that epoch, are ordered. The
+    /// standing is stored last: who sees the epoch of somebody else's line sees whose it is.
+    #[inline]
+    pub fn session_stands(&self, index: u32, topic: TopicId, client: u64, epoch: u32) -> bool {
+        let Some(at) = self.geometry().session(index) else { return false };
+        let standing = load_word(self, at);
+        let [theirs, _, of] = self.load_words(at + 8);
+        let line = SessionLine { standing, client: theirs, topic: of as u32, ..Default::default() };
+        line.stands(topic, client, epoch)
+    }
+
     /// Writes a whole session line. Only the sequencer.
     pub fn set_session(&self, index: u32, line: &SessionLine) {
         let at = self.geometry().session(index).expect("the sequencer's own session index");
         if self.load_relaxed(at + 8) != line.client {
             // Another session's from here on: who dies in between leaves a line that says nothing,
-            // and not the new client with the old one's numbers.
-            let free = Standing { epoch: 0, state: SessionState::Free }.pack();
-            store_word(self, at, free);
+            // and not the new client with the old one's numbers. Its epochs were used.
+            let epoch = Standing::unpack(self.load_relaxed(at)).epoch;
+            store_word(self, at, Standing { epoch, state: SessionState::Free }.pack());
         }
         store_keyed(self, at, &line.to_words(), 0);
     }
@@ -405,6 +416,16 @@ impl<M: Memory> Pool<M> {
     #[inline]
     pub fn set_session_next(&self, index: u32, next_seq: u64) {
         let at = self.geometry().session(index).expect("the sequencer's own session index");
+        store_word(self, at + 16, next_seq);
+    }
+
+    /// The same of order `stream`, with what is known below. Who dies in between leaves less than
+    /// is in the log, which says the rest.
+    #[inline]
+    pub fn set_session_window(&self, index: u32, next_seq: u64, floor: u64, known_from: u64) {
+        let at = self.geometry().session(index).expect("the sequencer's own session index");
+        self.store(at + 48, floor);
+        self.store(at + 56, known_from);
         store_word(self, at + 16, next_seq);
     }
 }

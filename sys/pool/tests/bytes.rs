@@ -321,7 +321,7 @@ fn a_session_line_that_goes_to_another_client_is_never_half_of_each() {
         client,
         next_seq,
         topic: 256,
-        opened_ns: client,
+        opened_at: client,
         ..SessionLine::default()
     };
     let (old, new) = (line(7, 900, SessionState::Closed), line(8, 0, SessionState::Active));

@@ -17,8 +17,6 @@ pub struct Last {
     pub seq: u64,
     /// Its session epoch.
     pub epoch: u32,
-    /// When it landed.
-    pub landed_ns: u64,
     /// Its index in the log.
     pub index: u64,
 }
@@ -28,7 +26,7 @@ pub struct Sequences {
     order: Option<Order>,
     /// What the log is called in sentences.
     name: String,
-    /// When each client's line was given to it, from the session lines.
+    /// Entries that the log had when each client got its line, from the session lines.
     opened: HashMap<u64, u64>,
     /// Order `strong`: a client. Order `stream`: a client at a broker.
     last: HashMap<(u64, u8), Last>,
@@ -42,7 +40,7 @@ const ANY: u8 = u8::MAX;
 impl Sequences {
     /// Nothing seen yet of the publishers with those lines.
     pub fn new(order: Option<Order>, name: &str, lines: &[(u32, SessionLine)]) -> Self {
-        let opened = lines.iter().map(|(_, line)| (line.client, line.opened_ns)).collect();
+        let opened = lines.iter().map(|(_, line)| (line.client, line.opened_at)).collect();
         let order = order.filter(|order| order.is_sequenced());
         let (name, last, rings) = (name.to_owned(), HashMap::new(), [None; BROKERS_MAX]);
         Self { order, name, opened, last, rings }
@@ -54,11 +52,11 @@ impl Sequences {
         self.rings = [None; BROKERS_MAX];
     }
 
-    /// The highest sequence of a client, through whatever broker, that landed from `since_ns` on.
-    pub fn highest(&self, client: u64, since_ns: u64) -> Option<Last> {
+    /// The highest sequence of a client, through whatever broker, among entries from `since` on.
+    pub fn highest(&self, client: u64, since: u64) -> Option<Last> {
         let of = |broker: u8| self.last.get(&(client, broker)).copied();
         let all = std::iter::once(ANY).chain(0..BROKERS_MAX as u8);
-        all.filter_map(of).filter(|last| last.landed_ns >= since_ns).max_by_key(|last| last.seq)
+        all.filter_map(of).filter(|last| last.index >= since).max_by_key(|last| last.seq)
     }
 
     /// The next entry of a log in the pool.
@@ -83,12 +81,7 @@ impl Sequences {
             Some(Order::Stream) => (Order::Stream, (entry.client, entry.broker)),
             _ => return,
         };
-        let this = Last {
-            seq: entry.batch_seq,
-            epoch: entry.session_epoch,
-            landed_ns: entry.landed_ns,
-            index,
-        };
+        let this = Last { seq: entry.batch_seq, epoch: entry.session_epoch, index };
         if let Some(last) = self.last.insert(key, this)
             && !self.is_new_life(entry, &last)
             && let Some(found) = judge(order, entry, &last)
@@ -120,17 +113,17 @@ impl Sequences {
     /// `strong` then begins at batch 0 again.
     fn is_new_life(&self, entry: &OrderEntry, last: &Last) -> bool {
         let since = self.opened.get(&entry.client);
-        entry.session_epoch <= last.epoch
-            && entry.batch_seq <= last.seq
-            && entry.session_epoch == 1
+        entry.batch_seq <= last.seq
             && (entry.batch_seq == 0 || self.order != Some(Order::Strong))
-            && since.is_none_or(|opened_ns| *opened_ns > last.landed_ns)
+            && since.is_none_or(|opened_at| *opened_at > last.index)
     }
 }
 
 fn judge(order: Order, entry: &OrderEntry, last: &Last) -> Option<String> {
     let client = entry.client;
-    if entry.batch_seq <= last.seq {
+    // What a publisher of order `stream` sends again may have been another broker's before.
+    let begins_anew = order == Order::Stream && entry.session_epoch > last.epoch;
+    if entry.batch_seq <= last.seq && !begins_anew {
         let found = format!("batch {} of client {client:#x} comes behind its", entry.batch_seq);
         return Some(found + &format!(" batch {}, which is entry {}", last.seq, last.index));
     }

@@ -60,10 +60,11 @@ pub fn load(
     lines
 }
 
-/// A free line may have words of a session that was just being opened, which expects batch 0.
+/// A free line may have words of a session that was just being opened, and the last epoch of the
+/// one before. One that was never used has no sequence.
 fn judge_free(line: &SessionLine, (of, at): (&str, u64), out: &mut Findings) {
     let epoch = Standing::unpack(line.standing).epoch;
-    if epoch != 0 || line.next_seq != 0 {
+    if epoch == 0 && line.next_seq != 0 {
         let found = format!("it is free and says client {:#x}, epoch {epoch}", line.client)
             + &format!(", next batch {}", line.next_seq);
         out.error("session", of, at, found, mend::COPY_POOL);
@@ -90,7 +91,7 @@ pub fn judge(
         let Some(at) = pool.geometry().session(*index) else { continue };
         let of = format!("session line {index}, topic {}, client {:#x}", topic.name, line.client);
         let next = line.next_seq;
-        match sequences.highest(line.client, line.opened_ns) {
+        match sequences.highest(line.client, line.opened_at) {
             Some(last) if last.seq >= next => {
                 let found = format!("it expects batch {next} and entry {}", last.index)
                     + &format!(" is batch {}", last.seq);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use landfall_layout::batch::{PREAMBLE_BYTES, crc32c};
 use landfall_layout::frame::{Ack, Frame, Reached, Receipt as ReceiptFrame, Refusal};
+use landfall_layout::limits::STREAM_WINDOW;
 use landfall_layout::topic::Order;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -244,9 +245,6 @@ impl Publisher {
             _ => Some(receipt.batch_seq),
         };
         let Some(seq) = seq else { return Ok(false) };
-        if receipt.count == 0 {
-            return Ok(self.take_confirmation(&receipt));
-        }
         let known = self.session.get(seq).is_some_and(|batch| batch.filled.link == link);
         let sent = match &self.links[link].carrier {
             Carrier::Memory(_) | Carrier::Verbs(_) => true,
@@ -265,22 +263,6 @@ impl Publisher {
         let position = (receipt.reached != Reached::Duplicate).then_some(receipt.position);
         self.settle(seq, receipt.reached, position, receipt.landed_ns);
         Ok(true)
-    }
-
-    /// All that was ordered before these connections is in the replicas. Whether anything waited
-    /// for that.
-    #[cold]
-    fn take_confirmation(&mut self, receipt: &ReceiptFrame) -> bool {
-        let is_level = matches!(receipt.reached, Reached::Durable | Reached::Replicated);
-        let end = self.ordered_below.min(receipt.batch_seq.saturating_add(1));
-        let waited: Vec<u64> = self.session.unsettled().take_while(|seq| *seq < end).collect();
-        if !is_level {
-            return false;
-        }
-        for seq in &waited {
-            self.settle(*seq, receipt.reached, None, 0);
-        }
-        !waited.is_empty()
     }
 
     /// A batch has reached what was asked for.
@@ -403,6 +385,11 @@ impl Publisher {
     fn send_new(&mut self) {
         for lane in 0..LANES {
             while let Some(front) = self.lanes[lane].filled.front() {
+                // Further behind, nobody would know of the first without a receipt whether it is
+                // in the log, should its connection be lost.
+                if self.order == Order::Stream && self.session.span() >= STREAM_WINDOW {
+                    return;
+                }
                 let link = match front.bytes {
                     Bytes::Extent(_) => Some(front.link).filter(|i| self.links[*i].takes()),
                     _ => self.pick_link(),

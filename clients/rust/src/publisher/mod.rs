@@ -139,9 +139,6 @@ pub struct Publisher {
     retry_at: Instant,
     /// Hellos that may still open an epoch: one that was not answered is perhaps on its way.
     hellos: u32,
-    /// Order `stream`: batches below this sequence were ordered before the connections there are,
-    /// and one receipt says when all of them are in the replicas.
-    ordered_below: u64,
     /// The level that batches reach: the last that a receipt named.
     level: Option<Reached>,
     /// Batches that are lost and were not told of.
@@ -189,7 +186,6 @@ impl Publisher {
             ended: None,
             retry_at: Instant::now(),
             hellos: 0,
-            ordered_below: 0,
             level: None,
             spoilt: Spoilt::default(),
             lost_broker: None,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use landfall_layout::batch::{MESSAGE_HEADER_BYTES, PREAMBLE_BYTES, crc32c};
 use landfall_layout::frame::{Ack, From, Hello, Reached, Role, Welcome};
+use landfall_layout::session::is_same_life;
 use landfall_layout::topic::Order;
 use landfall_layout::verbs::{FRAME_RING_LINES, Intent};
 use landfall_pool::Pool;
@@ -75,7 +76,10 @@ impl Publisher {
                 let now = self.links.iter().find_map(|link| link.memory()?.session_epoch_now());
                 match now {
                     // A hello that nobody answered may be heard late, by a broker that was stopped.
-                    Some(now) if now > self.epoch.saturating_add(self.hellos) => {
+                    Some(now)
+                        if is_same_life(self.epoch, now)
+                            && now > self.epoch.saturating_add(self.hellos) =>
+                    {
                         Err(self.superseded(self.epoch, now))
                     }
                     _ => self.lose(format!("session epoch {} was fenced", self.epoch)),
@@ -213,40 +217,33 @@ impl Publisher {
 
     /// Where the session goes on after a reconnect.
     fn resume(&mut self, before: u32, next: u64, welcome: &Welcome) -> Result<(), Error> {
-        // Each hello that opens an epoch makes one; more were made by somebody else.
-        if welcome.session_epoch > before.saturating_add(self.hellos) {
-            return Err(self.superseded(before, welcome.session_epoch));
-        }
-        self.hellos -= welcome.session_epoch.saturating_sub(before);
-        // Through one broker at a time, what is below the sequence expected next is all there.
-        // Where brokers may overtake each other only `strong` promises that.
-        self.ordered_below = 0;
-        let released = match self.order {
-            Order::Strong => true,
-            Order::Stream => !self.setup.spread,
-            _ => false,
-        };
-        if released {
-            if welcome.next_seq > next {
+        // Each hello that opens an epoch makes one; more were made by somebody else. A line that
+        // went to another client and came back says nothing of that.
+        if is_same_life(before, welcome.session_epoch) {
+            if welcome.session_epoch > before.saturating_add(self.hellos) {
                 return Err(self.superseded(before, welcome.session_epoch));
             }
-            // Ordered is less than durable. In order `strong` such a batch is sent once more, and
-            // the broker says of the copy when the one before it is durable. In `stream` a copy
-            // may be ordered too: the broker says by itself when what it has ordered is durable.
-            let waits = self.setup.ack == Ack::Durable;
-            let end = if waits { 0 } else { welcome.next_seq };
+            self.hellos -= welcome.session_epoch.saturating_sub(before);
+        } else {
+            self.hellos = self.hellos.saturating_sub(1);
+        }
+        let is_checked = matches!(self.order, Order::Strong | Order::Stream);
+        if is_checked && welcome.next_seq > next {
+            return Err(self.superseded(before, welcome.session_epoch));
+        }
+        // Only `strong` says with a sequence that all below it are ordered. In `stream` a batch of
+        // another broker may be missing there: what has no receipt is sent again, and the
+        // sequencer knows of each whether it is in the log. So it is in `strong` where ordered is
+        // less than was asked for: the broker says of the copy when the one before it is durable.
+        if self.order == Order::Strong {
+            let end = if self.setup.ack == Ack::Durable { 0 } else { welcome.next_seq };
             let done: Vec<u64> = self.session.unsettled().take_while(|seq| *seq < end).collect();
             for seq in done {
                 self.settle(seq, Reached::Ordered, None, 0);
             }
-            if waits && self.order == Order::Stream {
-                self.ordered_below = welcome.next_seq;
-                self.session.resend_above(welcome.next_seq);
-                return Ok(());
-            }
             // Batches that were sent without asking for receipts and did not arrive: what comes
             // next takes their place, or it would wait for them for ever.
-            if self.order == Order::Strong && self.session.first_seq() > welcome.next_seq {
+            if self.session.first_seq() > welcome.next_seq {
                 self.session.renumber(welcome.next_seq);
             }
         }

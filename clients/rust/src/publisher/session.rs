@@ -143,6 +143,11 @@ impl Session {
         self.first_seq + self.batches.len() as u64
     }
 
+    /// Sequences from the first batch that is still here on.
+    pub(crate) fn span(&self) -> u64 {
+        self.batches.len() as u64
+    }
+
     /// Whether every batch has settled.
     pub(crate) fn is_empty(&self) -> bool {
         self.unsettled == 0
@@ -224,11 +229,6 @@ impl Session {
     /// Everything without a receipt has to be sent again.
     pub(crate) fn resend(&mut self) {
         self.resend_from = (!self.is_empty()).then_some(self.first_seq);
-    }
-
-    /// The same, but for those below `seq`, which keep waiting for their receipts.
-    pub(crate) fn resend_above(&mut self, seq: u64) {
-        self.resend_from = (!self.is_empty()).then_some(self.first_seq.max(seq));
     }
 
     /// The next batch to send again, if there is one.
@@ -327,22 +327,6 @@ mod tests {
         }
         assert_eq!(order, [2, 4]);
         assert_eq!(session.next_resend(), None);
-    }
-
-    #[test]
-    fn what_only_waits_is_not_sent_again() {
-        let mut session = session(5);
-        session.settle(0);
-        session.resend_above(3);
-        assert_eq!((session.unsent(), session.next_resend()), (2, Some(3)));
-        session.resent(3);
-        session.resent(4);
-        assert_eq!(session.next_resend(), None);
-        session.resend_above(5);
-        assert_eq!((session.next_resend(), session.unsent()), (None, 0));
-        assert_eq!(session.unsettled().collect::<Vec<_>>(), [1, 2, 3, 4]);
-        session.resend();
-        assert_eq!(session.next_resend(), Some(1));
     }
 
     #[test]

@@ -289,7 +289,7 @@ impl Writer<'_> {
             client,
             next_seq,
             topic: topic.0,
-            opened_ns: NOW_NS,
+            opened_at: 0,
             ..SessionLine::default()
         };
         self.pool.set_session(client as u32 - 1, &line);
