@@ -8,7 +8,7 @@ use landfall_layout::TopicId;
 use landfall_layout::command::{Command, Denial, Request};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::segment::SegmentKind;
-use landfall_layout::session::SessionState;
+use landfall_layout::session::{SessionLine, SessionState};
 use landfall_pool::Memory;
 use landfall_pool::counters::ErrorLog;
 use landfall_pool::slot_ring::SlotWriter;
@@ -80,6 +80,32 @@ fn a_repeated_session_request_opens_nothing_twice() {
     assert!(matches!(denied, Command::SessionDenied { why: Denial::NoTopic, .. }), "{denied:?}");
     let denied = broker.open_session(topic, 0, 0).0;
     assert!(matches!(denied, Command::SessionDenied { why: Denial::NoSession, .. }), "{denied:?}");
+}
+
+#[test]
+fn entries_from_before_a_client_had_its_line_say_nothing_of_it_whatever_the_clocks_say() {
+    let mut system = System::start(64);
+    let topic = system.topic("a", "strong");
+    let mut landing = Landing::new(&system, topic, 0, 0);
+    (0..4).for_each(|seq| landing.land(seq));
+    system.wait_for_consumed(topic, landing.broker.id, 4);
+    // The line went to another client and back, which no clock knows of: all landed just now.
+    system.stop();
+    let index = landing.batch.session;
+    let line = system.pool.session(index).unwrap();
+    system.pool.set_session(index, &SessionLine { next_seq: 0, opened_at: 4, ..line });
+    system.start_again();
+    landing.land(0);
+    system.wait_for_consumed(topic, landing.broker.id, 5);
+    assert_eq!(sequences(&system, topic), [0, 1, 2, 3, 0]);
+    // What came since is its own, also where the line is behind.
+    system.stop();
+    let line = system.pool.session(index).unwrap();
+    system.pool.set_session(index, &SessionLine { next_seq: 0, ..line });
+    system.start_again();
+    landing.land(0);
+    system.wait_for_consumed(topic, landing.broker.id, 6);
+    assert_eq!(sequences(&system, topic), [0, 1, 2, 3, 0]);
 }
 
 #[test]
