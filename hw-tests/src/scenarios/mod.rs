@@ -60,6 +60,7 @@ macro_rules! for_each_scenario {
             }
             sessions {
                 duplicates_are_told_and_not_delivered
+                a_stream_takes_through_one_broker_what_another_never_had
                 a_gap_outlives_its_lease_and_is_fenced
                 a_later_epoch_fences_the_one_before
                 a_forged_session_is_refused

@@ -37,6 +37,38 @@ pub fn duplicates_are_told_and_not_delivered(rig: &Rig) -> Result<(), Failure> {
     site.close()
 }
 
+/// What was on its way to one broker of a stream when that ended comes again through another, which
+/// had later ones: it is ordered, and only what is in the log is told to be a duplicate.
+pub fn a_stream_takes_through_one_broker_what_another_never_had(rig: &Rig) -> Result<(), Failure> {
+    let site = rig.start()?;
+    let topic = site.topic(Order::Stream)?;
+    let mut first = Session::open(&site, 0, &topic, 5, 0)?;
+    first.send([0, 2, 4, 6])?;
+    first.receipts(4)?;
+    drop(first);
+    for (broker, gap) in [(0, 1), (rig.brokers - 1, 3)] {
+        let mut again = Session::open(&site, broker, &topic, 5, 0)?;
+        ensure!(again.welcome.next_seq == 7, "next is {}", again.welcome.next_seq);
+        let mut sent = [0, 2, 4, 6, gap];
+        sent.sort_unstable();
+        again.send(sent)?;
+        for receipt in again.receipts(sent.len())? {
+            let seq = receipt.batch_seq;
+            let expected = if seq == gap { Reached::Ordered } else { Reached::Duplicate };
+            ensure!(receipt.reached == expected, "batch {seq}: {:?}", receipt.reached);
+        }
+        again.bye()?;
+    }
+    let mut last = Session::open(&site, 0, &topic, 5, 0)?;
+    last.send([5, 7])?;
+    last.receipts(2)?;
+    last.bye()?;
+    let reading = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
+    check_sent(&reading, &[(5, 8)], Promise::Once)?;
+    audit(Order::Stream, &[&reading])?;
+    site.close()
+}
+
 /// A missing batch is waited for as long as the lease; then the session is fenced, what came after
 /// the gap is never delivered, and the next epoch sends it again.
 pub fn a_gap_outlives_its_lease_and_is_fenced(rig: &Rig) -> Result<(), Failure> {
