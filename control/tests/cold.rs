@@ -371,7 +371,7 @@ fn a_directory_that_is_not_there_ends_the_start_unless_it_is_to_be_forgotten() {
     // A broker that kept nothing of the topic so far.
     owner::name(&second, BrokerId::new(1).unwrap()).unwrap();
     restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap();
-    let notes = restore(&Memory::new().pool(48), &[first], true, 1).unwrap();
+    let notes = restore(&Memory::new().pool(48), &[first], true, 1).unwrap().notes;
     assert!(notes.iter().any(|note| note.contains("what broker 1 landed")), "{notes:?}");
 }
 

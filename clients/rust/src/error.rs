@@ -143,8 +143,8 @@ pub enum Error {
         /// Why they could not be read back.
         why: String,
     },
-    /// Batches were ordered, and their bytes changed before every replica had them. The publisher
-    /// goes on; the error is told once.
+    /// Batches were ordered, and their bytes changed, or the pool was lost, before every replica
+    /// had them. The publisher goes on; the error is told once.
     Spoilt {
         /// Batches lost.
         batches: u64,
@@ -341,9 +341,9 @@ impl fmt::Display for Error {
             Self::Spoilt { batches, messages, first_seq } => write!(
                 f,
                 "{messages} messages in {batches} batches, from batch sequence {first_seq} on, are \
-                 lost: their bytes changed after they had landed and before every replica had \
-                 them; publish them again, and see whether anything writes into memory that is \
-                 handed over"
+                 lost: the pool was lost before every replica had them, while later ones were on \
+                 disk, or their bytes changed after they had landed; publish them again, and see \
+                 what landfall errors says"
             ),
             Self::Superseded { client, epoch, now } => write!(
                 f,

@@ -4,12 +4,12 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use landfall::{Ack, Order};
+use landfall::{Ack, Error, Order, Reached, Transport};
 use landfall_layout::replica::REPLICA_HEADER_BYTES;
 use landfall_replica::names::list;
 
 use super::cold::{Data, lose_the_pool};
-use crate::flow::{Promise, Reading, Until, audit, check_sent, publish, read};
+use crate::flow::{Promise, Reading, Until, audit, check_sent, message, name_of, publish, read};
 use crate::{Failure, Rig, Site};
 
 const ORDERS: [Order; 3] = [Order::Strong, Order::Stream, Order::Broker];
@@ -178,4 +178,83 @@ pub fn damage_and_a_lost_pool_use_no_position_twice(rig: &Rig) -> Result<(), Fai
         site.system.stop()?;
     }
     Ok(())
+}
+
+/// One broker's disk does not take what a publisher spreads over all of them, and the pool is lost.
+/// What later batches on the other disks overtook cannot be ordered any more: its publisher is told
+/// that it is lost, and the rest is durable, once, and read by everybody.
+pub fn what_no_disk_has_is_never_called_durable(rig: &Rig) -> Result<(), Failure> {
+    const FIRST: u64 = 40;
+    const ALL: u64 = 60;
+    if rig.brokers < 2 {
+        return Ok(());
+    }
+    let data = Data::new(&format!("holes-of-one-{}-{}", rig.transport, rig.brokers))?;
+    let mut site = rig.start_with(|config| {
+        config.data = Some(data.0.clone());
+        config.data_faults = vec![(0, "sync-fails=1".into())];
+    })?;
+    let topic = site.topic_with(Order::Strong, |spec| spec.replicas = Some(2))?;
+    // Nobody who maps the pool outlives it.
+    let builder = site.publisher(&topic).transport(Transport::Tcp).client_id(7).spread(true);
+    let mut publisher = builder.ack(Ack::Durable).build()?;
+    let mut tickets = Vec::new();
+    for n in 0..FIRST {
+        tickets.push(publisher.publish(&message(7, n, 200))?);
+        publisher.seal()?;
+    }
+    site.wait_until("that all is ordered", |client| {
+        publisher.poll()?;
+        Ok(client.topic(&topic.name)?.messages == FIRST)
+    })?;
+    site.wait_until("that the other disks have theirs", |client| {
+        publisher.poll()?;
+        let copies = client.topic(&topic.name)?.replicas_state;
+        Ok(copies.iter().all(|copy| copy.broker == 0 || copy.durable >= FIRST))
+    })?;
+    site.system.set_data_faults(Vec::new());
+    let bad_disk = data.0.join("broker-0");
+    let of_bad_disk: Vec<PathBuf> =
+        files(&site, &data)?.into_iter().filter(|path| path.starts_with(&bad_disk)).collect();
+    super::cold::lose_the_pool_and(&mut site, || {
+        // A sync that failed: nothing of it came onto the disk.
+        for path in &of_bad_disk {
+            OpenOptions::new().write(true).open(path)?.set_len(REPLICA_HEADER_BYTES)?;
+        }
+        Ok(())
+    })?;
+    let (batches, first) = match publisher.flush() {
+        Err(Error::Spoilt { batches, first_seq, .. }) => (batches, first_seq),
+        other => return Err(Failure::new(format!("the publisher was told {other:?}"))),
+    };
+    ensure!(batches > 0 && batches < FIRST, "{batches} batches of {FIRST} are lost");
+    for n in FIRST..ALL {
+        tickets.push(publisher.publish(&message(7, n, 200))?);
+        publisher.seal()?;
+    }
+    publisher.flush()?;
+    let mut kept = Vec::new();
+    for (n, ticket) in (0..).zip(tickets) {
+        let receipt = publisher.wait(ticket)?;
+        match receipt.reached {
+            Reached::Lost => ensure!(n >= first && n < FIRST, "message {n} is lost"),
+            _ => kept.push((7, n)),
+        }
+    }
+    publisher.close()?;
+    ensure!(kept.len() as u64 == ALL - batches, "{} messages and {batches} lost", kept.len());
+    for broker in 0..rig.brokers {
+        let subscriber = site.subscriber(&topic).broker(broker as u8).build()?;
+        let reading = read(subscriber, Until::CaughtUp)?;
+        let read: Vec<(u64, u64)> =
+            reading.messages.iter().filter_map(|read| name_of(&read.payload)).collect();
+        ensure!(read == kept, "{kept:?} are durable, and {read:?} are read");
+    }
+    let said = site.client.errors()?;
+    let is_told = said.iter().any(|said| {
+        said.text.contains(&format!("{batches} batches of client 7"))
+            && said.text.contains("sequences")
+    });
+    ensure!(is_told, "control said {said:?}");
+    site.close()
 }

@@ -88,6 +88,7 @@ macro_rules! for_each_scenario {
                 stops_in_good_order_leave_no_gap
                 pools_that_are_lost_again_and_again_lose_nothing_durable
                 damage_and_a_lost_pool_use_no_position_twice
+                what_no_disk_has_is_never_called_durable
             }
             cold {
                 what_was_durable_comes_back_without_the_pool
