@@ -5,7 +5,7 @@
 //! * `sequencer`: the pure value alone. Expect 6 to 16 ns in order: a session's state is 32 bytes
 //!   and a ring's one line, so what grows with brokers and sessions is only how far away those
 //!   lines are: 10,000 sessions are 320 KB, which a core's second-level cache holds. `stream`
-//!   keeps a word for each (session, broker) besides and costs up to 10 ns more. In `disorder` one
+//!   costs what `strong` does as long as a session's batches come in sequence. In `disorder` one
 //!   batch in ten arrives before its predecessor: a hold and a release touch about four lines of a
 //!   buffer that is as large as all rings (8 MiB with 32 brokers), so expect 10 ns where the
 //!   caches hold it and 40 ns where they do not. The bound to stay below is 60 ns.
