@@ -27,6 +27,8 @@ pub struct SessionOf {
     pub known_from: u64,
     /// Order `stream`: sequences above `floor` that are on disk.
     pub had: Vec<u64>,
+    /// Order `strong`: batches between those on disk that are on none.
+    pub missing: u64,
 }
 
 impl SessionOf {
@@ -44,6 +46,7 @@ impl SessionOf {
             floor: 0,
             known_from: 0,
             had: Vec::new(),
+            missing: 0,
         };
         match order {
             Some(Order::Strong) => session.find_doubtful(&batches),
@@ -60,12 +63,13 @@ impl SessionOf {
         for batch in batches {
             let expected = before.map_or(batch.seq, |before| before.seq.saturating_add(1));
             if batch.seq < expected {
-                (self.floor, self.known_from) = (0, 0);
+                (self.floor, self.known_from, self.missing) = (0, 0, 0);
             } else if batch.seq > expected {
                 if self.floor >= self.known_from {
                     self.floor = expected;
                 }
                 self.known_from = batch.seq;
+                self.missing += batch.seq - expected;
             }
             before = Some(batch);
         }
@@ -93,12 +97,15 @@ impl SessionOf {
 pub struct Sessions {
     /// Whether sequences are checked in its topic, its topic, its client, and how far it was.
     all: Vec<(bool, u32, u64, SessionOf)>,
+    /// Topics by id, for people.
+    names: BTreeMap<u32, String>,
 }
 
 impl Sessions {
     /// Adds a topic's.
     pub fn add(&mut self, topic: &TopicEntry, sessions: BTreeMap<u64, SessionOf>) {
         let is_checked = matches!(topic.order(), Some(Order::Strong | Order::Stream));
+        self.names.insert(topic.id, topic.name().to_owned());
         let of = |(client, session)| (is_checked, topic.id, client, session);
         self.all.extend(sessions.into_iter().map(of));
     }
@@ -107,6 +114,7 @@ impl Sessions {
     /// there an unknown publisher's batches would be ordered again. In other orders a batch may
     /// come twice anyway.
     pub fn restore(mut self, pool: &Pool, notes: &mut Vec<String>) -> Result<Had, ColdError> {
+        let names = std::mem::take(&mut self.names);
         self.all.sort_unstable_by_key(|(checked, topic, client, session)| {
             (std::cmp::Reverse((*checked, session.landed_ns)), *topic, *client)
         });
@@ -124,7 +132,15 @@ impl Sessions {
         }
         let mut had = Had::new();
         for (number, (_, topic, client, session)) in (0..have).zip(self.all) {
-            let SessionOf { epoch, next_seq, floor, known_from, .. } = session;
+            let SessionOf { epoch, next_seq, floor, known_from, missing, .. } = session;
+            if missing > 0 {
+                let name = names.get(&topic).map_or("?", String::as_str);
+                notes.push(format!(
+                    "topic {name}: {missing} batches of client {client:#x} between sequences \
+                     {floor} and {known_from} are on no disk, and later ones are: sent again, they \
+                     are told to be lost; publish their messages anew"
+                ));
+            }
             let standing = Standing { epoch, state: SessionState::Closed };
             // Whatever the log has in this pool is of this session: it begins with it.
             let line = SessionLine {

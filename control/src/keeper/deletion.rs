@@ -184,7 +184,7 @@ impl Keeper {
             };
             let sentence = format!(
                 "topic {:?} is being deleted and is served to nobody any more; its segments are \
-                 free once {what} has let go: one that is frozen does not before it goes on or ends",
+                 free once {what} has let go: one that is frozen does when it goes on or ends",
                 topic.entry.name()
             );
             self.note(&sentence);

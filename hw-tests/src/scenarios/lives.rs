@@ -252,7 +252,7 @@ pub fn what_no_disk_has_is_never_called_durable(rig: &Rig) -> Result<(), Failure
     }
     let said = site.client.errors()?;
     let is_told = said.iter().any(|said| {
-        said.text.contains(&format!("{batches} batches of client 7"))
+        said.text.contains(&format!("{batches} batches of client 0x7"))
             && said.text.contains("sequences")
     });
     ensure!(is_told, "control said {said:?}");
