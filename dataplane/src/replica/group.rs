@@ -286,6 +286,15 @@ mod tests {
     use super::*;
     use crate::replica::rig::Source;
 
+    /// Ends the thread that stores, however the test ends.
+    struct Over<'a>(&'a AtomicBool);
+
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// A publisher over memory, or through a window, can store to what it landed at any time.
     #[test]
     fn what_was_checked_is_what_is_written_though_the_pool_changes() {
@@ -308,14 +317,16 @@ mod tests {
         let (mut taken, mut refused) = (0, 0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // Its last byte, whole for most of the time.
+                // Its last byte, whole for half of the time.
                 let last = at + u64::from(entry.bytes) - 1;
                 while !done.load(Ordering::Relaxed) {
                     pool.write(last, &[8]).unwrap();
+                    std::thread::yield_now();
                     pool.write(last, &[7]).unwrap();
                     std::thread::yield_now();
                 }
             });
+            let _over = Over(&done);
             let mut buffer = Vec::new();
             for _ in 0..20_000 {
                 let mut group = Group::new(marks, place.at, 0, 0, std::mem::take(&mut buffer));
@@ -332,7 +343,6 @@ mod tests {
                 }
                 buffer = group.into_buffer();
             }
-            done.store(true, Ordering::Relaxed);
         });
         assert!(taken > 0, "{taken} taken, {refused} refused");
     }
