@@ -155,7 +155,11 @@ fn lose_pool(troupe: &mut Troupe, how: End) -> Result<(), Failure> {
         servers.iter().copied().partition(|who| !who.is_control());
     order.extend(&controls);
     end(troupe, how, &order)?;
-    std::fs::remove_file(troupe.folder().join("pool"))?;
+    match std::fs::remove_file(troupe.folder().join("pool")) {
+        // Lost twice at once: no control has made the next one yet.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        removed => removed?,
+    }
     for who in &controls {
         for directory in RESTORES {
             let word = format!("--restore={}/{DISKS}/{directory}", troupe.folder().display());
