@@ -16,6 +16,17 @@ impl Token {
     }
 }
 
+/// A session that was found to be over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Over {
+    /// The connection that publishes in it.
+    pub owner: Token,
+    /// Its epoch.
+    pub epoch: u32,
+    /// Sequence of the first batch of its next epoch.
+    pub next_seq: u64,
+}
+
 /// All connections, and the lists of those that want something in each turn.
 pub struct Conns {
     slots: Vec<Option<Box<Conn>>>,
@@ -34,6 +45,8 @@ pub struct Conns {
     pub waiting: Vec<usize>,
     /// Connections with something to send.
     pub touched: Vec<usize>,
+    /// Publishers whose session was found to be over and who are still to be fenced.
+    pub over: Vec<Over>,
 }
 
 impl Conns {
@@ -50,6 +63,7 @@ impl Conns {
             queues: list(),
             waiting: list(),
             touched: list(),
+            over: Vec::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Extents: room that a publisher fills by itself, batch behind batch. What it says it has put
 //! there is checked and landed here, whatever carried the bytes.
 
+use landfall_layout::TopicId;
 use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES};
 use landfall_layout::frame::Refusal;
 use landfall_layout::limits::LINE_BYTES;
@@ -24,6 +25,22 @@ pub struct From<'a> {
     pub fenced: bool,
     /// Batches it may still land before it has to wait for receipts.
     pub allowance: u32,
+}
+
+impl From<'_> {
+    /// Nobody whose session is over is given room.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Fenced`].
+    #[cold]
+    pub fn check_standing(&self, env: &Env, topic: TopicId) -> Result<(), Stop> {
+        if !self.fenced && self.session.stands(env, topic) {
+            return Ok(());
+        }
+        let next_seq = self.session.next_seq(env, topic);
+        Err(Stop::Fenced { epoch: self.session.epoch, next_seq })
+    }
 }
 
 /// One grant.

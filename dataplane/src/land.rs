@@ -39,12 +39,17 @@ impl Session {
         env.pool.session_stands(self.index, topic, self.client, self.epoch)
     }
 
-    /// What its publisher is told when it does not stand. Somebody else's line says nothing of it.
+    /// What its publisher is told when it does not stand.
     #[cold]
     pub fn fenced(&self, env: &Env, topic: TopicId) -> Fault {
+        Fault::Fenced { epoch: self.epoch, next_seq: self.next_seq(env, topic) }
+    }
+
+    /// Where its publisher goes on. Somebody else's line says nothing of it.
+    #[cold]
+    pub fn next_seq(&self, env: &Env, topic: TopicId) -> u64 {
         let line = env.pool.session(self.index).filter(|line| line.is_of(topic, self.client));
-        let next_seq = line.map_or(0, |line| line.next_seq);
-        Fault::Fenced { epoch: self.epoch, next_seq }
+        line.map_or(0, |line| line.next_seq)
     }
 }
 

@@ -34,6 +34,7 @@ mod cursor;
 mod deliver_tcp;
 mod env;
 mod extents;
+mod fence;
 mod goodbye;
 mod handshake;
 mod held;

@@ -15,6 +15,7 @@ use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use crate::broker::Broker;
 use crate::commands::free_segments;
 use crate::conn::{Conn, Kind, Publisher, Socket, Stalled, Via};
+use crate::conns::Over;
 use crate::extents;
 use crate::land::Wait;
 use crate::positions::Asked;
@@ -263,8 +264,10 @@ impl Broker {
 
     /// Acts on what stopped a publisher.
     fn after_serving(&mut self, slot: usize, stop: Stop) {
-        let Self { env, conns, .. } = self;
-        let Some(Conn { kind: Kind::Publisher(publisher), .. }) = conns.get(slot) else { return };
+        let Some(Conn { token, kind: Kind::Publisher(publisher), .. }) = self.conns.get(slot)
+        else {
+            return;
+        };
         match stop {
             Stop::Dry | Stop::Share => {
                 if publisher.stalled.take().is_some() {
@@ -279,13 +282,8 @@ impl Broker {
                 }
             }
             Stop::Fenced { epoch, next_seq } => {
-                publisher.fenced = true;
-                env.count(Counter::Fenced, 1);
-                if let Some(conn) = conns.get(slot) {
-                    conn.tell(Frame::Fenced { session_epoch: epoch, next_seq });
-                }
-                conns.touch(slot);
-                self.shut_out(slot);
+                let owner = *token;
+                self.fence(Over { owner, epoch, next_seq });
             }
             Stop::Reserve { request, count, whole } => {
                 if publisher.stalled.take().is_some() {
@@ -346,6 +344,7 @@ impl Broker {
                 env.ringer.ring(&env.pool, Role::Broker(*peer));
             }
         }
+        self.fence_dropped();
         settled
     }
 

@@ -2,14 +2,13 @@
 
 use landfall_layout::TopicId;
 use landfall_layout::command::Request;
-use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Frame, Refusal};
 use landfall_layout::limits::{BATCH_MESSAGES_MAX, RESERVATIONS_MAX};
 use landfall_layout::topic::Order;
 
 use crate::broker::Broker;
 use crate::conn::{Conn, Kind};
-use crate::conns::Token;
+use crate::conns::{Over, Token};
 
 /// What a publisher asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,13 +92,8 @@ impl Broker {
         let Some(Reserving { owner, .. }) = self.asker(request) else { return false };
         let Some(conn) = self.conns.by_token(owner) else { return true };
         let Conn { kind: Kind::Publisher(publisher), .. } = conn else { return true };
-        let session_epoch = publisher.session.epoch;
-        if !std::mem::replace(&mut publisher.fenced, true) {
-            self.env.count(Counter::Fenced, 1);
-            conn.tell(Frame::Fenced { session_epoch, next_seq });
-            self.conns.touch(owner.slot());
-            self.shut_out(owner.slot());
-        }
+        let epoch = publisher.session.epoch;
+        self.fence(Over { owner, epoch, next_seq });
         true
     }
 }

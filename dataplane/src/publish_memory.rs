@@ -93,7 +93,9 @@ impl Extents {
                     outcome
                 }
                 Frame::ExtentWanted { bytes } => {
-                    self.wanted(env, topic, bytes).map(|frame| channel.push(frame.to_line()))
+                    let standing = from.check_standing(env, topic.id);
+                    let frame = standing.and_then(|()| self.wanted(env, topic, bytes));
+                    frame.map(|frame| channel.push(frame.to_line()))
                 }
                 Frame::ExtentDone { extent } => self.done(env, topic, extent),
                 Frame::Reserve { request, count, whole } => {

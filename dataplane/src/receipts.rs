@@ -10,7 +10,7 @@ use landfall_pool::clock::wall_ns;
 use landfall_pool::log::Found;
 
 use crate::conn::Kind;
-use crate::conns::Conns;
+use crate::conns::{Conns, Over};
 use crate::env::Env;
 use crate::losses::{Lost, lost_of};
 use crate::topics::{Awaiting, Confirming, Landing, Topic, Waiting};
@@ -229,11 +229,10 @@ fn dropped(env: &Env, conns: &mut Conns, order: Order, waiting: &Waiting) -> Dro
     }
     let next_seq = line.map_or(0, |line| line.next_seq);
     publisher.in_flight = publisher.in_flight.saturating_sub(1);
-    if !std::mem::replace(&mut publisher.fenced, true) {
-        env.count(Counter::Fenced, 1);
-        conn.tell(Frame::Fenced { session_epoch: waiting.session_epoch, next_seq });
+    if !publisher.fenced {
+        let Waiting { owner, session_epoch: epoch, .. } = *waiting;
+        conns.over.push(Over { owner, epoch, next_seq });
     }
-    conns.touch(waiting.owner.slot());
     Dropped::Over
 }
 

@@ -88,6 +88,7 @@ impl Grants {
                 outcome.map(|()| (None, true))
             }
             Said::Wanted { lines } => {
+                from.check_standing(env, topic.id)?;
                 let frame = self.wanted(env, topic, lines, gate)?;
                 Ok((Some(frame), false))
             }
@@ -399,6 +400,16 @@ mod tests {
         let at = shore.env.pool.at(1, 128, 64).unwrap();
         let padding = BatchPreamble::from_words(shore.env.pool.load_words(at));
         assert_eq!(padding, BatchPreamble::padding(bytes - 128));
+    }
+
+    #[test]
+    fn a_session_that_is_over_is_given_no_room() {
+        let mut scene = Scene::new();
+        scene.want(64);
+        scene.shore.session.epoch += 1;
+        let more = scene.say(Said::Wanted { lines: 1 }, 0);
+        assert!(matches!(more, Err(Stop::Fenced { .. })), "{more:?}");
+        assert_eq!(scene.gates.open.iter().filter(|open| **open).count(), 1);
     }
 
     #[test]

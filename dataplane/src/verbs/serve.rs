@@ -10,10 +10,11 @@ use super::gate::LinkGate;
 use super::link::{Link, Lost};
 use crate::broker::Broker;
 use crate::conn::{Conn, Kind, Out, Publisher, Socket, Via};
+use crate::conns::Over;
 use crate::env::Env;
 
 use crate::extents::From;
-use crate::land::{Fault, Wait};
+use crate::land::Wait;
 use crate::publish_tcp::Stop;
 use crate::topics::Topic;
 
@@ -360,7 +361,9 @@ impl Broker {
 
     fn tick_queue(&mut self, slot: usize, now_ns: u64, lease_ns: u64) {
         let Self { env, conns, .. } = self;
-        let Some(Conn { socket: Socket::Verbs(link), kind, .. }) = conns.get(slot) else { return };
+        let Some(Conn { token, socket: Socket::Verbs(link), kind, .. }) = conns.get(slot) else {
+            return;
+        };
         if now_ns.saturating_sub(link.said_ns) >= VERBS_BEAT_NS && link.beats < BEATS_MAX {
             link.said_ns = now_ns;
             link.beat();
@@ -378,18 +381,10 @@ impl Broker {
             ));
             return self.drop_conn(slot);
         }
-        let session = publisher.session;
-        let topic = publisher.topic;
+        let (session, topic, owner) = (publisher.session, publisher.topic, *token);
         if !session.stands(env, topic) && !publisher.fenced {
-            publisher.fenced = true;
-            env.count(Counter::Fenced, 1);
-            if let Some(conn) = conns.get(slot)
-                && let Fault::Fenced { next_seq, .. } = session.fenced(env, topic)
-            {
-                conn.tell(Frame::Fenced { session_epoch: session.epoch, next_seq });
-            }
-            conns.touch(slot);
-            self.shut_out(slot);
+            let next_seq = session.next_seq(env, topic);
+            self.fence(Over { owner, epoch: session.epoch, next_seq });
         }
     }
 }

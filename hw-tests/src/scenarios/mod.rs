@@ -15,6 +15,7 @@ pub mod order;
 pub mod poison;
 pub mod pressure;
 pub mod rdma;
+pub mod rdma_rewrite;
 pub mod retention;
 pub mod rewrite;
 pub mod sessions;
@@ -185,6 +186,10 @@ macro_rules! for_each_rdma_scenario {
                 lies_are_refused
                 a_pull_from_memory_that_is_not_there
                 reading_by_oneself_costs_the_broker_nothing
+            }
+            rdma_rewrite {
+                what_a_nic_rewrites_is_the_same_gap_for_all
+                a_session_fenced_with_a_gap_in_flight_writes_nothing_more
             }
         }
     };

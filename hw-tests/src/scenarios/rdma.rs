@@ -38,7 +38,7 @@ fn close(site: Site, mut witness: Witness, rogue: u64) -> Result<(), Failure> {
     site.close()
 }
 
-fn refused_by_the_nic(verdict: Option<Broken>) -> Result<(), Failure> {
+pub(super) fn refused_by_the_nic(verdict: Option<Broken>) -> Result<(), Failure> {
     match verdict {
         Some(failure) if failure.is_remote_access() => Ok(()),
         other => Err(Failure::new(format!("a remote access error was expected, not {other:?}"))),

@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::kill::words_in;
 
@@ -15,9 +16,17 @@ static WORDS: OnceLock<Option<&'static [AtomicU64; 2]>> = OnceLock::new();
 fn skewed(ns: u64, word: usize) -> u64 {
     let words = WORDS.get_or_init(|| {
         let path = std::env::var_os(CLOCK_FILE)?;
-        // A run whose clocks do not step would pass without having shown anything.
-        let words = words_in(&path);
-        Some(words.unwrap_or_else(|error| panic!("{CLOCK_FILE}={path:?}: {error}")))
+        loop {
+            match words_in(&path) {
+                Ok(words) => return Some(words),
+                // Somebody took this process's descriptors for a while: it is as if it were stopped.
+                Err(error) if error.raw_os_error() == Some(libc::EMFILE) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                // A run whose clocks do not step would pass without having shown anything.
+                Err(error) => panic!("{CLOCK_FILE}={path:?}: {error}"),
+            }
+        }
     });
     // Relaxed: a clock orders nothing.
     let ahead = words.map_or(0, |words| words[word].load(Ordering::Relaxed) as i64);
