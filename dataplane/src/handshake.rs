@@ -421,8 +421,9 @@ fn welcome_to(
         .then(|| lend_to_writer(&env.pool, env.me, env.incarnation))
         .transpose()
         .map_err(|error| format!("open the pool for a publisher: {error}"))?;
-    let pool = lent.as_ref().map_or(env.read_only.as_raw_fd(), AsRawFd::as_raw_fd);
-    let fds = [pool, client_end.as_raw_fd()];
+    let pool = if writes { env.pool.fd().as_raw_fd() } else { env.read_only.as_raw_fd() };
+    let fds = [Some(pool), Some(client_end.as_raw_fd()), lent.as_ref().map(AsRawFd::as_raw_fd)];
+    let fds: Vec<_> = fds.into_iter().flatten().collect();
     let Socket::Unix(stream) = &conn.socket else {
         return Err("descriptors travel only over Unix sockets".to_owned());
     };

@@ -12,6 +12,7 @@ use landfall_hw_tests::scenarios::tools::tool;
 use landfall_hw_tests::{Failure, Rig, Site};
 use landfall_layout::BrokerId;
 use landfall_pool::Pool;
+use landfall_pool::lock::Locks;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -281,6 +282,49 @@ fn a_broker_that_was_given_up_writes_nothing_when_it_wakes_and_begins_anew() {
 }
 
 /// A broker that dies again and again, while another one is published through in a full pool.
+/// A publisher that spreads holds the writers' byte of each broker that granted it room, and of no
+/// process that it has left.
+#[test]
+fn a_publisher_over_memory_is_seen_at_each_broker_that_it_writes_to() {
+    let run = || -> Outcome {
+        let named = Named::new("writers");
+        let mut site = named.start(2)?;
+        let pool = named.attach()?;
+        let locks = Locks::open(&pool)?;
+        let [zero, one] = [0, 1].map(|id| BrokerId::new(id).expect("it is a broker's number"));
+        let topic = site.topic(Order::Strong)?;
+        let builder = site.publisher(&topic).transport(Transport::Memory).client_id(1).spread(true);
+        let mut publisher = builder.build()?;
+        publish(&mut publisher, 1, 0..200, 100)?;
+        publisher.flush()?;
+        for broker in [zero, one] {
+            assert!(locks.has_writers(broker, None), "no writer is seen at broker {broker}");
+        }
+        // It was told of nothing: that it may write is seen after the broker's death all the same.
+        site.system.kill_broker(1);
+        assert!(locks.has_writers(one, None), "it may still write into what was granted");
+        site.system.start_broker(1)?;
+        // It finds out when it uses that connection, or hears its end.
+        let mut sent = 200;
+        eventually(
+            "that it lets go of what it has left, although it maps that pool still",
+            || {
+                sent += 10;
+                publish(&mut publisher, 1, sent - 10..sent, 100).expect("it is connected");
+                publisher.flush().expect("both brokers are there");
+                let present = Some(pool.broker(one).incarnation);
+                locks.has_writers(one, None) && !locks.has_writers(one, present)
+            },
+        )?;
+        publisher.close()?;
+        eventually("that no writer is left", || {
+            [zero, one].into_iter().all(|broker| !locks.has_writers(broker, None))
+        })?;
+        site.close()
+    };
+    run().unwrap();
+}
+
 #[test]
 fn a_broker_that_loops_through_crashes_does_not_stop_the_pools_retention() {
     let rig = Rig::new(Transport::Tcp, 2);

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use landfall_layout::frame::{
-    Carrier, FRAME_BYTES, Frame, Hello, HelloTail, Refusal, TAIL_BYTES_MAX, Welcome,
+    Carrier, FRAME_BYTES, Frame, Hello, HelloTail, Refusal, Role, TAIL_BYTES_MAX, Welcome,
 };
 use landfall_pool::io::recv_with_fds;
 use nix::sys::socket::sockopt::SendTimeout;
@@ -172,10 +172,38 @@ pub(crate) struct Accepted {
 pub(crate) enum Way {
     /// A socket that carries everything.
     Stream(Socket),
-    /// A socket that is a bell, the pool and the channel.
-    Memory { socket: Socket, pool: OwnedFd, channel: OwnedFd },
+    /// A socket that is a bell, and memory.
+    Memory(Handed),
     /// A queue pair.
     Verbs(Box<Dialed>),
+}
+
+/// What a broker hands to a memory client.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    /// The bell.
+    pub(crate) socket: Socket,
+    pub(crate) pool: OwnedFd,
+    pub(crate) channel: OwnedFd,
+    /// A publisher's, and to be kept for as long as it may write into what this broker granted:
+    /// until it is closed, nobody else is granted that.
+    pub(crate) writer: Option<OwnedFd>,
+}
+
+impl Handed {
+    fn new(role: Role, socket: Socket, fds: Vec<OwnedFd>) -> Result<Self, String> {
+        let expected = if role == Role::Publish { 3 } else { 2 };
+        let count = fds.len();
+        let mut fds = fds.into_iter();
+        match (fds.next(), fds.next(), fds.next()) {
+            (Some(pool), Some(channel), writer) if count == expected => {
+                Ok(Self { socket, pool, channel, writer })
+            }
+            _ => Err(format!(
+                "welcomed a memory client with {count} descriptors; {expected} were expected"
+            )),
+        }
+    }
 }
 
 /// What a broker answered.
@@ -282,16 +310,11 @@ pub(crate) fn greet(
         }
     };
     socket.set_nonblocking().map_err(lost("making it non-blocking"))?;
-    let way = match (hello.carrier, <[OwnedFd; 2]>::try_from(fds)) {
-        (Carrier::Memory, Ok([pool, channel])) => Way::Memory { socket, pool, channel },
-        (Carrier::Memory, Err(fds)) => {
-            let what = format!(
-                "welcomed a memory client with {} descriptors; two were expected",
-                fds.len()
-            );
-            return Err(Error::Unexpected { broker, what });
-        }
-        (Carrier::Stream | Carrier::Verbs, _) => Way::Stream(socket),
+    let way = match hello.carrier {
+        Carrier::Memory => Handed::new(hello.role, socket, fds)
+            .map(Way::Memory)
+            .map_err(|what| Error::Unexpected { broker, what })?,
+        Carrier::Stream | Carrier::Verbs => Way::Stream(socket),
     };
     Ok(Answer::Accepted(Box::new(Accepted { welcome, way })))
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
@@ -225,6 +225,8 @@ pub struct Member {
     pub welcome: Welcome,
     pub pool: Pool,
     pub channel: Mapping,
+    /// What a publisher keeps while it may write.
+    _writer: Option<OwnedFd>,
     to_broker: LineProducer,
     from_broker: LineConsumer,
 }
@@ -237,7 +239,7 @@ impl Member {
         socket.write_all(topic.as_bytes()).unwrap();
         let mut bytes = [0; FRAME_BYTES];
         let (mut got, mut fds) = (0, Vec::new());
-        until("Welcome comes with two descriptors", || {
+        until("Welcome comes with its descriptors", || {
             match landfall_pool::io::recv_with_fds(socket.as_fd(), &mut bytes[got..]) {
                 Ok((count, more)) => {
                     got += count;
@@ -249,15 +251,16 @@ impl Member {
         });
         let (frame, _) = Frame::decode(bytes).unwrap();
         let Frame::Welcome(welcome) = frame else { panic!("{frame:?}") };
+        let writes = hello.role == Role::Publish;
+        let writer = writes.then(|| fds.pop().unwrap());
         assert_eq!(fds.len(), 2);
         let channel = open(fds.pop().unwrap()).unwrap();
-        let writes = hello.role == Role::Publish;
         let file = File::from(fds.pop().unwrap());
         let pool = Pool::attach_file(file, Path::new("handed over"), writes).unwrap();
         let to_broker = LineProducer::resume(&channel, TO_BROKER);
         let from_broker = LineConsumer::resume(&channel, TO_CLIENT);
         socket.set_nonblocking(true).unwrap();
-        Self { socket, welcome, pool, channel, to_broker, from_broker }
+        Self { socket, welcome, pool, channel, _writer: writer, to_broker, from_broker }
     }
 
     pub fn say(&mut self, frame: Frame) {

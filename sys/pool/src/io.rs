@@ -64,11 +64,11 @@ impl Mapping {
     }
 }
 
-/// Receives from a Unix socket, with the descriptors that came along, at most two. Returns how
+/// Receives from a Unix socket, with the descriptors that came along, at most three. Returns how
 /// many bytes came; 0 at end of stream. Blocks as long as the socket does.
 pub fn recv_with_fds(socket: impl AsFd, into: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut pieces = [io::IoSliceMut::new(into)];
-    let mut space = nix::cmsg_space!([RawFd; 2]);
+    let mut space = nix::cmsg_space!([RawFd; 3]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let fd = socket.as_fd().as_raw_fd();
     let message = recvmsg::<()>(fd, &mut pieces, Some(&mut space), flags)?;

@@ -61,9 +61,9 @@ fn writers_of(id: BrokerId) -> i64 {
 }
 
 /// The pool's file opened once more, for one who may write into what this process of a broker
-/// grants: for as long as any process has that descriptor, or the memory that it maps by it, the
-/// kernel shows that somebody may write there. The writer has to do nothing for it, and may be
-/// stopped.
+/// grants: for as long as any process has that descriptor open, the kernel shows that somebody may
+/// write there. The writer only keeps it, and may be stopped meanwhile. A mapping made by it would
+/// hold it too, past the connection that it is for: the pool is mapped by another descriptor.
 pub fn lend_to_writer(pool: &Pool, broker: BrokerId, incarnation: u64) -> io::Result<OwnedFd> {
     let file = open(pool)?;
     let range = range(libc::F_RDLCK, Byte::Writers(broker, incarnation));

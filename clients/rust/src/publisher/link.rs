@@ -60,10 +60,9 @@ impl Link {
         let Purpose { ack, known, store, batch_bytes } = purpose;
         let mut receipts = ack;
         let carrier = match way {
-            Way::Memory { socket, pool, channel } => {
-                let parts = (socket, pool, channel);
+            Way::Memory(handed) => {
                 let index = welcome.session_index;
-                let link = MemoryLink::new(broker, parts, index, known, batch_bytes)?;
+                let link = MemoryLink::new(broker, handed, index, known, batch_bytes)?;
                 Carrier::Memory(Box::new(link))
             }
             Way::Verbs(dialed) => {

@@ -19,7 +19,7 @@ use landfall_pool::{Mapping, Memory, Pool};
 use super::batch::STREAM_BYTES_LEAST;
 use super::receipts::LANES;
 use super::session::Location;
-use crate::connect::Socket;
+use crate::connect::{Handed, Socket};
 use crate::error::Error;
 use crate::silence::Heartbeat;
 
@@ -67,6 +67,8 @@ pub(crate) struct MemoryLink {
     pub(crate) pool: Arc<Pool>,
     pub(crate) session_index: u32,
     socket: Socket,
+    /// While it is open, what this broker granted is nobody else's.
+    _writer: Option<OwnedFd>,
     channel: Mapping,
     to_broker: LineProducer,
     from_broker: LineConsumer,
@@ -91,11 +93,12 @@ impl MemoryLink {
     /// Maps what a broker handed over. `pool` is the same pool, when it is mapped already.
     pub(crate) fn new(
         broker: u8,
-        (socket, pool, channel): (Socket, OwnedFd, OwnedFd),
+        handed: Handed,
         session_index: u32,
         known: Option<&Arc<Pool>>,
         batch_bytes: u32,
     ) -> Result<Self, Error> {
+        let Handed { socket, pool, channel, writer } = handed;
         let channel =
             open_channel(channel).map_err(|e| Error::Channel { broker, source: Box::new(e) })?;
         let pool = Pool::attach_handed(File::from(pool), true)
@@ -110,6 +113,7 @@ impl MemoryLink {
             pool,
             session_index,
             socket,
+            _writer: writer,
             to_broker: LineProducer::resume(&channel, TO_BROKER),
             from_broker: LineConsumer::resume(&channel, TO_CLIENT),
             channel,

@@ -181,9 +181,9 @@ fn adopt(
     };
     let wanted = Wanted { topic: welcome.topic, batch_bytes_max: welcome.batch_bytes_max };
     let via = match accepted.way {
-        Way::Memory { socket, pool, channel } => {
-            let (parts, what) = ((socket, pool, channel), (welcome.topic, order.is_sequenced()));
-            Via::Memory(Box::new(MemoryReader::new(broker, parts, what, from, places)?))
+        Way::Memory(handed) => {
+            let what = (welcome.topic, order.is_sequenced());
+            Via::Memory(Box::new(MemoryReader::new(broker, handed, what, from, places)?))
         }
         Way::Verbs(dialed) if landing.is_some() => {
             let start = (order.is_sequenced(), from);

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{Ordering, fence};
 
 use landfall_layout::TopicId;
@@ -20,7 +20,7 @@ use landfall_pool::{Mapping, Memory, Pool};
 
 use super::places::{Arrival, Places};
 use super::{Place, Step, Wanted, check_entry, check_head};
-use crate::connect::Socket;
+use crate::connect::{Handed, Socket};
 use crate::error::{Corruption, Error};
 use crate::silence::Heartbeat;
 use landfall_pool::clock::coarse_ns;
@@ -74,11 +74,12 @@ impl MemoryReader {
     /// Maps what a broker handed over and finds the places to read from.
     pub(crate) fn new(
         broker: u8,
-        (socket, pool, channel): (Socket, OwnedFd, OwnedFd),
+        handed: Handed,
         (topic, sequenced): (TopicId, bool),
         from: From,
         places: &Places,
     ) -> Result<Self, Error> {
+        let Handed { socket, pool, channel, .. } = handed;
         let channel =
             open_channel(channel).map_err(|e| Error::Channel { broker, source: Box::new(e) })?;
         let pool = Pool::attach_handed(File::from(pool), false)

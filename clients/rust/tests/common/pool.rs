@@ -101,8 +101,11 @@ impl Connections {
         let (stream, _) = self.greet();
         let (channel, theirs) = create().unwrap();
         let read_only = pool.read_only_file().unwrap();
-        let pool = if writes { pool.fd().as_raw_fd() } else { read_only.as_raw_fd() };
-        let fds = [pool, theirs.as_raw_fd()];
+        let all = pool.fd().as_raw_fd();
+        let fds = match writes {
+            true => vec![all, theirs.as_raw_fd(), all],
+            false => vec![read_only.as_raw_fd(), theirs.as_raw_fd()],
+        };
         let bytes = Frame::Welcome(welcome).encode(0);
         let control = [ControlMessage::ScmRights(&fds)];
         let pieces = [IoSlice::new(&bytes)];
