@@ -1,5 +1,5 @@
-//! What a publisher's NIC can still reach after its batches were acknowledged, and after its session
-//! is over.
+//! What a NIC of a publisher can still reach after its batches were acknowledged, and after its
+//! session is over.
 
 use std::time::Duration;
 

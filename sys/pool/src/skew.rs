@@ -19,7 +19,7 @@ fn skewed(ns: u64, word: usize) -> u64 {
         loop {
             match words_in(&path) {
                 Ok(words) => return Some(words),
-                // Somebody took this process's descriptors for a while: it is as if it were stopped.
+                // Its descriptors were taken for a while: it is as if it were stopped.
                 Err(error) if error.raw_os_error() == Some(libc::EMFILE) => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
