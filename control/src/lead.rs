@@ -1,5 +1,6 @@
 //! The process: its pool, its signals, its sockets.
 
+use std::fs::File;
 use std::future::Future;
 use std::io::Write;
 use std::path::Path;
@@ -11,8 +12,9 @@ use landfall_control::http::{Listeners, router, serve};
 use landfall_control::random::random_uuid;
 use landfall_control::{Control, Options};
 use landfall_pool::Pool;
-use landfall_pool::clock::wall_ns;
+use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::pool::Shape;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -140,6 +142,37 @@ impl Stop {
     }
 }
 
+/// How long another election takes when nothing is wrong is microseconds.
+const BUSY_TOLD_NS: u64 = 1_000_000_000;
+const BUSY_MOST_NS: u64 = 10_000_000_000;
+
+/// An election of another process that does not end.
+#[derive(Default)]
+struct Busy {
+    since_ns: Option<u64>,
+    told: bool,
+}
+
+impl Busy {
+    /// Says it when it takes long. One that is no standby does not wait without end.
+    fn wait(&mut self, is_standby: bool, now: u64) -> Result<(), String> {
+        let waited = now.saturating_sub(*self.since_ns.get_or_insert(now));
+        let text = format!(
+            "another process has kept the lock of the election (byte 0 of the pool's file) for {} s, \
+             as a control does that is stopped; lslocks shows which: let it go on, or end it",
+            waited / 1_000_000_000
+        );
+        if waited > BUSY_MOST_NS && !is_standby {
+            return Err(text);
+        }
+        if waited > BUSY_TOLD_NS && !self.told {
+            self.told = true;
+            eprintln!("landfall-control: waiting: {text}");
+        }
+        Ok(())
+    }
+}
+
 /// Stands for election: once, or as standby until it is elected. `None`: a signal came first.
 async fn elect(
     pool: &Pool,
@@ -150,6 +183,7 @@ async fn elect(
     let silent_ns = flags.silent_ms.saturating_mul(1_000_000);
     let mut candidate = Candidate::new(pool, silent_ns).map_err(|error| error.to_string())?;
     let mut told = false;
+    let mut busy = Busy::default();
     loop {
         let (again, why) = match candidate.stand(pool) {
             Ok(elected) => return Ok(Some(elected)),
@@ -160,6 +194,10 @@ async fn elect(
         let is_damaged = matches!(why, NotElected::Damaged(_));
         if is_damaged || !flags.standby && !may_pass {
             return Err(why.to_string());
+        }
+        match why {
+            NotElected::Busy => busy.wait(flags.standby, boot_ns())?,
+            _ => busy = Busy::default(),
         }
         if !told
             && !matches!(why, NotElected::Busy)
@@ -172,6 +210,28 @@ async fn elect(
             () = &mut signalled => return Ok(None),
             () = tokio::time::sleep(STAND_EVERY) => {}
         }
+    }
+}
+
+/// Locks the pool's file while it is looked at or made, which takes seconds at most.
+fn lock(mut file: File, path: &Path) -> Result<Flock<File>, String> {
+    let began = boot_ns();
+    let mut told = false;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EWOULDBLOCK)) => file = again,
+            Err((_, error)) => return Err(format!("lock {}: {error}", path.display())),
+        }
+        if !told && boot_ns() - began > BUSY_TOLD_NS {
+            told = true;
+            eprintln!(
+                "landfall-control: waiting: another process keeps the lock of {}, as a control does \
+                 that makes the pool, or is stopped (lslocks shows which)",
+                path.display()
+            );
+        }
+        std::thread::sleep(STAND_EVERY);
     }
 }
 
@@ -195,8 +255,7 @@ fn open_pool(flags: &Flags) -> Result<Pool, String> {
         .truncate(false)
         .open(path)
         .map_err(|error| format!("open {shown}: {error}"))?;
-    let _lock = Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, error)| format!("lock {shown}: {error}"))?;
+    let _lock = lock(file, path)?;
     create_or_attach(flags, path).inspect_err(|_| {
         if is_new {
             // Nothing is left behind of what could not be made; the sentence matters more.
@@ -230,4 +289,21 @@ fn create_or_attach(flags: &Flags, path: &Path) -> Result<Pool, String> {
         );
     }
     Ok(pool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_election_that_does_not_end_is_told_of_and_only_a_standby_waits_on() {
+        let second = 1_000_000_000;
+        for is_standby in [false, true] {
+            let mut busy = Busy::default();
+            assert_eq!((busy.wait(is_standby, second), busy.told), (Ok(()), false));
+            assert_eq!((busy.wait(is_standby, 3 * second), busy.told), (Ok(()), true));
+            let end = busy.wait(is_standby, 12 * second);
+            assert_eq!(end.is_ok(), is_standby, "{end:?}");
+        }
+    }
 }

@@ -17,6 +17,7 @@ use landfall_replica::names::topic_directory;
 use landfall_replica::{Ended, EndedLog, FileError, TopicFile};
 
 use super::ColdError;
+use super::wait::for_lock;
 
 fn live(pool: &Pool) -> impl Iterator<Item = TopicEntry> {
     let topic = |slot| pool.topic_in_slot(slot);
@@ -41,10 +42,13 @@ fn directories_of<'a>(
 fn change(
     pool: &Pool,
     topic: &Path,
-    change: impl FnOnce(TopicFile) -> TopicFile,
+    change: impl Fn(TopicFile) -> TopicFile,
 ) -> Result<(), FileError> {
     let uuid = pool.uuid_text();
-    TopicFile::change(topic, |file| (file.filter(|file| file.pool_uuid == uuid).map(change), ()))
+    for_lock(|| {
+        let is_its = |file: &TopicFile| file.pool_uuid == uuid;
+        TopicFile::change(topic, |file| (file.filter(is_its).map(&change), ()))
+    })
 }
 
 /// Says in the data directories which of the topics that came back are in this pool's table, which
@@ -159,7 +163,7 @@ pub fn say_ended(pool: &Pool, epoch: u64, data: &[PathBuf]) -> Vec<String> {
         // The next leader has claimed its epoch before it takes anything back here, under the same
         // lock: what is said after it looked was said by nobody who still leads.
         let say = |file| match pool.leads(epoch) {
-            true => TopicFile { ended: Some(with_earlier(ended, &file)), ..file },
+            true => TopicFile { ended: Some(with_earlier(ended.clone(), &file)), ..file },
             false => file,
         };
         notes.extend(change(pool, &topic, say).err().map(|error| error.to_string()));

@@ -19,6 +19,7 @@ pub mod plan;
 pub mod read;
 mod sessions;
 mod tell;
+mod wait;
 mod whole;
 
 use std::path::{Path, PathBuf};
@@ -176,7 +177,7 @@ fn adopt(pool: &Pool, found: &Found, entry: &TopicEntry, lives: Vec<(usize, Life
     file.began = (!began.logs.is_empty()).then_some(began);
     let written = found.directories.iter().map(|directory| {
         // It may be damaged here and whole elsewhere: what counts was put together from all.
-        let error = file.replace(directory).err()?;
+        let error = wait::for_lock(|| file.replace(directory)).err()?;
         Some(format!(
             "topic {}: {error}; let control write there: should this pool be lost before \
              anything new is on disk, what was only in memory may have its positions again",

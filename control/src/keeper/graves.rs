@@ -85,8 +85,7 @@ impl Graves {
 }
 
 fn mark(topic: &Path) -> Result<(), FileError> {
-    let deleted = |file: Option<TopicFile>| (file.map(|it| TopicFile { deleted: true, ..it }), ());
-    match TopicFile::change(topic, deleted) {
+    match TopicFile::bury(topic) {
         // Its broker is back, and faster.
         Err(FileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(()),
         other => other,

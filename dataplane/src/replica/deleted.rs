@@ -10,7 +10,7 @@ use landfall_layout::limits::TOPICS_MAX;
 use landfall_layout::topic::{TopicEntry, TopicState};
 use landfall_pool::Pool;
 use landfall_replica::mend::sync_directory;
-use landfall_replica::names::{TOPIC_FILE, TopicListing, list, topic_directory};
+use landfall_replica::names::{TOPIC_FILE, TOPIC_GRAVE, TopicListing, list, topic_directory};
 use landfall_replica::{FileError, TopicFile};
 
 /// Removes the files of a topic that was deleted. That it was is written there first, and goes
@@ -18,13 +18,10 @@ use landfall_replica::{FileError, TopicFile};
 pub fn remove_topic(data: &Path, name: &str, created_ns: u64) -> Result<(), FileError> {
     let directory = topic_directory(data, name, created_ns);
     if directory.is_dir() {
-        let deleted =
-            |file: Option<TopicFile>| (file.map(|file| TopicFile { deleted: true, ..file }), ());
-        // A file that cannot be understood says nothing either way.
-        if let Err(error @ FileError::Io { .. }) = TopicFile::change(&directory, deleted) {
-            return Err(error);
+        TopicFile::bury(&directory)?;
+        for kept in [&[TOPIC_FILE, TOPIC_GRAVE][..], &[TOPIC_GRAVE]] {
+            remove_but(&directory, kept).map_err(FileError::io("empty", &directory))?;
         }
-        remove_but(&directory, TOPIC_FILE).map_err(FileError::io("empty", &directory))?;
         fs::remove_dir_all(&directory).map_err(FileError::io("remove", &directory))?;
     }
     if let Some(parent) = directory.parent() {
@@ -34,13 +31,13 @@ pub fn remove_topic(data: &Path, name: &str, created_ns: u64) -> Result<(), File
     sync_directory(data)
 }
 
-/// Removes everything in a directory but the file `kept`.
-pub fn remove_but(directory: &Path, kept: &str) -> io::Result<()> {
+/// Removes everything in a directory but the files `kept`.
+pub fn remove_but(directory: &Path, kept: &[&str]) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             fs::remove_dir_all(entry.path())?;
-        } else if entry.file_name() != kept {
+        } else if !kept.iter().any(|kept| entry.file_name() == *kept) {
             fs::remove_file(entry.path())?;
         }
     }

@@ -22,6 +22,7 @@ mod begin;
 mod deleted;
 mod duties;
 mod files;
+mod forget;
 mod group;
 mod keep;
 mod one;

@@ -482,7 +482,7 @@ fn a_removal_that_got_no_further_is_finished_by_the_next_process() {
     delete(&mut entry, TopicState::Absent);
     bench.pool.set_topic(&entry);
     let directory = topic_directory(&bench.directory, "t", CREATED_NS);
-    remove_but(&directory, TOPIC_FILE).unwrap();
+    remove_but(&directory, &[TOPIC_FILE]).unwrap();
     let left: Vec<_> = fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, [TOPIC_FILE], "it is what says whose the files are");
     bench.worker().forget();

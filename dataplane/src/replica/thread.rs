@@ -17,10 +17,9 @@ use landfall_pool::bell::{Ringer, Role};
 use landfall_pool::counters::Counters;
 use landfall_pool::disk::{Disk, Syncs, Writing, write_all};
 use landfall_pool::idle::{Idle, Waiter};
+use landfall_replica::FileError;
 use landfall_replica::names::topic_directory;
-use landfall_replica::{FileError, TopicFile};
 
-use super::deleted::{keep, remove_forgotten, remove_topic};
 use super::duties::{Duty, Lag, duties, log_of};
 use super::group::Buffers;
 use super::one::{Event, Replica, is_short};
@@ -39,9 +38,6 @@ const TABLE_EVERY_NS: u64 = 10_000_000;
 const ROUND_BYTES: u64 = 64 << 20;
 /// How often a replica whose disk was full when it was to be opened is tried again, nanoseconds.
 const REOPEN_NS: u64 = 250_000_000;
-/// Topics of the directory that the pool does not have of which each has a sentence: the log of
-/// errors has room for few more.
-const STRANGERS_TOLD: usize = 16;
 
 /// A replica that could not be opened.
 struct Broken {
@@ -52,10 +48,10 @@ struct Broken {
 }
 
 /// A topic of which this broker keeps something.
-struct Known {
-    id: TopicId,
-    name: String,
-    created_ns: u64,
+pub(super) struct Known {
+    pub(super) id: TopicId,
+    pub(super) name: String,
+    pub(super) created_ns: u64,
 }
 
 /// Syncs that are under way, one set at a time: while they are, the next groups are written.
@@ -68,16 +64,16 @@ struct UnderWay {
 
 /// The thread's whole state.
 pub struct Worker {
-    pool: Pool,
+    pub(super) pool: Pool,
     me: BrokerId,
     incarnation: u64,
     standing: Standing,
-    data: Data,
+    pub(super) data: Data,
     disk: Box<dyn Disk>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     ringer: Ringer,
     counters: Counters,
-    topics: Vec<Known>,
+    pub(super) topics: Vec<Known>,
     replicas: Vec<Replica>,
     under_way: Option<UnderWay>,
     buffers: Buffers,
@@ -89,11 +85,15 @@ pub struct Worker {
     looked: [u32; TOPICS_MAX],
     /// Id of the topic in each slot of which could not be said here what it is.
     unsaid: [u32; TOPICS_MAX],
+    /// When to try these again, boot clock.
+    unsaid_at_ns: u64,
     /// There may be files here of topics that this thread has not open, and so is not told of when
     /// they are deleted.
-    forgets: bool,
+    pub(super) forgets: bool,
+    /// When to look for them again after something could not be removed, boot clock.
+    pub(super) forget_at_ns: u64,
     /// It was said which topics are here that the pool does not have.
-    told: bool,
+    pub(super) told: bool,
 }
 
 impl Worker {
@@ -124,7 +124,9 @@ impl Worker {
             table_at_ns: 0,
             looked: [0; TOPICS_MAX],
             unsaid: [0; TOPICS_MAX],
+            unsaid_at_ns: 0,
             forgets: true,
+            forget_at_ns: 0,
             told: false,
         })
     }
@@ -168,49 +170,6 @@ impl Worker {
         self.publish();
     }
 
-    /// Removes what is left of topics that were deleted while this broker was away, or while it
-    /// came. Goes on until this thread has each topic open that there are files of: only from then
-    /// on no deletion ends without it.
-    pub fn forget(&mut self) {
-        if !self.forgets {
-            return;
-        }
-        self.pool.follow();
-        let topics = &self.topics;
-        let is_open = |name: &str, created_ns: u64| {
-            topics.iter().any(|topic| topic.name == name && topic.created_ns == created_ns)
-        };
-        match remove_forgotten(&self.pool, &self.data.directory, is_open) {
-            Ok(forgotten) => {
-                self.forgets = forgotten.may_be_more;
-                self.tell_strangers(forgotten.strangers);
-                if !forgotten.removed.is_empty() {
-                    self.shared.note(format!(
-                        "removed the replicas of topics that were deleted meanwhile: {}",
-                        forgotten.removed.join(", ")
-                    ));
-                }
-            }
-            Err(error) => self.shared.note(error.to_string()),
-        }
-    }
-
-    /// Says which topics are here that the pool does not have, as they were when a leader first
-    /// served it: once, and of many not each.
-    fn tell_strangers(&mut self, mut strangers: Vec<String>) {
-        if self.told {
-            return;
-        }
-        self.told = self.pool.serving().is_some();
-        let more = strangers.len().saturating_sub(STRANGERS_TOLD);
-        strangers.truncate(STRANGERS_TOLD);
-        if more > 0 {
-            let directory = self.data.directory.display();
-            strangers.push(format!("{directory} has {more} more topics that the pool has not"));
-        }
-        strangers.into_iter().for_each(|text| self.say(text));
-    }
-
     /// What there is to be told, for tests.
     #[cfg(test)]
     pub fn notes(&self) -> Vec<String> {
@@ -218,7 +177,7 @@ impl Worker {
     }
 
     /// Says what nobody who looks only at the topics that there are would find out.
-    fn say(&self, text: String) {
+    pub(super) fn say(&self, text: String) {
         eprintln!("landfall-broker {}: {text}", self.me);
         self.shared.note(text);
     }
@@ -416,6 +375,9 @@ impl Worker {
         }
         let directory = topic_directory(&self.data.directory, entry.name(), entry.created_ns);
         let keeps = self.me.index() < usize::from(entry.replica_brokers);
+        if self.unsaid[slot] == entry.id && boot_ns() < self.unsaid_at_ns {
+            return;
+        }
         if !keeps && !directory.is_dir() {
             self.looked[slot] = entry.id;
         } else if self.know(entry) {
@@ -423,11 +385,13 @@ impl Worker {
             match write_topic(&self.pool, &directory, entry) {
                 Ok(_) => self.looked[slot] = entry.id,
                 // It is tried again.
-                Err(error) if self.unsaid[slot] != entry.id => {
-                    self.unsaid[slot] = entry.id;
-                    self.shared.note(error.to_string());
+                Err(error) => {
+                    self.unsaid_at_ns = boot_ns() + REOPEN_NS;
+                    if self.unsaid[slot] != entry.id {
+                        self.unsaid[slot] = entry.id;
+                        self.shared.note(error.to_string());
+                    }
                 }
-                Err(_) => {}
             }
         }
     }
@@ -467,24 +431,6 @@ impl Worker {
             Fate::Unknown => self.keep(&gone, entry.id),
         }
         self.shared.close_topic(slot);
-    }
-
-    fn remove(&mut self, gone: &Known) {
-        if let Err(error) = remove_topic(&self.data.directory, &gone.name, gone.created_ns) {
-            self.shared.note(format!("topic {} was deleted: {error}", gone.name));
-            self.forgets = true;
-        }
-    }
-
-    /// Keeps the files of a topic that is not in the table any more, which does not show that it
-    /// was deleted.
-    fn keep(&mut self, gone: &Known, reached: u32) {
-        let directory = topic_directory(&self.data.directory, &gone.name, gone.created_ns);
-        if directory.is_dir() {
-            let kept =
-                TopicFile::read(&directory).and_then(|file| keep(&directory, &file, reached));
-            self.say(kept.unwrap_or_else(|error| error.to_string()));
-        }
     }
 
     fn open_new(&mut self, entry: &TopicEntry, now: u64) {
@@ -552,7 +498,11 @@ impl Worker {
 
     /// Shows a replica that could not be opened: nothing of it is known to be on the disk.
     fn cannot_open(&mut self, entry: &TopicEntry, duty: Duty, error: &FileError, now: u64) {
-        let is_short = matches!(error, FileError::Io { source, .. } if is_short(source));
+        let is_short = match error {
+            FileError::Io { source, .. } => is_short(source),
+            FileError::Locked { .. } => true,
+            _ => false,
+        };
         let state = if is_short { ReplicaState::Full } else { ReplicaState::Failed };
         let line = ReplicaLine {
             at_ns: wall_ns(),

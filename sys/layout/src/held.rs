@@ -114,6 +114,11 @@ impl fmt::Display for Held {
                  system",
                 if *errno == 12 { "memory" } else { "descriptors" }
             ),
+            HeldBy::Full if *errno == 11 => write!(
+                f,
+                "another process keeps the lock of its directory (landfall errors); let it go on, or \
+                 end it"
+            ),
             HeldBy::Full => write!(f, "the disk of broker {keeper} is full; make room"),
             HeldBy::Gone | HeldBy::Silent => write!(
                 f,

@@ -8,6 +8,9 @@ use landfall_layout::replica::HeaderError;
 
 use crate::topic::SCHEMA_VERSION;
 
+/// The system's number for what may be tried again.
+const EAGAIN: u32 = 11;
+
 /// A file or directory that could not be used, with its path.
 #[derive(Debug)]
 pub enum FileError {
@@ -19,6 +22,11 @@ pub enum FileError {
         path: PathBuf,
         /// Its answer.
         source: io::Error,
+    },
+    /// The lock of a topic's directory is another process's.
+    Locked {
+        /// The directory.
+        path: PathBuf,
     },
     /// It is no replica file.
     Header {
@@ -54,6 +62,7 @@ impl FileError {
     pub fn errno(&self) -> u32 {
         match self {
             Self::Io { source, .. } => source.raw_os_error().unwrap_or_default().unsigned_abs(),
+            Self::Locked { .. } => EAGAIN,
             Self::Header { .. } | Self::Newer { .. } | Self::Topic { .. } => 0,
         }
     }
@@ -63,6 +72,12 @@ impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { call, path, source } => write!(f, "{call} {}: {source}", path.display()),
+            Self::Locked { path } => write!(
+                f,
+                "{}: another process keeps the lock of this directory, as one does that is stopped \
+                 (lslocks shows which); let it go on, or end it",
+                path.display()
+            ),
             Self::Header { path, why } => write!(f, "{}: {why}", path.display()),
             Self::Newer { path, version } => write!(
                 f,
@@ -79,7 +94,7 @@ impl std::error::Error for FileError {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::Header { why, .. } => Some(why),
-            Self::Newer { .. } | Self::Topic { .. } => None,
+            Self::Locked { .. } | Self::Newer { .. } | Self::Topic { .. } => None,
         }
     }
 }

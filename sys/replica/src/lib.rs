@@ -29,6 +29,7 @@ pub mod lookup;
 pub mod mend;
 pub mod merge;
 pub mod names;
+mod own;
 pub mod owner;
 mod rebuilt;
 pub mod survey;

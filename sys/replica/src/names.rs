@@ -13,6 +13,8 @@ use crate::owner::{NUMBERS_FILE, OWNER_FILE};
 pub const TOPIC_FILE: &str = "topic.json";
 /// The same once more, for when that one does not hold.
 pub const TOPIC_COPY: &str = "topic.json.copy";
+/// Where the copy goes of a topic that was deleted while there was no room to write so.
+pub const TOPIC_GRAVE: &str = "topic.json.deleted";
 /// What a replica file's name ends with.
 pub const SUFFIX: &str = ".replica";
 /// What stands between a replica file's name and a byte of it, in the name of what was cut off it.
@@ -202,7 +204,7 @@ pub fn list_topic(
 ) -> Result<Vec<SourceListing>, FileError> {
     let mut sources = Vec::new();
     for (name, path) in entries(topic)? {
-        if matches!(name.as_deref(), Some(TOPIC_FILE | TOPIC_COPY)) {
+        if matches!(name.as_deref(), Some(TOPIC_FILE | TOPIC_COPY | TOPIC_GRAVE)) {
             continue;
         }
         match name.as_deref().and_then(source_of).filter(|_| path.is_dir()) {

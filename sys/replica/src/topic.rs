@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::FileError;
 use crate::lives::{Ended, Resumed, Skips};
-use crate::names::{TOPIC_COPY, TOPIC_FILE};
+use crate::names::{TOPIC_COPY, TOPIC_FILE, TOPIC_GRAVE};
+use crate::own::lock;
 
 /// Version of the document. Documents of version 1 are read too: they lack the checksum, and what
 /// has a default.
@@ -118,12 +119,13 @@ impl TopicFile {
     /// What the file in a topic's directory says; its copy, where the file does not hold or is
     /// gone. A file of a newer program is an error whatever the copy says.
     pub fn read(topic: &Path) -> Result<Self, FileError> {
-        match Self::read_one(&topic.join(TOPIC_FILE)) {
+        let read = match Self::read_one(&topic.join(TOPIC_FILE)) {
             Err(error) if !matches!(error, FileError::Newer { .. }) => {
                 Self::read_one(&topic.join(TOPIC_COPY)).map_err(|_| error)
             }
             read => read,
-        }
+        };
+        read.map(|file| Self { deleted: file.deleted || topic.join(TOPIC_GRAVE).exists(), ..file })
     }
 
     /// What is wrong with the file and its copy. Files of earlier programs have no copy.
@@ -215,14 +217,36 @@ impl TopicFile {
         directory.sync_all().map_err(FileError::io("sync", topic))?;
         Ok(value)
     }
-}
 
-/// Takes the lock of a topic's directory, under which its file is changed: both who keeps the
-/// replicas and control do so. It is given back when the directory is closed, however that comes.
-fn lock(topic: &Path) -> Result<File, FileError> {
-    let directory = File::open(topic).map_err(FileError::io("open", topic))?;
-    directory.lock().map_err(FileError::io("lock", topic))?;
-    Ok(directory)
+    /// Says in a topic's directory that the topic was deleted. A file that cannot be understood
+    /// says nothing either way, and stays. On a full disk the file's copy gets another name, which
+    /// needs no room and says the same: that the topic goes is what makes room.
+    pub fn bury(topic: &Path) -> Result<(), FileError> {
+        let grave = topic.join(TOPIC_GRAVE);
+        if grave.exists() {
+            let directory = File::open(topic).map_err(FileError::io("open", topic))?;
+            return directory.sync_all().map_err(FileError::io("sync", topic));
+        }
+        let deleted = |file: Option<Self>| (file.map(|it| Self { deleted: true, ..it }), ());
+        match Self::change(topic, deleted) {
+            Err(FileError::Io { source, .. })
+                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                let directory = lock(topic)?;
+                let copy = topic.join(TOPIC_COPY);
+                match copy.exists() {
+                    true => fs::rename(&copy, &grave).map_err(FileError::io("rename", &copy))?,
+                    // An earlier program made none. A file without bytes takes next to nothing.
+                    false => {
+                        File::create(&grave).map_err(FileError::io("create", &grave))?;
+                    }
+                }
+                directory.sync_all().map_err(FileError::io("sync", topic))
+            }
+            Err(error @ (FileError::Io { .. } | FileError::Locked { .. })) => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The last member of the document: a checksum over everything before it.
