@@ -158,8 +158,8 @@ impl Busy {
     fn wait(&mut self, is_standby: bool, now: u64) -> Result<(), String> {
         let waited = now.saturating_sub(*self.since_ns.get_or_insert(now));
         let text = format!(
-            "another process has kept the lock of the election (byte 0 of the pool's file) for {} s, \
-             as a control does that is stopped; lslocks shows which: let it go on, or end it",
+            "another process has kept the lock of the election (byte 0 of the pool's file) for {} \
+             s, as a control does that is stopped; lslocks shows which: let it go on, or end it",
             waited / 1_000_000_000
         );
         if waited > BUSY_MOST_NS && !is_standby {
@@ -226,8 +226,8 @@ fn lock(mut file: File, path: &Path) -> Result<Flock<File>, String> {
         if !told && boot_ns() - began > BUSY_TOLD_NS {
             told = true;
             eprintln!(
-                "landfall-control: waiting: another process keeps the lock of {}, as a control does \
-                 that makes the pool, or is stopped (lslocks shows which)",
+                "landfall-control: waiting: another process keeps the lock of {}, as a control \
+                 does that makes the pool, or is stopped (lslocks shows which)",
                 path.display()
             );
         }

@@ -9,8 +9,8 @@ use landfall_replica::FileError;
 const SAY_EVERY_NS: u64 = 10_000_000_000;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Does what needs the lock of a topic's directory, as soon as that is free. Whoever has it keeps it
-/// for as long as it takes to write a small file, unless it is stopped: to go on without what is
+/// Does what needs the lock of a topic's directory, as soon as that is free. Whoever has it keeps
+/// it for as long as it takes to write a small file, unless it is stopped: to go on without what is
 /// written there could use positions twice, so this waits, and says for what.
 pub fn for_lock<T>(mut attempt: impl FnMut() -> Result<T, FileError>) -> Result<T, FileError> {
     let mut say_at_ns = 0;

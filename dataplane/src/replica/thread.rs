@@ -370,14 +370,12 @@ impl Worker {
     /// after the loss of a pool: they go with the topic. So is one that this broker is to keep
     /// copies of: that there is such a topic stays though nobody publishes to it.
     fn look_for_files(&mut self, slot: usize, entry: &TopicEntry) {
-        if self.looked[slot] == entry.id {
+        let waits = self.unsaid[slot] == entry.id && boot_ns() < self.unsaid_at_ns;
+        if waits || self.looked[slot] == entry.id {
             return;
         }
         let directory = topic_directory(&self.data.directory, entry.name(), entry.created_ns);
         let keeps = self.me.index() < usize::from(entry.replica_brokers);
-        if self.unsaid[slot] == entry.id && boot_ns() < self.unsaid_at_ns {
-            return;
-        }
         if !keeps && !directory.is_dir() {
             self.looked[slot] = entry.id;
         } else if self.know(entry) {

@@ -116,8 +116,8 @@ impl fmt::Display for Held {
             ),
             HeldBy::Full if *errno == 11 => write!(
                 f,
-                "another process keeps the lock of its directory (landfall errors); let it go on, or \
-                 end it"
+                "another process keeps the lock of its directory (landfall errors); let it go on, \
+                 or end it"
             ),
             HeldBy::Full => write!(f, "the disk of broker {keeper} is full; make room"),
             HeldBy::Gone | HeldBy::Silent => write!(

@@ -10,8 +10,8 @@ use crate::error::FileError;
 const LOOKS: u32 = 50;
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// Takes the lock of a topic's directory: both who keeps the replicas and control do so. It is given
-/// back when the directory is closed, however that comes.
+/// Takes the lock of a topic's directory: both who keeps the replicas and control do so. It is
+/// given back when the directory is closed, however that comes.
 ///
 /// # Errors
 ///
