@@ -68,6 +68,9 @@ pub struct Flags {
     /// How long a dead broker's segments are kept for publishers to read back what they wrote.
     #[arg(long, value_name = "MS", default_value_t = SESSION_LEASE_NS / 1_000_000)]
     pub kept_ms: u64,
+    /// How long a publisher's session is kept open when no broker has a connection of it any more.
+    #[arg(long, value_name = "MS", default_value_t = SESSION_LEASE_NS / 1_000_000)]
+    pub session_lease_ms: u64,
     /// How long a dead broker's memory subscribers have to let go before what they read is reused.
     #[arg(long, value_name = "MS", default_value_t = HEARTBEAT_LEASE_NS / 1_000_000)]
     pub grace_ms: u64,

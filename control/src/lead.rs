@@ -64,6 +64,7 @@ async fn lead(flags: &Flags) -> Result<(), String> {
         kept_ns: flags.kept_ms.saturating_mul(1_000_000),
         grace_ns: flags.grace_ms.saturating_mul(1_000_000),
         move_ns: flags.copy_move_ms.saturating_mul(1_000_000),
+        session_lease_ns: flags.session_lease_ms.saturating_mul(1_000_000),
         forgets_lost: flags.forget_lost,
         ..Options::default()
     };

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 
-use landfall_layout::command::Command;
+use landfall_layout::command::{Command, JOINED_SESSIONS};
 use landfall_layout::topic::Order;
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::log::LogSegment;
@@ -71,6 +71,26 @@ pub enum ToSequencer {
         index: u32,
         /// Epoch.
         epoch: u32,
+    },
+    /// Publishers are with a broker.
+    Joined {
+        /// Broker.
+        broker: BrokerId,
+        /// Index and epoch of each of their sessions; epoch 0: none.
+        sessions: [(u32, u32); JOINED_SESSIONS],
+    },
+    /// A broker has named all.
+    JoinedAll {
+        /// Broker.
+        broker: BrokerId,
+    },
+    /// Time has passed: sessions that no broker is in may have to be closed. Whoever came back
+    /// through a broker that was heard is named before this.
+    CloseLeft {
+        /// Time that the keeper has listened, nanoseconds.
+        heard_ns: u64,
+        /// How long a session is kept open that no broker is in, nanoseconds.
+        lease_ns: u64,
     },
     /// A batch of a session is not what it was when it landed.
     Fence {

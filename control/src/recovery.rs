@@ -213,7 +213,7 @@ fn read_sessions(pool: &Pool, topics: &[Option<Topic>]) -> SessionTable {
     let order_of = |id: TopicId| {
         topics[id.slot()].as_ref().filter(|topic| topic.id == id).map(|topic| topic.order)
     };
-    let joined = BrokerId::all()
+    let untold = BrokerId::all()
         .filter(|broker| BrokerState::from_raw(pool.broker(*broker).state) != BrokerState::Absent)
         .fold(0, |mask, broker| mask | 1 << broker.index());
     let lines = pool.geometry().sessions();
@@ -245,7 +245,7 @@ fn read_sessions(pool: &Pool, topics: &[Option<Topic>]) -> SessionTable {
             }
         }
     }
-    SessionTable::restored(lines, found, joined)
+    SessionTable::restored(lines, found, untold)
 }
 
 /// The rings that brokers have of a topic.

@@ -81,6 +81,8 @@ pub struct Options {
     pub move_ns: u64,
     /// How long a broker of another host is silent until it counts as gone, nanoseconds.
     pub gone_ns: u64,
+    /// How long a session is kept open that no broker is in, nanoseconds.
+    pub session_lease_ns: u64,
     /// Goes on without what only directories have that were not named: it is lost, and they may not
     /// be restored from ever again.
     pub forgets_lost: bool,
@@ -95,6 +97,7 @@ impl Default for Options {
             grace_ns: HEARTBEAT_LEASE_NS,
             move_ns: COPY_MOVE_NS,
             gone_ns: ELSEWHERE_GONE_NS,
+            session_lease_ns: SESSION_LEASE_NS,
             forgets_lost: false,
         }
     }
@@ -201,6 +204,7 @@ impl Control {
                 grace_ns: options.grace_ns,
                 move_ns: options.move_ns,
                 gone_ns: options.gone_ns,
+                session_lease_ns: options.session_lease_ns,
                 ballot: Arc::clone(&ballot),
                 predecessor: from.filter(|_| may_run),
                 graves,

@@ -29,6 +29,7 @@ use crate::commands::{Dropping, LettingGo};
 use crate::conns::{Conns, Token};
 use crate::control_link::ControlLink;
 use crate::env::Env;
+use crate::joined::Naming;
 use crate::lost::Lost;
 use crate::number::{check_number, take_lock};
 use crate::positions::Reserving;
@@ -59,6 +60,8 @@ pub struct Config {
     pub idle: Idle,
     /// Clients over RDMA; none: none.
     pub verbs: Option<VerbsConfig>,
+    /// How long a publisher whose connection was lost may come back, nanoseconds.
+    pub session_lease_ns: u64,
     /// Where it keeps replicas; none: it keeps none.
     pub data: Option<Data>,
     /// Directories where other brokers keep theirs, as far as this host can read them.
@@ -122,6 +125,8 @@ pub struct Broker {
     /// Segments of deleted topics that clients may still write into, by connection.
     pub(crate) withheld: Vec<(Token, Granted)>,
     pub(crate) lost: Lost,
+    /// Sessions that the present leader is still to be told of.
+    pub(crate) naming: Option<Naming>,
     pub(crate) verbs: Option<Verbs>,
     pub(crate) replicator: Option<Replicator>,
     /// Reads what memory has no more; none where no replica can be read.
@@ -192,7 +197,8 @@ impl Broker {
             topics: (0..TOPICS_MAX).map(|_| None).collect(),
             live_topics: Vec::with_capacity(TOPICS_MAX),
             conns: Conns::new(),
-            lost: Lost::default(),
+            lost: Lost::new(config.session_lease_ns),
+            naming: None,
             verbs,
             replicator,
             catch_up,

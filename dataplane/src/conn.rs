@@ -101,6 +101,8 @@ pub struct Publisher {
     /// Reservations that it asked for and that are not answered.
     pub wishes: u32,
     pub bye: bool,
+    /// After its goodbye everything has its receipt, and its session is left.
+    pub is_over: bool,
     pub stalled: Option<Stalled>,
     pub via: Via,
 }

@@ -111,6 +111,15 @@ impl ControlLink {
         env.ring_control();
     }
 
+    /// The same, unless it would have to wait for room; whether it was sent.
+    pub fn try_say(&mut self, env: &Env, request: Request) -> bool {
+        let is_sent = self.queue.is_empty() && self.requests.push(&env.pool, request.pack());
+        if is_sent {
+            env.ring_control();
+        }
+        is_sent
+    }
+
     /// Sends lines that had no room, as far as there is some now; whether none is left.
     pub fn drain(&mut self, env: &Env) -> bool {
         while let Some(body) = self.queue.front() {

@@ -1,6 +1,5 @@
 //! Connections go: refused, after goodbye, or because the other side is gone.
 
-use landfall_layout::command::Request;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Frame, Refusal};
 use landfall_layout::limits::STREAM_BEAT_NS;
@@ -9,7 +8,6 @@ use landfall_pool::clock::boot_ns;
 use crate::broker::Broker;
 use crate::conn::{Conn, Kind, Publisher, Socket, Via};
 use crate::hello::Refused;
-use crate::lost::is_shared;
 use crate::publish_tcp::Reading;
 
 /// A connection that is told to go has this long to close by itself, if it cannot write the pool.
@@ -54,9 +52,7 @@ impl Broker {
         }
         if let Kind::Publisher(mut publisher) = old {
             self.leave_topic(&publisher);
-            if !publisher.bye {
-                self.lost.note(&publisher);
-            }
+            self.lose(&publisher);
             if matches!(publisher.via, Via::Stream(_)) {
                 self.end_claims(&mut publisher, false);
             } else if let Some(Conn { kind: Kind::Closing { publisher: place, .. }, .. }) =
@@ -103,13 +99,12 @@ impl Broker {
     /// Says goodbye back once every batch has its receipt.
     #[cold]
     pub(crate) fn finish_bye(&mut self, slot: usize) {
-        let Self { env, link, conns, .. } = self;
-        let Some(Conn { kind: Kind::Publisher(publisher), .. }) = conns.get(slot) else { return };
+        let conn = self.conns.get(slot);
+        let Some(Conn { kind: Kind::Publisher(publisher), .. }) = conn else { return };
         let (index, epoch) = (publisher.session.index, publisher.session.epoch);
-        if !is_shared(conns, Some(slot), index, epoch) {
-            link.say(env, Request::CloseSession { index, epoch });
-        }
-        if let Some(conn) = conns.get(slot) {
+        publisher.is_over = true;
+        self.leave_session(Some(slot), index, epoch);
+        if let Some(conn) = self.conns.get(slot) {
             conn.tell(Frame::Bye);
         }
         self.begin_closing(slot);
@@ -134,10 +129,8 @@ impl Broker {
         match kind {
             Kind::Publisher(mut publisher) => {
                 self.leave_topic(&publisher);
+                self.lose(&publisher);
                 let polite = publisher.bye;
-                if !polite {
-                    self.lost.note(&publisher);
-                }
                 self.end_claims(&mut publisher, polite);
             }
             Kind::Closing { publisher: Some(mut publisher), .. } => {

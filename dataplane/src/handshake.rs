@@ -211,7 +211,10 @@ impl Broker {
     }
 
     pub(crate) fn session_open(&mut self, request: u64, index: u32, epoch: u32, next_seq: u64) {
-        let Some((slot, hello, id)) = self.asked(request) else { return };
+        let Some((slot, hello, id)) = self.asked(request) else {
+            // Its connection ended before it was welcome, or this was said twice.
+            return self.lost.note(index, epoch);
+        };
         let session = Session { client: hello.client, epoch, index, last_seq: None };
         let Self { env, topics, .. } = self;
         let Some(topic) = topics[id.slot()].as_deref_mut().filter(|topic| topic.id == id) else {
@@ -232,7 +235,10 @@ impl Broker {
         });
         let via = match self.welcome_publisher(slot, hello.carrier, welcome) {
             Ok(via) => via,
-            Err(sentence) => return self.refuse(slot, Refusal::NotServed, &sentence),
+            Err(sentence) => {
+                self.lost.note(index, epoch);
+                return self.refuse(slot, Refusal::NotServed, &sentence);
+            }
         };
         let Self { env, topics, link, conns, .. } = self;
         let Some(topic) = topics[id.slot()].as_deref_mut() else { return };
@@ -247,6 +253,7 @@ impl Broker {
             fenced: false,
             wishes: 0,
             bye: false,
+            is_over: false,
             stalled: None,
             via,
         });

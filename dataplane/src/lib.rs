@@ -39,6 +39,7 @@ mod goodbye;
 mod handshake;
 mod held;
 mod hello;
+mod joined;
 mod land;
 mod leave;
 mod losses;

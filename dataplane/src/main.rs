@@ -13,7 +13,7 @@ use landfall_dataplane::{
     Broker, Config, Data, Ended, Faults, Idle, Plan, VerbsConfig, wait_for_number,
 };
 use landfall_layout::BrokerId;
-use landfall_layout::limits::{BROKERS_MAX, RECORDS_FILE_BYTES, VERBS_LEASE_NS};
+use landfall_layout::limits::{BROKERS_MAX, RECORDS_FILE_BYTES, SESSION_LEASE_NS, VERBS_LEASE_NS};
 use landfall_layout::pool::Attach;
 use landfall_layout::verbs::GrantMode;
 use landfall_nic::RETRY_TIME;
@@ -59,6 +59,9 @@ struct Flags {
     #[arg(long, value_name = "MS", default_value_t = VERBS_LEASE_NS / 1_000_000,
         value_parser = lease, requires = "verbs")]
     verbs_lease_ms: u64,
+    /// How long a publisher whose connection was lost may come back before its session is closed.
+    #[arg(long, value_name = "MS", default_value_t = SESSION_LEASE_NS / 1_000_000)]
+    session_lease_ms: u64,
     /// Keep replicas in this directory; it is made if it is not there. Without it, this broker
     /// keeps none.
     #[arg(long, value_name = "DIR")]
@@ -164,6 +167,7 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
             grant: flags.verbs_grant,
             lease_ns: flags.verbs_lease_ms * 1_000_000,
         }),
+        session_lease_ns: flags.session_lease_ms.saturating_mul(1_000_000),
         data: flags.data.as_ref().map(|directory| Data {
             directory: directory.clone(),
             file_bytes: flags.data_file_bytes,

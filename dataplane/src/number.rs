@@ -129,6 +129,7 @@ mod tests {
             unix: None,
             idle: Idle::Backoff,
             verbs: None,
+            session_lease_ns: 1,
             data: None,
             read_data: Vec::new(),
             host_is_down,

@@ -17,6 +17,7 @@ use crate::commands::free_segments;
 use crate::conn::{Conn, Kind, Publisher, Socket, Stalled, Via};
 use crate::conns::Over;
 use crate::extents;
+use crate::joined::Naming;
 use crate::land::Wait;
 use crate::positions::Asked;
 use crate::publish_tcp::{self, Stop};
@@ -47,6 +48,9 @@ impl Broker {
             self.follow_leader(boot_ns());
         }
         let mut work = self.take_commands();
+        if self.naming.is_some() && self.link.is_accepted() {
+            work += self.name_sessions();
+        }
         // Until control has accepted this process, nothing may be asked for on its behalf: what an
         // earlier process of this number had is sealed first. Clients wait in the backlog.
         if self.sockets_in == 0 && self.link.is_accepted() {
@@ -448,6 +452,7 @@ impl Broker {
         for topic in topics.iter_mut().flatten() {
             topic.heed_leader(env);
         }
+        self.naming = Some(Naming::default());
         // Their windows are on the tables of the leader before: they come again for new ones.
         for i in (0..self.conns.queues.len()).rev() {
             let slot = self.conns.queues[i];

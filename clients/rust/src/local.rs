@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use landfall_layout::limits::{
     BROKERS_MAX, COPY_MOVE_NS, POOL_BYTES_DEFAULT, RECORDS_FILE_BYTES, SEGMENT_BYTES_DEFAULT,
-    SESSIONS_DEFAULT, VERBS_LEASE_NS,
+    SESSION_LEASE_NS, SESSIONS_DEFAULT, VERBS_LEASE_NS,
 };
 use landfall_layout::verbs::GrantMode;
 use landfall_nic::PortState;
@@ -70,6 +70,8 @@ pub struct LocalConfig {
     pub data_file_bytes: u64,
     /// A copy on disk whose keeper has been away for this long is taken over by another broker.
     pub copy_move: Duration,
+    /// A session that no broker has a connection of is closed after this long.
+    pub session_lease: Duration,
     /// Goes on without what only data directories have that are not there: it is lost, and they
     /// must never come back.
     pub forget_lost: bool,
@@ -98,6 +100,7 @@ impl Default for LocalConfig {
             data: None,
             data_file_bytes: RECORDS_FILE_BYTES,
             copy_move: Duration::from_nanos(COPY_MOVE_NS),
+            session_lease: Duration::from_nanos(SESSION_LEASE_NS),
             forget_lost: false,
             data_faults: Vec::new(),
         }
@@ -418,6 +421,8 @@ impl LocalSystem {
         command.arg("--pool").arg(&self.pool);
         command.args(["--number", &number.to_string(), "--idle", idle_word(self.config.idle)]);
         command.args(["--parent", &std::process::id().to_string()]);
+        let lease_ms = self.config.session_lease.as_millis();
+        command.args(["--session-lease-ms", &lease_ms.to_string()]);
         if let Some(address) = self.config.verbs {
             command.args(["--verbs", &SocketAddr::new(address, 0).to_string()]);
             command.args(["--verbs-grant", &self.config.verbs_grant.to_string()]);
@@ -467,6 +472,7 @@ fn control_command(binary: &Path, config: &LocalConfig, pool: &Path, listen: &st
     command.args(["--listen", listen, "--idle", idle_word(config.idle)]);
     command.args(["--parent", &std::process::id().to_string()]);
     command.args(["--copy-move-ms", &config.copy_move.as_millis().to_string()]);
+    command.args(["--session-lease-ms", &config.session_lease.as_millis().to_string()]);
     if let Some(unix) = &config.unix {
         command.args(["--unix", unix]);
     }

@@ -176,8 +176,10 @@ impl Keeper {
                 | Request::Want { .. }
                 | Request::OpenSession { .. }
                 | Request::Reserve { .. }
+                | Request::Joined { .. }
         );
-        // Found in the ring of a process that is gone: nobody would take what it asked for.
+        // Found in the ring of a process that is gone: nobody would take what it asked for, or
+        // say when a publisher is not with it any more.
         if is_wish && self.brokers[broker.index()].ended {
             return;
         }
@@ -201,6 +203,17 @@ impl Keeper {
             }
             Request::CloseSession { index, epoch } => {
                 self.tell_sequencer(ToSequencer::CloseSession { broker, index, epoch });
+            }
+            // What was said to another leader is said to this one anew.
+            Request::Joined { leader, sessions } => {
+                if leader == self.epoch {
+                    self.tell_sequencer(ToSequencer::Joined { broker, sessions });
+                }
+            }
+            Request::JoinedAll { leader } => {
+                if leader == self.epoch {
+                    self.tell_sequencer(ToSequencer::JoinedAll { broker });
+                }
             }
             Request::Reserve { request, topic, session, epoch, count, whole } => {
                 let wish = Wish { session, epoch, broker, request, count, whole };

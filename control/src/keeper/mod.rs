@@ -29,6 +29,7 @@ use landfall_layout::segment::{SegmentKind, SegmentState};
 use landfall_layout::topic::Order;
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::Pool;
+use landfall_pool::attention::Attention;
 use landfall_pool::bell::{Bell, Ringer, Role};
 use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::counters::{Counters, ErrorLog};
@@ -74,6 +75,8 @@ pub struct Wiring {
     pub move_ns: u64,
     /// How long a broker of another host is silent until it counts as gone, nanoseconds.
     pub gone_ns: u64,
+    /// How long a session is kept open that no broker is in, nanoseconds.
+    pub session_lease_ns: u64,
     /// The slot of the leader before, and what tells whether its process still runs.
     pub ballot: Arc<Ballot>,
     /// The leader slot this one took over from.
@@ -108,6 +111,8 @@ pub struct Keeper {
     kept_ns: u64,
     grace_each_ns: u64,
     gone_ns: u64,
+    session_lease_ns: u64,
+    attention: Attention,
     ballot: Arc<Ballot>,
     predecessor: Option<usize>,
     segments: Segments,
@@ -124,6 +129,7 @@ pub struct Keeper {
     errors: ErrorLog,
     next_round_ns: u64,
     next_beat_ns: u64,
+    next_lease_ns: u64,
     retained_ns: u64,
     /// Segments that this process knew to be lost when it last looked.
     losses_seen: u32,
@@ -150,6 +156,8 @@ impl Keeper {
             kept_ns: wiring.kept_ns,
             grace_each_ns: wiring.grace_ns,
             gone_ns: wiring.gone_ns,
+            session_lease_ns: wiring.session_lease_ns,
+            attention: Attention::default(),
             ballot: wiring.ballot,
             predecessor: wiring.predecessor,
             segments: state.segments,
@@ -164,6 +172,7 @@ impl Keeper {
             offers: state.offers,
             next_round_ns: 0,
             next_beat_ns: 0,
+            next_lease_ns: 0,
             retained_ns: 0,
             losses_seen: 0,
             answers: Vec::new(),
@@ -196,6 +205,7 @@ impl Keeper {
         if clock_ns >= self.next_round_ns {
             self.next_round_ns = clock_ns + ROUND_NS;
             self.look_at_brokers();
+            self.look_at_leases(clock_ns);
             self.look_at_copies();
             self.look_at_predecessor();
             self.look_at_losses();
@@ -210,6 +220,18 @@ impl Keeper {
         }
         self.finish_deletions();
         busy | self.flush()
+    }
+
+    /// Lets the sequencer close sessions that no broker is in: whatever brokers said until now, it
+    /// hears before.
+    fn look_at_leases(&mut self, clock_ns: u64) {
+        let heard_ns = self.attention.look(clock_ns);
+        if clock_ns < self.next_lease_ns || self.to_sequencer.is_backed_up() {
+            return;
+        }
+        self.next_lease_ns = clock_ns + HEARTBEAT_EVERY_NS;
+        let lease_ns = self.session_lease_ns;
+        self.tell_sequencer(ToSequencer::CloseLeft { heard_ns, lease_ns });
     }
 
     /// Everything that this control has to say and do first, after another one.

@@ -12,12 +12,15 @@ use landfall_layout::topic::Order;
 use landfall_pool::log::LogSegment;
 use landfall_pool::slot_ring::SlotReader;
 
+use super::sessions::Session;
 use super::{Ring, SequencerThread, Work};
 use crate::messages::{FromSequencer, NewRing, NewTopic, OpenSession, ToSequencer};
 use crate::sequencer::{SessionView, Wish, Wished};
 
 /// Commands taken between two bursts.
 const COMMANDS_PER_TURN: usize = 64;
+/// Session lines looked at when the keeper says that time has passed.
+const LINES_PER_LOOK: usize = 1024;
 
 impl SequencerThread {
     /// Takes some commands, as long as answers find room. Whether there was one.
@@ -45,21 +48,45 @@ impl SequencerThread {
             ToSequencer::DropTopic { topic } => self.drop_topic(topic),
             ToSequencer::OpenSession(open) => self.open_session(open),
             ToSequencer::CloseSession { broker, index, epoch } => {
-                let Some(session) = self.sessions.close(index, epoch, broker) else { return };
-                let (session, topic) = (*session, session.topic);
-                if let Some(work) = self.work_of(topic)
-                    && work.order == Order::Token
-                {
-                    // Everything that it was acknowledged is in the log: the rest is holes.
-                    work.sequencer.close_session(index);
+                if let Some(session) = self.sessions.close(index, epoch, broker).copied() {
+                    self.closed(index, &session);
                 }
-                let view = self.view(topic, index);
-                self.pool.set_session(index, &session.line(view));
             }
+            ToSequencer::Joined { broker, sessions } => {
+                for (index, epoch) in sessions {
+                    self.sessions.named(index, epoch, broker);
+                }
+            }
+            ToSequencer::JoinedAll { broker } => self.sessions.said_all(broker),
+            ToSequencer::CloseLeft { heard_ns, lease_ns } => self.close_left(heard_ns, lease_ns),
             ToSequencer::Fence { topic, client, epoch } => self.fence(topic, client, epoch),
             ToSequencer::Reserve { topic, wish } => self.reserve(topic, wish),
             ToSequencer::BrokerGone { broker } => self.sessions.broker_gone(broker),
         }
+    }
+
+    /// Closes sessions that no broker was in for a lease, among some lines: all of a pool of 16,384
+    /// are looked at within two seconds.
+    fn close_left(&mut self, heard_ns: u64, lease_ns: u64) {
+        for _ in 0..self.sessions.lines().min(LINES_PER_LOOK) {
+            let left = self.sessions.look_at_next(heard_ns, lease_ns);
+            if let Some((index, session)) = left.map(|(index, session)| (index, *session)) {
+                self.closed(index, &session);
+            }
+        }
+    }
+
+    /// Says that a session is closed.
+    fn closed(&mut self, index: u32, session: &Session) {
+        let topic = session.topic;
+        if let Some(work) = self.work_of(topic)
+            && work.order == Order::Token
+        {
+            // Everything that it was acknowledged is in the log: the rest is holes.
+            work.sequencer.close_session(index);
+        }
+        let view = self.view(topic, index);
+        self.pool.set_session(index, &session.line(view));
     }
 
     /// Ends an epoch whose batches do not stay what they were. Where there is an order, the line

@@ -5,6 +5,7 @@
 
 mod burst;
 mod commands;
+mod leases;
 mod sessions;
 
 use std::collections::VecDeque;

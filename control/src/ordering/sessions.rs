@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
+use landfall_layout::TopicId;
 use landfall_layout::command::Denial;
 use landfall_layout::session::{
     SessionLine, SessionState, Standing, first_epoch_after, next_epoch,
 };
-use landfall_layout::{BrokerId, TopicId};
 
 use crate::messages::OpenSession;
 use crate::sequencer::SessionView;
@@ -27,7 +27,13 @@ pub struct Session {
     /// The request that opened the epoch; 0 where that is not known.
     opened_by: u64,
     /// Brokers through which the epoch was opened or joined, a bit each.
-    joined: u32,
+    pub(super) joined: u32,
+    /// A control before this one opened the epoch: a broker may be in it that has not said so yet.
+    pub(super) is_restored: bool,
+    /// A broker ended that was, or may have been, in it, and no publisher came since.
+    pub(super) is_left: bool,
+    /// Since when no broker is in it, in nanoseconds listened.
+    pub(super) left_ns: Option<u64>,
     /// Counts openings and fencings of the whole table: the lower, the longer unused.
     used: u64,
 }
@@ -76,12 +82,18 @@ pub struct Refused {
 /// All lines of the pool.
 #[derive(Debug)]
 pub struct SessionTable {
-    lines: Vec<Option<Session>>,
+    pub(super) lines: Vec<Option<Session>>,
     by_client: HashMap<(TopicId, u64), u32>,
     free: Vec<u32>,
     /// Last epoch of each unused line that a control before this one had given to somebody.
     spent: HashMap<u32, u32>,
     uses: u64,
+    /// Brokers that have not said yet which sessions they are in, a bit each.
+    pub(super) untold: u32,
+    /// Brokers that were there when this control took over and are so still, a bit each.
+    pub(super) before: u32,
+    /// The line that is looked at next.
+    pub(super) next_look: usize,
 }
 
 /// An unused line, or one that somebody else has until now.
@@ -100,17 +112,20 @@ impl SessionTable {
             free: (0..lines).rev().collect(),
             spent: HashMap::new(),
             uses: 0,
+            untold: 0,
+            before: 0,
+            next_look: 0,
         }
     }
 
     /// A table of `lines` lines as a control before this one left them, by index. Any of the
-    /// brokers in `joined` may be in any of the sessions.
+    /// brokers in `untold` may be in any of the sessions, until it says in which it is.
     pub fn restored(
         lines: u32,
         found: impl IntoIterator<Item = (u32, SessionLine)>,
-        joined: u32,
+        untold: u32,
     ) -> Self {
-        let mut table = Self::new(lines);
+        let mut table = Self { untold, before: untold, ..Self::new(lines) };
         for (index, line) in found {
             let standing = Standing::unpack(line.standing);
             if index >= lines {
@@ -133,7 +148,10 @@ impl SessionTable {
                 opened_at,
                 doubtful,
                 opened_by,
-                joined,
+                joined: 0,
+                is_restored: true,
+                is_left: true,
+                left_ns: None,
                 used: 0,
             };
             table.lines[index as usize] = Some(session);
@@ -152,12 +170,6 @@ impl SessionTable {
     /// Index and state of every session.
     pub fn all(&self) -> impl Iterator<Item = (u32, &Session)> {
         self.lines.iter().enumerate().filter_map(|(i, line)| Some((i as u32, line.as_ref()?)))
-    }
-
-    /// Brokers through which a session's epoch was opened or joined, a bit each; all there may be
-    /// where that is not known.
-    pub fn joined(&self, index: u32) -> u32 {
-        self.get(index).map_or(u32::MAX, |session| session.joined)
     }
 
     /// The line of a client.
@@ -188,6 +200,9 @@ impl SessionTable {
                 doubtful: (0, 0),
                 opened_by: open.request,
                 joined: bit,
+                is_restored: false,
+                is_left: false,
+                left_ns: None,
                 used: self.next_use(),
             };
             self.lines[index as usize] = Some(session);
@@ -199,12 +214,16 @@ impl SessionTable {
         let Standing { epoch, state } = session.standing;
         let refused = |why| Err(Refused { why, current: Some((index, epoch)) });
         if open.epoch == 0 && session.opened_by == open.request && open.request != 0 {
-            // Fenced or closed meanwhile: the client learns of that by its batches, or never asks.
+            // Fenced meanwhile: the client learns of that by its batches. Closed: nobody came, and
+            // somebody may be coming now.
+            if state == SessionState::Closed {
+                session.standing.state = SessionState::Active;
+            }
             session.joined |= bit;
         } else if open.epoch == 0 {
             session.standing = Standing { epoch: next_epoch(epoch), state: SessionState::Active };
             session.opened_by = open.request;
-            session.joined = bit;
+            (session.joined, session.is_restored) = (bit, false);
         } else if open.epoch > epoch {
             return refused(Denial::NoSession);
         } else if open.epoch < epoch || state == SessionState::Fenced {
@@ -213,30 +232,9 @@ impl SessionTable {
             session.standing.state = SessionState::Active;
             session.joined |= bit;
         }
+        (session.is_left, session.left_ns) = (false, None);
         session.used = used;
         Ok(Opened { index, epoch: session.standing.epoch, evicted: None })
-    }
-
-    /// A publisher said goodbye to a broker. The session is closed when it has said so to every
-    /// broker it was with: until then the others may have batches of it that are not ordered.
-    pub fn close(&mut self, index: u32, epoch: u32, broker: BrokerId) -> Option<&Session> {
-        let session = self.lines.get_mut(index as usize)?.as_mut()?;
-        if session.standing != (Standing { epoch, state: SessionState::Active }) {
-            return None;
-        }
-        session.joined &= !(1 << broker.index());
-        if session.joined != 0 {
-            return None;
-        }
-        session.standing.state = SessionState::Closed;
-        Some(session)
-    }
-
-    /// A broker's process is gone, and so is every connection it had.
-    pub fn broker_gone(&mut self, broker: BrokerId) {
-        for session in self.lines.iter_mut().flatten() {
-            session.joined &= !(1 << broker.index());
-        }
     }
 
     /// Moves a session to another state.
@@ -293,6 +291,8 @@ impl SessionTable {
 
 #[cfg(test)]
 mod tests {
+    use landfall_layout::BrokerId;
+
     use super::*;
 
     const TOPIC: TopicId = TopicId(256);
@@ -394,7 +394,7 @@ mod tests {
         let mut next = SessionTable::restored(3, found, 1);
         assert_eq!(next.open(&ask(7, 2, 1), 7).unwrap().index, 0);
         assert_eq!(next.open(&ask(8, 0, 1), 7).unwrap().index, 1);
-        next.broker_gone(BrokerId::new(0).unwrap());
+        next.said_all(BrokerId::new(0).unwrap());
         assert!(next.close(0, 2, BrokerId::new(1).unwrap()).is_some());
     }
 }

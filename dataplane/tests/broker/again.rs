@@ -96,7 +96,7 @@ fn a_duplicate_that_waits_for_another_brokers_replica_holds_up_nothing() {
 }
 
 /// Another leader than the rig's control, with a topic that it has just made.
-fn take_over(rig: &Rig) -> Pool {
+pub fn take_over(rig: &Rig) -> Pool {
     let file = File::from(rig.pool.fd().try_clone_to_owned().unwrap());
     let pool = Pool::attach_file(file, Path::new("the next leader's"), true).unwrap();
     let term = Term { epoch: 2, serves: false }.pack();

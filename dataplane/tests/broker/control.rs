@@ -137,6 +137,11 @@ impl Control {
         }
     }
 
+    /// Sessions that were opened.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Ends the present epoch of a client's session.
     pub fn fence(&mut self, topic: TopicId, client: u64) {
         let (index, epoch) = self.sessions[&(topic.0, client)];
@@ -276,6 +281,8 @@ impl Control {
                 self.closed.push((index, epoch));
                 None
             }
+            // This control begins with the pool, so nobody was with a broker before.
+            Request::Joined { .. } | Request::JoinedAll { .. } => None,
             Request::Sealed { segment, through, .. } => {
                 let id = SegmentId(segment);
                 let header = self.pool.segment_header(id).unwrap();
@@ -342,6 +349,7 @@ impl Control {
         let next_seq = known.map_or(0, |(index, _)| self.pool.session(index).unwrap().next_seq);
         if epoch != 0 {
             let why = if epoch > now { Denial::NoSession } else { Denial::Fenced };
+            self.closed.retain(|closed| epoch != now || *closed != (index, epoch));
             return if epoch == now {
                 Command::SessionOpen { request, index, epoch, next_seq }
             } else {

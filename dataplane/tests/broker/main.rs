@@ -8,5 +8,6 @@ mod garbage;
 mod memory;
 mod retention;
 mod rig;
+mod sessions;
 mod tcp;
 mod token;

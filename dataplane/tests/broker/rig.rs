@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use landfall_dataplane::{Broker, Config, Ended, Idle};
 use landfall_layout::BrokerId;
 use landfall_layout::counters::Counter;
+use landfall_layout::limits::SESSION_LEASE_NS;
 use landfall_layout::pool::Coherence;
 use landfall_pool::Pool;
 use landfall_pool::counters::{Counters, ErrorLog};
@@ -23,6 +24,7 @@ pub struct Rig {
     pub pool: Arc<Pool>,
     control: Arc<Mutex<Control>>,
     pub brokers: Vec<Served>,
+    session_lease_ns: u64,
     over: Arc<AtomicBool>,
     driver: Option<JoinHandle<()>>,
     _memory: OwnedFd,
@@ -57,6 +59,11 @@ impl Rig {
     }
 
     pub fn with(brokers: usize, idle: Idle) -> Self {
+        Self::leasing(brokers, idle, SESSION_LEASE_NS)
+    }
+
+    /// Brokers whose lost publishers have a lease of that length.
+    pub fn leasing(brokers: usize, idle: Idle, session_lease_ns: u64) -> Self {
         static RIGS: AtomicU64 = AtomicU64::new(0);
         let memory = memfd("broker-test", 96 << 20).unwrap();
         let path = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
@@ -89,6 +96,7 @@ impl Rig {
             pool,
             control,
             brokers: Vec::new(),
+            session_lease_ns,
             over,
             driver: Some(driver),
             _memory: memory,
@@ -110,6 +118,7 @@ impl Rig {
             unix: None,
             idle,
             verbs: None,
+            session_lease_ns: self.session_lease_ns,
             data: None,
             read_data: Vec::new(),
             host_is_down: false,

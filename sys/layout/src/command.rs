@@ -11,6 +11,9 @@ pub fn first_command(epoch: u64) -> u64 {
     epoch << 32
 }
 
+/// Sessions that one `Joined` names.
+pub const JOINED_SESSIONS: usize = 5;
+
 /// A line of a ring without its commit word: what a command packs into.
 pub type Body = [u64; 7];
 
@@ -254,6 +257,18 @@ pub enum Request {
         /// Its generation.
         generation: u64,
     },
+    /// Publishers of these sessions are connected to this broker. Said to each new leader.
+    Joined {
+        /// Epoch of the leader that it is said to.
+        leader: u64,
+        /// Index and epoch of each; epoch 0: none.
+        sessions: [(u32, u32); JOINED_SESSIONS],
+    },
+    /// Publishers of other sessions than were named to that leader, or opened by it, are not.
+    JoinedAll {
+        /// Epoch of the leader that it is said to.
+        leader: u64,
+    },
 }
 
 fn kind_raw(kind: SegmentKind) -> u64 {
@@ -367,6 +382,12 @@ impl Request {
             }
             Self::Withhold { segment, generation } => [12, segment.into(), generation, 0, 0, 0, 0],
             Self::LetGo { segment, generation } => [13, segment.into(), generation, 0, 0, 0, 0],
+            Self::Joined { leader, sessions } => {
+                let [a, b, c, d, e] =
+                    sessions.map(|(index, epoch)| u64::from(index) | u64::from(epoch) << 32);
+                [14, leader, a, b, c, d, e]
+            }
+            Self::JoinedAll { leader } => [15, leader, 0, 0, 0, 0, 0],
         }
     }
 
@@ -403,6 +424,11 @@ impl Request {
             11 => Self::Fence { topic: TopicId(a as u32), client: b, epoch: c as u32 },
             12 => Self::Withhold { segment: a as u32, generation: b },
             13 => Self::LetGo { segment: a as u32, generation: b },
+            14 => Self::Joined {
+                leader: a,
+                sessions: [b, c, d, e, f].map(|word| (word as u32, (word >> 32) as u32)),
+            },
+            15 => Self::JoinedAll { leader: a },
             _ => return None,
         })
     }

@@ -15,7 +15,7 @@
 //! | [`shared`] | bytes of the mapping that others may be storing to: copied out, or sent |
 //! | [`poison`] | pages of the pool that cannot be read any more |
 //! | [`slab`] | private buffers that are registered once and sent from |
-//! | [`clock`], [`silence`] | time that passes, and time that is shown |
+//! | [`clock`], [`silence`], [`attention`] | time that passes, and time that is shown |
 //! | [`bell`], [`idle`] | how a loop waits, and waking a process that sleeps |
 //! | [`host`], [`leftovers`] | which host this is; what may be left in its caches |
 //! | [`lock`] | which processes are there, as the kernel knows it |
@@ -23,6 +23,7 @@
 //! | [`copies`] | who keeps each copy on disk now |
 //! | [`counters`] | counters and distinct errors that survive their process |
 
+pub mod attention;
 pub mod bell;
 pub mod channel;
 pub mod clock;
