@@ -3,6 +3,7 @@
 //! The pool is a memfd of this process unless a path is given, so nothing is left behind. The
 //! children are told this process's id and die with it, even when it is killed.
 
+mod data;
 mod process;
 mod spawner;
 
@@ -20,6 +21,7 @@ use landfall_layout::limits::{
 use landfall_layout::verbs::GrantMode;
 use landfall_nic::PortState;
 
+use self::data::{data_directories, make_data_directories};
 use self::process::{Process, Waited};
 use self::spawner::Spawner;
 use crate::{Client, Error, Idle};
@@ -491,31 +493,6 @@ fn control_command(binary: &Path, config: &LocalConfig, pool: &Path, listen: &st
         }
     }
     command
-}
-
-/// Makes a data directory for each broker, and their names stay: control writes there too.
-fn make_data_directories(data: &Path, brokers: usize) -> Result<(), LocalError> {
-    let all = (0..brokers).map(|number| data.join(format!("broker-{number}")));
-    let sync = |path: &Path| std::fs::File::open(path).and_then(|directory| directory.sync_all());
-    let made = all.map(std::fs::create_dir_all).collect::<Result<Vec<_>, _>>();
-    made.and_then(|_| sync(data))
-        .map_err(|error| LocalError::Data { path: data.to_owned(), why: error.to_string() })
-}
-
-/// The data directories of brokers below `data`, by number: also those of more brokers than there
-/// are now, since what they kept is only there.
-fn data_directories(data: &Path) -> Vec<PathBuf> {
-    let number = |path: &PathBuf| {
-        let name = path.file_name()?.to_str()?;
-        let number = name.strip_prefix("broker-")?.parse::<usize>().ok()?;
-        (name == format!("broker-{number}") && path.is_dir()).then_some(number)
-    };
-    // One that cannot be listed is said by whoever is to use it.
-    let entries = std::fs::read_dir(data).into_iter().flatten().flatten();
-    let mut found: Vec<_> =
-        entries.map(|entry| entry.path()).filter_map(|path| Some((number(&path)?, path))).collect();
-    found.sort();
-    found.into_iter().map(|(_, path)| path).collect()
 }
 
 fn idle_word(idle: Idle) -> &'static str {

@@ -175,11 +175,10 @@ impl Keeper {
             Request::OpenRing { .. }
                 | Request::Want { .. }
                 | Request::OpenSession { .. }
-                | Request::Reserve { .. }
                 | Request::Joined { .. }
+                | Request::Reserve { .. }
         );
-        // Found in the ring of a process that is gone: nobody would take what it asked for, or
-        // say when a publisher is not with it any more.
+        // Found in the ring of a process that is gone: nobody would take what it asked for.
         if is_wish && self.brokers[broker.index()].ended {
             return;
         }
@@ -204,7 +203,8 @@ impl Keeper {
             Request::CloseSession { index, epoch } => {
                 self.tell_sequencer(ToSequencer::CloseSession { broker, index, epoch });
             }
-            // What was said to another leader is said to this one anew.
+            // What was said to another leader is said to this one anew. A process that is gone is
+            // in no session, and could not say later that it is not.
             Request::Joined { leader, sessions } => {
                 if leader == self.epoch {
                     self.tell_sequencer(ToSequencer::Joined { broker, sessions });

@@ -205,13 +205,13 @@ impl Keeper {
         if clock_ns >= self.next_round_ns {
             self.next_round_ns = clock_ns + ROUND_NS;
             self.look_at_brokers();
-            self.look_at_leases(clock_ns);
             self.look_at_copies();
             self.look_at_predecessor();
             self.look_at_losses();
             self.offer_again();
             self.pad_what_is_due();
             self.room_for_logs();
+            self.look_at_leases(clock_ns);
         }
         self.finish_retirements();
         self.serve_wanted();

@@ -214,11 +214,7 @@ impl SessionTable {
         let Standing { epoch, state } = session.standing;
         let refused = |why| Err(Refused { why, current: Some((index, epoch)) });
         if open.epoch == 0 && session.opened_by == open.request && open.request != 0 {
-            // Fenced meanwhile: the client learns of that by its batches. Closed: nobody came, and
-            // somebody may be coming now.
-            if state == SessionState::Closed {
-                session.standing.state = SessionState::Active;
-            }
+            // Fenced meanwhile: the client learns of that by its batches, or never asks.
             session.joined |= bit;
         } else if open.epoch == 0 {
             session.standing = Standing { epoch: next_epoch(epoch), state: SessionState::Active };
@@ -231,6 +227,10 @@ impl SessionTable {
         } else {
             session.standing.state = SessionState::Active;
             session.joined |= bit;
+        }
+        if session.standing.state == SessionState::Closed {
+            // It was because nobody came, and somebody may be coming now.
+            session.standing.state = SessionState::Active;
         }
         (session.is_left, session.left_ns) = (false, None);
         session.used = used;
