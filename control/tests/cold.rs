@@ -127,12 +127,12 @@ fn what_another_program_wrote_ends_the_start() {
     say(&other, 50, 48 << 20);
     let path = other.join(TOPIC_FILE);
     let text = fs::read_to_string(&path).unwrap();
-    let newer = text.replace("\"schema_version\": 2", "\"schema_version\": 3");
+    let newer = text.replace("\"schema_version\": 3", "\"schema_version\": 4");
     // Without the checksum, which would no longer be that of this text.
     let end = newer.find(",\n  \"checksum\"").unwrap();
     fs::write(&path, format!("{}\n}}\n", &newer[..end])).unwrap();
     let error = restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap_err().to_string();
-    assert!(error.contains("broker-1") && error.contains("schema version 3"), "{error}");
+    assert!(error.contains("broker-1") && error.contains("schema version 4"), "{error}");
     // Nor is one passed over of which nobody says what it is.
     for directory in [&one, &other] {
         for name in [TOPIC_FILE, TOPIC_COPY] {
@@ -190,7 +190,9 @@ fn a_log_that_ended_in_good_order_goes_on_there_once() {
     say(&other, 50, 48 << 20);
     let log = EndedLog { index: 60, position: 600, ..EndedLog::default() };
     let ended = Ended { logs: [(SEQUENCED_LOG, log)].into() };
-    let file = TopicFile::read(&one).unwrap();
+    let file = TopicFile { life: 1, ..TopicFile::read(&one).unwrap() };
+    // Control died before it said so in the other one.
+    file.write(&other).unwrap();
     TopicFile { ended: Some(ended.clone()), ..file }.write(&one).unwrap();
     let topic = TopicId(entry().id);
     let mut places = Vec::new();
@@ -316,7 +318,8 @@ fn an_end_that_another_pool_came_after_is_none() {
     say(&other, 50, 48 << 20);
     let log = EndedLog { index: 60, position: 600, ..EndedLog::default() };
     let ended = Some(Ended { logs: [(SEQUENCED_LOG, log)].into() });
-    let file = TopicFile::read(&one).unwrap();
+    // By number neither is older.
+    let file = TopicFile { life: 1, ..TopicFile::read(&one).unwrap() };
     TopicFile { ended, ..file.clone() }.write(&one).unwrap();
     TopicFile { pool_uuid: "a later one".to_owned(), ..file }.write(&other).unwrap();
     let memory = Memory::new();
@@ -324,6 +327,42 @@ fn an_end_that_another_pool_came_after_is_none() {
     restore(&pool, &two.data(), false, 1).unwrap();
     let chain = pool.chain(TopicId(entry().id), SEQUENCED_LOG).unwrap();
     assert!(chain.oldest_index > 60 && chain.skipped().is_some(), "{chain:?}");
+}
+
+/// A copy of a directory that was made while the pool stood still, and put back after it went on.
+#[test]
+fn an_end_that_was_taken_back_is_none_wherever_it_is_still_said() {
+    let two = Two::new("backup");
+    let lost = Memory::new();
+    let lost = lost.pool(48);
+    let term = Term { epoch: 1, serves: false }.pack();
+    assert!(lost.claim(0, &LeaderLine { term, ..LeaderLine::default() }) && lost.serve(1));
+    lost.set_topic(&entry());
+    for directory in two.topics() {
+        fs::create_dir_all(&directory).unwrap();
+        TopicFile::of(&entry(), &lost.uuid_text(), 48 << 20).unwrap().write(&directory).unwrap();
+    }
+    let [one, other] = two.topics();
+    let mut lives = Vec::new();
+    let mut backup = None;
+    for _ in 0..2 {
+        assert_eq!(say_ended(&lost, 1, &two.data()), [""; 0]);
+        backup.get_or_insert_with(|| TopicFile::read(&one).unwrap());
+        lives.push([&one, &other].map(|topic| TopicFile::read(topic).unwrap().life));
+        go_on(&lost, Some(0), &two.data(), false).unwrap();
+    }
+    assert_eq!(lives, [[1, 1], [2, 2]]);
+    // It went on, and its pool was lost.
+    backup.unwrap().write(&one).unwrap();
+    let memory = Memory::new();
+    let pool = memory.pool(48);
+    let notes = restore(&pool, &two.data(), false, 1).unwrap().notes;
+    let told = notes.iter().find(|note| note.contains("is older than another")).unwrap();
+    assert!(told.contains("broker-0"), "{told}");
+    let chain = pool.chain(TopicId(entry().id), SEQUENCED_LOG).unwrap();
+    assert!(chain.oldest_index > 0 && chain.skipped().is_some(), "{chain:?}");
+    let lives = [&one, &other].map(|topic| TopicFile::read(topic).unwrap().life);
+    assert_eq!(lives, [4, 4], "in the new pool it went on once more");
 }
 
 #[test]

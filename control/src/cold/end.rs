@@ -123,6 +123,22 @@ pub fn first_logs(entry: &TopicEntry) -> std::ops::Range<usize> {
     }
 }
 
+/// The most that topic directories say of how often the topic went on.
+fn latest_life(topics: &[PathBuf]) -> u64 {
+    let lives = topics.iter().filter_map(|topic| Some(TopicFile::read(topic).ok()?.life));
+    lives.max().unwrap_or_default()
+}
+
+/// Lets directories that know less, as one that was made a while ago, say how often their topic
+/// went on: among those that say the same, one may name the end that another has not heard of. What
+/// could not be said is a sentence.
+fn say_life(pool: &Pool, topics: &[PathBuf], life: u64) -> Vec<String> {
+    let knows = |topic: &Path| TopicFile::read(topic).is_ok_and(|file| file.life == life);
+    let less = topics.iter().filter(|topic| !knows(topic));
+    let said = less.map(|topic| change(pool, topic, |file| TopicFile { life, ..file }));
+    said.filter_map(|said| Some(said.err()?.to_string())).collect()
+}
+
 /// At the very end of a control that leads in `epoch`: if all brokers have left in good order, says
 /// in the data directories where the logs ended. Nothing is ordered any more, and whoever leads
 /// next finds in the pool that they say so. What could not be said, and what is on no disk, is a
@@ -148,6 +164,7 @@ pub fn say_ended(pool: &Pool, epoch: u64, data: &[PathBuf]) -> Vec<String> {
         let ended = ended(pool, &entry, &mut notes);
         if !ended.logs.is_empty() {
             let topics: Vec<PathBuf> = directories_of(pool, &entry, data).collect();
+            notes.extend(say_life(pool, &topics, latest_life(&topics).max(1)));
             all.extend(topics.into_iter().map(|topic| (topic, ended.clone())));
         }
     }
@@ -182,13 +199,13 @@ fn with_earlier(mut ended: Ended, file: &TopicFile) -> Ended {
     ended
 }
 
-fn take_back(pool: &Pool, topic: &Path) -> Result<(), FileError> {
-    change(pool, topic, |file| TopicFile { ended: None, ..file })
+fn take_back(pool: &Pool, topic: &Path, life: u64) -> Result<(), FileError> {
+    change(pool, topic, |file| TopicFile { ended: None, life, ..file })
 }
 
 /// Before a control serves a pool whose last leader stopped it in good order, in slot `from`: the
-/// directories may not say any more where logs ended. `forgets`: those that are not there never
-/// come back.
+/// directories may not say any more where logs ended, and a copy of one from before is known by the
+/// life that it lacks. `forgets`: those that are not there never come back.
 pub fn go_on(
     pool: &Pool,
     from: Option<usize>,
@@ -201,8 +218,10 @@ pub fn go_on(
     }
     let mut found = 0;
     for entry in live(pool) {
-        for topic in directories_of(pool, &entry, data) {
-            take_back(pool, &topic).map_err(|error| ColdError::Unsaid { error })?;
+        let topics: Vec<PathBuf> = directories_of(pool, &entry, data).collect();
+        let life = latest_life(&topics) + 1;
+        for topic in topics {
+            take_back(pool, &topic, life).map_err(|error| ColdError::Unsaid { error })?;
             found += 1;
         }
     }

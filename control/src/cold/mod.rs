@@ -7,12 +7,14 @@
 //! | module | what |
 //! |---|---|
 //! | [`read`] | what the files have |
+//! | [`age`] | which directories are older than others |
 //! | [`plan`] | where a log goes on |
 //! | [`sessions`] | whose batches may not be ordered again |
 //! | [`whole`] | whether all directories were named |
 //! | [`tell`] | sentences |
 //! | [`end`] | the other end: what is written down when a pool is stopped in good order |
 
+mod age;
 pub mod end;
 mod error;
 pub mod plan;
@@ -165,6 +167,8 @@ fn await_free(directory: &Path, pool: &str) -> Result<(), ColdError> {
 fn adopt(pool: &Pool, found: &Found, entry: &TopicEntry, lives: Vec<(usize, Life)>) -> Vec<String> {
     let mine = TopicFile::of(entry, &pool.uuid_text(), pool.geometry().pool_bytes());
     let Some(mut file) = mine else { return Vec::new() };
+    // In the pool that it came back into already it did not go on since.
+    file.life = found.life + u64::from(!found.pools.contains(&pool.uuid_text()));
     let mut began = Ended::default();
     for (log, life) in lives {
         file.resumed.insert(log, life.resumed);

@@ -14,6 +14,7 @@ use landfall_replica::names::{TopicListing, list};
 use landfall_replica::{EndedLog, FileError, Resumed, Skips, TopicFile, Walk};
 
 use super::ColdError;
+use super::age::{self, Said};
 use super::plan::{Span, Unread};
 use super::sessions::SessionOf;
 
@@ -58,6 +59,8 @@ pub struct Found {
     pub directories: Vec<PathBuf>,
     /// Pools that they name.
     pub pools: BTreeSet<String>,
+    /// How often the topic went on, as the latest of them says.
+    pub life: u64,
     /// Its logs of which anything is known.
     pub logs: BTreeMap<usize, FoundLog>,
     /// Batches by client, as they were found: where sequences are not checked, one that says the
@@ -101,6 +104,7 @@ fn read_topic(
         notes.push(format!("{path} is of an earlier topic {name}: left alone"));
     }
     let mut found: Option<Found> = None;
+    let mut said = Vec::new();
     let mut unreadable = None;
     for listing in &mine {
         match TopicFile::read(&listing.path) {
@@ -110,10 +114,14 @@ fn read_topic(
                     .push(format!("topic {name} was deleted; {path} goes with its broker's start"));
                 return Ok(None);
             }
-            Ok(file) => match &mut found {
-                Some(found) => found.also_says(file),
-                None => found = Some(Found::of(file)),
-            },
+            Ok(mut file) => {
+                let ended = file.ended.take();
+                said.push(Said { path: listing.path.clone(), life: file.life, ended });
+                match &mut found {
+                    Some(found) => found.also_says(file),
+                    None => found = Some(Found::of(file)),
+                }
+            }
             Err(FileError::Newer { path, version }) => {
                 let why = format!("schema version {version}");
                 return Err(ColdError::Version { path, why });
@@ -133,7 +141,7 @@ fn read_topic(
             None => Ok(None),
         };
     };
-    found.judge_end();
+    found.judge_end(&said, notes);
     for listing in &mine {
         found.directories.push(listing.path.clone());
         for source in &listing.sources {
@@ -159,6 +167,7 @@ impl Found {
             file: TopicFile { pool_bytes: 0, ..file.clone() },
             directories: Vec::new(),
             pools: BTreeSet::new(),
+            life: 0,
             logs: BTreeMap::new(),
             batches: BTreeMap::new(),
         };
@@ -181,17 +190,18 @@ impl Found {
         for (log, skips) in &file.skipped {
             self.logs.entry(*log).or_default().skips.join(skips);
         }
-        for (log, ended) in file.ended.into_iter().flat_map(|ended| ended.logs) {
-            self.logs.entry(log).or_default().ended.get_or_insert(ended);
-        }
     }
 
-    /// An end in good order counts only where every directory is of that pool: in another one the
-    /// log may have gone on behind it. One that names no end has not heard of it, as when control
-    /// died while it said so, or brought the topic back.
-    fn judge_end(&mut self) {
+    /// Takes where the logs ended in good order, if the directories agree on it, and every one is
+    /// of that pool: in another one a log may have gone on behind it.
+    fn judge_end(&mut self, said: &[Said], notes: &mut Vec<String>) {
+        self.life = age::latest(said);
+        notes.extend(age::older(&self.file.name, said));
         if self.pools.len() > 1 {
-            self.logs.values_mut().for_each(|log| log.ended = None);
+            return;
+        }
+        for (log, ended) in age::end(said).into_iter().flat_map(|ended| ended.logs) {
+            self.logs.entry(log).or_default().ended = Some(ended);
         }
     }
 

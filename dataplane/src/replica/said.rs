@@ -23,7 +23,8 @@ pub struct Keeper {
 }
 
 /// Writes what the topic is, unless that is said already. The topic is alive in the table of a
-/// leader that serves. What is said of logs that went on in this pool right where they had ended.
+/// leader that serves, so no end of its logs stands any more. What is said of logs that went on in
+/// this pool right where they had ended.
 pub fn write_topic(
     pool: &Pool,
     directory: &Path,
@@ -38,10 +39,12 @@ pub fn write_topic(
         // What became of its logs in other pools is control's to say, and stays.
         let kept =
             there.unwrap_or_else(|| TopicFile { made_at: moved_on(pool, entry), ..mine.clone() });
-        let TopicFile { resumed, skipped, reached, made_at, ended, began, pool_uuid, .. } = kept;
+        let TopicFile { resumed, skipped, reached, made_at, began, pool_uuid, .. } = kept;
         // What another pool began with says nothing of this one.
         let began = began.filter(|_| pool_uuid == uuid);
-        let file = TopicFile { live_in: uuid, resumed, skipped, reached, made_at, ended, ..mine };
+        // An end that is said here was not taken back: this is a copy from before, or was away.
+        let life = kept.life + u64::from(kept.ended.is_some() && pool_uuid == uuid);
+        let file = TopicFile { live_in: uuid, resumed, skipped, reached, made_at, life, ..mine };
         (Some(TopicFile { began: began.clone(), ..file }), began)
     })
 }

@@ -16,9 +16,9 @@ use crate::lives::{Ended, Resumed, Skips};
 use crate::names::{TOPIC_COPY, TOPIC_FILE, TOPIC_GRAVE};
 use crate::own::lock;
 
-/// Version of the document. Documents of version 1 are read too: they lack the checksum, and what
-/// has a default.
-pub const SCHEMA_VERSION: u32 = 2;
+/// Version of the document. Earlier ones are read too: they lack what has a default, and those of
+/// version 1 the checksum.
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// A topic as its directory says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,11 @@ pub struct TopicFile {
     /// replicas had then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began: Option<Ended>,
+    /// Counts how often the topic went on behind a place where it may have ended: in a new pool, or
+    /// in one that had been stopped in good order. A directory with less than another is older. 0:
+    /// that is not known here.
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    pub life: u64,
     /// Set while the pool `pool_uuid` stands still, stopped in good order: where each log ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
@@ -107,6 +112,7 @@ impl TopicFile {
             reached: BTreeMap::new(),
             made_at: BTreeMap::new(),
             began: None,
+            life: 0,
             ended: None,
         })
     }
@@ -247,6 +253,10 @@ impl TopicFile {
             _ => Ok(()),
         }
     }
+}
+
+fn is_unknown(life: &u64) -> bool {
+    *life == 0
 }
 
 /// The last member of the document: a checksum over everything before it.

@@ -426,9 +426,9 @@ fn no_byte_of_a_topics_file_that_changed_is_believed_or_costs_the_topic() {
     // Damage that hides the checksum hides nothing else.
     let path = scratch.0.join("topic.json");
     let whole = fs::read_to_string(&path).unwrap();
-    for (version, key) in [("2", "chacksum"), ("1", "chacksum"), ("2", "checksum")] {
+    for (version, key) in [("3", "chacksum"), ("1", "chacksum"), ("3", "checksum")] {
         let text =
-            whole.replace("\"schema_version\": 2", &format!("\"schema_version\": {version}"));
+            whole.replace("\"schema_version\": 3", &format!("\"schema_version\": {version}"));
         let text = text.replace("\"checksum\"", &format!("\"{key}\""));
         let text = text.replace("\"keep\": false", "\"keep\": true ");
         assert_ne!(text, whole);

@@ -34,6 +34,7 @@ pub struct Group {
 /// Finds every topic below `path`, and notes what does not belong there.
 pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
     let mut groups: BTreeMap<(String, u64), Group> = BTreeMap::new();
+    let mut lives: BTreeMap<(String, u64), Vec<(PathBuf, u64)>> = BTreeMap::new();
     for (directory, listing) in data_directories(path)? {
         let is_system = directory != path;
         kept.tally.directories += 1;
@@ -42,6 +43,7 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
         }
         for topic in listing.topics {
             let key = (topic.name.clone(), topic.created_ns);
+            let lives = lives.entry(key.clone()).or_default();
             let group = groups.entry(key).or_insert_with(|| Group {
                 name: topic.name.clone(),
                 created_ns: topic.created_ns,
@@ -67,6 +69,7 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                         let most = group.reached.entry(*log).or_default();
                         *most = reached.index.max(*most);
                     }
+                    lives.push((of.clone(), file.life));
                     group.ended.extend(file.began.iter().chain(&file.ended).cloned());
                     group.file.get_or_insert(file);
                 }
@@ -103,7 +106,22 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
             group.sources.extend(topic.sources);
         }
     }
+    lives.into_values().for_each(|lives| older(lives, kept));
     Ok(groups.into_values().collect())
+}
+
+/// Notes which of a topic's files are older than others: a process that died leaves them so, and so
+/// does a copy of a directory that was put back.
+fn older(lives: Vec<(PathBuf, u64)>, kept: &mut Kept) {
+    let latest = lives.iter().map(|(_, life)| *life).max().unwrap_or_default();
+    // One that knows nothing is of an earlier program, or was made a while ago.
+    for (of, life) in lives.into_iter().filter(|(_, life)| (1..latest).contains(life)) {
+        let found = format!(
+            "it is older than the topic's in another directory: it knows of {life} times that the \
+             topic went on, and that one of {latest}"
+        );
+        kept.findings.push(in_file(Severity::Warning, "topic", &of, None, found));
+    }
 }
 
 /// A finding in a file.

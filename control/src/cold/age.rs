@@ -1,0 +1,116 @@
+//! Which of a topic's directories are older than others. Pure.
+//!
+//! A directory may come back from a copy that was made while the pool stood still, and say where
+//! logs ended that went on since. Each time they go on, all directories get a higher number.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use landfall_replica::Ended;
+
+/// What a topic's directory says of its age.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// The directory.
+    pub path: PathBuf,
+    /// How often the topic went on, as far as it knows; 0: it knows nothing.
+    pub life: u64,
+    /// Where the logs ended in good order.
+    pub ended: Option<Ended>,
+}
+
+/// The most that a directory knows.
+pub fn latest(said: &[Said]) -> u64 {
+    said.iter().map(|said| said.life).max().unwrap_or_default()
+}
+
+/// Names the directories that others are later than, a sentence each.
+pub fn older(name: &str, said: &[Said]) -> Vec<String> {
+    let latest = latest(said);
+    // One that knows nothing and claims nothing is one that was made a while ago.
+    let is_older = |said: &&Said| said.life < latest && (said.life > 0 || said.ended.is_some());
+    let sentence = |said: &Said| {
+        format!(
+            "topic {name}: {} is older than another directory of the topic: its topic.json knows \
+             of {} times that the topic went on, and that of the other of {latest}; what it says \
+             of where logs ended does not count",
+            said.path.display(),
+            said.life
+        )
+    };
+    said.iter().filter(is_older).map(sentence).collect()
+}
+
+/// Where the logs ended in good order, if they did not go on since as far as any directory knows.
+///
+/// Of the latest, one that names no end has not heard of it, as when control died while it said so.
+/// One that knows nothing has to say the same end: it may have been made after the logs went on.
+pub fn end(said: &[Said]) -> Option<Ended> {
+    let latest = latest(said);
+    let counts = |said: &&Said| said.life == latest || said.life == 0;
+    let mut end: Option<&Ended> = None;
+    for said in said.iter().filter(counts) {
+        match (&said.ended, end) {
+            (None, _) if said.life == 0 => return None,
+            (None, _) => {}
+            (Some(ended), Some(other)) if places(ended) != places(other) => return None,
+            (Some(ended), _) => end = Some(ended),
+        }
+    }
+    end.cloned()
+}
+
+fn places(ended: &Ended) -> BTreeMap<usize, (u64, u64)> {
+    ended.logs.iter().map(|(log, ended)| (*log, (ended.index, ended.position))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use landfall_replica::EndedLog;
+
+    use super::*;
+
+    /// Directories by life and the index at which the log ended.
+    fn all(said: &[(u64, Option<u64>)]) -> Vec<Said> {
+        let log = |index| EndedLog { index, position: 10 * index, ..EndedLog::default() };
+        let one = |(number, (life, at)): (usize, &(u64, Option<u64>))| Said {
+            path: format!("broker-{number}").into(),
+            life: *life,
+            ended: at.map(|index| Ended { logs: [(32, log(index))].into() }),
+        };
+        said.iter().enumerate().map(one).collect()
+    }
+
+    fn end_of(said: &[(u64, Option<u64>)]) -> Option<u64> {
+        end(&all(said)).map(|ended| ended.logs[&32].index)
+    }
+
+    #[test]
+    fn an_end_counts_where_the_latest_directories_say_it() {
+        assert_eq!(end_of(&[(2, Some(60)), (2, Some(60))]), Some(60));
+        assert_eq!(end_of(&[(2, Some(60)), (2, None)]), Some(60), "control died while it said so");
+        assert_eq!(end_of(&[(1, Some(60)), (2, None)]), None, "it was taken back");
+        assert_eq!(end_of(&[(2, None), (1, Some(60))]), None);
+        assert_eq!(end_of(&[(1, Some(60)), (3, Some(90))]), Some(90), "the later end");
+        assert_eq!(end_of(&[(2, Some(60)), (2, Some(90))]), None, "two of one time");
+        assert_eq!(end_of(&[]), None);
+    }
+
+    #[test]
+    fn a_directory_that_knows_nothing_of_its_age_has_to_say_the_same() {
+        assert_eq!(end_of(&[(0, Some(60)), (0, Some(60))]), Some(60), "an earlier program");
+        assert_eq!(end_of(&[(0, Some(60)), (0, None)]), None);
+        assert_eq!(end_of(&[(1, Some(60)), (0, Some(60))]), Some(60));
+        assert_eq!(end_of(&[(1, Some(60)), (0, None)]), None);
+        assert_eq!(end_of(&[(1, Some(60)), (0, Some(50))]), None);
+    }
+
+    #[test]
+    fn the_older_one_is_named() {
+        let notes = older("t", &all(&[(1, Some(60)), (3, None), (0, None), (0, Some(60))]));
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[0].contains("broker-0 is older") && notes[0].contains("of the other of 3"));
+        assert!(notes[1].contains("broker-3 is older"));
+        assert!(older("t", &all(&[(0, None), (0, Some(60))])).is_empty());
+    }
+}
