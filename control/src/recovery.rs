@@ -20,7 +20,9 @@ use landfall_pool::lock::Locks;
 use landfall_pool::slot_ring::SlotWriter;
 use landfall_pool::{Memory, Pool};
 
-use crate::keeper::{Log, State, Topic, stranded, withhold_uncounted, withhold_written};
+use crate::keeper::{
+    Log, State, Topic, stranded, withhold_stray, withhold_uncounted, withhold_written,
+};
 use crate::life::Life;
 use crate::messages::{NewRing, ToSequencer};
 use crate::ordering::SessionTable;
@@ -98,7 +100,7 @@ pub fn recover(
     for topic in topics.iter_mut().flatten() {
         topic.logs = logs::chains(pool, &segments, topic.id);
     }
-    give_back_strays(pool, &mut segments, &topics);
+    give_back_strays(pool, locks, &mut segments, &topics);
     let sessions = read_sessions(pool, &topics);
     let mut commands = Vec::new();
     for topic in topics.iter_mut().flatten() {
@@ -133,8 +135,13 @@ pub fn recover(
     }
     let unpadded = know_sealed(pool, &mut segments, &topics, kept);
     segments.await_followers();
+    // Not what is withheld of a topic that is deleted: its broker, which has forgotten the topic,
+    // would say of a segment that its client still writes into that it is finished.
     let is_offered = |used: &crate::segments::Use| {
-        used.what.kind == SegmentKind::Payload && used.what.state == SegmentState::Open
+        let topic = topics[used.what.topic.slot()].as_ref();
+        used.what.kind == SegmentKind::Payload
+            && used.what.state == SegmentState::Open
+            && topic.is_some_and(|topic| topic.id == used.what.topic && topic.is_live())
     };
     let offers = segments.all().filter(|(_, used)| is_offered(used)).map(|(id, _)| id).collect();
     let state = State { segments, topics, unpadded, offers };
@@ -180,8 +187,9 @@ fn read_topics(pool: &Pool) -> Result<Vec<Option<Topic>>, UnknownTopic> {
     Ok(topics)
 }
 
-/// Gives back what nothing leads to: a control that died between two stores left it.
-fn give_back_strays(pool: &Pool, segments: &mut Segments, topics: &[Option<Topic>]) {
+/// Gives back what nothing leads to: a control that died between two stores left it, or while
+/// somebody could still write into it.
+fn give_back_strays(pool: &Pool, locks: &Locks, segments: &mut Segments, topics: &[Option<Topic>]) {
     let is_stray = |segment: SegmentId, used: &crate::segments::Use| {
         let what = used.what;
         let topic = topics[what.topic.slot()].as_ref().filter(|topic| topic.id == what.topic);
@@ -203,6 +211,9 @@ fn give_back_strays(pool: &Pool, segments: &mut Segments, topics: &[Option<Topic
         .map(|(segment, _)| segment)
         .collect();
     for segment in strays {
+        if segments.get(segment).is_some_and(|used| used.what.kind == SegmentKind::Payload) {
+            withhold_stray(pool, locks, segments, segment);
+        }
         segments.give_back(segment);
     }
 }

@@ -92,6 +92,24 @@ impl Settled {
     }
 }
 
+/// Why a segment is withheld. Several reasons may hold of one, and each ends by itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Reason {
+    /// Its broker's process was given up and is not known to be gone.
+    Ghost,
+    /// Publishers over memory of a process of its broker that is gone may write into it.
+    Writers,
+    /// Its broker's present process named it: clients of its may write into it.
+    Named,
+    /// Its broker's present process has not said to this leader whether anybody may.
+    Unsaid,
+}
+
+impl Reason {
+    /// Every one, in order.
+    pub const ALL: [Self; 4] = [Self::Ghost, Self::Writers, Self::Named, Self::Unsaid];
+}
+
 /// What a segment is wanted for.
 #[derive(Clone, Copy, Debug)]
 pub struct Purpose {
@@ -117,8 +135,8 @@ pub struct Segments {
     /// Brokers whose host may have lines of their segments in its caches that it did not write
     /// back, a bit each.
     stranded: u32,
-    /// Segments into which a broker may still write that was given up and is not known to be gone.
-    withheld: BTreeSet<SegmentId>,
+    /// Segments into which somebody may still write who is not waited for, with each reason why.
+    withheld: BTreeSet<(SegmentId, Reason)>,
     /// Segments that were given back and wait for one of these.
     waiting: Vec<SegmentId>,
     /// Segments with a page that cannot be read, by number. They are never given out again.
@@ -233,25 +251,42 @@ impl Segments {
         }
     }
 
-    /// A broker may still write into those of its segments that `may_write` says: they are not used
-    /// again until [`release`](Self::release).
-    pub fn withhold(&mut self, broker: BrokerId, may_write: impl Fn(&What) -> bool) {
+    /// Those of a broker's segments of which `may_write` says that somebody may write into them are
+    /// not used again until the reason ends, by [`release`](Self::release).
+    pub fn withhold(
+        &mut self,
+        broker: BrokerId,
+        reason: Reason,
+        may_write: impl Fn(&What) -> bool,
+    ) {
         let owned = |used: &Use| used.what.owner == broker.raw() && may_write(&used.what);
-        let found: Vec<SegmentId> =
-            self.all().filter(|(_, used)| owned(used)).map(|(segment, _)| segment).collect();
+        let found: Vec<(SegmentId, Reason)> = self
+            .all()
+            .filter(|(_, used)| owned(used))
+            .map(|(segment, _)| (segment, reason))
+            .collect();
         self.withheld.extend(found);
     }
 
-    /// Clients of a broker may still write into a segment that it had.
-    pub fn withhold_one(&mut self, broker: BrokerId, segment: SegmentId, generation: u64) {
+    /// The same of one segment that is in use.
+    pub fn withhold_one(&mut self, segment: SegmentId, reason: Reason) {
+        if self.get(segment).is_some() {
+            self.withheld.insert((segment, reason));
+        }
+    }
+
+    /// A broker says that clients of its may still write into a segment that it had.
+    pub fn name(&mut self, broker: BrokerId, segment: SegmentId, generation: u64) {
         if self.is_of(broker, segment, generation) {
-            self.withheld.insert(segment);
+            self.withhold_one(segment, Reason::Named);
         }
     }
 
     /// None of them may any more.
-    pub fn release_one(&mut self, broker: BrokerId, segment: SegmentId, generation: u64) {
-        if self.is_of(broker, segment, generation) && self.withheld.remove(&segment) {
+    pub fn unname(&mut self, broker: BrokerId, segment: SegmentId, generation: u64) {
+        if self.is_of(broker, segment, generation)
+            && self.withheld.remove(&(segment, Reason::Named))
+        {
             self.free_waiting();
         }
     }
@@ -261,23 +296,34 @@ impl Segments {
             .is_some_and(|used| used.what.owner == broker.raw() && used.generation == generation)
     }
 
-    /// What is withheld because of a broker.
-    pub fn withheld(&self, broker: BrokerId) -> Vec<SegmentId> {
-        let of = |segment: &&SegmentId| {
-            self.get(**segment).is_some_and(|used| used.what.owner == broker.raw())
+    /// A broker's segments that are withheld for that reason.
+    pub fn withheld(&self, broker: BrokerId, reason: Reason) -> Vec<SegmentId> {
+        let is_owned = |segment: SegmentId| {
+            self.get(segment).is_some_and(|used| used.what.owner == broker.raw())
         };
-        self.withheld.iter().filter(of).copied().collect()
+        self.withheld
+            .iter()
+            .filter(|(segment, why)| *why == reason && is_owned(*segment))
+            .map(|(segment, _)| *segment)
+            .collect()
     }
 
-    /// Whether somebody who was given up may still write into a segment.
+    /// Whether somebody may still write into a segment who is not waited for.
     pub fn is_withheld(&self, segment: SegmentId) -> bool {
-        self.withheld.contains(&segment)
+        let [first, .., last] = Reason::ALL;
+        self.withheld.range((segment, first)..=(segment, last)).next().is_some()
     }
 
-    /// A broker that was given up is gone.
-    pub fn release(&mut self, broker: BrokerId) {
-        for segment in self.withheld(broker) {
-            self.withheld.remove(&segment);
+    /// That reason holds of none of a broker's segments any more.
+    pub fn release(&mut self, broker: BrokerId, reason: Reason) {
+        self.turn(broker, reason, &[]);
+    }
+
+    /// Where one reason held, these hold instead.
+    pub fn turn(&mut self, broker: BrokerId, from: Reason, into: &[Reason]) {
+        for segment in self.withheld(broker, from) {
+            self.withheld.remove(&(segment, from));
+            self.withheld.extend(into.iter().map(|reason| (segment, *reason)));
         }
         self.free_waiting();
     }
@@ -435,7 +481,63 @@ impl Segments {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
+    use landfall_layout::pool::{Coherence, LeaderLine, Term};
+    use landfall_pool::pool::Shape;
+
     use super::*;
+
+    #[test]
+    fn a_segment_goes_back_when_the_last_reason_is_gone() {
+        let file = landfall_pool::map::memfd("reasons", 0).unwrap();
+        let shape = Shape {
+            pool_bytes: 64 << 20,
+            segment_bytes: 2 << 20,
+            sessions: 64,
+            coherence: Coherence::Coherent,
+            uuid: [1; 16],
+            now_ns: 1,
+        };
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let pool = Arc::new(Pool::create_or_attach(path.as_ref(), shape).unwrap());
+        let term = Term { epoch: 1, serves: false }.pack();
+        assert!(pool.claim(0, &LeaderLine { term, ..LeaderLine::default() }) && pool.serve(1));
+        let (mut segments, _) = Segments::read(pool, 1);
+        let [broker, other] = [3, 4].map(|number| BrokerId::new(number).unwrap());
+        let what = What {
+            kind: SegmentKind::Payload,
+            state: SegmentState::Open,
+            owner: broker.raw(),
+            log: 0,
+            topic: TopicId::new(0, 1),
+        };
+        let purpose = Purpose { what, base_index: 0, previous: None };
+        for last in Reason::ALL {
+            let segment = segments.take(purpose, 1).unwrap();
+            let generation = segments.get(segment).unwrap().generation;
+            segments.name(broker, segment, generation);
+            segments.name(broker, segment, generation + 1);
+            segments.name(other, segment, generation);
+            segments.unname(other, segment, generation);
+            for reason in Reason::ALL {
+                segments.withhold(broker, reason, |_| true);
+            }
+            segments.give_back(segment);
+            for reason in Reason::ALL.into_iter().filter(|reason| *reason != last) {
+                segments.release(broker, reason);
+                assert!(segments.get(segment).is_some(), "{reason:?} was not the last");
+            }
+            segments.release(other, last);
+            assert_eq!(segments.withheld(broker, last), [segment]);
+            segments.turn(broker, last, &[Reason::Ghost, Reason::Writers]);
+            segments.release(broker, Reason::Writers);
+            assert!(segments.is_withheld(segment));
+            segments.release(broker, Reason::Ghost);
+            assert!(segments.get(segment).is_none() && !segments.is_withheld(segment));
+        }
+        assert_eq!(segments.free(), segments.total());
+    }
 
     #[test]
     fn a_wall_clock_that_is_set_makes_no_batch_older_or_younger() {

@@ -131,6 +131,176 @@ fn a_segment_that_is_withheld_is_used_again_when_its_broker_lets_go_of_it() {
     eventually("it is back", || (system.free() == free).then_some(()));
 }
 
+/// Deletes a topic, of which this broker names that segment when it lets go of it.
+fn delete(
+    system: &System,
+    (name, id): (&str, TopicId),
+    mut broker: Broker,
+    named: Option<Granted>,
+) -> Broker {
+    let answer = std::thread::spawn(move || {
+        broker.wait("to drop it", |command| {
+            (command == Command::DropTopic { topic: id }).then_some(())
+        });
+        if let Some(Granted { segment, generation, .. }) = named {
+            broker.ask(Request::Withhold { segment, generation });
+        }
+        broker.ask(Request::TopicReleased { topic: id });
+        broker
+    });
+    system.asker.ask_now(|reply| Ask::Delete(name.into(), reply)).unwrap().unwrap();
+    answer.join().unwrap()
+}
+
+/// A segment of a deleted topic into which a publisher over memory may still write, named to
+/// control by its broker.
+struct Named {
+    broker: Broker,
+    granted: Granted,
+    /// Held by the publisher.
+    publisher: Option<std::os::fd::OwnedFd>,
+}
+
+impl Named {
+    fn new(system: &System, topic: &str, mut broker: Broker) -> Self {
+        let id = system.topic(topic, "total");
+        let lent = lend_to_writer(&system.pool, broker.id, broker.incarnation).unwrap();
+        let granted = broker.want(id, SegmentKind::Payload);
+        let broker = delete(system, (topic, id), broker, Some(granted));
+        Self { broker, granted, publisher: Some(lent) }
+    }
+
+    fn is_held(&self, system: &System) -> bool {
+        what(&system.pool, self.granted.segment).kind == SegmentKind::Payload
+    }
+
+    /// It is not used again, however long one waits.
+    fn stays_held(&self, system: &System, why: &str) {
+        std::thread::sleep(Duration::from_millis(150));
+        assert!(self.is_held(system), "{why}");
+    }
+
+    fn comes_back(&self, system: &System) {
+        eventually("it is back", || (!self.is_held(system)).then_some(()));
+    }
+
+    fn say_all(&mut self, epoch: u64) {
+        let incarnation = self.broker.incarnation;
+        self.broker.ask(Request::AllWithheld { epoch, incarnation });
+    }
+}
+
+/// The end of an earlier process's publishers says nothing of those of the present one.
+#[test]
+fn what_the_present_process_names_outlives_the_publishers_of_the_one_before() {
+    let options = Options { kept_ns: 1, grace_ns: 1, ..Options::default() };
+    let system = System::with(64, options);
+    let topic = system.topic("a", "total");
+    let mut before = Broker::register(&system.pool, 0, 1);
+    let earlier = lend_to_writer(&system.pool, before.id, 1).unwrap();
+    let left = before.want(topic, SegmentKind::Payload);
+    drop(before);
+    let mut named = Named::new(&system, "b", Broker::register(&system.pool, 0, 2));
+    named.broker = delete(&system, ("a", topic), named.broker, None);
+    drop(earlier);
+    eventually("what the one before left is back", || {
+        (what(&system.pool, left.segment) == What::FREE).then_some(())
+    });
+    named.stays_held(&system, "the present process named it");
+    let Granted { segment, generation, .. } = named.granted;
+    named.broker.ask(Request::LetGo { segment, generation });
+    named.comes_back(&system);
+}
+
+/// What a control was told of, the next one does not know before it is told again.
+#[test]
+fn the_next_control_uses_nothing_of_a_deleted_topic_before_its_broker_has_named_what_it_may_not() {
+    let mut system = System::start(64);
+    let mut named = Named::new(&system, "a", Broker::register(&system.pool, 0, 1));
+    // One of the two dies before it is told.
+    for _ in 0..2 {
+        system.stop();
+        system.start_again();
+    }
+    let Granted { segment, generation, .. } = named.granted;
+    named.stays_held(&system, "its broker has not followed");
+    named.broker.beat();
+    named.stays_held(&system, "its broker has said nothing to this one");
+    let epoch = system.pool.epoch_number();
+    named.say_all(epoch - 1);
+    named.stays_held(&system, "that was said to another leader");
+    named.broker.ask(Request::Withhold { segment, generation });
+    named.say_all(epoch);
+    named.stays_held(&system, "it is named");
+    named.broker.ask(Request::LetGo { segment, generation });
+    named.comes_back(&system);
+}
+
+#[test]
+fn what_a_broker_does_not_name_to_the_next_control_is_used_again() {
+    let mut system = System::start(64);
+    let mut named = Named::new(&system, "a", Broker::register(&system.pool, 0, 1));
+    system.stop();
+    system.start_again();
+    // Its client went between the two.
+    named.say_all(system.pool.epoch_number());
+    named.comes_back(&system);
+}
+
+#[test]
+fn the_next_control_uses_at_once_what_the_kernel_knows_nobody_can_write_into() {
+    let mut system = System::start(64);
+    let mut named = Named::new(&system, "a", Broker::register(&system.pool, 0, 1));
+    system.stop();
+    named.publisher = None;
+    system.start_again();
+    named.broker.beat();
+    named.comes_back(&system);
+}
+
+/// It dies before it has named it to the next control, and so does a process after it.
+#[test]
+fn what_a_broker_had_named_waits_for_its_publishers_when_it_is_gone() {
+    let options = Options { kept_ns: 1, grace_ns: 1, ..Options::default() };
+    for dies_first in [false, true] {
+        let mut system = System::with(64, options);
+        let mut named = Named::new(&system, "a", Broker::register(&system.pool, 0, 1));
+        if dies_first {
+            // Neither control knows of it: the segment's header says that it is open.
+            system.stop();
+            named.broker = Broker::appear(&system.pool, 1, 9);
+            system.start_again();
+        } else {
+            system.stop();
+            system.start_again();
+            named.broker = Broker::appear(&system.pool, 1, 9);
+        }
+        named.broker = named.broker.accepted();
+        eventually("it is dead", || (state_of(&system, 0) == "dead").then_some(()));
+        named.stays_held(&system, "a publisher of the dead process is there");
+        let mut present = Broker::register(&system.pool, 0, 2);
+        let (epoch, incarnation) = (system.pool.epoch_number(), 2);
+        present.ask(Request::AllWithheld { epoch, incarnation });
+        named.stays_held(&system, "the next process says nothing of it");
+        named.publisher = None;
+        named.comes_back(&system);
+    }
+}
+
+/// Its host is another one, so that the kernel of this one knows nothing of its publishers.
+#[test]
+fn what_a_broker_named_is_withheld_when_it_is_given_up() {
+    let system = System::start(64);
+    let there = !landfall_pool::host::id();
+    let broker = Broker::appear_on(&system.pool, 3, 1, there).accepted();
+    let mut named = Named::new(&system, "a", broker);
+    named.publisher = None;
+    eventually("it is given up", || (state_of(&system, 3) == "dead").then_some(()));
+    named.stays_held(&system, "it is not known to be gone");
+    let _next = Broker::register(&system.pool, 3, 2);
+    named.comes_back(&system);
+}
+
 #[test]
 fn a_deletion_that_waits_for_long_is_answered_and_says_for_whom() {
     let system = System::start(64);

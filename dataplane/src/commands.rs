@@ -196,6 +196,18 @@ impl Broker {
         });
     }
 
+    /// Names to a new leader what clients may still write into of topics that are deleted: what the
+    /// one before was told it has forgotten.
+    #[cold]
+    pub(crate) fn say_withheld(&mut self) {
+        let Self { env, link, withheld, .. } = self;
+        for (_, Granted { segment, generation }) in withheld.iter().copied() {
+            link.say(env, Request::Withhold { segment, generation });
+        }
+        let (epoch, incarnation) = (link.epoch(), env.incarnation);
+        link.say(env, Request::AllWithheld { epoch, incarnation });
+    }
+
     /// A connection is gone, and with it whoever could write what it was granted.
     #[cold]
     pub(crate) fn let_go_of(&mut self, gone: Token) {

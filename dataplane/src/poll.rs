@@ -453,6 +453,7 @@ impl Broker {
             topic.heed_leader(env);
         }
         self.naming = Some(Naming::default());
+        self.say_withheld();
         // Their windows are on the tables of the leader before: they come again for new ones.
         for i in (0..self.conns.queues.len()).rev() {
             let slot = self.conns.queues[i];

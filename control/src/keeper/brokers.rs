@@ -226,10 +226,13 @@ impl Keeper {
             Request::TopicReleased { topic } => self.topic_released(broker, topic),
             Request::Lost { segment } => self.lose(SegmentId(segment), Some(broker)),
             Request::Withhold { segment, generation } => {
-                self.segments.withhold_one(broker, SegmentId(segment), generation);
+                self.named(broker, segment, generation);
             }
             Request::LetGo { segment, generation } => {
-                self.segments.release_one(broker, SegmentId(segment), generation);
+                self.segments.unname(broker, SegmentId(segment), generation);
+            }
+            Request::AllWithheld { epoch, incarnation } => {
+                self.all_named(broker, epoch, incarnation);
             }
             Request::Fence { topic, client, epoch } => {
                 self.tell_sequencer(ToSequencer::Fence { topic, client, epoch });

@@ -36,11 +36,11 @@ use landfall_pool::counters::{Counters, ErrorLog};
 
 use crate::election::Ballot;
 use crate::messages::{Ask, FromSequencer, Reply, Sender, Shared, ToSequencer};
-use crate::segments::Segments;
+use crate::segments::{Reason, Segments};
 
 pub use brokers::{Broker, stranded};
 pub use graves::Graves;
-pub use silent::{withhold_uncounted, withhold_written};
+pub use silent::{withhold_stray, withhold_uncounted, withhold_written};
 pub use topics::{Log, Passed, Topic};
 
 use copies::Copies;
@@ -237,7 +237,9 @@ impl Keeper {
     /// Everything that this control has to say and do first, after another one.
     fn take_over(&mut self) {
         for id in BrokerId::all() {
-            let has_writers = silent::has_earlier_writers(&self.pool, self.ballot.locks(), id);
+            // Those that were there when the segments were read may have gone since.
+            let has_writers = !self.segments.withheld(id, Reason::Writers).is_empty()
+                || silent::has_earlier_writers(&self.pool, self.ballot.locks(), id);
             let broker = &mut self.brokers[id.index()];
             broker.ghost = silent::uncounted(&self.pool, id);
             broker.has_writers = has_writers;

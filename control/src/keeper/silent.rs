@@ -9,13 +9,13 @@
 use landfall_layout::limits::HEARTBEAT_LEASE_NS;
 use landfall_layout::pool::BrokerState;
 use landfall_layout::segment::{SegmentKind, SegmentState};
-use landfall_layout::{BrokerId, SegmentId};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::lock::{Byte, Locks, Process};
 
 use super::Keeper;
 use crate::life::Life;
-use crate::segments::Segments;
+use crate::segments::{Reason, Segments};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -23,7 +23,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// did not count on: one that it gave up, or one before the process that is just starting.
 pub fn withhold_uncounted(pool: &Pool, segments: &mut Segments) {
     for id in BrokerId::all().filter(|id| uncounted(pool, *id) != 0) {
-        segments.withhold(id, |_| true);
+        segments.withhold(id, Reason::Ghost, |_| true);
     }
 }
 
@@ -31,18 +31,41 @@ pub fn withhold_uncounted(pool: &Pool, segments: &mut Segments) {
 /// may write into: all that are finished, since nothing tells which of them it is.
 pub fn withhold_written(pool: &Pool, locks: &Locks, segments: &mut Segments) {
     for id in BrokerId::all().filter(|id| has_earlier_writers(pool, locks, *id)) {
-        segments.withhold(id, |what| {
+        segments.withhold(id, Reason::Writers, |what| {
             what.kind == SegmentKind::Payload && what.state != SegmentState::Open
         });
     }
 }
 
+/// Withholds, at a control's start, a payload segment that nothing leads to any more: its topic
+/// was deleted, and the control before may have been told that somebody can still write into it.
+/// Who told it tells this one too.
+pub fn withhold_stray(pool: &Pool, locks: &Locks, segments: &mut Segments, stray: SegmentId) {
+    let owner = segments.get(stray).and_then(|used| BrokerId::new(used.what.owner.into()));
+    let Some(id) = owner else { return };
+    if has_earlier_writers(pool, locks, id) {
+        segments.withhold_one(stray, Reason::Writers);
+    }
+    let line = pool.broker(id);
+    let is_seen = locks.is_here(line.host, line.locked);
+    if !is_gone(pool, locks, id) && (!is_seen || locks.has_writers(id, None)) {
+        segments.withhold_one(stray, Reason::Unsaid);
+    }
+}
+
 /// Whether publishers of a process of this number are there which is gone itself.
 pub(super) fn has_earlier_writers(pool: &Pool, locks: &Locks, id: BrokerId) -> bool {
+    let incarnation = pool.broker(id).incarnation;
+    let present = (!is_gone(pool, locks, id)).then_some(incarnation);
+    incarnation != 0 && locks.has_writers(id, present)
+}
+
+/// Whether no process has this number, as far as is known.
+fn is_gone(pool: &Pool, locks: &Locks, id: BrokerId) -> bool {
     let line = pool.broker(id);
-    let is_gone = BrokerState::from_raw(line.state) == BrokerState::Absent
-        || locks.process(Byte::Broker(id), line.host, line.locked) == Process::Gone;
-    line.incarnation != 0 && locks.has_writers(id, (!is_gone).then_some(line.incarnation))
+    line.incarnation == 0
+        || BrokerState::from_raw(line.state) == BrokerState::Absent
+        || locks.process(Byte::Broker(id), line.host, line.locked) == Process::Gone
 }
 
 /// The process that has a broker's number and is not counted on; 0: there is none.
@@ -70,7 +93,7 @@ impl Keeper {
         let broker = &mut self.brokers[id.index()];
         (broker.ghost, broker.disowned) = (incarnation, incarnation);
         // What it has reported as finished it does not write into any more.
-        self.segments.withhold(id, |what| {
+        self.segments.withhold(id, Reason::Ghost, |what| {
             what.kind != SegmentKind::Payload || what.state == SegmentState::Open
         });
         self.process_ended(id, self.grace_each_ns);
@@ -90,8 +113,7 @@ impl Keeper {
     /// No process of this number but its present one can write any more.
     pub(super) fn lay_ghost(&mut self, id: BrokerId) {
         self.brokers[id.index()].ghost = 0;
-        let withheld: Vec<SegmentId> = self.segments.withheld(id);
-        for segment in withheld {
+        for segment in self.segments.withheld(id, Reason::Ghost) {
             // It may have landed something more after it was given up.
             let Some(topic) = self.segments.get(segment).map(|used| used.what.topic) else {
                 continue;
@@ -101,18 +123,31 @@ impl Keeper {
                 used.through = used.through.max(through);
             }
         }
-        self.release_withheld(id);
+        self.segments.release(id, Reason::Ghost);
     }
 
     /// Withholds what memory publishers of a broker's processes may write into, while any of them
     /// is there: also one that is stopped, and wakes when its broker is long gone.
     pub(super) fn withhold_from_writers(&mut self, id: BrokerId) {
-        if !self.ballot.locks().has_writers(id, None) {
-            // What it had asked for while it lived, too.
-            return self.release_withheld(id);
+        let has_writers = self.ballot.locks().has_writers(id, None);
+        let ghost = (self.brokers[id.index()].ghost != 0).then_some(Reason::Ghost);
+        let writers = has_writers.then_some(Reason::Writers);
+        let heirs: Vec<Reason> = ghost.into_iter().chain(writers).collect();
+        // What it asked for while it lived, and what it may have come to ask this leader for.
+        self.segments.turn(id, Reason::Named, &heirs);
+        self.segments.turn(id, Reason::Unsaid, &heirs);
+        if !has_writers {
+            return;
         }
-        self.segments.withhold(id, |what| {
-            what.kind == SegmentKind::Payload && what.state == SegmentState::Open
+        let topics = &self.topics;
+        let is_live = |id: TopicId| {
+            let topic = topics.get(id.slot()).and_then(Option::as_ref);
+            topic.is_some_and(|topic| topic.id == id && topic.is_live())
+        };
+        // Of a topic that is deleted, whatever its state: it had not come to name it.
+        self.segments.withhold(id, Reason::Writers, |what| {
+            what.kind == SegmentKind::Payload
+                && (what.state == SegmentState::Open || !is_live(what.topic))
         });
         if std::mem::replace(&mut self.brokers[id.index()].has_writers, true) {
             return;
@@ -129,15 +164,24 @@ impl Keeper {
         let present = (!broker.ended).then_some(broker.incarnation);
         if broker.has_writers && !self.ballot.locks().has_writers(id, present) {
             self.brokers[id.index()].has_writers = false;
-            self.release_withheld(id);
+            self.segments.release(id, Reason::Writers);
         }
     }
 
-    /// Lets go of what is withheld because of a broker, if nobody can write there any more.
-    fn release_withheld(&mut self, id: BrokerId) {
-        let broker = &self.brokers[id.index()];
-        if broker.ghost == 0 && !broker.has_writers {
-            self.segments.release(id);
+    /// A broker names a segment of a deleted topic that clients of its may still write into.
+    pub(super) fn named(&mut self, id: BrokerId, segment: u32, generation: u64) {
+        self.segments.name(id, SegmentId(segment), generation);
+        if self.brokers[id.index()].ended {
+            // Said before it ended, and read after.
+            self.withhold_from_writers(id);
+        }
+    }
+
+    /// A broker has named all that clients of its may write into. Its word to another leader, or
+    /// that of another process, says nothing here.
+    pub(super) fn all_named(&mut self, id: BrokerId, epoch: u64, incarnation: u64) {
+        if epoch == self.epoch && incarnation == self.brokers[id.index()].incarnation {
+            self.segments.release(id, Reason::Unsaid);
         }
     }
 }

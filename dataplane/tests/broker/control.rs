@@ -49,6 +49,8 @@ pub struct Control {
     pub released: Vec<(u8, u32)>,
     /// Segments that may not be used again yet.
     pub withheld: Vec<u32>,
+    /// Whose word that that is all has come, to the leader of which epoch.
+    pub all_withheld: Vec<(u64, u64)>,
     pub closed: Vec<(u32, u32)>,
     pub fenced: Vec<(u64, u32)>,
     pub paused: bool,
@@ -92,6 +94,7 @@ impl Control {
             retired: Vec::new(),
             released: Vec::new(),
             withheld: Vec::new(),
+            all_withheld: Vec::new(),
             closed: Vec::new(),
             fenced: Vec::new(),
             paused: false,
@@ -311,6 +314,10 @@ impl Control {
             }
             Request::LetGo { segment, .. } => {
                 self.withheld.retain(|other| *other != segment);
+                None
+            }
+            Request::AllWithheld { epoch, incarnation } => {
+                self.all_withheld.push((epoch, incarnation));
                 None
             }
             Request::Fence { client, epoch, .. } => {

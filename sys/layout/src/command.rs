@@ -243,7 +243,7 @@ pub enum Request {
         epoch: u32,
     },
     /// A client of this broker may still write into a segment of a topic that is deleted: it is not
-    /// used again before `LetGo`. Said before `TopicReleased`.
+    /// used again before `LetGo`. Said before `TopicReleased`, and again to each new leader.
     Withhold {
         /// The segment.
         segment: u32,
@@ -268,6 +268,14 @@ pub enum Request {
     JoinedAll {
         /// Epoch of the leader that it is said to.
         leader: u64,
+    },
+    /// What was named with `Withhold` since the broker follows this leader is all that clients of
+    /// its may write into, deleted topics' segments, and those of earlier processes of its number.
+    AllWithheld {
+        /// The leader's epoch: what was said to another one says nothing to this one.
+        epoch: u64,
+        /// Whose word it is.
+        incarnation: u64,
     },
 }
 
@@ -388,6 +396,7 @@ impl Request {
                 [14, leader, a, b, c, d, e]
             }
             Self::JoinedAll { leader } => [15, leader, 0, 0, 0, 0, 0],
+            Self::AllWithheld { epoch, incarnation } => [16, epoch, incarnation, 0, 0, 0, 0],
         }
     }
 
@@ -429,6 +438,7 @@ impl Request {
                 sessions: [b, c, d, e, f].map(|word| (word as u32, (word >> 32) as u32)),
             },
             15 => Self::JoinedAll { leader: a },
+            16 => Self::AllWithheld { epoch: a, incarnation: b },
             _ => return None,
         })
     }

@@ -333,6 +333,10 @@ fn requests() {
          0800000009 .",
     );
     request(Request::JoinedAll { leader: 1 }, "0f00000000000000 01 .");
+    request(
+        Request::AllWithheld { epoch: 1, incarnation: 2 },
+        "1000000000000000 0100000000000000 02 .",
+    );
 }
 
 #[test]
