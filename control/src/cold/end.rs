@@ -219,7 +219,7 @@ pub fn go_on(
     let mut found = 0;
     for entry in live(pool) {
         let topics: Vec<PathBuf> = directories_of(pool, &entry, data).collect();
-        let life = latest_life(&topics) + 1;
+        let life = latest_life(&topics).saturating_add(1);
         for topic in topics {
             take_back(pool, &topic, life).map_err(|error| ColdError::Unsaid { error })?;
             found += 1;

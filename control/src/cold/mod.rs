@@ -168,7 +168,7 @@ fn adopt(pool: &Pool, found: &Found, entry: &TopicEntry, lives: Vec<(usize, Life
     let mine = TopicFile::of(entry, &pool.uuid_text(), pool.geometry().pool_bytes());
     let Some(mut file) = mine else { return Vec::new() };
     // In the pool that it came back into already it did not go on since.
-    file.life = found.life + u64::from(!found.pools.contains(&pool.uuid_text()));
+    file.life = found.life.saturating_add(u64::from(!found.pools.contains(&pool.uuid_text())));
     let mut began = Ended::default();
     for (log, life) in lives {
         file.resumed.insert(log, life.resumed);

@@ -43,7 +43,7 @@ pub fn write_topic(
         // What another pool began with says nothing of this one.
         let began = began.filter(|_| pool_uuid == uuid);
         // An end that is said here was not taken back: this is a copy from before, or was away.
-        let life = kept.life + u64::from(kept.ended.is_some() && pool_uuid == uuid);
+        let life = kept.life.saturating_add((kept.ended.is_some() && pool_uuid == uuid).into());
         let file = TopicFile { live_in: uuid, resumed, skipped, reached, made_at, life, ..mine };
         (Some(TopicFile { began: began.clone(), ..file }), began)
     })

@@ -67,6 +67,7 @@ macro_rules! for_each_scenario {
                 a_forged_session_is_refused
                 ten_thousand_sessions
                 session_lines_run_out_and_come_back
+                lines_come_back_whoever_was_killed
             }
             pressure {
                 a_ring_full_behind_a_gap_waits_and_goes_on

@@ -3,17 +3,16 @@
 
 use std::time::Duration;
 
-use landfall::{Event, GapReason, Order, Transport};
+use landfall::{Order, Transport};
 use landfall_layout::frame::{Frame, Reached};
 use landfall_layout::verbs::{GrantMode, Said};
 use landfall_nic::Remote;
 use landfall_pool::Pool;
 
 use super::rdma::refused_by_the_nic;
-use super::rewrite::{Anew, is_named_and_fenced};
+use super::rewrite::{Anew, is_named_and_fenced, story};
 use crate::flow::{message, publish};
 use crate::raw_verbs::{Knocked, RawVerbs, Room, knock};
-use crate::rig::patience;
 use crate::{Failure, Rig, Site};
 
 /// Who rewrites, and who does not.
@@ -25,26 +24,6 @@ const APART: u32 = 1024 / 64;
 
 fn at(room: Room, line: u32) -> Remote {
     Remote { at: room.at + u64::from(line) * 64, key: room.key }
-}
-
-/// What a reader was told of as gaps, and where the batches are that it was shown.
-type Story = (Vec<(u64, u64)>, Vec<(u64, Vec<u8>)>);
-
-fn story(mut subscriber: landfall::Subscriber) -> Result<Story, Failure> {
-    let (mut told, mut shown) = (Vec::new(), Vec::new());
-    loop {
-        match subscriber.next(patience())? {
-            Event::Gap { reason: GapReason::Corrupt, missed, resume, .. } => {
-                told.push((resume - missed, resume));
-            }
-            Event::CaughtUp => return Ok((told, shown)),
-            Event::Batch(batch) => {
-                let payload: Vec<u8> = batch.messages().flat_map(|m| m.payload.to_vec()).collect();
-                shown.push((batch.first_position(), payload));
-            }
-            other => return Err(Failure::new(format!("a subscriber was told {other:?}"))),
-        }
-    }
 }
 
 fn rewritten_under(rig: &Rig) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 //! landed, or the same gap; nobody else loses anything, and the publisher is named and fenced.
 
 use landfall::api::Topic;
-use landfall::{Ack, Error, Event, GapReason, Order, Publisher, Transport};
+use landfall::{Ack, Error, Event, GapReason, Order, Publisher, Subscriber, Transport};
 use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES, crc32c};
 use landfall_layout::order::OrderEntry;
 use landfall_layout::slot::RingSlot;
@@ -99,6 +99,27 @@ pub fn is_named_and_fenced(site: &Site, pool: &Pool, topic: &Topic) -> Result<()
     })
 }
 
+/// What a reader was told of as spoilt, and the batches that it was shown, by position.
+pub type Story = (Vec<(u64, u64)>, Vec<(u64, Vec<u8>)>);
+
+/// Reads until it has caught up; any other gap is a failure.
+pub fn story(mut subscriber: Subscriber) -> Result<Story, Failure> {
+    let (mut told, mut shown) = (Vec::new(), Vec::new());
+    loop {
+        match subscriber.next(patience())? {
+            Event::Gap { reason: GapReason::Corrupt, missed, resume, .. } => {
+                told.push((resume - missed, resume));
+            }
+            Event::CaughtUp => return Ok((told, shown)),
+            Event::Batch(batch) => {
+                let payload: Vec<u8> = batch.messages().flat_map(|m| m.payload.to_vec()).collect();
+                shown.push((batch.first_position(), payload));
+            }
+            other => return Err(Failure::new(format!("a subscriber was told {other:?}"))),
+        }
+    }
+}
+
 /// Batches that have copies on disk are rewritten in every way: every reader sees what was landed,
 /// and is told of nothing.
 pub fn what_its_publisher_rewrites_is_read_from_a_copy(rig: &Rig) -> Result<(), Failure> {
@@ -165,27 +186,11 @@ pub fn what_is_rewritten_and_has_no_copy_is_the_same_gap_for_all(rig: &Rig) -> R
             rewrite(&pool, place(entry), how)?;
             wanted.push((entry.first_position, entry.end_position()));
         }
-        let bytes_of = |transport: Transport| -> Result<_, Failure> {
-            let mut subscriber = site.subscriber(&topic).transport(transport).build()?;
-            let (mut told, mut shown) = (Vec::new(), Vec::new());
-            loop {
-                match subscriber.next(patience())? {
-                    Event::Gap { reason: GapReason::Corrupt, missed, resume, .. } => {
-                        told.push((resume - missed, resume));
-                    }
-                    Event::CaughtUp => return Ok((told, shown)),
-                    Event::Batch(batch) => {
-                        let payload = batch.messages().flat_map(|m| m.payload.to_vec());
-                        shown.push((batch.first_position(), payload.collect::<Vec<_>>()));
-                    }
-                    other => return Err(Failure::new(format!("a subscriber was told {other:?}"))),
-                }
-            }
-        };
-        let (told, shown) = bytes_of(rig.transport)?;
+        let story_of = |transport| story(site.subscriber(&topic).transport(transport).build()?);
+        let (told, shown) = story_of(rig.transport)?;
         ensure!(told == wanted, "{order}: told of {told:?}, and {wanted:?} were rewritten");
         ensure!(shown.len() + 3 == all.len(), "{} of {} batches", shown.len(), all.len());
-        let again = bytes_of(Transport::Tcp)?;
+        let again = story_of(Transport::Tcp)?;
         ensure!((told, shown) == again, "{order}: two readers saw different things");
         is_named_and_fenced(&site, &pool, &topic)?;
         publish(&mut honest, HONEST, 20..25, BYTES)?;

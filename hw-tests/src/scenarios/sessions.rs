@@ -1,14 +1,16 @@
 //! Sessions: exactly once, gaps, fencing, and how many there may be.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use landfall::Order;
+use landfall::api::Topic;
+use landfall::{Order, Publisher};
 use landfall_layout::frame::{Frame, Reached, Refusal};
 
 use crate::device::trim;
-use crate::flow::{Promise, Until, audit, check_sent, read};
+use crate::flow::{Promise, Until, audit, check_sent, publish, read};
 use crate::raw::{Raw, Session, publisher};
-use crate::{Failure, Rig};
+use crate::{Failure, Rig, Site};
 
 /// What a client sends again is received again, told to be a duplicate, and delivered once.
 pub fn duplicates_are_told_and_not_delivered(rig: &Rig) -> Result<(), Failure> {
@@ -237,5 +239,71 @@ pub fn session_lines_run_out_and_come_back(rig: &Rig) -> Result<(), Failure> {
             _ => Ok(false),
         }
     })?;
+    site.close()
+}
+
+/// That many new publishers are let in, as soon as there are lines for them, and publish.
+fn let_in(site: &Site, topic: &Topic, clients: Range<u64>) -> Result<Vec<Publisher>, Failure> {
+    let mut publishers = Vec::new();
+    for client in clients {
+        let mut refused = String::new();
+        let let_in = site.wait_until("a line for a new publisher", |_| {
+            match site.publisher(topic).client_id(client).build() {
+                Ok(publisher) => publishers.push(publisher),
+                Err(error) => refused = error.to_string(),
+            }
+            Ok(publishers.last().is_some_and(|last| last.client_id() == client))
+        });
+        let_in.map_err(|failure| Failure::new(format!("client {client}: {failure}; {refused}")))?;
+        if let Some(publisher) = publishers.last_mut() {
+            publish(publisher, client, 0..3, 100)?;
+        }
+    }
+    Ok(publishers)
+}
+
+/// Sessions whose publishers left while control or their broker was away do not keep their lines,
+/// and one whose publisher is there keeps its own.
+pub fn lines_come_back_whoever_was_killed(rig: &Rig) -> Result<(), Failure> {
+    const LINES: u64 = 4;
+    let mut site = rig.start_with(|config| {
+        config.sessions = LINES as u32;
+        config.session_lease = Duration::from_millis(300);
+    })?;
+    let topic = site.topic(Order::Strong)?;
+    let mut kept = Session::open(&site, rig.brokers - 1, &topic, 1, 0)?;
+    kept.send([0])?;
+    kept.receipt()?;
+    let left = (2..=LINES).map(|client| Session::open(&site, 0, &topic, client, 0));
+    let left = left.collect::<Result<Vec<_>, _>>()?;
+    site.system.kill_control();
+    drop(left);
+    site.system.start_control()?;
+    let polite = let_in(&site, &topic, 10..9 + LINES)?;
+    kept.send([1])?;
+    let receipt = kept.receipt()?;
+    ensure!(receipt.reached == Reached::Ordered, "it was there all the time: {receipt:?}");
+    site.system.kill_control();
+    site.system.start_control()?;
+    polite.into_iter().try_for_each(Publisher::close)?;
+    let mut left = Vec::new();
+    site.wait_until("the lines of those who said goodbye", |_| {
+        left.extend(Session::open(&site, 0, &topic, 20 + left.len() as u64, 0));
+        Ok(left.len() as u64 == LINES - 1)
+    })?;
+    for broker in 0..rig.brokers {
+        site.system.kill_broker(broker);
+    }
+    drop((kept, left));
+    for broker in 0..rig.brokers {
+        site.system.start_broker(broker)?;
+    }
+    let last = let_in(&site, &topic, 30..30 + LINES)?;
+    last.into_iter().try_for_each(Publisher::close)?;
+    let reading = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
+    let sent = (10..9 + LINES).chain(30..30 + LINES).map(|client| (client, 3));
+    let sent: Vec<(u64, u64)> = [(1, 2)].into_iter().chain(sent).collect();
+    check_sent(&reading, &sent, Promise::InOrderOnce)?;
+    audit(Order::Strong, &[&reading])?;
     site.close()
 }

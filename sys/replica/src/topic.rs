@@ -125,13 +125,15 @@ impl TopicFile {
     /// What the file in a topic's directory says; its copy, where the file does not hold or is
     /// gone. A file of a newer program is an error whatever the copy says.
     pub fn read(topic: &Path) -> Result<Self, FileError> {
+        let grave = topic.join(TOPIC_GRAVE);
         let read = match Self::read_one(&topic.join(TOPIC_FILE)) {
             Err(error) if !matches!(error, FileError::Newer { .. }) => {
-                Self::read_one(&topic.join(TOPIC_COPY)).map_err(|_| error)
+                let copy = Self::read_one(&topic.join(TOPIC_COPY));
+                copy.or_else(|_| Self::read_one(&grave)).map_err(|_| error)
             }
             read => read,
         };
-        read.map(|file| Self { deleted: file.deleted || topic.join(TOPIC_GRAVE).exists(), ..file })
+        read.map(|file| Self { deleted: file.deleted || grave.exists(), ..file })
     }
 
     /// What is wrong with the file and its copy. Files of earlier programs have no copy.

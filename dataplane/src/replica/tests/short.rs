@@ -6,9 +6,10 @@ use std::os::fd::AsRawFd;
 use landfall_layout::replica::ReplicaState;
 use landfall_pool::clock::boot_ns;
 use landfall_pool::disk::faulty::Plan;
+use landfall_replica::names::topic_directory;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{Bench, work};
+use super::{Bench, CREATED_NS, work};
 
 #[test]
 fn a_full_disk_is_waited_for_and_nothing_is_skipped() {
@@ -26,6 +27,23 @@ fn a_full_disk_is_waited_for_and_nothing_is_skipped() {
     bench.faults.set(Plan::default());
     while worker.round(boot_ns() + 300_000_000) {}
     assert_eq!((bench.state(), bench.batches()), ((6, ReplicaState::Well), 6));
+}
+
+#[test]
+fn a_directory_whose_lock_is_kept_is_tried_again_and_opened_when_it_is_free() {
+    let mut bench = Bench::new("kept", 0);
+    bench.land(2, 1000);
+    let topic = topic_directory(&bench.directory, "t", CREATED_NS);
+    std::fs::create_dir_all(&topic).expect("it can be made");
+    let kept = File::open(&topic).expect("it is there");
+    kept.lock_shared().expect("nobody has it");
+    let mut worker = bench.worker();
+    work(&mut worker);
+    assert_eq!((bench.state(), bench.line().errno), ((0, ReplicaState::Full), 11));
+    drop(kept);
+    worker.look_at_table(boot_ns() + 300_000_000);
+    work(&mut worker);
+    assert_eq!((bench.state(), bench.batches()), ((2, ReplicaState::Well), 2));
 }
 
 #[test]
