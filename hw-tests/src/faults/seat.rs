@@ -149,8 +149,13 @@ impl Seat {
         let who = self.who;
         let is_broken = status.code() == Some(BROKEN.into());
         ensure!(!is_broken || who.is_server(), "{who} saw a promise broken: {sentence}");
-        // Without memory the runtime can do nothing but say so and abort.
-        let no_memory = status.signal() == Some(Signal::SIGABRT as i32)
+        // Without memory the runtime can do nothing but say so and abort. The first process of a
+        // PID namespace is not ended by SIGABRT: abort(3) goes on to an instruction that faults.
+        let aborts = match self.space {
+            Some(Space::Pid | Space::Both) => vec![Signal::SIGABRT as i32, Signal::SIGSEGV as i32],
+            _ => vec![Signal::SIGABRT as i32],
+        };
+        let no_memory = status.signal().is_some_and(|signal| aborts.contains(&signal))
             && said.contains("memory allocation of");
         // A page of the pool is gone: there is nothing else to do.
         let no_pool = status.signal() == Some(Signal::SIGBUS as i32)
@@ -199,6 +204,12 @@ impl Seat {
 
     pub(super) fn terminate(&self) {
         self.signal(Signal::SIGTERM);
+    }
+
+    /// Whether it may not have heard that it is to end: the first process of a PID namespace drops
+    /// a signal that it has no handler for yet (pid_namespaces(7)).
+    pub(super) fn may_be_deaf(&self) -> bool {
+        matches!(self.space, Some(Space::Pid | Space::Both))
     }
 
     pub(super) fn pause(&self) {

@@ -20,6 +20,8 @@ pub fn patience() -> Duration {
 
 /// Between two looks at the processes.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Who may not have heard that it is to end is told again this often.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Lives of one process that end by themselves in one run; more are no fault's consequence.
 const LIVES_MAX: u32 = 300;
 
@@ -246,8 +248,16 @@ impl Troupe {
             seat.stopping = true;
             seat.terminate();
             let what = format!("the end of {who}, which was told to");
+            let mut again_at = Instant::now() + ASK_AGAIN_AFTER;
             self.wait_until(&what, |troupe| {
-                Ok(troupe.seats.get(who).is_none_or(|seat| !seat.is_running()))
+                let Some(seat) = troupe.seats.get(who).filter(|seat| seat.is_running()) else {
+                    return Ok(true);
+                };
+                if seat.may_be_deaf() && Instant::now() >= again_at {
+                    seat.terminate();
+                    again_at = Instant::now() + ASK_AGAIN_AFTER;
+                }
+                Ok(false)
             })?;
         }
         Ok(())
