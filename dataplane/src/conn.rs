@@ -373,6 +373,17 @@ impl Conn {
         }
     }
 
+    /// Whether its client may write into the pool, also one that was told to go.
+    pub fn may_write(&self) -> bool {
+        match &self.kind {
+            Kind::Publisher(publisher) => publisher.writes_pool(),
+            Kind::Closing { publisher, .. } => {
+                publisher.as_ref().is_some_and(|publisher| publisher.writes_pool())
+            }
+            _ => false,
+        }
+    }
+
     /// Segments that its client may write into, also one that was told to go, each at least once.
     pub fn written(&self) -> Vec<Granted> {
         let publisher = match &self.kind {

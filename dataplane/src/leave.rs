@@ -56,7 +56,12 @@ impl Broker {
         // clean end: control waits a while, as it does for a process that died.
         let clean = self.conns.iter_mut().all(|conn| conn.channel.is_none());
         for slot in self.conns.slots() {
-            self.drop_conn(slot);
+            // One that is stopped may still write what it was granted: nothing is said to be over
+            // of that. Control asks the kernel about it, as for a process that died.
+            let writes = self.conns.get(slot).is_some_and(|conn| conn.may_write());
+            if !writes {
+                self.drop_conn(slot);
+            }
         }
         if !clean || !self.env.standing.look(&self.env.pool, boot_ns()) {
             return;

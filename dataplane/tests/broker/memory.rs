@@ -94,6 +94,25 @@ fn what_a_publisher_may_write_into_outlives_its_deleted_topic() {
     until("the kernel knows it too", || !lent());
 }
 
+/// A broker that is told to stop waits a while for such publishers, and ends without a word of them.
+#[test]
+fn a_broker_that_ends_says_nothing_of_what_a_stopped_publisher_may_write_into() {
+    let mut rig = Rig::new();
+    let deleted = rig.control().topic("a", Order::Strong, 64, 0);
+    let kept = rig.control().topic("b", Order::Strong, 64, 0);
+    let mut of_deleted = Member::new(rig.unix(), publisher(7), "a");
+    let mut of_kept = Member::new(rig.unix(), publisher(8), "b");
+    let (gone, stays) = (extent(&mut of_deleted, 4096), extent(&mut of_kept, 4096));
+    rig.control().delete(deleted);
+    until("it is released", || !rig.control().released.is_empty());
+    assert_eq!(rig.control().withheld, [gone.segment]);
+    rig.brokers[0].stop();
+    // What it said on the way out is heard.
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(rig.control().withheld, [gone.segment], "nobody let go of it");
+    assert!(rig.control().sealed.iter().all(|(segment, _)| *segment != stays.segment), "{kept:?}");
+}
+
 #[test]
 fn extents_never_overlap_and_segments_are_sealed_when_they_end() {
     let rig = Rig::new();
