@@ -66,6 +66,17 @@ impl Broker {
         self.conns.touch(slot);
     }
 
+    /// Ends its side of a connection whose client may write the pool: nothing is over of what the
+    /// client was granted before the client has ended the other side.
+    #[cold]
+    pub(crate) fn hang_up(&mut self, slot: usize) {
+        self.begin_closing(slot);
+        if let Some(Conn { socket: Socket::Unix(stream), .. }) = self.conns.get(slot) {
+            // An error means that the client is gone, which the next read says.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+        }
+    }
+
     fn leave_topic(&mut self, publisher: &Publisher) {
         let id = publisher.topic;
         if let Some(topic) = self.topics[id.slot()].as_deref_mut().filter(|topic| topic.id == id) {

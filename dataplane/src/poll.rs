@@ -297,6 +297,7 @@ impl Broker {
             }
             Stop::Bye => self.said_bye(slot),
             Stop::Silent => self.want_read(slot, false),
+            Stop::Ended { .. } if publisher.writes_pool() => self.hang_up(slot),
             Stop::Ended { .. } => self.drop_conn(slot),
             Stop::Refuse(why, sentence) => self.refuse(slot, why, &sentence),
         }

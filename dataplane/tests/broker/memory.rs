@@ -1,6 +1,6 @@
 //! Clients that use the pool themselves.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use landfall_layout::BrokerId;
@@ -94,6 +94,25 @@ fn what_a_publisher_may_write_into_outlives_its_deleted_topic() {
     until("the kernel knows it too", || !lent());
 }
 
+/// Its other extents may be written until it is gone: it is sent away, and waited for.
+#[test]
+fn a_publisher_whose_page_is_lost_is_not_taken_for_gone() {
+    let rig = Rig::new();
+    let topic = rig.control().topic("a", Order::Strong, 64, 0);
+    let mut member = Member::new(rig.unix(), publisher(7), "a");
+    let mut extent = extent(&mut member, 4096);
+    let frame = write(&member, &mut extent, 7, 0, &[7; 100]);
+    rig.lose_from(extent.segment);
+    member.say(frame);
+    let mut bytes = [0; 64];
+    until("it is sent away", || member.socket.read(&mut bytes).is_ok_and(|got| got == 0));
+    rig.control().delete(topic);
+    until("it is released", || !rig.control().released.is_empty());
+    assert_eq!(rig.control().withheld, [extent.segment]);
+    drop(member);
+    until("nobody can write there", || rig.control().withheld.is_empty());
+}
+
 /// A broker that is told to stop waits a while for such publishers, and ends without a word of them.
 #[test]
 fn a_broker_that_ends_says_nothing_of_what_a_stopped_publisher_may_write_into() {
@@ -110,7 +129,8 @@ fn a_broker_that_ends_says_nothing_of_what_a_stopped_publisher_may_write_into() 
     // What it said on the way out is heard.
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(rig.control().withheld, [gone.segment], "nobody let go of it");
-    assert!(rig.control().sealed.iter().all(|(segment, _)| *segment != stays.segment), "{kept:?}");
+    let control = rig.control();
+    assert!(control.sealed.iter().all(|(segment, _)| *segment != stays.segment), "{kept:?}");
 }
 
 #[test]

@@ -9,10 +9,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use landfall_dataplane::{Broker, Config, Ended, Idle};
-use landfall_layout::BrokerId;
 use landfall_layout::counters::Counter;
 use landfall_layout::limits::SESSION_LEASE_NS;
 use landfall_layout::pool::Coherence;
+use landfall_layout::{BrokerId, SegmentId};
 use landfall_pool::Pool;
 use landfall_pool::counters::{Counters, ErrorLog};
 use landfall_pool::map::memfd;
@@ -27,7 +27,7 @@ pub struct Rig {
     session_lease_ns: u64,
     over: Arc<AtomicBool>,
     driver: Option<JoinHandle<()>>,
-    _memory: OwnedFd,
+    memory: OwnedFd,
 }
 
 pub struct Served {
@@ -99,7 +99,7 @@ impl Rig {
             session_lease_ns,
             over,
             driver: Some(driver),
-            _memory: memory,
+            memory,
         };
         for number in 0..brokers {
             let served = rig.serve(number, idle);
@@ -110,7 +110,7 @@ impl Rig {
 
     /// Starts a broker on its own thread and waits until it is ready.
     pub fn serve(&self, number: usize, idle: Idle) -> Served {
-        let path = PathBuf::from(format!("/proc/self/fd/{}", self._memory.as_raw_fd()));
+        let path = PathBuf::from(format!("/proc/self/fd/{}", self.memory.as_raw_fd()));
         let pool = Pool::attach(&path).unwrap();
         let config = Config {
             number: BrokerId::new(number).unwrap(),
@@ -142,6 +142,12 @@ impl Rig {
 
     pub fn control(&self) -> MutexGuard<'_, Control> {
         self.control.lock().unwrap()
+    }
+
+    /// Takes the pool's pages from that segment on away: who loads from them faults.
+    pub fn lose_from(&self, segment: u32) {
+        let start = self.pool.geometry().segment(SegmentId(segment)).unwrap();
+        nix::unistd::ftruncate(&self.memory, start as i64).unwrap();
     }
 
     pub fn tcp(&self) -> &str {
