@@ -56,6 +56,7 @@ pub struct Control {
     pub paused: bool,
     pub deny: bool,
     pub silent: bool,
+    /// Sequences that are duplicates.
     pub drop_seqs: HashSet<u64>,
     /// Sequences whose positions become holes.
     pub hole_seqs: HashSet<u64>,
@@ -398,7 +399,13 @@ impl Control {
     fn place(&mut self, topic: TopicId, broker: BrokerId, index: u64, slot: &RingSlot) {
         let standing = self.pool.session_standing(slot.session).unwrap();
         let stands = standing.epoch == slot.session_epoch && standing.state == SessionState::Active;
-        if !stands || self.drop_seqs.contains(&slot.batch_seq) {
+        if !stands {
+            return;
+        }
+        if self.drop_seqs.contains(&slot.batch_seq) {
+            // The session is behind it, so that the drop can only be that of a duplicate.
+            let next_seq = self.pool.session(slot.session).unwrap().next_seq;
+            self.pool.set_session_next(slot.session, next_seq.max(slot.batch_seq + 1));
             return;
         }
         let key = (topic.0, SEQUENCED_LOG);

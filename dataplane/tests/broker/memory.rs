@@ -113,7 +113,7 @@ fn a_publisher_whose_page_is_lost_is_not_taken_for_gone() {
     until("nobody can write there", || rig.control().withheld.is_empty());
 }
 
-/// A broker that is told to stop waits a while for such publishers, and ends without a word of them.
+/// A broker that is told to stop waits a while for such publishers, and says nothing of them.
 #[test]
 fn a_broker_that_ends_says_nothing_of_what_a_stopped_publisher_may_write_into() {
     let mut rig = Rig::new();
