@@ -92,8 +92,13 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> Ended {
             match copies.clone().find(|kept| !is_whole(kept)) {
                 None => {
                     // One that begins behind the others has fewer.
-                    let entries = copies.map(|kept| kept.entries).max().unwrap_or_default();
+                    let entries = copies.clone().map(|kept| kept.entries).max().unwrap_or_default();
+                    // Each that has them all says where they end; one may say it of entries of
+                    // others that came behind them.
+                    let tails = copies.filter(|kept| kept.entries == entries);
+                    let tail = tails.map(|kept| kept.tail).min().unwrap_or_default();
                     ended.entries.insert(source.raw(), entries);
+                    ended.tails.insert(source.raw(), tail);
                 }
                 Some(kept) => notes.push(format!(
                     "topic {}: a copy on disk of what broker {source} landed is {}: it has \
@@ -194,6 +199,9 @@ fn with_earlier(mut ended: Ended, file: &TopicFile) -> Ended {
         let began = file.began.as_ref().and_then(|began| began.logs.get(number));
         for (source, entries) in began.iter().flat_map(|began| &began.entries) {
             log.entries.entry(*source).or_insert(*entries);
+        }
+        for (source, tail) in began.iter().flat_map(|began| &began.tails) {
+            log.tails.entry(*source).or_insert(*tail);
         }
     }
     ended

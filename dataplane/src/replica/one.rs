@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use landfall_layout::frame::GapReason;
 use landfall_layout::order::FrontierLine;
-use landfall_layout::replica::{ReplicaLine, ReplicaState};
+use landfall_layout::replica::{ReplicaLine, ReplicaState, TAIL_UNKNOWN};
 use landfall_layout::topic::{Durability, TopicEntry};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
@@ -28,7 +28,7 @@ use super::files::Files;
 use super::group::{Buffers, Group, Marks};
 use super::keep::{self, Bounds};
 use super::others::Others;
-use super::said::{Keeper, began_at, say_reached, write_topic};
+use super::said::{Keeper, began_at, followed, say_reached, write_topic};
 use super::spoilt::SpoiltBatch;
 use crate::env::Unfaithful;
 
@@ -71,6 +71,8 @@ pub struct Replica {
     reader: LogReader,
     /// Log index that is looked at next.
     next: u64,
+    /// What the line's `tail` says once all that is written is stable.
+    tail: u64,
     odometer: Odometer,
     files: Files,
     line: ReplicaLine,
@@ -99,12 +101,15 @@ pub struct Replica {
 struct Pending {
     group: Group,
     odometer: Odometer,
+    /// Log index behind its last entry.
+    tail: u64,
 }
 
 /// What a sync covers: how far everything was written when it began.
 struct Covered {
     index: u64,
     ordinal: u64,
+    tail: u64,
 }
 
 /// What became of a step, for people and counters.
@@ -144,13 +149,14 @@ impl Replica {
         let at = pool.copy_line(topic, duty.source, duty.replica, duty.stand_in);
         let before = pool.copy_state(at);
         let elsewhere = pool.durable_elsewhere(topic, duty.source, duty.replica, at);
-        // Where nothing followed of the source, the line went further than the files say.
-        let has_all = opened.cut.is_none() && files.ordinal >= before.entries;
-        let covers = if has_all { opened.covers.max(before.durable) } else { opened.covers };
-        let is_whole = opened.cut.is_none() && opened.damage.is_empty();
-        let has = (is_whole && duty.stand_in.is_none()).then_some(files.ordinal);
-        let covers = covers.max(began_at(began, duty, log, has));
         let oldest = pool.oldest(topic, log);
+        // Where nothing followed of the source, the line went further than the files say.
+        let has_all = before.tail <= opened.covers;
+        let followed = followed(&before, elsewhere, oldest);
+        let covers = if has_all { opened.covers.max(followed) } else { opened.covers };
+        let is_whole = opened.cut.is_none() && opened.damage.is_empty();
+        let has = (is_whole && duty.stand_in.is_none()).then_some((opened.covers, files.ordinal));
+        let covers = covers.max(began_at(began, duty, log, has));
         let resumes = before.incarnation != 0;
         let begin = match duty.stand_in {
             None => Begin::At { index: covers, anew: false },
@@ -163,6 +169,8 @@ impl Replica {
         let Begin::At { index: covers, anew } = begin else {
             return Err(begin.refusal(files.directory()));
         };
+        // The place where a stand-in leaves something out is in none of its files yet.
+        let tail = if anew { covers } else { opened.covers };
         let mut replica = Self {
             topic,
             duty,
@@ -177,12 +185,13 @@ impl Replica {
             log,
             reader: LogReader::new(topic, log),
             next: covers,
+            tail,
             odometer: Odometer::default(),
             line: ReplicaLine {
                 durable: covers,
                 written: covers,
                 bytes: if before.bytes > 0 { before.bytes } else { opened.bytes },
-                at_ns: wall_ns(),
+                tail,
                 topic: at.key,
                 state: ReplicaState::Well.raw(),
                 errno: 0,
@@ -213,17 +222,12 @@ impl Replica {
             events.push(replica.fail(EUCLEAN, &text));
         } else {
             events.extend(replica.repair(pool, &opened.damage)?);
-            let lost = before.entries.saturating_sub(replica.files.ordinal);
-            if before.topic == at.key && lost > 0 {
-                let entries = before.entries;
-                events.push(Event::Note(format!(
-                    "{replica}: it had {entries} entries on stable storage and {lost} of them are \
-                     not in its files any more; what the log or another copy has is copied again"
-                )));
-            }
+            let wanted = Some(before.tail).filter(|tail| !has_all && *tail != TAIL_UNKNOWN);
+            events.extend(wanted.map(|wanted| replica.older((wanted, opened.covers), &before)));
             // What another kept meanwhile is looked for first, in its files.
-            let is_new =
-                before.incarnation == 0 && replica.files.current.is_none() && elsewhere == 0;
+            let is_new = (before.incarnation == 0 || before.tail == TAIL_UNKNOWN)
+                && replica.files.current.is_none()
+                && elsewhere == 0;
             events.extend(replica.begin(pool, entry, (oldest, is_new)));
             replica.odometer = Odometer::at(&frontier, replica.ahead(pool, &frontier));
         }
@@ -344,8 +348,9 @@ impl Replica {
             }
             return events;
         }
+        let tail = group.covers;
         group.finish(index, &frontier);
-        self.pending = Some(Pending { group, odometer });
+        self.pending = Some(Pending { group, odometer, tail });
         events
     }
 
@@ -401,13 +406,14 @@ impl Replica {
         buffers: &mut Buffers,
         now_ns: u64,
     ) -> Option<Event> {
-        let Pending { group, odometer } = self.pending.take()?;
+        let Pending { group, odometer, tail } = self.pending.take()?;
         let current = self.files.current.as_mut()?;
         match result {
             Ok(()) => {
                 current.at = group.end;
                 self.files.ordinal = group.ordinal;
                 self.next = group.covers;
+                self.tail = tail;
                 self.odometer = odometer;
                 self.line.written = group.covers;
                 self.line.bytes += group.bytes;
@@ -467,7 +473,8 @@ impl Replica {
     pub fn begin_sync(&mut self) -> Option<Arc<File>> {
         let file = self.files.current.as_ref()?.file.clone();
         self.unsynced_bytes = 0;
-        self.syncing = Some(Covered { index: self.line.written, ordinal: self.files.ordinal });
+        let (index, ordinal, tail) = (self.line.written, self.files.ordinal, self.tail);
+        self.syncing = Some(Covered { index, ordinal, tail });
         Some(file)
     }
 
@@ -485,9 +492,11 @@ impl Replica {
                 let covered = self.syncing.take()?;
                 self.line.durable = covered.index;
                 self.line.entries = covered.ordinal;
+                self.line.tail = covered.tail;
                 if self.is_synced() {
                     // Others' entries may have been passed meanwhile.
                     self.line.durable = self.line.written;
+                    self.line.tail = self.tail;
                 }
                 // What was written meanwhile may have met a full disk.
                 if self.retry_at_ns == 0 {
@@ -556,7 +565,6 @@ impl Replica {
         if self.line == self.shown {
             return None;
         }
-        self.line.at_ns = wall_ns();
         pool.move_copy(self.at, &self.line);
         Some(std::mem::replace(&mut self.shown, self.line))
     }

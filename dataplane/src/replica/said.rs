@@ -6,6 +6,7 @@ use std::path::Path;
 use landfall_layout::TopicId;
 use landfall_layout::limits::LOGS_PER_TOPIC;
 use landfall_layout::order::FrontierLine;
+use landfall_layout::replica::{ReplicaLine, TAIL_UNKNOWN};
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
 use landfall_replica::mend::create_directory;
@@ -56,13 +57,32 @@ fn moved_on(pool: &Pool, entry: &TopicEntry) -> BTreeMap<usize, u64> {
 }
 
 /// Log index below which a replica has everything because its log was whole on disk when the pool
-/// before this one was stopped; 0: that is not known. Its files, which have so many entries if
-/// they hold, have to have what they had then.
-pub fn began_at(began: Option<Ended>, duty: Duty, log: usize, has: Option<u64>) -> u64 {
+/// before this one was stopped; 0: that is not known. Its files, which reach so far and have so
+/// many entries if they hold, have to have what they had then.
+pub fn began_at(began: Option<Ended>, duty: Duty, log: usize, has: Option<(u64, u64)>) -> u64 {
     let began = began.and_then(|mut began| began.logs.remove(&log));
-    let had = |log: &EndedLog| log.entries.get(&duty.source.raw()).copied().unwrap_or_default();
-    let has_all = |log: &EndedLog| has.is_some_and(|has| has >= had(log));
+    let has_all = |log: &EndedLog| {
+        has.is_some_and(|(covers, entries)| log.is_reached(duty.source.raw(), covers, entries))
+    };
     began.filter(has_all).map_or(0, |log| log.index)
+}
+
+/// How far the line `before` says that its copy is, for files that have all that it says. One that
+/// could not be opened since says nothing, and nothing left memory meanwhile that they have not
+/// got, unless somebody kept the copy `elsewhere`.
+pub fn followed(before: &ReplicaLine, elsewhere: u64, oldest: u64) -> u64 {
+    let was_shut = before.durable == 0 && !matches!(before.tail, 0 | TAIL_UNKNOWN);
+    if was_shut && elsewhere == 0 { oldest } else { before.durable }
+}
+
+/// What the line of a copy that cannot be opened says of how far its files have to reach. They are
+/// known to have all that left memory only where the line `before` was so far.
+pub fn tail_of_shut(before: &ReplicaLine, oldest: u64) -> u64 {
+    let was_shut = before.durable == 0 && before.tail != 0;
+    match before.incarnation != 0 && (was_shut || before.durable >= oldest) {
+        true => before.tail,
+        false => TAIL_UNKNOWN,
+    }
 }
 
 /// Says beside the files of a source, which lie in `source`, how far their log is: should one of

@@ -26,6 +26,7 @@ use landfall_pool::clock::boot_ns;
 mod damage;
 mod moved;
 mod not_ours;
+mod older;
 mod short;
 mod under_way;
 mod wiped;

@@ -23,11 +23,10 @@ use landfall_replica::names::topic_directory;
 use super::duties::{Duty, Lag, duties, log_of};
 use super::group::Buffers;
 use super::one::{Event, Replica, is_short};
-use super::said::Keeper;
-use super::said::write_topic;
+use super::said::{Keeper, tail_of_shut, write_topic};
 use super::{Data, Shared};
 use crate::standing::Standing;
-use landfall_pool::clock::{boot_ns, wall_ns};
+use landfall_pool::clock::boot_ns;
 
 /// Longest sleep: what nobody wakes the thread for is found this late.
 const SLEEP: Duration = Duration::from_millis(2);
@@ -501,17 +500,17 @@ impl Worker {
             FileError::Locked { .. } => true,
             _ => false,
         };
+        let (id, log) = (TopicId(entry.id), log_of(entry, duty.source));
+        let at = self.pool.copy_line(id, duty.source, duty.replica, duty.stand_in);
         let state = if is_short { ReplicaState::Full } else { ReplicaState::Failed };
         let line = ReplicaLine {
-            at_ns: wall_ns(),
+            tail: tail_of_shut(&self.pool.copy_state(at), self.pool.oldest(id, log)),
             topic: entry.id.into(),
             state: state.raw(),
             errno: error.errno(),
             incarnation: self.incarnation,
             ..ReplicaLine::default()
         };
-        let id = TopicId(entry.id);
-        let at = self.pool.copy_line(id, duty.source, duty.replica, duty.stand_in);
         self.pool.start_copy(at, &line);
         let Duty { source, replica, .. } = duty;
         let text = format!("topic {}: replica {replica} of broker {source}: {error}", entry.name());

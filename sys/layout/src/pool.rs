@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// First word of a pool, stored last by its creator: "LANDFALL" read as little-endian bytes.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LANDFALL");
 /// Version of the whole format, pool and wire. Any change of a layout changes it.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Whether hosts that map the pool see each other's stores without being told to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -108,8 +108,10 @@ pub struct ReplicaLine {
     pub written: u64,
     /// Bytes of the batches below `written`.
     pub bytes: u64,
-    /// Wall clock of the last move, nanoseconds.
-    pub at_ns: u64,
+    /// Log index that the replica's files have to reach, so that they have everything below
+    /// `durable`: behind the last of the source's entries there, or behind a hole.
+    /// [`TAIL_UNKNOWN`]: nobody ever looked at the files in this pool.
+    pub tail: u64,
     /// Topic id these numbers are about, stored last when the line begins. The line of a stand-in
     /// has a [`stand_in_key`](crate::keepers::stand_in_key).
     pub topic: u64,
@@ -124,7 +126,7 @@ pub struct ReplicaLine {
 }
 
 lines!(ReplicaLine, 1, {
-    durable @ 0, written @ 8, bytes @ 16, at_ns @ 24, topic @ 32, state @ 40, errno @ 44,
+    durable @ 0, written @ 8, bytes @ 16, tail @ 24, topic @ 32, state @ 40, errno @ 44,
     incarnation @ 48, entries @ 56,
 });
 
@@ -135,6 +137,8 @@ impl ReplicaLine {
     }
 }
 
+/// In a replica's line: what its files have to reach is not known.
+pub const TAIL_UNKNOWN: u64 = u64::MAX;
 /// The error number in the line of a replica that is well and has not all that it should have: its
 /// files begin behind what other copies have, or may have.
 pub const ENODATA: u32 = 61;

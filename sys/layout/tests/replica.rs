@@ -151,7 +151,7 @@ fn replica_line() {
         durable: 0x0807_0605_0403_0201,
         written: 0x100f_0e0d_0c0b_0a09,
         bytes: 0x1817_1615_1413_1211,
-        at_ns: 0x201f_1e1d_1c1b_1a19,
+        tail: 0x201f_1e1d_1c1b_1a19,
         topic: 0x2827_2625_2423_2221,
         state: ReplicaState::Full.raw(),
         errno: 28,

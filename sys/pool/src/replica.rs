@@ -13,8 +13,9 @@ use crate::pool::Pool;
 
 /// Word of a replica line that says whose it is.
 const REPLICA_TOPIC: u64 = 32;
-/// Words of a replica line: its state with the error number, its writer's incarnation, and the
-/// entries it counts.
+/// Words of a replica line: what its files have to reach, its state with the error number, its
+/// writer's incarnation, and the entries it counts.
+const REPLICA_TAIL: u64 = 24;
 const REPLICA_STATE: u64 = 40;
 const REPLICA_INCARNATION: u64 = 48;
 const REPLICA_ENTRIES: u64 = 56;
@@ -59,7 +60,7 @@ pub fn start_replica(memory: &impl Memory, at: u64, line: &ReplicaLine) {
 pub fn move_replica(memory: &impl Memory, at: u64, line: &ReplicaLine) {
     memory.store(at + 8, line.written);
     memory.store(at + 16, line.bytes);
-    memory.store(at + 24, line.at_ns);
+    memory.store(at + REPLICA_TAIL, line.tail);
     memory.store(at + REPLICA_STATE, u64::from(line.state) | u64::from(line.errno) << 32);
     memory.store(at + REPLICA_INCARNATION, line.incarnation);
     memory.store(at + REPLICA_ENTRIES, line.entries);

@@ -27,6 +27,22 @@ pub struct EndedLog {
     pub position: u64,
     /// Batches and holes of each broker, by its number.
     pub entries: BTreeMap<u8, u64>,
+    /// Log index that files of each broker have to reach to have all of its entries. Documents of
+    /// earlier programs do not say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tails: BTreeMap<u8, u64>,
+}
+
+impl EndedLog {
+    /// Whether files of what `source` landed that have everything below log index `covers`, and
+    /// `entries` entries, had all of it by then. As many entries may be others where the files are
+    /// older, or another disk's: it is the place that counts, wherever one is said.
+    pub fn is_reached(&self, source: u8, covers: u64, entries: u64) -> bool {
+        match self.tails.get(&source) {
+            Some(tail) => covers >= *tail,
+            None => entries >= self.entries.get(&source).copied().unwrap_or_default(),
+        }
+    }
 }
 
 /// A pool that was stopped in good order: nothing was ordered behind this.
@@ -175,6 +191,17 @@ mod tests {
         let mut skips = Skips::default();
         ranges.iter().for_each(|range| skips.add(*range));
         skips
+    }
+
+    #[test]
+    fn it_is_the_place_that_counts_where_one_is_said() {
+        let mut log = EndedLog { index: 90, position: 900, ..EndedLog::default() };
+        log.entries = BTreeMap::from([(0, 5), (1, 5)]);
+        log.tails = BTreeMap::from([(0, 70)]);
+        assert!(log.is_reached(0, 70, 1) && !log.is_reached(0, 69, 5));
+        // An earlier program said how many.
+        assert!(log.is_reached(1, 3, 5) && !log.is_reached(1, 80, 4));
+        assert!(log.is_reached(2, 0, 0), "it landed nothing");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where a replica's files begin, and what is not in them although other copies have it, or may.
 
 use landfall_layout::limits::SEQUENCED_LOG;
-use landfall_layout::replica::{ENODATA, ReplicaState};
+use landfall_layout::replica::{ENODATA, ReplicaLine, ReplicaState};
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
 
@@ -95,6 +95,18 @@ impl Replica {
         is_unknown.then(|| self.lacking(0, mine.index, "no other copy of them can be read here"))
     }
 
+    /// That the files do not reach what the line said they have to: how far they reach, and how
+    /// far they have to.
+    #[cold]
+    pub(super) fn older(&self, (wanted, covers): (u64, u64), before: &ReplicaLine) -> Event {
+        Event::Note(format!(
+            "{self}: it had {} entries on stable storage, up to log index {wanted}, and its files \
+             have {} and reach {covers}: some are gone, or they are older, or another disk's; what \
+             the log or another copy has is copied again",
+            before.entries, self.files.ordinal
+        ))
+    }
+
     /// Says that entries are not here, and shows it.
     fn lacking(&mut self, from: u64, to: u64, more: &str) -> Event {
         self.lacks = true;
@@ -124,8 +136,12 @@ impl Replica {
         self.next = to;
         self.anew |= is_missing;
         self.line.written = to;
+        if is_missing {
+            // No file says so yet.
+            self.tail = to;
+        }
         if self.is_synced() {
-            self.line.durable = to;
+            (self.line.durable, self.line.tail) = (to, self.tail);
         }
         // Nobody ordered anything where the log passed over it.
         if !is_missing || self.others.skips(self.log).has_entries(from, to) {
@@ -145,14 +161,13 @@ impl Replica {
     }
 
     /// Whether the log ended in good order at `to` or behind it, before this pool, and the files
-    /// have as many entries as any copy had then: there is nothing that they lack.
+    /// reach as far as any copy had to then: there is nothing that they lack.
     fn was_whole(&self, pool: &Pool, to: u64) -> bool {
         let (uuid, source) = (pool.uuid_text(), self.duty.source.raw());
         self.others.said().iter().filter(|file| file.pool_uuid == uuid).any(|file| {
             let log = file.began.as_ref().and_then(|began| began.logs.get(&self.log));
             log.is_some_and(|log| {
-                let had = log.entries.get(&source).copied().unwrap_or_default();
-                log.index >= to && self.files.ordinal >= had
+                log.index >= to && log.is_reached(source, self.next, self.files.ordinal)
             })
         })
     }

@@ -14,25 +14,25 @@ use super::*;
 use crate::standing::Standing;
 
 /// The directory that was lost, and another broker's; gone with this value.
-struct Disks([PathBuf; 2]);
+pub(super) struct Disks(pub(super) [PathBuf; 2]);
 
 impl Disks {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let path = |which| format!("landfall-wiped-{name}-{which}-{}", std::process::id());
         Self(["mine", "theirs"].map(|which| std::env::temp_dir().join(path(which))))
     }
 
     /// A replica's directory, and what it can read beside.
-    fn data(&self, which: usize, reads: bool) -> Data {
+    pub(super) fn data(&self, which: usize, reads: bool) -> Data {
         let others = if reads { vec![self.0[1 - which].clone()] } else { Vec::new() };
         Data { others, ..Data::new(&self.0[which]) }
     }
 
-    fn topic(&self, which: usize) -> PathBuf {
+    pub(super) fn topic(&self, which: usize) -> PathBuf {
         topic_directory(&self.0[which], "t", CREATED_NS)
     }
 
-    fn batches(&self, which: usize) -> (u64, u64) {
+    pub(super) fn batches(&self, which: usize) -> (u64, u64) {
         let listing = list(&self.0[which]).unwrap();
         let survey = SourceSurvey::take(&listing.topics[0].sources[0].files).unwrap();
         let files = &survey.files;
@@ -46,7 +46,7 @@ impl Drop for Disks {
     }
 }
 
-fn land(source: &mut Source, batches: u64) {
+pub(super) fn land(source: &mut Source, batches: u64) {
     for _ in 0..batches {
         let entry = source.place(&[7; 100], true);
         source.append(&entry);
@@ -55,7 +55,7 @@ fn land(source: &mut Source, batches: u64) {
 }
 
 /// The next pool: its log goes on at `index`, and nothing before that is in memory.
-fn next_pool(index: u64) -> Source {
+pub(super) fn next_pool(index: u64) -> Source {
     let mut source = Source::new(pool(), 0);
     (source.frontier.entries, source.frontier.position) = (index, index * 3);
     source.publish();
@@ -64,7 +64,7 @@ fn next_pool(index: u64) -> Source {
 }
 
 /// What a process of broker 0 says of what it has to do.
-fn errors(source: &Source, data: Data, incarnation: u64) -> Vec<String> {
+pub(super) fn errors(source: &Source, data: Data, incarnation: u64) -> Vec<String> {
     let shared = Arc::new(Shared::new());
     let file = File::from(source.pool.fd().try_clone_to_owned().unwrap());
     let pool = Pool::attach_file(file, Path::new("the pool"), true).unwrap();
@@ -75,7 +75,7 @@ fn errors(source: &Source, data: Data, incarnation: u64) -> Vec<String> {
 }
 
 /// Everything of six batches is in another broker's directory.
-fn six(name: &str) -> Disks {
+pub(super) fn six(name: &str) -> Disks {
     let disks = Disks::new(name);
     let mut before = Source::new(pool(), 0);
     land(&mut before, 6);
@@ -83,7 +83,7 @@ fn six(name: &str) -> Disks {
     disks
 }
 
-fn line(source: &Source) -> (u64, u64, ReplicaState, u32) {
+pub(super) fn line(source: &Source) -> (u64, u64, ReplicaState, u32) {
     let line = source.pool.replica(source.topic, broker(0), 0);
     (line.durable, line.entries, line.state(), line.errno)
 }
@@ -136,7 +136,7 @@ fn what_the_source_never_landed_is_not_missing() {
     let uuid = source.pool.uuid_text();
     let say = |which, had| {
         let entries = BTreeMap::from([(0, had)]);
-        let log = EndedLog { index: 9, position: 27, entries };
+        let log = EndedLog { index: 9, position: 27, entries, ..EndedLog::default() };
         let began = Some(Ended { logs: BTreeMap::from([(0, log)]) });
         let file = TopicFile::read(&disks.topic(which)).unwrap();
         TopicFile { began, pool_uuid: uuid.clone(), ..file }.replace(&disks.topic(which)).unwrap();

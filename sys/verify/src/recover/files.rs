@@ -221,7 +221,8 @@ mod tests {
         let errors = || replicas::look(&scratch.0).unwrap().findings.count(Severity::Error);
         assert_eq!(errors(), 0, "its broker may have died there");
         let entries = [(0, 5)].into();
-        let log = landfall_replica::EndedLog { index: 9, position: 27, entries };
+        let log =
+            landfall_replica::EndedLog { index: 9, position: 27, entries, ..Default::default() };
         let ended = Some(landfall_replica::Ended { logs: [(0, log)].into() });
         let file = TopicFile::read(&topic).unwrap();
         TopicFile { ended, ..file }.write(&topic).unwrap();

@@ -174,13 +174,13 @@ impl Source {
     }
 
     /// Where its log ended in good order this replica had everything up to there, also what no
-    /// record of it says, as long as it has what it had then. `ordinal`: entries that it has.
+    /// record of it says, as long as it reaches what it had then. `ordinal`: entries that it has.
     fn reach_ends(&mut self, group: &Group, ordinal: u64) {
         let (source, log) = (self.kept.source, self.log.map(usize::from));
         for ended in group.ended.iter().filter_map(|ended| ended.logs.get(&log?)) {
-            let had = ended.entries.get(&source).copied().unwrap_or_default();
-            if let Some(last) =
-                self.kept.covers.last_mut().filter(|_| self.is_whole && ordinal >= had)
+            if let Some(last) = self.kept.covers.last_mut()
+                && self.is_whole
+                && ended.is_reached(source, last.end, ordinal)
             {
                 last.end = last.end.max(ended.index);
             }
