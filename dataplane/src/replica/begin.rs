@@ -1,13 +1,13 @@
 //! Where a copy begins: its files' header, and the log index where it goes on in
 //! place of another broker; and what a copy lacks that memory has no more.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landfall_layout::replica::{Body, NO_FILE, ReplicaHeader};
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
 use landfall_replica::names::list_source;
-use landfall_replica::{FileError, Walk};
+use landfall_replica::{FileError, FileSurvey, Walk};
 
 use super::duties::Duty;
 use super::group::Group;
@@ -89,6 +89,24 @@ fn run_from(directory: &Path) -> Result<Option<u64>, FileError> {
         }
     }
     Ok(from)
+}
+
+/// The log indexes that the files of a directory leave out, where one of them begins anew behind
+/// another. Only what is in front of such a place is read.
+pub fn seams_of(directory: &Path) -> Vec<(u64, u64)> {
+    let files = list_source(directory, &mut Vec::new()).unwrap_or_default();
+    let is_anew = |path: &Path| {
+        let header = *Walk::open(path).ok()?.header();
+        (header.previous_index == NO_FILE).then_some(header.first_index)
+    };
+    let seam = |pair: &[(u64, PathBuf)]| {
+        let [(_, before), (_, after)] = pair else { return None };
+        let to = is_anew(after)?;
+        // What does not hold is told of as damage.
+        let from = FileSurvey::take(before).map_or(to, |survey| survey.end.index);
+        (from < to).then_some((from, to))
+    };
+    files.windows(2).filter_map(seam).collect()
 }
 
 /// What became of a look for what memory has no more.

@@ -2,6 +2,7 @@
 
 mod beginning;
 mod lost;
+mod place;
 
 use std::fmt;
 use std::fs::File;
@@ -15,9 +16,8 @@ use landfall_layout::replica::{ReplicaLine, ReplicaState, TAIL_UNKNOWN};
 use landfall_layout::topic::{Durability, TopicEntry};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
-use landfall_pool::clock::wall_ns;
 use landfall_pool::copies::CopyLine;
-use landfall_pool::disk::{Disk, sync_all};
+use landfall_pool::disk::Disk;
 use landfall_pool::log::{Found, LogReader};
 use landfall_replica::FileError;
 use landfall_replica::names::topic_directory;
@@ -25,10 +25,10 @@ use landfall_replica::names::topic_directory;
 use super::begin::{Begin, Filled, fill, lacking, template};
 use super::duties::{Duty, Lag, Odometer, log_of};
 use super::files::Files;
-use super::group::{Buffers, Group, Marks};
+use super::group::{Buffers, Group};
 use super::keep::{self, Bounds};
 use super::others::Others;
-use super::said::{Keeper, began_at, followed, say_reached, write_topic};
+use super::said::{Keeper, began_at, followed, write_topic};
 use super::spoilt::SpoiltBatch;
 use crate::env::Unfaithful;
 
@@ -83,6 +83,10 @@ pub struct Replica {
     pending: Option<Pending>,
     /// Entries up to this index, exclusive, are missing: the next file begins anew.
     anew: bool,
+    /// Where that file begins, if there is a hole that no file tells of yet.
+    seam: Option<u64>,
+    /// Nobody had kept this copy in this pool when it was opened.
+    is_first: bool,
     /// Bytes written that no sync covers, and since when there are some.
     unsynced_bytes: u64,
     unsynced_since_ns: u64,
@@ -169,6 +173,7 @@ impl Replica {
         let Begin::At { index: covers, anew } = begin else {
             return Err(begin.refusal(files.directory()));
         };
+        let is_first = (before.incarnation == 0 || before.tail == TAIL_UNKNOWN) && elsewhere == 0;
         // The place where a stand-in leaves something out is in none of its files yet.
         let tail = if anew { covers } else { opened.covers };
         let mut replica = Self {
@@ -202,6 +207,8 @@ impl Replica {
             files,
             pending: None,
             anew,
+            seam: None,
+            is_first,
             unsynced_bytes: 0,
             unsynced_since_ns: 0,
             syncing: None,
@@ -225,9 +232,7 @@ impl Replica {
             let wanted = Some(before.tail).filter(|tail| !has_all && *tail != TAIL_UNKNOWN);
             events.extend(wanted.map(|wanted| replica.older((wanted, opened.covers), &before)));
             // What another kept meanwhile is looked for first, in its files.
-            let is_new = (before.incarnation == 0 || before.tail == TAIL_UNKNOWN)
-                && replica.files.current.is_none()
-                && elsewhere == 0;
+            let is_new = is_first && replica.files.current.is_none();
             events.extend(replica.begin(pool, entry, (oldest, is_new)));
             replica.odometer = Odometer::at(&frontier, replica.ahead(pool, &frontier));
         }
@@ -257,7 +262,7 @@ impl Replica {
             return None;
         }
         let frontier = pool.frontier(self.topic, self.log);
-        (self.next < frontier.entries).then_some(frontier)
+        (self.next < frontier.entries || self.seam.is_some()).then_some(frontier)
     }
 
     /// Whether there is something to gather.
@@ -290,6 +295,10 @@ impl Replica {
     ) -> Vec<Event> {
         let mut events = Vec::new();
         let Some(frontier) = self.ready(pool, now_ns) else { return events };
+        // Though nothing lands: whoever opens the files next has to know of the hole.
+        if self.seam.is_some() && !self.roll(&frontier, disk, now_ns, &mut events) {
+            return events;
+        }
         let oldest = pool.oldest(self.topic, self.log);
         if self.next < oldest
             && let Filled::Not(next) = fill(None, &mut self.others, self.next, oldest)
@@ -352,46 +361,6 @@ impl Replica {
         group.finish(index, &frontier);
         self.pending = Some(Pending { group, odometer, tail });
         events
-    }
-
-    /// The place of the next group: in the current file, or in another one behind it.
-    fn begin_group(
-        &mut self,
-        frontier: &FrontierLine,
-        disk: &mut dyn Disk,
-        buffers: &mut Buffers,
-        now_ns: u64,
-        events: &mut Vec<Event>,
-    ) -> Option<Group> {
-        if self.anew || self.files.is_full() {
-            // A file that has one behind it is on stable storage.
-            if self.is_unsynced()
-                && let Some(file) = self.begin_sync()
-            {
-                let synced = sync_all(disk, &[&file]).pop().unwrap_or(Ok(()));
-                events.extend(self.synced(synced));
-                if self.state() == ReplicaState::Failed {
-                    return None;
-                }
-            }
-            let said = say_reached(self.files.directory(), self.log, frontier);
-            events.extend(said.err().map(|error| Event::Note(format!("{self}: {error}"))));
-            if let Err(error) = self.files.roll(disk, self.next, self.anew, wall_ns()) {
-                events.push(self.file_failed(&error, now_ns));
-                return None;
-            }
-            self.anew = false;
-        }
-        let current = self.files.current.as_ref()?;
-        let marks = Marks {
-            topic: self.topic,
-            created_ns: self.created_ns,
-            source: self.duty.source.raw(),
-            mark: current.mark,
-            now_ns: wall_ns(),
-        };
-        let buffer = buffers.take(GROUP_BYTES);
-        Some(Group::new(marks, current.at, self.files.ordinal, self.next, buffer))
     }
 
     /// The group to be written, and the file.

@@ -24,6 +24,7 @@ use crate::rig::pool;
 use landfall_pool::clock::boot_ns;
 
 mod damage;
+mod holes;
 mod moved;
 mod not_ours;
 mod older;

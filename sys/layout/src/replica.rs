@@ -140,7 +140,7 @@ impl ReplicaLine {
 /// In a replica's line: what its files have to reach is not known.
 pub const TAIL_UNKNOWN: u64 = u64::MAX;
 /// The error number in the line of a replica that is well and has not all that it should have: its
-/// files begin behind what other copies have, or may have.
+/// files begin behind what other copies have, or may have, or there is a hole in them.
 pub const ENODATA: u32 = 61;
 
 /// Log indexes that a [`LostLine`] names.

@@ -1,11 +1,14 @@
 //! Where a replica's files begin, and what is not in them although other copies have it, or may.
 
-use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::BrokerId;
+use landfall_layout::keepers::StandIn;
+use landfall_layout::limits::{DISK_REPLICAS_MAX, SEQUENCED_LOG, STAND_INS_MAX};
 use landfall_layout::replica::{ENODATA, ReplicaLine, ReplicaState};
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
 
 use super::{Event, Replica};
+use crate::replica::begin::seams_of;
 use crate::replica::others::beginning_of;
 
 impl Replica {
@@ -22,7 +25,9 @@ impl Replica {
             return Vec::new();
         }
         if self.files.current.is_some() {
-            return self.compare_beginnings(pool, entry).into_iter().collect();
+            let mut events: Vec<Event> = self.compare_beginnings(pool, entry).into_iter().collect();
+            events.extend(self.compare_seams(pool));
+            return events;
         }
         if oldest <= self.next {
             return Vec::new();
@@ -85,14 +90,18 @@ impl Replica {
             let mut others = self.others.again();
             let (found, _) = others.next(theirs.index, mine.index)?;
             let first = found?.header.index;
-            return Some(self.lacking(first, mine.index, "other copies have some of them"));
+            let what = format!("it begins at log index {}", mine.index);
+            let more = "other copies have some of them";
+            return Some(self.lacking(first, mine.index, (&what, more)));
         }
         // Where no other copy says more, it counts how far the log was when the directory came.
         let made_at = self.others.said().first()?.made_at.get(&self.log).copied()?;
         let is_unknown = made_at <= mine.index
             && self.others.beginning().is_none()
             && self.may_have_landed(pool, entry, (0, mine.index));
-        is_unknown.then(|| self.lacking(0, mine.index, "no other copy of them can be read here"))
+        let what = format!("it begins at log index {}", mine.index);
+        let more = "no other copy of them can be read here";
+        is_unknown.then(|| self.lacking(0, mine.index, (&what, more)))
     }
 
     /// That the files do not reach what the line said they have to: how far they reach, and how
@@ -107,8 +116,8 @@ impl Replica {
         ))
     }
 
-    /// Says that entries are not here, and shows it.
-    fn lacking(&mut self, from: u64, to: u64, more: &str) -> Event {
+    /// Says that entries are not here, and shows it: `what` is wrong with the files.
+    fn lacking(&mut self, from: u64, to: u64, (what, more): (&str, &str)) -> Event {
         self.lacks = true;
         if self.state() == ReplicaState::Well {
             self.is_well();
@@ -118,7 +127,7 @@ impl Replica {
             None => "if there is another copy, ",
         };
         Event::Note(format!(
-            "{self}: it begins at log index {to}: what broker {} landed at indexes {from} to {to} \
+            "{self}: {what}: what broker {} landed at indexes {from} to {to} \
              is not on this disk, and {more}; {whether}stop this broker, move {} away, let it \
              read the others' directories with --read-data, and start it again: it copies what \
              they have",
@@ -132,32 +141,93 @@ impl Replica {
     #[cold]
     pub(super) fn leave_hole(&mut self, pool: &Pool, to: u64) -> Vec<Event> {
         let from = self.next;
-        let is_missing = !self.was_whole(pool, to);
+        let was_whole = self.was_whole(pool, to);
+        // Where the files go on to have everything.
+        let (begin, is_known) = match was_whole {
+            true => (from, true),
+            false => self.judge(pool, (from, to)),
+        };
         self.next = to;
-        self.anew |= is_missing;
         self.line.written = to;
-        if is_missing {
-            // No file says so yet.
-            self.tail = to;
+        if begin > from {
+            self.anew = true;
+            self.seam = Some(begin);
+            self.tail = begin;
         }
         if self.is_synced() {
             (self.line.durable, self.line.tail) = (to, self.tail);
         }
-        // Nobody ordered anything where the log passed over it.
-        if !is_missing || self.others.skips(self.log).has_entries(from, to) {
+        if is_known {
             return Vec::new();
         }
-        if self.files.current.is_none() && self.duty.stand_in.is_none() {
-            let more = match self.others.beginning() {
-                Some(_) => "no other copy that can be read here has them",
-                None => "no other copy can be read here",
-            };
-            return vec![self.lacking(from, to, more)];
+        if self.duty.stand_in.is_none() {
+            return vec![self.hole(from, to)];
         }
         vec![Event::Note(format!(
             "{self}: the log begins at index {to} and the replica had everything up to {from}: \
              what lay between is not on this disk"
         ))]
+    }
+
+    /// That what the source landed between two log indexes is not here, and cannot be had.
+    fn hole(&mut self, from: u64, to: u64) -> Event {
+        let more = match self.others.beginning() {
+            Some(_) => "no other copy that can be read here has them",
+            None => "no other copy can be read here",
+        };
+        let what = match self.files.current {
+            Some(_) => format!("it goes on at log index {to} and has everything only up to {from}"),
+            None => format!("it begins at log index {to}"),
+        };
+        self.lacking(from, to, (&what, more))
+    }
+
+    /// From where on it is known that the source landed nothing that is not here, up to log index
+    /// `to`, of a hole that begins at `from`; and whether nothing of the hole can be laid to these
+    /// files. What lay between their end and what the log passed over was on no disk that could be
+    /// read when a pool was lost, and was told of then; where there is no file, it is not known
+    /// that this disk was one of them.
+    fn judge(&self, pool: &Pool, (from, to): (u64, u64)) -> (u64, bool) {
+        let skips = self.others.skips(self.log);
+        let was_there = self.files.current.is_some() || skips.has_entries(from, to);
+        let ends = skips.ranges().iter().filter(|_| was_there).map(|range| range.to_index.min(to));
+        let start = ends.filter(|end| (from..=to).contains(end)).max().unwrap_or(from);
+        // Nothing leaves memory before its copies have it: of a copy that nobody kept in this pool
+        // nothing has come since the log went on here.
+        let resumed = || {
+            let uuid = pool.uuid_text();
+            let said = self.others.said();
+            let mut said = said.iter().filter(|file| file.pool_uuid == uuid);
+            said.find_map(|file| file.resumed.get(&self.log).map(|resumed| resumed.index))
+        };
+        let is_empty = start >= to
+            || self.is_first && resumed().is_some_and(|index| index <= start)
+            || self.landed_nothing(pool, (start, to))
+            || matches!(self.others.again().next(start, to), Some((None, true)));
+        if is_empty { (start, true) } else { (to, false) }
+    }
+
+    /// Whether another copy of this pool says that the source landed nothing from log index `from`
+    /// to below `to`.
+    fn landed_nothing(&self, pool: &Pool, (from, to): (u64, u64)) -> bool {
+        let stand_ins = BrokerId::all()
+            .flat_map(|broker| (0..STAND_INS_MAX).map(move |line| Some(StandIn { broker, line })));
+        let keepers: Vec<_> = std::iter::once(None).chain(stand_ins).collect();
+        let source = self.duty.source;
+        let line = |replica, stand_in| pool.copy_line(self.topic, source, replica, stand_in);
+        (0..DISK_REPLICAS_MAX)
+            .flat_map(|replica| keepers.iter().map(move |stand_in| line(replica, *stand_in)))
+            .filter(|line| line.at != self.at.at)
+            .map(|line| pool.copy_state(line))
+            .any(|line| line.incarnation != 0 && line.tail <= from && line.durable >= to)
+    }
+
+    /// Says of each place where the files go on anew what is not in them, in front of it.
+    #[cold]
+    pub(super) fn compare_seams(&mut self, pool: &Pool) -> Vec<Event> {
+        let seams = seams_of(self.files.directory());
+        let holes = seams.into_iter().filter(|hole| !self.judge(pool, *hole).1);
+        holes.collect::<Vec<_>>().into_iter().map(|(from, to)| self.hole(from, to)).collect()
     }
 
     /// Whether the log ended in good order at `to` or behind it, before this pool, and the files

@@ -1,0 +1,138 @@
+//! Holes in the middle of a copy: what is in no file that is here, and neither in memory nor in
+//! another copy. And what looks like one, and is none.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use landfall_layout::keepers::StandIn;
+use landfall_layout::replica::ENODATA;
+use landfall_replica::{Resumed, Skipped, Skips};
+
+use super::wiped::{Disks, errors, land, line, next_pool};
+use super::*;
+
+/// Entries of another broker, which no copy of this one has, and which have left memory.
+fn pass(source: &mut Source, entries: u64) -> u64 {
+    follow(source, entries);
+    move_on(source)
+}
+
+fn follow(source: &mut Source, entries: u64) {
+    let entry = OrderEntry { count: 3, broker: 1, flags: ENTRY_HOLE, ..OrderEntry::default() };
+    (0..entries).for_each(|_| source.append(&entry));
+    source.publish();
+}
+
+fn move_on(source: &Source) -> u64 {
+    let end = source.frontier.entries;
+    source.pool.raise_oldest(source.topic, 0, end, end * 3);
+    end
+}
+
+/// A disk with six batches, of a pool that is lost.
+fn six(name: &str) -> Disks {
+    let disks = Disks::new(name);
+    let mut before = Source::new(pool(), 0);
+    land(&mut before, 6);
+    work(&mut before.worker(disks.data(0, false), Box::new(Plain), 1).unwrap());
+    disks
+}
+
+/// What control writes at a cold start in which the log passed over some entries.
+fn came_back(disks: &Disks, source: &Source, (from, to): (u64, u64)) {
+    let topic = disks.topic(0);
+    let mut skips = Skips::default();
+    let (position, to_position) = (from * 3, to * 3);
+    skips.add(Skipped { index: from, to_index: to, position, to_position });
+    let file = TopicFile::read(&topic).unwrap();
+    let file = TopicFile {
+        pool_uuid: source.pool.uuid_text(),
+        resumed: BTreeMap::from([(0, Resumed { index: to, position: to_position })]),
+        skipped: BTreeMap::from([(0, skips)]),
+        ..file
+    };
+    file.replace(&topic).unwrap();
+}
+
+#[test]
+fn a_hole_in_the_middle_is_shown_for_as_long_as_it_is_there() {
+    let disks = Disks::new("hole");
+    let mut source = Source::new(pool(), 0);
+    land(&mut source, 3);
+    work(&mut source.worker(disks.data(0, false), Box::new(Plain), 1).unwrap());
+    assert!(Command::new("cp").arg("-a").args(&disks.0).status().unwrap().success());
+    land(&mut source, 3);
+    work(&mut source.worker(disks.data(0, false), Box::new(Plain), 1).unwrap());
+    fs::remove_dir_all(&disks.0[0]).unwrap();
+    fs::rename(&disks.0[1], &disks.0[0]).unwrap();
+    move_on(&source);
+    // Also where nothing lands behind it.
+    for incarnation in 2..5 {
+        let said = errors(&source, disks.data(0, false), incarnation);
+        let hole = "goes on at log index 6 and has everything only up to 3";
+        assert!(said.iter().any(|text| text.contains(hole)), "{said:?}");
+        assert_eq!(said.len(), if incarnation == 2 { 2 } else { 1 }, "{said:?}");
+        assert_eq!((line(&source).0, line(&source).3), (source.frontier.entries, ENODATA));
+        land(&mut source, incarnation - 2);
+    }
+}
+
+#[test]
+fn what_no_disk_had_when_a_pool_was_lost_is_no_hole_in_a_copy() {
+    let disks = six("told");
+    let mut source = next_pool(20);
+    came_back(&disks, &source, (8, 20));
+    for incarnation in 1..5 {
+        assert_eq!(errors(&source, disks.data(0, false), incarnation), [""; 0]);
+        let (durable, _, state, errno) = line(&source);
+        assert_eq!((durable, state, errno), (source.frontier.entries, ReplicaState::Well, 0));
+        move_on(&source);
+        match incarnation {
+            1 => follow(&mut source, 5),
+            _ => land(&mut source, 1),
+        }
+    }
+}
+
+/// Others land, and its broker comes when that has left memory.
+#[test]
+fn a_broker_that_comes_late_after_a_cold_start_lacks_nothing() {
+    let disks = six("late");
+    let mut source = next_pool(20);
+    came_back(&disks, &source, (6, 20));
+    pass(&mut source, 5);
+    for incarnation in 1..4 {
+        assert_eq!(errors(&source, disks.data(0, false), incarnation), [""; 0]);
+        let (durable, _, state, errno) = line(&source);
+        assert_eq!((durable, state, errno), (source.frontier.entries, ReplicaState::Well, 0));
+        land(&mut source, 1);
+    }
+    assert_eq!(disks.batches(0), (0, 8));
+}
+
+#[test]
+fn what_another_keeper_says_was_never_landed_is_not_missing() {
+    let disks = Disks::new("elsewhere");
+    let mut source = Source::new(pool(), 0);
+    land(&mut source, 6);
+    work(&mut source.worker(disks.data(0, false), Box::new(Plain), 1).unwrap());
+    let durable = pass(&mut source, 4);
+    let to = Some(StandIn { broker: broker(3), line: 0 });
+    let at = source.pool.copy_line(source.topic, broker(0), 0, to);
+    let state = ReplicaState::Well.raw();
+    let mut says = ReplicaLine { durable, written: durable, tail: 6, state, ..line_of(&source) };
+    source.pool.start_copy(at, &says);
+    assert_eq!(errors(&source, disks.data(0, false), 2), [""; 0]);
+    assert_eq!(line(&source), (10, 6, ReplicaState::Well, 0));
+    // It kept something.
+    let durable = pass(&mut source, 4);
+    (says.durable, says.written, says.tail) = (durable, durable, durable);
+    source.pool.start_copy(at, &says);
+    let said = errors(&source, disks.data(0, false), 3);
+    assert!(said[0].contains("landed at indexes 10 to 14 is not on this disk"), "{said:?}");
+    assert_eq!(line(&source), (14, 6, ReplicaState::Well, ENODATA));
+}
+
+fn line_of(source: &Source) -> ReplicaLine {
+    source.pool.replica(source.topic, broker(0), 0)
+}
