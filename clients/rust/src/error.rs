@@ -153,6 +153,20 @@ pub enum Error {
         /// Sequence of the first of them.
         first_seq: u64,
     },
+    /// Batches were sent, and nobody knows any more whether they are in the log: the session's line
+    /// went to another client while this one was away. They are not sent again.
+    Doubtful {
+        /// The client id.
+        client: u64,
+        /// Batches sent without a receipt.
+        batches: u64,
+        /// Messages in them.
+        messages: u64,
+        /// Sequence of the first of them.
+        first_seq: u64,
+        /// Sequence of the last of them.
+        last_seq: u64,
+    },
     /// Another publisher took this client id.
     Superseded {
         /// The client id.
@@ -344,6 +358,14 @@ impl fmt::Display for Error {
                  lost: the pool was lost before every replica had them, while later ones were on \
                  disk, or their bytes changed after they had landed; publish them again, and see \
                  what landfall errors says"
+            ),
+            Self::Doubtful { client, batches, messages, first_seq, last_seq } => write!(
+                f,
+                "{messages} messages in {batches} batches, from batch sequence {first_seq} to \
+                 {last_seq}, have no receipt, and may be in the log or not: client {client} was \
+                 away, and its session line went to another client, so that they would be ordered \
+                 twice if they were sent again; read the log, publish what it has not with a new \
+                 publisher, and give the next pool more --sessions"
             ),
             Self::Superseded { client, epoch, now } => write!(
                 f,

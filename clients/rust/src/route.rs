@@ -29,6 +29,8 @@ pub(crate) struct Route {
     pinned: Option<u8>,
     known: Vec<Broker>,
     batch_bytes_max: u32,
+    /// The pool's name, as control last said it.
+    pub(crate) pool_uuid: String,
 }
 
 impl Route {
@@ -45,6 +47,7 @@ impl Route {
             pinned,
             known: Vec::new(),
             batch_bytes_max: BATCH_BYTES_MAX,
+            pool_uuid: String::new(),
         }
     }
 
@@ -61,6 +64,7 @@ impl Route {
             Ok(cluster) => {
                 self.known = cluster.brokers;
                 self.batch_bytes_max = cluster.pool.batch_bytes_max.min(BATCH_BYTES_MAX);
+                self.pool_uuid = cluster.pool.uuid;
                 Ok(())
             }
             Err(_) if !self.known.is_empty() => Ok(()),

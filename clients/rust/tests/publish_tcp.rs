@@ -11,6 +11,7 @@ use landfall::{
 };
 use landfall_layout::batch::Messages;
 use landfall_layout::frame::{Carrier, Frame, Receipt, Refusal, Role, Stall};
+use landfall_layout::session::first_epoch_after;
 use landfall_layout::topic::Order;
 
 fn set_up(client: &Client) -> PublisherBuilder {
@@ -209,6 +210,64 @@ fn what_a_stream_has_no_receipt_for_is_sent_again_whatever_the_highest_is() {
         tickets.iter().map(|ticket| publisher.wait(*ticket).unwrap().reached).collect();
     assert_eq!(told, [Reached::Durable, Reached::Duplicate, Reached::Durable]);
     assert_eq!(publisher.stats().resubmitted, 3);
+    publisher.close().unwrap();
+    script.join().unwrap();
+}
+
+/// The session's line went to another client: what was ordered of this one is not known there, and
+/// what has no receipt would be ordered twice.
+#[test]
+fn what_a_line_that_another_client_had_knows_nothing_of_is_not_sent_again() {
+    let other_life = first_epoch_after(1);
+    // Of the same line, and of another one that nobody had before.
+    for (order, epoch, now) in
+        [(Order::Strong, 1, other_life), (Order::Stream, 1, other_life), (Order::Strong, 3, 1)]
+    {
+        let (client, script) = broker(move |connections| {
+            let (mut peer, _) = connections.greet();
+            peer.send(Frame::Welcome(welcome(order, epoch, 0)));
+            let first = peer.batch().unwrap().0;
+            (0..2).for_each(|_| drop(peer.batch().unwrap()));
+            peer.receipt(&first, 0);
+            // The receipt is taken before the end of the connection is looked at.
+            std::thread::sleep(Duration::from_millis(50));
+            drop(peer);
+            let (mut peer, _) = connections.greet();
+            peer.send(Frame::Welcome(welcome(order, now, 0)));
+            assert!(peer.batch().is_none(), "{order}: sent again");
+        });
+        let mut publisher = set_up(&client).build().unwrap();
+        for text in [b"a", b"b", b"c"] {
+            publish_one(&mut publisher, text);
+        }
+        let error = publisher.flush().unwrap_err();
+        let Error::Doubtful { client: 7, batches, messages, first_seq, last_seq } = error else {
+            panic!("{order}: {error}");
+        };
+        assert_eq!((batches, messages, first_seq, last_seq), (2, 2, 1, 2), "{order}");
+        drop(publisher);
+        script.join().unwrap();
+    }
+}
+
+#[test]
+fn a_publisher_that_has_all_its_receipts_goes_on_in_a_line_that_another_client_had() {
+    let (client, script) = broker(|connections| {
+        let mut peer = connections.publisher(1, 0);
+        let first = peer.batch().unwrap().0;
+        peer.receipt(&first, 0);
+        std::thread::sleep(Duration::from_millis(50));
+        drop(peer);
+        let mut peer = connections.publisher(first_epoch_after(1), 0);
+        assert_eq!(peer.order_all(1), [0]);
+    });
+    let mut publisher = set_up(&client).build().unwrap();
+    let ticket = publish_one(&mut publisher, b"a");
+    publisher.wait(ticket).unwrap();
+    // The connection's end is seen before anything else is sent.
+    std::thread::sleep(Duration::from_millis(100));
+    publisher.poll().unwrap();
+    publisher.publish(b"b").unwrap();
     publisher.close().unwrap();
     script.join().unwrap();
 }

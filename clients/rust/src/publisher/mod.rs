@@ -137,6 +137,8 @@ pub struct Publisher {
     ended: Option<Error>,
     reconnects: Reconnects,
     retry_at: Instant,
+    /// The pool that the session's epoch is of.
+    pool_uuid: String,
     /// Hellos that may still open an epoch: one that was not answered is perhaps on its way.
     hellos: u32,
     /// The level that batches reach: the last that a receipt named.
@@ -185,6 +187,7 @@ impl Publisher {
             looked_ns: 0,
             ended: None,
             retry_at: Instant::now(),
+            pool_uuid: String::new(),
             hellos: 0,
             level: None,
             spoilt: Spoilt::default(),

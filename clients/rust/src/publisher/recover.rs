@@ -195,10 +195,12 @@ impl Publisher {
         if !self.until_retry().is_zero() {
             return Ok(false);
         }
-        let before = self.epoch;
-        let next = self.session.next_seq();
+        let (before, pool) = (self.epoch, self.pool_uuid.clone());
         match self.dial() {
-            Ok(welcome) => self.resume(before, next, &welcome).map_err(|e| self.fail(e))?,
+            Ok(welcome) => {
+                let is_same_pool = self.pool_uuid == pool;
+                self.resume(before, is_same_pool, &welcome).map_err(|e| self.fail(e))?;
+            }
             Err(error) if is_final(&error) || matches!(error, Error::Superseded { .. }) => {
                 return Err(self.fail(error));
             }
@@ -215,8 +217,8 @@ impl Publisher {
         Ok(true)
     }
 
-    /// Where the session goes on after a reconnect.
-    fn resume(&mut self, before: u32, next: u64, welcome: &Welcome) -> Result<(), Error> {
+    /// Where the session goes on after a reconnect. `before` is the epoch that it had.
+    fn resume(&mut self, before: u32, is_same_pool: bool, welcome: &Welcome) -> Result<(), Error> {
         // Each hello that opens an epoch makes one; more were made by somebody else. A line that
         // went to another client and came back says nothing of that.
         if is_same_life(before, welcome.session_epoch) {
@@ -228,8 +230,11 @@ impl Publisher {
             self.hellos = self.hellos.saturating_sub(1);
         }
         let is_checked = matches!(self.order, Order::Strong | Order::Stream);
-        if is_checked && welcome.next_seq > next {
+        if is_checked && welcome.next_seq > self.session.next_seq() {
             return Err(self.superseded(before, welcome.session_epoch));
+        }
+        if is_checked && is_forgotten(before, is_same_pool, welcome) {
+            self.check_nothing_sent()?;
         }
         // Only `strong` says with a sequence that all below it are ordered. In `stream` a batch of
         // another broker may be missing there: what has no receipt is sent again, and the
@@ -249,6 +254,21 @@ impl Publisher {
         }
         self.session.resend();
         Ok(())
+    }
+
+    /// What has no receipt may be in the log, and would be ordered once more.
+    fn check_nothing_sent(&self) -> Result<(), Error> {
+        let sent: Vec<u64> = self.session.unsettled().collect();
+        let (Some(first), Some(last)) = (sent.first(), sent.last()) else { return Ok(()) };
+        let (first_seq, last_seq) = (*first, *last);
+        let count = |seq| self.session.get(seq).map_or(0, |batch| batch.filled.count.into());
+        Err(Error::Doubtful {
+            client: self.setup.client_id,
+            batches: sent.len() as u64,
+            messages: sent.iter().map(|seq| count(*seq)).sum::<u64>(),
+            first_seq,
+            last_seq,
+        })
     }
 
     /// Opens connections: one, or one to each live broker.
@@ -339,11 +359,26 @@ impl Publisher {
             self.hellos = self.hellos.saturating_sub(1);
         }
         self.topic = Some(welcome.topic);
+        self.pool_uuid.clone_from(&self.route.pool_uuid);
         self.order = order;
         self.epoch = welcome.session_epoch;
         self.batch_bytes_max = welcome.batch_bytes_max;
         Ok(())
     }
+}
+
+/// Whether the line that the session has now knows nothing of what was ordered of it before: it is
+/// another line, or the same one after another client had it.
+fn is_forgotten(before: u32, is_same_pool: bool, welcome: &Welcome) -> bool {
+    let now = welcome.session_epoch;
+    // A new pool knows every publisher that a disk has batches of. The others begin there, and
+    // what they have no receipt for is nowhere.
+    if !is_same_pool && now == 1 {
+        return false;
+    }
+    // A line that is given to a client begins a life; so no line goes on at or below an epoch of
+    // its own, unless it came back from disk, where the last epochs left nothing.
+    !is_same_life(before, now) || (now <= before && welcome.next_seq == 0)
 }
 
 fn check_welcome(broker: u8, welcome: &Welcome, ack: Ack) -> Result<(), Error> {
