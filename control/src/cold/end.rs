@@ -79,13 +79,18 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> Ended {
         }
         let mut ended =
             EndedLog { index: line.entries, position: line.position, ..EndedLog::default() };
-        let lands = |source: &BrokerId| match is_sequenced {
-            true => pool.ring(id, *source).is_some(),
+        let lands = |source: BrokerId| match is_sequenced {
+            true => pool.ring(id, source).is_some(),
             false => source.index() == log,
         };
-        for source in BrokerId::all().filter(lands) {
+        for source in BrokerId::all().filter(|source| is_sequenced || lands(*source)) {
             let copies =
                 (0..entry.disk_replicas()).map(|replica| pool.replica(id, source, replica));
+            // Of one that landed before this pool, and not since, what is looked after.
+            let copies = copies.filter(|kept| lands(source) || kept.incarnation != 0);
+            if copies.clone().next().is_none() {
+                continue;
+            }
             let is_whole = |kept: &ReplicaLine| {
                 kept.state() == ReplicaState::Well && kept.durable >= line.entries
             };

@@ -264,7 +264,14 @@ impl Keeper {
     pub(super) fn replicas_of(&self, topic: &Topic) -> Vec<ReplicaFacts> {
         let entry = &topic.entry;
         let mut facts = Vec::new();
-        for source in self.landing(topic) {
+        let landing = self.landing(topic);
+        // What somebody landed before this pool is kept too.
+        let is_kept = |source: &BrokerId| {
+            let line = |replica| self.pool.replica(topic.id, *source, replica);
+            landing.contains(source)
+                || (0..entry.disk_replicas()).any(|replica| line(replica).incarnation != 0)
+        };
+        for source in BrokerId::all().filter(is_kept) {
             let keepers = self.pool.keepers(topic.id, source);
             for replica in 0..entry.disk_replicas() {
                 let Some(home) = entry.replica_broker(source, replica) else { continue };

@@ -13,6 +13,7 @@
 //! | `spoilt` | batches that do not hold: from there, or lost |
 //! | `files` | a replica's files |
 //! | `repair` | what the last of them lost, written again |
+//! | `had` | what other directories know of a topic that came back |
 //! | `keep` | which files are kept where a topic bounds them |
 //! | `said` | what is said of a topic beside its files |
 //! | `thread` | the loop over all of them |
@@ -24,6 +25,7 @@ mod duties;
 mod files;
 mod forget;
 mod group;
+mod had;
 mod keep;
 mod one;
 mod others;

@@ -145,7 +145,7 @@ impl Replica {
     ) -> Result<(Self, Vec<Event>), FileError> {
         let topic = TopicId(entry.id);
         let directory = topic_directory(data, entry.name(), entry.created_ns);
-        let began = write_topic(pool, &directory, entry)?;
+        let began = write_topic(pool, &directory, entry, others)?;
         let log = log_of(entry, duty.source);
         let template = template(pool, entry, duty, log, keeper);
         let (files, opened) = Files::open(&directory, template, keeper.file_bytes)?;

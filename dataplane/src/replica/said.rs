@@ -1,7 +1,7 @@
 //! What is said of a topic beside its files, in `topic.json`, and by whom.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landfall_layout::TopicId;
 use landfall_layout::limits::LOGS_PER_TOPIC;
@@ -13,6 +13,7 @@ use landfall_replica::mend::create_directory;
 use landfall_replica::{Ended, EndedLog, FileError, Resumed, TopicFile};
 
 use super::duties::Duty;
+use super::had;
 
 /// Who keeps a replica, and when it began.
 #[derive(Clone, Copy, Debug)]
@@ -24,29 +25,52 @@ pub struct Keeper {
 }
 
 /// Writes what the topic is, unless that is said already. The topic is alive in the table of a
-/// leader that serves, so no end of its logs stands any more. What is said of logs that went on in
-/// this pool right where they had ended.
+/// leader that serves, so no end of its logs stands any more. A directory that is new to this pool
+/// learns what those in `others` say of it. What is said of logs that went on in this pool right
+/// where they had ended.
 pub fn write_topic(
     pool: &Pool,
     directory: &Path,
     entry: &TopicEntry,
+    others: &[PathBuf],
 ) -> Result<Option<Ended>, FileError> {
     create_directory(directory)?;
     let uuid = pool.uuid_text();
+    let moved = moved_on(pool, entry);
+    let elsewhere = match moved.is_empty() {
+        true => Vec::new(),
+        false => had::said(pool, directory, entry, others),
+    };
     let Some(mine) = TopicFile::of(entry, &uuid, pool.header().pool_bytes) else {
         return Ok(None);
     };
     TopicFile::change(directory, |there| {
         // What became of its logs in other pools is control's to say, and stays.
-        let kept =
-            there.unwrap_or_else(|| TopicFile { made_at: moved_on(pool, entry), ..mine.clone() });
-        let TopicFile { resumed, skipped, reached, made_at, began, pool_uuid, .. } = kept;
+        let kept = there.unwrap_or_else(|| {
+            // It may be all that is left of the topic, some day.
+            let reached = moved.keys().map(|log| (*log, frontier(pool, entry, *log))).collect();
+            TopicFile { made_at: moved, reached, ..mine.clone() }
+        });
+        let TopicFile { mut resumed, mut skipped, mut reached, made_at, began, pool_uuid, .. } =
+            kept;
         // What another pool began with says nothing of this one.
         let began = began.filter(|_| pool_uuid == uuid);
+        let mut began_there = began.clone();
+        for other in elsewhere {
+            resumed.extend(other.resumed);
+            for (log, skips) in &other.skipped {
+                skipped.entry(*log).or_default().join(skips);
+            }
+            for (log, place) in other.reached {
+                let most = reached.entry(log).or_default();
+                *most = if place.index > most.index { place } else { *most };
+            }
+            began_there = began_there.or(other.began);
+        }
         // An end that is said here was not taken back: this is a copy from before, or was away.
         let life = kept.life.saturating_add((kept.ended.is_some() && pool_uuid == uuid).into());
         let file = TopicFile { live_in: uuid, resumed, skipped, reached, made_at, life, ..mine };
-        (Some(TopicFile { began: began.clone(), ..file }), began)
+        (Some(TopicFile { began: began_there, ..file }), began)
     })
 }
 
@@ -54,6 +78,11 @@ pub fn write_topic(
 fn moved_on(pool: &Pool, entry: &TopicEntry) -> BTreeMap<usize, u64> {
     let oldest = |log| (log, pool.oldest(TopicId(entry.id), log));
     (0..LOGS_PER_TOPIC).map(oldest).filter(|(_, oldest)| *oldest > 0).collect()
+}
+
+fn frontier(pool: &Pool, entry: &TopicEntry, log: usize) -> Resumed {
+    let line = pool.frontier(TopicId(entry.id), log);
+    Resumed { index: line.entries, position: line.position }
 }
 
 /// Log index below which a replica has everything because its log was whole on disk when the pool

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use landfall_layout::counters::{Counter, Stage};
 use landfall_layout::fate::Fate;
-use landfall_layout::limits::TOPICS_MAX;
+use landfall_layout::limits::{SEQUENCED_LOG, TOPICS_MAX};
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::topic::{TopicEntry, TopicState};
 use landfall_layout::{BrokerId, TopicId};
@@ -22,6 +22,7 @@ use landfall_replica::names::topic_directory;
 
 use super::duties::{Duty, Lag, duties, log_of};
 use super::group::Buffers;
+use super::had;
 use super::one::{Event, Replica, is_short};
 use super::said::{Keeper, tail_of_shut, write_topic};
 use super::{Data, Shared};
@@ -82,6 +83,8 @@ pub struct Worker {
     table_at_ns: u64,
     /// Id of the topic in each slot whose files were looked for.
     looked: [u32; TOPICS_MAX],
+    /// Brokers that had landed for it before this pool, a bit each.
+    had: [u32; TOPICS_MAX],
     /// Id of the topic in each slot of which could not be said here what it is.
     unsaid: [u32; TOPICS_MAX],
     /// When to try these again, boot clock.
@@ -122,6 +125,7 @@ impl Worker {
             broken: Vec::new(),
             table_at_ns: 0,
             looked: [0; TOPICS_MAX],
+            had: [0; TOPICS_MAX],
             unsaid: [0; TOPICS_MAX],
             unsaid_at_ns: 0,
             forgets: true,
@@ -379,8 +383,11 @@ impl Worker {
             self.looked[slot] = entry.id;
         } else if self.know(entry) {
             // Should this process end before the topic does, the next one knows what became of it.
-            match write_topic(&self.pool, &directory, entry) {
-                Ok(_) => self.looked[slot] = entry.id,
+            match write_topic(&self.pool, &directory, entry, &self.data.others) {
+                Ok(_) => {
+                    self.looked[slot] = entry.id;
+                    self.had[slot] = self.had(entry);
+                }
                 // It is tried again.
                 Err(error) => {
                     self.unsaid_at_ns = boot_ns() + REOPEN_NS;
@@ -390,6 +397,15 @@ impl Worker {
                     }
                 }
             }
+        }
+    }
+
+    /// Brokers whose files there are, where the log's memory does not go back to its beginning. Who
+    /// has a log of its own keeps its frontier in any pool.
+    fn had(&self, entry: &TopicEntry) -> u32 {
+        match self.pool.oldest(TopicId(entry.id), SEQUENCED_LOG) {
+            0 => 0,
+            _ => had::sources(&self.data.directory, &self.data.others, entry),
         }
     }
 
@@ -433,9 +449,13 @@ impl Worker {
     fn open_new(&mut self, entry: &TopicEntry, now: u64) {
         let id = TopicId(entry.id);
         let pool = &self.pool;
+        let had = match self.looked[id.slot()] == entry.id {
+            true => self.had[id.slot()],
+            false => 0,
+        };
         let lands = |source: &BrokerId| match log_of(entry, *source) == source.index() {
             true => pool.frontier(id, source.index()).entries > 0,
-            false => pool.ring(id, *source).is_some(),
+            false => pool.ring(id, *source).is_some() || had >> source.index() & 1 == 1,
         };
         let keepers = |source: BrokerId| pool.keepers(id, source);
         let duties = duties(entry, self.me, BrokerId::all().filter(lands), keepers);

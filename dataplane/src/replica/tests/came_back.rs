@@ -1,0 +1,93 @@
+//! A topic that came back from disk: who landed before lands nothing now, and a directory is new.
+
+use std::collections::BTreeMap;
+
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::order::{ChainLine, FrontierLine};
+use landfall_layout::replica::ENODATA;
+use landfall_replica::{Ended, EndedLog, Resumed, Skipped, Skips};
+
+use super::wiped::{errors, next_pool, six};
+use super::*;
+
+/// A pool in which the topic is sequenced, with nothing of its log in memory below `index`, and
+/// where nobody has a ring.
+fn sequenced(index: u64) -> Source {
+    let source = Source::new(pool(), 0);
+    let mut entry = source.pool.topic_in_slot(0).unwrap();
+    entry.order = Order::Total.raw();
+    source.pool.set_topic(&entry);
+    let chain = ChainLine {
+        oldest_index: index,
+        oldest_position: index * 3,
+        head: u32::MAX,
+        tail: u32::MAX,
+        topic: source.topic.0.into(),
+        ..ChainLine::default()
+    };
+    source.pool.start_frontier(source.topic, SEQUENCED_LOG);
+    let line = FrontierLine { entries: index, position: index * 3, ..FrontierLine::default() };
+    source.pool.advance_frontier(source.topic, SEQUENCED_LOG, &line);
+    source.pool.set_chain(source.topic, SEQUENCED_LOG, &chain);
+    source
+}
+
+#[test]
+fn a_wiped_disk_is_filled_with_what_somebody_landed_who_lands_nothing_now() {
+    let disks = six("lands-nothing");
+    let source = sequenced(6);
+    assert_eq!(errors(&source, disks.data(0, true), 1), [""; 0]);
+    let line = source.pool.replica(source.topic, broker(0), 0);
+    assert_eq!((line.durable, line.entries, line.errno), (6, 6, 0));
+    assert_eq!(disks.batches(0), (0, 6));
+}
+
+/// Its own files are looked at too: they are older, and nothing has what came behind them.
+#[test]
+fn what_is_not_on_a_disk_is_told_also_of_somebody_who_lands_nothing_now() {
+    let disks = six("tells");
+    errors(&sequenced(6), disks.data(0, true), 1);
+    let source = sequenced(9);
+    let said = errors(&source, disks.data(0, false), 1);
+    assert!(said[0].contains("has everything only up to 6"), "{said:?}");
+    assert_eq!(source.pool.replica(source.topic, broker(0), 0).errno, ENODATA);
+}
+
+#[test]
+fn a_directory_that_is_new_learns_what_the_others_say() {
+    let disks = six("learns");
+    let source = next_pool(20);
+    let mut skips = Skips::default();
+    skips.add(Skipped { index: 6, to_index: 20, position: 18, to_position: 60 });
+    let place = Resumed { index: 20, position: 60 };
+    let log = EndedLog { index: 6, position: 18, ..EndedLog::default() };
+    let there = TopicFile {
+        pool_uuid: source.pool.uuid_text(),
+        resumed: BTreeMap::from([(0, place)]),
+        reached: BTreeMap::from([(0, place)]),
+        skipped: BTreeMap::from([(0, skips)]),
+        began: Some(Ended { logs: BTreeMap::from([(3, log)]) }),
+        ..TopicFile::read(&disks.topic(1)).unwrap()
+    };
+    there.replace(&disks.topic(1)).unwrap();
+    // One that was made when the other could not be read learns it when it can.
+    for reads in [false, true] {
+        work(&mut source.worker(disks.data(0, reads), Box::new(Plain), 1).unwrap());
+        let own = TopicFile::read(&disks.topic(0)).unwrap();
+        assert_eq!(own.reached, there.reached, "at least what the pool says");
+        assert_eq!(own.resumed == there.resumed, reads);
+        assert_eq!((own.skipped == there.skipped, own.began == there.began), (reads, reads));
+    }
+}
+
+#[test]
+fn a_directory_of_another_pool_teaches_nothing() {
+    let disks = six("teaches");
+    let source = next_pool(20);
+    let place = Resumed { index: 900, position: 2700 };
+    let there = TopicFile::read(&disks.topic(1)).unwrap();
+    let reached = BTreeMap::from([(0, place)]);
+    TopicFile { reached, pool_uuid: "9".repeat(32), ..there }.replace(&disks.topic(1)).unwrap();
+    work(&mut source.worker(disks.data(0, true), Box::new(Plain), 1).unwrap());
+    assert_eq!(TopicFile::read(&disks.topic(0)).unwrap().reached[&0].index, 20);
+}
