@@ -18,8 +18,8 @@ use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE, topic_directory};
-use landfall_replica::owner;
-use landfall_replica::{Ended, EndedLog, Resumed, TopicFile};
+use landfall_replica::there::{Lack, Part};
+use landfall_replica::{Ended, EndedLog, Numbers, Resumed, TopicFile, numbers, owner};
 
 const CREATED_NS: u64 = 77;
 const LEADER: LeaderLine =
@@ -127,12 +127,12 @@ fn what_another_program_wrote_ends_the_start() {
     say(&other, 50, 48 << 20);
     let path = other.join(TOPIC_FILE);
     let text = fs::read_to_string(&path).unwrap();
-    let newer = text.replace("\"schema_version\": 3", "\"schema_version\": 4");
+    let newer = text.replace("\"schema_version\": 4", "\"schema_version\": 5");
     // Without the checksum, which would no longer be that of this text.
     let end = newer.find(",\n  \"checksum\"").unwrap();
     fs::write(&path, format!("{}\n}}\n", &newer[..end])).unwrap();
     let error = restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap_err().to_string();
-    assert!(error.contains("broker-1") && error.contains("schema version 4"), "{error}");
+    assert!(error.contains("broker-1") && error.contains("schema version 5"), "{error}");
     // Nor is one passed over of which nobody says what it is.
     for directory in [&one, &other] {
         for name in [TOPIC_FILE, TOPIC_COPY] {
@@ -408,10 +408,122 @@ fn a_directory_that_is_not_there_ends_the_start_unless_it_is_to_be_forgotten() {
     }
     assert_eq!(TopicFile::read(&one).unwrap(), file, "nothing was written");
     // A broker that kept nothing of the topic so far.
-    owner::name(&second, BrokerId::new(1).unwrap()).unwrap();
+    numbers::name(&second, BrokerId::new(1).unwrap(), "a pool that is lost").unwrap();
     restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap();
     let notes = restore(&Memory::new().pool(48), &[first], true, 1).unwrap().notes;
     assert!(notes.iter().any(|note| note.contains("what broker 1 landed")), "{notes:?}");
+}
+
+/// Its disk is in no rule: only those that it was named to know of it.
+#[test]
+fn a_stand_in_whose_directory_is_not_there_ends_the_start_unless_it_is_to_be_forgotten() {
+    let two = Two::new("stood-in");
+    let entry = TopicEntry { replicas: 2, ..entry() };
+    let mut file = TopicFile::of(&entry, "a pool that is lost", 48 << 20).unwrap();
+    let topics = two.topics();
+    topics.each_ref().iter().for_each(|topic| fs::create_dir_all(topic).unwrap());
+    file.write(&topics[0]).unwrap();
+    file.places.add(Part { source: 0, copy: 0, keeper: 2, from: 7 });
+    file.write(&topics[1]).unwrap();
+    let stand_in = two.0.join("broker-2");
+    fs::create_dir_all(&stand_in).unwrap();
+    let all = [&two.data()[..], std::slice::from_ref(&stand_in)].concat();
+    for named in [&all[..2], &all] {
+        let pool = Memory::new().pool(48);
+        let error = restore(&pool, named, false, 1).unwrap_err().to_string();
+        let told = "topic t: a part of what broker 0 landed is kept by broker 2, and no directory";
+        assert!(error.starts_with(told) && error.contains("--forget-lost"), "{error}");
+        assert!(pool.topic(TopicId(entry.id)).is_none());
+    }
+    // Under its number it may be a mount point too.
+    numbers::name(&stand_in, BrokerId::new(2).unwrap(), "a pool that is lost").unwrap();
+    restore(&Memory::new().pool(48), &all, false, 1).unwrap_err();
+    let own = topic_directory(&stand_in, "t", CREATED_NS);
+    fs::create_dir_all(&own).unwrap();
+    file.write(&own).unwrap();
+    restore(&Memory::new().pool(48), &all, false, 1).unwrap();
+    // Everybody knows it from now on, and which directory it was.
+    let places = topics.each_ref().map(|topic| TopicFile::read(topic).unwrap().places);
+    let number = Numbers::read(&stand_in).unwrap().id;
+    for places in &places {
+        assert_eq!((places.parts.len(), &places.disks), (1, &[(2, [number].into())].into()));
+    }
+    // Another one in its place, with the same topic in it.
+    fs::remove_file(stand_in.join(numbers::NUMBERS_FILE)).unwrap();
+    fs::remove_file(stand_in.join(numbers::NUMBERS_COPY)).unwrap();
+    numbers::name(&stand_in, BrokerId::new(2).unwrap(), "another").unwrap();
+    let error = restore(&Memory::new().pool(48), &all, false, 1).unwrap_err().to_string();
+    assert!(error.contains("broker-2 is, and was begun without"), "{error}");
+    let notes = restore(&Memory::new().pool(48), &all, true, 1).unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("kept by broker 2")), "{notes:?}");
+    let places = TopicFile::read(&topics[0]).unwrap().places;
+    assert!(places.parts.is_empty(), "it was forgotten: {places:?}");
+    restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap();
+}
+
+/// What one broker had when it began a directory anew is asked for: it is on another disk.
+#[test]
+fn a_directory_that_was_begun_anew_does_not_count_for_what_its_broker_had_before() {
+    let two = Two::new("anew");
+    let entry = TopicEntry { replicas: 2, ..entry() };
+    let mut file = TopicFile::of(&entry, "a pool that is lost", 48 << 20).unwrap();
+    for (topic, data) in two.topics().iter().zip(two.data()) {
+        fs::create_dir_all(topic).unwrap();
+        file.write(topic).unwrap();
+        file.places.lacks.insert(Lack { keeper: 1, source: 1, entries: 5, below: 9 });
+        let number = data.to_str().unwrap().ends_with("-1").into();
+        numbers::name(&data, BrokerId::new(number).unwrap(), "a pool that is lost").unwrap();
+    }
+    let error = restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap_err().to_string();
+    assert!(error.contains("kept by broker 1") && error.contains("broker-1 is, and"), "{error}");
+    restore(&Memory::new().pool(48), &two.data(), true, 1).unwrap();
+    restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap();
+}
+
+#[test]
+fn a_directory_that_does_not_say_whose_it_is_is_told_as_damaged_and_known_by_its_name() {
+    let two = Two::new("numbers");
+    let entry = TopicEntry { replicas: 2, ..entry() };
+    let file = TopicFile::of(&entry, "a pool that is lost", 48 << 20).unwrap();
+    for (number, (topic, data)) in two.topics().iter().zip(two.data()).enumerate() {
+        fs::create_dir_all(topic).unwrap();
+        file.write(topic).unwrap();
+        numbers::name(&data, BrokerId::new(number).unwrap(), "a pool that is lost").unwrap();
+    }
+    let damage = |data: &Path| {
+        for name in [numbers::NUMBERS_FILE, numbers::NUMBERS_COPY] {
+            let said = fs::read_to_string(data.join(name)).unwrap();
+            fs::write(data.join(name), said.replace("broker 0", "broker 8")).unwrap();
+        }
+    };
+    let [first, _] = two.data();
+    damage(&first);
+    let notes = restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap().notes;
+    let told = notes.iter().find(|note| note.contains("it does not hold")).unwrap();
+    assert!(told.contains(".brokers"), "{told}");
+    // Where nothing else says it, the sentence does.
+    fs::remove_dir_all(first.join("t")).unwrap();
+    let error = restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap_err().to_string();
+    assert!(error.contains("kept by broker 0") && error.contains("it does not hold"), "{error}");
+}
+
+#[test]
+fn a_later_directory_without_anything_of_the_topic_hides_no_earlier_one() {
+    let two = Two::new("hidden");
+    two.topics().iter().for_each(|topic| say(topic, 50, 48 << 20));
+    let [first, second] = two.data();
+    fs::create_dir_all(topic_directory(&first, "t", 9 * CREATED_NS)).unwrap();
+    fs::create_dir_all(topic_directory(&second, "t", 8 * CREATED_NS).join("b0")).unwrap();
+    fs::create_dir_all(topic_directory(&first, "foo", 123).join("b0")).unwrap();
+    let pool = Memory::new().pool(48);
+    let notes = restore(&pool, &two.data(), false, 1).unwrap().notes;
+    assert!(pool.topic(TopicId(entry().id)).is_some(), "{notes:?}");
+    let passed = notes.iter().filter(|note| note.contains("neither topic.json nor a file"));
+    assert_eq!(passed.count(), 3, "{notes:?}");
+    // One that cannot be read may be anything.
+    let later = topic_directory(&first, "t", 9 * CREATED_NS);
+    fs::write(later.join(TOPIC_FILE), "{}").unwrap();
+    restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap_err();
 }
 
 #[test]

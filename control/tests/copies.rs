@@ -2,17 +2,23 @@
 
 mod fake;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use fake::{Broker, System, eventually, spec};
-use landfall_control::Options;
+use fake::{Broker, Memory, System, eventually, spec};
 use landfall_control::answers::{ReplicaFacts, TopicSpec};
+use landfall_control::election::Candidate;
+use landfall_control::messages::Ask;
+use landfall_control::{Control, Options};
 use landfall_layout::keepers::Keepers;
 use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState};
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::clock::boot_ns;
+use landfall_replica::names::topic_directory;
+use landfall_replica::there::Part;
+use landfall_replica::{TopicFile, numbers};
 
 fn options() -> Options {
     Options { move_ns: 200_000_000, ..Options::default() }
@@ -104,6 +110,59 @@ fn a_copy_whose_keeper_stays_away_goes_to_another_and_back() {
         (pool.keepers(topic, source) == Keepers::default()).then_some(())
     });
     assert_eq!((shown(&system).broker, shown(&system).state), (1, "well"));
+}
+
+/// A cold start asks for the stand-in's directory: others name it before anything counts there.
+#[test]
+fn data_directories_name_a_stand_in_before_it_is_one() {
+    let folder = std::env::temp_dir().join(format!("landfall-parts-{}", std::process::id()));
+    // Two homes, of which one never had the topic; a stand-in; one that has nothing to do with it;
+    // and a mount point.
+    let data: Vec<_> = (0..5).map(|number| folder.join(format!("broker-{number}"))).collect();
+    for (number, data) in data.iter().enumerate() {
+        std::fs::create_dir_all(data).unwrap();
+        if number < 4 {
+            numbers::name(data, BrokerId::new(number).unwrap(), "a pool").unwrap();
+        }
+    }
+    let memory = Memory::new();
+    let pool = memory.pool(64);
+    let Ok(elected) = Candidate::new(&pool, 1).unwrap().stand(&pool) else { panic!("alone") };
+    let control =
+        Control::lead(Arc::clone(&pool), &memory.path(), options(), elected, &data).unwrap();
+    let asker = control.asker().unwrap();
+    let mut brokers: Vec<_> = (0..2).map(|i| with_disk(&pool, i, i as u64 + 1)).collect();
+    beat(&pool, &[0, 1]);
+    let two = TopicSpec { replicas: Some(2), ..spec("a", "total") };
+    let topic = eventually("the topic", || {
+        beat(&pool, &[0, 1]);
+        asker.ask_now(|reply| Ask::Create(two.clone(), reply)).unwrap().ok()
+    });
+    let entry = pool.topic(TopicId(topic.id)).unwrap();
+    let own = |data: &PathBuf| topic_directory(data, "a", entry.created_ns);
+    std::fs::create_dir_all(own(&data[1])).unwrap();
+    let file = TopicFile::of(&entry, &pool.uuid_text(), 64 << 20).unwrap();
+    file.write(&own(&data[1])).unwrap();
+    let _stand_in = with_disk(&pool, 2, 3);
+    brokers[1].open_ring(TopicId(topic.id));
+    let source = brokers[1].id;
+    let gone = brokers.remove(1);
+    gone.stop_beating();
+    drop(gone);
+    let to = eventually("another keeper", || {
+        beat(&pool, &[0, 2]);
+        pool.keepers(TopicId(topic.id), source).stand_in(0)
+    });
+    assert_eq!(to.broker.raw(), 2);
+    let part = Part { source: 1, copy: 0, keeper: 2, from: 0 };
+    for data in [&data[1], &data[2], &data[3]] {
+        let file = TopicFile::read(&own(data)).unwrap();
+        assert_eq!((file.places.parts, file.deleted), ([part].into(), false), "{data:?}");
+    }
+    assert!(!own(&data[0]).exists(), "it would say that this home was there");
+    assert!(!own(&data[4]).exists(), "it is nobody's disk");
+    control.stop();
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use landfall_layout::limits::TOPICS_MAX;
 use landfall_replica::FileError;
+use landfall_replica::there::Absent;
 
 /// Why topics cannot be brought back. Nothing was served, and no file changed that would matter.
 #[derive(Debug)]
@@ -48,10 +49,10 @@ pub enum ColdError {
     Missing {
         /// The topic.
         name: String,
-        /// The broker that landed it.
-        source: u8,
-        /// Brokers that keep it.
-        keepers: Vec<u8>,
+        /// What it is, and who keeps it.
+        absent: Absent,
+        /// Directories of which it is not known whose they are, and why.
+        unknown: Vec<String>,
     },
     /// Two files have other messages at the same positions.
     Twice {
@@ -114,15 +115,27 @@ impl fmt::Display for ColdError {
                  all of them a batch could be ordered twice; make a new pool with --sessions \
                  {need} or more"
             ),
-            Self::Missing { name, source, keepers } => {
+            Self::Missing { name, absent, unknown } => {
+                let Absent { source, keepers, is_part, anew } = absent;
                 let keepers: Vec<String> = keepers.iter().map(u8::to_string).collect();
+                let what = if *is_part { "a part of what" } else { "what" };
                 write!(
                     f,
-                    "topic {name}: what broker {source} landed is kept by broker {}, and no \
-                     directory that --restore names is one of such a broker: mount its disk, or \
-                     name its data directory; --forget-lost goes on without it, and what only it \
-                     has is lost",
+                    "topic {name}: {what} broker {source} landed is kept by broker {}, and no \
+                     directory that --restore names is one of such a broker",
                     keepers.join(" and ")
+                )?;
+                for path in anew {
+                    let path = path.display();
+                    write!(f, "; {path} is, and was begun without what the broker had before")?;
+                }
+                for why in unknown {
+                    write!(f, "; {why}, so it is not known whose that directory is")?;
+                }
+                write!(
+                    f,
+                    ": mount its disk, or name its data directory; --forget-lost goes on without \
+                     it, and what only it has is lost"
                 )
             }
             Self::Twice { name, position, one, other } => write!(

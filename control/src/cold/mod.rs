@@ -35,6 +35,7 @@ use landfall_layout::topic::{
 use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::Pool;
 use landfall_replica::owner::is_anothers;
+use landfall_replica::there::Disk;
 use landfall_replica::{Ended, EndedLog, FileError, Resumed, Skips, TopicFile};
 
 pub use error::ColdError;
@@ -76,13 +77,18 @@ pub fn restore(
     let found = find(directories, &mut notes)?;
     let mut sessions = Sessions::default();
     let mut entries: Vec<(TopicEntry, Found)> = Vec::new();
-    let there = whole::brokers(directories);
+    let disks: Vec<Disk> = directories.iter().map(|path| Disk::look(path)).collect();
+    notes.extend(whole::unknown(&disks));
     for mut found in found {
-        match whole::check(&found.file, &there) {
-            Err(missing) if forgets_lost => notes.push(missing.to_string()),
+        match whole::check(&found, &disks) {
+            Err(missing) if forgets_lost => {
+                notes.push(missing.to_string());
+                whole::forget(&mut found, &disks);
+            }
             checked => checked?,
         }
         whole::check_once(&mut found)?;
+        whole::note_disks(&mut found, &disks);
         let Some(entry) = entry_of(pool, &entries, &found.file) else {
             return Err(ColdError::Topics { name: found.file.name });
         };
@@ -99,6 +105,7 @@ pub fn restore(
         for (log, known) in std::mem::take(&mut found.logs) {
             lives.push((log, begin(pool, &entry, (log, known), &found, now_ns, &mut notes)));
         }
+        notes.extend(whole::carry_over(&found, &disks, &pool.uuid_text()));
         notes.extend(adopt(pool, &found, &entry, lives));
         pool.set_topic(&entry);
     }
@@ -167,6 +174,7 @@ fn await_free(directory: &Path, pool: &str) -> Result<(), ColdError> {
 fn adopt(pool: &Pool, found: &Found, entry: &TopicEntry, lives: Vec<(usize, Life)>) -> Vec<String> {
     let mine = TopicFile::of(entry, &pool.uuid_text(), pool.geometry().pool_bytes());
     let Some(mut file) = mine else { return Vec::new() };
+    file.places = found.file.places.clone();
     // In the pool that it came back into already it did not go on since.
     file.life = found.life.saturating_add(u64::from(!found.pools.contains(&pool.uuid_text())));
     let mut began = Ended::default();

@@ -93,21 +93,31 @@ fn read_topic(
     listings: Vec<TopicListing>,
     notes: &mut Vec<String>,
 ) -> Result<Option<Found>, ColdError> {
-    let latest = listings.iter().map(|listing| listing.created_ns).max();
-    let mut mine = Vec::new();
+    let mut said: Vec<(TopicListing, Result<TopicFile, FileError>)> = Vec::new();
     for listing in listings {
-        if Some(listing.created_ns) == latest {
-            mine.push(listing);
-            continue;
-        }
+        let read = TopicFile::read(&listing.path);
+        said.push((listing, read));
+    }
+    let latest = said.iter().filter(|(listing, read)| is_topic(listing, read));
+    let latest = latest.map(|(listing, _)| listing.created_ns).max();
+    let mut mine = Vec::new();
+    for (listing, read) in said {
         let (path, name) = (listing.path.display(), &listing.name);
-        notes.push(format!("{path} is of an earlier topic {name}: left alone"));
+        if !is_topic(&listing, &read) {
+            // A broker that died while it made the directory, or a full disk.
+            notes.push(format!("{path} has neither topic.json nor a file of topic {name}: passed"));
+        } else if Some(listing.created_ns) == latest {
+            mine.push((listing, read));
+        } else {
+            notes.push(format!("{path} is of an earlier topic {name}: left alone"));
+        }
     }
     let mut found: Option<Found> = None;
     let mut said = Vec::new();
     let mut unreadable = None;
-    for listing in &mine {
-        match TopicFile::read(&listing.path) {
+    let mut listings = Vec::new();
+    for (listing, read) in mine {
+        match read {
             Ok(file) if file.deleted => {
                 let (path, name) = (listing.path.display(), &listing.name);
                 notes
@@ -126,14 +136,12 @@ fn read_topic(
                 let why = format!("schema version {version}");
                 return Err(ColdError::Version { path, why });
             }
-            // A broker that died while it made the directory.
-            Err(FileError::Io { source, .. })
-                if source.kind() == ErrorKind::NotFound && listing.sources.is_empty() => {}
             Err(error) => {
                 notes.push(format!("{error}; what other directories say of the topic counts"));
                 unreadable = Some(error);
             }
         }
+        listings.push(listing);
     }
     let Some(mut found) = found else {
         return match unreadable {
@@ -142,7 +150,7 @@ fn read_topic(
         };
     };
     found.judge_end(&said, notes);
-    for listing in &mine {
+    for listing in &listings {
         found.directories.push(listing.path.clone());
         for source in &listing.sources {
             for (first_index, path) in &source.files {
@@ -152,6 +160,15 @@ fn read_topic(
     }
     found.bound_missing();
     Ok(Some(found))
+}
+
+/// Whether there is anything of a topic in a directory: it may be only a name, also of sources.
+/// What cannot be read may be anything.
+fn is_topic(listing: &TopicListing, read: &Result<TopicFile, FileError>) -> bool {
+    let is_missing = matches!(
+        read, Err(FileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound
+    );
+    !is_missing || listing.sources.iter().any(|source| !source.files.is_empty())
 }
 
 fn further(one: Option<Resumed>, other: Resumed) -> Option<Resumed> {
@@ -178,6 +195,7 @@ impl Found {
     /// Takes what another directory says.
     fn also_says(&mut self, file: TopicFile) {
         self.file.pool_bytes = self.file.pool_bytes.max(file.pool_bytes);
+        self.file.places.join(&file.places);
         self.pools.insert(file.pool_uuid);
         for (log, place) in file.resumed {
             let log = self.logs.entry(log).or_default();

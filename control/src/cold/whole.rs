@@ -1,48 +1,73 @@
 //! Whether what was named is all that there is: a disk that is not mounted looks like an empty one.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use landfall_replica::names::{list, list_topic};
-use landfall_replica::{TopicFile, Walk, owner};
+use landfall_layout::BrokerId;
+use landfall_replica::names::list_topic;
+use landfall_replica::there::{Disk, absent, is_in};
+use landfall_replica::{Walk, numbers};
 
 use super::ColdError;
 use super::plan::{Span, clash};
 use super::read::{Found, entry_of};
 
-/// Brokers whose data directories these are: as they say, and by their names those of programs that
-/// wrote no number, if they hold anything.
-pub fn brokers(directories: &[PathBuf]) -> BTreeSet<u8> {
-    let mut brokers = BTreeSet::new();
-    for directory in directories {
-        let said = owner::numbers(directory);
-        if said.is_empty() {
-            brokers.extend(by_name(directory));
-        }
-        brokers.extend(said);
+/// Looks that of what each broker landed a whole copy is there: the directory of its home, and
+/// those of all who kept a part of it in the home's place.
+pub fn check(found: &Found, disks: &[Disk]) -> Result<(), ColdError> {
+    let absent = absent(&found.file, &found.pools, &found.directories, disks);
+    match absent.into_iter().next() {
+        None => Ok(()),
+        Some(absent) => Err(ColdError::Missing {
+            name: found.file.name.clone(),
+            absent,
+            unknown: disks
+                .iter()
+                .filter_map(|disk| Some(disk.fault.as_ref()?.to_string()))
+                .collect(),
+        }),
     }
-    brokers
 }
 
-fn by_name(directory: &Path) -> Option<u8> {
-    let number = directory.file_name()?.to_str()?.strip_prefix("broker-")?.parse().ok()?;
-    list(directory).ok().filter(|listing| !listing.topics.is_empty()).map(|_| number)
+/// Nobody asks any more for what is not there.
+pub fn forget(found: &mut Found, disks: &[Disk]) {
+    for absent in absent(&found.file, &found.pools, &found.directories, disks) {
+        absent.keepers.iter().for_each(|keeper| found.file.places.forget(*keeper));
+    }
 }
 
-/// Looks that of what each broker landed one of its keepers' directories is there. One that stood
-/// in does not count: it has a part.
-pub fn check(file: &TopicFile, there: &BTreeSet<u8>) -> Result<(), ColdError> {
-    let copies = file.replicas.saturating_sub(1);
-    for source in 0..file.replica_brokers {
-        let keepers = (0..copies)
-            .map(|copy| (u16::from(source) + u16::from(copy)) % u16::from(file.replica_brokers));
-        let keepers: BTreeSet<u8> = keepers.map(|keeper| keeper as u8).collect();
-        if !keepers.is_empty() && keepers.is_disjoint(there) {
-            let (name, keepers) = (file.name.clone(), keepers.into_iter().collect());
-            return Err(ColdError::Missing { name, source, keepers });
+/// Notes which data directories have the topic, as it comes back now.
+pub fn note_disks(found: &mut Found, disks: &[Disk]) {
+    for topic in &found.directories {
+        for disk in disks.iter().filter(|disk| is_in(topic, &disk.path) && disk.numbers.id != 0) {
+            for broker in disk.brokers(topic) {
+                found.file.places.disks.entry(broker).or_default().insert(disk.numbers.id);
+            }
         }
     }
-    Ok(())
+}
+
+/// A directory that counted for its broker though it has nothing of the topic counts in the new
+/// pool too. What could not be said is a sentence.
+pub fn carry_over(found: &Found, disks: &[Disk], pool: &str) -> Vec<String> {
+    let has_topic = |disk: &Disk| found.directories.iter().any(|topic| is_in(topic, &disk.path));
+    let mut notes = Vec::new();
+    for disk in disks.iter().filter(|disk| !has_topic(disk)) {
+        let brokers = disk.numbers.brokers().into_iter();
+        for broker in brokers.filter(|broker| disk.numbers.is_under(*broker, &found.pools)) {
+            let Some(broker) = BrokerId::new(broker.into()) else { continue };
+            notes.extend(numbers::name(&disk.path, broker, pool).err().map(|e| e.to_string()));
+        }
+    }
+    notes
+}
+
+/// Directories of which it is not known whose they are, a sentence each.
+pub fn unknown(disks: &[Disk]) -> Vec<String> {
+    let faults = disks.iter().filter_map(|disk| disk.fault.as_ref());
+    let sentence = |fault| {
+        format!("{fault}; whose the directory is is told by the files in it, where there are some")
+    };
+    faults.map(sentence).collect()
 }
 
 /// Looks that no two files have other batches at the same place, as when one was away while the log
@@ -79,33 +104,94 @@ fn file_of(found: &Found, span: &Span) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use landfall_layout::TopicId;
     use landfall_layout::topic::{Order, TopicEntry, TopicState};
+    use landfall_replica::there::Part;
+    use landfall_replica::{Numbers, TopicFile};
 
     use super::*;
 
-    fn missing(replicas: u8, brokers: u8, there: &[u8]) -> Option<(u8, Vec<u8>)> {
+    fn file(replicas: u8, brokers: u8) -> TopicFile {
         let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
         (entry.id, entry.state) = (TopicId::new(0, 1).0, TopicState::Live as u8);
         (entry.order, entry.name_bytes) = (Order::Strong.raw(), 1);
         (entry.replicas, entry.replica_brokers) = (replicas, brokers);
         entry.name[0] = b't';
-        let file = TopicFile::of(&entry, "a pool", 0).unwrap();
-        match check(&file, &there.iter().copied().collect()) {
-            Err(ColdError::Missing { source, keepers, .. }) => Some((source, keepers)),
-            Err(other) => panic!("{other}"),
-            Ok(()) => None,
-        }
+        TopicFile::of(&entry, "a pool", 0).unwrap()
+    }
+
+    /// Directories of brokers, which are there with the topic in them.
+    fn disks(there: &[u8]) -> (Vec<PathBuf>, Vec<Disk>) {
+        let path = |broker: &u8| PathBuf::from(format!("broker-{broker}"));
+        let numbers = |broker: &u8| Numbers { id: 0, of: vec![(*broker, "a pool".to_owned())] };
+        let disk = |broker: &u8| Disk { path: path(broker), numbers: numbers(broker), fault: None };
+        let topics = there.iter().map(|broker| path(broker).join("t/1")).collect();
+        (topics, there.iter().map(disk).collect())
+    }
+
+    fn missing(file: &TopicFile, there: &[u8]) -> Option<(u8, Vec<u8>)> {
+        let (topics, disks) = disks(there);
+        let lost = absent(file, &BTreeSet::new(), &topics, &disks);
+        lost.into_iter().next().map(|it| (it.source, it.keepers))
     }
 
     #[test]
     fn one_keeper_of_each_brokers_batches_has_to_be_there() {
-        assert_eq!(missing(2, 2, &[0, 1]), None);
-        assert_eq!(missing(2, 2, &[0, 5]), Some((1, vec![1])));
-        assert_eq!(missing(3, 2, &[0]), None, "both keep all");
-        assert_eq!(missing(3, 4, &[0, 2]), None);
-        assert_eq!(missing(3, 4, &[0, 1]), Some((2, vec![2, 3])));
-        assert_eq!(missing(3, 4, &[]), Some((0, vec![0, 1])));
-        assert_eq!(missing(1, 4, &[]), None, "nobody keeps any");
+        let ask = |replicas, brokers, there: &[u8]| missing(&file(replicas, brokers), there);
+        assert_eq!(ask(2, 2, &[0, 1]), None);
+        assert_eq!(ask(2, 2, &[0, 5]), Some((1, vec![1])));
+        assert_eq!(ask(3, 2, &[0]), None, "both keep all");
+        assert_eq!(ask(3, 4, &[0, 2]), None);
+        assert_eq!(ask(3, 4, &[0, 1]), Some((2, vec![2, 3])));
+        assert_eq!(ask(3, 4, &[]), Some((0, vec![0, 1])));
+        assert_eq!(ask(1, 4, &[]), None, "nobody keeps any");
+    }
+
+    #[test]
+    fn who_stood_in_for_a_home_has_to_be_there_with_it() {
+        let part = |source, copy, keeper| Part { source, copy, keeper, from: 7 };
+        let with = |replicas, parts: &[Part]| {
+            let mut file = file(replicas, 2);
+            parts.iter().for_each(|part| file.places.add(*part));
+            file
+        };
+        let one = with(2, &[part(0, 0, 3), part(5, 0, 4)]);
+        assert_eq!(missing(&one, &[0, 1, 3, 4]), None);
+        assert_eq!(missing(&one, &[0, 1, 4]), Some((0, vec![3])));
+        assert_eq!(missing(&one, &[0, 1, 3]), Some((5, vec![4])), "one that joined later");
+        assert_eq!(missing(&one, &[1, 3, 4]), Some((0, vec![0])), "its home has the other part");
+        let two = with(3, &[part(0, 0, 3)]);
+        assert_eq!(missing(&two, &[0, 1]), None, "the other copy is whole");
+        assert_eq!(missing(&two, &[0]), Some((0, vec![1, 3])));
+    }
+
+    #[test]
+    fn a_directory_without_the_topic_counts_only_under_a_pool_of_the_topic() {
+        let (topics, mut disks) = disks(&[0, 1]);
+        let ask = |pool: &str, disks: &[Disk]| {
+            let pools = [pool.to_owned()].into();
+            let lost = absent(&file(2, 2), &pools, &topics[..1], disks);
+            lost.into_iter().next().map(|it| it.keepers)
+        };
+        assert_eq!(ask("a pool", &disks), None, "it had nothing of the topic yet");
+        assert_eq!(ask("another", &disks), Some(vec![1]));
+        disks[1].numbers.of[0].1.clear();
+        assert_eq!(ask("a pool", &disks), Some(vec![1]), "of an earlier program");
+    }
+
+    #[test]
+    fn another_directory_than_the_one_that_had_the_topic_does_not_count() {
+        let (topics, mut disks) = disks(&[0, 1]);
+        let mut file = file(2, 2);
+        file.places.disks.insert(1, [77].into());
+        let ask = |disks: &[Disk]| absent(&file, &BTreeSet::new(), &topics, disks);
+        assert_eq!(ask(&disks), [], "it does not say which it is");
+        disks[1].numbers.id = 77;
+        assert_eq!(ask(&disks), []);
+        disks[1].numbers.id = 78;
+        let it = ask(&disks).remove(0);
+        assert_eq!((it.keepers, it.anew), (vec![1], vec![PathBuf::from("broker-1")]));
     }
 }

@@ -8,6 +8,9 @@ use landfall_layout::pool::BrokerState;
 use landfall_layout::replica::{ENODATA, ReplicaLine, ReplicaState};
 use landfall_layout::{BrokerId, TopicId};
 
+use landfall_replica::there::Part;
+
+use super::parts::{Telling, tell};
 use super::{Keeper, Topic};
 use crate::answers::ReplicaFacts;
 use crate::copies::{Copy, Move, Peer, View, decide};
@@ -30,6 +33,8 @@ pub struct Copies {
     moved: BTreeMap<CopyOf, Moved>,
     /// Copies whose keeper is away and that nobody can take, of which somebody was told.
     stuck: BTreeSet<CopyOf>,
+    /// Moves that data directories are being told of, one of each topic's sources.
+    telling: BTreeMap<(TopicId, BrokerId), Telling>,
     /// The slot in the topic table that is looked at next.
     next_slot: usize,
 }
@@ -70,6 +75,7 @@ impl Keeper {
             let id = live.filter(|topic| topic.entry.disk_replicas() > 0).map(|topic| topic.id);
             self.copies.moved.retain(|(of, ..), _| of.slot() != slot || Some(*of) == id);
             self.copies.stuck.retain(|(of, ..)| of.slot() != slot || Some(*of) == id);
+            self.copies.telling.retain(|(of, _), _| of.slot() != slot || Some(*of) == id);
             if let Some(id) = id {
                 self.look_at_copies_of(id, now);
             }
@@ -93,6 +99,11 @@ impl Keeper {
                 let to = moved.1.to;
                 lines[to.broker.index()] |= 1 << to.line;
             }
+            for (_, telling) in
+                self.copies.telling.iter().filter(|((of, from), _)| *of == id && *from != source)
+            {
+                lines[telling.to.broker.index()] |= 1 << telling.to.line;
+            }
             let view = View {
                 peers: &peers,
                 copies: &copies,
@@ -102,8 +113,15 @@ impl Keeper {
                 move_ns: self.copies.move_ns,
             };
             match decide(&view) {
-                Some(to) => self.move_copy((id, source, to.replica), keepers, to, now),
-                None => self.tell_stuck(id, source, &copies, keepers),
+                Some(to) => {
+                    if let Some(to) = self.tell_of(id, source, to, now) {
+                        self.move_copy((id, source, to.replica), keepers, to, now);
+                    }
+                }
+                None => {
+                    self.copies.telling.remove(&(id, source));
+                    self.tell_stuck(id, source, &copies, keepers);
+                }
             }
             self.mark(id, source, keepers);
         }
@@ -140,8 +158,9 @@ impl Keeper {
                 stand_ins: 0,
             }
         });
-        for moved in self.copies.moved.values() {
-            peers[moved.to.broker.index()].stand_ins += 1;
+        let moving = self.copies.telling.values().map(|telling| telling.to);
+        for to in self.copies.moved.values().map(|moved| moved.to).chain(moving) {
+            peers[to.broker.index()].stand_ins += 1;
         }
         peers
     }
@@ -181,6 +200,38 @@ impl Keeper {
             true => line,
             false => ReplicaLine::default(),
         }
+    }
+
+    /// Lets data directories know of a move to a stand-in before it is made: the move, once they
+    /// do, or are too late.
+    fn tell_of(&mut self, id: TopicId, source: BrokerId, to: Move, now: u64) -> Option<Move> {
+        let key = (id, source);
+        let (Some(stand_in), false) = (to.to, self.graves.data().is_empty()) else {
+            self.copies.telling.remove(&key);
+            return Some(to);
+        };
+        let is_live = |stand_in: StandIn| self.brokers[stand_in.broker.index()].life == Life::Live;
+        let going = self.copies.telling.get_mut(&key);
+        let Some(going) = going.filter(|it| it.replica == to.replica && is_live(it.to)) else {
+            let entry = self.topic(id)?.entry;
+            let from = self.pool.replica(id, source, to.replica).durable;
+            let (copy, keeper) = (to.replica as u8, stand_in.broker.raw());
+            let part = (Part { source: source.raw(), copy, keeper, from }, stand_in);
+            let telling = tell(&self.pool, &entry, part, self.graves.data(), now);
+            self.copies.telling.insert(key, telling);
+            return None;
+        };
+        let (notes, stand_in) = (going.end(now)?, going.to);
+        self.copies.telling.remove(&key);
+        let name = self.topic(id)?.entry.name().to_owned();
+        for note in notes {
+            self.note(&format!(
+                "topic {name}: broker {} is to keep a part of what broker {source} landed, and \
+                 that could not be written into a data directory: {note}",
+                stand_in.broker
+            ));
+        }
+        Some(Move { to: Some(stand_in), ..to })
     }
 
     fn move_copy(&mut self, of: CopyOf, keepers: Keepers, Move { replica, to }: Move, now: u64) {

@@ -31,6 +31,11 @@ impl Graves {
         graves
     }
 
+    /// The data directories.
+    pub fn data(&self) -> &[PathBuf] {
+        &self.data
+    }
+
     /// There is, or was, such a topic.
     pub fn note(&mut self, name: &str, created_ns: u64) {
         let latest = self.latest.entry(name.to_owned()).or_default();

@@ -12,6 +12,7 @@ mod kept;
 mod logs;
 mod lost;
 mod padding;
+mod parts;
 mod retire;
 mod silent;
 mod tokens;

@@ -176,7 +176,6 @@ impl Replicator {
     pub fn start(env: &Env, data: &Data) -> io::Result<Self> {
         create_directory(&data.directory).map_err(io::Error::other)?;
         let lock = owner::take(&data.directory, &env.pool.uuid_text())?;
-        let named = owner::name(&data.directory, env.me);
         let (disk, why_plain) = disk::open();
         let disk: Box<dyn Disk> = match &data.faults {
             Some(faults) => Box::new(Faulty::new(disk, faults.clone())),
@@ -189,14 +188,6 @@ impl Replicator {
         if let Some(error) = why_plain {
             shared.note(format!(
                 "there is no io_uring here ({error}): replicas are written with pwritev"
-            ));
-        }
-        if let Err(error) = named {
-            shared.note(format!(
-                "{}: broker {} could not leave its number there ({error}): a cold start may not \
-                 know the directory while it holds no topic",
-                data.directory.display(),
-                env.me
             ));
         }
         let standing = env.standing.share();

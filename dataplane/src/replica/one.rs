@@ -28,7 +28,7 @@ use super::files::Files;
 use super::group::{Buffers, Group};
 use super::keep::{self, Bounds};
 use super::others::Others;
-use super::said::{Keeper, began_at, followed, write_topic};
+use super::said::{Keeper, began_at, followed, say_part, write_topic};
 use super::spoilt::SpoiltBatch;
 use crate::env::Unfaithful;
 
@@ -145,7 +145,7 @@ impl Replica {
     ) -> Result<(Self, Vec<Event>), FileError> {
         let topic = TopicId(entry.id);
         let directory = topic_directory(data, entry.name(), entry.created_ns);
-        let began = write_topic(pool, &directory, entry, others)?;
+        let began = write_topic(pool, keeper.me, &directory, entry, others)?;
         let log = log_of(entry, duty.source);
         let template = template(pool, entry, duty, log, keeper);
         let (files, opened) = Files::open(&directory, template, keeper.file_bytes)?;
@@ -173,6 +173,9 @@ impl Replica {
         let Begin::At { index: covers, anew } = begin else {
             return Err(begin.refusal(files.directory()));
         };
+        if duty.stand_in.is_some() {
+            say_part((&directory, others), entry, keeper.me, duty, covers)?;
+        }
         let is_first = (before.incarnation == 0 || before.tail == TAIL_UNKNOWN) && elsewhere == 0;
         // The place where a stand-in leaves something out is in none of its files yet.
         let tail = if anew { covers } else { opened.covers };

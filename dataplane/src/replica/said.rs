@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
-use landfall_layout::TopicId;
-use landfall_layout::limits::LOGS_PER_TOPIC;
+use landfall_layout::keepers::StandIn;
+use landfall_layout::limits::{LOGS_PER_TOPIC, STAND_INS_MAX};
 use landfall_layout::order::FrontierLine;
 use landfall_layout::replica::{ReplicaLine, TAIL_UNKNOWN};
 use landfall_layout::topic::TopicEntry;
+use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_replica::mend::create_directory;
-use landfall_replica::{Ended, EndedLog, FileError, Resumed, TopicFile};
+use landfall_replica::names::topic_directory;
+use landfall_replica::there::{Lack, Part};
+use landfall_replica::{Ended, EndedLog, FileError, Resumed, TopicFile, numbers};
 
 use super::duties::Duty;
 use super::had;
@@ -18,10 +23,46 @@ use super::had;
 /// Who keeps a replica, and when it began.
 #[derive(Clone, Copy, Debug)]
 pub struct Keeper {
-    pub me: landfall_layout::BrokerId,
+    pub me: BrokerId,
     pub incarnation: u64,
     pub now_ns: u64,
     pub file_bytes: u64,
+}
+
+/// How often a number that could not be written is tried again, nanoseconds.
+const NAME_EVERY_NS: u64 = 1_000_000_000;
+/// How long others' directories are waited for: they may hang.
+const OTHERS_WAIT: Duration = Duration::from_secs(1);
+
+/// Whether this broker's number stands in its data directory.
+#[derive(Debug, Default)]
+pub struct Named {
+    is_done: bool,
+    is_told: bool,
+    retry_at_ns: u64,
+}
+
+impl Named {
+    /// Writes it, once the pool is served and its topics are said here: so an empty mount point
+    /// never counts as a disk that has nothing of them. What could not be written is a sentence.
+    pub fn say(&mut self, pool: &Pool, data: &Path, me: BrokerId, now: u64) -> Option<String> {
+        if self.is_done || now < self.retry_at_ns {
+            return None;
+        }
+        self.retry_at_ns = now + NAME_EVERY_NS;
+        match numbers::name(data, me, &pool.uuid_text()) {
+            Ok(()) => self.is_done = true,
+            Err(error) if !self.is_told => {
+                self.is_told = true;
+                return Some(format!(
+                    "broker {me} could not leave its number in its data directory ({error}): a \
+                     cold start may not know the directory while it holds no topic"
+                ));
+            }
+            Err(_) => {}
+        }
+        None
+    }
 }
 
 /// Writes what the topic is, unless that is said already. The topic is alive in the table of a
@@ -30,6 +71,7 @@ pub struct Keeper {
 /// where they had ended.
 pub fn write_topic(
     pool: &Pool,
+    me: BrokerId,
     directory: &Path,
     entry: &TopicEntry,
     others: &[PathBuf],
@@ -49,10 +91,12 @@ pub fn write_topic(
         let kept = there.unwrap_or_else(|| {
             // It may be all that is left of the topic, some day.
             let reached = moved.keys().map(|log| (*log, frontier(pool, entry, *log))).collect();
-            TopicFile { made_at: moved, reached, ..mine.clone() }
+            let mut made = TopicFile { made_at: moved, reached, ..mine.clone() };
+            made.places.lacks.extend(lacks(pool, entry, me));
+            made
         });
-        let TopicFile { mut resumed, mut skipped, mut reached, made_at, began, pool_uuid, .. } =
-            kept;
+        let TopicFile { mut resumed, mut skipped, mut reached, mut places, .. } = kept;
+        let TopicFile { made_at, began, pool_uuid, .. } = kept;
         // What another pool began with says nothing of this one.
         let began = began.filter(|_| pool_uuid == uuid);
         let mut began_there = began.clone();
@@ -65,12 +109,13 @@ pub fn write_topic(
                 let most = reached.entry(log).or_default();
                 *most = if place.index > most.index { place } else { *most };
             }
+            places.join(&other.places);
             began_there = began_there.or(other.began);
         }
         // An end that is said here was not taken back: this is a copy from before, or was away.
         let life = kept.life.saturating_add((kept.ended.is_some() && pool_uuid == uuid).into());
         let file = TopicFile { live_in: uuid, resumed, skipped, reached, made_at, life, ..mine };
-        (Some(TopicFile { began: began_there, ..file }), began)
+        (Some(TopicFile { began: began_there, places, ..file }), began)
     })
 }
 
@@ -83,6 +128,67 @@ fn moved_on(pool: &Pool, entry: &TopicEntry) -> BTreeMap<usize, u64> {
 fn frontier(pool: &Pool, entry: &TopicEntry, log: usize) -> Resumed {
     let line = pool.frontier(TopicId(entry.id), log);
     Resumed { index: line.entries, position: line.position }
+}
+
+/// What a broker had of a topic on disk, by the pool's lines. Where a topic's bounds let go of
+/// files nobody can tell what of it is to be there.
+pub fn lacks(pool: &Pool, entry: &TopicEntry, me: BrokerId) -> Vec<Lack> {
+    let topic = TopicId(entry.id);
+    if entry.disk_bytes > 0 || entry.disk_ns > 0 {
+        return Vec::new();
+    }
+    let stand_ins = (0..STAND_INS_MAX).map(|line| Some(StandIn { broker: me, line }));
+    let keepers: Vec<Option<StandIn>> = std::iter::once(None).chain(stand_ins).collect();
+    let mut had = Vec::new();
+    for source in BrokerId::all() {
+        for copy in 0..entry.disk_replicas() {
+            let is_home = entry.replica_broker(source, copy) == Some(me);
+            for keeper in keepers.iter().filter(|keeper| keeper.is_some() || is_home) {
+                let line = pool.copy_state(pool.copy_line(topic, source, copy, *keeper));
+                if line.entries > 0 {
+                    had.push(Lack {
+                        keeper: me.raw(),
+                        source: source.raw(),
+                        entries: line.entries,
+                        below: line.durable,
+                    });
+                }
+            }
+        }
+    }
+    had
+}
+
+/// Says that this broker keeps a part of a copy in place of its home, from log index `from` on, in
+/// its own directory of the topic, and in those of others that can be read here and have it: a cold
+/// start asks for the directory then, though its disk is not mounted. Control says it too, in those
+/// that it knows; what one of the others cannot take, or takes too late, is left to it.
+pub fn say_part(
+    (directory, others): (&Path, &[PathBuf]),
+    entry: &TopicEntry,
+    me: BrokerId,
+    duty: Duty,
+    from: u64,
+) -> Result<(), FileError> {
+    let (source, copy, keeper) = (duty.source.raw(), duty.replica as u8, me.raw());
+    let part = Part { source, copy, keeper, from };
+    part.say(directory)?;
+    let (done, said) = channel::<()>();
+    for other in others {
+        let topic = topic_directory(other, entry.name(), entry.created_ns);
+        let done = done.clone();
+        let body = move || {
+            if topic.is_dir() {
+                let _ = part.say(&topic);
+            }
+            drop(done);
+        };
+        // Without a thread nobody waits for it.
+        let _ = std::thread::Builder::new().name("parts".to_owned()).spawn(body);
+    }
+    drop(done);
+    let _ = said.recv_timeout(OTHERS_WAIT);
+    Ok(())
 }
 
 /// Log index below which a replica has everything because its log was whole on disk when the pool

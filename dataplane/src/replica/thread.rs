@@ -24,7 +24,7 @@ use super::duties::{Duty, Lag, duties, log_of};
 use super::group::Buffers;
 use super::had;
 use super::one::{Event, Replica, is_short};
-use super::said::{Keeper, tail_of_shut, write_topic};
+use super::said::{Keeper, Named, lacks, tail_of_shut, write_topic};
 use super::{Data, Shared};
 use crate::standing::Standing;
 use landfall_pool::clock::boot_ns;
@@ -89,6 +89,8 @@ pub struct Worker {
     unsaid: [u32; TOPICS_MAX],
     /// When to try these again, boot clock.
     unsaid_at_ns: u64,
+    /// This broker's number stands in its data directory.
+    named: Named,
     /// There may be files here of topics that this thread has not open, and so is not told of when
     /// they are deleted.
     pub(super) forgets: bool,
@@ -128,6 +130,7 @@ impl Worker {
             had: [0; TOPICS_MAX],
             unsaid: [0; TOPICS_MAX],
             unsaid_at_ns: 0,
+            named: Named::default(),
             forgets: true,
             forget_at_ns: 0,
             told: false,
@@ -358,14 +361,24 @@ impl Worker {
         if self.pool.serving().is_none() {
             return;
         }
+        let mut are_said = true;
         for slot in 0..TOPICS_MAX {
             // An entry that is being changed is looked at the next time.
-            let Some(entry) = self.pool.topic_in_slot(slot) else { continue };
+            let Some(entry) = self.pool.topic_in_slot(slot) else {
+                are_said = false;
+                continue;
+            };
             self.close_gone(slot, &entry);
             if entry.state() == TopicState::Live && entry.disk_replicas() > 0 {
                 self.look_for_files(slot, &entry);
+                are_said &= self.looked[slot] == entry.id;
                 self.open_new(&entry, now);
             }
+        }
+        // Behind the topics: whoever finds the number and no topic takes it that there was none.
+        if are_said {
+            let note = self.named.say(&self.pool, &self.data.directory, self.me, now);
+            note.into_iter().for_each(|note| self.shared.note(note));
         }
     }
 
@@ -378,12 +391,14 @@ impl Worker {
             return;
         }
         let directory = topic_directory(&self.data.directory, entry.name(), entry.created_ns);
-        let keeps = self.me.index() < usize::from(entry.replica_brokers);
-        if !keeps && !directory.is_dir() {
+        let is_home = self.me.index() < usize::from(entry.replica_brokers);
+        // One that stood in has a directory, or is to say that it has another than it had.
+        let keeps = is_home || directory.is_dir();
+        if !keeps && lacks(&self.pool, entry, self.me).is_empty() {
             self.looked[slot] = entry.id;
         } else if self.know(entry) {
             // Should this process end before the topic does, the next one knows what became of it.
-            match write_topic(&self.pool, &directory, entry, &self.data.others) {
+            match write_topic(&self.pool, self.me, &directory, entry, &self.data.others) {
                 Ok(_) => {
                     self.looked[slot] = entry.id;
                     self.had[slot] = self.had(entry);
@@ -427,7 +442,15 @@ impl Worker {
     }
 
     fn close_gone(&mut self, slot: usize, entry: &TopicEntry) {
-        let Some(at) = self.topics.iter().position(|topic| topic.id.slot() == slot) else { return };
+        let Some(at) = self.topics.iter().position(|topic| topic.id.slot() == slot) else {
+            let looked = std::mem::take(&mut self.looked[slot]);
+            match looked == entry.id && entry.state() != TopicState::Absent {
+                true => self.looked[slot] = looked,
+                // Control may have said here who keeps it.
+                false => self.forgets |= looked != 0,
+            }
+            return;
+        };
         let id = self.topics[at].id;
         if entry.id == id.0 && entry.state() == TopicState::Live {
             return;

@@ -7,7 +7,9 @@
 //! | module | what |
 //! |---|---|
 //! | [`names`] | directories and files of topics and sources |
-//! | [`owner`] | whose a data directory is |
+//! | [`owner`] | whose a data directory is now |
+//! | [`numbers`] | whose it ever was, under which pools |
+//! | [`there`] | which directories a topic has to have, and whether they are there |
 //! | [`topic`] | `topic.json`: a topic's identity and settings, in words |
 //! | [`lives`] | where logs ended and went on, from one pool to the next |
 //! | [`walk`] | the records of one file, one after the other, checked, over what does not hold |
@@ -29,10 +31,12 @@ pub mod lookup;
 pub mod mend;
 pub mod merge;
 pub mod names;
+pub mod numbers;
 mod own;
 pub mod owner;
 mod rebuilt;
 pub mod survey;
+pub mod there;
 pub mod topic;
 pub mod walk;
 
@@ -40,6 +44,7 @@ pub use damage::Damage;
 pub use error::FileError;
 pub use lives::{Ended, EndedLog, Resumed, Skipped, Skips};
 pub use merge::{Merge, Picked};
+pub use numbers::Numbers;
 pub use survey::{FileSurvey, SourceSurvey};
 pub use topic::TopicFile;
 pub use walk::{Sight, Step, Walk};

@@ -7,7 +7,8 @@ use landfall_layout::BrokerId;
 use landfall_layout::topic::check_name;
 
 use crate::error::FileError;
-use crate::owner::{NUMBERS_FILE, OWNER_FILE};
+use crate::numbers::{NUMBERS_COPY, NUMBERS_FILE};
+use crate::owner::OWNER_FILE;
 
 /// The file that says which topic a directory is about.
 pub const TOPIC_FILE: &str = "topic.json";
@@ -162,7 +163,7 @@ fn entries(path: &Path) -> Result<Vec<(Option<String>, PathBuf)>, FileError> {
 pub fn list(data: &Path) -> Result<Listing, FileError> {
     let mut listing = Listing::default();
     for (name, path) in entries(data)? {
-        if matches!(name.as_deref(), Some(OWNER_FILE | NUMBERS_FILE)) {
+        if matches!(name.as_deref(), Some(OWNER_FILE | NUMBERS_FILE | NUMBERS_COPY)) {
             continue;
         }
         let name = name.as_deref().and_then(unescaped).filter(|_| path.is_dir());

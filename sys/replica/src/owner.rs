@@ -1,51 +1,15 @@
-//! Whose a data directory is: the lock of the broker that keeps replicas there, its pool, and its
-//! number.
+//! Whose a data directory is now: the lock of the broker that keeps replicas there, and its pool.
 //!
 //! The kernel gives the lock back with the process. The name says to whoever finds the directory
 //! locked whether that is by its own system, where a broker may well be there before control.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
-
-use landfall_layout::BrokerId;
 
 /// The file in a data directory that names the pool of the broker which has the directory, or had
 /// it last. Read only where the directory is locked.
 pub const OWNER_FILE: &str = ".pool";
-
-/// The file in a data directory with the numbers of the brokers that ever kept replicas there, a
-/// line each. Where it is not, no broker did: the mount point of a disk, say.
-pub const NUMBERS_FILE: &str = ".brokers";
-
-/// Writes the number of a broker into its data directory, where it stays.
-///
-/// # Errors
-///
-/// The system's, as on a full disk: what the directory holds then tells no less of it.
-pub fn name(directory: &Path, broker: BrokerId) -> io::Result<()> {
-    let mut known = numbers(directory);
-    if !known.insert(broker.raw()) {
-        return Ok(());
-    }
-    let text: String = known.iter().map(|number| format!("{number}\n")).collect();
-    let fresh = directory.join(format!("{NUMBERS_FILE}.new"));
-    let mut file = File::create(&fresh)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    if let Err(error) = written {
-        let _ = fs::remove_file(&fresh);
-        return Err(error);
-    }
-    fs::rename(&fresh, directory.join(NUMBERS_FILE))?;
-    File::open(directory)?.sync_all()
-}
-
-/// Numbers of the brokers that kept replicas in a data directory, as it says.
-pub fn numbers(directory: &Path) -> BTreeSet<u8> {
-    let text = fs::read_to_string(directory.join(NUMBERS_FILE)).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
-}
 
 /// Takes a data directory for a broker of the pool named `pool`, for as long as the file that is
 /// returned is open.
@@ -112,20 +76,6 @@ mod tests {
         assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
         drop(taken);
         assert!(!is_anothers(&directory, "two").unwrap());
-        fs::remove_dir_all(&directory).unwrap();
-    }
-
-    #[test]
-    fn a_directory_says_whose_it_is_and_an_empty_one_does_not() {
-        let name_of = format!("landfall-owner-numbers-{}", std::process::id());
-        let directory = std::env::temp_dir().join(name_of);
-        fs::create_dir_all(&directory).unwrap();
-        assert!(numbers(&directory).is_empty());
-        for number in [3, 0, 3] {
-            name(&directory, BrokerId::new(number).unwrap()).unwrap();
-        }
-        assert_eq!(numbers(&directory), [0, 3].into());
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
         fs::remove_dir_all(&directory).unwrap();
     }
 

@@ -15,10 +15,11 @@ use crate::error::FileError;
 use crate::lives::{Ended, Resumed, Skips};
 use crate::names::{TOPIC_COPY, TOPIC_FILE, TOPIC_GRAVE};
 use crate::own::lock;
+use crate::there::Places;
 
 /// Version of the document. Earlier ones are read too: they lack what has a default, and those of
 /// version 1 the checksum.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// A topic as its directory says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +81,10 @@ pub struct TopicFile {
     /// Set while the pool `pool_uuid` stands still, stopped in good order: where each log ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
+    /// Which directories have the topic, beside those that the rule names: a cold start asks for
+    /// them.
+    #[serde(default, skip_serializing_if = "Places::is_empty")]
+    pub places: Places,
 }
 
 impl TopicFile {
@@ -114,6 +119,7 @@ impl TopicFile {
             began: None,
             life: 0,
             ended: None,
+            places: Places::default(),
         })
     }
 

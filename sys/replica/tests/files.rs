@@ -426,9 +426,9 @@ fn no_byte_of_a_topics_file_that_changed_is_believed_or_costs_the_topic() {
     // Damage that hides the checksum hides nothing else.
     let path = scratch.0.join("topic.json");
     let whole = fs::read_to_string(&path).unwrap();
-    for (version, key) in [("3", "chacksum"), ("1", "chacksum"), ("3", "checksum")] {
+    for (version, key) in [("4", "chacksum"), ("1", "chacksum"), ("4", "checksum")] {
         let text =
-            whole.replace("\"schema_version\": 3", &format!("\"schema_version\": {version}"));
+            whole.replace("\"schema_version\": 4", &format!("\"schema_version\": {version}"));
         let text = text.replace("\"checksum\"", &format!("\"{key}\""));
         let text = text.replace("\"keep\": false", "\"keep\": true ");
         assert_ne!(text, whole);
@@ -437,6 +437,11 @@ fn no_byte_of_a_topics_file_that_changed_is_believed_or_costs_the_topic() {
         assert_eq!(TopicFile::faults(&scratch.0).len(), 1, "{version} {key}");
     }
     fs::write(&path, whole).unwrap();
+    // Earlier programs wrote all but what has a default.
+    let earlier = scratch.0.join("earlier");
+    fs::create_dir(&earlier).unwrap();
+    TopicFile { schema_version: 3, ..written.clone() }.write(&earlier).unwrap();
+    assert_eq!(TopicFile::read(&earlier).unwrap(), written);
     // What a newer program wrote is not replaced by what an older one did.
     let newer = TopicFile { schema_version: 99, ..written.clone() };
     let other = scratch.0.join("newer");

@@ -36,6 +36,11 @@ pub const RESTART_BROKER: &str = "see landfall errors; a full disk needs room, a
 /// Replicas that are damaged.
 pub const OTHER_REPLICA: &str = "take it from another replica; keep this directory as it is until \
                                  then";
+/// A disk that is not mounted looks like an empty directory.
+pub const MOUNT: &str = "mount its disk, or put its data directory beside the others, before a \
+                         cold start";
+/// The broker does it by itself.
+pub const BROKER_NAMES: &str = "its broker writes it again when it starts on a pool that is served";
 /// A torn end.
 pub const RECOVER_FILES: &str = "its broker cuts it off when it starts, and landfall recover does \
                                  too: no record that holds is in it";

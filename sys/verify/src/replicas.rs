@@ -2,6 +2,7 @@
 
 mod find;
 mod gone;
+mod homes;
 mod judge;
 mod source;
 

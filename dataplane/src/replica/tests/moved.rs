@@ -1,7 +1,10 @@
 //! A copy that another broker keeps in place of its home, and the way back.
 
 use landfall_layout::keepers::{Keepers, StandIn};
+use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::replica::NO_FILE;
+use landfall_replica::Numbers;
+use landfall_replica::there::{Lack, Part};
 
 use super::*;
 
@@ -90,6 +93,79 @@ fn a_stand_in_goes_on_where_the_home_ended() {
     two.bench.land(5, 1000);
     work(&mut two.other());
     assert_eq!((two.durable(), two.survey().files[0].batches), (25, 15));
+}
+
+/// The disk of the stand-in is in nobody's rule: others have to name it.
+#[test]
+fn a_stand_in_says_what_it_keeps_here_and_there_and_what_another_directory_had() {
+    let mut two = Two::new("says");
+    two.bench.land(10, 1000);
+    work(&mut two.home(false));
+    two.keep_at(Some(other_keeps()));
+    two.bench.land(5, 1000);
+    let mut data = Data::new(&two.other);
+    data.others = vec![two.bench.directory.clone(), two.other.join("not there")];
+    let source = &two.bench.source;
+    let mut other = source.worker_at(broker(1), data, Box::new(Plain), 7).unwrap();
+    work(&mut other);
+    assert_eq!(two.durable(), 15);
+    let said = |data: &PathBuf| {
+        let topic = list(data).unwrap().topics.remove(0);
+        TopicFile::read(&topic.path).unwrap().places
+    };
+    let part = Part { source: 0, copy: 0, keeper: 1, from: 10 };
+    assert_eq!(said(&two.other).parts, [part].into());
+    assert_eq!(said(&two.bench.directory).parts, [part].into());
+    assert_eq!(said(&two.other).lacks, [].into());
+    assert_eq!(Numbers::read(&two.other).unwrap().brokers(), [1].into());
+    // Its disk is not mounted, and it is started on the mount point, also after all is given back.
+    for keepers in [Some(other_keeps()), None] {
+        drop(fs::remove_dir_all(&two.other));
+        fs::create_dir_all(&two.other).unwrap();
+        two.keep_at(keepers);
+        work(&mut two.other());
+        let lack = Lack { keeper: 1, source: 0, entries: 5, below: 15 };
+        assert_eq!(said(&two.other).lacks, [lack].into(), "{keepers:?}");
+        if keepers.is_some() {
+            // As the line was before.
+            let at = two.bench.pool.copy_line(two.bench.topic, broker(0), 0, keepers);
+            let line = two.stand_in_line();
+            two.bench.pool.start_copy(at, &ReplicaLine { entries: 5, durable: 15, ..line });
+        }
+    }
+}
+
+/// An empty mount point, and a pool that is not served, or served and has lines of what was there.
+#[test]
+fn a_directory_that_was_made_anew_says_what_its_broker_had_and_is_named_when_the_pool_serves() {
+    let mut bench = Bench::new("anew", 0);
+    bench.land(10, 1000);
+    work(&mut bench.worker());
+    let numbers = || Numbers::read(&bench.directory).unwrap();
+    let pool = bench.pool.uuid_text();
+    assert_eq!(numbers().of, [(0, pool.clone())]);
+    let places = || {
+        let topic = list(&bench.directory).unwrap().topics.remove(0);
+        TopicFile::read(&topic.path).unwrap().places
+    };
+    assert!(places().lacks.is_empty());
+    fs::remove_dir_all(&bench.directory).unwrap();
+    fs::create_dir_all(&bench.directory).unwrap();
+    let data = || Data::new(&bench.directory);
+    let worker = |incarnation| bench.source.worker(data(), Box::new(Plain), incarnation).unwrap();
+    assert!(bench.pool.claim(
+        1,
+        &LeaderLine { term: Term { epoch: 2, serves: false }.pack(), ..LeaderLine::default() }
+    ));
+    if bench.pool.serving().is_none() {
+        work(&mut worker(8));
+        assert!(numbers().of.is_empty() && list(&bench.directory).unwrap().topics.is_empty());
+    }
+    bench.pool.copy_tables(Some(0));
+    assert!(bench.pool.serve(2));
+    work(&mut worker(9));
+    assert_eq!(numbers().of, [(0, pool)]);
+    assert_eq!(places().lacks, [Lack { keeper: 0, source: 0, entries: 10, below: 10 }].into());
 }
 
 #[test]

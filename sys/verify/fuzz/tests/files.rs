@@ -3,7 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use landfall_replica::names::{TOPIC_FILE, replica_file};
+use landfall_layout::BrokerId;
+use landfall_replica::names::{TOPIC_FILE, replica_file, topic_directory};
+use landfall_replica::numbers::{NUMBERS_COPY, NUMBERS_FILE};
+use landfall_replica::there::Part;
+use landfall_replica::{TopicFile, numbers};
 use landfall_verify::Severity::{self, Error, Note, Warning};
 use landfall_verify::replicas::{Kept, Missing, look};
 use landfall_verify_fuzz::files::{ENTRIES, Odd, SECOND_FILE, write};
@@ -55,6 +59,36 @@ fn copy(from: &Path, to: &Path) {
             false => drop(fs::copy(entry.path(), target).unwrap()),
         }
     }
+}
+
+#[test]
+fn who_keeps_a_part_and_is_not_there_is_named_and_so_is_a_directory_that_says_nothing() {
+    let scratch = Scratch::new("keepers", Odd::default());
+    let topic = scratch.replicas[0].parent().unwrap();
+    let mut file = TopicFile::read(topic).unwrap();
+    let name = file.name.clone();
+    // Of two copies the other would be whole.
+    file.replicas = 2;
+    file.places.add(Part { source: 0, copy: 0, keeper: 2, from: 3 });
+    file.write(topic).unwrap();
+    assert!(has(&scratch.look(), "keeper", Error, "kept by broker 2, and no such directory"));
+    let stand_in = scratch.data.join("broker-2");
+    fs::create_dir_all(&stand_in).unwrap();
+    assert!(has(&scratch.look(), "keeper", Error, "kept by broker 2"), "an empty mount point");
+    let own = topic_directory(&stand_in, &name, file.created_ns);
+    fs::create_dir_all(&own).unwrap();
+    file.write(&own).unwrap();
+    let is_named = |kept: &Kept, check: &str| kept.findings.kept().iter().any(|f| f.check == check);
+    let kept = scratch.look();
+    assert!(!is_named(&kept, "keeper") && !is_named(&kept, "brokers"));
+    // Whose it is.
+    numbers::name(&stand_in, BrokerId::new(2).unwrap(), "a pool").unwrap();
+    let (file, copy) = (stand_in.join(NUMBERS_FILE), stand_in.join(NUMBERS_COPY));
+    let whole = fs::read_to_string(&file).unwrap();
+    fs::write(&file, whole.replace("broker 2", "broker 3")).unwrap();
+    assert!(has(&scratch.look(), "brokers", Error, "its other copy is read"));
+    fs::copy(&file, &copy).unwrap();
+    assert!(has(&scratch.look(), "brokers", Error, "it is not known whose"));
 }
 
 #[test]

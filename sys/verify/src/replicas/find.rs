@@ -7,6 +7,7 @@ use landfall_replica::names::{self, Listing, SourceListing};
 use landfall_replica::{Ended, FileError, Skips, TopicFile};
 
 use super::Kept;
+use super::homes::Homes;
 use crate::finding::{Finding, Severity};
 use crate::mend;
 
@@ -35,9 +36,11 @@ pub struct Group {
 pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
     let mut groups: BTreeMap<(String, u64), Group> = BTreeMap::new();
     let mut lives: BTreeMap<(String, u64), Vec<(PathBuf, u64)>> = BTreeMap::new();
+    let mut homes = Homes::default();
     for (directory, listing) in data_directories(path)? {
         let is_system = directory != path;
         kept.tally.directories += 1;
+        homes.look(&directory, kept);
         for stranger in &listing.strangers {
             strange(stranger, kept);
         }
@@ -70,6 +73,7 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                         *most = reached.index.max(*most);
                     }
                     lives.push((of.clone(), file.life));
+                    homes.add(&topic.path, &file);
                     group.ended.extend(file.began.iter().chain(&file.ended).cloned());
                     group.file.get_or_insert(file);
                 }
@@ -107,6 +111,9 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
         }
     }
     lives.into_values().for_each(|lives| older(lives, kept));
+    for group in groups.values().filter(|group| group.is_system) {
+        homes.judge(group, kept);
+    }
     Ok(groups.into_values().collect())
 }
 

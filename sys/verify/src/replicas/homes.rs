@@ -1,0 +1,94 @@
+//! Whose the data directories are, and whether those are there that a topic has to have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use landfall_replica::numbers::NUMBERS_FILE;
+use landfall_replica::there::{Disk, absent};
+use landfall_replica::{Numbers, TopicFile};
+
+use super::Kept;
+use super::find::{Group, in_file};
+use crate::finding::{Finding, Severity};
+use crate::mend;
+
+/// What all directories of a topic say together.
+#[derive(Debug)]
+struct Said {
+    file: TopicFile,
+    pools: BTreeSet<String>,
+    topics: Vec<PathBuf>,
+}
+
+/// Data directories, and the topics that say which of them they have to have.
+#[derive(Debug, Default)]
+pub struct Homes {
+    disks: Vec<Disk>,
+    said: BTreeMap<(String, u64), Said>,
+}
+
+impl Homes {
+    /// Looks whose a data directory is.
+    pub fn look(&mut self, data: &Path, kept: &mut Kept) {
+        let disk = Disk::look(data);
+        for fault in Numbers::faults(data) {
+            let of = data.join(NUMBERS_FILE);
+            let why = match &disk.fault {
+                Some(_) => "it is not known whose the directory is",
+                None => "its other copy is read",
+            };
+            let found = in_file(Severity::Error, "brokers", &of, None, format!("{fault}; {why}"));
+            kept.findings.push(Finding { mend: mend::BROKER_NAMES, ..found });
+        }
+        self.disks.push(disk);
+    }
+
+    /// Takes what a topic's directory says.
+    pub fn add(&mut self, topic: &Path, file: &TopicFile) {
+        let key = (file.name.clone(), file.created_ns);
+        let said = self.said.entry(key).or_insert_with(|| Said {
+            file: file.clone(),
+            pools: BTreeSet::new(),
+            topics: Vec::new(),
+        });
+        said.file.deleted |= file.deleted;
+        said.file.places.join(&file.places);
+        said.pools.insert(file.pool_uuid.clone());
+        said.topics.push(topic.to_owned());
+    }
+
+    /// Looks that everybody is there who kept a part of a copy, and that nobody's directory is
+    /// another than the one that had the topic. Of homes that are not there what they had is said
+    /// with what is missing.
+    pub fn judge(&self, group: &Group, kept: &mut Kept) {
+        let Some(said) = self.said.get(&(group.name.clone(), group.created_ns)) else { return };
+        if said.file.deleted {
+            return;
+        }
+        for absent in absent(&said.file, &said.pools, &said.topics, &self.disks) {
+            if !absent.is_part && absent.anew.is_empty() {
+                continue;
+            }
+            let keepers: Vec<String> = absent.keepers.iter().map(u8::to_string).collect();
+            let what = if absent.is_part { "a part of what" } else { "what" };
+            let anew: String = absent
+                .anew
+                .iter()
+                .map(|path| format!("; {} was begun without it", path.display()))
+                .collect();
+            kept.findings.push(Finding {
+                severity: Severity::Error,
+                check: "keeper",
+                of: format!("topic {}", group.name),
+                at: None,
+                found: format!(
+                    "{what} broker {} landed is kept by broker {}, and no such directory of the \
+                     topic is here{anew}",
+                    absent.source,
+                    keepers.join(" and ")
+                ),
+                mend: mend::MOUNT,
+            });
+        }
+    }
+}
