@@ -1,6 +1,7 @@
 //! What became of the batches that landed here.
 
 use landfall_layout::counters::{Counter, Stage};
+use landfall_layout::doubt::DoubtLine;
 use landfall_layout::frame::{Ack, Frame, Reached, Receipt};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::session::SessionLine;
@@ -207,7 +208,7 @@ fn wants_replicas(conns: &mut Conns, waiting: &Waiting) -> bool {
 enum Dropped {
     /// The batch is in the log.
     Duplicate,
-    /// It was ordered, and a pool was lost: it may be in no copy.
+    /// It was ordered, and was lost with a pool.
     Lost,
     /// The session is over, and its publisher was told.
     Over,
@@ -224,8 +225,11 @@ fn dropped(env: &Env, conns: &mut Conns, order: Order, waiting: &Waiting) -> Dro
         && line.stands(topic, client, waiting.session_epoch)
         && is_told(order, line, waiting)
     {
-        let is_doubtful = order == Order::Strong && line.is_doubtful(waiting.batch_seq);
-        return if is_doubtful { Dropped::Lost } else { Dropped::Duplicate };
+        let seq = waiting.batch_seq;
+        let is_lost = order == Order::Strong
+            && line.is_doubtful(seq)
+            && DoubtLine::is_lost(env.pool.doubts(topic, waiting.session), seq);
+        return if is_lost { Dropped::Lost } else { Dropped::Duplicate };
     }
     let next_seq = line.map_or(0, |line| line.next_seq);
     publisher.in_flight = publisher.in_flight.saturating_sub(1);

@@ -8,15 +8,19 @@
 //! |---|---|
 //! | [`read`] | what the files have |
 //! | [`age`] | which directories are older than others |
+//! | [`absent`] | log indexes that no file has |
 //! | [`plan`] | where a log goes on |
 //! | [`sessions`] | whose batches may not be ordered again |
+//! | [`losses`] | what publishers lost, for brokers and for people |
 //! | [`whole`] | whether all directories were named |
 //! | [`tell`] | sentences |
 //! | [`end`] | the other end: what is written down when a pool is stopped in good order |
 
+mod absent;
 mod age;
 pub mod end;
 mod error;
+mod losses;
 pub mod plan;
 pub mod read;
 mod sessions;
@@ -130,7 +134,9 @@ fn begin(
     notes: &mut Vec<String>,
 ) -> Life {
     let ended = known.ended.as_ref();
+    let retired_below = found.retired_below(&known);
     let told = Told {
+        retired_below,
         seen: known.seen,
         resumed: known.resumed,
         reached: known.reached,

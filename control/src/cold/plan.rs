@@ -1,6 +1,7 @@
 //! Where a log goes on after everything but its replicas was lost. Pure.
 
 use landfall_layout::batch::PREAMBLE_BYTES;
+use landfall_layout::frame::GapReason;
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::RECORD_HEAD_BYTES;
 use landfall_replica::{Resumed, Skipped, Skips};
@@ -72,6 +73,8 @@ pub struct Told<'a> {
     pub skips: Option<&'a Skips>,
     /// Where it ended in good order.
     pub ended: Option<Resumed>,
+    /// Log index below which bounds may have let go of what is in no file.
+    pub retired_below: u64,
     /// What files that do not hold may have had.
     pub unread: Unread,
     /// Bytes of the pool that was lost.
@@ -91,8 +94,11 @@ pub struct Plan {
     pub unwritten: u64,
     /// Oldest position on disk.
     pub oldest: u64,
-    /// What is lost for certain, in order.
+    /// What is lost for certain, in order; none is next to another.
     pub lost: Vec<Lost>,
+    /// Positions behind the oldest that bounds let go of: the copies of one broker may go further
+    /// back than those of another.
+    pub retired: u64,
     /// What is passed over now; none: it goes on right where it ended.
     pub skipped: Option<Skipped>,
     /// Index of the next entry.
@@ -131,15 +137,17 @@ pub fn plan(spans: &mut Vec<Span>, told: &Told<'_>) -> Plan {
         oldest: spans.first().map_or(0, |span| span.first),
         ..Plan::default()
     };
-    let (mut index, mut position) = spans.first().map_or((0, 0), |span| (span.index, span.first));
+    // Where bounds let go of something the log begins with what is left.
+    let oldest = spans.first().filter(|_| told.retired_below > 0);
+    let (mut index, mut position) = oldest.map_or((0, 0), |span| (span.index, span.first));
     for span in spans.iter() {
-        plan.lose(position, span.first, told.skips);
+        plan.lose(Resumed { index, position }, span.first, told);
         (index, position) = (span.index + 1, span.end.max(position));
     }
     let at = |place: Option<Resumed>| place.unwrap_or_default();
     let seen = at(told.seen.max_by_index(told.reached));
     if seen.index > index {
-        plan.lose(position, seen.position, told.skips);
+        plan.lose(Resumed { index, position }, seen.position, told);
         (index, position) = (seen.index, seen.position.max(position));
     }
     // Nobody ever had what lies in front of where it went on: that is not lost once more.
@@ -160,16 +168,20 @@ impl Furthest for Option<Resumed> {
 }
 
 impl Plan {
-    /// Notes that positions from `from` to below `to` are nowhere, but for those that were passed
-    /// over at an earlier loss.
-    fn lose(&mut self, from: u64, to: u64, skips: Option<&Skips>) {
+    /// Notes that what is between `from` and position `to` is nowhere, but for what was passed over
+    /// at an earlier loss. A reader is told the same reasons.
+    fn lose(&mut self, from: Resumed, to: u64, told: &Told<'_>) {
         let none = Skips::default();
-        let mut first = from;
-        for part in skips.unwrap_or(&none).parts(from, to) {
-            if !part.is_skipped {
-                self.lost.push(Lost { first, end: part.end });
+        let skips = told.skips.unwrap_or(&none);
+        let mut first = from.position;
+        for (end, reason) in skips.reasons(from, to, told.retired_below) {
+            match (reason, self.lost.last_mut()) {
+                (GapReason::Lost, Some(last)) if last.end == first => last.end = end,
+                (GapReason::Lost, _) => self.lost.push(Lost { first, end }),
+                (GapReason::Retention, _) => self.retired += end - first,
+                _ => {}
             }
-            first = part.end;
+            first = end;
         }
     }
 
@@ -179,11 +191,10 @@ impl Plan {
         let is_reached = |place: Resumed| known.0 <= place.index && known.1 <= place.position;
         if let Some(ended) = told.ended.filter(|ended| is_reached(*ended)) {
             // What of it is in no file was there when it ended.
-            self.lose(
-                told_of.1.max(told.resumed.map_or(0, |r| r.position)),
-                ended.position,
-                told.skips,
-            );
+            let resumed = told.resumed.unwrap_or_default();
+            let index = told_of.0.max(resumed.index);
+            let from = Resumed { index, position: told_of.1.max(resumed.position) };
+            self.lose(from, ended.position, told);
             (self.index, self.position) = (ended.index, ended.position);
             return;
         }

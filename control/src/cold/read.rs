@@ -11,9 +11,10 @@ use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, HeaderError, REPLICA_HEADER_BYTES, ReplicaHeader};
 use landfall_layout::topic::Order;
 use landfall_replica::names::{TopicListing, list};
-use landfall_replica::{EndedLog, FileError, Resumed, Skips, TopicFile, Walk};
+use landfall_replica::{Begins, EndedLog, FileError, Resumed, Skips, TopicFile, Walk};
 
 use super::ColdError;
+use super::absent::Absent;
 use super::age::{self, Said};
 use super::plan::{Span, Unread};
 use super::sessions::SessionOf;
@@ -48,6 +49,8 @@ pub struct FoundLog {
     pub ended: Option<EndedLog>,
     /// What files that do not hold may have had.
     pub unread: Unread,
+    /// Where the copies of its brokers' batches begin.
+    pub begins: Begins,
 }
 
 /// A topic on disk.
@@ -153,8 +156,14 @@ fn read_topic(
     for listing in &listings {
         found.directories.push(listing.path.clone());
         for source in &listing.sources {
+            let mut oldest = None;
             for (first_index, path) in &source.files {
-                found.read(source.source, *first_index, path, notes)?;
+                let header = found.read(source.source, *first_index, path, notes)?;
+                oldest = oldest.or(header);
+            }
+            if let Some(oldest) = oldest {
+                let log = found.log_of(source.source);
+                found.logs.entry(log).or_default().begins.add(source.source, &oldest);
             }
         }
     }
@@ -234,15 +243,16 @@ impl Found {
         }
     }
 
-    /// Reads a file. What its last bytes had is bounded by their number where nothing behind them
-    /// holds; before records that hold there was nothing beyond those.
+    /// Reads a file; its header, if there is one. What its last bytes had is bounded by their
+    /// number where nothing behind them holds; before records that hold there was nothing beyond
+    /// those.
     fn read(
         &mut self,
         source: BrokerId,
         first_index: u64,
         path: &Path,
         notes: &mut Vec<String>,
-    ) -> Result<(), ColdError> {
+    ) -> Result<Option<ReplicaHeader>, ColdError> {
         let number = self.log_of(source);
         let has_holes = self.order() == Some(Order::Token);
         let begun = Resumed { index: first_index, position: 0 };
@@ -266,7 +276,7 @@ impl Found {
                          its {records} bytes may have had"
                     ));
                 }
-                return Ok(());
+                return Ok(None);
             }
         };
         loop {
@@ -302,7 +312,7 @@ impl Found {
             }
             notes.push(format!("{}: {damage}", path.display()));
         }
-        Ok(())
+        Ok(Some(*walk.header()))
     }
 
     fn take(&mut self, log: usize, index: u64, entry: &OrderEntry) {
@@ -328,11 +338,23 @@ impl Found {
         matches!(self.order(), Some(Order::Strong | Order::Stream))
     }
 
-    /// The topic's sessions, by client.
+    /// Log index of a log below which the topic's bounds may have let go of what is in no file.
+    pub fn retired_below(&self, log: &FoundLog) -> u64 {
+        match self.file.disk_bytes == 0 && self.file.disk_ns == 0 {
+            true => 0,
+            false => log.begins.retired_below(),
+        }
+    }
+
+    /// The topic's sessions, by client. After its spans were sorted.
     pub fn sessions(&mut self) -> BTreeMap<u64, SessionOf> {
         let order = self.order();
+        let log = self.logs.get(&SEQUENCED_LOG).filter(|_| order == Some(Order::Strong));
+        let absent = log.map(|log| Absent::of(&log.spans, &log.skips, self.retired_below(log)));
+        let absent = absent.unwrap_or_default();
+        let of = |batches| SessionOf::of(order, batches, &absent);
         let all = std::mem::take(&mut self.batches).into_iter();
-        all.filter_map(|(client, batches)| Some((client, SessionOf::of(order, batches)?))).collect()
+        all.filter_map(|(client, batches)| Some((client, of(batches)?))).collect()
     }
 
     /// A file that was begun and is not there may have had as much as a file has.

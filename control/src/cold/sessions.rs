@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use landfall_layout::TopicId;
-use landfall_layout::session::{SessionLine, SessionState, Standing};
+use landfall_layout::session::{SessionLine, SessionState, Standing, is_same_life};
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_pool::Pool;
 
 use super::ColdError;
+use super::absent::{Absent, Count};
+use super::losses::Losses;
 use super::read::BatchOf;
 use crate::recovery::Had;
 use crate::sequencer::StreamSet;
@@ -27,14 +29,17 @@ pub struct SessionOf {
     pub known_from: u64,
     /// Order `stream`: sequences above `floor` that are on disk.
     pub had: Vec<u64>,
-    /// Order `strong`: batches between those on disk that are on none.
-    pub missing: u64,
+    /// Order `strong`: sequences that may be lost although they were ordered, ascending and apart:
+    /// the first of each range, and the one behind its last.
+    pub doubtful: Vec<(u64, u64)>,
+    /// How many of these are lost for certain; the others bounds may have let go of.
+    pub lost: u64,
 }
 
 impl SessionOf {
     /// The session whose batches those are; `None` without any. A client whose line went to
     /// another began at 0 again: what counts is what came last, in the order of the log.
-    pub fn of(order: Option<Order>, mut batches: Vec<BatchOf>) -> Option<Self> {
+    pub fn of(order: Option<Order>, mut batches: Vec<BatchOf>, absent: &Absent) -> Option<Self> {
         // The same batch may be in several files.
         batches.sort_unstable();
         batches.dedup_by_key(|batch| batch.index);
@@ -46,32 +51,45 @@ impl SessionOf {
             floor: 0,
             known_from: 0,
             had: Vec::new(),
-            missing: 0,
+            doubtful: Vec::new(),
+            lost: 0,
         };
         match order {
-            Some(Order::Strong) => session.find_doubtful(&batches),
+            Some(Order::Strong) => session.find_doubtful(&batches, absent),
             Some(Order::Stream) => session.find_had(&batches),
             _ => {}
         }
         Some(session)
     }
 
-    /// Order `strong`: sequences follow each other in the log, so one that is not there was
-    /// ordered and is lost, or went with retention. It cannot be ordered behind its successors.
-    fn find_doubtful(&mut self, batches: &[BatchOf]) {
+    /// Order `strong`: sequences follow each other in the log from 0 on, so one that is not there
+    /// was ordered, and is lost or went with retention. It cannot be ordered behind its successors.
+    /// As many of a gap as log indexes were lost there may be lost, which are the last of it; the
+    /// others were in every copy once.
+    fn find_doubtful(&mut self, batches: &[BatchOf], absent: &Absent) {
         let mut before: Option<&BatchOf> = None;
+        let mut expected = 0;
         for batch in batches {
-            let expected = before.map_or(batch.seq, |before| before.seq.saturating_add(1));
-            if batch.seq < expected {
-                (self.floor, self.known_from, self.missing) = (0, 0, 0);
-            } else if batch.seq > expected {
-                if self.floor >= self.known_from {
-                    self.floor = expected;
-                }
-                self.known_from = batch.seq;
-                self.missing += batch.seq - expected;
+            let is_later_life = before.is_some_and(|before| begins_anew(before, batch));
+            if batch.seq < expected || is_later_life {
+                (self.lost, expected) = (0, 0);
+                self.doubtful.clear();
             }
+            if batch.seq > expected {
+                let gap = batch.seq - expected;
+                let from = before.map_or(0, |before| before.index + 1);
+                let Count { lost, retired } = absent.between(from, batch.index);
+                let most = gap.min(lost);
+                self.lost += gap.saturating_sub(retired).min(most);
+                if most > 0 {
+                    self.doubtful.push((batch.seq - most, batch.seq));
+                }
+            }
+            expected = batch.seq.saturating_add(1);
             before = Some(batch);
+        }
+        if let (Some(first), Some(last)) = (self.doubtful.first(), self.doubtful.last()) {
+            (self.floor, self.known_from) = (first.0, last.1);
         }
     }
 
@@ -79,7 +97,7 @@ impl SessionOf {
         let mut set = StreamSet::new();
         let mut since = 0;
         for (at, batch) in batches.iter().enumerate() {
-            let is_later = at > since && batch.epoch < batches[at - 1].epoch;
+            let is_later = at > since && begins_anew(&batches[at - 1], batch);
             if is_later || !set.take(batch.seq) {
                 set = StreamSet::new();
                 since = at;
@@ -90,6 +108,12 @@ impl SessionOf {
         let life = batches[since..].iter().map(|batch| batch.seq);
         self.had = life.filter(|seq| *seq > self.floor).collect();
     }
+}
+
+/// Whether a batch is of a later life of its client than the one before: its line was another's in
+/// between, and it began at 0 again. What came first of it may be on no disk.
+fn begins_anew(before: &BatchOf, batch: &BatchOf) -> bool {
+    batch.epoch < before.epoch || !is_same_life(before.epoch, batch.epoch)
 }
 
 /// The sessions of all topics.
@@ -131,16 +155,12 @@ impl Sessions {
             ));
         }
         let mut had = Had::new();
+        let mut losses: BTreeMap<u32, Losses> = BTreeMap::new();
         for (number, (_, topic, client, session)) in (0..have).zip(self.all) {
-            let SessionOf { epoch, next_seq, floor, known_from, missing, .. } = session;
-            if missing > 0 {
-                let name = names.get(&topic).map_or("?", String::as_str);
-                notes.push(format!(
-                    "topic {name}: {missing} batches of client {client:#x} between sequences \
-                     {floor} and {known_from} are on no disk, and later ones are: sent again, they \
-                     are told to be lost; publish their messages anew"
-                ));
+            if !session.doubtful.is_empty() {
+                losses.entry(topic).or_default().add(pool, (number, topic, client), &session);
             }
+            let SessionOf { epoch, next_seq, floor, known_from, .. } = session;
             let standing = Standing { epoch, state: SessionState::Closed };
             // Whatever the log has in this pool is of this session: it begins with it.
             let line = SessionLine {
@@ -158,22 +178,44 @@ impl Sessions {
                 had.insert((TopicId(topic), client), session.had);
             }
         }
+        for (topic, losses) in losses {
+            let name = names.get(&topic).map_or("?", String::as_str);
+            notes.extend(losses.sentences().map(|sentence| format!("topic {name}: {sentence}")));
+        }
         Ok(had)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use landfall_layout::session::first_epoch_after;
+    use landfall_replica::Skips;
 
-    fn session(order: Order, batches: &[(u64, u32, u64)]) -> SessionOf {
+    use super::*;
+    use crate::cold::plan::Span;
+
+    /// A session whose batches are all that its log has; bounds let go of what is missing below
+    /// log index `retired_below`.
+    fn session_behind(order: Order, retired_below: u64, batches: &[(u64, u32, u64)]) -> SessionOf {
         let of = |(index, epoch, seq): &(u64, u32, u64)| BatchOf {
             index: *index,
             epoch: *epoch,
             seq: *seq,
             landed_ns: 7,
         };
-        SessionOf::of(Some(order), batches.iter().map(of).collect()).unwrap()
+        let batches: Vec<BatchOf> = batches.iter().map(of).collect();
+        let span = |batch: &BatchOf| {
+            let BatchOf { index, .. } = *batch;
+            Span { index, first: index, end: index + 1, is_hole: false }
+        };
+        let mut spans: Vec<Span> = batches.iter().map(span).collect();
+        spans.sort_unstable();
+        let absent = Absent::of(&spans, &Skips::default(), retired_below);
+        SessionOf::of(Some(order), batches, &absent).unwrap()
+    }
+
+    fn session(order: Order, batches: &[(u64, u32, u64)]) -> SessionOf {
+        session_behind(order, 0, batches)
     }
 
     #[test]
@@ -185,11 +227,59 @@ mod tests {
     }
 
     #[test]
-    fn what_strong_has_lost_in_front_of_what_it_has_is_doubtful() {
-        let found = session(Order::Strong, &[(3, 1, 3), (4, 1, 4), (7, 1, 7), (9, 2, 8)]);
-        assert_eq!((found.next_seq, found.floor, found.known_from), (9, 5, 7));
-        let whole = session(Order::Strong, &[(3, 1, 3), (4, 1, 4)]);
-        assert_eq!((whole.next_seq, whole.floor, whole.known_from), (5, 0, 0));
+    fn what_strong_has_lost_in_front_of_what_it_has_is_doubtful_and_nothing_else() {
+        let found =
+            session(Order::Strong, &[(0, 1, 0), (2, 1, 2), (3, 1, 3), (7, 1, 7), (9, 2, 8)]);
+        assert_eq!((found.next_seq, found.floor, found.known_from), (9, 1, 7));
+        assert_eq!((found.doubtful, found.lost), (vec![(1, 2), (4, 7)], 4));
+        let whole = session(Order::Strong, &[(3, 1, 0), (4, 1, 1)]);
+        assert_eq!((whole.next_seq, whole.floor, whole.known_from), (2, 0, 0));
+        assert_eq!(whole.doubtful, [], "what is missing in front is another's");
+        let first = session(Order::Strong, &[(3, 1, 2), (4, 1, 3)]);
+        assert_eq!((first.doubtful, first.lost), (vec![(0, 2)], 2), "one came before it");
+    }
+
+    #[test]
+    fn what_retention_took_of_one_copy_is_not_lost() {
+        // A broker's files begin at 720; the other's, with every second batch, at the beginning.
+        let batches: Vec<(u64, u32, u64)> =
+            (1..800).filter(|n| *n >= 720 || n % 2 == 1).map(|n| (n, 1, n)).collect();
+        let found = session_behind(Order::Strong, 720, &batches);
+        assert_eq!((found.next_seq, found.floor, found.known_from), (800, 0, 0));
+        assert_eq!((found.doubtful, found.lost), (Vec::new(), 0));
+        // Behind that it was lost.
+        let batches: Vec<_> = batches.into_iter().filter(|(n, ..)| *n != 790).collect();
+        let found = session_behind(Order::Strong, 720, &batches);
+        assert_eq!((found.doubtful, found.lost), (vec![(790, 791)], 1));
+    }
+
+    #[test]
+    fn where_it_cannot_be_told_which_was_lost_the_last_ones_may_be() {
+        // Those in between lay at index 1 or 3, which retention took, or at 11, which was lost.
+        let here = [0, 2, 4, 5, 6, 7, 8, 9, 10, 12];
+        let spans = here.map(|index| Span { index, first: index, end: index + 1, is_hole: false });
+        let absent = Absent::of(&spans, &Skips::default(), 8);
+        let of = |(index, seq)| BatchOf { index, epoch: 1, seq, landed_ns: 7 };
+        let found = |seq| {
+            let batches = vec![of((0, 0)), of((12, seq))];
+            let found = SessionOf::of(Some(Order::Strong), batches, &absent).unwrap();
+            (found.doubtful, found.lost)
+        };
+        assert_eq!(found(1), (Vec::new(), 0));
+        assert_eq!(found(2), (vec![(1, 2)], 0), "one of three places");
+        assert_eq!(found(3), (vec![(2, 3)], 0));
+        assert_eq!(found(4), (vec![(3, 4)], 1), "all three");
+    }
+
+    #[test]
+    fn what_was_lost_at_the_beginning_of_a_later_life_is_no_duplicate() {
+        let later = first_epoch_after(1);
+        let batches = [(0, 1, 0), (1, 1, 1), (4, later, 2), (5, later, 3)];
+        let strong = session(Order::Strong, &batches);
+        assert_eq!((strong.doubtful, strong.lost), (vec![(0, 2)], 2));
+        assert_eq!((strong.next_seq, strong.floor, strong.known_from), (4, 0, 2));
+        let stream = session(Order::Stream, &batches);
+        assert_eq!((stream.next_seq, stream.floor, stream.had), (4, 0, vec![2, 3]));
     }
 
     #[test]

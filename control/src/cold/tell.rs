@@ -4,6 +4,10 @@ use landfall_layout::limits::SEQUENCED_LOG;
 
 use super::plan::{Plan, Told, Unread};
 
+/// Ranges that are lost, of a log, or publishers who lost something, of a topic, that get a
+/// sentence each; one more counts the rest.
+pub const RANGES_TOLD: usize = 16;
+
 /// What became of a log, a sentence each.
 pub fn sentences(name: &str, log: usize, plan: &Plan, told: &Told<'_>) -> Vec<String> {
     let of = match log {
@@ -14,8 +18,13 @@ pub fn sentences(name: &str, log: usize, plan: &Plan, told: &Told<'_>) -> Vec<St
         0 => String::new(),
         unwritten => format!(", {unwritten} positions that nobody wrote"),
     };
+    let retired = match plan.retired {
+        0 => String::new(),
+        retired => format!(", {retired} positions between them that the topic's bounds let go of"),
+    };
     let mut sentences = vec![format!(
-        "{of} is back: {} batches on disk from position {}{holes}; it goes on at position {}",
+        "{of} is back: {} batches on disk from position {}{holes}{retired}; \
+         it goes on at position {}",
         plan.batches, plan.oldest, plan.position
     )];
     let is_whole = told.unread == Unread::default();
@@ -23,13 +32,24 @@ pub fn sentences(name: &str, log: usize, plan: &Plan, told: &Told<'_>) -> Vec<St
         true => "no file here has them",
         false => "no file that holds has them: see what control says of files",
     };
-    sentences.extend(plan.lost.iter().map(|lost| {
+    sentences.extend(plan.lost.iter().take(RANGES_TOLD).map(|lost| {
         format!(
             "{of}: positions {} to {} were ordered and are lost: {why}",
             lost.first,
             lost.end - 1
         )
     }));
+    let rest = plan.lost.get(RANGES_TOLD..).unwrap_or_default();
+    if let (Some(first), Some(last)) = (rest.first(), rest.last()) {
+        let messages: u64 = rest.iter().map(|lost| lost.end - lost.first).sum();
+        sentences.push(format!(
+            "{of}: {messages} more messages in {} ranges between positions {} and {} were ordered \
+             and are lost: {why}; subscribers are told each range",
+            rest.len(),
+            first.first,
+            last.end - 1
+        ));
+    }
     if let Some(skipped) = plan.skipped {
         sentences.push(format!(
             "{of}: no directory here says for certain where the log ended, so positions {} to {} \
@@ -40,4 +60,25 @@ pub fn sentences(name: &str, log: usize, plan: &Plan, told: &Told<'_>) -> Vec<St
         ));
     }
     sentences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Lost;
+    use super::*;
+
+    #[test]
+    fn of_many_ranges_some_are_named_and_the_rest_is_counted() {
+        let said = |ranges: u64| {
+            let lost = (0..ranges).map(|n| Lost { first: 10 * n, end: 10 * n + 3 }).collect();
+            let plan = Plan { lost, ..Plan::default() };
+            sentences("t", SEQUENCED_LOG, &plan, &Told::default())
+        };
+        assert_eq!(said(16).len(), 17);
+        let many = said(359);
+        assert_eq!(many.len(), 18);
+        let last = &many[17];
+        let numbers = "1029 more messages in 343 ranges between positions 160 and 3582";
+        assert!(last.contains(numbers) && many[1].contains("positions 0 to 2 "), "{last}");
+    }
 }

@@ -4,7 +4,8 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 
 use landfall_layout::command::Command;
 use landfall_layout::counters::Counter;
-use landfall_layout::limits::LOGS_PER_TOPIC;
+use landfall_layout::doubt::DoubtLine;
+use landfall_layout::limits::{DOUBT_LINES, LOGS_PER_TOPIC};
 use landfall_layout::order::ChainLine;
 use landfall_layout::slot::RingLine;
 use landfall_layout::topic::TopicState;
@@ -204,6 +205,11 @@ impl Keeper {
                 let line = ChainLine { oldest_index: u64::MAX, ..ChainLine::default() };
                 self.pool.set_chain(id, log, &line);
             }
+        }
+        if topic.order.is_sequenced() {
+            // The next topic of the slot may have chains there.
+            let none = DoubtLine::default();
+            (0..DOUBT_LINES).for_each(|number| self.pool.set_doubt(id, number, &none));
         }
         for broker in BrokerId::all() {
             self.pool.set_ring(id.slot(), broker, &RingLine::default());

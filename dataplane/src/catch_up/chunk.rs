@@ -5,7 +5,7 @@ use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, GapReason};
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::Body;
 use landfall_replica::merge::Wanted;
-use landfall_replica::{Merge, Skips};
+use landfall_replica::{Merge, Resumed, Skips};
 
 use super::Place;
 
@@ -52,10 +52,11 @@ pub struct Reasons<'a> {
 }
 
 impl Reasons<'_> {
-    /// Whether what is in no file that can be read, from log index `from` on, was lost: retention
-    /// took nothing there. `is_known`: everybody's files say that there is nothing.
-    fn is_lost(&self, from: u64, is_known: bool) -> bool {
-        is_known || self.bounded.is_none_or(|wanted| from >= wanted.retired_below())
+    /// Log index below which retention may have taken what is in no file that can be read.
+    /// `is_known`: everybody's files say that there is nothing.
+    fn retired_below(&self, is_known: bool) -> u64 {
+        let bounded = self.bounded.filter(|_| !is_known);
+        bounded.map_or(0, Wanted::retired_below)
     }
 }
 
@@ -118,9 +119,10 @@ impl Chunk {
         reasons: &Reasons<'_>,
     ) {
         if self.place.position < to {
-            let is_lost = reasons.is_lost(from, is_known);
-            for part in reasons.skips.parts(self.place.position, to) {
-                self.jump(log, part.end, part.reason(is_lost));
+            let from = Resumed { index: from, position: self.place.position };
+            let below = reasons.retired_below(is_known);
+            for (end, reason) in reasons.skips.reasons(from, to, below) {
+                self.jump(log, end, reason);
             }
         }
     }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use landfall_dataplane::Idle;
 use landfall_layout::counters::Counter;
+use landfall_layout::doubt::DoubtLine;
 use landfall_layout::frame::{Ack, Frame, From, Hello, Reached};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
+use landfall_layout::session::SessionLine;
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
@@ -69,6 +71,28 @@ fn a_stream_that_comes_back_is_told_of_each_batch_when_it_is_durable() {
     let twice = (0..3).map(|seq| (seq, Reached::Duplicate));
     let expected: Vec<_> = twice.chain([(3, Reached::Durable)]).collect();
     assert_eq!(said.collect::<Vec<_>>(), expected);
+}
+
+/// Of ten batches that had no receipt a lost pool took two, as control found out.
+#[test]
+fn what_lies_on_disk_between_two_that_were_lost_is_a_duplicate() {
+    let rig = Rig::new();
+    let topic = rig.control().topic("strong", Order::Strong, 64, 0);
+    let mut client = Client::welcomed(rig.tcp(), publisher(7), "strong");
+    let known = (0..).map_while(|index| Some((index, rig.pool.session(index)?)));
+    let (index, line) = known.into_iter().find(|(_, line)| line.is_of(topic, 7)).unwrap();
+    let lost = [(3, 4), (8, 9)];
+    for (number, doubt) in DoubtLine::of(topic, index, &lost).iter().enumerate() {
+        rig.pool.set_doubt(topic, number, doubt);
+    }
+    rig.pool.set_session(index, &SessionLine { next_seq: 10, floor: 3, known_from: 9, ..line });
+    rig.control().drop_seqs.extend(0..10);
+    (0..10).for_each(|seq| client.publish(7, seq, b"x"));
+    for seq in 0..10 {
+        let receipt = client.receipt();
+        let reached = if [3, 8].contains(&seq) { Reached::Lost } else { Reached::Duplicate };
+        assert_eq!((receipt.batch_seq, receipt.reached), (seq, reached));
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub mod batch;
 pub mod channel;
 pub mod command;
 pub mod counters;
+pub mod doubt;
 pub mod fate;
 pub mod frame;
 pub mod geometry;

@@ -77,6 +77,11 @@ pub const IN_FLIGHT_BATCHES_MAX: u16 = 512;
 /// behind, so that it is never asked about one that was forgotten.
 pub const STREAM_WINDOW: u64 = 16_384;
 
+/// Lines that say which batches of its sessions a topic lost with a pool.
+pub const DOUBT_LINES: usize = BROKERS_MAX;
+/// Sequences that one of them has a bit for.
+pub const DOUBT_BITS: u64 = 256;
+
 /// Counters of one process.
 pub const COUNTERS: usize = 512;
 /// Distinct errors a process can show.

@@ -66,6 +66,7 @@ impl SessionLine {
     }
 
     /// Order `strong`: whether the batch of that sequence may be lost although it was ordered.
+    /// Which of these are stands in the topic's doubt lines.
     pub fn is_doubtful(&self, batch_seq: u64) -> bool {
         (self.floor..self.known_from).contains(&batch_seq)
     }

@@ -4,6 +4,7 @@
 
 use landfall_layout::BrokerId;
 use landfall_layout::batch::BatchPreamble;
+use landfall_layout::doubt::DoubtLine;
 use landfall_layout::limits::{
     BATCH_BYTES_MAX, BROKERS_MAX, LINE_BYTES, SEGMENT_BYTES_MAX, SEGMENTS_MAX,
 };
@@ -355,6 +356,32 @@ fn session_line() {
     );
     assert_eq!(SessionLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
     assert_eq!(SessionLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn doubt_line() {
+    let value = DoubtLine {
+        first: 0x0807_0605_0403_0201,
+        run: 0x100f_0e0d_0c0b_0a09,
+        reserved: 0x1817_1615_1413_1211,
+        topic: 0x1c1b_1a19,
+        session: 0x201f_1e1d,
+        bits: [
+            0x2827_2625_2423_2221,
+            0x302f_2e2d_2c2b_2a29,
+            0x3837_3635_3433_3231,
+            0x403f_3e3d_3c3b_3a39,
+        ],
+    };
+    golden(
+        &value.to_bytes(),
+        "01020304 05060708 090a0b0c 0d0e0f10 \
+         11121314 15161718 191a1b1c 1d1e1f20 \
+         21222324 25262728 292a2b2c 2d2e2f30 \
+         31323334 35363738 393a3b3c 3d3e3f40",
+    );
+    assert_eq!(DoubtLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
+    assert_eq!(DoubtLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Single lines with one writer: heartbeats, frontiers, chains, segment headers, sessions.
 
-use landfall_layout::limits::{LINE_BYTES, SEQUENCED_LOG};
+use landfall_layout::doubt::DoubtLine;
+use landfall_layout::limits::{DOUBT_LINES, LINE_BYTES, SEQUENCED_LOG};
 use landfall_layout::order::{ChainLine, FrontierLine};
 use landfall_layout::pool::{BrokerAddress, BrokerLine};
 use landfall_layout::segment::{SegmentHeader, What};
@@ -251,6 +252,21 @@ impl<M: Memory> Pool<M> {
     /// Writes a whole chain line. Only control.
     pub fn set_chain(&self, topic: TopicId, log: usize, line: &ChainLine) {
         store_keyed(self, self.geometry().chain(topic.slot(), log), &line.to_words(), 3);
+    }
+
+    /// What was lost of a session of a sequenced topic when a pool was.
+    pub fn doubts(&self, topic: TopicId, session: u32) -> impl Iterator<Item = DoubtLine> {
+        let line = move |number| {
+            let at = self.geometry().chain(topic.slot(), number);
+            DoubtLine::from_words(load_keyed(self, at, 3))
+        };
+        (0..DOUBT_LINES).map(line).filter(move |line| line.is_of(topic, session))
+    }
+
+    /// Writes one of a sequenced topic's doubt lines. Only control.
+    pub fn set_doubt(&self, topic: TopicId, number: usize, line: &DoubtLine) {
+        assert!(number < DOUBT_LINES, "the lines behind are a log's");
+        store_keyed(self, self.geometry().chain(topic.slot(), number), &line.to_words(), 3);
     }
 
     /// Moves the oldest readable entry of a log, before anything below it is reused. Only control.

@@ -42,7 +42,7 @@ pub mod walk;
 
 pub use damage::Damage;
 pub use error::FileError;
-pub use lives::{Ended, EndedLog, Resumed, Skipped, Skips};
+pub use lives::{Begins, Ended, EndedLog, Resumed, Skipped, Skips};
 pub use merge::{Merge, Picked};
 pub use numbers::Numbers;
 pub use survey::{FileSurvey, SourceSurvey};

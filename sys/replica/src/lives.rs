@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use landfall_layout::BrokerId;
 use landfall_layout::frame::GapReason;
+use landfall_layout::replica::{NO_FILE, ReplicaHeader};
 use serde::{Deserialize, Serialize};
 
 /// Ranges that are remembered of a log. One comes with each loss of a pool that was not stopped in
@@ -105,6 +107,35 @@ pub fn first_part(from: u64, to: u64, range: Option<(u64, u64)>) -> Part {
     }
 }
 
+/// Where the copies of each source begin.
+#[derive(Clone, Debug, Default)]
+pub struct Begins(BTreeMap<BrokerId, Begin>);
+
+#[derive(Clone, Copy, Debug)]
+struct Begin {
+    /// Log index from which on one of its copies has everything.
+    index: u64,
+    /// A copy's oldest file says that others came before it.
+    is_behind: bool,
+}
+
+impl Begins {
+    /// Adds a copy, by the header of its oldest file that can be read.
+    pub fn add(&mut self, source: BrokerId, oldest: &ReplicaHeader) {
+        let (index, is_behind) = (oldest.first_index, oldest.previous_index != NO_FILE);
+        let begin = self.0.entry(source).or_insert(Begin { index, is_behind });
+        begin.index = begin.index.min(index);
+        begin.is_behind |= is_behind;
+    }
+
+    /// Log index below which bounds may have let go of what is in no file. All of it was once in
+    /// every copy, whoever landed it: no file goes before its batches have left memory.
+    pub fn retired_below(&self) -> u64 {
+        let taken = self.0.values().filter(|begin| begin.is_behind);
+        taken.map(|begin| begin.index).max().unwrap_or_default()
+    }
+}
+
 impl Skips {
     /// The ranges.
     pub fn ranges(&self) -> &[Skipped] {
@@ -161,14 +192,25 @@ impl Skips {
         self.0.iter().find(|range| range.to_position > from)
     }
 
-    /// The gap from position `from` to `to` in parts, each with one reason.
-    pub fn parts(&self, from: u64, to: u64) -> Vec<Part> {
-        let (mut parts, mut at) = (Vec::new(), from);
+    /// The gap from a place up to position `to` in parts: the position behind each, and why no file
+    /// has anything of it. Retention may have taken what begins below log index `retired_below`;
+    /// what begins there or behind it was lost.
+    pub fn reasons(&self, from: Resumed, to: u64, retired_below: u64) -> Vec<(u64, GapReason)> {
+        let Resumed { mut index, position: mut at } = from;
+        let mut parts = Vec::new();
         while at < to {
-            let range = self.behind(at).map(|range| (range.position, range.to_position));
-            let part = first_part(at, to, range);
+            let range = self.behind(at);
+            let part = first_part(at, to, range.map(|range| (range.position, range.to_position)));
+            let reason = match part.is_skipped {
+                true => GapReason::Skipped,
+                false if index >= retired_below => GapReason::Lost,
+                false => GapReason::Retention,
+            };
+            if let Some(range) = range.filter(|_| part.is_skipped) {
+                index = index.max(range.to_index);
+            }
             at = part.end;
-            parts.push(part);
+            parts.push((at, reason));
         }
         parts
     }
@@ -216,20 +258,40 @@ mod tests {
     #[test]
     fn a_gap_is_told_in_parts_with_a_reason_each() {
         let skips = skips(&[range(100, 300), range(500, 700)]);
-        let told = |from, to, known| -> Vec<(u64, GapReason)> {
-            let parts = skips.parts(from, to);
-            parts.iter().map(|part| (part.end, part.reason(known))).collect()
+        let told = |position, to, below| {
+            skips.reasons(Resumed { index: position / 10, position }, to, below)
         };
         use GapReason::{Lost, Retention, Skipped};
-        assert_eq!(told(90, 300, false), [(100, Lost), (300, Skipped)]);
-        assert_eq!(
-            told(150, 800, false),
-            [(300, Skipped), (500, Lost), (700, Skipped), (800, Retention)]
-        );
-        assert_eq!(told(300, 400, false), [(400, Retention)]);
-        assert_eq!(told(300, 400, true), [(400, Lost)]);
-        assert_eq!(told(50, 150, false), [(100, Retention), (150, Skipped)]);
-        assert_eq!(told(100, 100, false), []);
+        assert_eq!(told(90, 300, 0), [(100, Lost), (300, Skipped)]);
+        assert_eq!(told(90, 300, 10), [(100, Retention), (300, Skipped)]);
+        let all = [(300, Skipped), (500, Lost), (700, Skipped), (800, Lost)];
+        assert_eq!(told(150, 800, 30), all);
+        let taken = [(300, Skipped), (500, Retention), (700, Skipped), (800, Lost)];
+        assert_eq!(told(150, 800, 31), taken, "each part is judged by where it begins");
+        assert_eq!(told(300, 400, 31), [(400, Retention)]);
+        assert_eq!(told(300, 400, 30), [(400, Lost)]);
+        assert_eq!(told(100, 100, 0), []);
+    }
+
+    #[test]
+    fn retention_took_what_is_in_front_of_every_copy_of_the_source_that_begins_last() {
+        let below = |copies: &[(usize, u64, bool)]| {
+            let mut begins = Begins::default();
+            for (source, first_index, is_behind) in copies.iter().copied() {
+                let previous_index = if is_behind { 0 } else { NO_FILE };
+                let none = ReplicaHeader::from_words([0; ReplicaHeader::WORDS]);
+                let header = ReplicaHeader { first_index, previous_index, ..none };
+                begins.add(BrokerId::new(source).unwrap(), &header);
+            }
+            begins.retired_below()
+        };
+        assert_eq!(below(&[]), 0);
+        assert_eq!(below(&[(0, 700, true), (1, 0, false)]), 700);
+        assert_eq!(below(&[(0, 700, true), (0, 500, true), (1, 300, true)]), 500);
+        assert_eq!(below(&[(0, 0, false), (0, 700, true)]), 0, "one copy has all of it");
+        assert_eq!(below(&[(0, 900, false)]), 0, "a disk was wiped: retention took nothing");
+        assert_eq!(below(&[(0, 700, true), (0, 900, false)]), 700, "one that stands in");
+        assert_eq!(below(&[(0, 700, true), (0, 500, false)]), 500);
     }
 
     #[test]

@@ -3,14 +3,13 @@
 //! Each broker's batches are in files of their own, and there may be several copies of them. A
 //! copy is read as long as it has everything; what it lacks is looked for in the others.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use landfall_layout::BrokerId;
-use landfall_layout::replica::{NO_FILE, Record};
+use landfall_layout::replica::Record;
 
 use crate::copy::{CopyReader, Says};
-use crate::lives::Skips;
+use crate::lives::{Begins, Skips};
 use crate::names::{list_source, source_directory, topic_directory};
 use crate::topic::TopicFile;
 use crate::walk::Walk;
@@ -46,20 +45,15 @@ impl Wanted {
         skips
     }
 
-    /// Log index below which bounds may have let go of files: there a source's oldest file says,
-    /// in each of its copies, that others came before it.
+    /// Log index below which bounds may have let go of files, see [`Begins`].
     pub fn retired_below(&self) -> u64 {
-        let mut begins: BTreeMap<BrokerId, u64> = BTreeMap::new();
+        let mut begins = Begins::default();
         for copy in self.copies() {
             let files = list_source(copy.directory(), &mut Vec::new()).unwrap_or_default();
             let first = files.iter().find_map(|(_, path)| Some(*Walk::open(path).ok()?.header()));
-            let Some(header) = first else { continue };
-            let is_behind = header.previous_index != NO_FILE;
-            let from = if is_behind { header.first_index } else { 0 };
-            let begin = begins.entry(copy.source()).or_insert(from);
-            *begin = from.min(*begin);
+            first.iter().for_each(|header| begins.add(copy.source(), header));
         }
-        begins.into_values().max().unwrap_or_default()
+        begins.retired_below()
     }
 
     /// A reader for each copy that may be there, those of one broker beside each other.
