@@ -53,9 +53,9 @@ pub struct Reasons<'a> {
 
 impl Reasons<'_> {
     /// Log index below which retention may have taken what is in no file that can be read.
-    /// `is_known`: everybody's files say that there is nothing.
-    fn retired_below(&self, is_known: bool) -> u64 {
-        let bounded = self.bounded.filter(|_| !is_known);
+    /// `is_lost`: everybody's files say that there is nothing, or one's that it had some of it.
+    fn retired_below(&self, is_lost: bool) -> u64 {
+        let bounded = self.bounded.filter(|_| !is_lost);
         bounded.map_or(0, Wanted::retired_below)
     }
 }
@@ -74,19 +74,22 @@ pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, reasons: &Reas
         faults: Vec::new(),
     };
     merge.look_again();
-    // Whether everything between the last batch and the next is known to be nowhere.
-    let (mut is_known, mut from) = (true, place.next);
+    // Whether everything between the last batch and the next is known to be nowhere, or some of it
+    // is known to have been lost. Then retention did not take it.
+    let (mut is_known, mut is_torn, mut from) = (true, false, place.next);
     for _ in 0..ENTRIES_MAX {
         if chunk.bytes.len() >= CHUNK_BYTES {
             break;
         }
         let (picked, known) = merge.next(chunk.place.next, until, &mut chunk.faults);
         is_known &= known;
+        is_torn |= merge.torn().is_some();
+        let is_lost = is_known || is_torn;
         let Some(picked) = picked else {
             chunk.place.next = chunk.place.next.max(until);
             // Memory begins behind what the log passed over last, and knows of that alone.
             if let Some(last) = reasons.skips.ranges().last() {
-                chunk.jump_over(log, last.to_position, (from, is_known), reasons);
+                chunk.jump_over(log, last.to_position, (from, is_lost), reasons);
             }
             break;
         };
@@ -94,33 +97,27 @@ pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, reasons: &Reas
         let record = merge.record(picked);
         match record.map(|record| record.body) {
             Some(Body::Batch { entry, preamble, payload }) => {
-                chunk.jump_over(log, entry.first_position, (from, is_known), reasons);
+                chunk.jump_over(log, entry.first_position, (from, is_lost), reasons);
                 chunk.add(log, picked.index, &entry, (&preamble, payload));
             }
             Some(Body::Hole { entry, reason: why }) => {
-                chunk.jump_over(log, entry.first_position, (from, is_known), reasons);
+                chunk.jump_over(log, entry.first_position, (from, is_lost), reasons);
                 chunk.jump(log, entry.end_position(), why);
             }
             Some(Body::Frontier(_)) | None => continue,
         }
-        (is_known, from) = (true, chunk.place.next);
+        (is_known, is_torn, from) = (true, false, chunk.place.next);
     }
     chunk
 }
 
 impl Chunk {
     /// Tells of positions up to `to` that are in no file, each with its reason: entries from a log
-    /// index on, and whether everybody's files say so.
-    fn jump_over(
-        &mut self,
-        log: u8,
-        to: u64,
-        (from, is_known): (u64, bool),
-        reasons: &Reasons<'_>,
-    ) {
+    /// index on, and whether retention did not take them.
+    fn jump_over(&mut self, log: u8, to: u64, (from, is_lost): (u64, bool), reasons: &Reasons<'_>) {
         if self.place.position < to {
             let from = Resumed { index: from, position: self.place.position };
-            let below = reasons.retired_below(is_known);
+            let below = reasons.retired_below(is_lost);
             for (end, reason) in reasons.skips.reasons(from, to, below) {
                 self.jump(log, end, reason);
             }
@@ -304,12 +301,13 @@ mod tests {
         let topic = landfall_replica::names::topic_directory(&scratch.0, "t", CREATED_NS);
         let source = landfall_replica::names::source_directory(&topic, BrokerId::new(0).unwrap());
         let path = landfall_replica::names::replica_file(&source, 0);
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[4096 + 200] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
+        let whole = std::fs::read(&path).unwrap();
         let (wanted, skips) = (wanted(&scratch), Skips::default());
-        // Bounds let go of whole files, and this one is the first.
-        for bounded in [None, Some(&wanted)] {
+        // Bounds let go of whole files, and this one is the first. In its payload, or its head.
+        for (byte, bounded) in [200, 10].iter().flat_map(|at| [(at, None), (at, Some(&wanted))]) {
+            let mut bytes = whole.clone();
+            bytes[4096 + byte] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
             let start = Place { next: 0, position: 0 };
             let reasons = Reasons { skips: &skips, bounded };
             let chunk = read(&mut merge(&scratch), 0, start, end, &reasons);

@@ -271,7 +271,7 @@ fn carry_out(task: Task) -> Done {
             let Reader { wanted, merge, skips, last_skip, is_bounded, .. } = &mut *reader;
             let merge = merge.get_or_insert_with(|| {
                 *skips = skips_of(wanted, log, *last_skip);
-                Merge::new(wanted)
+                Merge::naming_lost(wanted)
             });
             let reasons = Reasons { skips, bounded: is_bounded.then_some(&*wanted) };
             let chunk = chunk::read(merge, log as u8, place, until, &reasons);
@@ -312,9 +312,12 @@ fn find(lookup: &Lookup, from: From, faults: &mut Vec<String>) -> Option<Start> 
 
 /// Where a log begins that retention took nothing of: what is not there from there on was lost.
 fn beginning(lookup: &Lookup) -> Option<Start> {
-    let Lookup { log, wanted, last_skip, is_bounded, .. } = lookup;
+    let Lookup { log, wanted, last_skip, is_bounded, until } = lookup;
     if *is_bounded && wanted.retired_below() > 0 {
-        return None;
+        // Who had what came first, and lost it, let go of nothing.
+        let mut merge = Merge::naming_lost(wanted);
+        merge.next(0, *until, &mut Vec::new());
+        return (merge.torn() == Some(0)).then_some(Start { index: 0, position: 0 });
     }
     // Nobody had landed anything where it passed over its very beginning.
     let skips = skips_of(wanted, *log, *last_skip);

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
 use landfall_layout::frame::GapReason;
-use landfall_layout::replica::{Body, NO_FILE, Place, Record};
+use landfall_layout::order::OrderEntry;
+use landfall_layout::replica::{Body, NO_FILE, Place, Record, RecordHeader};
 
 use crate::damage::Damage;
 use crate::error::FileError;
@@ -29,6 +30,9 @@ pub struct Says {
     pub known_to: u64,
     /// The next entry's batch is lost, as far as this replica knows.
     pub is_lost: bool,
+    /// The last log indexes among which it had some that do not hold any more, or whose file is
+    /// missing: those were not let go of.
+    pub torn: (u64, u64),
 }
 
 /// The file that is read now.
@@ -51,6 +55,11 @@ pub struct CopyReader {
     known_from: u64,
     /// Log index of the entry that the walk found last.
     ahead: Option<u64>,
+    /// The same entry, where its batch does not hold.
+    lost: Option<(RecordHeader, OrderEntry)>,
+    /// Batches that do not hold are entries that are lost, where it is known which they were.
+    names_lost: bool,
+    torn: (u64, u64),
     /// There is nothing more until somebody says that it may have grown.
     is_dry: bool,
 }
@@ -65,8 +74,17 @@ impl CopyReader {
             open: None,
             known_from: 0,
             ahead: None,
+            lost: None,
+            names_lost: false,
+            torn: (0, 0),
             is_dry: false,
         }
+    }
+
+    /// The same, with a hole of reason `Lost` for each batch that does not hold and of which it is
+    /// known which it was. For readers: who fills a copy has no use for it.
+    pub fn naming_lost(self) -> Self {
+        Self { names_lost: true, ..self }
     }
 
     /// Broker whose batches these are.
@@ -89,6 +107,9 @@ impl CopyReader {
 
     /// The batch or hole that [`seek`](Self::seek) found.
     pub fn record(&self) -> Option<Record<'_>> {
+        if let Some((header, entry)) = self.lost {
+            return Some(Record { header, body: Body::Hole { entry, reason: GapReason::Lost } });
+        }
         self.open.as_ref().and_then(|open| open.walk.current())
     }
 
@@ -100,6 +121,7 @@ impl CopyReader {
             if self.ahead.is_some_and(|index| index >= want) || self.is_dry {
                 return self.says(want);
             }
+            self.lost = None;
             let Some(open) = &mut self.open else {
                 if !self.open_at(want, faults) {
                     self.is_dry = true;
@@ -127,9 +149,11 @@ impl CopyReader {
         let known_to = next.unwrap_or(covered);
         let is_lost = next.is_some()
             && self.record().is_some_and(|record| {
-                matches!(record.body, Body::Hole { reason: GapReason::Corrupt, .. })
+                let Body::Hole { reason, .. } = record.body else { return false };
+                matches!(reason, GapReason::Corrupt | GapReason::Lost)
             });
-        Says { source: self.source, known_from: self.known_from, next, known_to, is_lost }
+        let Self { source, known_from, torn, .. } = *self;
+        Says { source, known_from, next, known_to, is_lost, torn }
     }
 
     /// The walk found nothing more in its file that holds, or something that does not.
@@ -151,6 +175,15 @@ impl CopyReader {
         // What the broken record says of itself is known where its head holds.
         let is_named = broken.behind.is_some_and(|behind| behind.index <= until);
         let say = |open: &Open, damage: &Damage| format!("{}: {damage}", open.path.display());
+        if self.names_lost
+            && is_named
+            && let Some((header, entry, damage)) = open.walk.named(&broken)
+        {
+            faults.push(say(open, &damage));
+            open.walk.pass(damage);
+            (self.ahead, self.lost) = (Some(header.index), Some((header, entry)));
+            return;
+        }
         match open.walk.measure(&broken) {
             Ok(damage) => match damage.behind {
                 Some(behind) if is_named || behind.index < until => {
@@ -158,6 +191,7 @@ impl CopyReader {
                     open.walk.pass(damage);
                     if damage.entries() != Some(0) {
                         self.known_from = behind.index;
+                        self.torn = (damage.before.index, behind.index);
                     }
                 }
                 // What is being written at this moment looks the same; nobody needs it yet.
@@ -196,6 +230,8 @@ impl CopyReader {
             self.is_dry = true;
             return;
         };
+        // Bounds take files from the front, also those that are being read.
+        let is_taken = self.open.as_ref().is_some_and(|open| !open.path.exists());
         let before = self.open.as_ref().map(|open| (open.first_index, open.walk.place()));
         match self.walk(&path) {
             Ok(walk) => {
@@ -203,8 +239,15 @@ impl CopyReader {
                 let follows = |(here, place): (u64, Place)| {
                     header.previous_index == here && header.first_ordinal == place.ordinal
                 };
-                if !is_whole || header.previous_index == NO_FILE || !before.is_some_and(follows) {
+                let is_begun = header.previous_index == NO_FILE;
+                if !is_whole || is_begun || !before.is_some_and(follows) {
                     self.known_from = header.first_index;
+                    // What a copy left out when it was begun anew, others may have let go of.
+                    if let Some((_, place)) =
+                        before.filter(|_| !is_whole || !(is_begun || is_taken))
+                    {
+                        self.torn = (place.index, header.first_index);
+                    }
                 }
                 self.open = Some(Open { first_index, path, walk, is_fresh: false, ended: None });
             }
@@ -239,11 +282,12 @@ impl CopyReader {
                 }
             };
             let at = files.partition_point(|(first_index, _)| *first_index <= want);
-            let mut taken = false;
+            let (mut taken, mut unread) = (false, None);
             for (first_index, path) in &files[at.saturating_sub(1)..] {
                 match self.walk(path) {
                     Ok(walk) => {
                         self.known_from = walk.header().first_index;
+                        self.torn = unread.map_or((0, 0), |from| (from, self.known_from));
                         let path = path.clone();
                         let first_index = *first_index;
                         self.open =
@@ -255,7 +299,10 @@ impl CopyReader {
                         break;
                     }
                     Err(error) if is_begun(&error) => {}
-                    Err(error) => faults.push(error.to_string()),
+                    Err(error) => {
+                        unread = unread.or(Some(*first_index));
+                        faults.push(error.to_string());
+                    }
                 }
             }
             if !taken {

@@ -26,8 +26,8 @@ pub fn first(
     before: &dyn Fn(&OrderEntry) -> bool,
     faults: &mut Vec<String>,
 ) -> Option<Start> {
-    let copies = wanted.copies();
-    let found = copies.into_iter().filter_map(|copy| first_of(copy, until, before, faults));
+    let copies = wanted.copies().into_iter().map(CopyReader::naming_lost);
+    let found = copies.filter_map(|copy| first_of(copy, until, before, faults));
     found.min_by_key(|start| start.index)
 }
 

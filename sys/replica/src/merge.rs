@@ -81,6 +81,9 @@ pub struct Choice {
     /// Whether every broker's files say that there is nothing in between: it was lost, or never
     /// was. Otherwise it may be on a disk that cannot be read here.
     pub is_known: bool,
+    /// The first log index from which on a broker that does not say so lost some of what it had:
+    /// of what lies in between, retention did not take all. None: nothing says that.
+    pub torn: Option<u64>,
 }
 
 /// The next entry at or above log index `want`, of what the copies say.
@@ -92,9 +95,12 @@ pub fn choose(want: u64, until: u64, says: &[Says], sources: &[BrokerId]) -> Cho
         .filter(|(_, index)| *index < until);
     let end = next.map_or(until, |(_, index)| index);
     let covers = |says: &Says| says.known_from <= want && says.known_to >= end;
-    let is_known =
-        sources.iter().all(|source| says.iter().filter(|says| says.source == *source).any(covers));
-    Choice { next, is_known }
+    let of = |source: BrokerId| says.iter().filter(move |says| says.source == source);
+    let mut open = sources.iter().filter(|source| !of(**source).any(covers)).peekable();
+    let is_known = open.peek().is_none();
+    let torn = open.flat_map(|source| of(*source)).map(|says| says.torn);
+    let torn = torn.filter(|(from, to)| *from < end && want < *to);
+    Choice { next, is_known, torn: torn.map(|(from, _)| from).min() }
 }
 
 /// A batch or hole that was found.
@@ -113,12 +119,21 @@ pub struct Merge {
     is_first: Vec<bool>,
     says: Vec<Says>,
     said_by: Vec<usize>,
+    torn: Option<u64>,
 }
 
 impl Merge {
+    /// Begins to read, for who shows what is there: see [`CopyReader::naming_lost`].
+    pub fn naming_lost(wanted: &Wanted) -> Self {
+        Self::of(wanted, wanted.copies().into_iter().map(CopyReader::naming_lost).collect())
+    }
+
     /// Begins to read.
     pub fn new(wanted: &Wanted) -> Self {
-        let copies = wanted.copies();
+        Self::of(wanted, wanted.copies())
+    }
+
+    fn of(wanted: &Wanted, copies: Vec<CopyReader>) -> Self {
         let mut sources = wanted.sources.clone();
         sources.extend(copies.iter().map(CopyReader::source));
         sources.sort_unstable();
@@ -129,6 +144,7 @@ impl Merge {
             is_first: (0..copies.len()).map(is_new).collect(),
             says: Vec::with_capacity(copies.len()),
             said_by: Vec::with_capacity(copies.len()),
+            torn: None,
             copies,
         }
     }
@@ -163,6 +179,7 @@ impl Merge {
             start = end;
         }
         let choice = choose(want, until, &self.says, &self.sources);
+        self.torn = choice.torn;
         let picked = choice.next.map(|(i, index)| Picked { copy: self.said_by[i], index });
         if let Some(picked) = picked {
             self.prefer(picked.copy);
@@ -202,6 +219,12 @@ impl Merge {
         }
     }
 
+    /// Where what a copy had and lost begins, see [`Choice::torn`], of what lay before what was
+    /// found last.
+    pub fn torn(&self) -> Option<u64> {
+        self.torn
+    }
+
     /// The batch or hole that was found last.
     pub fn record(&self, picked: Picked) -> Option<Record<'_>> {
         self.copies.get(picked.copy)?.record()
@@ -217,7 +240,7 @@ mod tests {
     }
 
     fn says(source: usize, known_from: u64, next: Option<u64>, known_to: u64) -> Says {
-        Says { source: broker(source), known_from, next, known_to, is_lost: false }
+        Says { source: broker(source), known_from, next, known_to, is_lost: false, torn: (0, 0) }
     }
 
     #[test]
@@ -225,28 +248,44 @@ mod tests {
         let all = [broker(0), broker(1)];
         let here = [says(0, 0, Some(7), 7), says(1, 0, Some(5), 5)];
         let choice = choose(5, 100, &here, &all);
-        assert_eq!(choice, Choice { next: Some((1, 5)), is_known: true });
+        assert_eq!(choice, Choice { next: Some((1, 5)), is_known: true, torn: None });
         let choice = choose(4, 100, &here, &all);
-        assert_eq!(choice, Choice { next: Some((1, 5)), is_known: true }, "4 is nowhere");
+        assert_eq!(
+            choice,
+            Choice { next: Some((1, 5)), is_known: true, torn: None },
+            "4 is nowhere"
+        );
     }
 
     #[test]
     fn what_a_copy_left_out_may_be_elsewhere() {
         let all = [broker(0), broker(1)];
         let here = [says(0, 6, Some(7), 7), says(1, 0, Some(9), 9)];
-        assert_eq!(choose(5, 100, &here, &all), Choice { next: Some((0, 7)), is_known: false });
+        assert_eq!(
+            choose(5, 100, &here, &all),
+            Choice { next: Some((0, 7)), is_known: false, torn: None }
+        );
         // Another copy of the same broker has it, or knows that there is nothing.
         let other = [here[0], here[1], says(0, 0, Some(5), 5)];
-        assert_eq!(choose(5, 100, &other, &all), Choice { next: Some((2, 5)), is_known: true });
+        assert_eq!(
+            choose(5, 100, &other, &all),
+            Choice { next: Some((2, 5)), is_known: true, torn: None }
+        );
         let other = [here[0], here[1], says(0, 0, None, 8)];
-        assert_eq!(choose(5, 100, &other, &all), Choice { next: Some((0, 7)), is_known: true });
+        assert_eq!(
+            choose(5, 100, &other, &all),
+            Choice { next: Some((0, 7)), is_known: true, torn: None }
+        );
     }
 
     #[test]
     fn a_broker_without_a_copy_here_leaves_everything_open() {
         let here = [says(0, 0, Some(7), 7)];
         let all = [broker(0), broker(1)];
-        assert_eq!(choose(7, 100, &here, &all), Choice { next: Some((0, 7)), is_known: false });
+        assert_eq!(
+            choose(7, 100, &here, &all),
+            Choice { next: Some((0, 7)), is_known: false, torn: None }
+        );
         assert!(choose(7, 100, &here, &all[..1]).is_known);
     }
 
@@ -260,11 +299,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_copy_had_and_lost_was_not_let_go_of_unless_another_copy_has_all_of_it() {
+        let all = [broker(0), broker(1)];
+        let torn = Says { torn: (3, 6), ..says(1, 6, Some(6), 6) };
+        let late = says(0, 50, Some(50), 50);
+        let of = |want, says: &[Says]| choose(want, 100, says, &all).torn;
+        assert_eq!(of(5, &[late, torn]), Some(3));
+        assert_eq!(of(6, &[late, torn]), None, "it is behind that");
+        assert_eq!(of(5, &[late, torn, says(1, 0, Some(9), 9)]), None);
+        assert_eq!(of(5, &[late, says(1, 6, Some(6), 6)]), None, "it began there");
+    }
+
+    #[test]
     fn nothing_is_taken_from_beyond_the_bound() {
         let all = [broker(0)];
         let choice = choose(5, 20, &[says(0, 0, Some(20), 20)], &all);
-        assert_eq!(choice, Choice { next: None, is_known: true });
+        assert_eq!(choice, Choice { next: None, is_known: true, torn: None });
         let choice = choose(5, 20, &[says(0, 0, None, 9)], &all);
-        assert_eq!(choice, Choice { next: None, is_known: false }, "it may come yet");
+        assert_eq!(choice, Choice { next: None, is_known: false, torn: None }, "it may come yet");
     }
 }

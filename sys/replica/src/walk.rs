@@ -4,9 +4,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{
     HeaderError, Place, RECORD_BYTES_MAX, RECORD_JUDGED_BYTES, REPLICA_HEADER_BYTES, Record,
-    RecordError, ReplicaHeader, check_head, check_record, record_bytes, view_record,
+    RecordError, RecordHeader, ReplicaHeader, check_head, check_record, record_bytes, view_head,
+    view_record,
 };
 
 use crate::damage::Damage;
@@ -235,6 +237,18 @@ impl Walk {
     /// The record that was found last, until the walk is told to do something else.
     pub fn current(&self) -> Option<Record<'_>> {
         view_record(self.loaded(self.found_at?))
+    }
+
+    /// The entry of a batch whose record does not hold, where its head does: which batch it was is
+    /// known then, and the damage ends with it. What is behind it is judged by itself.
+    pub fn named(&self, broken: &Broken) -> Option<(RecordHeader, OrderEntry, Damage)> {
+        let (before, behind) = (self.place, broken.behind?);
+        let (header, entry) = view_head(self.loaded(before.at))?;
+        // Others' batches are in front of it, and none of these bytes were theirs.
+        let before = Place { index: header.index, ..before };
+        let bytes = behind.at.min(self.bytes) - before.at;
+        let damage = Damage { at: before.at, bytes, why: broken.why, before, behind: Some(behind) };
+        Some((header, entry, damage))
     }
 
     /// The first record at or behind byte `from` that holds by itself, wherever the walk is, and

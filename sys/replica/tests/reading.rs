@@ -202,6 +202,84 @@ fn a_record_that_does_not_hold_is_passed_and_named() {
     assert!(faults.len() == 1 && faults.iter().all(named), "{faults:?}");
 }
 
+/// What a reader is shown from index 0 on: batches, and entries that are lost; and where something
+/// begins that a copy had and lost, in front of each of them.
+fn shown(wanted: &Wanted) -> Vec<(u64, bool, Option<u64>)> {
+    let mut merge = Merge::naming_lost(wanted);
+    let (mut shown, mut next) = (Vec::new(), 0);
+    while let (Some(picked), _) = merge.next(next, 100, &mut Vec::new()) {
+        let is_lost = match merge.record(picked).unwrap().body {
+            Body::Hole { entry, reason } => {
+                assert_eq!((entry.commit, reason), (picked.index + 1, GapReason::Lost));
+                assert_eq!((entry.first_position, entry.count), (2 * picked.index, 2));
+                true
+            }
+            _ => false,
+        };
+        shown.push((picked.index, is_lost, merge.torn()));
+        next = picked.index + 1;
+    }
+    shown
+}
+
+/// Retention took the first file of broker 0, and what is missing of broker 1's was lost.
+#[test]
+fn what_one_broker_let_go_of_excuses_nothing_that_another_one_lost() {
+    let scratch = Scratch::new("excuse");
+    let files = two_brokers(&scratch, "a");
+    fs::remove_file(&files[0]).unwrap();
+    let wanted = scratch.wanted(2);
+    assert_eq!(wanted.retired_below(), 5);
+    let here = |index| (index, false, None);
+    assert_eq!(shown(&wanted), [1, 3, 5, 6, 7, 8, 9].map(here));
+    // Which batch it was is known, wherever it lay.
+    spoil(&files[2], 0);
+    let rest = [3, 5, 6, 7, 8, 9].map(here);
+    assert_eq!(shown(&wanted), [&[(1, true, None)], &rest[..]].concat());
+    let start = first(&wanted, 100, &|_| false, &mut Vec::new());
+    assert_eq!(start, Some(Start { index: 1, position: 2 }));
+    // Another copy has it.
+    let others = two_brokers(&scratch, "b");
+    fs::remove_file(&others[0]).unwrap();
+    assert_eq!(shown(&wanted)[0], here(1));
+    others.iter().for_each(|path| drop(fs::remove_file(path)));
+    // Nor is that known.
+    let at = REPLICA_HEADER_BYTES + 8;
+    let head = OpenOptions::new().write(true).open(&files[2]).unwrap();
+    head.write_all_at(&[0xff; 8], at).unwrap();
+    assert_eq!(shown(&wanted), [&[(3, false, Some(0))], &rest[1..]].concat());
+    // Nor what was in its whole file.
+    fs::write(&files[2], [7; 9000]).unwrap();
+    let without = [5, 6, 7, 8, 9].map(here);
+    assert_eq!(shown(&wanted), [&[(5, false, Some(0))], &without[1..]].concat());
+    // Retention took that too.
+    fs::remove_file(&files[2]).unwrap();
+    assert_eq!(shown(&wanted), without);
+}
+
+#[test]
+fn a_file_that_somebody_took_out_of_a_row_was_not_let_go_of() {
+    let scratch = Scratch::new("row");
+    let one = scratch.source("a", 1);
+    file(&scratch.source("a", 0), 0, (50, 9, 40), &[60]);
+    let files = [
+        file(&one, 1, (0, 0, NO_FILE), &[1]),
+        file(&one, 1, (2, 1, 0), &[3]),
+        file(&one, 1, (4, 2, 2), &[5]),
+    ];
+    let wanted = scratch.wanted(2);
+    let here = |index| (index, false, None);
+    assert_eq!(shown(&wanted), [1, 3, 5, 60].map(here));
+    fs::remove_file(&files[1]).unwrap();
+    assert_eq!(shown(&wanted), [here(1), (5, false, Some(2)), here(60)]);
+    // It is being read when bounds take all but the last.
+    let mut merge = Merge::naming_lost(&wanted);
+    assert_eq!(merge.next(0, 100, &mut Vec::new()).0.map(|picked| picked.index), Some(1));
+    fs::remove_file(&files[0]).unwrap();
+    assert_eq!(merge.next(2, 100, &mut Vec::new()).0.map(|picked| picked.index), Some(5));
+    assert_eq!(merge.torn(), None);
+}
+
 #[test]
 fn another_copy_stands_in_for_what_does_not_hold() {
     let scratch = Scratch::new("copy");

@@ -390,6 +390,15 @@ pub fn check_head(bytes: &[u8], place: Place) -> Result<RecordHeader, RecordErro
     Ok(header)
 }
 
+/// The head of the batch at the start of `bytes` as it stands there, unchecked: for bytes that
+/// [`check_head`] has judged. `None`: it is no batch's.
+pub fn view_head(bytes: &[u8]) -> Option<(RecordHeader, OrderEntry)> {
+    let (head, rest) = bytes.split_first_chunk::<64>()?;
+    let header = RecordHeader::from_bytes(*head);
+    let entry = OrderEntry::from_bytes(*rest.first_chunk::<64>()?);
+    (header.kind == RECORD_BATCH).then_some((header, entry))
+}
+
 /// The record at the start of `bytes` as it stands there, unchecked: for bytes that
 /// [`check_record`] has judged. `None` where they are too few for what the head says.
 pub fn view_record(bytes: &[u8]) -> Option<Record<'_>> {
