@@ -129,6 +129,14 @@ impl Ballot {
     }
 }
 
+/// Claims a slot; whose tables are the latest after that. One that was elected and silent may have
+/// begun to serve since it was looked at: either it finds this claim and shows nothing, or it is
+/// found here.
+fn claim(pool: &Pool, slot: usize, line: &LeaderLine) -> Option<usize> {
+    pool.claim(slot, line);
+    pool.serving().map(|(slot, _)| slot)
+}
+
 /// Stands for election on a pool, once or again and again.
 pub struct Candidate {
     ballot: Ballot,
@@ -186,7 +194,7 @@ impl Candidate {
         };
         pool.beat_slot(slot, boot_ns());
         // The ballot is held: a claim above this one comes only after it.
-        pool.claim(slot, &line);
+        let from = claim(pool, slot, &line).or(from);
         Ok((slot, epoch, from))
     }
 
@@ -224,5 +232,40 @@ impl Candidate {
             }
         }
         Err(NotElected::NoSlot { waits })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use landfall_layout::pool::Coherence;
+    use landfall_pool::pool::Shape;
+
+    use super::*;
+
+    #[test]
+    fn one_that_began_to_serve_since_it_was_looked_at_is_copied_from() {
+        let file = landfall_pool::map::memfd("election", 0).unwrap();
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let shape = Shape {
+            pool_bytes: 48 << 20,
+            segment_bytes: 2 << 20,
+            sessions: 64,
+            coherence: Coherence::Coherent,
+            uuid: [1; 16],
+            now_ns: 1,
+        };
+        let open = || Pool::create_or_attach(path.as_ref(), shape).unwrap();
+        let (silent, next) = (open(), open());
+        let line = |epoch| {
+            let term = Term { epoch, serves: false }.pack();
+            LeaderLine { term, ..LeaderLine::default() }
+        };
+        assert_eq!(claim(&silent, 1, &line(1)), None, "nobody ever served");
+        assert!(next.serving().is_none());
+        assert!(silent.serve(1));
+        assert_eq!(claim(&next, 2, &line(2)), Some(1));
+        assert!(!silent.leads(1));
     }
 }

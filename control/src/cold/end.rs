@@ -38,7 +38,9 @@ fn directories_of<'a>(
     all.filter(move |topic| TopicFile::read(topic).is_ok_and(|file| file.pool_uuid == uuid))
 }
 
-/// Changes what a directory says of a topic of this pool.
+/// Changes what a directory says of a topic of this pool, for as long as this control leads it: one
+/// that was stopped and wakes when another leads changes nothing. It looks under the lock, so who
+/// claims the lead after that look writes after it.
 fn change(
     pool: &Pool,
     topic: &Path,
@@ -46,7 +48,7 @@ fn change(
 ) -> Result<(), FileError> {
     let uuid = pool.uuid_text();
     for_lock(|| {
-        let is_its = |file: &TopicFile| file.pool_uuid == uuid;
+        let is_its = |file: &TopicFile| file.pool_uuid == uuid && pool.leads(pool.epoch_number());
         TopicFile::change(topic, |file| (file.filter(is_its).map(&change), ()))
     })
 }

@@ -21,6 +21,16 @@ pub enum ColdError {
         /// The directory.
         path: PathBuf,
     },
+    /// Another pool took a topic up while this control read its files.
+    Elsewhere {
+        /// The topic's directory.
+        path: PathBuf,
+    },
+    /// Another control claimed a higher epoch while this one brought topics back.
+    Overtaken {
+        /// That epoch.
+        epoch: u64,
+    },
     /// A file is of another version of this program.
     Version {
         /// The file.
@@ -93,6 +103,15 @@ impl fmt::Display for ColdError {
                  first, since two systems on one directory lose batches",
                 path.display()
             ),
+            Self::Elsewhere { path } => write!(
+                f,
+                "{}: another pool has taken this topic up since control read its files, and \
+                 nothing more is written there; end that system, or this one",
+                path.display()
+            ),
+            Self::Overtaken { epoch } => {
+                write!(f, "epoch {epoch} has begun: another control leads this pool")
+            }
             Self::Version { path, why } => write!(
                 f,
                 "{}: {why}, which this program does not know; start the program that wrote it, or \

@@ -1,8 +1,8 @@
 //! Cold start: topics come back from their replicas on disk, into a pool that is new.
 //!
 //! What comes back is where each log goes on and whose sessions it had; the batches stay on disk,
-//! from where they are read. The pool is nobody's yet, so its creator may write all of it, also
-//! the frontier lines of brokers' own logs.
+//! from where they are read. All that is written into the pool is in this leader's slot: where a
+//! broker's own log goes on stands in its chain line, and the broker takes it from there.
 //!
 //! | module | what |
 //! |---|---|
@@ -109,8 +109,8 @@ pub fn restore(
         for (log, known) in std::mem::take(&mut found.logs) {
             lives.push((log, begin(pool, &entry, (log, known), &found, now_ns, &mut notes)));
         }
+        notes.extend(adopt(pool, &found, &entry, lives)?);
         notes.extend(whole::carry_over(&found, &disks, &pool.uuid_text()));
-        notes.extend(adopt(pool, &found, &entry, lives));
         pool.set_topic(&entry);
     }
     Ok(Restored { notes, had })
@@ -176,10 +176,15 @@ fn await_free(directory: &Path, pool: &str) -> Result<(), ColdError> {
 /// Says in the topic's directories that their files are this pool's, and where its logs go on: the
 /// pool may be lost again before any replica has anything from there. That the topic is alive in
 /// the pool is said when it is served: until then nobody takes it for deleted. What could not be
-/// said is a sentence.
-fn adopt(pool: &Pool, found: &Found, entry: &TopicEntry, lives: Vec<(usize, Life)>) -> Vec<String> {
+/// said is a sentence; that it is not this control's to say, an error.
+fn adopt(
+    pool: &Pool,
+    found: &Found,
+    entry: &TopicEntry,
+    lives: Vec<(usize, Life)>,
+) -> Result<Vec<String>, ColdError> {
     let mine = TopicFile::of(entry, &pool.uuid_text(), pool.geometry().pool_bytes());
-    let Some(mut file) = mine else { return Vec::new() };
+    let Some(mut file) = mine else { return Ok(Vec::new()) };
     file.places = found.file.places.clone();
     // In the pool that it came back into already it did not go on since.
     file.life = found.life.saturating_add(u64::from(!found.pools.contains(&pool.uuid_text())));
@@ -193,16 +198,43 @@ fn adopt(pool: &Pool, found: &Found, entry: &TopicEntry, lives: Vec<(usize, Life
         began.logs.extend(life.ended.map(|ended| (log, ended)));
     }
     file.began = (!began.logs.is_empty()).then_some(began);
-    let written = found.directories.iter().map(|directory| {
+    let mut notes = Vec::new();
+    for directory in &found.directories {
         // It may be damaged here and whole elsewhere: what counts was put together from all.
-        let error = wait::for_lock(|| file.replace(directory)).err()?;
-        Some(format!(
-            "topic {}: {error}; let control write there: should this pool be lost before \
-             anything new is on disk, what was only in memory may have its positions again",
-            file.name
-        ))
-    });
-    written.flatten().collect()
+        let may = |there: Option<&TopicFile>| may_adopt(pool, found, directory, there);
+        match wait::for_lock(|| file.replace_if(directory, may)) {
+            Ok(done) => done?,
+            Err(error) => notes.push(format!(
+                "topic {}: {error}; let control write there: should this pool be lost before \
+                 anything new is on disk, what was only in memory may have its positions again",
+                file.name
+            )),
+        }
+    }
+    Ok(notes)
+}
+
+/// Whether a topic's directory is still this control's to change, asked under its lock: `there` is
+/// what it says by now. Who was stopped since it read the directories may wake when another control
+/// of this pool serves, or when another pool has the topic. Whoever claims the lead after this look
+/// writes here after this control, under the same lock.
+fn may_adopt(
+    pool: &Pool,
+    found: &Found,
+    directory: &Path,
+    there: Option<&TopicFile>,
+) -> Result<(), ColdError> {
+    let own = pool.uuid_text();
+    let is_known = |uuid: &String| *uuid == own || found.pools.contains(uuid);
+    match there {
+        _ if !pool.leads(pool.epoch_number()) => {
+            Err(ColdError::Overtaken { epoch: pool.highest_epoch() })
+        }
+        Some(file) if !is_known(&file.pool_uuid) => {
+            Err(ColdError::Elsewhere { path: directory.to_owned() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The topic as it was, in its own slot if that is free.
@@ -244,16 +276,18 @@ fn entry_of(pool: &Pool, taken: &[(TopicEntry, Found)], file: &TopicFile) -> Opt
     })
 }
 
+/// Writes into this leader's slot alone: the frontier line of a broker's own log is the broker's,
+/// and who leads next may have let it land already.
 fn begin_log(pool: &Pool, id: TopicId, log: usize, plan: &Plan, skips: &Skips, now_ns: u64) {
-    pool.start_frontier(id, log);
-    let line = FrontierLine {
-        entries: plan.index,
-        position: plan.position,
-        at_ns: now_ns,
-        ..FrontierLine::default()
-    };
-    pool.advance_frontier(id, log, &line);
     if log == SEQUENCED_LOG {
+        pool.start_frontier(id, log);
+        let line = FrontierLine {
+            entries: plan.index,
+            position: plan.position,
+            at_ns: now_ns,
+            ..FrontierLine::default()
+        };
+        pool.advance_frontier(id, log, &line);
         pool.say_written(id, plan.index, 0);
     }
     let last = skips.ranges().last();

@@ -210,21 +210,40 @@ impl<M: Memory> Pool<M> {
         say_counted(self, self.geometry().counted(broker), incarnation);
     }
 
-    /// How far log `log` of `topic` reaches; zeros when the line is about another topic.
+    /// How far log `log` of `topic` reaches; zeros when the line is about another topic. A broker's
+    /// own log that the broker has not begun yet reaches as far as its chain line says that it
+    /// begins: one that came back from disk.
     pub fn frontier(&self, topic: TopicId, log: usize) -> FrontierLine {
         self.follow();
         let at = self.geometry().frontier(topic.slot(), log);
         if log == SEQUENCED_LOG {
-            read_frontier(self, at, topic)
-        } else {
-            read_own_frontier(self, at, topic)
+            return read_frontier(self, at, topic);
         }
+        let line = read_own_frontier(self, at, topic);
+        if line.entries > 0 {
+            return line;
+        }
+        let Some(chain) = self.chain(topic, log).filter(|chain| chain.oldest_index > 0) else {
+            return line;
+        };
+        // Once the broker has begun the log, control moves its oldest entry. Whoever has read that
+        // finds the broker's line here.
+        let begun = read_own_frontier(self, at, topic);
+        if begun.entries > 0 {
+            return begun;
+        }
+        let (entries, position) = (chain.oldest_index, chain.oldest_position);
+        FrontierLine { entries, position, topic: topic.0.into(), ..FrontierLine::default() }
     }
 
-    /// Starts log `log`'s frontier line for `topic` at zero. Only the log's writer.
+    /// Starts log `log`'s frontier line for `topic`: at zero, or a broker's own where the leader
+    /// says that it begins. Only the log's writer.
     pub fn start_frontier(&self, topic: TopicId, log: usize) {
         let at = self.geometry().frontier(topic.slot(), log);
-        let line = FrontierLine { topic: topic.0.into(), ..FrontierLine::default() };
+        let line = match log {
+            SEQUENCED_LOG => FrontierLine { topic: topic.0.into(), ..FrontierLine::default() },
+            _ => self.frontier(topic, log),
+        };
         // A reader of the slot's topic before this one must not take new numbers for its own.
         self.store_release(at + FRONTIER_TOPIC, u64::MAX);
         self.release_fence();

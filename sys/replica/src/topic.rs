@@ -205,6 +205,22 @@ impl TopicFile {
         directory.sync_all().map_err(FileError::io("sync", topic))
     }
 
+    /// The same if `may` has nothing against it, which is asked under the lock and told what is
+    /// there; `None` where that is not there or cannot be understood.
+    pub fn replace_if<E>(
+        &self,
+        topic: &Path,
+        may: impl FnOnce(Option<&Self>) -> Result<(), E>,
+    ) -> Result<Result<(), E>, FileError> {
+        let directory = lock(topic)?;
+        if let Err(why) = may(Self::read(topic).ok().as_ref()) {
+            return Ok(Err(why));
+        }
+        self.write(topic)?;
+        directory.sync_all().map_err(FileError::io("sync", topic))?;
+        Ok(Ok(()))
+    }
+
     /// Reads the file in a topic's directory, lets `change` make another of it, and writes that
     /// if it differs: nobody else changes it meanwhile, and it stays. `None` is for one that is not
     /// there; one that cannot be read is an error, since what it says would be lost.

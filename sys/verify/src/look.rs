@@ -106,7 +106,9 @@ fn frontier_line(
     if word == u64::from(topic.id.0) {
         return;
     }
-    let used = chain.oldest > 0
+    // One that came back from disk begins where its chain says, until its broker lands.
+    let is_begun = log == SEQUENCED_LOG || !chain.links.is_empty();
+    let used = chain.oldest > 0 && is_begun
         || log == SEQUENCED_LOG && lines.iter().any(|(_, line)| line.next_seq > 0)
         || log == SEQUENCED_LOG && rings::any_consumed(walk.pool, topic);
     if used || !is_stale(word, topic.id) {

@@ -281,6 +281,7 @@ impl Machine {
             let is_ours = frontier.topic == u64::from(topic.0);
             let frontier = if is_ours { frontier } else { FrontierLine::default() };
             let chain = (chain.topic == u64::from(topic.0)).then_some(chain);
+            let frontier = self.begun(frontier, chain.as_ref());
             if let Some(log) = self.logs.iter_mut().find(|log| log.log == number) {
                 self.is_gone |= !log.refresh(frontier, chain);
                 continue;
@@ -295,6 +296,18 @@ impl Machine {
             self.progress += 1;
         }
         self.started = true;
+    }
+
+    /// A log that came back from disk begins where its chain says, until its broker lands.
+    fn begun(&self, frontier: FrontierLine, chain: Option<&ChainLine>) -> FrontierLine {
+        match chain {
+            Some(chain) if !self.tables.sequenced && frontier.entries == 0 => FrontierLine {
+                entries: chain.oldest_index,
+                position: chain.oldest_position,
+                ..frontier
+            },
+            _ => frontier,
+        }
     }
 
     fn take_entries(&mut self, landing: &Mapping, read: &EntryRead, end: Option<u64>) {
