@@ -38,6 +38,11 @@ pub enum ColdError {
         /// What it says.
         why: String,
     },
+    /// The system refused to read a file: nobody knows what it has.
+    Refused {
+        /// What went wrong, with its path.
+        error: FileError,
+    },
     /// No directory says what a topic is.
     Topic {
         /// What went wrong in one of them, with its path.
@@ -117,6 +122,12 @@ impl fmt::Display for ColdError {
                 "{}: {why}, which this program does not know; start the program that wrote it, or \
                  move the topic's directory away to go on without it",
                 path.display()
+            ),
+            Self::Refused { error } => write!(
+                f,
+                "{error}; that is no damage, and what the file has is not given up for it: let \
+                 control read it (its rights, the limit of open files, free memory, the disk) and \
+                 start again; --forget-lost goes on without it, and what only it has is lost"
             ),
             Self::Topic { error } => write!(
                 f,

@@ -65,9 +65,10 @@ pub struct Restored {
 }
 
 /// Brings back every topic that the data directories of brokers have; what people should know of
-/// it, a sentence each. Where no keeper of what a broker landed has its directory among them, that
-/// is an error unless `forgets_lost`. Only on a pool that no control ever led. An error leaves
-/// nothing that anybody would take for a topic: nobody may serve the pool then.
+/// it, a sentence each. Where no keeper of what a broker landed has its directory among them, or
+/// the system refuses to read a file, that is an error unless `forgets_lost`. Only on a pool that
+/// no control ever led. An error leaves nothing that anybody would take for a topic: nobody may
+/// serve the pool then.
 pub fn restore(
     pool: &Pool,
     directories: &[PathBuf],
@@ -93,6 +94,9 @@ pub fn restore(
         }
         whole::check_once(&mut found)?;
         whole::note_disks(&mut found, &disks);
+        if let Some(error) = found.refused.take().filter(|_| !forgets_lost) {
+            return Err(ColdError::Refused { error });
+        }
         let Some(entry) = entry_of(pool, &entries, &found.file) else {
             return Err(ColdError::Topics { name: found.file.name });
         };

@@ -69,6 +69,8 @@ pub struct Found {
     /// Batches by client, as they were found: where sequences are not checked, one that says the
     /// most of all of them.
     pub batches: BTreeMap<u64, Vec<BatchOf>>,
+    /// What the system refused to read first. It may be whole, so nothing is known of what it has.
+    pub refused: Option<FileError>,
 }
 
 /// Finds the topics in the data directories of brokers. Of several topics of one name the latest
@@ -117,7 +119,7 @@ fn read_topic(
     }
     let mut found: Option<Found> = None;
     let mut said = Vec::new();
-    let mut unreadable = None;
+    let (mut unreadable, mut refused) = (None, None);
     let mut listings = Vec::new();
     for (listing, read) in mine {
         match read {
@@ -141,17 +143,22 @@ fn read_topic(
             }
             Err(error) => {
                 notes.push(format!("{error}; what other directories say of the topic counts"));
-                unreadable = Some(error);
+                match is_refusal(&error) {
+                    true => refused = refused.or(Some(error)),
+                    false => unreadable = Some(error),
+                }
             }
         }
         listings.push(listing);
     }
     let Some(mut found) = found else {
-        return match unreadable {
-            Some(error) => Err(ColdError::Topic { error }),
-            None => Ok(None),
+        return match (refused, unreadable) {
+            (Some(error), _) => Err(ColdError::Refused { error }),
+            (None, Some(error)) => Err(ColdError::Topic { error }),
+            (None, None) => Ok(None),
         };
     };
+    found.refused = refused;
     found.judge_end(&said, notes);
     for listing in &listings {
         found.directories.push(listing.path.clone());
@@ -196,6 +203,7 @@ impl Found {
             life: 0,
             logs: BTreeMap::new(),
             batches: BTreeMap::new(),
+            refused: None,
         };
         found.also_says(file);
         found
@@ -276,6 +284,7 @@ impl Found {
                          its {records} bytes may have had"
                     ));
                 }
+                self.refuse(error);
                 return Ok(None);
             }
         };
@@ -299,6 +308,7 @@ impl Found {
                     let bytes = walk.bytes().saturating_sub(walk.place().at);
                     self.logs.entry(number).or_default().unread.add(bytes, has_holes);
                     notes.push(error.to_string());
+                    self.refuse(error);
                     break;
                 }
             }
@@ -313,6 +323,12 @@ impl Found {
             notes.push(format!("{}: {damage}", path.display()));
         }
         Ok(Some(*walk.header()))
+    }
+
+    fn refuse(&mut self, error: FileError) {
+        if is_refusal(&error) {
+            self.refused.get_or_insert(error);
+        }
     }
 
     fn take(&mut self, log: usize, index: u64, entry: &OrderEntry) {
@@ -377,6 +393,12 @@ pub fn entry_of<'a>(body: &'a Body<'_>) -> Option<&'a OrderEntry> {
         Body::Batch { entry, .. } | Body::Hole { entry, .. } => Some(entry),
         Body::Frontier(_) => None,
     }
+}
+
+/// Whether the system refused, as where rights, descriptors or memory are missing or a disk does
+/// not answer. Only what the bytes of a file say is damage.
+fn is_refusal(error: &FileError) -> bool {
+    matches!(error, FileError::Io { .. })
 }
 
 /// What a file of the usual size has at most: a last group goes beyond it.

@@ -1,7 +1,7 @@
 //! Where the files are.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use landfall_layout::BrokerId;
 use landfall_layout::topic::check_name;
@@ -159,6 +159,16 @@ fn entries(path: &Path) -> Result<Vec<(Option<String>, PathBuf)>, FileError> {
     Ok(found)
 }
 
+/// Whether there is a directory. What the system does not say is no answer: taken for none, what
+/// lies in it would be passed over in silence.
+fn is_directory(path: &Path) -> Result<bool, FileError> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(FileError::io("look at", path)(error)),
+    }
+}
+
 /// What the data directory `data` holds.
 pub fn list(data: &Path) -> Result<Listing, FileError> {
     let mut listing = Listing::default();
@@ -166,13 +176,14 @@ pub fn list(data: &Path) -> Result<Listing, FileError> {
         if matches!(name.as_deref(), Some(OWNER_FILE | NUMBERS_FILE | NUMBERS_COPY)) {
             continue;
         }
-        let name = name.as_deref().and_then(unescaped).filter(|_| path.is_dir());
-        let Some(name) = name else {
+        let is_one = is_directory(&path)?;
+        let Some(name) = name.as_deref().and_then(unescaped).filter(|_| is_one) else {
             listing.strangers.push(path);
             continue;
         };
         for (created, path) in entries(&path)? {
-            let created_ns = created.as_deref().and_then(number).filter(|_| path.is_dir());
+            let is_one = is_directory(&path)?;
+            let created_ns = created.as_deref().and_then(number).filter(|_| is_one);
             let Some(created_ns) = created_ns else {
                 listing.strangers.push(path);
                 continue;
@@ -208,7 +219,8 @@ pub fn list_topic(
         if matches!(name.as_deref(), Some(TOPIC_FILE | TOPIC_COPY | TOPIC_GRAVE)) {
             continue;
         }
-        match name.as_deref().and_then(source_of).filter(|_| path.is_dir()) {
+        let is_one = is_directory(&path)?;
+        match name.as_deref().and_then(source_of).filter(|_| is_one) {
             Some(source) => {
                 let files = list_source(&path, strangers)?;
                 sources.push(SourceListing { source, path, files });
