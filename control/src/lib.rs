@@ -11,6 +11,7 @@ pub mod answers;
 pub mod bitmap;
 pub mod cold;
 pub mod copies;
+mod directories;
 pub mod election;
 pub mod http;
 pub mod keeper;

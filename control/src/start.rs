@@ -16,9 +16,11 @@ use landfall_pool::bell::{Bell, Ringer, Role};
 use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::counters::ErrorLog;
 use landfall_pool::poison::Part;
+use landfall_replica::Silent;
 use tokio::sync::oneshot;
 
 use crate::cold::{self, ColdError};
+use crate::directories::silent;
 use crate::election::{Ballot, Candidate, Elected, NotElected};
 use crate::keeper::{self, Graves, Keeper};
 use crate::messages::{Ask, CHANNEL_MESSAGES, Reply, Sender, Shared, ToSequencer};
@@ -46,6 +48,8 @@ pub enum StartError {
     },
     /// The pool holds a topic that this program cannot serve.
     Topic(UnknownTopic),
+    /// A data directory that has to be read does not answer.
+    Silent(Silent),
     /// Topics cannot be brought back from data directories, or these say what holds no more.
     Cold(ColdError),
 }
@@ -59,6 +63,11 @@ impl std::fmt::Display for StartError {
             }
             Self::Io { what, source } => write!(f, "{what}: {source}"),
             Self::Topic(error) => error.fmt(f),
+            Self::Silent(silent) => write!(
+                f,
+                "{silent}; what it says of topics has to be read before this pool is served: mend \
+                 it, or mount the disk where it answers, and start again"
+            ),
             Self::Cold(error) => error.fmt(f),
         }
     }
@@ -141,6 +150,11 @@ impl Control {
         let may_run = from.is_some_and(|slot| ballot.may_run(&pool, slot));
         let taking_over = TakingOver::begin(&pool).map_err(io("start a thread"))?;
         pool.copy_tables(from);
+        // Nobody serves a pool while it is not known what directories say of it.
+        let reads_all = from.is_none_or(|slot| pool.ended_by(slot) > 0);
+        if reads_all && let Some(silent) = silent(restore).into_iter().next() {
+            return Err(StartError::Silent(silent));
+        }
         let mut had = Had::new();
         if from.is_none() && !restore.is_empty() {
             let errors = ErrorLog::new(&pool, CONTROL_BLOCK);
@@ -161,7 +175,10 @@ impl Control {
         for note in &recovered.notes {
             eprintln!("control: {note}");
         }
-        let graves = Graves::read(restore);
+        let (graves, notes) = Graves::read(restore);
+        for note in notes {
+            eprintln!("control: {note}");
+        }
         drop(taking_over);
         pool.beat_leader(boot_ns());
         if !pool.serve(epoch) {
@@ -282,7 +299,12 @@ impl Control {
     /// logs ended, so that a new pool goes on there. What could not be said is a sentence.
     pub fn close(mut self, data: &[PathBuf]) -> Vec<String> {
         self.join();
-        cold::end::say_ended(&self.pool, self.epoch, data)
+        let silent = silent(data);
+        let is_silent = |data: &PathBuf| silent.iter().any(|silent| silent.path == *data);
+        let answer: Vec<PathBuf> = data.iter().filter(|data| !is_silent(data)).cloned().collect();
+        let mut notes: Vec<String> = silent.iter().map(Silent::to_string).collect();
+        notes.extend(cold::end::say_ended(&self.pool, self.epoch, &answer));
+        notes
     }
 
     fn join(&mut self) {

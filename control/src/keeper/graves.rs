@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 
+use landfall_replica::ask::{self, Asked};
 use landfall_replica::names::{ages, topic_directory};
 use landfall_replica::{FileError, TopicFile};
 
@@ -22,13 +23,22 @@ pub struct Graves {
 
 impl Graves {
     /// Reads names and ages. A directory that cannot be read has none: what cannot be read is not
-    /// brought back either.
-    pub fn read(data: &[PathBuf]) -> Self {
+    /// brought back either. One that does not answer is a sentence.
+    pub fn read(data: &[PathBuf]) -> (Self, Vec<String>) {
         let mut graves = Self { data: data.to_vec(), latest: HashMap::new() };
-        for (name, created_ns) in data.iter().filter_map(|data| ages(data).ok()).flatten() {
-            graves.note(&name, created_ns);
+        let look = |data: &PathBuf| {
+            let path = data.clone();
+            ask::begin(data, move || ages(&path).unwrap_or_default())
+        };
+        let asked: Vec<Asked<_>> = data.iter().map(look).collect();
+        let mut notes = Vec::new();
+        for asked in asked {
+            match asked.wait() {
+                Ok(ages) => ages.iter().for_each(|(name, age)| graves.note(name, *age)),
+                Err(silent) => notes.push(format!("{silent}; control goes on without it")),
+            }
         }
-        graves
+        (graves, notes)
     }
 
     /// The data directories.
@@ -51,28 +61,17 @@ impl Graves {
     }
 
     /// Says in every directory that the topic was deleted. A thread does it, since disks may be
-    /// slow: what could not be said comes as sentences when it is done. `None` where there is
-    /// nothing to say.
+    /// slow, or not answer: what could not be said comes as sentences when it is done. `None` where
+    /// there is nothing to say.
     pub fn bury(&self, name: &str, created_ns: u64) -> Option<Receiver<Vec<String>>> {
-        let topic = |data: &PathBuf| topic_directory(data, name, created_ns);
-        let topics: Vec<PathBuf> =
-            self.data.iter().map(topic).filter(|path| path.is_dir()).collect();
-        if topics.is_empty() {
+        if self.data.is_empty() {
             return None;
         }
         let (say, said) = channel();
-        let name = name.to_owned();
+        let (data, name) = (self.data.clone(), name.to_owned());
         let body = move || {
-            let notes = topics.iter().filter_map(|topic| {
-                let error = mark(topic).err()?;
-                Some(format!(
-                    "topic {name} is deleted, and {} may bring it back when the pool is lost: \
-                     {error}; remove that directory",
-                    topic.display()
-                ))
-            });
             // Nobody listens where control is ending.
-            let _ = say.send(notes.collect());
+            let _ = say.send(bury_in(&data, &name, created_ns));
         };
         match std::thread::Builder::new().name("graves".to_owned()).spawn(body) {
             Ok(_) => Some(said),
@@ -87,6 +86,28 @@ impl Graves {
             }
         }
     }
+}
+
+/// Says in all of these directories at once that the topic was deleted; a sentence for each that it
+/// could not be said in.
+fn bury_in(data: &[PathBuf], name: &str, created_ns: u64) -> Vec<String> {
+    let begun: Vec<(PathBuf, Asked<_>)> = data
+        .iter()
+        .map(|data| {
+            let topic = topic_directory(data, name, created_ns);
+            let place = topic.clone();
+            (topic, ask::begin(data, move || if place.is_dir() { mark(&place) } else { Ok(()) }))
+        })
+        .collect();
+    let said = begun.into_iter().filter_map(|(topic, asked)| {
+        let error = asked.wait().unwrap_or_else(|silent| Err(silent.into())).err()?;
+        Some(format!(
+            "topic {name} is deleted, and {} may bring it back when the pool is lost: {error}; \
+             remove that directory",
+            topic.display()
+        ))
+    });
+    said.collect()
 }
 
 fn mark(topic: &Path) -> Result<(), FileError> {
@@ -108,10 +129,30 @@ mod tests {
         let data = std::env::temp_dir().join(format!("landfall-graves-{}", std::process::id()));
         fs::create_dir_all(topic_directory(&data, "t", 70)).unwrap();
         fs::create_dir_all(topic_directory(&data, "t", 90)).unwrap();
-        let mut graves = Graves::read(&[data.clone(), data.join("not there")]);
+        let (mut graves, notes) = Graves::read(&[data.clone(), data.join("not there")]);
+        assert!(notes.is_empty(), "{notes:?}");
         // The clock was set back.
         assert_eq!((graves.age("t", 50), graves.age("t", 50), graves.age("u", 50)), (91, 92, 50));
         assert_eq!(graves.age("t", 200), 200);
         fs::remove_dir_all(&data).unwrap();
+    }
+
+    /// The disk of a broker that is gone does not answer.
+    #[test]
+    fn a_directory_that_hangs_holds_up_no_deletion_and_is_named() {
+        let path = |which| format!("landfall-hangs-{which}-{}", std::process::id());
+        let [well, hangs] = ["well", "hangs"].map(|which| std::env::temp_dir().join(path(which)));
+        fs::create_dir_all(topic_directory(&well, "u", 70)).unwrap();
+        let (graves, _) = Graves::read(&[hangs.clone(), well.clone()]);
+        let (_release, held) = channel::<()>();
+        let _hung = ask::begin(&hangs, move || held.recv().is_ok());
+        // The keeper's own thread: it gets an answer to wait for, and looks nowhere itself.
+        let said = graves.bury("t", 70).unwrap().recv().unwrap();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains(hangs.to_str().unwrap()), "{said:?}");
+        assert!(said[0].contains("does not answer"), "{said:?}");
+        let (_, notes) = Graves::read(&[hangs, well.clone()]);
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        fs::remove_dir_all(&well).unwrap();
     }
 }

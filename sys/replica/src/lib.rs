@@ -6,6 +6,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`ask`] | looks at directories that may not answer |
 //! | [`names`] | directories and files of topics and sources |
 //! | [`owner`] | whose a data directory is now |
 //! | [`numbers`] | whose it ever was, under which pools |
@@ -23,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ask;
 pub mod copy;
 pub mod damage;
 pub mod error;
@@ -40,6 +42,7 @@ pub mod there;
 pub mod topic;
 pub mod walk;
 
+pub use ask::{Silent, ask};
 pub use damage::Damage;
 pub use error::FileError;
 pub use lives::{Begins, Ended, EndedLog, Resumed, Skipped, Skips};

@@ -50,6 +50,11 @@ pub fn source_directory(topic: &Path, source: BrokerId) -> PathBuf {
     topic.join(format!("b{source}"))
 }
 
+/// The data directory that the directory of a source is in.
+pub fn data_of(source: &Path) -> &Path {
+    source.ancestors().nth(3).unwrap_or(source)
+}
+
 /// The file that begins at log index `first_index`, in a source's directory.
 pub fn replica_file(source: &Path, first_index: u64) -> PathBuf {
     source.join(format!("{first_index:0DIGITS$}{SUFFIX}"))

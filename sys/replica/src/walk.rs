@@ -11,6 +11,7 @@ use landfall_layout::replica::{
     view_record,
 };
 
+use crate::ask;
 use crate::damage::Damage;
 use crate::error::FileError;
 use crate::rebuilt;
@@ -321,7 +322,10 @@ impl Walk {
                     self.window.truncate(filled);
                     self.bytes = at + filled as u64;
                 }
-                Ok(read) => filled += read,
+                Ok(read) => {
+                    filled += read;
+                    ask::moved();
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.window.clear();

@@ -1,0 +1,48 @@
+//! Whether data directories answer, before this process goes where it would wait for them.
+
+use std::path::PathBuf;
+
+use landfall_replica::ask::{self, Asked, Silent};
+use landfall_replica::names::{ages, topic_directory};
+use landfall_replica::{FileError, TopicFile};
+
+/// Those of the directories that do not answer: what each says of its topics is read, of all at
+/// once. One that answers with an error answers.
+pub fn silent(data: &[PathBuf]) -> Vec<Silent> {
+    let look = |data: &PathBuf| {
+        let path = data.clone();
+        ask::begin(data, move || {
+            for (name, created_ns) in ages(&path)? {
+                let _ = TopicFile::read(&topic_directory(&path, &name, created_ns));
+            }
+            Ok(())
+        })
+    };
+    let asked: Vec<Asked<Result<(), FileError>>> = data.iter().map(look).collect();
+    asked.into_iter().filter_map(|asked| asked.wait().err()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_whose_files_hang_is_named_and_one_that_is_not_there_is_not() {
+        let path = |which| format!("landfall-answers-{which}-{}", std::process::id());
+        let [well, hangs] = ["well", "hangs"].map(|which| std::env::temp_dir().join(path(which)));
+        let topic = topic_directory(&hangs, "t", 70);
+        fs::create_dir_all(&topic).unwrap();
+        // Nobody ever writes into it.
+        mkfifo(&topic.join("topic.json"), Mode::S_IRWXU).unwrap();
+        fs::create_dir_all(topic_directory(&well, "t", 70)).unwrap();
+        let all = [hangs.clone(), well.clone(), well.join("not there")];
+        assert_eq!(silent(&all), [Silent { path: hangs.clone() }]);
+        fs::remove_dir_all(&well).unwrap();
+        fs::remove_dir_all(&hangs).unwrap();
+    }
+}

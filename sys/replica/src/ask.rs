@@ -1,0 +1,255 @@
+//! Looks at data directories, with a deadline.
+//!
+//! A disk may stop answering, or a host that exports one: whoever looks there waits for as long as
+//! that lasts, and nothing ends the wait. So a thread for each data directory looks, and whoever
+//! asked it waits as long as it gets on, and [`SILENT`] longer. Until it gets on again nobody waits
+//! for it any more. What this process cannot do without is looked at in place: see [`here`].
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::FileError;
+
+/// A directory from which nothing came for this long does not answer. A disk that spins up, or a
+/// path that fails over, may need as long; who reads waits no longer than it has to.
+pub const SILENT: Duration = Duration::from_secs(2);
+
+const WHY: &str = "does not answer: its disk, or the host that has it, hangs (dmesg may say more)";
+
+/// A data directory that does not answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Silent {
+    /// The directory.
+    pub path: PathBuf,
+}
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {WHY}", self.path.display())
+    }
+}
+
+impl std::error::Error for Silent {}
+
+impl From<Silent> for FileError {
+    fn from(silent: Silent) -> Self {
+        let source = io::Error::new(io::ErrorKind::TimedOut, format!("it {WHY}"));
+        FileError::Io { call: "look at", path: silent.path, source }
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A directory's thread, as those who ask it see it.
+struct Desk {
+    jobs: Sender<Job>,
+    /// Looks that were asked for and are not done.
+    open: Mutex<u64>,
+    /// When the thread last got on with one, milliseconds of [`now_ms`].
+    moved_ms: AtomicU64,
+}
+
+thread_local! {
+    /// In a directory's thread, its desk.
+    static DESK: RefCell<Option<Arc<Desk>>> = const { RefCell::new(None) };
+}
+
+/// A look that was asked for.
+pub struct Asked<T>(Stand<T>);
+
+enum Stand<T> {
+    Done(T),
+    Waits { desk: Arc<Desk>, path: PathBuf, answer: Receiver<T> },
+    Silent(Silent),
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now_ms() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_millis() as u64
+}
+
+fn in_place() -> MutexGuard<'static, Vec<PathBuf>> {
+    static HERE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    locked(&HERE)
+}
+
+/// Says that this process cannot work without that data directory: whoever asks it looks there
+/// itself, and waits for as long as that takes.
+pub fn here(data: &Path) {
+    in_place().push(data.to_owned());
+}
+
+/// Whether somebody said so.
+pub fn is_here(data: &Path) -> bool {
+    in_place().iter().any(|here| here == data)
+}
+
+/// Looks at something in the data directory `data`, and waits for what is found.
+pub fn ask<T: Send + 'static>(
+    data: &Path,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Silent> {
+    begin(data, look).wait()
+}
+
+/// Has something in the data directory `data` looked at. A look that nobody waits for any more is
+/// done all the same, when the directory answers again.
+pub fn begin<T: Send + 'static>(
+    data: &Path,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> Asked<T> {
+    if is_here(data) {
+        return Asked(Stand::Done(look()));
+    }
+    let silent = || Asked(Stand::Silent(Silent { path: data.to_owned() }));
+    let Some(desk) = desk(data) else { return silent() };
+    if desk.is_silent() {
+        return silent();
+    }
+    let (say, answer) = channel();
+    desk.take(Box::new(move || {
+        // Whoever asked may have gone.
+        let _ = say.send(look());
+    }));
+    Asked(Stand::Waits { desk, path: data.to_owned(), answer })
+}
+
+/// The look that a directory's thread is at gets on: bytes came. Nothing in other threads.
+pub(crate) fn moved() {
+    DESK.with_borrow(|desk| desk.iter().for_each(|desk| desk.moved()));
+}
+
+/// The directory's desk; `None` where no thread can be had.
+fn desk(data: &Path) -> Option<Arc<Desk>> {
+    static DESKS: Mutex<BTreeMap<PathBuf, Arc<Desk>>> = Mutex::new(BTreeMap::new());
+    let mut desks = locked(&DESKS);
+    if let Some(desk) = desks.get(data) {
+        return Some(Arc::clone(desk));
+    }
+    let (jobs, work) = channel();
+    let desk = Arc::new(Desk { jobs, open: Mutex::new(0), moved_ms: AtomicU64::new(0) });
+    let mine = Arc::clone(&desk);
+    let thread = std::thread::Builder::new().name("directory".to_owned());
+    // Nobody waits for its end: it may be in a call that does not return.
+    thread.spawn(move || mine.work(&work)).ok()?;
+    desks.insert(data.to_owned(), Arc::clone(&desk));
+    Some(desk)
+}
+
+impl Desk {
+    fn moved(&self) {
+        // Relaxed: a number on its own.
+        self.moved_ms.store(now_ms(), Ordering::Relaxed);
+    }
+
+    fn still_for(&self) -> Duration {
+        let moved_ms = self.moved_ms.load(Ordering::Relaxed);
+        Duration::from_millis(now_ms().saturating_sub(moved_ms))
+    }
+
+    fn is_silent(&self) -> bool {
+        *locked(&self.open) > 0 && self.still_for() >= SILENT
+    }
+
+    fn take(&self, job: Job) {
+        let mut open = locked(&self.open);
+        if *open == 0 {
+            self.moved();
+        }
+        *open += 1;
+        // Its receiver is the thread's, which does not end.
+        let _ = self.jobs.send(job);
+    }
+
+    fn work(self: Arc<Self>, jobs: &Receiver<Job>) {
+        DESK.with_borrow_mut(|desk| *desk = Some(Arc::clone(&self)));
+        for job in jobs {
+            self.moved();
+            // One that panics has said so, and whoever asked hears of nothing.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            self.moved();
+            *locked(&self.open) -= 1;
+        }
+    }
+}
+
+impl<T> Asked<T> {
+    /// Waits for what is found, as long as the directory answers.
+    pub fn wait(self) -> Result<T, Silent> {
+        let (desk, path, answer) = match self.0 {
+            Stand::Done(found) => return Ok(found),
+            Stand::Silent(silent) => return Err(silent),
+            Stand::Waits { desk, path, answer } => (desk, path, answer),
+        };
+        loop {
+            let still = desk.still_for();
+            let left = SILENT.saturating_sub(still).max(Duration::from_millis(1));
+            match answer.recv_timeout(left) {
+                Ok(found) => return Ok(found),
+                Err(RecvTimeoutError::Timeout) if desk.still_for() < SILENT => {}
+                Err(_) => return Err(Silent { path }),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory's name alone: nothing is there.
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("ask-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn who_asks_a_directory_that_hangs_is_told_and_others_are_answered() {
+        let (hangs, works) = (path("hangs"), path("works"));
+        let (release, held) = channel::<()>();
+        let first = begin(&hangs, move || held.recv().is_ok());
+        // Behind it, and not in its place.
+        let second = begin(&hangs, || 2);
+        assert_eq!(ask(&works, || 1), Ok(1));
+        let silent = Silent { path: hangs.clone() };
+        assert_eq!(first.wait(), Err(silent.clone()));
+        assert_eq!(second.wait(), Err(silent.clone()));
+        assert_eq!(ask(&hangs, || 3), Err(silent));
+        drop(release);
+        let again = || ask(&hangs, || 4).ok();
+        while again().is_none() {}
+        assert_eq!(again(), Some(4));
+    }
+
+    #[test]
+    fn a_look_that_gets_on_may_take_long() {
+        let slow = path("slow");
+        let found = ask(&slow, || {
+            for _ in 0..5 {
+                std::thread::sleep(SILENT / 4);
+                moved();
+            }
+            5
+        });
+        assert_eq!(found, Ok(5));
+    }
+
+    #[test]
+    fn what_is_here_is_looked_at_in_place() {
+        let own = path("own");
+        here(&own);
+        let me = std::thread::current().id();
+        assert_eq!(ask(&own, || std::thread::current().id()), Ok(me));
+        assert_ne!(ask(&path("other"), || std::thread::current().id()), Ok(me));
+    }
+}
