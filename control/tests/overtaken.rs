@@ -16,7 +16,7 @@ use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_pool::{Memory as _, Pool};
 use landfall_replica::names::{TOPIC_FILE, topic_directory};
-use landfall_replica::{Resumed, TopicFile, owner};
+use landfall_replica::{Resumed, TopicFile, numbers};
 
 const CREATED_NS: u64 = 77;
 
@@ -28,7 +28,8 @@ impl Data {
         let data = std::env::temp_dir();
         let data = Self(data.join(format!("landfall-overtaken-{name}-{}", std::process::id())));
         fs::create_dir_all(data.topic()).unwrap();
-        owner::name(&data.0, landfall_layout::BrokerId::new(0).unwrap()).unwrap();
+        let broker = landfall_layout::BrokerId::new(0).unwrap();
+        numbers::name(&data.0, broker, "a pool that is lost").unwrap();
         let mut file = TopicFile::of(&entry(), "a pool that is lost", 48 << 20).unwrap();
         file.resumed.insert(0, Resumed { index: 50, position: 500 });
         file.write(&data.topic()).unwrap();

@@ -12,7 +12,7 @@ use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_replica::names::{TOPIC_FILE, replica_file, source_directory, topic_directory};
-use landfall_replica::{Resumed, TopicFile, owner};
+use landfall_replica::{Resumed, TopicFile, numbers};
 
 const CREATED_NS: u64 = 77;
 
@@ -26,7 +26,7 @@ impl Two {
         for (number, data) in two.data().iter().enumerate() {
             let topic = topic_directory(data, "t", CREATED_NS);
             fs::create_dir_all(source_directory(&topic, broker(0))).unwrap();
-            owner::name(data, broker(number)).unwrap();
+            numbers::name(data, broker(number), "a pool that is lost").unwrap();
             let mut file = TopicFile::of(&entry(), "a pool that is lost", 48 << 20).unwrap();
             file.resumed.insert(SEQUENCED_LOG, Resumed { index: 50, position: 500 });
             file.write(&topic).unwrap();
