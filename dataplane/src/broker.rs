@@ -22,6 +22,7 @@ use landfall_pool::bell::{Bell, Role};
 use landfall_pool::clock::boot_ns;
 use landfall_pool::idle::{Idle, Waiter};
 use landfall_pool::lock::Locks;
+use landfall_replica::ask;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::catch_up::CatchUp;
@@ -361,6 +362,8 @@ fn begin_verbs(env: &Env, epoll: &Epoll, config: &VerbsConfig) -> Result<Verbs, 
 }
 
 fn begin_replicas(env: &Env, data: &Data) -> Result<Replicator, StartError> {
+    // Without its own disk a broker serves nobody from it: whoever looks there waits for it.
+    ask::here(&data.directory);
     let what = format!("keep replicas in {}", data.directory.display());
     Replicator::start(env, data).map_err(failed(what))
 }

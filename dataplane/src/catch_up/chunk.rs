@@ -31,6 +31,8 @@ pub struct Chunk {
     gap: Option<Gap>,
     /// What did not hold.
     pub faults: Vec<String>,
+    /// It ends before what may be where nobody answers: that is neither read nor called missing.
+    pub is_blind: bool,
 }
 
 /// A gap that the last frame of a block tells of.
@@ -72,6 +74,7 @@ pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, reasons: &Reas
         missed: 0,
         gap: None,
         faults: Vec::new(),
+        is_blind: false,
     };
     merge.look_again();
     // Whether everything between the last batch and the next is known to be nowhere, or some of it
@@ -83,6 +86,16 @@ pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, reasons: &Reas
         }
         let (picked, known) = merge.next(chunk.place.next, until, &mut chunk.faults);
         is_known &= known;
+        let next = picked.and_then(|picked| first_position(merge.record(picked)?.body));
+        let is_spoilt = picked.and_then(|picked| merge.record(picked)).is_some_and(|record| {
+            let Body::Hole { reason, .. } = record.body else { return false };
+            matches!(reason, GapReason::Corrupt | GapReason::Lost)
+        });
+        if (picked.is_none() || next.is_some())
+            && chunk.is_in_doubt(merge, (next, until), (known, is_spoilt), reasons)
+        {
+            break;
+        }
         is_torn |= merge.torn().is_some();
         let is_lost = is_known || is_torn;
         let Some(picked) = picked else {
@@ -111,7 +124,41 @@ pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, reasons: &Reas
     chunk
 }
 
+/// First position of a batch or hole.
+fn first_position(body: Body<'_>) -> Option<u64> {
+    match body {
+        Body::Batch { entry, .. } | Body::Hole { entry, .. } => Some(entry.first_position),
+        Body::Frontier(_) => None,
+    }
+}
+
 impl Chunk {
+    /// Whether what no file has, up to position `next` or else to log index `until`, may be where
+    /// nobody answers. `is_known`: everybody's files say that there is nothing. `is_spoilt`: at
+    /// `next` is a batch that does not hold where it could be read.
+    fn is_in_doubt(
+        &mut self,
+        merge: &Merge,
+        (next, until): (Option<u64>, u64),
+        (is_known, is_spoilt): (bool, bool),
+        reasons: &Reasons<'_>,
+    ) -> bool {
+        let Some(silent) = merge.silent().filter(|_| !is_known || is_spoilt) else { return false };
+        let is_passed = |next: u64| {
+            let from = Resumed { index: self.place.next, position: self.place.position };
+            let parts = reasons.skips.reasons(from, next, 0);
+            parts.iter().all(|(_, reason)| *reason == GapReason::Skipped)
+        };
+        self.is_blind = match next {
+            Some(next) => is_spoilt || self.place.position < next && !is_passed(next),
+            None => !reasons.skips.has_entries(self.place.next, until),
+        };
+        if self.is_blind {
+            self.faults.push(format!("readers wait for batches that may be there: {silent}"));
+        }
+        self.is_blind
+    }
+
     /// Tells of positions up to `to` that are in no file, each with its reason: entries from a log
     /// index on, and whether retention did not take them.
     fn jump_over(&mut self, log: u8, to: u64, (from, is_lost): (u64, bool), reasons: &Reasons<'_>) {
@@ -278,6 +325,32 @@ mod tests {
         let chunk = read(&mut merge(&scratch), 0, start, end, &lost(&Skips::default()));
         let (lost, hole) = ((GapReason::Lost, 3, 3), (GapReason::Unwritten, 2, 5));
         assert_eq!(frames(&chunk), [Err(lost), Err(hole), Ok(5)]);
+    }
+
+    /// Another broker's files may have it, on a disk that hangs.
+    #[test]
+    fn what_may_be_where_nobody_answers_is_waited_for_and_not_called_lost() {
+        let (scratch, end) = replica("blind", &[None, None]);
+        let hangs = std::env::temp_dir().join(format!("chunk-hangs-{}", std::process::id()));
+        let other = Scratch(hangs);
+        let topic = landfall_replica::names::topic_directory(&other.0, "t", CREATED_NS);
+        let source = landfall_replica::names::source_directory(&topic, BrokerId::new(1).unwrap());
+        std::fs::create_dir_all(&source).unwrap();
+        let path = landfall_replica::names::replica_file(&source, 0);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut wanted = wanted(&scratch);
+        wanted.data.push(other.0.clone());
+        wanted.sources.push(BrokerId::new(1).unwrap());
+        let (mut merge, skips) = (Merge::new(&wanted), Skips::default());
+        // Three positions before the second batch are in no file that can be read.
+        let start = Place { next: 1, position: 0 };
+        let chunk = read(&mut merge, 0, start, end, &lost(&skips));
+        assert_eq!((chunk.is_blind, chunk.bytes.len(), chunk.place), (true, 0, start));
+        assert_eq!(chunk.faults.len(), 1, "{:?}", chunk.faults);
+        // What follows without a gap is read all the same.
+        let start = Place { next: 1, position: 3 };
+        let chunk = read(&mut merge, 0, start, end, &lost(&skips));
+        assert_eq!((frames(&chunk), chunk.place.next), (vec![Ok(3)], end));
     }
 
     /// Memory, which says the rest, knows only what was passed over last.

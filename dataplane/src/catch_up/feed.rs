@@ -19,6 +19,9 @@ const BLOCKS_MAX: usize = 2;
 /// A subscriber that takes nothing for this long gives its files up to others, nanoseconds.
 const STUCK_NS: u64 = 1_000_000_000;
 
+/// How often a directory that does not answer is asked again, nanoseconds.
+const RETRY_NS: u64 = 250_000_000;
+
 /// Where the replicas of a subscriber's topic are.
 #[derive(Clone, Debug)]
 pub struct Disk {
@@ -81,12 +84,14 @@ pub struct Feed {
     is_asked: bool,
     /// Only the batch at this index is wanted: memory has it, and it does not hold there.
     repairs: Option<u64>,
+    /// Not before this is more asked for: a directory did not answer. 0: at once.
+    retry_at_ns: u64,
 }
 
 impl Feed {
     /// Reads the batch at `index`, from files that may be open.
     pub fn repair(index: u64, reader: Option<Box<Reader>>) -> Self {
-        Self { reader, is_asked: false, repairs: Some(index) }
+        Self { reader, is_asked: false, repairs: Some(index), retry_at_ns: 0 }
     }
 }
 
@@ -146,6 +151,9 @@ impl Delivering {
             if feed.is_asked || self.blocks.len() >= BLOCKS_MAX {
                 continue;
             }
+            if feed.retry_at_ns > 0 && boot_ns() < feed.retry_at_ns {
+                continue;
+            }
             let until = feed.repairs.map_or_else(|| env.pool.oldest(topic, log), |index| index + 1);
             if cursor.next >= until {
                 if let Some(Feed { repairs: Some(_), reader, .. }) = cursor.feed.take() {
@@ -179,6 +187,10 @@ impl Delivering {
         let Some(feed) = &mut cursor.feed else { return };
         feed.is_asked = false;
         feed.reader = Some(reader);
+        feed.retry_at_ns = if chunk.is_blind { boot_ns() + RETRY_NS } else { 0 };
+        if chunk.is_blind && chunk.bytes.is_empty() {
+            return;
+        }
         if let Some(index) = feed.repairs {
             if chunk.batches == 0 {
                 // No copy has it: whoever asked is told of a gap.

@@ -25,9 +25,9 @@ use std::thread::JoinHandle;
 
 use landfall_layout::frame::From;
 use landfall_layout::order::OrderEntry;
-use landfall_replica::lookup::{Start, first};
+use landfall_replica::lookup::{Start, first, is_oldest_known};
 use landfall_replica::merge::Wanted;
-use landfall_replica::{Merge, Skips};
+use landfall_replica::{Merge, Silent, Skips};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::conns::Token;
@@ -108,7 +108,7 @@ pub enum Task {
 /// What became of a task.
 pub enum Done {
     /// Where each log is to be begun, and why not.
-    Start { token: Token, looked: Looked, faults: Vec<String> },
+    Start { token: Token, looked: Result<Looked, Silent>, faults: Vec<String> },
     /// The next block.
     Read { token: Token, log: usize, reader: Box<Reader>, chunk: Chunk },
 }
@@ -257,14 +257,7 @@ fn carry_out(task: Task) -> Done {
     match task {
         Task::Start { token, from, logs } => {
             let mut faults = Vec::new();
-            let mut looked = Looked::default();
-            for lookup in &logs {
-                let start = find(lookup, from, &mut faults);
-                match start.filter(|start| start.index < lookup.until) {
-                    Some(start) => looked.starts.push((lookup.log, start)),
-                    None => looked.nothing_below.push((lookup.log, lookup.until)),
-                }
-            }
+            let looked = look_all(&logs, from, &mut faults);
             Done::Start { token, looked, faults }
         }
         Task::Read { token, log, mut reader, place, until } => {
@@ -287,27 +280,51 @@ fn skips_of(wanted: &Wanted, log: usize, last: Option<(u64, u64)>) -> Skips {
     skips
 }
 
-fn find(lookup: &Lookup, from: From, faults: &mut Vec<String>) -> Option<Start> {
+fn look_all(logs: &[Lookup], from: From, faults: &mut Vec<String>) -> Result<Looked, Silent> {
+    let mut looked = Looked::default();
+    for lookup in logs {
+        let start = find(lookup, from, faults)?;
+        match start.filter(|start| start.index < lookup.until) {
+            Some(start) => looked.starts.push((lookup.log, start)),
+            None => looked.nothing_below.push((lookup.log, lookup.until)),
+        }
+    }
+    Ok(looked)
+}
+
+/// Where a subscription begins in a log, unless that may be where nobody answers.
+fn find(lookup: &Lookup, from: From, faults: &mut Vec<String>) -> Result<Option<Start>, Silent> {
     let Lookup { wanted, until, .. } = lookup;
-    let is_first = |entry: &OrderEntry| match from {
+    if from == From::Latest {
+        return Ok(None);
+    }
+    if from == From::Earliest
+        && let Some(start) = beginning(lookup)
+    {
+        return Ok(Some(start));
+    }
+    let is_before = move |entry: &OrderEntry| match from {
         From::Position(position) => entry.end_position() <= position,
         From::Time(ns) => entry.landed_ns < ns,
         From::Earliest | From::Latest => false,
     };
-    let found = match from {
-        From::Latest => None,
-        _ => first(wanted, *until, &is_first, faults),
+    let looked = first(wanted, *until, is_before, faults);
+    let found = looked.start;
+    let is_sure = match from {
+        From::Position(position) => found.is_some_and(|found| found.position <= position),
+        From::Earliest => looked.silent.is_none() || is_oldest_known(wanted),
+        From::Latest | From::Time(_) => false,
     };
-    match from {
-        From::Earliest => beginning(lookup).or(found),
-        // What is missing before the first that there is begins with the log.
-        From::Position(_) => found.map(|found| {
-            let oldest = first(wanted, *until, &|_| false, &mut Vec::new());
-            let index = if oldest == Some(found) { 0 } else { found.index };
-            Start { index, ..found }
-        }),
-        From::Latest | From::Time(_) => found,
+    if let Some(silent) = looked.silent.filter(|_| !is_sure) {
+        return Err(silent);
     }
+    let From::Position(_) = from else { return Ok(found) };
+    // What is missing before the first that there is begins with the log.
+    Ok(found.map(|found| {
+        let oldest = first(wanted, *until, |_| false, &mut Vec::new()).start;
+        let index = if oldest == Some(found) { 0 } else { found.index };
+        Start { index, ..found }
+    }))
 }
 
 /// Where a log begins that retention took nothing of: what is not there from there on was lost.
@@ -343,12 +360,12 @@ mod tests {
             last_skip,
             is_bounded: false,
         };
-        let begin = |last_skip| find(&lookup(last_skip), From::Earliest, &mut Vec::new());
+        let begin = |last_skip| find(&lookup(last_skip), From::Earliest, &mut Vec::new()).unwrap();
         assert_eq!(begin(None), Some(Start { index: 0, position: 0 }));
         assert_eq!(begin(Some((5, 10))), Some(Start { index: 0, position: 0 }));
         // Nothing was landed before the first pool was lost.
         assert_eq!(begin(Some((0, 10))), Some(Start { index: 0, position: 10 }));
-        let lost = find(&lookup(None), From::Position(3), &mut Vec::new());
+        let lost = find(&lookup(None), From::Position(3), &mut Vec::new()).unwrap();
         assert_eq!(lost, None, "memory says what is missing from there on");
     }
 

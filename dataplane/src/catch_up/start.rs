@@ -6,6 +6,8 @@ use landfall_layout::frame::{From, Hello, Refusal};
 use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG};
 use landfall_layout::topic::{Order, TopicEntry};
 
+use landfall_replica::Silent;
+
 use super::{Disk, Looked, Lookup, STARTS_MAX, Task};
 use crate::broker::Broker;
 use crate::conn::Kind;
@@ -72,12 +74,19 @@ impl Broker {
     }
 
     /// The beginning of a subscription was found, or was not: then memory has the first batch.
-    pub(crate) fn start_found(&mut self, token: Token, looked: &Looked) {
+    pub(crate) fn start_found(&mut self, token: Token, looked: &Result<Looked, Silent>) {
         let slot = token.slot();
         let Some(conn) = self.conns.by_token(token) else { return };
         let Kind::Greeting(greeting) = &conn.kind else { return };
         let Stage::Files { hello, topic } = greeting.stage else { return };
         self.want_read(slot, true);
+        let looked = match looked {
+            Ok(looked) => looked,
+            Err(silent) => {
+                let text = format!("the first batch may be on a disk that hangs: {silent}");
+                return self.refuse(slot, Refusal::Busy, &text);
+            }
+        };
         let entry = self.env.pool.topic(topic);
         let order = entry.as_ref().and_then(TopicEntry::order);
         let (Some(entry), Some(order)) = (entry, order) else {

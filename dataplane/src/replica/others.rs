@@ -1,6 +1,7 @@
 //! Batches that the pool has no more whole, in other brokers' replicas of the same source.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use landfall_layout::BrokerId;
 use landfall_layout::batch::BatchPreamble;
@@ -10,7 +11,10 @@ use landfall_layout::replica::{Body, NO_FILE, Record};
 use landfall_layout::topic::TopicEntry;
 use landfall_replica::merge::Wanted;
 use landfall_replica::names::{list_source, source_directory, topic_directory};
-use landfall_replica::{Merge, Skips, TopicFile, Walk};
+use landfall_replica::{Merge, Skips, TopicFile, Walk, ask};
+
+/// How often a directory is asked again that does not answer.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// An entry of a log, and why nothing is there, should it be a hole.
 pub type Kept = (OrderEntry, GapReason);
@@ -56,7 +60,11 @@ impl Others {
     /// What the topic's directories that can be read say of it, this broker's own first.
     #[cold]
     pub fn said(&self) -> Vec<TopicFile> {
-        self.topics.iter().filter_map(|topic| TopicFile::read(topic).ok()).collect()
+        let read = |topic: &PathBuf| {
+            let place = topic.clone();
+            ask(data_of_topic(topic), move || TopicFile::read(&place)).ok()?.ok()
+        };
+        self.topics.iter().filter_map(read).collect()
     }
 
     /// What a log passed over when pools were lost, as those say.
@@ -73,11 +81,10 @@ impl Others {
     #[cold]
     pub fn beginning(&self) -> Option<Beginning> {
         let source = *self.wanted.as_ref()?.sources.first()?;
-        let begins = self
-            .topics
-            .iter()
-            .skip(1)
-            .filter_map(|topic| beginning_of(&source_directory(topic, source)));
+        let begins = self.topics.iter().skip(1).filter_map(|topic| {
+            let place = source_directory(topic, source);
+            ask(data_of_topic(topic), move || beginning_of(&place)).ok()?
+        });
         begins.min_by_key(|begin| begin.index)
     }
 
@@ -104,6 +111,12 @@ impl Others {
             return found;
         };
         let mut merge = Merge::new(wanted);
+        let mut waits = Waits::default();
+        while merge.next(indexes.start, indexes.end, &mut Vec::new()).0.is_none()
+            && waits.for_answer(&merge)
+        {
+            merge.look_again();
+        }
         let mut want = indexes.start;
         while let (Some(picked), true) = merge.next(want, indexes.end, &mut Vec::new()) {
             match merge.record(picked).map(|record| record.body) {
@@ -128,8 +141,14 @@ impl Others {
             self.merge = Some(Merge::new(wanted));
         }
         let merge = self.merge.as_mut()?;
-        merge.look_again();
-        let (picked, _) = merge.next(index, index + 1, &mut Vec::new());
+        let mut waits = Waits::default();
+        let picked = loop {
+            merge.look_again();
+            let (picked, _) = merge.next(index, index + 1, &mut Vec::new());
+            if picked.is_some() || !waits.for_answer(merge) {
+                break picked;
+            }
+        };
         let Body::Batch { entry: copied, preamble, payload } = merge.record(picked?)?.body else {
             return None;
         };
@@ -137,6 +156,29 @@ impl Others {
             (entry.client, entry.batch_seq, entry.session_epoch, entry.count, entry.bytes)
         };
         (name(&copied) == name(entry)).then(|| (preamble, payload.to_vec()))
+    }
+}
+
+/// The data directory that a topic's is in.
+fn data_of_topic(topic: &Path) -> &Path {
+    topic.ancestors().nth(2).unwrap_or(topic)
+}
+
+/// Waiting for directories that do not answer: what they may have is not called lost.
+#[derive(Default)]
+struct Waits {
+    is_said: bool,
+}
+
+impl Waits {
+    /// Waits a little, where some directory does not answer. Whether it did.
+    fn for_answer(&mut self, merge: &Merge) -> bool {
+        let Some(silent) = merge.silent() else { return false };
+        if !std::mem::replace(&mut self.is_said, true) {
+            eprintln!("replicas wait for a batch that is nowhere else and may be there: {silent}");
+        }
+        std::thread::sleep(LOOK_EVERY);
+        true
     }
 }
 
@@ -276,6 +318,28 @@ mod tests {
         work(&mut source.worker(two.data(0), Box::new(Plain), 2).unwrap());
         assert!(FileSurvey::take(&path).unwrap().is_whole());
         two.are_alike(6);
+    }
+
+    /// The disk of a broker that is there, or was, does not answer.
+    #[test]
+    fn another_directory_that_hangs_stops_no_replica() {
+        let two = Two::new("hangs");
+        let mut source = source(6);
+        let topic = topic_directory(&two.0[1], "t", crate::replica::rig::CREATED_NS);
+        let theirs = source_directory(&topic, BrokerId::new(0).unwrap());
+        std::fs::create_dir_all(&theirs).unwrap();
+        nix::unistd::mkfifo(&replica_file(&theirs, 0), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for (incarnation, entries) in [(1, 6), (2, 7)] {
+            if incarnation == 2 {
+                let entry = source.place(&[7; 100], true);
+                source.append(&entry);
+                source.publish();
+            }
+            work(&mut source.worker(two.data(0), Box::new(Plain), incarnation).unwrap());
+            let line = line(&source);
+            let at = (line.durable, line.entries, line.state());
+            assert_eq!(at, (entries, entries, ReplicaState::Well));
+        }
     }
 
     /// The log has nothing of it any more, the other copy does.

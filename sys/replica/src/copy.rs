@@ -113,13 +113,19 @@ impl CopyReader {
         self.open.as_ref().and_then(|open| open.walk.current())
     }
 
+    /// What [`seek`](Self::seek) says where it has nothing to read for that.
+    pub(crate) fn known(&self, want: u64) -> Option<Says> {
+        let is_known = self.ahead.is_some_and(|index| index >= want) || self.is_dry;
+        is_known.then(|| self.says(want))
+    }
+
     /// Goes to the first batch or hole at or above log index `want`. Everything below `until` was
     /// written before this was asked: an end that does not hold there is a fault, and `faults` gets
     /// a sentence with the file and the byte. The reading goes on behind it.
     pub fn seek(&mut self, want: u64, until: u64, faults: &mut Vec<String>) -> Says {
         loop {
-            if self.ahead.is_some_and(|index| index >= want) || self.is_dry {
-                return self.says(want);
+            if let Some(says) = self.known(want) {
+                return says;
             }
             self.lost = None;
             let Some(open) = &mut self.open else {

@@ -1,12 +1,15 @@
 //! Where a position or a time is: a search over the files by their first entry, then a walk.
 
-use landfall_layout::order::OrderEntry;
-use landfall_layout::replica::Body;
+use std::collections::BTreeSet;
 
+use landfall_layout::order::OrderEntry;
+use landfall_layout::replica::{Body, NO_FILE};
+
+use crate::ask::{Silent, ask};
 use crate::copy::CopyReader;
 use crate::error::FileError;
-use crate::merge::Wanted;
-use crate::names::list_source;
+use crate::merge::{Wanted, first_header};
+use crate::names::{data_of, list_source};
 use crate::walk::Walk;
 
 /// A place in the log, of a batch or a hole.
@@ -18,17 +21,56 @@ pub struct Start {
     pub position: u64,
 }
 
+/// What was found, and a directory that does not answer and may have an earlier one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Looked {
+    /// The first there is.
+    pub start: Option<Start>,
+    /// It does not answer.
+    pub silent: Option<Silent>,
+}
+
 /// The first entry in the log for which `before` is false; entries are sorted by it. Looked for in
 /// what was written below log index `until`. What does not hold is named in `faults`.
-pub fn first(
-    wanted: &Wanted,
-    until: u64,
-    before: &dyn Fn(&OrderEntry) -> bool,
-    faults: &mut Vec<String>,
-) -> Option<Start> {
-    let copies = wanted.copies().into_iter().map(CopyReader::naming_lost);
-    let found = copies.filter_map(|copy| first_of(copy, until, before, faults));
-    found.min_by_key(|start| start.index)
+pub fn first<F>(wanted: &Wanted, until: u64, before: F, faults: &mut Vec<String>) -> Looked
+where
+    F: Fn(&OrderEntry) -> bool + Copy + Send + 'static,
+{
+    let (copies, silent) = wanted.look();
+    let mut looked = Looked { start: None, silent: silent.into_iter().next() };
+    for copy in copies.into_iter().map(CopyReader::naming_lost) {
+        let data = data_of(copy.directory()).to_owned();
+        let found = ask(&data, move || {
+            let mut faults = Vec::new();
+            (first_of(copy, until, &before, &mut faults), faults)
+        });
+        match found {
+            Ok((start, more)) => {
+                let all = looked.start.into_iter().chain(start);
+                looked.start = all.min_by_key(|start| start.index);
+                faults.extend(more);
+            }
+            Err(silent) => looked.silent = Some(silent),
+        }
+    }
+    looked
+}
+
+/// Whether copies in directories that answer have all that there ever was of each source, or know
+/// that bounds let go of what is before it: then nothing earlier is anywhere else. A source without
+/// such a copy may have it where nobody answers.
+pub fn is_oldest_known(wanted: &Wanted) -> bool {
+    let mut settled = BTreeSet::new();
+    for copy in wanted.copies() {
+        let directory = copy.directory().to_owned();
+        let header = ask(data_of(copy.directory()), move || first_header(&directory));
+        if let Ok(Some(header)) = header
+            && (header.first_index == 0 || header.previous_index != NO_FILE)
+        {
+            settled.insert(copy.source());
+        }
+    }
+    wanted.sources.iter().all(|source| settled.contains(source))
 }
 
 fn first_of(

@@ -3,14 +3,15 @@
 //! Each broker's batches are in files of their own, and there may be several copies of them. A
 //! copy is read as long as it has everything; what it lacks is looked for in the others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
-use landfall_layout::replica::Record;
+use landfall_layout::replica::{Record, ReplicaHeader};
 
+use crate::ask::{Silent, ask};
 use crate::copy::{CopyReader, Says};
 use crate::lives::{Begins, Skips};
-use crate::names::{list_source, source_directory, topic_directory};
+use crate::names::{data_of, list_source, source_directory, topic_directory};
 use crate::topic::TopicFile;
 use crate::walk::Walk;
 
@@ -36,7 +37,7 @@ impl Wanted {
         let mut skips = Skips::default();
         for data in &self.data {
             let topic = topic_directory(data, &self.name, self.created_ns);
-            if let Ok(file) = TopicFile::read(&topic)
+            if let Ok(Ok(file)) = ask(data, move || TopicFile::read(&topic))
                 && let Some(more) = file.skipped.get(&log)
             {
                 skips.join(more);
@@ -49,28 +50,51 @@ impl Wanted {
     pub fn retired_below(&self) -> u64 {
         let mut begins = Begins::default();
         for copy in self.copies() {
-            let files = list_source(copy.directory(), &mut Vec::new()).unwrap_or_default();
-            let first = files.iter().find_map(|(_, path)| Some(*Walk::open(path).ok()?.header()));
-            first.iter().for_each(|header| begins.add(copy.source(), header));
+            let directory = copy.directory().to_owned();
+            let first = ask(data_of(copy.directory()), move || first_header(&directory));
+            if let Ok(Some(header)) = first {
+                begins.add(copy.source(), &header);
+            }
         }
         begins.retired_below()
     }
 
-    /// A reader for each copy that may be there, those of one broker beside each other.
+    /// A reader for each copy that may be there, those of one broker beside each other. Directories
+    /// that do not answer have none.
     pub fn copies(&self) -> Vec<CopyReader> {
-        let mut copies = Vec::new();
-        let is_wanted = |source: &BrokerId| self.is_shared || self.sources.contains(source);
-        for source in BrokerId::all().filter(is_wanted) {
-            for data in &self.data {
-                let topic = topic_directory(data, &self.name, self.created_ns);
-                let directory = source_directory(&topic, source);
-                if directory.is_dir() {
-                    copies.push(CopyReader::new(source, self.created_ns, directory));
-                }
+        self.look().0
+    }
+
+    /// The same, and which directories do not answer.
+    pub(crate) fn look(&self) -> (Vec<CopyReader>, Vec<Silent>) {
+        let (mut copies, mut silent) = (Vec::new(), Vec::new());
+        for data in &self.data {
+            match self.copies_in(data) {
+                Ok(more) => copies.extend(more),
+                Err(said) => silent.push(said),
             }
         }
-        copies
+        copies.sort_by_key(CopyReader::source);
+        (copies, silent)
     }
+
+    fn copies_in(&self, data: &Path) -> Result<Vec<CopyReader>, Silent> {
+        let is_wanted = |source: &BrokerId| self.is_shared || self.sources.contains(source);
+        let topic = topic_directory(data, &self.name, self.created_ns);
+        let of = |source| (source, source_directory(&topic, source));
+        let all: Vec<_> = BrokerId::all().filter(is_wanted).map(of).collect();
+        let there = ask(data, move || {
+            all.into_iter().filter(|(_, path)| path.is_dir()).collect::<Vec<_>>()
+        })?;
+        let reader = |(source, path)| CopyReader::new(source, self.created_ns, path);
+        Ok(there.into_iter().map(reader).collect())
+    }
+}
+
+/// What the first file of a copy says whose header can be read.
+pub(crate) fn first_header(source: &Path) -> Option<ReplicaHeader> {
+    let files = list_source(source, &mut Vec::new()).ok()?;
+    files.iter().find_map(|(_, path)| Some(*Walk::open(path).ok()?.header()))
 }
 
 /// What comes next, and what is not there before it.
@@ -111,10 +135,48 @@ pub struct Picked {
     pub index: u64,
 }
 
+/// A copy in a data directory.
+struct Copy {
+    source: BrokerId,
+    directory: PathBuf,
+    /// None: its directory did not answer when it was asked last.
+    reader: Option<CopyReader>,
+}
+
+impl Copy {
+    fn of(reader: CopyReader) -> Self {
+        let (source, directory) = (reader.source(), reader.directory().to_owned());
+        Self { source, directory, reader: Some(reader) }
+    }
+
+    /// Goes to the first batch or hole at or above `want`, in its directory's thread. The reader is
+    /// that thread's until it comes back.
+    fn seek(&mut self, want: u64, until: u64, faults: &mut Vec<String>) -> Option<Says> {
+        if let Some(says) = self.reader.as_ref()?.known(want) {
+            return Some(says);
+        }
+        let mut reader = self.reader.take()?;
+        let (reader, says, found) = ask(data_of(&self.directory), move || {
+            let mut faults = Vec::new();
+            let says = reader.seek(want, until, &mut faults);
+            (reader, says, faults)
+        })
+        .ok()?;
+        self.reader = Some(reader);
+        faults.extend(found);
+        Some(says)
+    }
+}
+
 /// A log read from replicas. It only goes forward.
 pub struct Merge {
+    wanted: Wanted,
     sources: Vec<BrokerId>,
-    copies: Vec<CopyReader>,
+    copies: Vec<Copy>,
+    /// Directories that did not say yet what they have.
+    silent: Vec<Silent>,
+    /// See [`Merge::naming_lost`].
+    names_lost: bool,
     /// For each copy: it is the one of its broker that is read first.
     is_first: Vec<bool>,
     says: Vec<Says>,
@@ -125,28 +187,41 @@ pub struct Merge {
 impl Merge {
     /// Begins to read, for who shows what is there: see [`CopyReader::naming_lost`].
     pub fn naming_lost(wanted: &Wanted) -> Self {
-        Self::of(wanted, wanted.copies().into_iter().map(CopyReader::naming_lost).collect())
+        Self::of(wanted, true)
     }
 
     /// Begins to read.
     pub fn new(wanted: &Wanted) -> Self {
-        Self::of(wanted, wanted.copies())
+        Self::of(wanted, false)
     }
 
-    fn of(wanted: &Wanted, copies: Vec<CopyReader>) -> Self {
-        let mut sources = wanted.sources.clone();
-        sources.extend(copies.iter().map(CopyReader::source));
-        sources.sort_unstable();
-        sources.dedup();
-        let is_new = |i: usize| i == 0 || copies[i - 1].source() != copies[i].source();
-        Self {
-            sources,
-            is_first: (0..copies.len()).map(is_new).collect(),
+    fn of(wanted: &Wanted, names_lost: bool) -> Self {
+        let (copies, silent) = wanted.look();
+        let mut merge = Self {
+            wanted: wanted.clone(),
+            sources: wanted.sources.clone(),
+            copies: Vec::new(),
+            silent,
+            names_lost,
+            is_first: Vec::new(),
             says: Vec::with_capacity(copies.len()),
             said_by: Vec::with_capacity(copies.len()),
             torn: None,
-            copies,
-        }
+        };
+        merge.add(copies);
+        merge
+    }
+
+    fn add(&mut self, copies: Vec<CopyReader>) {
+        let names_lost = self.names_lost;
+        let reader = |reader: CopyReader| if names_lost { reader.naming_lost() } else { reader };
+        self.copies.extend(copies.into_iter().map(reader).map(Copy::of));
+        self.copies.sort_by_key(|copy| copy.source);
+        self.sources.extend(self.copies.iter().map(|copy| copy.source));
+        self.sources.sort_unstable();
+        self.sources.dedup();
+        let is_new = |i: usize| i == 0 || self.copies[i - 1].source != self.copies[i].source;
+        self.is_first = (0..self.copies.len()).map(is_new).collect();
     }
 
     /// Whether there is a replica to read.
@@ -154,9 +229,30 @@ impl Merge {
         self.copies.is_empty()
     }
 
-    /// The files may have grown since the last look.
+    /// A directory that does not answer, if there is one: what is found nowhere may be there.
+    pub fn silent(&self) -> Option<Silent> {
+        let is_silent = |copy: &&Copy| copy.reader.is_none();
+        let copy = self.copies.iter().find(is_silent);
+        let of = |copy: &Copy| Silent { path: data_of(&copy.directory).to_owned() };
+        self.silent.first().cloned().or_else(|| copy.map(of))
+    }
+
+    /// The files may have grown since the last look, and directories may answer again.
     pub fn look_again(&mut self) {
-        self.copies.iter_mut().for_each(CopyReader::look_again);
+        for copy in &mut self.copies {
+            let (source, created_ns) = (copy.source, self.wanted.created_ns);
+            let new = || {
+                let reader = CopyReader::new(source, created_ns, copy.directory.clone());
+                if self.names_lost { reader.naming_lost() } else { reader }
+            };
+            copy.reader.get_or_insert_with(new).look_again();
+        }
+        for silent in std::mem::take(&mut self.silent) {
+            match self.wanted.copies_in(&silent.path) {
+                Ok(copies) => self.add(copies),
+                Err(silent) => self.silent.push(silent),
+            }
+        }
     }
 
     /// The next batch or hole from log index `want` on and below `until`, all of which was written
@@ -172,9 +268,9 @@ impl Merge {
         self.said_by.clear();
         let mut start = 0;
         while start < self.copies.len() {
-            let source = self.copies[start].source();
+            let source = self.copies[start].source;
             let rest = self.copies[start..].iter();
-            let end = start + rest.take_while(|copy| copy.source() == source).count();
+            let end = start + rest.take_while(|copy| copy.source == source).count();
             self.ask(start..end, want, until, faults);
             start = end;
         }
@@ -184,7 +280,9 @@ impl Merge {
         if let Some(picked) = picked {
             self.prefer(picked.copy);
         }
-        (picked, choice.is_known)
+        // A source may have files there alone.
+        let may_be_there = self.wanted.is_shared && !self.silent.is_empty();
+        (picked, choice.is_known && !may_be_there)
     }
 
     /// Asks the copies of one broker, up to the first that left nothing out.
@@ -198,7 +296,7 @@ impl Merge {
         let first = copies.clone().find(|i| self.is_first[*i]).unwrap_or(copies.start);
         let others = copies.filter(|i| *i != first);
         for i in std::iter::once(first).chain(others) {
-            let says = self.copies[i].seek(want, until, faults);
+            let Some(says) = self.copies[i].seek(want, until, faults) else { continue };
             self.says.push(says);
             self.said_by.push(i);
             if says.known_from <= want && says.next.is_some() && !says.is_lost {
@@ -211,9 +309,9 @@ impl Merge {
         if self.is_first[copy] {
             return;
         }
-        let source = self.copies[copy].source();
+        let source = self.copies[copy].source;
         for (i, other) in self.copies.iter().enumerate() {
-            if other.source() == source {
+            if other.source == source {
                 self.is_first[i] = i == copy;
             }
         }
@@ -227,7 +325,7 @@ impl Merge {
 
     /// The batch or hole that was found last.
     pub fn record(&self, picked: Picked) -> Option<Record<'_>> {
-        self.copies.get(picked.copy)?.record()
+        self.copies.get(picked.copy)?.reader.as_ref()?.record()
     }
 }
 

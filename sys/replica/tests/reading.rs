@@ -10,7 +10,7 @@ use landfall_layout::frame::GapReason;
 use landfall_layout::order::{ENTRY_HOLE, FrontierLine, OrderEntry};
 use landfall_layout::replica::{Body, NO_FILE, REPLICA_HEADER_BYTES, RecordHeader, ReplicaHeader};
 use landfall_replica::Merge;
-use landfall_replica::lookup::{Start, first};
+use landfall_replica::lookup::{Start, first, is_oldest_known};
 use landfall_replica::merge::Wanted;
 use landfall_replica::names::{replica_file, source_directory, topic_directory};
 
@@ -185,7 +185,7 @@ fn a_shared_log_has_whatever_brokers_there_are_files_of() {
     let all = Wanted { is_shared: true, ..one };
     assert_eq!(read(&all, 0, 100).0, (0..10).collect::<Vec<_>>());
     let (position, mut faults) = (|entry: &OrderEntry| entry.end_position() <= 2, Vec::new());
-    let start = first(&all, 100, &position, &mut faults);
+    let start = first(&all, 100, position, &mut faults).start;
     assert_eq!(start, Some(Start { index: 1, position: 2 }));
 }
 
@@ -237,7 +237,7 @@ fn what_one_broker_let_go_of_excuses_nothing_that_another_one_lost() {
     let rest = [3, 5, 6, 7, 8, 9].map(here);
     assert_eq!(shown(&wanted), [&[(1, true, None)], &rest[..]].concat());
     let start = first(&wanted, 100, &|_| false, &mut Vec::new());
-    assert_eq!(start, Some(Start { index: 1, position: 2 }));
+    assert_eq!(start.start, Some(Start { index: 1, position: 2 }));
     // Another copy has it.
     let others = two_brokers(&scratch, "b");
     fs::remove_file(&others[0]).unwrap();
@@ -353,16 +353,65 @@ fn find_everything(holes: bool) {
     for index in 0..10_u64 {
         let start = Some(Start { index, position: 2 * index });
         for position in [2 * index, 2 * index + 1] {
-            let before = |entry: &OrderEntry| entry.end_position() <= position;
-            assert_eq!(first(&wanted, 100, &before, &mut Vec::new()), start, "at {position}");
+            let before = move |entry: &OrderEntry| entry.end_position() <= position;
+            assert_eq!(first(&wanted, 100, before, &mut Vec::new()).start, start, "at {position}");
         }
-        let before = |entry: &OrderEntry| entry.landed_ns < index * 1000;
-        assert_eq!(first(&wanted, 100, &before, &mut Vec::new()), start);
+        let before = move |entry: &OrderEntry| entry.landed_ns < index * 1000;
+        assert_eq!(first(&wanted, 100, before, &mut Vec::new()).start, start);
     }
     let past = |entry: &OrderEntry| entry.end_position() <= 20;
-    assert_eq!(first(&wanted, 100, &past, &mut Vec::new()), None);
-    let oldest = first(&wanted, 100, &|_| false, &mut Vec::new());
+    assert_eq!(first(&wanted, 100, past, &mut Vec::new()).start, None);
+    let oldest = first(&wanted, 100, |_| false, &mut Vec::new()).start;
     assert_eq!(oldest, Some(Start { index: 0, position: 0 }));
+}
+
+/// A file in the place of a replica's that whoever opens it waits for.
+fn hang(directory: &Path) -> PathBuf {
+    let path = replica_file(directory, 0);
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    path
+}
+
+#[test]
+fn a_directory_that_hangs_keeps_nobody_from_what_others_have() {
+    let scratch = Scratch::new("hangs");
+    two_brokers(&scratch, "a");
+    (0..2).for_each(|source| drop(hang(&scratch.source("b", source))));
+    let wanted = scratch.wanted(2);
+    assert_eq!(read(&wanted, 0, 100).0, (0..10).collect::<Vec<_>>());
+    assert!(is_oldest_known(&wanted), "what the other has is no older");
+    let looked = first(&wanted, 100, |_| false, &mut Vec::new());
+    assert_eq!(looked.start, Some(Start { index: 0, position: 0 }));
+    assert_eq!(looked.silent.map(|silent| silent.path), Some(scratch.0.join("b")));
+}
+
+#[test]
+fn what_only_a_directory_that_hangs_may_have_is_not_known_to_be_nowhere() {
+    let scratch = Scratch::new("hangs-alone");
+    two_brokers(&scratch, "a");
+    let one = source_directory(
+        &topic_directory(&scratch.0.join("a"), "t", CREATED),
+        BrokerId::new(1).unwrap(),
+    );
+    fs::remove_dir_all(one).unwrap();
+    let hung = hang(&scratch.source("b", 1));
+    let wanted = scratch.wanted(2);
+    let mut merge = Merge::new(&wanted);
+    let (picked, is_known) = merge.next(0, 100, &mut Vec::new());
+    assert_eq!(picked.map(|picked| picked.index), Some(0));
+    assert!(!is_known);
+    assert_eq!(merge.silent().map(|silent| silent.path), Some(scratch.0.join("b")));
+    assert!(!is_oldest_known(&wanted));
+    // The disk answers again: whoever waited in there is let go, and the file is read.
+    let waiting = OpenOptions::new().write(true).open(&hung).unwrap();
+    fs::remove_file(&hung).unwrap();
+    drop(waiting);
+    file(&scratch.source("b", 1), 1, (0, 0, NO_FILE), &[1, 3, 5, 8]);
+    while merge.silent().is_some() {
+        merge.look_again();
+        merge.next(0, 100, &mut Vec::new());
+    }
+    assert_eq!(merge.next(1, 100, &mut Vec::new()).0.map(|picked| picked.index), Some(1));
 }
 
 #[test]
