@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
-use landfall_replica::names::{TOPIC_FILE, replica_file, topic_directory};
+use landfall_replica::names::{TOPIC_FILE, list, replica_file, topic_directory};
 use landfall_replica::numbers::{NUMBERS_COPY, NUMBERS_FILE};
 use landfall_replica::there::Part;
 use landfall_replica::{TopicFile, numbers};
@@ -78,6 +78,17 @@ fn who_keeps_a_part_and_is_not_there_is_named_and_so_is_a_directory_that_says_no
     let own = topic_directory(&stand_in, &name, file.created_ns);
     fs::create_dir_all(&own).unwrap();
     file.write(&own).unwrap();
+    // Its home is not there either.
+    let away = scratch.data.join("away");
+    fs::rename(scratch.data.join("broker-0"), &away).unwrap();
+    let home = scratch.data.join("broker-1");
+    numbers::name(&home, BrokerId::new(1).unwrap(), "a pool").unwrap();
+    let other = list(&home).unwrap().topics.remove(0).path;
+    file.write(&other).unwrap();
+    fs::rename(&own, stand_in.join("away")).unwrap();
+    assert!(has(&scratch.look(), "keeper", Error, "kept by broker 0 and 2, and no such"));
+    fs::rename(stand_in.join("away"), &own).unwrap();
+    fs::rename(&away, scratch.data.join("broker-0")).unwrap();
     let is_named = |kept: &Kept, check: &str| kept.findings.kept().iter().any(|f| f.check == check);
     let kept = scratch.look();
     assert!(!is_named(&kept, "keeper") && !is_named(&kept, "brokers"));

@@ -66,7 +66,11 @@ impl Homes {
             return;
         }
         for absent in absent(&said.file, &said.pools, &said.topics, &self.disks) {
-            if !absent.is_part && absent.anew.is_empty() {
+            let stood_in =
+                said.file.places.parts.iter().any(|part| {
+                    part.source == absent.source && absent.keepers.contains(&part.keeper)
+                });
+            if !stood_in && absent.anew.is_empty() {
                 continue;
             }
             let keepers: Vec<String> = absent.keepers.iter().map(u8::to_string).collect();
