@@ -52,7 +52,7 @@ pub const CUT_OFF: &str = "landfall recover puts it back where its file still en
                            otherwise it goes with its file or its topic";
 /// What no disk has.
 pub const ONLY_MEMORY: &str = "as long as the pool is there it has them; without it they are lost, \
-                               and none of them was acknowledged as durable";
+                               and no copy that is here ever reached them";
 /// What a damaged file may have had.
 pub const DAMAGED: &str = "some of them may have been acknowledged as durable: take them from \
                            another replica, or from the pool as long as it is there";

@@ -92,7 +92,7 @@ pub struct Gap {
 /// Why an entry is not kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Missing {
-    /// No replica of its broker had got so far: it was only in memory.
+    /// No replica of its broker that is here had got so far: it was only in memory.
     Memory,
     /// Replicas of all brokers say they have everything there.
     Lost,

@@ -83,7 +83,14 @@ impl Replica {
     /// Says what is in other copies, in front of where this one's files begin.
     #[cold]
     fn compare_beginnings(&mut self, pool: &Pool, entry: &TopicEntry) -> Option<Event> {
-        let mine = beginning_of(self.files.directory()).filter(|mine| !mine.is_behind)?;
+        let mine = beginning_of(self.files.directory())?;
+        if !self.bounds.is_set() && (mine.is_behind || mine.ordinal > 0) {
+            let what = format!("it begins at log index {}, behind files that are gone", mine.index);
+            return Some(self.lacking(0, mine.index, (&what, "nothing here let go of it")));
+        }
+        if mine.is_behind {
+            return None;
+        }
         let theirs = self.others.beginning().filter(|theirs| theirs.index < mine.index);
         if let Some(theirs) = theirs {
             // Its reader goes forward only, and is wanted again where these files end.

@@ -94,6 +94,22 @@ fn what_no_disk_had_when_a_pool_was_lost_is_no_hole_in_a_copy() {
     }
 }
 
+/// The first of two files is gone, and the other was begun anew behind a lost pool.
+#[test]
+fn files_that_are_gone_from_the_front_are_missed() {
+    let disks = six("front");
+    let mut source = next_pool(20);
+    came_back(&disks, &source, (6, 20));
+    land(&mut source, 1);
+    assert_eq!(errors(&source, disks.data(0, false), 1), [""; 0]);
+    let files = list(&disks.0[0]).unwrap().topics[0].sources[0].files.clone();
+    assert_eq!(files.len(), 2);
+    fs::remove_file(&files[0].1).unwrap();
+    let said = errors(&source, disks.data(0, false), 2);
+    assert!(said[0].contains("begins at log index 20, behind files that are gone"), "{said:?}");
+    assert_eq!(line(&source), (21, 7, ReplicaState::Well, ENODATA));
+}
+
 /// Others land, and its broker comes when that has left memory.
 #[test]
 fn a_broker_that_comes_late_after_a_cold_start_lacks_nothing() {

@@ -229,6 +229,50 @@ mod tests {
         assert_eq!(errors(), 1);
     }
 
+    /// What comes behind a lost pool begins a file anew, and looks like the beginning of a copy.
+    #[test]
+    fn a_file_that_says_that_entries_stood_before_it_wants_them() {
+        let scratch = Scratch::new("wants");
+        let topic = topic_directory(&scratch.0, "t", 7);
+        let mut header = *landfall_replica::Walk::open(&scratch.1).unwrap().header();
+        (header.first_index, header.first_ordinal) = (90, 5);
+        let later = replica_file(scratch.1.parent().unwrap(), 90);
+        fs::write(&later, header.seal().page()).unwrap();
+        let found = || replicas::look(&scratch.0).unwrap().findings;
+        let said = "5 entries of broker 0 stood before it, between log indexes 0 and 90";
+        assert!(found().kept()[0].found.contains(said), "{:?}", found());
+        fs::remove_file(&scratch.1).unwrap();
+        assert!(found().kept()[0].found.contains(said), "{:?}", found());
+        // Bounds let go of files from the front.
+        let file = TopicFile::read(&topic).unwrap();
+        TopicFile { disk_bytes: 1, ..file }.write(&topic).unwrap();
+        assert_eq!(found().count(Severity::Error), 0);
+    }
+
+    #[test]
+    fn what_is_there_counts_and_not_what_a_file_says_of_those_before_it() {
+        let scratch = Scratch::new("counts");
+        let topic = topic_directory(&scratch.0, "t", 7);
+        let mut header = *landfall_replica::Walk::open(&scratch.1).unwrap().header();
+        (header.first_index, header.first_ordinal) = (90, 5);
+        fs::remove_file(&scratch.1).unwrap();
+        fs::write(replica_file(scratch.1.parent().unwrap(), 90), header.seal().page()).unwrap();
+        let entries = [(0, 5)].into();
+        let log =
+            landfall_replica::EndedLog { index: 90, position: 27, entries, ..Default::default() };
+        let ended = Some(landfall_replica::Ended { logs: [(0, log)].into() });
+        let file = TopicFile::read(&topic).unwrap();
+        TopicFile { ended, ..file }.write(&topic).unwrap();
+        let system = scratch.0.with_extension("system");
+        create_directory(&system).unwrap();
+        fs::rename(&scratch.0, system.join("broker-0")).unwrap();
+        let found = replicas::look(&system).unwrap().findings;
+        fs::remove_dir_all(&system).unwrap();
+        let said = "had 5 entries on disk when the log ended in good order, and the fullest of its \
+                    copies here has 0";
+        assert!(found.kept().iter().any(|one| one.found.contains(said)), "{found:?}");
+    }
+
     #[test]
     fn a_file_that_would_be_removed_is_removed() {
         let scratch = Scratch::new("empty");

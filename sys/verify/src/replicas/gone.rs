@@ -65,7 +65,7 @@ pub fn fewer(group: &Group, of: &str, log: usize, sources: &[&Source], kept: &mu
     let mut short: BTreeSet<(u8, u64, u64)> = BTreeSet::new();
     for (broker, had) in ended.flat_map(|log| &log.entries) {
         let copies = sources.iter().filter(|source| source.kept.source == *broker);
-        let has = copies.map(|source| source.ordinal).max().unwrap_or_default();
+        let has = copies.map(|source| source.present).max().unwrap_or_default();
         if has < *had {
             short.insert((*broker, *had, has));
         }

@@ -297,7 +297,9 @@ fn why(index: u64, skips: &Skips, writers: &[u8], sources: &[&Source]) -> Missin
         return Missing::Lost;
     }
     // What is durable is in all replicas: one that holds and has it not says that it never was.
-    let is_told = |writer: &u8| has(writer) || of(*writer).any(|source| source.is_whole);
+    let is_taken = |source: &Source| source.taken.iter().any(|taken| taken.contains(&index));
+    let is_told =
+        |writer: &u8| has(writer) || of(*writer).any(|source| source.is_whole || is_taken(source));
     if !writers.iter().all(is_told) {
         return Missing::Damaged;
     }
@@ -311,6 +313,21 @@ fn why(index: u64, skips: &Skips, writers: &[u8], sources: &[&Source]) -> Missin
         let is_other_life = skips.ranges().iter().any(is_skip);
         begin > index && (source.made_at > index || !is_other_life)
     };
+    // What is in memory alone lies behind what its copies have. Where each of them goes on behind
+    // it, it was taken, or is a hole in them.
+    let goes_on = |source: &Source| {
+        let mut starts = source.kept.covers.iter().map(|covers| covers.start);
+        let next = starts.find(|start| *start > index);
+        let is_skip = |range: &Skipped, next| range.index >= index && range.to_index <= next;
+        next.is_some_and(|next| !skips.ranges().iter().any(|range| is_skip(range, next)))
+    };
+    let is_passed = |writer: &u8| {
+        let mut sources = of(*writer);
+        !has(writer) && sources.all(|source| is_taken(source) || goes_on(source))
+    };
+    if writers.iter().any(is_passed) {
+        return Missing::Gone;
+    }
     let is_gone = |writer: &u8| has(writer) || of(*writer).all(|source| begins_behind(source));
     if writers.iter().all(is_gone) { Missing::Gone } else { Missing::Memory }
 }
@@ -343,13 +360,13 @@ fn say(of: &str, why: Missing, gaps: &[Gap], kept: &mut Kept) {
         ),
         Missing::Memory => (
             Severity::Note,
-            "were ordered, and no replica of their brokers had got so far",
+            "were ordered, and no copy that is here reaches them",
             mend::ONLY_MEMORY,
         ),
         Missing::Gone => (
             Severity::Error,
-            "are in no file that is here, and all files of brokers that may have landed them \
-             begin behind them",
+            "are in no file that is here, and the files of brokers that may have landed them go on \
+             behind them",
             mend::GONE,
         ),
         Missing::Damaged => (
@@ -391,6 +408,8 @@ mod tests {
             entries: Vec::new(),
             is_whole: true,
             ordinal: 0,
+            present: 0,
+            taken: Vec::new(),
             made_at: 0,
             retired: 0,
         }
@@ -433,6 +452,26 @@ mod tests {
         // Bounds let go of it.
         late.retired = 8;
         assert_eq!(judged(&here, &[source(0, &[(0, 10)]), late], &none), []);
+    }
+
+    #[test]
+    fn what_every_copy_of_a_broker_goes_on_behind_was_not_in_memory_alone() {
+        let none = Skips::default();
+        let (here, other) = ([0, 1, 2, 8, 9], source(0, &[(0, 10)]));
+        let hole = source(1, &[(0, 3), (8, 10)]);
+        let found = judged(&here, &[other.clone(), hole.clone()], &none);
+        assert_eq!(found, [(3..8, Missing::Gone)]);
+        // A stand-in has nothing of it either, or was not there.
+        let found = judged(&here, &[other.clone(), hole.clone(), source(1, &[(5, 7)])], &none);
+        assert_eq!(found, [(3..5, Missing::Gone), (5..7, Missing::Lost), (7..8, Missing::Memory)]);
+        // It was in no file when a pool was lost.
+        let mut skips = Skips::default();
+        skips.add(Skipped { index: 5, to_index: 8, position: 5, to_position: 8 });
+        assert_eq!(judged(&here, &[other.clone(), hole], &skips), [(3..5, Missing::Memory)]);
+        // It was in files that are gone.
+        let mut taken = source(1, &[(8, 10)]);
+        taken.taken.push(0..8);
+        assert_eq!(judged(&[8, 9], &[other, taken], &skips), [(0..5, Missing::Gone)]);
     }
 
     #[test]

@@ -77,6 +77,10 @@ pub struct Source {
     pub is_whole: bool,
     /// Entries of its broker up to the end of its files.
     pub ordinal: u64,
+    /// Of these, those that are there, and those that bounds let go of.
+    pub present: u64,
+    /// Log indexes of files that are gone, though no bounds let go of them.
+    pub taken: Vec<Range<u64>>,
     /// Log index below which everything may have been in another directory: this one was made then.
     pub made_at: u64,
     /// Log index below which bounds, or somebody, took files of it.
@@ -101,6 +105,8 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
         entries: Vec::new(),
         is_whole: list_cuts(&listing.path).is_ok_and(|cuts| cuts.is_empty()),
         ordinal: 0,
+        present: 0,
+        taken: Vec::new(),
         made_at: 0,
         retired: 0,
     };
@@ -153,6 +159,7 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
     let is_broken = |seam: &Seam| !matches!(seam, Seam::Hole { .. });
     source.is_whole &= !seams(&surveys).iter().any(is_broken);
     source.ordinal = surveys.last().map_or(0, |survey| survey.end.ordinal);
+    source.count(group, &surveys, kept);
     source.reach_ends(group, source.ordinal);
     if let Some(first) = surveys.first().filter(|first| first.header.previous_index != NO_FILE) {
         source.retired = first.header.first_index;
@@ -171,6 +178,36 @@ impl Source {
     fn had(&self, group: &Group) -> Option<u64> {
         let logs = group.ended.iter().flat_map(|ended| ended.logs.values());
         logs.filter_map(|log| log.entries.get(&self.kept.source).copied()).max()
+    }
+
+    /// Counts what is there, and says where files are gone: one that begins anew still says how
+    /// many entries the copy had before it.
+    fn count(&mut self, group: &Group, surveys: &[FileSurvey], kept: &mut Kept) {
+        // Only of a topic that is known to have no bounds.
+        let is_bound = group.file.as_ref().is_none_or(|file| file.disk_bytes | file.disk_ns != 0);
+        let lawful = surveys.first().filter(|_| is_bound);
+        let mut before = lawful
+            .map_or((0, 0), |survey| (survey.header.first_ordinal, survey.header.first_index));
+        self.present = before.0;
+        for (number, survey) in surveys.iter().enumerate() {
+            let (header, (ordinal, index)) = (&survey.header, before);
+            self.present += survey.batches + survey.holes;
+            before = (survey.end.ordinal, survey.end.index);
+            // A row that is broken otherwise is told of as that.
+            let is_anew = header.previous_index == NO_FILE || number == 0;
+            if !is_anew || header.first_ordinal <= ordinal {
+                continue;
+            }
+            self.taken.push(index..header.first_index);
+            let found =
+                format!("{} entries of broker {}", header.first_ordinal - ordinal, header.source)
+                    + &format!(" stood before it, between log indexes {index} and")
+                    + &format!(" {}, and are not here", header.first_index);
+            kept.findings.push(Finding {
+                mend: mend::GONE,
+                ..in_file(Error, "row", &survey.path, None, found)
+            });
+        }
     }
 
     /// Where its log ended in good order this replica had everything up to there, also what no
