@@ -200,7 +200,9 @@ impl Replica {
         let ends = skips.ranges().iter().filter(|_| was_there).map(|range| range.to_index.min(to));
         let start = ends.filter(|end| (from..=to).contains(end)).max().unwrap_or(from);
         // Nothing leaves memory before its copies have it: of a copy that nobody kept in this pool
-        // nothing has come since the log went on here.
+        // nothing has come since the log went on here, nor of a source that never had a ring.
+        let never_landed =
+            self.log == SEQUENCED_LOG && pool.ring(self.topic, self.duty.source).is_none();
         let resumed = || {
             let uuid = pool.uuid_text();
             let said = self.others.said();
@@ -208,7 +210,7 @@ impl Replica {
             said.find_map(|file| file.resumed.get(&self.log).map(|resumed| resumed.index))
         };
         let is_empty = start >= to
-            || self.is_first && resumed().is_some_and(|index| index <= start)
+            || (self.is_first || never_landed) && resumed().is_some_and(|index| index <= start)
             || self.landed_nothing(pool, (start, to))
             || matches!(self.others.again().next(start, to), Some((None, true)));
         if is_empty { (start, true) } else { (to, false) }

@@ -17,6 +17,13 @@ fn sequenced(index: u64) -> Source {
     let mut entry = source.pool.topic_in_slot(0).unwrap();
     entry.order = Order::Total.raw();
     source.pool.set_topic(&entry);
+    source.pool.start_frontier(source.topic, SEQUENCED_LOG);
+    go_on(&source, index);
+    source
+}
+
+/// All that there is up to `index` has left memory.
+fn go_on(source: &Source, index: u64) {
     let chain = ChainLine {
         oldest_index: index,
         oldest_position: index * 3,
@@ -25,11 +32,9 @@ fn sequenced(index: u64) -> Source {
         topic: source.topic.0.into(),
         ..ChainLine::default()
     };
-    source.pool.start_frontier(source.topic, SEQUENCED_LOG);
     let line = FrontierLine { entries: index, position: index * 3, ..FrontierLine::default() };
     source.pool.advance_frontier(source.topic, SEQUENCED_LOG, &line);
     source.pool.set_chain(source.topic, SEQUENCED_LOG, &chain);
-    source
 }
 
 #[test]
@@ -40,6 +45,23 @@ fn a_wiped_disk_is_filled_with_what_somebody_landed_who_lands_nothing_now() {
     let line = source.pool.replica(source.topic, broker(0), 0);
     assert_eq!((line.durable, line.entries, line.errno), (6, 6, 0));
     assert_eq!(disks.batches(0), (0, 6));
+}
+
+/// Nothing waits for it while it is away: it lands nothing.
+#[test]
+fn who_lands_nothing_and_was_away_while_others_did_lacks_nothing() {
+    let disks = six("was-away");
+    let source = sequenced(6);
+    assert_eq!(errors(&source, disks.data(0, true), 1), [""; 0]);
+    let file = TopicFile::read(&disks.topic(0)).unwrap();
+    let resumed = BTreeMap::from([(SEQUENCED_LOG, Resumed { index: 6, position: 18 })]);
+    TopicFile { resumed, ..file }.replace(&disks.topic(0)).unwrap();
+    for incarnation in 2..5 {
+        go_on(&source, 6 * incarnation);
+        assert_eq!(errors(&source, disks.data(0, false), incarnation), [""; 0]);
+        let line = source.pool.replica(source.topic, broker(0), 0);
+        assert_eq!((line.durable, line.entries, line.errno), (6 * incarnation, 6, 0));
+    }
 }
 
 /// Its own files are looked at too: they are older, and nothing has what came behind them.
