@@ -16,6 +16,9 @@ struct Runs {
 
 impl Runs {
     fn add(&mut self, from: u64, to: u64) {
+        if from >= to {
+            return;
+        }
         self.ranges.push((from, to));
         self.before.push(self.indexes);
         self.indexes += to - from;
@@ -33,6 +36,8 @@ impl Runs {
 #[derive(Debug, Default)]
 pub struct Absent {
     lost: Runs,
+    /// Those of `lost` that lie where bounds let go of others.
+    torn: Runs,
     retired: Runs,
 }
 
@@ -41,40 +46,63 @@ pub struct Absent {
 pub struct Count {
     /// They were lost.
     pub lost: u64,
-    /// Bounds let go of them. They are in front of all that were lost.
+    /// Bounds let go of them.
     pub retired: u64,
+    /// Some of those that were lost are not behind all of these.
+    pub is_mixed: bool,
 }
 
 impl Absent {
     /// What is in front of the last of `spans`, which are sorted. Bounds may have let go of what
-    /// begins below `retired_below`.
-    pub fn of(spans: &[Span], skips: &Skips, retired_below: u64) -> Self {
+    /// begins below a log index, but not where copies are torn. Those whose record does not hold
+    /// are known, and are not among these.
+    pub fn of(spans: &[Span], skips: &Skips, known: (u64, &[(u64, u64)])) -> Self {
         let mut absent = Self::default();
         let mut next = 0;
         for span in spans {
-            absent.add((next, span.index), skips, retired_below);
+            absent.add((next, span.index), skips, known);
             next = next.max(span.index + 1);
         }
         absent
     }
 
-    fn add(&mut self, (mut from, to): (u64, u64), skips: &Skips, retired_below: u64) {
+    fn add(
+        &mut self,
+        (mut from, to): (u64, u64),
+        skips: &Skips,
+        (retired_below, torn): (u64, &[(u64, u64)]),
+    ) {
         while from < to {
             let skip = skips.ranges().iter().find(|range| range.to_index > from);
             let skip = skip.filter(|range| range.index < to);
             let end = skip.map_or(to, |range| range.index.max(from));
-            if from < end {
-                let runs = if from >= retired_below { &mut self.lost } else { &mut self.retired };
-                runs.add(from, end);
+            if from >= retired_below {
+                self.lost.add(from, end);
+            } else {
+                self.add_retired(from, end, torn);
             }
             from = skip.map_or(to, |range| range.to_index);
         }
     }
 
+    fn add_retired(&mut self, mut from: u64, end: u64, torn: &[(u64, u64)]) {
+        for (start, behind) in torn {
+            let (start, behind) = ((*start).clamp(from, end), (*behind).clamp(from, end));
+            if start < behind {
+                self.retired.add(from, start);
+                self.lost.add(start, behind);
+                self.torn.add(start, behind);
+                from = behind;
+            }
+        }
+        self.retired.add(from, end);
+    }
+
     /// How many there are from one index to below another.
     pub fn between(&self, from: u64, to: u64) -> Count {
         let count = |runs: &Runs| runs.below(to).saturating_sub(runs.below(from));
-        Count { lost: count(&self.lost), retired: count(&self.retired) }
+        let (lost, retired) = (count(&self.lost), count(&self.retired));
+        Count { lost, retired, is_mixed: retired > 0 && count(&self.torn) > 0 }
     }
 }
 
@@ -85,8 +113,13 @@ mod tests {
     use super::*;
 
     fn spans(indexes: &[u64]) -> Vec<Span> {
-        let of =
-            |index: &u64| Span { index: *index, first: *index, end: index + 1, is_hole: false };
+        let of = |index: &u64| Span {
+            index: *index,
+            first: *index,
+            end: index + 1,
+            is_hole: false,
+            is_lost: false,
+        };
         indexes.iter().map(of).collect()
     }
 
@@ -94,9 +127,9 @@ mod tests {
     fn what_is_in_no_file_was_lost_or_let_go_of_or_passed_over() {
         let mut skips = Skips::default();
         skips.add(Skipped { position: 10, to_position: 20, index: 12, to_index: 15 });
-        let absent = Absent::of(&spans(&[3, 3, 5, 9, 17]), &skips, 4);
+        let absent = Absent::of(&spans(&[3, 3, 5, 9, 17]), &skips, (4, &[]));
         let count = |from, to| {
-            let Count { lost, retired } = absent.between(from, to);
+            let Count { lost, retired, .. } = absent.between(from, to);
             (lost, retired)
         };
         // Lost: 6 to 8, 10, 11, 15 and 16. Let go of: 0 to 2, and 4 is lost.

@@ -9,6 +9,7 @@
 //! | [`read`] | what the files have |
 //! | [`age`] | which directories are older than others |
 //! | [`absent`] | log indexes that no file has |
+//! | [`torn`] | where copies had what no file has any more |
 //! | [`plan`] | where a log goes on |
 //! | [`sessions`] | whose batches may not be ordered again |
 //! | [`losses`] | what publishers lost, for brokers and for people |
@@ -25,6 +26,7 @@ pub mod plan;
 pub mod read;
 mod sessions;
 mod tell;
+mod torn;
 mod wait;
 mod whole;
 
@@ -141,6 +143,7 @@ fn begin(
     let retired_below = found.retired_below(&known);
     let told = Told {
         retired_below,
+        torn: &known.torn,
         seen: known.seen,
         resumed: known.resumed,
         reached: known.reached,

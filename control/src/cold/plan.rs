@@ -6,6 +6,8 @@ use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::RECORD_HEAD_BYTES;
 use landfall_replica::{Resumed, Skipped, Skips};
 
+use super::torn::is_torn;
+
 /// Fewest bytes that a batch takes in the pool: a preamble, and one message in a line.
 const BATCH_BYTES_MIN: u64 = 2 * PREAMBLE_BYTES as u64;
 /// Bytes that an entry takes in a log, which is all that a hole takes; a batch that waits for its
@@ -27,6 +29,9 @@ pub struct Span {
     pub end: u64,
     /// Nothing is there, and nothing ever was.
     pub is_hole: bool,
+    /// A batch was there, in a record that does not hold any more. After what has the same index
+    /// and holds.
+    pub is_lost: bool,
 }
 
 /// Positions that were ordered and are nowhere any more.
@@ -75,6 +80,8 @@ pub struct Told<'a> {
     pub ended: Option<Resumed>,
     /// Log index below which bounds may have let go of what is in no file.
     pub retired_below: u64,
+    /// Log indexes among which copies lost something: bounds did not let go of all of it there.
+    pub torn: &'a [(u64, u64)],
     /// What files that do not hold may have had.
     pub unread: Unread,
     /// Bytes of the pool that was lost.
@@ -132,22 +139,27 @@ pub fn plan(spans: &mut Vec<Span>, told: &Told<'_>) -> Plan {
     spans.sort_unstable();
     spans.dedup_by_key(|span| span.index);
     let mut plan = Plan {
-        batches: spans.iter().filter(|span| !span.is_hole).count() as u64,
+        batches: spans.iter().filter(|span| !span.is_hole && !span.is_lost).count() as u64,
         unwritten: spans.iter().filter(|span| span.is_hole).map(|span| span.end - span.first).sum(),
         oldest: spans.first().map_or(0, |span| span.first),
         ..Plan::default()
     };
-    // Where bounds let go of something the log begins with what is left.
-    let oldest = spans.first().filter(|_| told.retired_below > 0);
+    // Where bounds let go of something the log begins with what is left, unless somebody had what
+    // came first, and lost it.
+    let is_behind = told.retired_below > 0 && told.torn.first().is_none_or(|(from, _)| *from > 0);
+    let oldest = spans.first().filter(|_| is_behind);
     let (mut index, mut position) = oldest.map_or((0, 0), |span| (span.index, span.first));
     for span in spans.iter() {
-        plan.lose(Resumed { index, position }, span.first, told);
+        plan.lose(Resumed { index, position }, (span.index, span.first), told);
+        if span.is_lost {
+            plan.has_lost(Lost { first: span.first, end: span.end });
+        }
         (index, position) = (span.index + 1, span.end.max(position));
     }
     let at = |place: Option<Resumed>| place.unwrap_or_default();
     let seen = at(told.seen.max_by_index(told.reached));
     if seen.index > index {
-        plan.lose(Resumed { index, position }, seen.position, told);
+        plan.lose(Resumed { index, position }, (seen.index, seen.position), told);
         (index, position) = (seen.index, seen.position.max(position));
     }
     // Nobody ever had what lies in front of where it went on: that is not lost once more.
@@ -168,20 +180,29 @@ impl Furthest for Option<Resumed> {
 }
 
 impl Plan {
-    /// Notes that what is between `from` and position `to` is nowhere, but for what was passed over
-    /// at an earlier loss. A reader is told the same reasons.
-    fn lose(&mut self, from: Resumed, to: u64, told: &Told<'_>) {
+    /// Notes that what is between `from` and a log index and position is nowhere, but for what was
+    /// passed over at an earlier loss. A reader is told the same reasons.
+    fn lose(&mut self, from: Resumed, (index, to): (u64, u64), told: &Told<'_>) {
         let none = Skips::default();
         let skips = told.skips.unwrap_or(&none);
         let mut first = from.position;
-        for (end, reason) in skips.reasons(from, to, told.retired_below) {
-            match (reason, self.lost.last_mut()) {
-                (GapReason::Lost, Some(last)) if last.end == first => last.end = end,
-                (GapReason::Lost, _) => self.lost.push(Lost { first, end }),
-                (GapReason::Retention, _) => self.retired += end - first,
+        let is_torn = is_torn(told.torn, from.index, index);
+        let below = if is_torn { 0 } else { told.retired_below };
+        for (end, reason) in skips.reasons(from, to, below) {
+            match reason {
+                GapReason::Lost => self.has_lost(Lost { first, end }),
+                GapReason::Retention => self.retired += end - first,
                 _ => {}
             }
             first = end;
+        }
+    }
+
+    /// Adds a range behind all others.
+    fn has_lost(&mut self, lost: Lost) {
+        match self.lost.last_mut() {
+            Some(last) if last.end == lost.first => last.end = lost.end,
+            _ => self.lost.push(lost),
         }
     }
 
@@ -194,7 +215,7 @@ impl Plan {
             let resumed = told.resumed.unwrap_or_default();
             let index = told_of.0.max(resumed.index);
             let from = Resumed { index, position: told_of.1.max(resumed.position) };
-            self.lose(from, ended.position, told);
+            self.lose(from, (ended.index, ended.position), told);
             (self.index, self.position) = (ended.index, ended.position);
             return;
         }

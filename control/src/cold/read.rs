@@ -11,6 +11,7 @@ use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, HeaderError, REPLICA_HEADER_BYTES, ReplicaHeader};
 use landfall_layout::topic::Order;
 use landfall_replica::names::{TopicListing, list};
+use landfall_replica::walk::Sight;
 use landfall_replica::{Begins, EndedLog, FileError, Resumed, Skips, TopicFile, Walk};
 
 use super::ColdError;
@@ -18,6 +19,7 @@ use super::absent::Absent;
 use super::age::{self, Said};
 use super::plan::{Span, Unread};
 use super::sessions::SessionOf;
+use super::torn::{Copied, torn};
 
 /// A publisher's batch on disk, but for what it holds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -30,6 +32,8 @@ pub struct BatchOf {
     pub seq: u64,
     /// When it landed, nanoseconds.
     pub landed_ns: u64,
+    /// Its record does not hold any more. After the same batch in one that does.
+    pub is_lost: bool,
 }
 
 /// What is on disk of a log.
@@ -51,6 +55,8 @@ pub struct FoundLog {
     pub unread: Unread,
     /// Where the copies of its brokers' batches begin.
     pub begins: Begins,
+    /// Log indexes among which they lost something, see [`torn`].
+    pub torn: Vec<(u64, u64)>,
 }
 
 /// A topic on disk.
@@ -160,19 +166,29 @@ fn read_topic(
     };
     found.refused = refused;
     found.judge_end(&said, notes);
+    let mut copies: BTreeMap<usize, Vec<Copied>> = BTreeMap::new();
     for listing in &listings {
         found.directories.push(listing.path.clone());
         for source in &listing.sources {
-            let mut oldest = None;
+            let (mut oldest, mut copied) = (None, Copied::new(source.source));
             for (first_index, path) in &source.files {
-                let header = found.read(source.source, *first_index, path, notes)?;
-                oldest = oldest.or(header);
+                match found.read(source.source, *first_index, path, notes)? {
+                    None => copied.pass(*first_index),
+                    Some(walk) => {
+                        copied.add(walk.header(), walk.damage(), walk.place());
+                        oldest = oldest.or(Some(*walk.header()));
+                    }
+                }
             }
             if let Some(oldest) = oldest {
                 let log = found.log_of(source.source);
                 found.logs.entry(log).or_default().begins.add(source.source, &oldest);
+                copies.entry(log).or_default().push(copied);
             }
         }
+    }
+    for (log, copies) in copies {
+        found.logs.entry(log).or_default().torn = torn(&copies);
     }
     found.bound_missing();
     Ok(Some(found))
@@ -251,7 +267,7 @@ impl Found {
         }
     }
 
-    /// Reads a file; its header, if there is one. What its last bytes had is bounded by their
+    /// Reads a file to its end, if it has a header. What its last bytes had is bounded by their
     /// number where nothing behind them holds; before records that hold there was nothing beyond
     /// those.
     fn read(
@@ -260,7 +276,7 @@ impl Found {
         first_index: u64,
         path: &Path,
         notes: &mut Vec<String>,
-    ) -> Result<Option<ReplicaHeader>, ColdError> {
+    ) -> Result<Option<Walk>, ColdError> {
         let number = self.log_of(source);
         let has_holes = self.order() == Some(Order::Token);
         let begun = Resumed { index: first_index, position: 0 };
@@ -289,20 +305,15 @@ impl Found {
             }
         };
         loop {
-            match walk.next() {
-                Ok(Some(record)) => {
-                    let index = record.header.index;
-                    match record.body {
-                        Body::Batch { entry, .. } | Body::Hole { entry, .. } => {
-                            self.take(number, index, &entry);
-                        }
-                        Body::Frontier(line) => {
-                            let place = Resumed { index: line.entries, position: line.position };
-                            let log = self.logs.entry(number).or_default();
-                            log.seen = further(log.seen, place);
-                        }
-                    }
+            match step(&mut walk) {
+                Ok(Some(Step::Entry(index, entry, is_lost))) => {
+                    self.take(number, index, &entry, is_lost);
                 }
+                Ok(Some(Step::Frontier(place))) => {
+                    let log = self.logs.entry(number).or_default();
+                    log.seen = further(log.seen, place);
+                }
+                Ok(Some(Step::Nothing)) => {}
                 Ok(None) => break,
                 Err(error) => {
                     let bytes = walk.bytes().saturating_sub(walk.place().at);
@@ -322,7 +333,7 @@ impl Found {
             }
             notes.push(format!("{}: {damage}", path.display()));
         }
-        Ok(Some(*walk.header()))
+        Ok(Some(walk))
     }
 
     fn refuse(&mut self, error: FileError) {
@@ -331,13 +342,17 @@ impl Found {
         }
     }
 
-    fn take(&mut self, log: usize, index: u64, entry: &OrderEntry) {
+    fn take(&mut self, log: usize, index: u64, entry: &OrderEntry, is_lost: bool) {
         let (first, end, is_hole) = (entry.first_position, entry.end_position(), entry.is_hole());
         let log = self.logs.entry(log).or_default();
-        log.spans.push(Span { index, first, end, is_hole });
+        log.spans.push(Span { index, first, end, is_hole, is_lost });
         // A hole's session had an epoch, and no batch there: its sequence is 0.
         let (epoch, seq, landed_ns) = (entry.session_epoch, entry.batch_seq, entry.landed_ns);
         let is_checked = self.is_checked();
+        // Only where each sequence follows the one before it does one that is lost matter.
+        if is_lost && self.order() != Some(Order::Strong) {
+            return;
+        }
         let batches = self.batches.entry(entry.client).or_default();
         match batches.last_mut() {
             Some(known) if !is_checked => {
@@ -345,7 +360,7 @@ impl Found {
                 known.seq = known.seq.max(seq);
                 known.landed_ns = known.landed_ns.max(landed_ns);
             }
-            _ => batches.push(BatchOf { index, epoch, seq, landed_ns }),
+            _ => batches.push(BatchOf { index, epoch, seq, landed_ns, is_lost }),
         }
     }
 
@@ -366,7 +381,8 @@ impl Found {
     pub fn sessions(&mut self) -> BTreeMap<u64, SessionOf> {
         let order = self.order();
         let log = self.logs.get(&SEQUENCED_LOG).filter(|_| order == Some(Order::Strong));
-        let absent = log.map(|log| Absent::of(&log.spans, &log.skips, self.retired_below(log)));
+        let absent =
+            log.map(|log| Absent::of(&log.spans, &log.skips, (self.retired_below(log), &log.torn)));
         let absent = absent.unwrap_or_default();
         let of = |batches| SessionOf::of(order, batches, &absent);
         let all = std::mem::take(&mut self.batches).into_iter();
@@ -385,6 +401,46 @@ impl Found {
             }
         }
     }
+}
+
+/// What the next bytes of a file say.
+enum Step {
+    /// A batch or a hole at that index; or a batch that does not hold, whose record's head does.
+    Entry(u64, OrderEntry, bool),
+    /// How far the log was.
+    Frontier(Resumed),
+    /// They do not hold.
+    Nothing,
+}
+
+/// Goes on in a file; `None` at its end. The end that a crash left says nothing of its last batch.
+fn step(walk: &mut Walk) -> Result<Option<Step>, FileError> {
+    let broken = match walk.look()? {
+        Sight::End => return Ok(None),
+        Sight::Broken(broken) => broken,
+        Sight::Record => {
+            return Ok(walk.current().map(|record| match record.body {
+                Body::Batch { entry, .. } | Body::Hole { entry, .. } => {
+                    Step::Entry(record.header.index, entry, false)
+                }
+                Body::Frontier(line) => {
+                    Step::Frontier(Resumed { index: line.entries, position: line.position })
+                }
+            }));
+        }
+    };
+    let named = walk.named(&broken);
+    let damage = walk.measure(&broken)?;
+    Ok(Some(match named.filter(|_| damage.behind.is_some()) {
+        Some((header, entry, damage)) => {
+            walk.pass(damage);
+            Step::Entry(header.index, entry, true)
+        }
+        None => {
+            walk.pass(damage);
+            Step::Nothing
+        }
+    }))
 }
 
 /// The entry of a batch or a hole.

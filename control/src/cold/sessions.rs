@@ -43,6 +43,9 @@ impl SessionOf {
         // The same batch may be in several files.
         batches.sort_unstable();
         batches.dedup_by_key(|batch| batch.index);
+        // What came last can be ordered again.
+        let here = batches.iter().rposition(|batch| !batch.is_lost)?;
+        batches.truncate(here + 1);
         let last = batches.last()?;
         let mut session = Self {
             epoch: last.epoch,
@@ -65,7 +68,8 @@ impl SessionOf {
     /// Order `strong`: sequences follow each other in the log from 0 on, so one that is not there
     /// was ordered, and is lost or went with retention. It cannot be ordered behind its successors.
     /// As many of a gap as log indexes were lost there may be lost, which are the last of it; the
-    /// others were in every copy once.
+    /// others were in every copy once. Where a copy lost some of what bounds let go of in others,
+    /// it may be any of the gap.
     fn find_doubtful(&mut self, batches: &[BatchOf], absent: &Absent) {
         let mut before: Option<&BatchOf> = None;
         let mut expected = 0;
@@ -78,18 +82,30 @@ impl SessionOf {
             if batch.seq > expected {
                 let gap = batch.seq - expected;
                 let from = before.map_or(0, |before| before.index + 1);
-                let Count { lost, retired } = absent.between(from, batch.index);
-                let most = gap.min(lost);
+                let Count { lost, retired, is_mixed } = absent.between(from, batch.index);
+                let most = if is_mixed { gap } else { gap.min(lost) };
                 self.lost += gap.saturating_sub(retired).min(most);
                 if most > 0 {
-                    self.doubtful.push((batch.seq - most, batch.seq));
+                    self.doubt(batch.seq - most, batch.seq);
                 }
+            }
+            if batch.is_lost {
+                self.lost += 1;
+                self.doubt(batch.seq, batch.seq.saturating_add(1));
             }
             expected = batch.seq.saturating_add(1);
             before = Some(batch);
         }
         if let (Some(first), Some(last)) = (self.doubtful.first(), self.doubtful.last()) {
             (self.floor, self.known_from) = (first.0, last.1);
+        }
+    }
+
+    /// Adds a range behind all others.
+    fn doubt(&mut self, from: u64, to: u64) {
+        match self.doubtful.last_mut() {
+            Some(last) if last.1 == from => last.1 = to,
+            _ => self.doubtful.push((from, to)),
         }
     }
 
@@ -202,15 +218,16 @@ mod tests {
             epoch: *epoch,
             seq: *seq,
             landed_ns: 7,
+            is_lost: false,
         };
         let batches: Vec<BatchOf> = batches.iter().map(of).collect();
         let span = |batch: &BatchOf| {
             let BatchOf { index, .. } = *batch;
-            Span { index, first: index, end: index + 1, is_hole: false }
+            Span { index, first: index, end: index + 1, is_hole: false, is_lost: false }
         };
         let mut spans: Vec<Span> = batches.iter().map(span).collect();
         spans.sort_unstable();
-        let absent = Absent::of(&spans, &Skips::default(), retired_below);
+        let absent = Absent::of(&spans, &Skips::default(), (retired_below, &[]));
         SessionOf::of(Some(order), batches, &absent).unwrap()
     }
 
@@ -254,21 +271,55 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_whose_record_does_not_hold_is_lost_among_those_that_bounds_let_go_of() {
+        let of = |(seq, is_lost)| BatchOf { index: seq, epoch: 1, seq, landed_ns: 7, is_lost };
+        let found = |batches: &[(u64, bool)]| {
+            let batches: Vec<BatchOf> = batches.iter().copied().map(of).collect();
+            let span = |batch: &BatchOf| {
+                let BatchOf { index, is_lost, .. } = *batch;
+                Span { index, first: index, end: index + 1, is_hole: false, is_lost }
+            };
+            let mut spans: Vec<Span> = batches.iter().map(span).collect();
+            spans.sort_unstable();
+            let absent = Absent::of(&spans, &Skips::default(), (9, &[]));
+            let found = SessionOf::of(Some(Order::Strong), batches, &absent).unwrap();
+            (found.doubtful, found.lost, found.next_seq)
+        };
+        let all = [(1, false), (3, true), (5, false), (9, false), (10, true)];
+        assert_eq!(found(&all), (vec![(3, 4)], 1, 10), "the last one is ordered again");
+        // Another copy has it.
+        assert_eq!(found(&[&all[..], &[(3, false)]].concat()), (vec![], 0, 10));
+        let side_by_side = [(0, false), (1, true), (2, true), (3, false)];
+        assert_eq!(found(&side_by_side), (vec![(1, 3)], 2, 4));
+    }
+
+    #[test]
     fn where_it_cannot_be_told_which_was_lost_the_last_ones_may_be() {
         // Those in between lay at index 1 or 3, which retention took, or at 11, which was lost.
         let here = [0, 2, 4, 5, 6, 7, 8, 9, 10, 12];
-        let spans = here.map(|index| Span { index, first: index, end: index + 1, is_hole: false });
-        let absent = Absent::of(&spans, &Skips::default(), 8);
-        let of = |(index, seq)| BatchOf { index, epoch: 1, seq, landed_ns: 7 };
-        let found = |seq| {
+        let at = |index| (index, index + 1);
+        let spans = here.map(at).map(|(index, end)| Span {
+            index,
+            first: index,
+            end,
+            is_hole: false,
+            is_lost: false,
+        });
+        let of = |(index, seq)| BatchOf { index, epoch: 1, seq, landed_ns: 7, is_lost: false };
+        let found_with = |torn: &[(u64, u64)], seq| {
+            let absent = Absent::of(&spans, &Skips::default(), (8, torn));
             let batches = vec![of((0, 0)), of((12, seq))];
             let found = SessionOf::of(Some(Order::Strong), batches, &absent).unwrap();
             (found.doubtful, found.lost)
         };
+        let found = |seq| found_with(&[], seq);
         assert_eq!(found(1), (Vec::new(), 0));
         assert_eq!(found(2), (vec![(1, 2)], 0), "one of three places");
         assert_eq!(found(3), (vec![(2, 3)], 0));
         assert_eq!(found(4), (vec![(3, 4)], 1), "all three");
+        // A copy lost what it had at index 1: any of them may be that one.
+        assert_eq!(found_with(&[(1, 2)], 3), (vec![(1, 3)], 1));
+        assert_eq!(found_with(&[(1, 4)], 3), (vec![(1, 3)], 2), "retention took none");
     }
 
     #[test]

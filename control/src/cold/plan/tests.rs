@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn span(index: u64, first: u64, end: u64) -> Span {
-    Span { index, first, end, is_hole: false }
+    Span { index, first, end, is_hole: false, is_lost: false }
 }
 
 fn at(index: u64, position: u64) -> Resumed {
@@ -77,6 +77,30 @@ fn what_bounds_let_go_of_in_one_copy_while_another_goes_further_back_is_not_lost
     // Nothing was let go of: all of that was lost.
     let plan = plan(&mut spans, &Told { retired_below: 0, ..told });
     assert_eq!((plan.lost.len(), plan.retired), (361, 0));
+}
+
+#[test]
+fn a_batch_that_does_not_hold_is_lost_although_bounds_let_go_of_another_brokers_there() {
+    let broken = Span { is_lost: true, ..span(4, 40, 50) };
+    let mut spans = vec![span(2, 20, 30), broken, span(8, 80, 90)];
+    let told = Told { retired_below: 7, ..seen(9, 90) };
+    let with = plan(&mut spans.clone(), &told);
+    assert_eq!((with.lost, with.retired), (vec![Lost { first: 40, end: 50 }], 40));
+    assert_eq!((with.batches, with.oldest), (2, 20));
+    // In another copy it holds.
+    spans.push(span(4, 40, 50));
+    let with = plan(&mut spans, &told);
+    assert_eq!((with.lost, with.retired, with.batches), (vec![], 40, 3));
+}
+
+#[test]
+fn what_a_copy_lost_is_lost_although_bounds_let_go_of_another_brokers_there() {
+    let mut spans = vec![span(4, 40, 50), span(6, 60, 70)];
+    let told = Told { retired_below: 9, torn: &[(5, 6)], ..seen(7, 70) };
+    let with = plan(&mut spans, &told);
+    assert_eq!((with.lost, with.retired), (vec![Lost { first: 50, end: 60 }], 0));
+    let with = plan(&mut spans, &Told { torn: &[(0, 2)], ..told });
+    assert_eq!((with.lost, with.retired), (vec![Lost { first: 0, end: 40 }], 10));
 }
 
 #[test]

@@ -1,0 +1,123 @@
+//! Where copies had something that no file has any more: bounds did not let go of that.
+
+use landfall_layout::BrokerId;
+use landfall_layout::replica::{NO_FILE, Place, ReplicaHeader};
+use landfall_replica::Damage;
+
+/// One copy of what a broker landed, by its files.
+#[derive(Debug)]
+pub struct Copied {
+    source: BrokerId,
+    /// Log indexes in which it has everything, ascending: the first, and the one behind the last.
+    covers: Vec<(u64, u64)>,
+    /// Those among which it lost something.
+    torn: Vec<(u64, u64)>,
+    /// First index of its last file, and that file's end.
+    last: Option<(u64, Place)>,
+    /// First index of a file that cannot be read, with nothing in front of it.
+    unread: Option<u64>,
+}
+
+impl Copied {
+    /// A copy of which no file was read yet.
+    pub fn new(source: BrokerId) -> Self {
+        Self { source, covers: Vec::new(), torn: Vec::new(), last: None, unread: None }
+    }
+
+    /// Adds its next file, which was read up to `end`.
+    pub fn add(&mut self, header: &ReplicaHeader, damage: &[Damage], end: Place) {
+        let begin = header.first_index;
+        let mut start = begin;
+        let follows = |(first, place): &(u64, Place)| {
+            (header.previous_index, header.first_ordinal) == (*first, place.ordinal)
+        };
+        match self.last {
+            Some(last) if follows(&last) => {
+                start = self.covers.pop().map_or(begin, |(start, _)| start);
+            }
+            // It was begun anew, and left out what others may have let go of.
+            Some(_) if header.previous_index == NO_FILE => {}
+            Some((_, place)) => self.torn.push((place.index, begin)),
+            None => self.torn.extend(self.unread.map(|first| (first, begin))),
+        }
+        for damage in damage.iter().filter(|damage| damage.entries().is_some_and(|n| n > 0)) {
+            let missing = damage.indexes();
+            self.covers.push((start, missing.start));
+            self.torn.push((missing.start, missing.end));
+            start = missing.end;
+        }
+        self.covers.push((start, end.index));
+        self.last = Some((begin, end));
+    }
+
+    /// Its next file cannot be read.
+    pub fn pass(&mut self, first_index: u64) {
+        if self.last.is_none() {
+            self.unread.get_or_insert(first_index);
+        }
+    }
+}
+
+/// Log indexes, in ascending order, among which copies lost something that no other copy of the
+/// same broker is known to have or not to have had.
+pub fn torn(copies: &[Copied]) -> Vec<(u64, u64)> {
+    let mut torn = Vec::new();
+    for (number, copy) in copies.iter().enumerate() {
+        let others = copies.iter().enumerate();
+        let others = others.filter(|(n, other)| *n != number && other.source == copy.source);
+        let mut left = copy.torn.clone();
+        for (start, end) in others.flat_map(|(_, other)| other.covers.iter().copied()) {
+            let cut = |(from, to): (u64, u64)| [(from, to.min(start)), (from.max(end), to)];
+            left = left.into_iter().flat_map(cut).filter(|(from, to)| from < to).collect();
+        }
+        torn.extend(left);
+    }
+    torn.sort_unstable();
+    torn
+}
+
+/// Whether some of it lies in these log indexes.
+pub fn is_torn(torn: &[(u64, u64)], from: u64, to: u64) -> bool {
+    torn.iter().any(|(start, end)| *start < to && from < *end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A copy of files: first index, index of the one before, entries before, and its end.
+    fn copied(source: usize, files: &[(u64, u64, u64, (u64, u64))]) -> Copied {
+        let mut copied = Copied::new(BrokerId::new(source).unwrap());
+        for (first_index, previous_index, first_ordinal, (index, ordinal)) in files.iter().copied()
+        {
+            let none = ReplicaHeader::from_words([0; ReplicaHeader::WORDS]);
+            let header = ReplicaHeader { first_index, previous_index, first_ordinal, ..none };
+            copied.add(&header, &[], Place { index, ordinal, ..Place::first(&header) });
+        }
+        copied
+    }
+
+    #[test]
+    fn what_is_missing_in_a_row_was_lost_unless_another_copy_says_what_was_there() {
+        let row = [(0, NO_FILE, 0, (10, 4)), (10, 0, 4, (20, 9)), (20, 10, 9, (30, 12))];
+        assert_eq!(torn(&[copied(0, &row)]), []);
+        let gap = [row[0], row[2]];
+        assert_eq!(torn(&[copied(0, &gap)]), [(10, 20)]);
+        assert_eq!(torn(&[copied(0, &gap), copied(1, &row)]), [(10, 20)], "that is another's");
+        assert_eq!(torn(&[copied(0, &gap), copied(0, &row)]), []);
+        assert_eq!(torn(&[copied(0, &gap), copied(0, &row[..1])]), [(10, 20)]);
+        let late = [(15, 10, 7, (20, 9)), (20, 15, 9, (30, 12))];
+        assert_eq!(torn(&[copied(0, &gap), copied(0, &late)]), [(10, 15)]);
+        // It was begun anew; bounds took its first files; one of them cannot be read.
+        assert_eq!(torn(&[copied(0, &[row[0], (20, NO_FILE, 9, (30, 12))])]), []);
+        assert_eq!(torn(&[copied(0, &row[2..])]), []);
+        let mut unread = Copied::new(BrokerId::new(0).unwrap());
+        unread.pass(10);
+        let header = ReplicaHeader::from_words([0; ReplicaHeader::WORDS]);
+        let header = ReplicaHeader { first_index: 20, previous_index: 10, ..header };
+        unread.add(&header, &[], Place { index: 30, ..Place::first(&header) });
+        let all = torn(&[unread]);
+        assert_eq!(all, [(10, 20)]);
+        assert!(is_torn(&all, 19, 25) && !is_torn(&all, 20, 25) && !is_torn(&all, 3, 10));
+    }
+}
