@@ -66,7 +66,8 @@ fn log(
         true => 0,
         false => retired(sources),
     };
-    let gaps = gaps(&entries, from, ordered, skips, &writers, sources);
+    let mut gaps = gaps(&entries, from, ordered, skips, &writers, sources);
+    gaps.splice(..0, torn(&entries, from, sources));
     let all = [Missing::Lost, Missing::Gone, Missing::Memory, Missing::Damaged, Missing::Elsewhere];
     for why in all {
         say(&of, why, &gaps, kept);
@@ -196,6 +197,31 @@ fn retired(sources: &[&Source]) -> u64 {
         *begin = source.retired.min(*begin);
     }
     begins.into_values().max().unwrap_or_default()
+}
+
+/// The entries below index `from` that a source had and lost, in every copy that is not whole,
+/// while no other one of it is known to have what was there. Bounds did not let go of those.
+fn torn(entries: &[Seen], from: u64, sources: &[&Source]) -> Vec<Gap> {
+    let mut torn: BTreeMap<u64, u64> = BTreeMap::new();
+    for source in sources.iter().filter(|source| !source.is_whole) {
+        let others = sources.iter().filter(|other| other.kept.source == source.kept.source);
+        let has = |index: &u64| {
+            entries.binary_search_by_key(index, |seen| seen.index).is_ok()
+                || others.clone().any(|o| o.kept.covers.iter().any(|covers| covers.contains(index)))
+        };
+        for pair in source.kept.covers.windows(2) {
+            let lost = pair[0].end..pair[1].start.min(from);
+            torn.extend(lost.filter(|index| !has(index)).map(|index| (index, index + 1)));
+        }
+    }
+    let mut gaps: Vec<Gap> = Vec::new();
+    for (start, end) in torn {
+        match gaps.last_mut() {
+            Some(last) if last.entries.end == start => last.entries.end = end,
+            _ => gaps.push(Gap { entries: start..end, positions: None, why: Missing::Damaged }),
+        }
+    }
+    gaps
 }
 
 /// The entries that are not in `entries`, from index `from` to what was ordered.
@@ -472,6 +498,22 @@ mod tests {
         let mut taken = source(1, &[(8, 10)]);
         taken.taken.push(0..8);
         assert_eq!(judged(&[8, 9], &[other, taken], &skips), [(0..5, Missing::Gone)]);
+    }
+
+    #[test]
+    fn what_one_source_lost_is_missing_although_bounds_let_go_of_anothers() {
+        let late = Source { retired: 8, ..source(0, &[(8, 10)]) };
+        let broken = Source { is_whole: false, ..source(1, &[(0, 3), (5, 10)]) };
+        let here = seen(&[1, 2, 5, 6, 8, 9]);
+        let found = |sources: &[&Source]| -> Vec<(Range<u64>, Missing)> {
+            let gaps = torn(&here, 8, sources);
+            gaps.into_iter().map(|gap| (gap.entries, gap.why)).collect()
+        };
+        assert_eq!(found(&[&late, &broken]), [(3..5, Missing::Damaged)]);
+        let whole = Source { is_whole: true, ..broken.clone() };
+        assert_eq!(found(&[&late, &whole]), [], "it was begun anew");
+        let other = source(1, &[(0, 10)]);
+        assert_eq!(found(&[&late, &broken, &other]), [], "0, 3, 4 and 7 were the other broker's");
     }
 
     #[test]
