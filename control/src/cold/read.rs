@@ -19,6 +19,7 @@ use super::absent::Absent;
 use super::age::{self, Said};
 use super::plan::{Span, Unread};
 use super::sessions::SessionOf;
+use super::tell;
 use super::torn::{Copied, torn};
 
 /// A publisher's batch on disk, but for what it holds.
@@ -331,8 +332,8 @@ impl Found {
             if damage.behind.is_none() {
                 self.logs.entry(number).or_default().unread.add(damage.bytes, has_holes);
             }
-            notes.push(format!("{}: {damage}", path.display()));
         }
+        notes.extend(tell::damage(path, walk.damage()));
         Ok(Some(walk))
     }
 

@@ -1,6 +1,9 @@
 //! What people should know of a log that came back.
 
+use std::path::Path;
+
 use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_replica::Damage;
 
 use super::plan::{Plan, Told, Unread};
 
@@ -62,10 +65,48 @@ pub fn sentences(name: &str, log: usize, plan: &Plan, told: &Told<'_>) -> Vec<St
     sentences
 }
 
+/// What of a file does not hold: a sentence for each of some ranges, and one for the others.
+pub fn damage(path: &Path, all: &[Damage]) -> Vec<String> {
+    let path = path.display();
+    let mut sentences: Vec<String> =
+        all.iter().take(RANGES_TOLD).map(|damage| format!("{path}: {damage}")).collect();
+    let rest = all.get(RANGES_TOLD..).unwrap_or_default();
+    if let Some(first) = rest.first() {
+        let bytes: u64 = rest.iter().map(|damage| damage.bytes).sum();
+        let entries: u64 = rest.iter().filter_map(Damage::entries).sum();
+        sentences.push(format!(
+            "{path}: {bytes} more bytes in {} ranges, from byte {} on, do not hold; {entries} \
+             entries were there",
+            rest.len(),
+            first.at
+        ));
+    }
+    sentences
+}
+
 #[cfg(test)]
 mod tests {
+    use landfall_layout::replica::{Place, RecordError, ReplicaHeader};
+
     use super::super::plan::Lost;
     use super::*;
+
+    #[test]
+    fn of_much_damage_in_a_file_some_is_named_and_the_rest_is_counted() {
+        let header = ReplicaHeader::from_words([0; ReplicaHeader::WORDS]);
+        let of = |n: u64| {
+            let before = Place { index: n, ordinal: n, ..Place::first(&header) };
+            let behind = Some(Place { index: n + 1, ordinal: n + 1, ..before });
+            let why = RecordError::Magic { found: 1 };
+            Damage { at: 4096 * n, bytes: 256, why, before, behind }
+        };
+        let all: Vec<Damage> = (0..300).map(of).collect();
+        assert_eq!(damage("f".as_ref(), &all[..16]).len(), 16);
+        let said = damage("f".as_ref(), &all);
+        let rest =
+            "f: 72704 more bytes in 284 ranges, from byte 65536 on, do not hold; 284 entries";
+        assert!(said.len() == 17 && said[16].starts_with(rest), "{}", said[16]);
+    }
 
     #[test]
     fn of_many_ranges_some_are_named_and_the_rest_is_counted() {
