@@ -98,17 +98,26 @@ fn a_log_that_nobody_copied_since_goes_on_behind_where_it_went_on_before() {
 }
 
 #[test]
-fn a_directory_that_control_cannot_write_is_told() {
+fn a_directory_that_control_cannot_write_is_told_and_no_pool_is_served_if_none_can() {
     let two = Two::new("closed");
     let [one, other] = two.topics();
     say(&one, 50, 48 << 20);
     say(&other, 50, 48 << 20);
-    // A name that the new file needs: root could write anywhere else.
-    fs::create_dir(one.join(format!("{TOPIC_FILE}.new"))).unwrap();
+    // A directory in the place of one of the two: root could write anywhere else.
+    let close = |topic: &Path| {
+        fs::remove_file(topic.join(TOPIC_COPY)).unwrap();
+        fs::create_dir(topic.join(TOPIC_COPY)).unwrap();
+    };
+    close(&one);
     let notes = restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap().notes;
     let told = notes.iter().find(|note| note.contains("let control write there")).unwrap();
     assert!(told.contains("broker-0") && told.starts_with("topic t: "), "{told}");
     assert!(TopicFile::read(&other).unwrap().resumed[&SEQUENCED_LOG].index > 50);
+    close(&other);
+    let pool = Memory::new().pool(48);
+    let error = restore(&pool, &two.data(), false, 1).unwrap_err().to_string();
+    assert!(error.contains("used twice") && error.contains("broker-1"), "{error}");
+    assert!(pool.topic(TopicId(entry().id)).is_none());
 }
 
 #[test]

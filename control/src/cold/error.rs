@@ -80,6 +80,13 @@ pub enum ColdError {
         /// The other.
         other: PathBuf,
     },
+    /// None of a topic's directories could be told where its logs go on.
+    Untold {
+        /// The topic.
+        name: String,
+        /// What went wrong in the last of them, with its path.
+        error: FileError,
+    },
     /// The pool was stopped in good order, and not all directories that say so were named.
     Ended {
         /// Topic directories that say so.
@@ -175,6 +182,12 @@ impl fmt::Display for ColdError {
                  holds one of the two files away",
                 one.display(),
                 other.display()
+            ),
+            Self::Untold { name, error } => write!(
+                f,
+                "topic {name}: {error}; none of its directories could be told where its logs go \
+                 on, and should this pool be lost, positions would be used twice: let control \
+                 write into one of them, or make room there, and start again"
             ),
             Self::Ended { said, found } => write!(
                 f,

@@ -183,7 +183,7 @@ fn await_free(directory: &Path, pool: &str) -> Result<(), ColdError> {
 /// Says in the topic's directories that their files are this pool's, and where its logs go on: the
 /// pool may be lost again before any replica has anything from there. That the topic is alive in
 /// the pool is said when it is served: until then nobody takes it for deleted. What could not be
-/// said is a sentence; that it is not this control's to say, an error.
+/// said is a sentence; that none could be told, or that it is not this control's to say, an error.
 fn adopt(
     pool: &Pool,
     found: &Found,
@@ -205,20 +205,27 @@ fn adopt(
         began.logs.extend(life.ended.map(|ended| (log, ended)));
     }
     file.began = (!began.logs.is_empty()).then_some(began);
-    let mut notes = Vec::new();
+    let (mut notes, mut last) = (Vec::new(), None);
     for directory in &found.directories {
         // It may be damaged here and whole elsewhere: what counts was put together from all.
         let may = |there: Option<&TopicFile>| may_adopt(pool, found, directory, there);
         match wait::for_lock(|| file.replace_if(directory, may)) {
             Ok(done) => done?,
-            Err(error) => notes.push(format!(
-                "topic {}: {error}; let control write there: should this pool be lost before \
-                 anything new is on disk, what was only in memory may have its positions again",
-                file.name
-            )),
+            Err(error) => {
+                notes.push(format!(
+                    "topic {}: {error}; let control write there: should this pool be lost before \
+                     anything new is on disk, what was only in memory may have its positions again",
+                    file.name
+                ));
+                last = Some(error);
+            }
         }
     }
-    Ok(notes)
+    // What is shown at positions that no disk knows of is shown there twice.
+    match last.filter(|_| notes.len() == found.directories.len()) {
+        Some(error) => Err(ColdError::Untold { name: file.name, error }),
+        None => Ok(notes),
+    }
 }
 
 /// Whether a topic's directory is still this control's to change, asked under its lock: `there` is

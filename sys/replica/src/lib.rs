@@ -12,6 +12,7 @@
 //! | [`numbers`] | whose it ever was, under which pools |
 //! | [`there`] | which directories a topic has to have, and whether they are there |
 //! | [`topic`] | `topic.json`: a topic's identity and settings, in words |
+//! | `document` | its bytes: in two files, written over in place, of which one always holds |
 //! | [`lives`] | where logs ended and went on, from one pool to the next |
 //! | [`walk`] | the records of one file, one after the other, checked, over what does not hold |
 //! | [`damage`] | bytes that do not hold, and what is known of what was there |
@@ -27,6 +28,7 @@
 pub mod ask;
 pub mod copy;
 pub mod damage;
+mod document;
 pub mod error;
 pub mod lives;
 pub mod lookup;

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
-use landfall_layout::batch::crc32c;
 use landfall_layout::topic::{Order, TOPIC_CHECK_INGEST, TOPIC_KEEP, TopicEntry, check_name};
 use serde::{Deserialize, Serialize};
 
+use crate::document;
 use crate::error::FileError;
 use crate::lives::{Ended, Resumed, Skips};
 use crate::names::{TOPIC_COPY, TOPIC_FILE, TOPIC_GRAVE};
@@ -18,8 +19,12 @@ use crate::own::lock;
 use crate::there::Places;
 
 /// Version of the document. Earlier ones are read too: they lack what has a default, and those of
-/// version 1 the checksum.
+/// version 1 the checksum, and those before version 4 the generation.
 pub const SCHEMA_VERSION: u32 = 4;
+
+/// Looks at two files of which neither holds: one of them was just being written.
+const LOOKS: u32 = 3;
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A topic as its directory says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,22 +133,45 @@ impl TopicFile {
         self.order.parse().ok()
     }
 
-    /// What the file in a topic's directory says; its copy, where the file does not hold or is
-    /// gone. A file of a newer program is an error whatever the copy says.
+    /// What the file in a topic's directory says or its copy: the later of those that hold. One of
+    /// a newer program is an error whatever the other says.
     pub fn read(topic: &Path) -> Result<Self, FileError> {
         let grave = topic.join(TOPIC_GRAVE);
-        let read = match Self::read_one(&topic.join(TOPIC_FILE)) {
+        let mut read = Self::latest(topic);
+        for _ in 1..LOOKS {
+            if !matches!(read, Err(FileError::Topic { .. })) {
+                break;
+            }
+            std::thread::sleep(LOOK_EVERY);
+            read = Self::latest(topic);
+        }
+        let read = match read {
             Err(error) if !matches!(error, FileError::Newer { .. }) => {
-                let copy = Self::read_one(&topic.join(TOPIC_COPY));
-                copy.or_else(|_| Self::read_one(&grave)).map_err(|_| error)
+                Self::read_one(&grave).map(|(file, _)| file).map_err(|_| error)
             }
             read => read,
         };
         read.map(|file| Self { deleted: file.deleted || grave.exists(), ..file })
     }
 
+    fn latest(topic: &Path) -> Result<Self, FileError> {
+        match [TOPIC_FILE, TOPIC_COPY].map(|name| Self::read_one(&topic.join(name))) {
+            [Err(error @ FileError::Newer { .. }), _]
+            | [_, Err(error @ FileError::Newer { .. })] => Err(error),
+            [Ok(file), Ok(copy)] if copy.1 > file.1 => Ok(copy.0),
+            [Ok(file), _] | [Err(_), Ok(file)] => Ok(file.0),
+            [Err(error), Err(_)] => Err(error),
+        }
+    }
+
     /// What is wrong with the file and its copy. Files of earlier programs have no copy.
     pub fn faults(topic: &Path) -> Vec<FileError> {
+        // Whoever writes them just now is done in a moment.
+        let _lock = lock(topic);
+        Self::faults_of(topic)
+    }
+
+    fn faults_of(topic: &Path) -> Vec<FileError> {
         let (path, copy) = (topic.join(TOPIC_FILE), topic.join(TOPIC_COPY));
         let mut faults: Vec<FileError> = Self::read_one(&path).err().into_iter().collect();
         if copy.exists() {
@@ -156,17 +184,18 @@ impl TopicFile {
         faults
     }
 
-    fn read_one(path: &Path) -> Result<Self, FileError> {
+    /// One of the two, and its generation.
+    fn read_one(path: &Path) -> Result<(Self, u64), FileError> {
         let text = fs::read(path).map_err(FileError::io("read", path))?;
         let wrong = |why: String| FileError::Topic { path: path.to_owned(), why };
-        let summed = without_sum(&text).map_err(wrong)?;
-        let body = summed.as_deref().unwrap_or(&text);
+        let document = document::parse(&text).map_err(wrong)?;
+        let body = document.body.as_slice();
         let json = |error: serde_json::Error| wrong(error.to_string());
         let Version { schema_version: version } = serde_json::from_slice(body).map_err(json)?;
         if !(1..=SCHEMA_VERSION).contains(&version) {
             return Err(FileError::Newer { path: path.to_owned(), version });
         }
-        if version > 1 && summed.is_none() {
+        if version > 1 && !document.is_summed {
             return Err(wrong("it does not hold: it has no checksum".to_owned()));
         }
         let file: Self = serde_json::from_slice(body).map_err(json)?;
@@ -175,27 +204,32 @@ impl TopicFile {
         if file.order().is_none() {
             return Err(wrong(format!("{:?} is no order", file.order)));
         }
-        Ok(file)
+        Ok((file, document.generation))
     }
 
-    /// Writes the file in a topic's directory and its copy, each whole or not at all. The copy goes
-    /// first: it never says less. The caller syncs the directory.
+    /// Writes the file in a topic's directory and its copy, the better one last: one of them holds
+    /// at any moment. Both are written over in place, so that no room is needed for it on a full
+    /// disk as long as they do not grow beyond what they have to spare. The caller syncs the
+    /// directory.
     pub fn write(&self, topic: &Path) -> Result<(), FileError> {
-        for name in [TOPIC_COPY, TOPIC_FILE] {
-            self.write_one(topic, &topic.join(name))?;
-        }
-        Ok(())
-    }
-
-    fn write_one(&self, topic: &Path, path: &Path) -> Result<(), FileError> {
-        let text = serde_json::to_vec_pretty(self)
-            .map_err(|error| FileError::Topic { path: path.to_owned(), why: error.to_string() })?;
-        let text = with_sum(text);
-        let fresh = topic.join(format!("{TOPIC_FILE}.new"));
-        let mut file = File::create(&fresh).map_err(FileError::io("create", &fresh))?;
-        file.write_all(&text).map_err(FileError::io("write", &fresh))?;
-        file.sync_all().map_err(FileError::io("sync", &fresh))?;
-        fs::rename(&fresh, path).map_err(FileError::io("rename", &fresh))
+        let [file, copy] = [TOPIC_FILE, TOPIC_COPY].map(|name| topic.join(name));
+        let json = |error: serde_json::Error| FileError::Topic {
+            path: file.clone(),
+            why: error.to_string(),
+        };
+        let body = serde_json::to_vec_pretty(self).map_err(json)?;
+        let known = |path| {
+            let (_, generation) = Self::read_one(path).ok()?;
+            Some((generation, fs::metadata(path).map_or(0, |found| found.len())))
+        };
+        let (of_file, of_copy) = (known(&file), known(&copy));
+        let both = || [of_file, of_copy].into_iter().flatten();
+        let generation = both().map(|(generation, _)| generation).max().unwrap_or_default();
+        let generation = generation.saturating_add(1);
+        let have = both().map(|(_, bytes)| bytes as usize).max().unwrap_or_default();
+        let text = document::text(body, generation, have);
+        let order = if of_file < of_copy { [&file, &copy] } else { [&copy, &file] };
+        order.into_iter().try_for_each(|path| document::write(path, &text))
     }
 
     /// Writes the file whatever is there, and nobody else changes it meanwhile; it stays.
@@ -238,7 +272,7 @@ impl TopicFile {
         let is_new = |file: &Self| {
             there.as_ref() != Some(file)
                 || !topic.join(TOPIC_COPY).exists()
-                || !Self::faults(topic).is_empty()
+                || !Self::faults_of(topic).is_empty()
         };
         if let Some(file) = file.filter(is_new) {
             file.write(topic)?;
@@ -283,31 +317,8 @@ fn is_unknown(life: &u64) -> bool {
     *life == 0
 }
 
-/// The last member of the document: a checksum over everything before it.
-const SUM: &[u8] = b",\n  \"checksum\": ";
-const SUM_END: &[u8] = b"\n}\n";
-
-/// A document with its checksum.
-fn with_sum(mut text: Vec<u8>) -> Vec<u8> {
-    text.truncate(text.len().saturating_sub(b"\n}".len()));
-    let sum = crc32c(&text).to_string();
-    [&text, SUM, sum.as_bytes(), SUM_END].concat()
-}
-
 /// What every version of the document says.
 #[derive(Deserialize)]
 struct Version {
     schema_version: u32,
-}
-
-/// A document without its checksum, if that is of what was written; `None` where it has none, as
-/// those of version 1.
-fn without_sum(text: &[u8]) -> Result<Option<Vec<u8>>, String> {
-    let Some(at) = text.windows(SUM.len()).rposition(|bytes| bytes == SUM) else { return Ok(None) };
-    let claimed = &text[at + SUM.len()..];
-    let computed = crc32c(&text[..at]);
-    match claimed.strip_suffix(SUM_END) == Some(computed.to_string().as_bytes()) {
-        true => Ok(Some([&text[..at], b"\n}"].concat())),
-        false => Err(format!("it does not hold: its bytes give checksum {computed}")),
-    }
 }
