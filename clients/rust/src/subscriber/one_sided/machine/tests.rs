@@ -507,3 +507,25 @@ fn a_topic_whose_lines_are_anothers_is_gone() {
     rig.run();
     assert!(rig.machine.is_gone);
 }
+
+#[test]
+fn a_log_that_came_back_from_disk_begins_where_its_chain_says_until_its_broker_lands() {
+    for from in [From::Latest, From::Earliest, From::Position(60)] {
+        let mut fake = Fake::default();
+        let chain = ChainLine { topic: TOPIC.0.into(), oldest_index: 40, ..ChainLine::default() };
+        fake.chains.insert(0, ChainLine { oldest_position: 80, ..chain });
+        let mut rig = Rig::new(fake, false, from);
+        assert_eq!(rig.run(), []);
+        assert!(rig.machine.is_caught_up());
+        // Its broker begins its line there, and lands.
+        let topic = TOPIC.0.into();
+        let line = FrontierLine { topic, entries: 40, position: 80, ..FrontierLine::default() };
+        rig.fake.frontiers.insert(0, line);
+        rig.fake.chains.remove(&0);
+        rig.fake.chain(0, 1, 40);
+        rig.fake.raise_oldest(0, 40);
+        rig.fake.order(0, 50);
+        rig.fake.order(0, 50);
+        assert_eq!(rig.run(), batches(0, 40..42));
+    }
+}
