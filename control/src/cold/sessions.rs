@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use landfall_layout::TopicId;
-use landfall_layout::session::{SessionLine, SessionState, Standing, is_same_life};
+use landfall_layout::session::{SessionLine, SessionState, Standing, counted_floor, is_same_life};
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_pool::Pool;
 
@@ -185,7 +185,7 @@ impl Sessions {
                 next_seq,
                 topic,
                 opened_at: 0,
-                floor,
+                floor: counted_floor(next_seq, floor, session.had.len() as u64),
                 known_from,
                 ..SessionLine::default()
             };

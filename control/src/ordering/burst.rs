@@ -128,7 +128,8 @@ impl SequencerThread {
             // which may be behind what a control before this one ordered.
             let (pool, is_stream) = (&self.pool, work.order == Order::Stream);
             work.sequencer.drain_touched(|session| {
-                let SessionView { index, next_seq, floor, known_from, .. } = session;
+                let SessionView { index, next_seq, known_from, .. } = session;
+                let floor = session.floor_word();
                 match is_stream {
                     true => pool.set_session_window(index, next_seq, floor, known_from),
                     false => pool.set_session_next(index, next_seq),

@@ -41,7 +41,7 @@ pub struct Session {
 impl Session {
     /// The line that says it, and what the sequencer says where there is one.
     pub fn line(&self, view: Option<SessionView>) -> SessionLine {
-        let mut window = view.map_or((0, 0), |view| (view.floor, view.known_from));
+        let mut window = view.map_or((0, 0), |view| (view.floor_word(), view.known_from));
         if self.doubtful != (0, 0) {
             window = self.doubtful;
         }

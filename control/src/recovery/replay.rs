@@ -66,6 +66,7 @@ pub(super) fn sequencer(
             let _ = value.open_ring(broker, ring.slots as u32, ring.consumed(pool));
         }
     }
+    let mut views = Vec::new();
     for (index, session) in sessions.all().filter(|(_, session)| session.topic == id) {
         let line = pool.session(index).unwrap_or_default();
         // A publisher that said goodbye has its receipts; until its line goes to another, what
@@ -75,14 +76,21 @@ pub(super) fn sequencer(
             state => state,
         };
         let standing = Standing { state, ..session.standing };
-        value.restore_session(&SessionView {
+        let (floor, counted) = match topic.order {
+            Order::Stream => line.counted(),
+            _ => (line.floor, 0),
+        };
+        let view = SessionView {
             index,
             client: session.client,
             standing,
             next_seq: line.next_seq,
-            floor: line.floor,
+            floor,
             known_from: line.known_from,
-        });
+            had: counted as u16,
+        };
+        value.restore_session(&view);
+        views.push(view);
         let had = had.get(&(id, session.client)).into_iter().flatten();
         had.for_each(|seq| value.restore_ordered(index, *seq));
     }
@@ -96,6 +104,7 @@ pub(super) fn sequencer(
             .filter(|at| sessions.get(*at).is_some_and(|s| s.opened_at <= index));
         value.replay(session, entry);
     });
+    views.iter().for_each(|view| value.forget_uncounted(view));
     // The frontier line is stored in the topic's name only once the log begins; a control that
     // died before that left none.
     let is_new = line.entries == 0 && topic.sequenced().is_some();

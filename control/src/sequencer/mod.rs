@@ -42,7 +42,7 @@ mod window;
 use landfall_layout::BrokerId;
 use landfall_layout::limits::BROKERS_MAX;
 use landfall_layout::order::{FrontierLine, OrderEntry};
-use landfall_layout::session::Standing;
+use landfall_layout::session::{Standing, counted_floor};
 use landfall_layout::slot::{RingSlot, SLOT_PADDING};
 use landfall_layout::topic::{Order, TopicError, check_ring_slots};
 
@@ -131,6 +131,16 @@ pub struct SessionView {
     pub floor: u64,
     /// Order `stream`: of what is below it is not known whether it is in the log. Else 0.
     pub known_from: u64,
+    /// Order `stream`: how many sequences from `floor` on are in the log. Else 0.
+    pub had: u16,
+}
+
+impl SessionView {
+    /// The word `floor` of the session's line.
+    #[inline]
+    pub fn floor_word(&self) -> u64 {
+        counted_floor(self.next_seq, self.floor, self.had.into())
+    }
 }
 
 /// The rule by which slots are let through.

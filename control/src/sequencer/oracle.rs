@@ -101,7 +101,7 @@ impl World {
             let (floor, known_from) = (line.floor, 0);
             let Line { client, standing, next_seq, .. } = *line;
             let index = *index;
-            let line = SessionView { index, client, standing, next_seq, floor, known_from };
+            let line = SessionView { index, client, standing, next_seq, floor, known_from, had: 0 };
             self.sequencer.restore_session(&line);
         }
         for entry in &self.log[self.oldest..] {

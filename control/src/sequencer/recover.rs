@@ -10,7 +10,7 @@ use super::{Rule, SessionView, TopicSequencer};
 impl TopicSequencer {
     /// A session as its line says, whatever its state.
     pub fn restore_session(&mut self, line: &SessionView) {
-        let SessionView { index, client, standing, next_seq, floor, known_from } = *line;
+        let SessionView { index, client, standing, next_seq, floor, known_from, .. } = *line;
         if standing.state == SessionState::Free {
             return;
         }
@@ -29,6 +29,17 @@ impl TopicSequencer {
             && window.take(session, seq) == Known::New
         {
             session.touch(index, touched);
+        }
+    }
+
+    /// After everything was replayed: if fewer sequences are known to be in the log than the
+    /// session's line counted, retention took entries of some, and which these are nobody knows.
+    pub fn forget_uncounted(&mut self, line: &SessionView) {
+        if let Some((session, window, touched)) = self.sessions.enter_window(line.index)
+            && window.count(session, line.floor) < line.had.into()
+        {
+            window.forget(session);
+            session.touch(line.index, touched);
         }
     }
 

@@ -58,7 +58,8 @@ impl Session {
     pub fn view(&self, index: u32) -> SessionView {
         let standing = Standing { epoch: self.epoch, state: self.state };
         let (client, next_seq) = (self.client, self.next_seq);
-        SessionView { index, client, standing, next_seq, floor: self.floor(), known_from: 0 }
+        let floor = self.floor();
+        SessionView { index, client, standing, next_seq, floor, known_from: 0, had: 0 }
     }
 
     /// Moves the next sequence, and remembers in `touched` that it moved.
@@ -164,7 +165,8 @@ impl Sessions {
     pub fn view(&self, index: u32) -> Option<SessionView> {
         let view = self.get(index).filter(|of| of.state != SessionState::Free)?.view(index);
         let window = self.windows.get(index as usize).and_then(Option::as_deref);
-        Some(SessionView { known_from: window.map_or(0, |window| window.known_from), ..view })
+        let (known_from, had) = window.map_or((0, 0), |window| (window.known_from, window.had));
+        Some(SessionView { known_from, had, ..view })
     }
 
     /// A session, and the list that [`Session::advance`] puts it on.

@@ -41,7 +41,7 @@ fn slot(batch_seq: u64) -> RingSlot {
 }
 
 fn view(index: u32, client: u64, standing: Standing, next_seq: u64) -> SessionView {
-    SessionView { index, client, standing, next_seq, floor: next_seq, known_from: 0 }
+    SessionView { index, client, standing, next_seq, floor: next_seq, known_from: 0, had: 0 }
 }
 
 impl Rig {
@@ -185,6 +185,31 @@ fn what_never_landed_at_one_broker_is_ordered_through_another() {
     let mut fenced = Vec::new();
     rig.sequencer.drain_trespassers(|fencing| fenced.push(fencing.session.index));
     assert_eq!(fenced, [SESSION]);
+}
+
+/// Retention took the entry of a batch above a gap: that one and the missing one look alike.
+#[test]
+fn what_a_new_sequencer_of_a_stream_cannot_count_is_forgotten_and_not_ordered_again() {
+    use Verdict::{Duplicate, Fenced, Ordered};
+    let mut rig = Rig::new(Order::Stream);
+    assert_eq!([0, 1, 3, 5].map(|seq| rig.offer(0, seq)), [Ordered; 4]);
+    let line = rig.sequencer.session(SESSION).unwrap();
+    assert_eq!((line.next_seq, line.floor, line.had), (6, 2, 2));
+    for (in_log, verdicts) in [
+        (&[3, 5][..], [Duplicate, Ordered, Duplicate, Ordered]),
+        (&[5], [Fenced; 4]),
+        (&[], [Fenced; 4]),
+    ] {
+        let frontier = rig.sequencer.frontier();
+        let mut next = TopicSequencer::new(Order::Stream, LEASE_NS, frontier).unwrap();
+        next.open_ring(broker(1), SLOTS, 0).unwrap();
+        next.restore_session(&line);
+        in_log.iter().for_each(|seq| next.restore_ordered(SESSION, *seq));
+        next.forget_uncounted(&line);
+        rig.sequencer = next;
+        let said = [3, 2, 5, 6].map(|seq| rig.offer(1, seq));
+        assert_eq!(said, verdicts, "{in_log:?}");
+    }
 }
 
 #[test]

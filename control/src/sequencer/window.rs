@@ -28,17 +28,20 @@ pub(super) struct Window {
     bits: [u64; (STREAM_WINDOW / 64) as usize],
     /// Below this nothing is known. From here up to the floor everything is in the log.
     pub known_from: u64,
+    /// Bits that are set.
+    pub had: u16,
 }
 
 impl Window {
     /// The window of a session that has nothing in the log.
     pub fn new() -> Self {
-        Self { bits: [0; (STREAM_WINDOW / 64) as usize], known_from: 0 }
+        Self { bits: [0; (STREAM_WINDOW / 64) as usize], known_from: 0, had: 0 }
     }
 
     /// Begins where a line says, as far as one can be believed that was being changed.
     pub fn begin(&mut self, session: &mut Session, next_seq: u64, floor: u64, known_from: u64) {
         self.bits.fill(0);
+        self.had = 0;
         let next_seq = next_seq.max(floor).max(known_from);
         let oldest = next_seq.saturating_sub(STREAM_WINDOW);
         self.known_from = if floor < oldest { oldest } else { known_from };
@@ -65,13 +68,27 @@ impl Window {
             }
         }
         self.bits[place(seq)] |= bit(seq);
+        self.had += 1;
         while floor < next && self.has(floor) {
             self.bits[place(floor)] &= !bit(floor);
+            self.had -= 1;
             floor += 1;
         }
         session.next_seq = next;
         session.behind = (next - floor) as u16;
         Known::New
+    }
+
+    /// How many sequences from this one on are known to be in the log.
+    pub fn count(&self, session: &Session, from: u64) -> u64 {
+        let above = from.max(session.floor())..session.next_seq;
+        let below = session.floor().saturating_sub(from);
+        below + above.filter(|seq| self.has(*seq)).count() as u64
+    }
+
+    /// Gives up what is known of everything below the next sequence.
+    pub fn forget(&mut self, session: &mut Session) {
+        self.begin(session, session.next_seq, session.next_seq, session.next_seq);
     }
 
     fn has(&self, seq: u64) -> bool {
@@ -83,9 +100,11 @@ impl Window {
         let mut seq = from;
         while seq < to {
             if seq.is_multiple_of(64) && to - seq >= 64 {
+                self.had -= self.bits[place(seq)].count_ones() as u16;
                 self.bits[place(seq)] = 0;
                 seq += 64;
             } else {
+                self.had -= u16::from(self.has(seq));
                 self.bits[place(seq)] &= !bit(seq);
                 seq += 1;
             }
@@ -146,7 +165,7 @@ mod tests {
         use Known::{InLog, New};
         assert_eq!(said, [New, New, New, New, InLog, InLog, New, InLog]);
         assert_eq!((session.next_seq, session.floor()), (5, 5));
-        assert!(window.bits.iter().all(|word| *word == 0));
+        assert!(window.bits.iter().all(|word| *word == 0) && window.had == 0);
     }
 
     #[test]
@@ -157,6 +176,7 @@ mod tests {
         }
         // Sequence 0 never came, and is a window behind the next one.
         assert_eq!((session.floor(), window.known_from), (STREAM_WINDOW + 1, 1));
+        assert_eq!(window.had, 0);
         assert_eq!(window.take(&mut session, 0), Known::Forgotten);
         assert_eq!(window.take(&mut session, 1), Known::InLog);
         let far = 10 * STREAM_WINDOW;
@@ -166,6 +186,9 @@ mod tests {
         assert_eq!(window.take(&mut session, far + 1 - STREAM_WINDOW), Known::New);
         assert_eq!(window.take(&mut session, far - 1), Known::New);
         assert_eq!(window.take(&mut session, far), Known::InLog);
+        // The first two of these came behind the floor, one by one.
+        assert_eq!((u64::from(window.had), session.floor()), (2, far + 2 - STREAM_WINDOW));
+        assert_eq!(window.count(&session, 0), far + 4 - STREAM_WINDOW);
     }
 
     #[test]

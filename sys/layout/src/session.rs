@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::TopicId;
+use crate::limits::STREAM_WINDOW;
 
 /// Where a session stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +40,8 @@ pub struct SessionLine {
     /// The broker's request that opened `opened_epoch`: asked again, of this control or of the next
     /// one, it is answered with that epoch and opens no other. 0: not known.
     pub opened_by: u64,
-    /// Order `stream`: everything from `known_from` up to here is ordered. Order `strong`: first of
+    /// Order `stream`: everything from `known_from` up to here is ordered, with how many there are
+    /// from here on, see [`counted_floor`]. Order `strong`: first of
     /// those that the pool was lost under, and of which some are not in the log any more.
     pub floor: u64,
     /// Order `stream`: of what is below nothing is known. Order `strong`: end of those that
@@ -65,11 +67,34 @@ impl SessionLine {
         self.is_of(topic, client) && Standing::unpack(self.standing) == wanted
     }
 
+    /// Order `stream`: the floor, and how many sequences from it on are in the log.
+    pub fn counted(&self) -> (u64, u64) {
+        match has_count(self.next_seq) {
+            true => (self.floor & (COUNT_FROM - 1), self.floor / COUNT_FROM),
+            false => (self.floor, 0),
+        }
+    }
+
     /// Order `strong`: whether the batch of that sequence may be lost although it was ordered.
     /// Which of these are stands in the topic's doubt lines.
     pub fn is_doubtful(&self, batch_seq: u64) -> bool {
         (self.floor..self.known_from).contains(&batch_seq)
     }
+}
+
+/// Sequences below this leave room for a count in their word.
+const COUNT_FROM: u64 = 1 << 48;
+const _: () = assert!(STREAM_WINDOW < u64::MAX / COUNT_FROM, "the count of a window fits");
+
+fn has_count(next_seq: u64) -> bool {
+    next_seq < COUNT_FROM
+}
+
+/// The word `floor` of a line of order `stream`: the floor, and how many sequences between it and
+/// the next one are in the log. Whoever reads the log again knows by the count whether retention
+/// took some of their entries.
+pub fn counted_floor(next_seq: u64, floor: u64, had: u64) -> u64 {
+    if has_count(next_seq) { floor | (had * COUNT_FROM) } else { floor }
 }
 
 /// Low bits of an epoch, which count the openings by one client. Those above count the clients

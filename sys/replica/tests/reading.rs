@@ -236,7 +236,7 @@ fn what_one_broker_let_go_of_excuses_nothing_that_another_one_lost() {
     spoil(&files[2], 0);
     let rest = [3, 5, 6, 7, 8, 9].map(here);
     assert_eq!(shown(&wanted), [&[(1, true, None)], &rest[..]].concat());
-    let start = first(&wanted, 100, &|_| false, &mut Vec::new());
+    let start = first(&wanted, 100, |_| false, &mut Vec::new());
     assert_eq!(start.start, Some(Start { index: 1, position: 2 }));
     // Another copy has it.
     let others = two_brokers(&scratch, "b");
