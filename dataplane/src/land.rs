@@ -87,7 +87,7 @@ pub enum Fault {
     Session { client: u64, epoch: u32, expected_client: u64, expected_epoch: u32 },
     /// Not above the one before.
     Sequence { found: u64, last: u64 },
-    /// So far below the session's next one that nobody knows whether it is in the log.
+    /// Below the session's next one, and nobody knows any more whether it is in the log.
     Forgotten { found: u64, next_seq: u64 },
     /// It lies in a segment with a page that cannot be read: what was stored there may be seen by
     /// nobody else.
@@ -118,9 +118,9 @@ impl fmt::Display for Fault {
             Self::Forgotten { found, next_seq } => write!(
                 f,
                 "batch has sequence {found} and the log has batches of this client up to {}; \
-                 whether it is among them is known of the last {STREAM_WINDOW} only, so it is \
-                 neither ordered nor acknowledged; read the topic to see, and publish under \
-                 another client id",
+                 whether it is among them is known of the last {STREAM_WINDOW} at most, and not \
+                 of this one any more, so it is neither ordered nor acknowledged; read the topic \
+                 to see, and publish under another client id",
                 next_seq.saturating_sub(1)
             ),
             Self::Lost { segment } => {
@@ -178,11 +178,13 @@ pub fn judge(
 }
 
 /// Order `stream`: the first batch on a connection may be one that another connection had. Whether
-/// one that is too far below is in the log nobody knows, so nobody may say that it is.
+/// one that is too far below is in the log nobody knows, nor of one that control has forgotten: so
+/// nobody may say that it is.
 #[cold]
 fn judge_first(env: &Env, session: &Session, found: u64) -> Result<(), Fault> {
-    let next_seq = env.pool.session(session.index).map_or(0, |line| line.next_seq);
-    match found < next_seq.saturating_sub(STREAM_WINDOW) {
+    let line = env.pool.session(session.index).unwrap_or_default();
+    let next_seq = line.next_seq;
+    match found < next_seq.saturating_sub(STREAM_WINDOW).max(line.known_from) {
         true => Err(Fault::Forgotten { found, next_seq }),
         false => Ok(()),
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use landfall_dataplane::Idle;
 use landfall_layout::counters::Counter;
 use landfall_layout::doubt::DoubtLine;
-use landfall_layout::frame::{Ack, Frame, From, Hello, Reached};
+use landfall_layout::frame::{Ack, Frame, From, Hello, Reached, Refusal};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
@@ -93,6 +93,25 @@ fn what_lies_on_disk_between_two_that_were_lost_is_a_duplicate() {
         let reached = if [3, 8].contains(&seq) { Reached::Lost } else { Reached::Duplicate };
         assert_eq!((receipt.batch_seq, receipt.reached), (seq, reached));
     }
+}
+
+/// Control could not tell any more which of them are in the log.
+#[test]
+fn what_control_has_forgotten_of_a_stream_is_refused_in_words() {
+    let rig = Rig::new();
+    let topic = rig.control().topic("stream", Order::Stream, 64, 0);
+    let mut before = Client::welcomed(rig.tcp(), publisher(7), "stream");
+    (0..3).for_each(|seq| before.publish(7, seq, b"x"));
+    ordered(&rig, topic, 3);
+    drop(before);
+    let mut again = Client::welcomed(rig.tcp(), publisher(7), "stream");
+    // The first session has the first line.
+    let line = rig.pool.session(0).unwrap();
+    rig.pool.set_session(0, &SessionLine { floor: 3, known_from: 3, ..line });
+    again.publish(7, 2, b"x");
+    let (why, sentence) = again.refused();
+    assert_eq!(why, Refusal::BadBatch, "{sentence}");
+    assert!(sentence.contains("sequence 2") && sentence.contains("another client id"));
 }
 
 #[test]
