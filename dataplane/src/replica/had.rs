@@ -6,27 +6,29 @@ use std::path::{Path, PathBuf};
 use landfall_layout::BrokerId;
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
-use landfall_replica::TopicFile;
 use landfall_replica::names::{list_source, source_directory, topic_directory};
+use landfall_replica::{TopicFile, ask};
 
-/// The topic's directories in data directories.
-fn topics<'a>(
-    data: impl Iterator<Item = &'a PathBuf>,
-    entry: &TopicEntry,
-) -> impl Iterator<Item = PathBuf> {
-    data.map(|data| topic_directory(data, entry.name(), entry.created_ns))
+/// The brokers whose files are in some directory, a bit each, and whether every directory answered:
+/// what they landed before is to be kept whole also if they land nothing more.
+pub fn sources(own: &Path, others: &[PathBuf], entry: &TopicEntry) -> (u32, bool) {
+    let (mut all, mut is_known) = (0, true);
+    for data in std::iter::once(own).chain(others.iter().map(PathBuf::as_path)) {
+        let topic = topic_directory(data, entry.name(), entry.created_ns);
+        match ask(data, move || sources_in(&topic)) {
+            Ok(sources) => all |= sources,
+            Err(_) => is_known = false,
+        }
+    }
+    (all, is_known)
 }
 
-/// The brokers whose files are in some directory, a bit each: what they landed before is to be kept
-/// whole also if they land nothing more.
-pub fn sources(own: &PathBuf, others: &[PathBuf], entry: &TopicEntry) -> u32 {
-    let topics: Vec<PathBuf> = topics(std::iter::once(own).chain(others), entry).collect();
-    let has = |source: BrokerId| {
-        let files =
-            |topic: &PathBuf| list_source(&source_directory(topic, source), &mut Vec::new());
-        topics.iter().any(|topic| files(topic).is_ok_and(|files| !files.is_empty()))
+fn sources_in(topic: &Path) -> u32 {
+    let has = |source: &BrokerId| {
+        let files = list_source(&source_directory(topic, *source), &mut Vec::new());
+        files.is_ok_and(|files| !files.is_empty())
     };
-    BrokerId::all().filter(|source| has(*source)).fold(0, |all, source| all | 1 << source.index())
+    BrokerId::all().filter(has).fold(0, |all, source| all | 1 << source.index())
 }
 
 /// What other directories say of the topic's logs in this pool, if the one in `topic` may not know:
@@ -38,6 +40,10 @@ pub fn said(pool: &Pool, topic: &Path, entry: &TopicEntry, others: &[PathBuf]) -
     if own.is_some_and(|own| own.made_at.is_empty() || !own.resumed.is_empty()) {
         return Vec::new();
     }
-    let read = |topic: PathBuf| TopicFile::read(&topic).ok();
-    topics(others.iter(), entry).filter_map(read).filter(is_ours).collect()
+    let read = |data: &PathBuf| {
+        let topic = topic_directory(data, entry.name(), entry.created_ns);
+        // One that does not answer says nothing.
+        ask(data, move || TopicFile::read(&topic)).ok()?.ok()
+    };
+    others.iter().filter_map(read).filter(is_ours).collect()
 }

@@ -85,6 +85,8 @@ pub struct Worker {
     looked: [u32; TOPICS_MAX],
     /// Brokers that had landed for it before this pool, a bit each.
     had: [u32; TOPICS_MAX],
+    /// When to ask again what did not answer, boot clock; 0: all of them did.
+    had_at_ns: [u64; TOPICS_MAX],
     /// Id of the topic in each slot of which could not be said here what it is.
     unsaid: [u32; TOPICS_MAX],
     /// When to try these again, boot clock.
@@ -128,6 +130,7 @@ impl Worker {
             table_at_ns: 0,
             looked: [0; TOPICS_MAX],
             had: [0; TOPICS_MAX],
+            had_at_ns: [0; TOPICS_MAX],
             unsaid: [0; TOPICS_MAX],
             unsaid_at_ns: 0,
             named: Named::default(),
@@ -388,6 +391,9 @@ impl Worker {
     fn look_for_files(&mut self, slot: usize, entry: &TopicEntry) {
         let waits = self.unsaid[slot] == entry.id && boot_ns() < self.unsaid_at_ns;
         if waits || self.looked[slot] == entry.id {
+            if !waits && (1..=boot_ns()).contains(&self.had_at_ns[slot]) {
+                self.look_whose(slot, entry);
+            }
             return;
         }
         let directory = topic_directory(&self.data.directory, entry.name(), entry.created_ns);
@@ -401,7 +407,7 @@ impl Worker {
             match write_topic(&self.pool, self.me, &directory, entry, &self.data.others) {
                 Ok(_) => {
                     self.looked[slot] = entry.id;
-                    self.had[slot] = self.had(entry);
+                    self.look_whose(slot, entry);
                 }
                 // It is tried again.
                 Err(error) => {
@@ -415,13 +421,16 @@ impl Worker {
         }
     }
 
-    /// Brokers whose files there are, where the log's memory does not go back to its beginning. Who
-    /// has a log of its own keeps its frontier in any pool.
-    fn had(&self, entry: &TopicEntry) -> u32 {
-        match self.pool.oldest(TopicId(entry.id), SEQUENCED_LOG) {
-            0 => 0,
+    /// Looks for brokers whose files there are, where the log's memory does not go back to its
+    /// beginning. Who has a log of its own keeps its frontier in any pool. A directory that did not
+    /// answer is asked again.
+    fn look_whose(&mut self, slot: usize, entry: &TopicEntry) {
+        let (had, is_known) = match self.pool.oldest(TopicId(entry.id), SEQUENCED_LOG) {
+            0 => (0, true),
             _ => had::sources(&self.data.directory, &self.data.others, entry),
-        }
+        };
+        self.had[slot] = had;
+        self.had_at_ns[slot] = if is_known { 0 } else { boot_ns() + REOPEN_NS };
     }
 
     /// Keeps a topic from being released before its files are closed. Whether it still lives.
