@@ -1,5 +1,6 @@
 //! Control as a whole: started on a pool, asked, stopped.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,6 +119,8 @@ pub struct Control {
     epoch: u64,
     /// Keeps the leader slot until both threads have ended.
     _ballot: Arc<Ballot>,
+    /// Keeps controls of other pools from the data directories.
+    _held: Vec<File>,
     shared: Arc<Shared>,
     asks: AskSender<Ask>,
     threads: Vec<JoinHandle<()>>,
@@ -155,6 +158,18 @@ impl Control {
         if reads_all && let Some(silent) = silent(restore).into_iter().next() {
             return Err(StartError::Silent(silent));
         }
+        let held = match cold::hold::hold_all(restore, &pool.uuid_text()) {
+            Ok((held, notes)) => {
+                notes.iter().for_each(|note| eprintln!("control: {note}"));
+                held
+            }
+            // Who takes a pool over that works takes over what its brokers have, too.
+            Err(error) if from.is_some() => {
+                eprintln!("control: {error}");
+                Vec::new()
+            }
+            Err(error) => return Err(StartError::Cold(error)),
+        };
         let mut had = Had::new();
         if from.is_none() && !restore.is_empty() {
             let errors = ErrorLog::new(&pool, CONTROL_BLOCK);
@@ -228,7 +243,8 @@ impl Control {
             },
             recovered.state,
         );
-        let mut control = Self { pool, epoch, _ballot: ballot, shared, asks, threads: Vec::new() };
+        let mut control =
+            Self { pool, epoch, _ballot: ballot, _held: held, shared, asks, threads: Vec::new() };
         let core = options.core;
         control.spawn("sequencer", move || {
             pin(core);

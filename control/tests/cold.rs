@@ -562,3 +562,27 @@ fn a_topic_that_is_deleted_while_its_brokers_are_away_does_not_come_back() {
     restore(&pool, &two.data(), false, 1).unwrap();
     assert!(pool.topic(TopicId(entry().id)).is_none());
 }
+
+fn lead(memory: &Memory, data: &[PathBuf]) -> Result<Control, String> {
+    let pool = memory.pool(48);
+    let candidate = Candidate::new(&pool, 1).unwrap();
+    let Ok(elected) = candidate.stand(&pool) else { panic!("nobody else is there") };
+    Control::lead(pool, &memory.path(), Options::default(), elected, data)
+        .map_err(|error| error.to_string())
+}
+
+/// No broker has a directory yet, so that their locks say nothing.
+#[test]
+fn a_second_system_brings_nothing_back_while_a_control_has_the_directories() {
+    let two = Two::new("second-system");
+    two.topics().each_ref().iter().for_each(|topic| say(topic, 50, 48 << 20));
+    let (first, second) = (Memory::new(), Memory::new());
+    let control = lead(&first, &two.data()).unwrap();
+    let pools = || two.topics().map(|topic| TopicFile::read(&topic).unwrap().pool_uuid);
+    let before = pools();
+    let error = lead(&second, &two.data()[1..]).err().unwrap();
+    assert!(error.contains("a broker or control of another pool"), "{error}");
+    assert_eq!(pools(), before);
+    control.stop();
+    lead(&Memory::new(), &two.data()).unwrap().stop();
+}

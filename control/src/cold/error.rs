@@ -111,8 +111,8 @@ impl fmt::Display for ColdError {
             ),
             Self::Taken { path } => write!(
                 f,
-                "{}: a broker of another pool, or landfall recover, is at work there; stop it \
-                 first, since two systems on one directory lose batches",
+                "{}: a broker or control of another pool, or landfall recover, is at work there; \
+                 stop it first, since two systems on one directory lose batches",
                 path.display()
             ),
             Self::Elsewhere { path } => write!(

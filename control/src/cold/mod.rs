@@ -6,6 +6,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`hold`] | keeping controls of other pools away meanwhile |
 //! | [`read`] | what the files have |
 //! | [`age`] | which directories are older than others |
 //! | [`absent`] | log indexes that no file has |
@@ -21,6 +22,7 @@ mod absent;
 mod age;
 pub mod end;
 mod error;
+pub mod hold;
 mod losses;
 pub mod plan;
 pub mod read;

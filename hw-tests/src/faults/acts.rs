@@ -90,8 +90,9 @@ impl Acts {
                 Fault::Twin { who, .. } | Fault::Memory { who, .. } => {
                     excused.insert(who);
                 }
+                // The second system may be there first, if this one is just being started.
                 Fault::TwinData { broker, .. } => {
-                    excused.insert(Who::Broker(broker));
+                    excused.extend([Who::Broker(broker), Who::Control, Who::Standby]);
                 }
                 Fault::Pool { .. } => {
                     excused.extend(Who::ALL.into_iter().filter(|who| who.is_server()));
@@ -107,6 +108,14 @@ impl Acts {
         let is_bound =
             |timed: &Timed| matches!(timed.fault, Fault::Descriptors { who: w, .. } if w == who);
         self.faults.iter().any(is_bound)
+    }
+
+    /// What a process's bound was before faults that are not over lowered it.
+    pub(super) fn bound_before(&self, of: i32, on: &str) -> Option<String> {
+        self.undo.iter().find_map(|(_, undo)| match undo {
+            Undo::Bound { pid, what, before } if *pid == of && *what == on => Some(before.clone()),
+            _ => None,
+        })
     }
 
     pub(super) fn later(&mut self, ms: u64, undo: Undo) {

@@ -207,7 +207,10 @@ fn bound(
     let Some(pid) = troupe.seats.get(&who).and_then(super::seat::Seat::pid) else { return Ok(()) };
     let pid = pid.as_raw();
     let Some(most) = most(pid) else { return Ok(()) };
-    let before = limit_of(pid, what)?;
+    let before = match troupe.acts.bound_before(pid, what) {
+        Some(before) => before,
+        None => limit_of(pid, what)?,
+    };
     if prlimit(pid, what, &most.to_string())? {
         troupe.acts.later(ms, Undo::Bound { pid, what, before });
     }

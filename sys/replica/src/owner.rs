@@ -1,10 +1,12 @@
-//! Whose a data directory is now: the lock of the broker that keeps replicas there, and its pool.
+//! Whose a data directory is now: the lock of the broker that keeps replicas there, that of the
+//! controls which bring topics back from there, and their pool.
 //!
-//! The kernel gives the lock back with the process. The name says to whoever finds the directory
+//! The kernel gives a lock back with the process. The name says to whoever finds the directory
 //! locked whether that is by its own system, where a broker may well be there before control.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// The file in a data directory that names the pool of the broker which has the directory, or had
@@ -59,9 +61,76 @@ pub fn is_anothers(directory: &Path, pool: &str) -> io::Result<bool> {
     }
 }
 
+/// The file in a data directory that the controls of one pool lock together, and which names it.
+pub const SYSTEM_FILE: &str = ".system";
+
+/// What became of an attempt to [`hold`] a data directory.
+#[derive(Debug)]
+pub enum Held {
+    /// It is this pool's, for as long as the file is open.
+    Ours(File),
+    /// A control of another pool has it.
+    Anothers,
+    /// Somebody is just taking it: ask again in a moment.
+    Busy,
+}
+
+/// Takes a data directory for the controls of the pool named `pool`: several of one pool may have
+/// it, and none of another. A broker's own lock is another one, and says nothing of control.
+///
+/// # Errors
+///
+/// The system's, as on a full disk where the file is not there yet.
+pub fn hold(directory: &Path, pool: &str) -> io::Result<Held> {
+    let mut options = File::options();
+    let file = options.read(true).write(true).create(true).truncate(false);
+    let file = file.open(directory.join(SYSTEM_FILE))?;
+    match file.try_lock() {
+        // Nobody has it. Its name is there before the lock is shared: who comes then reads it.
+        Ok(()) => {
+            file.set_len(0)?;
+            file.write_all_at(pool.as_bytes(), 0)?;
+        }
+        Err(TryLockError::WouldBlock) => {}
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    // flock(2): a lock is not changed in one step, so somebody else may have taken it in between.
+    match file.try_lock_shared() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Held::Busy),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    Ok(match fs::read_to_string(directory.join(SYSTEM_FILE))? == pool {
+        true => Held::Ours(file),
+        false => Held::Anothers,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn controls_of_one_pool_hold_a_directory_together_and_those_of_two_do_not() {
+        let name = format!("landfall-held-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let ours = |pool| matches!(hold(&directory, pool).unwrap(), Held::Ours(_));
+        let first = hold(&directory, "one").unwrap();
+        let second = hold(&directory, "one").unwrap();
+        assert!(matches!((&first, &second), (Held::Ours(_), Held::Ours(_))));
+        assert!(matches!(hold(&directory, "two").unwrap(), Held::Anothers));
+        drop(first);
+        assert!(!ours("two"), "one of them is left");
+        drop(second);
+        // A broker's lock is another one.
+        let _taken = take(&directory, "one").unwrap();
+        assert!(ours("two") && ours("one"));
+        let writes = File::open(directory.join(SYSTEM_FILE)).unwrap();
+        writes.lock().unwrap();
+        assert!(matches!(hold(&directory, "one").unwrap(), Held::Busy));
+        fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn a_directory_is_anothers_while_a_process_of_another_pool_has_it() {
