@@ -16,7 +16,7 @@ use landfall_layout::command::{Command, Request};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::segment::{SegmentKind, SegmentState, What};
 use landfall_pool::Pool;
-use landfall_pool::lock::lend_to_writer;
+use landfall_pool::lock::{Byte, Locks, lend_to_writer};
 use landfall_pool::slot_ring::SlotWriter;
 
 fn state_of(system: &System, number: u8) -> &'static str {
@@ -99,6 +99,32 @@ fn what_a_publisher_over_memory_may_write_into_waits_for_it_and_not_for_its_brok
     system.asker.ask_now(|reply| Ask::Delete("a".into(), reply)).unwrap().unwrap();
     assert_eq!(system.free(), free, "the log is back, and that one is not");
     std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(what(&system.pool, granted.segment).kind, SegmentKind::Payload);
+    drop(publisher);
+    eventually("it is back", || (system.free() == free + 1).then_some(()));
+}
+
+/// The next process of the number has its lock, and the line still names the one before.
+#[test]
+fn what_is_withheld_is_so_while_the_next_process_of_its_broker_is_just_starting() {
+    let options = Options { kept_ns: 1, grace_ns: 1, ..Options::default() };
+    let mut system = System::with(64, options);
+    let topic = system.topic("a", "total");
+    let free = system.free();
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let publisher = lend_to_writer(&system.pool, broker.id, 1).unwrap();
+    let granted = broker.want(topic, SegmentKind::Payload);
+    let id = broker.id;
+    drop(broker);
+    eventually("it is gone", || (state_of(&system, 0) == "dead").then_some(()));
+    system.stop();
+    let locks = Locks::open(&system.pool).unwrap();
+    assert!(locks.take(Byte::Broker(id)).unwrap());
+    system.start_again();
+    let next = Broker::appear(&system.pool, 0, 2).accepted();
+    let _next = delete(&system, ("a", topic), next, None);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(system.free(), free, "the log is back, and that one is not");
     assert_eq!(what(&system.pool, granted.segment).kind, SegmentKind::Payload);
     drop(publisher);
     eventually("it is back", || (system.free() == free + 1).then_some(()));

@@ -62,6 +62,8 @@ pub struct Broker {
     pub incarnation: u64,
     /// This control has taken a `Register` of that incarnation.
     pub registered: bool,
+    /// The process of that incarnation has spoken to this control.
+    pub(super) is_heard: bool,
     /// What its last process left behind has been dealt with.
     pub(super) ended: bool,
     /// Publishers over memory of an earlier process of it may still write.
@@ -88,6 +90,7 @@ impl Broker {
             beats: Beats::default(),
             incarnation: pool.broker(id).incarnation,
             registered: false,
+            is_heard: false,
             ended: false,
             has_writers: false,
             grace_ns: 0,
@@ -292,7 +295,7 @@ impl Keeper {
             }
             let broker = &mut self.brokers[id.index()];
             broker.incarnation = incarnation;
-            broker.registered = true;
+            (broker.registered, broker.is_heard) = (true, true);
             broker.ended = false;
             // Nobody takes a number before the process that had it is known to be gone.
             self.lay_ghost(id);

@@ -240,7 +240,7 @@ impl Keeper {
         for id in BrokerId::all() {
             // Those that were there when the segments were read may have gone since.
             let has_writers = !self.segments.withheld(id, Reason::Writers).is_empty()
-                || silent::has_earlier_writers(&self.pool, self.ballot.locks(), id);
+                || silent::may_have_earlier_writers(&self.pool, self.ballot.locks(), id);
             let broker = &mut self.brokers[id.index()];
             broker.ghost = silent::uncounted(&self.pool, id);
             broker.has_writers = has_writers;

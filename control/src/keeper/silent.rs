@@ -30,7 +30,7 @@ pub fn withhold_uncounted(pool: &Pool, segments: &mut Segments) {
 /// Withholds, at a control's start, the segments that publishers of a broker's earlier processes
 /// may write into: all that are finished, since nothing tells which of them it is.
 pub fn withhold_written(pool: &Pool, locks: &Locks, segments: &mut Segments) {
-    for id in BrokerId::all().filter(|id| has_earlier_writers(pool, locks, *id)) {
+    for id in BrokerId::all().filter(|id| may_have_earlier_writers(pool, locks, *id)) {
         segments.withhold(id, Reason::Writers, |what| {
             what.kind == SegmentKind::Payload && what.state != SegmentState::Open
         });
@@ -43,7 +43,7 @@ pub fn withhold_written(pool: &Pool, locks: &Locks, segments: &mut Segments) {
 pub fn withhold_stray(pool: &Pool, locks: &Locks, segments: &mut Segments, stray: SegmentId) {
     let owner = segments.get(stray).and_then(|used| BrokerId::new(used.what.owner.into()));
     let Some(id) = owner else { return };
-    if has_earlier_writers(pool, locks, id) {
+    if may_have_earlier_writers(pool, locks, id) {
         segments.withhold_one(stray, Reason::Writers);
     }
     let line = pool.broker(id);
@@ -53,11 +53,12 @@ pub fn withhold_stray(pool: &Pool, locks: &Locks, segments: &mut Segments, stray
     }
 }
 
-/// Whether publishers of a process of this number are there which is gone itself.
-pub(super) fn has_earlier_writers(pool: &Pool, locks: &Locks, id: BrokerId) -> bool {
-    let incarnation = pool.broker(id).incarnation;
-    let present = (!is_gone(pool, locks, id)).then_some(incarnation);
-    incarnation != 0 && locks.has_writers(id, present)
+/// Whether publishers of a process of this number may be there which is gone itself. Those of its
+/// present process count too: which one that is is not known before it speaks to this control. The
+/// next process has the lock of the number long before it writes the line, and the one that the
+/// line names is gone then.
+pub(super) fn may_have_earlier_writers(pool: &Pool, locks: &Locks, id: BrokerId) -> bool {
+    pool.broker(id).incarnation != 0 && locks.has_writers(id, None)
 }
 
 /// Whether no process has this number, as far as is known.
@@ -158,10 +159,11 @@ impl Keeper {
         ));
     }
 
-    /// Lets go of it once they are all gone.
+    /// Lets go of it once they are all gone. Those of a process that has spoken to this control
+    /// write into what that process has still to let go of.
     pub(super) fn look_at_writers(&mut self, id: BrokerId) {
         let broker = &self.brokers[id.index()];
-        let present = (!broker.ended).then_some(broker.incarnation);
+        let present = (broker.is_heard && !broker.ended).then_some(broker.incarnation);
         if broker.has_writers && !self.ballot.locks().has_writers(id, present) {
             self.brokers[id.index()].has_writers = false;
             self.segments.release(id, Reason::Writers);
@@ -180,7 +182,9 @@ impl Keeper {
     /// A broker has named all that clients of its may write into. Its word to another leader, or
     /// that of another process, says nothing here.
     pub(super) fn all_named(&mut self, id: BrokerId, epoch: u64, incarnation: u64) {
-        if epoch == self.epoch && incarnation == self.brokers[id.index()].incarnation {
+        let broker = &mut self.brokers[id.index()];
+        if epoch == self.epoch && incarnation == broker.incarnation {
+            broker.is_heard = true;
             self.segments.release(id, Reason::Unsaid);
         }
     }
