@@ -44,6 +44,24 @@ struct Open {
     is_fresh: bool,
     /// Byte from which nothing held, and the file's length then.
     ended: Option<(u64, u64)>,
+    /// What it had when there was a later file has been seen: it gets no more.
+    is_final: bool,
+}
+
+impl Open {
+    fn new(first_index: u64, path: PathBuf, walk: Walk) -> Self {
+        Self { first_index, path, walk, is_fresh: false, ended: None, is_final: false }
+    }
+}
+
+/// What may still come at the end of the file that is read.
+enum End {
+    /// More of it: there is no later file.
+    Grows,
+    /// Nothing known: it is looked at once more.
+    Again,
+    /// Nothing.
+    Final,
 }
 
 /// A replica's reader. It only goes forward.
@@ -172,12 +190,21 @@ impl CopyReader {
             }
             return;
         }
-        let Some(broken) = broken else { return self.go_on(true, faults) };
         let end = (open.walk.place().at, open.walk.bytes());
-        if open.ended == Some(end) {
+        let is_known = open.ended == Some(end);
+        let Some(broken) = broken else {
+            match self.end(faults) {
+                End::Grows => self.is_dry = true,
+                End::Again => {}
+                End::Final => self.go_on(true, faults),
+            }
+            return;
+        };
+        if is_known && self.later_file().is_none() {
             self.is_dry = true;
             return;
         }
+        let Some(open) = &mut self.open else { return };
         // What the broken record says of itself is known where its head holds.
         let is_named = broken.behind.is_some_and(|behind| behind.index <= until);
         let say = |open: &Open, damage: &Damage| format!("{}: {damage}", open.path.display());
@@ -202,26 +229,42 @@ impl CopyReader {
                 }
                 // What is being written at this moment looks the same; nobody needs it yet.
                 Some(_) => self.is_dry = true,
-                None => {
-                    let has_later = self.later_file().is_some();
-                    match &mut self.open {
-                        Some(open) if has_later => {
-                            faults.push(say(open, &damage));
-                            self.go_on(false, faults);
-                        }
-                        Some(open) => {
-                            open.ended = Some(end);
-                            self.is_dry = true;
-                        }
-                        None => self.is_dry = true,
+                None => match self.end(faults) {
+                    End::Grows => {
+                        self.open.iter_mut().for_each(|open| open.ended = Some(end));
+                        self.is_dry = true;
                     }
-                }
+                    End::Again => {}
+                    End::Final => {
+                        faults.extend(self.open.as_ref().map(|open| say(open, &damage)));
+                        self.go_on(false, faults);
+                    }
+                },
             },
             Err(error) => {
                 faults.push(error.to_string());
                 self.go_on(false, faults);
             }
         }
+    }
+
+    /// What may come behind where nothing more was found in the open file. Its broker finishes it
+    /// and begins the next one, and may have done so since it was looked at: only what it has when
+    /// there is a next one is all of it.
+    fn end(&mut self, faults: &mut Vec<String>) -> End {
+        if self.open.as_ref().is_some_and(|open| open.is_final) {
+            return End::Final;
+        }
+        if self.later_file().is_none() {
+            return End::Grows;
+        }
+        let Some(open) = &mut self.open else { return End::Grows };
+        open.is_final = true;
+        if let Err(error) = open.walk.refresh() {
+            faults.push(error.to_string());
+            self.go_on(false, faults);
+        }
+        End::Again
     }
 
     fn later_file(&self) -> Option<(u64, PathBuf)> {
@@ -232,47 +275,47 @@ impl CopyReader {
 
     /// Goes on in the next file, if there is one. `is_whole`: this one was read to its end.
     fn go_on(&mut self, is_whole: bool, faults: &mut Vec<String>) {
-        let Some((first_index, path)) = self.later_file() else {
-            self.is_dry = true;
-            return;
-        };
+        for _ in 0..LISTINGS_MAX {
+            let Some((first_index, path)) = self.later_file() else { break };
+            match self.walk(&path) {
+                Ok(walk) => return self.go_to(walk, (first_index, path), is_whole),
+                Err(error) if is_gone(&error) => continue,
+                Err(error) if is_begun(&error) => {}
+                Err(error) => {
+                    faults.push(error.to_string());
+                    // A file that cannot be read is passed over, if there is another behind it.
+                    if let Some(open) = &mut self.open {
+                        open.first_index = first_index;
+                        self.known_from = u64::MAX;
+                        if self.later_file().is_some() {
+                            return;
+                        }
+                    }
+                }
+            }
+            break;
+        }
+        self.is_dry = true;
+    }
+
+    /// Goes on in a later file. `is_whole`: the one before it was read to its end.
+    fn go_to(&mut self, walk: Walk, (first_index, path): (u64, PathBuf), is_whole: bool) {
         // Bounds take files from the front, also those that are being read.
         let is_taken = self.open.as_ref().is_some_and(|open| !open.path.exists());
         let before = self.open.as_ref().map(|open| (open.first_index, open.walk.place()));
-        match self.walk(&path) {
-            Ok(walk) => {
-                let header = walk.header();
-                let follows = |(here, place): (u64, Place)| {
-                    header.previous_index == here && header.first_ordinal == place.ordinal
-                };
-                let is_begun = header.previous_index == NO_FILE;
-                if !is_whole || is_begun || !before.is_some_and(follows) {
-                    self.known_from = header.first_index;
-                    // What a copy left out when it was begun anew, others may have let go of.
-                    if let Some((_, place)) =
-                        before.filter(|_| !is_whole || !(is_begun || is_taken))
-                    {
-                        self.torn = (place.index, header.first_index);
-                    }
-                }
-                self.open = Some(Open { first_index, path, walk, is_fresh: false, ended: None });
-            }
-            Err(error) if is_begun(&error) => self.is_dry = true,
-            Err(error) => {
-                faults.push(error.to_string());
-                // A file that cannot be read is passed over, if there is another behind it.
-                match &mut self.open {
-                    Some(open) => {
-                        open.first_index = first_index;
-                        self.known_from = u64::MAX;
-                        if self.later_file().is_none() {
-                            self.is_dry = true;
-                        }
-                    }
-                    None => self.is_dry = true,
-                }
+        let header = walk.header();
+        let follows = |(here, place): (u64, Place)| {
+            header.previous_index == here && header.first_ordinal == place.ordinal
+        };
+        let is_begun = header.previous_index == NO_FILE;
+        if !is_whole || is_begun || !before.is_some_and(follows) {
+            self.known_from = header.first_index;
+            // What a copy left out when it was begun anew, others may have let go of.
+            if let Some((_, place)) = before.filter(|_| !is_whole || !(is_begun || is_taken)) {
+                self.torn = (place.index, header.first_index);
             }
         }
+        self.open = Some(Open::new(first_index, path, walk));
     }
 
     /// Opens the file in which log index `want` is, or the first one behind it.
@@ -294,10 +337,7 @@ impl CopyReader {
                     Ok(walk) => {
                         self.known_from = walk.header().first_index;
                         self.torn = unread.map_or((0, 0), |from| (from, self.known_from));
-                        let path = path.clone();
-                        let first_index = *first_index;
-                        self.open =
-                            Some(Open { first_index, path, walk, is_fresh: false, ended: None });
+                        self.open = Some(Open::new(*first_index, path.clone(), walk));
                         return true;
                     }
                     Err(error) if is_gone(&error) => {

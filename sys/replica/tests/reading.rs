@@ -10,6 +10,7 @@ use landfall_layout::frame::GapReason;
 use landfall_layout::order::{ENTRY_HOLE, FrontierLine, OrderEntry};
 use landfall_layout::replica::{Body, NO_FILE, REPLICA_HEADER_BYTES, RecordHeader, ReplicaHeader};
 use landfall_replica::Merge;
+use landfall_replica::copy::CopyReader;
 use landfall_replica::lookup::{Start, first, is_oldest_known};
 use landfall_replica::merge::Wanted;
 use landfall_replica::names::{replica_file, source_directory, topic_directory};
@@ -430,4 +431,77 @@ fn what_is_appended_is_seen_at_the_next_look() {
     assert_eq!(next(&mut merge, 1), Some(1));
     assert_eq!(next(&mut merge, 2), Some(2));
     assert_eq!(next(&mut merge, 3), None);
+}
+
+/// A file that its broker goes on with, and finishes, while it is read: as it is at first, then
+/// with its last record, which the next file follows. `half`: bytes that are there of that record.
+fn finished_while_it_is_read(name: &str, half: usize) {
+    let scratch = Scratch::new(name);
+    let directory = scratch.source("a", 0);
+    let path = file(&directory, 0, (0, 0, NO_FILE), &[0, 1, 2]);
+    let whole = fs::read(&path).unwrap();
+    let begin = |records: u64| (REPLICA_HEADER_BYTES + records * RECORD) as usize;
+    fs::write(&path, &whole[..begin(1)]).unwrap();
+    let mut faults = Vec::new();
+    let mut reader = CopyReader::new(BrokerId::new(0).unwrap(), CREATED, directory.clone());
+    assert_eq!(reader.seek(0, 1, &mut faults).next, Some(0));
+    fs::write(&path, &whole[..begin(2) + half]).unwrap();
+    assert_eq!(reader.seek(1, 2, &mut faults).next, Some(1));
+    fs::write(&path, &whole).unwrap();
+    file(&directory, 0, (3, 3, 0), &[3]);
+    for index in [2, 3] {
+        let says = reader.seek(index, 2, &mut faults);
+        assert_eq!((says.next, says.known_from, says.torn), (Some(index), 0, (0, 0)));
+    }
+    assert_eq!(faults, Vec::<String>::new());
+}
+
+#[test]
+fn what_a_file_got_before_the_next_one_was_begun_is_read() {
+    finished_while_it_is_read("finished", 0);
+}
+
+#[test]
+fn a_record_that_was_being_written_when_the_next_file_was_begun_is_read() {
+    finished_while_it_is_read("half", 64);
+}
+
+/// The end of a file does not hold, and the next one is begun later.
+#[test]
+fn an_end_that_does_not_hold_is_damage_once_there_is_a_later_file() {
+    let scratch = Scratch::new("end");
+    let directory = scratch.source("a", 0);
+    let path = file(&directory, 0, (0, 0, NO_FILE), &[0, 1]);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..(REPLICA_HEADER_BYTES + RECORD + 64) as usize]).unwrap();
+    let mut faults = Vec::new();
+    let mut reader = CopyReader::new(BrokerId::new(0).unwrap(), CREATED, directory.clone());
+    assert_eq!(reader.seek(0, 1, &mut faults).next, Some(0));
+    assert_eq!((reader.seek(1, 1, &mut faults).next, faults.len()), (None, 0));
+    file(&directory, 0, (2, 2, 0), &[2]);
+    reader.look_again();
+    let says = reader.seek(1, 3, &mut faults);
+    assert_eq!((says.next, says.torn, faults.len()), (Some(2), (1, 2), 1), "{faults:?}");
+}
+
+/// As a file looks that bounds took when the directory had been listed.
+#[test]
+fn a_file_that_was_taken_before_it_was_opened_is_no_fault() {
+    let scratch = Scratch::new("taken");
+    let directory = scratch.source("a", 0);
+    let first = file(&directory, 0, (0, 0, NO_FILE), &[0]);
+    let (mut reader, mut faults) =
+        (CopyReader::new(BrokerId::new(0).unwrap(), CREATED, directory.clone()), Vec::new());
+    assert_eq!(reader.seek(0, 1, &mut faults).next, Some(0));
+    fs::remove_file(&first).unwrap();
+    let taken = replica_file(&directory, 1);
+    std::os::unix::fs::symlink(scratch.0.join("nothing"), &taken).unwrap();
+    let says = reader.seek(1, 2, &mut faults);
+    assert_eq!((says.next, says.known_from, &faults[..]), (None, 0, &[][..]));
+    fs::remove_file(&taken).unwrap();
+    file(&directory, 0, (2, 2, 1), &[2]);
+    reader.look_again();
+    let says = reader.seek(1, 3, &mut faults);
+    assert_eq!((says.next, says.known_from, says.torn), (Some(2), 2, (0, 0)));
+    assert_eq!(faults, Vec::<String>::new());
 }
