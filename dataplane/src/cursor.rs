@@ -9,7 +9,7 @@ use landfall_pool::shared::SharedBytes;
 use landfall_replica::lives::first_part;
 use landfall_replica::lookup::Start;
 
-use crate::catch_up::{Feed, Reader};
+use crate::catch_up::{Feed, Missing, Place, Reader};
 use crate::env::{Env, Unfaithful};
 use crate::replica::check_batch;
 
@@ -22,6 +22,8 @@ pub struct Cursor {
     pub next: u64,
     /// Position expected next: a jump is a gap.
     pub position: u64,
+    /// What files said of what is missing before it.
+    pub missing: Option<Missing>,
     /// Batches that end at or below this position were not asked for.
     skip_below: u64,
     /// Entries there were when the subscription began.
@@ -132,6 +134,7 @@ impl Cursor {
             reader,
             next,
             position,
+            missing: None,
             skip_below,
             goal: end,
             frontier: end,
@@ -295,7 +298,9 @@ impl Cursor {
         let skipped = chain.and_then(|chain| chain.skipped());
         let part = first_part(self.position, resume, skipped);
         self.gap_until = (part.end < resume).then_some(resume);
-        self.gap_of(part.reason(self.keeps_all), part.end, undo)
+        let place = Place { missing: self.missing, ..Place::new(self.next, self.position) };
+        let is_lost = self.keeps_all || place.missing().is_some_and(|missing| missing.is_lost());
+        self.gap_of(part.reason(is_lost), part.end, undo)
     }
 
     /// Goes back to before an item that was not sent.

@@ -7,7 +7,7 @@ use landfall_layout::replica::Body;
 use landfall_replica::merge::Wanted;
 use landfall_replica::{Merge, Resumed, Skips};
 
-use super::Place;
+use super::{Missing, Place};
 
 /// Bytes after which a block is not made longer.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -77,15 +77,12 @@ pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, reasons: &Reas
         is_blind: false,
     };
     merge.look_again();
-    // Whether everything between the last batch and the next is known to be nowhere, or some of it
-    // is known to have been lost. Then retention did not take it.
-    let (mut is_known, mut is_torn, mut from) = (true, false, place.next);
+    let mut missing = place.missing().unwrap_or_else(|| Missing::new(&place));
     for _ in 0..ENTRIES_MAX {
         if chunk.bytes.len() >= CHUNK_BYTES {
             break;
         }
         let (picked, known) = merge.next(chunk.place.next, until, &mut chunk.faults);
-        is_known &= known;
         let next = picked.and_then(|picked| first_position(merge.record(picked)?.body));
         let is_spoilt = picked.and_then(|picked| merge.record(picked)).is_some_and(|record| {
             let Body::Hole { reason, .. } = record.body else { return false };
@@ -96,13 +93,21 @@ pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, reasons: &Reas
         {
             break;
         }
-        is_torn |= merge.torn().is_some();
-        let is_lost = is_known || is_torn;
+        missing.is_known &= known;
+        missing.is_torn |= merge.torn().is_some();
+        chunk.place.missing = Some(missing);
+        let from = (missing.from, missing.is_lost());
         let Some(picked) = picked else {
             chunk.place.next = chunk.place.next.max(until);
             // Memory begins behind what the log passed over last, and knows of that alone.
             if let Some(last) = reasons.skips.ranges().last() {
-                chunk.jump_over(log, last.to_position, (from, is_lost), reasons);
+                chunk.jump_over(log, last.to_position, from, reasons);
+                let from = match missing.position == chunk.place.position {
+                    true => missing.from,
+                    false => missing.from.max(last.to_index),
+                };
+                let position = chunk.place.position;
+                chunk.place.missing = Some(Missing { from, position, ..missing });
             }
             break;
         };
@@ -110,16 +115,17 @@ pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, reasons: &Reas
         let record = merge.record(picked);
         match record.map(|record| record.body) {
             Some(Body::Batch { entry, preamble, payload }) => {
-                chunk.jump_over(log, entry.first_position, (from, is_lost), reasons);
+                chunk.jump_over(log, entry.first_position, from, reasons);
                 chunk.add(log, picked.index, &entry, (&preamble, payload));
             }
             Some(Body::Hole { entry, reason: why }) => {
-                chunk.jump_over(log, entry.first_position, (from, is_lost), reasons);
+                chunk.jump_over(log, entry.first_position, from, reasons);
                 chunk.jump(log, entry.end_position(), why);
             }
             Some(Body::Frontier(_)) | None => continue,
         }
-        (is_known, is_torn, from) = (true, false, chunk.place.next);
+        chunk.place.missing = None;
+        missing = Missing::new(&chunk.place);
     }
     chunk
 }
@@ -306,7 +312,7 @@ mod tests {
         let entries = [Some(4), Some(2), None, None, Some(1), None, Some(5), Some(5)];
         let (scratch, end) = replica("holes", &entries);
         let why = GapReason::Unwritten;
-        let start = Place { next: 0, position: 0 };
+        let start = Place::new(0, 0);
         let chunk = read(&mut merge(&scratch), 0, start, end, &lost(&Skips::default()));
         let want = [Err((why, 6, 6)), Ok(6), Ok(9), Err((why, 1, 13)), Ok(13), Err((why, 10, 26))];
         assert_eq!(frames(&chunk), want);
@@ -321,7 +327,7 @@ mod tests {
     fn what_no_file_has_is_no_hole() {
         let (scratch, end) = replica("lost", &[None, Some(2), None]);
         // As if three positions before the first batch were in no file.
-        let start = Place { next: 1, position: 0 };
+        let start = Place::new(1, 0);
         let chunk = read(&mut merge(&scratch), 0, start, end, &lost(&Skips::default()));
         let (lost, hole) = ((GapReason::Lost, 3, 3), (GapReason::Unwritten, 2, 5));
         assert_eq!(frames(&chunk), [Err(lost), Err(hole), Ok(5)]);
@@ -343,12 +349,12 @@ mod tests {
         wanted.sources.push(BrokerId::new(1).unwrap());
         let (mut merge, skips) = (Merge::new(&wanted), Skips::default());
         // Three positions before the second batch are in no file that can be read.
-        let start = Place { next: 1, position: 0 };
+        let start = Place::new(1, 0);
         let chunk = read(&mut merge, 0, start, end, &lost(&skips));
         assert_eq!((chunk.is_blind, chunk.bytes.len(), chunk.place), (true, 0, start));
         assert_eq!(chunk.faults.len(), 1, "{:?}", chunk.faults);
         // What follows without a gap is read all the same.
-        let start = Place { next: 1, position: 3 };
+        let start = Place::new(1, 3);
         let chunk = read(&mut merge, 0, start, end, &lost(&skips));
         assert_eq!((frames(&chunk), chunk.place.next), (vec![Ok(3)], end));
     }
@@ -360,7 +366,7 @@ mod tests {
         let mut skips = Skips::default();
         skips.add(Skipped { index: 1, to_index: 3, position: 3, to_position: 10 });
         skips.add_positions((14, 20));
-        let start = Place { next: 0, position: 0 };
+        let start = Place::new(0, 0);
         let chunk = read(&mut merge(&scratch), 0, start, end + 7, &lost(&skips));
         let (lost, skipped) = (GapReason::Lost, GapReason::Skipped);
         let told = [Ok(0), Err((skipped, 7, 10)), Err((lost, 4, 14)), Err((skipped, 6, 20))];
@@ -381,11 +387,72 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[4096 + byte] ^= 1;
             std::fs::write(&path, bytes).unwrap();
-            let start = Place { next: 0, position: 0 };
+            let start = Place::new(0, 0);
             let reasons = Reasons { skips: &skips, bounded };
             let chunk = read(&mut merge(&scratch), 0, start, end, &reasons);
             assert_eq!(frames(&chunk), [Err((GapReason::Lost, 3, 3)), Ok(3), Ok(6)]);
         }
+    }
+
+    /// A log of six batches of three positions, each in a file of its own.
+    fn row(name: &str) -> (Scratch, Vec<PathBuf>) {
+        let path = std::env::temp_dir().join(format!("chunk-{name}-{}", std::process::id()));
+        let scratch = Scratch(path);
+        let mut source = Source::new(crate::rig::pool(), 0);
+        let data = Data { file_bytes: 1, ..Data::new(&scratch.0) };
+        let mut worker = None;
+        for _ in 0..6 {
+            let entry = source.place(&[7; 100], true);
+            source.append(&entry);
+            source.publish();
+            let worker = worker
+                .get_or_insert_with(|| source.worker(data.clone(), Box::new(Plain), 1).unwrap());
+            worker.look_at_table(boot_ns());
+            while worker.round(boot_ns()) {}
+        }
+        let topic = landfall_replica::names::topic_directory(&scratch.0, "t", CREATED_NS);
+        let source = landfall_replica::names::source_directory(&topic, BrokerId::new(0).unwrap());
+        let files = landfall_replica::names::list_source(&source, &mut Vec::new()).unwrap();
+        assert_eq!(files.len(), 6);
+        (scratch, files.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// No file has anything up to where memory began, and memory has moved on since.
+    #[test]
+    fn what_retention_took_while_it_was_read_is_not_lost_though_a_block_ends_in_it() {
+        let (scratch, files) = row("overtaken");
+        let (wanted, skips) = (wanted(&scratch), Skips::default());
+        let (mut merge, bounded) = (merge(&scratch), Some(&wanted));
+        let mut read =
+            |place, until| read(&mut merge, 0, place, until, &Reasons { skips: &skips, bounded });
+        let first = read(Place::new(0, 0), 1);
+        assert_eq!(frames(&first), [Ok(0)]);
+        // The second file is open by now.
+        files[..3].iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        let none = read(first.place, 3);
+        assert_eq!((frames(&none), none.place.next, none.place.position), (vec![Ok(3)], 3, 6));
+        assert!(!none.place.missing().unwrap().is_lost(), "nor is it, if memory tells of it");
+        let rest = read(none.place, 6);
+        let gap = (GapReason::Retention, 3, 9);
+        assert_eq!(frames(&rest), [Err(gap), Ok(9), Ok(12), Ok(15)]);
+        assert_eq!(rest.faults, Vec::<String>::new());
+    }
+
+    /// The same, of what a disk lost.
+    #[test]
+    fn what_was_lost_where_a_block_ends_was_not_taken_by_retention() {
+        let (scratch, files) = row("lost-at-the-end");
+        let (wanted, skips) = (wanted(&scratch), Skips::default());
+        let (mut merge, bounded) = (merge(&scratch), Some(&wanted));
+        let mut read =
+            |place, until| read(&mut merge, 0, place, until, &Reasons { skips: &skips, bounded });
+        std::fs::write(&files[1], [7; 9000]).unwrap();
+        let first = read(Place::new(0, 0), 2);
+        assert_eq!((frames(&first), first.place.next), (vec![Ok(0)], 2));
+        assert!(first.place.missing().unwrap().is_lost(), "memory says so too");
+        files[..2].iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        let rest = read(first.place, 6);
+        assert_eq!(frames(&rest)[..2], [Err((GapReason::Lost, 3, 6)), Ok(6)]);
     }
 
     #[test]
@@ -394,7 +461,7 @@ mod tests {
         // The second batch is at position 3: the gap before it, as if it were at 30, in parts.
         let mut skips = Skips::default();
         skips.add(Skipped { index: 0, to_index: 1, position: 1, to_position: 3 });
-        let start = Place { next: 1, position: 0 };
+        let start = Place::new(1, 0);
         let chunk = read(&mut merge(&scratch), 0, start, end, &lost(&skips));
         let parts = [Err((GapReason::Lost, 1, 1)), Err((GapReason::Skipped, 2, 3))];
         assert_eq!(frames(&chunk), [&parts[..], &[Ok(3)]].concat());
@@ -405,8 +472,7 @@ mod tests {
     fn a_block_of_holes_ends_too() {
         let (scratch, end) = replica("many", &[Some(1); ENTRIES_MAX + 10]);
         let mut merge = merge(&scratch);
-        let chunk =
-            read(&mut merge, 0, Place { next: 0, position: 0 }, end, &lost(&Skips::default()));
+        let chunk = read(&mut merge, 0, Place::new(0, 0), end, &lost(&Skips::default()));
         assert_eq!((chunk.place.next, chunk.place.position), (8192, 8192));
         let rest = read(&mut merge, 0, chunk.place, end, &lost(&Skips::default()));
         assert_eq!(frames(&rest), [Err((GapReason::Unwritten, 10, 8202))]);

@@ -174,7 +174,8 @@ impl Delivering {
                 .or_else(|| catch_up.reader(disk.lookup(env, catch_up, topic, (log, until))));
             let Some(reader) = opened else { continue };
             feed.is_asked = true;
-            let place = Place { next: cursor.next, position: cursor.position };
+            let place =
+                Place { missing: cursor.missing, ..Place::new(cursor.next, cursor.position) };
             catch_up.submit(Task::Read { token, log, reader, place, until });
         }
     }
@@ -202,6 +203,7 @@ impl Delivering {
         }
         cursor.next = chunk.place.next;
         cursor.position = chunk.place.position;
+        cursor.missing = chunk.place.missing;
         if !chunk.bytes.is_empty() {
             self.blocks.push_back(Block {
                 bytes: chunk.bytes,

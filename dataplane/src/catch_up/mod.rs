@@ -65,6 +65,48 @@ pub struct Place {
     pub next: u64,
     /// Position expected there.
     pub position: u64,
+    /// What files said of what is missing before it, while the position is the same.
+    pub missing: Option<Missing>,
+}
+
+impl Place {
+    /// One before which nothing is missing.
+    pub fn new(next: u64, position: u64) -> Self {
+        Self { next, position, missing: None }
+    }
+
+    /// What is missing before it.
+    pub fn missing(&self) -> Option<Missing> {
+        self.missing.filter(|missing| missing.position == self.position)
+    }
+}
+
+/// What no file had when it was looked for, from the last batch on. Where a block ends in it, the
+/// next block, or memory, tells of it: by what was said of all of it, for files that had an end of
+/// it say nothing of its beginning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Missing {
+    /// Log index that it begins at.
+    from: u64,
+    /// Position that it begins at.
+    position: u64,
+    /// All of it is known to be nowhere.
+    is_known: bool,
+    /// Some of it is known to have been lost.
+    is_torn: bool,
+}
+
+impl Missing {
+    /// Nothing was looked for yet.
+    fn new(place: &Place) -> Self {
+        let Place { next: from, position, .. } = *place;
+        Self { from, position, is_known: true, is_torn: false }
+    }
+
+    /// Retention did not take it.
+    pub fn is_lost(&self) -> bool {
+        self.is_known || self.is_torn
+    }
 }
 
 /// One log in which a subscription's first batch is looked for.
