@@ -18,7 +18,7 @@ use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE, topic_directory};
-use landfall_replica::there::{Lack, Part};
+use landfall_replica::there::{Kept, Lack, Part};
 use landfall_replica::{Ended, EndedLog, Numbers, Resumed, TopicFile, numbers, owner};
 
 const CREATED_NS: u64 = 77;
@@ -455,7 +455,8 @@ fn a_stand_in_whose_directory_is_not_there_ends_the_start_unless_it_is_to_be_for
     let places = topics.each_ref().map(|topic| TopicFile::read(topic).unwrap().places);
     let number = Numbers::read(&stand_in).unwrap().id;
     for places in &places {
-        assert_eq!((places.parts.len(), &places.disks), (1, &[(2, [number].into())].into()));
+        let kept = Kept { said_ns: 0, disk: number };
+        assert_eq!((places.parts.len(), &places.disks), (1, &[(2, kept)].into()));
     }
     // Another one in its place, with the same topic in it.
     fs::remove_file(stand_in.join(numbers::NUMBERS_FILE)).unwrap();
@@ -479,7 +480,8 @@ fn a_directory_that_was_begun_anew_does_not_count_for_what_its_broker_had_before
     for (topic, data) in two.topics().iter().zip(two.data()) {
         fs::create_dir_all(topic).unwrap();
         file.write(topic).unwrap();
-        file.places.lacks.insert(Lack { keeper: 1, source: 1, entries: 5, below: 9 });
+        let lack = Lack { keeper: 1, source: 1, entries: 5, below: 9, disk: 0, is_torn: false };
+        file.places.lacks.insert(lack);
         let number = data.to_str().unwrap().ends_with("-1").into();
         numbers::name(&data, BrokerId::new(number).unwrap(), "a pool that is lost").unwrap();
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use landfall_layout::BrokerId;
 use landfall_replica::names::list_topic;
-use landfall_replica::there::{Disk, absent, is_in};
+use landfall_replica::there::{Disk, absent, is_in, retain_lacks};
 use landfall_replica::{Walk, numbers};
 
 use super::ColdError;
@@ -35,15 +35,18 @@ pub fn forget(found: &mut Found, disks: &[Disk]) {
     }
 }
 
-/// Notes which data directories have the topic, as it comes back now.
+/// Notes which data directories have the topic, as it comes back now, of brokers that did not say
+/// it: any word of theirs is a later one. What directories lacked, and do not by now, is struck.
 pub fn note_disks(found: &mut Found, disks: &[Disk]) {
+    let said = found.file.places.disks.clone();
     for topic in &found.directories {
         for disk in disks.iter().filter(|disk| is_in(topic, &disk.path) && disk.numbers.id != 0) {
-            for broker in disk.brokers(topic) {
-                found.file.places.disks.entry(broker).or_default().insert(disk.numbers.id);
+            for broker in disk.brokers(topic).into_iter().filter(|it| !said.contains_key(it)) {
+                found.file.places.keep(broker, disk.numbers.id, 0);
             }
         }
     }
+    retain_lacks(&mut found.file, &found.directories, disks);
 }
 
 /// A directory that counted for its broker though it has nothing of the topic counts in the new
@@ -52,8 +55,12 @@ pub fn carry_over(found: &Found, disks: &[Disk], pool: &str) -> Vec<String> {
     let has_topic = |disk: &Disk| found.directories.iter().any(|topic| is_in(topic, &disk.path));
     let mut notes = Vec::new();
     for disk in disks.iter().filter(|disk| !has_topic(disk)) {
-        let brokers = disk.numbers.brokers().into_iter();
-        for broker in brokers.filter(|broker| disk.numbers.is_under(*broker, &found.pools)) {
+        // Who was there last stays so.
+        let last = disk.numbers.of.last().map(|(broker, _)| *broker);
+        let before = disk.numbers.brokers().into_iter().filter(|broker| Some(*broker) != last);
+        for broker in
+            before.chain(last).filter(|broker| disk.numbers.is_under(*broker, &found.pools))
+        {
             let Some(broker) = BrokerId::new(broker.into()) else { continue };
             notes.extend(numbers::name(&disk.path, broker, pool).err().map(|e| e.to_string()));
         }
@@ -185,7 +192,7 @@ mod tests {
     fn another_directory_than_the_one_that_had_the_topic_does_not_count() {
         let (topics, mut disks) = disks(&[0, 1]);
         let mut file = file(2, 2);
-        file.places.disks.insert(1, [77].into());
+        file.places.keep(1, 77, 0);
         let ask = |disks: &[Disk]| absent(&file, &BTreeSet::new(), &topics, disks);
         assert_eq!(ask(&disks), [], "it does not say which it is");
         disks[1].numbers.id = 77;

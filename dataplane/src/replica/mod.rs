@@ -15,6 +15,7 @@
 //! | `repair` | what the last of them lost, written again |
 //! | `had` | what other directories know of a topic that came back |
 //! | `keep` | which files are kept where a topic bounds them |
+//! | `place` | in which directory this broker keeps a topic |
 //! | `said` | what is said of a topic beside its files |
 //! | `thread` | the loop over all of them |
 //! | `deleted` | files of topics that are gone |
@@ -29,6 +30,7 @@ mod had;
 mod keep;
 mod one;
 mod others;
+mod place;
 mod repair;
 pub mod rig;
 mod said;

@@ -1,6 +1,7 @@
 //! One replica: it follows a log and appends what one broker landed to its files.
 
 mod beginning;
+mod lack;
 mod lost;
 mod place;
 
@@ -99,6 +100,8 @@ pub struct Replica {
     others: Others,
     /// What other copies have, or may have, from the log's beginning on is not in its files.
     lacks: bool,
+    /// Log index that it has to reach before its directory lacks nothing of its source any more.
+    open_lack: Option<u64>,
 }
 
 /// A group on its way to the file, and where the replica stands once it is there.
@@ -219,6 +222,7 @@ impl Replica {
             others: Others::new(data, others, entry, duty.source),
             cut_bytes: opened.damaged_bytes(),
             lacks: false,
+            open_lack: lack::open_lack(&directory, keeper.me, duty),
         };
         let frontier = pool.frontier(topic, log);
         if covers > frontier.entries {
@@ -534,6 +538,9 @@ impl Replica {
     /// Shows how far it is, if that is not shown yet. After the sync that covers it. What the line
     /// said before.
     pub fn publish(&mut self, pool: &Pool) -> Option<ReplicaLine> {
+        if let Some(below) = self.open_lack {
+            self.settle_lack(below);
+        }
         if self.line == self.shown {
             return None;
         }

@@ -37,6 +37,8 @@ pub struct Beginning {
     pub ordinal: u64,
     /// It says that other files came before it.
     pub is_behind: bool,
+    /// Who wrote it.
+    pub broker: u8,
 }
 
 impl Others {
@@ -80,12 +82,19 @@ impl Others {
     /// Where the files of the other copy begin that goes back furthest.
     #[cold]
     pub fn beginning(&self) -> Option<Beginning> {
-        let source = *self.wanted.as_ref()?.sources.first()?;
+        self.beginnings().into_iter().min_by_key(|begin| begin.index)
+    }
+
+    /// Where the files of each other copy begin.
+    #[cold]
+    pub fn beginnings(&self) -> Vec<Beginning> {
+        let source = self.wanted.as_ref().and_then(|wanted| wanted.sources.first().copied());
+        let Some(source) = source else { return Vec::new() };
         let begins = self.topics.iter().skip(1).filter_map(|topic| {
             let place = source_directory(topic, source);
             ask(data_of_topic(topic), move || beginning_of(&place)).ok()?
         });
-        begins.min_by_key(|begin| begin.index)
+        begins.collect()
     }
 
     /// The next entry from log index `index` on and below `until` that another copy has, and
@@ -188,7 +197,8 @@ pub fn beginning_of(directory: &Path) -> Option<Beginning> {
     let files = list_source(directory, &mut Vec::new()).ok()?;
     let header = files.iter().find_map(|(_, path)| Some(*Walk::open(path).ok()?.header()))?;
     let (index, ordinal) = (header.first_index, header.first_ordinal);
-    Some(Beginning { index, ordinal, is_behind: header.previous_index != NO_FILE })
+    let is_behind = header.previous_index != NO_FILE;
+    Some(Beginning { index, ordinal, is_behind, broker: header.broker })
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use landfall_replica::{Ended, EndedLog, FileError, Resumed, TopicFile, numbers};
 
 use super::duties::Duty;
 use super::had;
+use super::place::Place;
 
 /// Who keeps a replica, and when it began.
 #[derive(Clone, Copy, Debug)]
@@ -86,14 +87,16 @@ pub fn write_topic(
     let Some(mine) = TopicFile::of(entry, &uuid, pool.header().pool_bytes) else {
         return Ok(None);
     };
-    TopicFile::change(directory, |there| {
+    let place = Place::look(me, directory, entry, others);
+    let began = TopicFile::change(directory, |there| {
+        let is_new = there.is_none();
+        let lacked = there.iter().flat_map(|file| &file.places.lacks);
+        let lacked: Vec<Lack> = lacked.filter(|it| it.keeper == me.raw()).copied().collect();
         // What became of its logs in other pools is control's to say, and stays.
         let kept = there.unwrap_or_else(|| {
             // It may be all that is left of the topic, some day.
             let reached = moved.keys().map(|log| (*log, frontier(pool, entry, *log))).collect();
-            let mut made = TopicFile { made_at: moved, reached, ..mine.clone() };
-            made.places.lacks.extend(lacks(pool, entry, me));
-            made
+            TopicFile { made_at: moved, reached, ..mine.clone() }
         });
         let TopicFile { mut resumed, mut skipped, mut reached, mut places, .. } = kept;
         let TopicFile { made_at, began, pool_uuid, .. } = kept;
@@ -112,11 +115,17 @@ pub fn write_topic(
             places.join(&other.places);
             began_there = began_there.or(other.began);
         }
+        // What this directory lacks is its own to say.
+        places.lacks.retain(|lack| lack.keeper != me.raw());
+        places.lacks.extend(lacked);
+        place.keep(pool, entry, &mut places, is_new);
         // An end that is said here was not taken back: this is a copy from before, or was away.
         let life = kept.life.saturating_add((kept.ended.is_some() && pool_uuid == uuid).into());
         let file = TopicFile { live_in: uuid, resumed, skipped, reached, made_at, life, ..mine };
         (Some(TopicFile { began: began_there, places, ..file }), began)
-    })
+    })?;
+    place.tell(directory, entry, others);
+    Ok(began)
 }
 
 /// The logs of a topic whose memory begins behind their first entry, and where.
@@ -151,6 +160,8 @@ pub fn lacks(pool: &Pool, entry: &TopicEntry, me: BrokerId) -> Vec<Lack> {
                         source: source.raw(),
                         entries: line.entries,
                         below: line.durable,
+                        disk: 0,
+                        is_torn: false,
                     });
                 }
             }
@@ -173,13 +184,23 @@ pub fn say_part(
     let (source, copy, keeper) = (duty.source.raw(), duty.replica as u8, me.raw());
     let part = Part { source, copy, keeper, from };
     part.say(directory)?;
+    tell_others(entry, others, move |topic| part.say(topic));
+    Ok(())
+}
+
+/// Has something said in those of others' directories that have the topic, and waits for a while.
+pub fn tell_others(
+    entry: &TopicEntry,
+    others: &[PathBuf],
+    say: impl Fn(&Path) -> Result<(), FileError> + Clone + Send + 'static,
+) {
     let (done, said) = channel::<()>();
     for other in others {
         let topic = topic_directory(other, entry.name(), entry.created_ns);
-        let done = done.clone();
+        let (done, say) = (done.clone(), say.clone());
         let body = move || {
             if topic.is_dir() {
-                let _ = part.say(&topic);
+                let _ = say(&topic);
             }
             drop(done);
         };
@@ -188,7 +209,6 @@ pub fn say_part(
     }
     drop(done);
     let _ = said.recv_timeout(OTHERS_WAIT);
-    Ok(())
 }
 
 /// Log index below which a replica has everything because its log was whole on disk when the pool

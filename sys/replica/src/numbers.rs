@@ -73,6 +73,14 @@ impl Numbers {
         self.of.iter().map(|(number, _)| *number).collect()
     }
 
+    /// The broker that wrote here last, and those of which an earlier program does not say when:
+    /// a number from before says only that its broker was here once.
+    pub fn keepers(&self) -> BTreeSet<u8> {
+        let (last, of) = (self.of.last(), self.of.iter());
+        let old = of.filter(|(_, pool)| pool.is_empty()).chain(last);
+        old.map(|(number, _)| *number).collect()
+    }
+
     /// Whether the broker wrote here under one of the pools.
     pub fn is_under(&self, broker: u8, pools: &BTreeSet<String>) -> bool {
         self.of.iter().any(|(number, pool)| *number == broker && pools.contains(pool))
@@ -139,7 +147,7 @@ fn without_sum(path: &Path) -> FileError {
 /// The system's, as on a full disk: what the directory holds then tells no less of it.
 pub fn name(data: &Path, broker: BrokerId, pool: &str) -> Result<(), FileError> {
     let mut known = Numbers::read(data).unwrap_or_default();
-    let is_said = known.of.contains(&(broker.raw(), pool.to_owned()));
+    let is_said = known.of.last() == Some(&(broker.raw(), pool.to_owned()));
     let is_whole = Numbers::faults(data).is_empty() && data.join(NUMBERS_COPY).exists();
     if is_said && is_whole {
         return Ok(());
@@ -153,6 +161,26 @@ pub fn name(data: &Path, broker: BrokerId, pool: &str) -> Result<(), FileError> 
         known.of.remove(oldest);
     }
     known.of.push((broker.raw(), pool.to_owned()));
+    save(data, known).map(|_| ())
+}
+
+/// The data directory's own number, which is drawn and written where it has none. No broker is
+/// named by that: an empty mount point still has nobody's number. Where what is there does not
+/// hold, the directory gets another one.
+///
+/// # Errors
+///
+/// The system's.
+pub fn number(data: &Path) -> Result<u64, FileError> {
+    let known = match Numbers::read(data) {
+        Err(FileError::Topic { .. }) => Numbers::default(),
+        known => known?,
+    };
+    if known.id == 0 { save(data, known) } else { Ok(known.id) }
+}
+
+/// Writes what a data directory says; its number.
+fn save(data: &Path, mut known: Numbers) -> Result<u64, FileError> {
     if known.id == 0 {
         known.id = draw().map_err(FileError::io("read", "/dev/urandom".as_ref()))?;
     }
@@ -160,7 +188,8 @@ pub fn name(data: &Path, broker: BrokerId, pool: &str) -> Result<(), FileError> 
         write_one(data, &data.join(name), &known.text())?;
     }
     let directory = File::open(data).map_err(FileError::io("open", data))?;
-    directory.sync_all().map_err(FileError::io("sync", data))
+    directory.sync_all().map_err(FileError::io("sync", data))?;
+    Ok(known.id)
 }
 
 fn write_one(data: &Path, path: &Path, text: &[u8]) -> Result<(), FileError> {

@@ -43,18 +43,40 @@ impl Part {
     }
 }
 
-/// What a broker had on disk, as its pool said, when it made its topic's directory anew: another
-/// directory has it, unless it was copied here since.
+/// What a broker had on disk when it began to keep a topic in another directory than before, which
+/// says so: it does not count until all of that was copied there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Lack {
     /// The broker.
     pub keeper: u8,
     /// Broker whose batches they are.
     pub source: u8,
-    /// Batches and holes.
+    /// Batches and holes, as its pool said; [`UNCOUNTED`]: no line of its pool knew.
     pub entries: u64,
     /// Log index below which they lie.
     pub below: u64,
+    /// Number of the directory that has them; 0: that is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub disk: u64,
+    /// The copy went on without some of them: only a directory that has them tells, and no line.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_torn: bool,
+}
+
+/// Entries of a lack that nobody has counted.
+pub const UNCOUNTED: u64 = u64::MAX;
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The data directory that a broker keeps a topic in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Kept {
+    /// Orders the words: wall time, and behind every word that was known.
+    pub said_ns: u64,
+    /// The directory's number.
+    pub disk: u64,
 }
 
 /// Which directories have a topic.
@@ -67,9 +89,9 @@ pub struct Places {
     /// What brokers had in directories that are not those that they have now.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub lacks: BTreeSet<Lack>,
-    /// Numbers of the data directories that had the topic when it came back last, by broker.
+    /// In which data directory each broker keeps the topic, by its last word.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub disks: BTreeMap<u8, BTreeSet<u64>>,
+    pub disks: BTreeMap<u8, Kept>,
 }
 
 impl Places {
@@ -82,8 +104,23 @@ impl Places {
     pub fn join(&mut self, other: &Self) {
         other.parts.iter().for_each(|part| self.add(*part));
         self.lacks.extend(&other.lacks);
-        for (broker, numbers) in &other.disks {
-            self.disks.entry(*broker).or_default().extend(numbers);
+        self.join_disks(other);
+    }
+
+    /// Takes the later of two words on where each broker keeps the topic.
+    pub fn join_disks(&mut self, other: &Self) {
+        for (broker, kept) in &other.disks {
+            let known = self.disks.entry(*broker).or_insert(*kept);
+            *known = (*known).max(*kept);
+        }
+    }
+
+    /// Says that a broker keeps the topic in directory `disk` from now on.
+    pub fn keep(&mut self, broker: u8, disk: u64, now_ns: u64) {
+        let known = self.disks.get(&broker);
+        if known.is_none_or(|known| known.disk != disk) {
+            let behind = known.map_or(0, |known| known.said_ns.saturating_add(1));
+            self.disks.insert(broker, Kept { said_ns: now_ns.max(behind), disk });
         }
     }
 
@@ -128,10 +165,10 @@ impl Disk {
         Self { path: path.to_owned(), numbers, fault }
     }
 
-    /// Brokers that had it with the topic in it, whose directory is `topic`: as it says, or else
-    /// those that wrote the topic's files, or else by its name.
+    /// Brokers whose it is, of a topic that does not say it and whose directory is `topic`: who was
+    /// here last, by what it says, or else those that wrote the topic's files, or else by its name.
     pub fn brokers(&self, topic: &Path) -> BTreeSet<u8> {
-        let said = self.numbers.brokers();
+        let said = self.numbers.keepers();
         if !said.is_empty() {
             return said;
         }
@@ -215,7 +252,7 @@ fn has(
     topics: &[PathBuf],
     disks: &[Disk],
 ) -> Result<(), Vec<PathBuf>> {
-    let known = file.places.disks.get(&keeper);
+    let known = file.places.disks.get(&keeper).map(|kept| kept.disk);
     let mut others = Vec::new();
     for disk in disks {
         let topic = topics.iter().find(|topic| is_in(topic, &disk.path));
@@ -225,17 +262,18 @@ fn has(
             }
             continue;
         };
-        if !disk.brokers(topic).contains(&keeper) {
-            continue;
-        }
-        let id = disk.numbers.id;
-        let is_it = id == 0 || known.is_none_or(|known| known.contains(&id));
-        let lacks = file.places.lacks.iter().filter(|lack| lack.keeper == keeper);
-        let mut lacks = lacks.filter(|lack| lack.source == source);
-        if is_it && lacks.all(|lack| is_filled(lack, topic)) {
+        let is_it = match (known, disk.numbers.id) {
+            (None, _) | (Some(_), 0) => disk.brokers(topic).contains(&keeper),
+            (Some(known), id) => known == id,
+        };
+        let lacks = lacks_of(topic, file).into_iter();
+        let mut lacks = lacks.filter(|lack| (lack.keeper, lack.source) == (keeper, source));
+        if is_it && lacks.all(|lack| is_filled(&lack, topics, disks, &mut BTreeSet::new())) {
             return Ok(());
         }
-        others.push(disk.path.clone());
+        if is_it || disk.brokers(topic).contains(&keeper) {
+            others.push(disk.path.clone());
+        }
     }
     Err(others)
 }
@@ -245,10 +283,46 @@ pub fn is_in(topic: &Path, data: &Path) -> bool {
     topic.parent().and_then(Path::parent) == Some(data)
 }
 
-/// Whether the topic's directory has as much as there was.
-fn is_filled(lack: &Lack, topic: &Path) -> bool {
+/// What a topic's directory says that it lacks. Where it cannot be read, what others say of it,
+/// some of which may be there by now.
+fn lacks_of(topic: &Path, file: &TopicFile) -> BTreeSet<Lack> {
+    let own = TopicFile::read(topic).map(|own| own.places.lacks);
+    own.unwrap_or_else(|_| file.places.lacks.clone())
+}
+
+/// Leaves of the words on what brokers' directories lack those that these say themselves: the
+/// others are of directories before them, or what they name was copied since.
+pub fn retain_lacks(file: &mut TopicFile, topics: &[PathBuf], disks: &[Disk]) {
+    let kept = std::mem::take(&mut file.places.lacks);
+    let says = |lack: &Lack| {
+        let known = file.places.disks.get(&lack.keeper);
+        let disk = known.and_then(|kept| disks.iter().find(|disk| disk.numbers.id == kept.disk));
+        let topic = disk.and_then(|disk| topics.iter().find(|topic| is_in(topic, &disk.path)));
+        let own = topic.and_then(|topic| TopicFile::read(topic).ok());
+        own.is_none_or(|own| own.places.lacks.contains(lack))
+    };
+    let lacks = kept.into_iter().filter(|lack| says(lack)).collect();
+    file.places.lacks = lacks;
+}
+
+/// Whether what a directory lacked is in the topic's directories `topics`: as many entries, or the
+/// very directory that had them, which may lack some that yet another had. Those in `seen` are
+/// looked at already.
+fn is_filled(lack: &Lack, topics: &[PathBuf], disks: &[Disk], seen: &mut BTreeSet<u64>) -> bool {
     let Some(source) = BrokerId::new(lack.source.into()) else { return true };
-    let files = list_source(&source_directory(topic, source), &mut Vec::new()).unwrap_or_default();
+    let had = disks.iter().find(|disk| lack.disk != 0 && disk.numbers.id == lack.disk);
+    let had = had.and_then(|disk| topics.iter().find(|topic| is_in(topic, &disk.path)));
+    if let Some(topic) = had {
+        let of = |lack: &Lack| (lack.keeper, lack.source);
+        let says = TopicFile::read(topic).map(|file| file.places.lacks).unwrap_or_default();
+        let mut more = says.into_iter().filter(|more| of(more) == of(lack));
+        if !seen.insert(lack.disk) || more.all(|more| is_filled(&more, topics, disks, seen)) {
+            return true;
+        }
+    }
+    let files = topics.iter().flat_map(|topic| {
+        list_source(&source_directory(topic, source), &mut Vec::new()).unwrap_or_default()
+    });
     let mut indexes = BTreeSet::new();
     for (_, path) in files {
         let Ok(mut walk) = Walk::open(&path) else { continue };

@@ -212,6 +212,7 @@ impl Replica {
         let is_empty = start >= to
             || (self.is_first || never_landed) && resumed().is_some_and(|index| index <= start)
             || self.landed_nothing(pool, (start, to))
+            || self.is_first_behind(pool, to)
             || matches!(self.others.again().next(start, to), Some((None, true)));
         if is_empty { (start, true) } else { (to, false) }
     }
@@ -229,6 +230,32 @@ impl Replica {
             .filter(|line| line.at != self.at.at)
             .map(|line| pool.copy_state(line))
             .any(|line| line.incarnation != 0 && line.tail <= from && line.durable >= to)
+    }
+
+    /// Whether a home has all that the source ever landed, as its line says, and the first entry of
+    /// that lies at log index `to` or behind it. One that says of its directory that it lacks
+    /// something may have begun there for want of it.
+    fn is_first_behind(&self, pool: &Pool, to: u64) -> bool {
+        let Some(entry) = pool.topic(self.topic) else { return false };
+        let source = self.duty.source;
+        let begins = self.others.beginnings();
+        let said = self.others.said();
+        let lacks = |home: BrokerId| {
+            let mut lacks = said.iter().flat_map(|file| &file.places.lacks);
+            lacks.any(|lack| (lack.keeper, lack.source) == (home.raw(), source.raw()))
+        };
+        let is_whole = |copy: usize, home: BrokerId| {
+            let line = pool.replica(self.topic, source, copy);
+            let is_well = line.state() == ReplicaState::Well && line.errno == 0;
+            line.incarnation != 0 && is_well && line.durable >= to && !lacks(home)
+        };
+        let is_first = |home: BrokerId| {
+            let mut its = begins.iter().filter(|begin| begin.broker == home.raw()).peekable();
+            its.peek().is_some() && its.all(|it| it.ordinal == 0 && !it.is_behind && it.index >= to)
+        };
+        let copies = (0..entry.disk_replicas()).filter(|copy| *copy != self.duty.replica);
+        let homes = copies.filter_map(|copy| Some((copy, entry.replica_broker(source, copy)?)));
+        homes.into_iter().any(|(copy, home)| is_whole(copy, home) && is_first(home))
     }
 
     /// Says of each place where the files go on anew what is not in them, in front of it.

@@ -124,7 +124,7 @@ fn a_stand_in_says_what_it_keeps_here_and_there_and_what_another_directory_had()
         fs::create_dir_all(&two.other).unwrap();
         two.keep_at(keepers);
         work(&mut two.other());
-        let lack = Lack { keeper: 1, source: 0, entries: 5, below: 15 };
+        let lack = Lack { keeper: 1, source: 0, entries: 5, below: 15, disk: 0, is_torn: false };
         assert_eq!(said(&two.other).lacks, [lack].into(), "{keepers:?}");
         if keepers.is_some() {
             // As the line was before.
@@ -165,7 +165,52 @@ fn a_directory_that_was_made_anew_says_what_its_broker_had_and_is_named_when_the
     assert!(bench.pool.serve(2));
     work(&mut worker(9));
     assert_eq!(numbers().of, [(0, pool)]);
-    assert_eq!(places().lacks, [Lack { keeper: 0, source: 0, entries: 10, below: 10 }].into());
+    // All of it was in memory, and is here by now.
+    assert!(places().lacks.is_empty());
+    fs::remove_dir_all(&bench.directory).unwrap();
+    fs::create_dir_all(&bench.directory).unwrap();
+    bench.pool.raise_oldest(bench.topic, 0, 4, 12);
+    work(&mut worker(10));
+    let lack = Lack { keeper: 0, source: 0, entries: 10, below: 10, disk: 0, is_torn: true };
+    assert_eq!(places().lacks, [lack].into());
+    // A process that finds its files as they are cannot tell that something is missing.
+    work(&mut worker(11));
+    assert_eq!(places().lacks, [lack].into());
+}
+
+/// Disks that are mounted in each other's places: what was somebody's once is not for that his.
+#[test]
+fn the_last_word_on_where_a_broker_keeps_a_topic_is_said_here_and_there() {
+    let mut two = Two::new("swapped");
+    two.bench.land(10, 1000);
+    let places = |data: &PathBuf| {
+        let topic = list(data).unwrap().topics.remove(0);
+        TopicFile::read(&topic.path).unwrap().places
+    };
+    let (one, other) = (two.bench.directory.clone(), two.other.clone());
+    let start = |two: &mut Two, own: &PathBuf, read: &PathBuf| {
+        two.bench.incarnation += 1;
+        let data = Data { others: vec![read.clone()], ..Data::new(own) };
+        work(&mut two.bench.source.worker(data, Box::new(Plain), two.bench.incarnation).unwrap());
+        Numbers::read(own).unwrap().id
+    };
+    for (own, read) in [(&one, &other), (&other, &one), (&one, &other)] {
+        two.bench.land(2, 1000);
+        let number = start(&mut two, own, read);
+        let known = [own, read].map(|data| list(data).unwrap().topics.len());
+        for data in [own, read].into_iter().zip(known).filter(|(_, topics)| *topics > 0) {
+            assert_eq!(places(data.0).disks[&0].disk, number, "{data:?}");
+        }
+        assert!(places(own).lacks.is_empty(), "it was all in memory");
+    }
+    // Now it is not: only the other directory has what came while it was there.
+    start(&mut two, &other, &one);
+    two.bench.land(2, 1000);
+    start(&mut two, &other, &one);
+    two.forget(18);
+    start(&mut two, &one, &one.join("not there"));
+    let lacks = places(&one).lacks;
+    assert!(lacks.iter().all(|lack| lack.is_torn) && !lacks.is_empty(), "{lacks:?}");
 }
 
 #[test]

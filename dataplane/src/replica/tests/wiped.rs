@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use landfall_layout::replica::ENODATA;
 use landfall_pool::Pool;
-use landfall_replica::{Ended, EndedLog};
+use landfall_replica::there::UNCOUNTED;
+use landfall_replica::{Ended, EndedLog, Numbers, Resumed};
 
 use super::*;
 use crate::standing::Standing;
@@ -145,4 +146,47 @@ fn what_the_source_never_landed_is_not_missing() {
     land(&mut source, 1);
     assert_eq!(errors(&source, disks.data(0, true), 1), [""; 0]);
     assert_eq!(line(&source), (10, 7, ReplicaState::Well, 0));
+}
+
+/// Disks that are replaced one at a time: each counts once it has all that was on the one before.
+#[test]
+fn a_directory_that_replaces_another_lacks_nothing_once_it_is_filled() {
+    for reads in [true, false] {
+        let disks = six(if reads { "replaced" } else { "not-replaced" });
+        let mut source = next_pool(6);
+        land(&mut source, 2);
+        errors(&source, disks.data(0, reads), 1);
+        let places = TopicFile::read(&disks.topic(0)).unwrap().places;
+        let number = Numbers::read(&disks.0[0]).unwrap().id;
+        assert_eq!(places.disks[&0].disk, number);
+        let elsewhere = TopicFile::read(&disks.topic(1)).unwrap().places.disks[&0].disk;
+        assert_eq!(elsewhere == number, reads);
+        let lacks: Vec<_> = places.lacks.iter().map(|lack| (lack.entries, lack.is_torn)).collect();
+        assert_eq!(lacks, if reads { vec![] } else { vec![(UNCOUNTED, true)] });
+    }
+}
+
+/// Who landed nothing before the pool was lost: a home that has all says so, and nothing is missing.
+#[test]
+fn what_begins_behind_a_hole_in_a_whole_copy_is_no_hole() {
+    let disks = Disks::new("first-behind");
+    let mut source = next_pool(6);
+    let mut entry = source.pool.topic_in_slot(0).unwrap();
+    (entry.replicas, entry.replica_brokers) = (3, 2);
+    source.pool.set_topic(&entry);
+    land(&mut source, 2);
+    let home = Data { others: Vec::new(), ..Data::new(&disks.0[1]) };
+    let mut other = source.worker_at(broker(1), home, Box::new(Plain), 1).unwrap();
+    let topic = disks.topic(1);
+    fs::create_dir_all(&topic).unwrap();
+    let file = TopicFile::of(&entry, &source.pool.uuid_text(), 1 << 20).unwrap();
+    let resumed = BTreeMap::from([(0, Resumed { index: 6, position: 18 })]);
+    TopicFile { resumed, ..file }.replace(&topic).unwrap();
+    work(&mut other);
+    // It knows by how the log ended before that nothing was landed there.
+    let at = source.pool.copy_line(source.topic, broker(0), 1, None);
+    let its = source.pool.copy_state(at);
+    source.pool.start_copy(at, &ReplicaLine { errno: 0, ..its });
+    let said = errors(&source, disks.data(0, true), 1);
+    assert_eq!((said, line(&source)), (vec![], (8, 2, ReplicaState::Well, 0)));
 }

@@ -1,0 +1,120 @@
+//! In which directory this broker keeps a topic: it says so there and in others' directories, with
+//! what it had in another one before. A cold start asks for the directory that was said last.
+
+use std::path::{Path, PathBuf};
+
+use landfall_layout::BrokerId;
+use landfall_layout::TopicId;
+use landfall_layout::topic::TopicEntry;
+use landfall_pool::Pool;
+use landfall_pool::clock::wall_ns;
+use landfall_replica::names::topic_directory;
+use landfall_replica::there::{Lack, Places, UNCOUNTED};
+use landfall_replica::{TopicFile, ask, numbers};
+
+use super::duties::log_of;
+use super::said::{lacks, tell_others};
+
+/// What is known of the directory of this broker before it says anything.
+pub struct Place {
+    me: BrokerId,
+    /// Its number; 0: it has none, and cannot be given one.
+    disk: u64,
+    /// What others' directories say, as far as they answer.
+    said: Vec<TopicFile>,
+}
+
+impl Place {
+    /// Looks at the topic's directory `topic` and at those of others.
+    #[cold]
+    pub fn look(me: BrokerId, topic: &Path, entry: &TopicEntry, others: &[PathBuf]) -> Self {
+        let data = topic.ancestors().nth(2);
+        let disk = data.and_then(|data| numbers::number(data).ok()).unwrap_or_default();
+        let read = |data: &PathBuf| {
+            let topic = topic_directory(data, entry.name(), entry.created_ns);
+            ask(data, move || TopicFile::read(&topic)).ok()?.ok()
+        };
+        Self { me, disk, said: others.iter().filter_map(read).collect() }
+    }
+
+    /// Says in `places`, of the topic's directory here, that this broker keeps it here; and what it
+    /// had elsewhere, if it did not keep it here last or the directory `is_new`.
+    #[cold]
+    pub fn keep(&self, pool: &Pool, entry: &TopicEntry, places: &mut Places, is_new: bool) {
+        let me = self.me.raw();
+        self.said.iter().for_each(|file| places.join_disks(&file.places));
+        let last = places.disks.get(&me).copied();
+        // Somebody else's, which this broker never said that it keeps.
+        let is_anothers = places.disks.values().any(|kept| kept.disk == self.disk);
+        let has_moved = last.map_or(is_anothers, |kept| kept.disk != self.disk);
+        // The same one without what it had does not have it either.
+        let disk = last.map(|kept| kept.disk).filter(|disk| *disk != self.disk).unwrap_or_default();
+        if is_new || self.disk != 0 && has_moved {
+            let known = lacks(pool, entry, self.me).into_iter();
+            places.lacks.extend(known.map(|lack| Lack { disk, ..lack }));
+            self.lack_uncounted(pool, entry, places, disk);
+        }
+        if self.disk != 0 {
+            places.keep(me, self.disk, wall_ns());
+        }
+    }
+
+    /// Adds what no line of this pool knows of: it lay in the directory before, `disk`, if there was
+    /// anything, since the log's memory does not go back to its beginning.
+    fn lack_uncounted(&self, pool: &Pool, entry: &TopicEntry, places: &mut Places, disk: u64) {
+        let (id, me) = (TopicId(entry.id), self.me.raw());
+        let parts = places.parts.iter().filter(|part| part.keeper == me);
+        let parted: Vec<u8> = parts.map(|part| part.source).collect();
+        for source in BrokerId::all() {
+            let log = log_of(entry, source);
+            let copies = 0..entry.disk_replicas();
+            let mut mine =
+                copies.filter(|copy| entry.replica_broker(source, *copy) == Some(self.me));
+            let home = mine.next();
+            let is_known = home.is_some_and(|copy| pool.replica(id, source, copy).incarnation != 0);
+            let is_kept = home.is_some() || parted.contains(&source.raw());
+            let is_said = places
+                .lacks
+                .iter()
+                .any(|lack| (lack.keeper, lack.source, lack.is_torn) == (me, source.raw(), false));
+            if !is_kept || is_known && entry.disk_bytes == 0 && entry.disk_ns == 0 || is_said {
+                continue;
+            }
+            if pool.oldest(id, log) == 0 {
+                continue;
+            }
+            // No line of a stand-in tells that all of its part is here.
+            let below = if home.is_some() { pool.frontier(id, log).entries } else { u64::MAX };
+            places.lacks.insert(Lack {
+                keeper: me,
+                source: source.raw(),
+                entries: UNCOUNTED,
+                below,
+                disk,
+                is_torn: false,
+            });
+        }
+    }
+
+    /// Tells others' directories, where one says something else or nothing of it.
+    #[cold]
+    pub fn tell(&self, topic: &Path, entry: &TopicEntry, others: &[PathBuf]) {
+        let me = self.me.raw();
+        let own = TopicFile::read(topic).ok().and_then(|own| own.places.disks.get(&me).copied());
+        let Some(own) = own else { return };
+        if self.said.iter().all(|file| file.places.disks.get(&me) == Some(&own)) {
+            return;
+        }
+        let mut word = Places::default();
+        word.disks.insert(me, own);
+        tell_others(entry, others, move |topic| {
+            TopicFile::change(topic, |file| {
+                let said = file.map(|mut file| {
+                    file.places.join_disks(&word);
+                    file
+                });
+                (said, ())
+            })
+        });
+    }
+}
