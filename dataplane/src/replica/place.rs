@@ -59,8 +59,8 @@ impl Place {
         }
     }
 
-    /// Adds what no line of this pool knows of: it lay in the directory before, `disk`, if there was
-    /// anything, since the log's memory does not go back to its beginning.
+    /// Adds what no line of this pool knows of: it lay in the directory before, `disk`, if there
+    /// was anything, since the log's memory does not go back to its beginning.
     fn lack_uncounted(&self, pool: &Pool, entry: &TopicEntry, places: &mut Places, disk: u64) {
         let (id, me) = (TopicId(entry.id), self.me.raw());
         let parts = places.parts.iter().filter(|part| part.keeper == me);

@@ -166,7 +166,7 @@ fn a_directory_that_replaces_another_lacks_nothing_once_it_is_filled() {
     }
 }
 
-/// Who landed nothing before the pool was lost: a home that has all says so, and nothing is missing.
+/// Who landed nothing before the pool was lost: a home that has all says so.
 #[test]
 fn what_begins_behind_a_hole_in_a_whole_copy_is_no_hole() {
     let disks = Disks::new("first-behind");
