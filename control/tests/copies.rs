@@ -4,12 +4,14 @@ mod fake;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use fake::{Broker, Memory, System, eventually, spec};
+use fake::{Broker, Memory, System, create_on_disk, eventually, named, spec};
 use landfall_control::answers::{ReplicaFacts, TopicSpec};
 use landfall_control::election::Candidate;
 use landfall_control::messages::Ask;
 use landfall_control::{Control, Options};
+use landfall_layout::command::Request;
 use landfall_layout::keepers::Keepers;
 use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState};
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
@@ -58,7 +60,8 @@ fn a_copy_whose_keeper_stays_away_goes_to_another_and_back() {
     let mut brokers: Vec<_> = (0..3).map(|i| with_disk(&pool, i, i as u64 + 1)).collect();
     beat(&pool, &[0, 1, 2]);
     let three = TopicSpec { replicas: Some(3), ..spec("a", "total") };
-    let topic = TopicId(system.create(three).unwrap().id);
+    let created = create_on_disk(&system.asker, &three, &mut brokers[0]);
+    let topic = TopicId(created.unwrap().id);
     brokers[0].open_ring(topic);
     let source = brokers[0].id;
     let home = pool.copy_line(topic, source, 1, None);
@@ -136,7 +139,7 @@ fn data_directories_name_a_stand_in_before_it_is_one() {
     let two = TopicSpec { replicas: Some(2), ..spec("a", "total") };
     let topic = eventually("the topic", || {
         beat(&pool, &[0, 1]);
-        asker.ask_now(|reply| Ask::Create(two.clone(), reply)).unwrap().ok()
+        create_on_disk(&asker, &two, &mut brokers[0]).ok()
     });
     let entry = pool.topic(TopicId(topic.id)).unwrap();
     let own = |data: &PathBuf| topic_directory(data, "a", entry.created_ns);
@@ -179,4 +182,48 @@ fn copies_that_no_live_broker_can_keep_are_refused() {
     let refused = system.create(three()).unwrap_err();
     let text = refused.message;
     assert!(text.contains("1 live broker has a disk (not live: 1): start 1 more"), "{text}");
+}
+
+/// A power cut takes the pool's table along: what was answered has to be on a disk.
+#[test]
+fn a_topic_with_copies_is_answered_for_once_a_disk_has_it() {
+    let system = System::with(64, options());
+    let mut brokers = [0, 1].map(|i| with_disk(&system.pool, i, i as u64 + 1));
+    beat(&system.pool, &[0, 1]);
+    let two = TopicSpec { replicas: Some(2), ..spec("a", "total") };
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| system.create(two).unwrap());
+        let topic = eventually("the topic", || named(&system.pool, "a"));
+        // Answers go out in turn: one that was due before these has been given.
+        for _ in 0..2 {
+            system.asker.ask_now(Ask::Health).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!asked.is_finished(), "no disk has the topic");
+        brokers[1].ask(Request::TopicSaid { topic: TopicId(topic.0 ^ 1) });
+        brokers[1].ask(Request::TopicSaid { topic });
+        assert_eq!(asked.join().unwrap().id, topic.0);
+    });
+    // In the pool alone there is nothing to wait for.
+    system.create(spec("b", "total")).unwrap();
+}
+
+#[test]
+fn a_topic_that_no_disk_takes_is_answered_for_with_what_is_not_there() {
+    let system = System::with(64, options());
+    let _brokers = [0, 1].map(|i| with_disk(&system.pool, i, i as u64 + 1));
+    beat(&system.pool, &[0, 1]);
+    let asked = std::thread::scope(|scope| {
+        let two = TopicSpec { replicas: Some(2), ..spec("a", "total") };
+        let asked = scope.spawn(|| system.create(two));
+        eventually("an answer", || {
+            beat(&system.pool, &[0, 1]);
+            asked.is_finished().then_some(())
+        });
+        asked.join().unwrap()
+    });
+    let problem = asked.unwrap_err();
+    assert_eq!((problem.status, problem.code), (503, "not_on_disk"));
+    assert!(problem.message.contains("broker 0, 1, none has written"), "{}", problem.message);
+    assert_eq!(system.describe("a").unwrap().replicas, 2, "it is there");
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use landfall_layout::channel::BROKER_PARKED_AT;
+use landfall_layout::command::Request;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::Frame;
 use landfall_layout::limits::{HEARTBEAT_EVERY_NS, IN_FLIGHT_BATCHES_MAX};
@@ -91,6 +92,7 @@ impl Broker {
         // A busy turn may take long, and a heartbeat must not be late.
         if work > 0 || self.turns.is_multiple_of(TURNS_PER_CLOCK) {
             self.tick(boot_ns());
+            self.tell_said();
         }
         work
     }
@@ -128,7 +130,17 @@ impl Broker {
         }
         self.sockets_in = 0;
         self.tick(boot_ns());
+        self.tell_said();
         found
+    }
+
+    /// Tells control of topics that stand on this broker's disk now.
+    fn tell_said(&mut self) {
+        let Self { env, link, replicator, .. } = self;
+        let said = replicator.as_ref().filter(|replicator| replicator.has_said());
+        for topic in said.into_iter().flat_map(|replicator| replicator.take_said()) {
+            link.say(env, Request::TopicSaid { topic });
+        }
     }
 
     fn set_channels_parked(&mut self, parked: bool) {

@@ -5,6 +5,7 @@
 
 mod brokers;
 mod copies;
+mod creation;
 mod deletion;
 mod grants;
 mod graves;
@@ -45,6 +46,7 @@ pub use silent::{withhold_stray, withhold_uncounted, withhold_written};
 pub use topics::{Log, Passed, Topic};
 
 use copies::Copies;
+use creation::Creation;
 use deletion::Deletion;
 use grants::Wanted;
 use retire::Retiring;
@@ -121,6 +123,7 @@ pub struct Keeper {
     brokers: Vec<Broker>,
     wanted: Vec<Wanted>,
     retiring: Vec<Retiring>,
+    creations: Vec<Creation>,
     deletions: Vec<Deletion>,
     graves: Graves,
     copies: Copies,
@@ -166,6 +169,7 @@ impl Keeper {
             brokers,
             wanted: Vec::new(),
             retiring: Vec::new(),
+            creations: Vec::new(),
             deletions: Vec::new(),
             graves: wiring.graves,
             copies: Copies::new(wiring.move_ns),
@@ -220,6 +224,7 @@ impl Keeper {
             self.retain();
         }
         self.finish_deletions();
+        self.finish_creations(clock_ns);
         busy | self.flush()
     }
 
@@ -310,10 +315,10 @@ impl Keeper {
                     let answer = self.describe_topic(&name);
                     self.answer(reply, answer);
                 }
-                Ask::Create(spec, reply) => {
-                    let answer = self.create_topic(&spec);
-                    self.answer(reply, answer);
-                }
+                Ask::Create(spec, reply) => match self.create_topic(&spec) {
+                    Ok(topic) if topic.replicas > 1 => self.await_disk(topic, reply),
+                    answer => self.answer(reply, answer),
+                },
                 Ask::Delete(name, reply) => self.delete_topic(&name, reply),
                 Ask::Token(name, spec, reply) => {
                     let answer = self.issue_token(&name, spec);

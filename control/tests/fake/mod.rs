@@ -12,11 +12,12 @@ use landfall_control::messages::Ask;
 use landfall_control::random::random_uuid;
 use landfall_control::{Asker, Control, Options};
 use landfall_layout::command::{Command, Request, first_command};
-use landfall_layout::limits::{COMMAND_LINES, SEQUENCED_LOG};
+use landfall_layout::limits::{COMMAND_LINES, SEQUENCED_LOG, TOPICS_MAX};
 use landfall_layout::order::OrderEntry;
 use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState, Coherence};
 use landfall_layout::segment::SegmentKind;
 use landfall_layout::slot::RingSlot;
+use landfall_layout::topic::TopicState;
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Ringer, Role};
@@ -149,6 +150,34 @@ impl System {
     pub fn wait_for_consumed(&self, topic: TopicId, broker: BrokerId, through: u64) {
         eventually("consumed", || (self.consumed(topic, broker) == through).then_some(()));
     }
+}
+
+/// Creates a topic with copies on disk, which `home` says that it has.
+pub fn create_on_disk(
+    asker: &Asker,
+    spec: &TopicSpec,
+    home: &mut Broker,
+) -> Result<Topic, Problem> {
+    let pool = Arc::clone(&home.pool);
+    std::thread::scope(|scope| {
+        let asked =
+            scope.spawn(|| asker.ask_now(|reply| Ask::Create(spec.clone(), reply)).unwrap());
+        let topic = eventually("the topic, or a refusal", || match named(&pool, &spec.name) {
+            Some(topic) => Some(Some(topic)),
+            None => asked.is_finished().then_some(None),
+        });
+        if let Some(topic) = topic {
+            home.ask(Request::TopicSaid { topic });
+        }
+        asked.join().unwrap()
+    })
+}
+
+/// The live topic of that name in the pool's table.
+pub fn named(pool: &Pool, name: &str) -> Option<TopicId> {
+    let entries = (0..TOPICS_MAX).filter_map(|slot| pool.topic_in_slot(slot));
+    let mut live = entries.filter(|entry| entry.state() == TopicState::Live);
+    live.find(|entry| entry.name() == name).map(|entry| TopicId(entry.id))
 }
 
 pub fn spec(name: &str, order: &str) -> TopicSpec {

@@ -107,6 +107,9 @@ pub struct Shared {
     using: [AtomicU32; TOPICS_MAX],
     notes: Mutex<Vec<String>>,
     unfaithful: Mutex<Vec<Unfaithful>>,
+    /// Topics that the thread has said on disk and the loop has not told control of.
+    said: Mutex<Vec<TopicId>>,
+    has_said: AtomicBool,
 }
 
 impl Shared {
@@ -117,6 +120,8 @@ impl Shared {
             using: [const { AtomicU32::new(0) }; TOPICS_MAX],
             notes: Mutex::new(Vec::new()),
             unfaithful: Mutex::new(Vec::new()),
+            said: Mutex::new(Vec::new()),
+            has_said: AtomicBool::new(false),
         }
     }
 
@@ -132,6 +137,12 @@ impl Shared {
     /// A batch of that session does not hold.
     fn is_unfaithful(&self, who: Unfaithful) {
         who.note(&mut self.unfaithful.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What the topic is stands on stable storage here.
+    fn topic_said(&self, topic: TopicId) {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).push(topic);
+        self.has_said.store(true, Ordering::Release);
     }
 
     /// The thread looks at logs and reads what they name, until `end_round`.
@@ -216,6 +227,18 @@ impl Replicator {
     pub fn take_unfaithful(&self) -> Vec<Unfaithful> {
         let unfaithful = self.shared.unfaithful.lock();
         std::mem::take(&mut *unfaithful.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether `take_said` has something.
+    #[inline]
+    pub fn has_said(&self) -> bool {
+        self.shared.has_said.load(Ordering::Relaxed)
+    }
+
+    /// Topics of which was said on disk what they are, since the last time.
+    pub fn take_said(&self) -> Vec<TopicId> {
+        self.shared.has_said.store(false, Ordering::Relaxed);
+        std::mem::take(&mut *self.shared.said.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What may be reading batches that are about to be reused; none when nothing is. Asked after

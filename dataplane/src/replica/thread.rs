@@ -407,6 +407,11 @@ impl Worker {
             match write_topic(&self.pool, self.me, &directory, entry, &self.data.others) {
                 Ok(_) => {
                     self.looked[slot] = entry.id;
+                    if is_home {
+                        // Who creates a topic waits for it.
+                        self.shared.topic_said(TopicId(entry.id));
+                        self.ringer.ring(&self.pool, Role::Broker(self.me));
+                    }
                     self.look_whose(slot, entry);
                 }
                 // It is tried again.

@@ -321,6 +321,8 @@ impl Control {
                 self.all_withheld.push((epoch, incarnation));
                 None
             }
+            // This control awaits nobody's disk.
+            Request::TopicSaid { .. } => None,
             Request::Fence { client, epoch, .. } => {
                 self.fenced.push((client, epoch));
                 None

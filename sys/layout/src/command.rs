@@ -277,6 +277,12 @@ pub enum Request {
         /// Whose word it is.
         incarnation: u64,
     },
+    /// What the topic is stands on stable storage in this broker's data directory. Said by each
+    /// process of a home, once for each topic.
+    TopicSaid {
+        /// Topic.
+        topic: TopicId,
+    },
 }
 
 fn kind_raw(kind: SegmentKind) -> u64 {
@@ -397,6 +403,7 @@ impl Request {
             }
             Self::JoinedAll { leader } => [15, leader, 0, 0, 0, 0, 0],
             Self::AllWithheld { epoch, incarnation } => [16, epoch, incarnation, 0, 0, 0, 0],
+            Self::TopicSaid { topic } => [17, topic.0.into(), 0, 0, 0, 0, 0],
         }
     }
 
@@ -439,6 +446,7 @@ impl Request {
             },
             15 => Self::JoinedAll { leader: a },
             16 => Self::AllWithheld { epoch: a, incarnation: b },
+            17 => Self::TopicSaid { topic: TopicId(a as u32) },
             _ => return None,
         })
     }

@@ -337,6 +337,7 @@ fn requests() {
         Request::AllWithheld { epoch: 1, incarnation: 2 },
         "1000000000000000 0100000000000000 02 .",
     );
+    request(Request::TopicSaid { topic }, "1100000000000000 0201 .");
 }
 
 #[test]
