@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use landfall::api::TopicSpec;
 use landfall::{Error, Order, Transport};
-use landfall_replica::{numbers, owner};
+use landfall_replica::names;
 
 use super::client::{Reading, patiently, subscribe};
 use super::plan::{Part, Plan};
@@ -510,8 +510,7 @@ fn look_for_leftovers(stage: &Stage) -> Result<(), Failure> {
         );
         let mut replicas = if is_disk { files_under(&path)? } else { Vec::new() };
         // Whose a data directory is stays there.
-        let of_owner = [owner::OWNER_FILE, numbers::NUMBERS_FILE, numbers::NUMBERS_COPY];
-        replicas.retain(|file| !of_owner.iter().any(|name| file.ends_with(name)));
+        replicas.retain(|file| !names::OWN_FILES.iter().any(|name| file.ends_with(name)));
         ensure!(replicas.is_empty(), "replicas of a deleted topic were left behind: {replicas:?}");
     }
     Ok(())

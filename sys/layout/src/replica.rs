@@ -253,6 +253,14 @@ lines!(ReplicaHeader, 4, {
     flags @ 83, name_bytes @ 84, name @ 88, mark @ 208, reserved @ 216, reserved32 @ 248, crc @ 252,
 });
 
+impl ReplicaHeader {
+    /// Whether the copy had entries in front of this file: others came before it. One that was
+    /// begun anew, behind a hole or what its log passed over, names none and counts them still.
+    pub fn is_behind(&self) -> bool {
+        self.previous_index != NO_FILE || self.first_ordinal > 0
+    }
+}
+
 /// What a file's header has wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HeaderError {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use landfall_layout::BrokerId;
 use landfall_layout::frame::GapReason;
-use landfall_layout::replica::{NO_FILE, ReplicaHeader};
+use landfall_layout::replica::ReplicaHeader;
 use serde::{Deserialize, Serialize};
 
 /// Ranges that are remembered of a log. One comes with each loss of a pool that was not stopped in
@@ -122,7 +122,7 @@ struct Begin {
 impl Begins {
     /// Adds a copy, by the header of its oldest file that can be read.
     pub fn add(&mut self, source: BrokerId, oldest: &ReplicaHeader) {
-        let (index, is_behind) = (oldest.first_index, oldest.previous_index != NO_FILE);
+        let (index, is_behind) = (oldest.first_index, oldest.is_behind());
         let begin = self.0.entry(source).or_insert(Begin { index, is_behind });
         begin.index = begin.index.min(index);
         begin.is_behind |= is_behind;
@@ -223,6 +223,8 @@ impl Skips {
 
 #[cfg(test)]
 mod tests {
+    use landfall_layout::replica::NO_FILE;
+
     use super::*;
 
     fn range(position: u64, to_position: u64) -> Skipped {
@@ -292,6 +294,12 @@ mod tests {
         assert_eq!(below(&[(0, 900, false)]), 0, "a disk was wiped: retention took nothing");
         assert_eq!(below(&[(0, 700, true), (0, 900, false)]), 700, "one that stands in");
         assert_eq!(below(&[(0, 700, true), (0, 500, false)]), 500);
+        // A file begun anew behind what a lost pool took is the oldest that is left.
+        let none = ReplicaHeader::from_words([0; ReplicaHeader::WORDS]);
+        let anew = ReplicaHeader { previous_index: NO_FILE, first_index: 900, ..none };
+        let mut begins = Begins::default();
+        begins.add(BrokerId::new(0).unwrap(), &ReplicaHeader { first_ordinal: 4, ..anew });
+        assert_eq!(begins.retired_below(), 900);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use landfall_layout::order::OrderEntry;
-use landfall_layout::replica::{Body, NO_FILE};
+use landfall_layout::replica::Body;
 
 use crate::ask::{Silent, ask};
 use crate::copy::CopyReader;
@@ -65,7 +65,7 @@ pub fn is_oldest_known(wanted: &Wanted) -> bool {
         let directory = copy.directory().to_owned();
         let header = ask(data_of(copy.directory()), move || first_header(&directory));
         if let Ok(Some(header)) = header
-            && (header.first_index == 0 || header.previous_index != NO_FILE)
+            && (header.first_index == 0 || header.is_behind())
         {
             settled.insert(copy.source());
         }

@@ -7,8 +7,8 @@ use landfall_layout::BrokerId;
 use landfall_layout::topic::check_name;
 
 use crate::error::FileError;
-use crate::numbers::{NUMBERS_COPY, NUMBERS_FILE};
-use crate::owner::OWNER_FILE;
+use crate::numbers::{NUMBERS_COPY, NUMBERS_FILE, NUMBERS_NEW};
+use crate::owner::{OWNER_FILE, SYSTEM_FILE};
 
 /// The file that says which topic a directory is about.
 pub const TOPIC_FILE: &str = "topic.json";
@@ -23,18 +23,26 @@ const CUT: &str = ".cut-";
 /// Digits of a replica file's first index: as many as the largest has, so that names sort.
 const DIGITS: usize = 20;
 
-/// A topic's name as a directory's. `.` and `..` are names of topics too; `%` is in none.
+/// What a data directory has of its own beside topics.
+pub const OWN_FILES: [&str; 5] = [OWNER_FILE, SYSTEM_FILE, NUMBERS_FILE, NUMBERS_COPY, NUMBERS_NEW];
+
+/// A topic's name as a directory's. `.` and `..` are names of topics too, and so are those of the
+/// data directory's own files; `%` is in none.
 fn escaped(name: &str) -> String {
     match name {
         "." | ".." => name.replace('.', "%2E"),
+        _ if OWN_FILES.contains(&name) => name.replacen('.', "%2E", 1),
         _ => name.to_owned(),
     }
 }
 
 fn unescaped(directory: &str) -> Option<String> {
+    let own = || directory.strip_prefix("%2E").map(|rest| format!(".{rest}"));
     let name = match directory {
         "%2E" | "%2E%2E" => directory.replace("%2E", "."),
-        _ => directory.to_owned(),
+        _ => own()
+            .filter(|name| OWN_FILES.contains(&name.as_str()))
+            .unwrap_or_else(|| directory.to_owned()),
     };
     check_name(&name).ok()?;
     Some(name)
@@ -178,7 +186,7 @@ fn is_directory(path: &Path) -> Result<bool, FileError> {
 pub fn list(data: &Path) -> Result<Listing, FileError> {
     let mut listing = Listing::default();
     for (name, path) in entries(data)? {
-        if matches!(name.as_deref(), Some(OWNER_FILE | NUMBERS_FILE | NUMBERS_COPY)) {
+        if name.as_deref().is_some_and(|name| OWN_FILES.contains(&name)) {
             continue;
         }
         let is_one = is_directory(&path)?;
@@ -206,7 +214,8 @@ pub fn list(data: &Path) -> Result<Listing, FileError> {
 pub fn ages(data: &Path) -> Result<Vec<(String, u64)>, FileError> {
     let mut ages = Vec::new();
     for (name, path) in entries(data)? {
-        let name = name.as_deref().and_then(unescaped).filter(|_| path.is_dir());
+        let is_own = name.as_deref().is_some_and(|name| OWN_FILES.contains(&name));
+        let name = name.as_deref().and_then(unescaped).filter(|_| !is_own && path.is_dir());
         let Some(name) = name else { continue };
         let created = entries(&path)?.into_iter().filter_map(|(created, _)| number(&created?));
         ages.extend(created.map(|created_ns| (name.clone(), created_ns)));
@@ -272,12 +281,13 @@ mod tests {
 
     #[test]
     fn a_topic_called_like_a_parent_directory_stays_inside() {
-        for name in [".", "..", "a", "...", "orders.v1"] {
+        for name in [".", "..", "a", "...", "orders.v1", ".hidden"].into_iter().chain(OWN_FILES) {
             let path = topic_directory(Path::new("/data"), name, 7);
             let directory = path.strip_prefix("/data").unwrap();
             let parts: Vec<_> = directory.components().map(|part| part.as_os_str()).collect();
             assert_eq!(parts.len(), 2, "{name:?} is in {}", path.display());
             assert_eq!(unescaped(parts[0].to_str().unwrap()).as_deref(), Some(name));
+            assert!(!OWN_FILES.iter().any(|own| directory.starts_with(own)), "{name}");
         }
         assert_eq!(unescaped("a b"), None);
         assert_eq!(unescaped("%2Fetc"), None);

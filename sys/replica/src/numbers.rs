@@ -17,6 +17,8 @@ use crate::error::FileError;
 pub const NUMBERS_FILE: &str = ".brokers";
 /// The same once more, for when that one does not hold.
 pub const NUMBERS_COPY: &str = ".brokers.copy";
+/// Either of the two while it is being written.
+pub const NUMBERS_NEW: &str = ".brokers.new";
 /// Pools that are kept of one number: topics know the latest.
 const POOLS_MAX: usize = 16;
 
@@ -193,7 +195,7 @@ fn save(data: &Path, mut known: Numbers) -> Result<u64, FileError> {
 }
 
 fn write_one(data: &Path, path: &Path, text: &[u8]) -> Result<(), FileError> {
-    let fresh = data.join(format!("{NUMBERS_FILE}.new"));
+    let fresh = data.join(NUMBERS_NEW);
     let write = || {
         let mut file = File::create(&fresh)?;
         file.write_all(text)?;

@@ -189,14 +189,17 @@ fn follows(of: &str, order: Option<Order>, entries: &[Seen], kept: &mut Kept) {
 }
 
 /// Log index below which bounds may have let go of files: what is missing there may have been in
-/// one. A source has what any of its copies has.
+/// one. A source has what any of its copies has, and one that stands in for another only what came
+/// since it does: where some copy says that it had more, the earliest of them counts.
 fn retired(sources: &[&Source]) -> u64 {
-    let mut begins: BTreeMap<u8, u64> = BTreeMap::new();
-    for source in sources.iter().filter(|source| !source.kept.covers.is_empty()) {
-        let begin = begins.entry(source.kept.source).or_insert(source.retired);
-        *begin = source.retired.min(*begin);
+    let mut begins: BTreeMap<u8, (u64, bool)> = BTreeMap::new();
+    for source in sources {
+        let Some(first) = source.kept.covers.first() else { continue };
+        let begin = begins.entry(source.kept.source).or_insert((first.start, false));
+        *begin = (first.start.min(begin.0), begin.1 || source.retired > 0);
     }
-    begins.into_values().max().unwrap_or_default()
+    let taken = begins.into_values().filter(|(_, is_behind)| *is_behind);
+    taken.map(|(index, _)| index).max().unwrap_or_default()
 }
 
 /// The entries below index `from` that a source had and lost, in every copy that is not whole,

@@ -161,7 +161,7 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
     source.ordinal = surveys.last().map_or(0, |survey| survey.end.ordinal);
     source.count(group, &surveys, kept);
     source.reach_ends(group, source.ordinal);
-    if let Some(first) = surveys.first().filter(|first| first.header.previous_index != NO_FILE) {
+    if let Some(first) = surveys.first().filter(|first| first.header.is_behind()) {
         source.retired = first.header.first_index;
     }
     if let (Some(topic), Some(log)) = (listing.path.parent(), source.log)
