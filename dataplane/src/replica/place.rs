@@ -9,11 +9,11 @@ use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
 use landfall_pool::clock::wall_ns;
 use landfall_replica::names::topic_directory;
-use landfall_replica::there::{Lack, Places, UNCOUNTED};
+use landfall_replica::there::{FORGOTTEN, Lack, Places, UNCOUNTED};
 use landfall_replica::{TopicFile, ask, numbers};
 
 use super::duties::log_of;
-use super::said::{lacks, tell_others};
+use super::said::{lacks, moved_on, tell_others};
 
 /// What is known of the directory of this broker before it says anything.
 pub struct Place {
@@ -46,15 +46,22 @@ impl Place {
         let last = places.disks.get(&me).copied();
         // Somebody else's, which this broker never said that it keeps.
         let is_anothers = places.disks.values().any(|kept| kept.disk == self.disk);
-        let has_moved = last.map_or(is_anothers, |kept| kept.disk != self.disk);
+        let has_moved = match last {
+            Some(kept) => kept.disk != FORGOTTEN && (is_new || kept.disk != self.disk),
+            None => is_anothers,
+        };
+        // Where nothing can be read and the log began before, others may say another one.
+        let can_tell = last.is_some() || !self.said.is_empty() || moved_on(pool, entry).is_empty();
         // The same one without what it had does not have it either.
         let disk = last.map(|kept| kept.disk).filter(|disk| *disk != self.disk).unwrap_or_default();
         if is_new || self.disk != 0 && has_moved {
             let known = lacks(pool, entry, self.me).into_iter();
             places.lacks.extend(known.map(|lack| Lack { disk, ..lack }));
+        }
+        if self.disk != 0 && has_moved {
             self.lack_uncounted(pool, entry, places, disk);
         }
-        if self.disk != 0 {
+        if self.disk != 0 && can_tell {
             places.keep(me, self.disk, wall_ns());
         }
     }

@@ -129,7 +129,7 @@ pub fn write_topic(
 }
 
 /// The logs of a topic whose memory begins behind their first entry, and where.
-fn moved_on(pool: &Pool, entry: &TopicEntry) -> BTreeMap<usize, u64> {
+pub fn moved_on(pool: &Pool, entry: &TopicEntry) -> BTreeMap<usize, u64> {
     let oldest = |log| (log, pool.oldest(TopicId(entry.id), log));
     (0..LOGS_PER_TOPIC).map(oldest).filter(|(_, oldest)| *oldest > 0).collect()
 }

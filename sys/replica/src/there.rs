@@ -75,9 +75,12 @@ fn is_zero(number: &u64) -> bool {
 pub struct Kept {
     /// Orders the words: wall time, and behind every word that was known.
     pub said_ns: u64,
-    /// The directory's number.
+    /// The directory's number, or [`FORGOTTEN`].
     pub disk: u64,
 }
+
+/// In place of a number: it is given up, and the broker's next directory lacks nothing of it.
+pub const FORGOTTEN: u64 = 0;
 
 /// Which directories have a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,7 +143,7 @@ impl Places {
     pub fn forget(&mut self, broker: u8) {
         self.parts.retain(|part| part.keeper != broker);
         self.lacks.retain(|lack| lack.keeper != broker);
-        self.disks.remove(&broker);
+        self.keep(broker, FORGOTTEN, 0);
     }
 }
 
@@ -253,6 +256,7 @@ fn has(
     disks: &[Disk],
 ) -> Result<(), Vec<PathBuf>> {
     let known = file.places.disks.get(&keeper).map(|kept| kept.disk);
+    let known = known.filter(|disk| *disk != FORGOTTEN);
     let mut others = Vec::new();
     for disk in disks {
         let topic = topics.iter().find(|topic| is_in(topic, &disk.path));
@@ -271,7 +275,7 @@ fn has(
         if is_it && lacks.all(|lack| is_filled(&lack, topics, disks, &mut BTreeSet::new())) {
             return Ok(());
         }
-        if is_it || disk.brokers(topic).contains(&keeper) {
+        if is_it || disk.numbers.brokers().contains(&keeper) {
             others.push(disk.path.clone());
         }
     }
