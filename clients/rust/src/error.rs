@@ -62,6 +62,8 @@ pub enum Error {
         topic: String,
         /// What was found instead, and what each attempt said.
         why: String,
+        /// A broker may come, or come back: another try may find it.
+        may_pass: bool,
     },
     /// Verbs were asked for and this machine has no RDMA.
     NoRdma {
@@ -316,7 +318,7 @@ impl fmt::Display for Error {
                 write!(f, "{request}: the answer is not control's: {why}")
             }
             Self::Setting { setting, why } => write!(f, "{setting}: {why}"),
-            Self::NoBroker { topic, why } => {
+            Self::NoBroker { topic, why, .. } => {
                 write!(f, "no broker can be used for topic {topic:?}: {why}")
             }
             Self::NoRdma { why } => write!(

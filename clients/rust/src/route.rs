@@ -202,7 +202,7 @@ impl Route {
             ),
             _ => format!("broker {broker} has no address for {carrier:?}"),
         };
-        Error::NoBroker { topic: self.topic.clone(), why }
+        Error::NoBroker { topic: self.topic.clone(), why, may_pass: false }
     }
 
     /// The error when no candidate could be used, from what each attempt said.
@@ -212,12 +212,20 @@ impl Route {
             // One reason, of one broker or of none: it says more than that nobody is left.
             return attempts.remove(0);
         }
-        let why = if attempts.is_empty() {
-            self.none_serving()
+        let (why, may_pass) = if attempts.is_empty() {
+            (self.none_serving(), self.is_awaited())
         } else {
-            attempts.iter().map(Error::to_string).collect::<Vec<_>>().join("; ")
+            let why = attempts.iter().map(Error::to_string).collect::<Vec<_>>().join("; ");
+            (why, attempts.iter().any(may_pass))
         };
-        Error::NoBroker { topic: self.topic.clone(), why }
+        Error::NoBroker { topic: self.topic.clone(), why, may_pass }
+    }
+
+    /// Whether a broker that does not serve may do so in a while: it is just being started, or
+    /// again. One that control never heard of beside others is not waited for.
+    fn is_awaited(&self) -> bool {
+        let is_known = |pinned| self.known.iter().any(|broker| broker.broker == pinned);
+        self.known.is_empty() || self.pinned.is_none_or(is_known)
     }
 
     fn none_serving(&self) -> String {
@@ -250,6 +258,17 @@ fn is_about_carrier(error: &Error) -> bool {
         | Error::Verbs { .. }
         | Error::Control { .. }
         | Error::Channel { .. } => true,
+        _ => false,
+    }
+}
+
+/// Whether what stood in the way of a first connection may be over in a moment: a broker is just
+/// dying, or not quite there. Without control nobody says where brokers are.
+pub(crate) fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::Unreachable { who, .. } => who != "control",
+        Error::Refused { .. } | Error::Connection { .. } => !is_final(error),
+        Error::NoBroker { may_pass, .. } => *may_pass,
         _ => false,
     }
 }
@@ -321,5 +340,22 @@ mod tests {
         let text = route(Some(1)).nobody(Vec::new()).to_string();
         assert!(text.contains("broker 1 is wanted"), "{text}");
         assert!(text.contains("broker 1 is dead"), "{text}");
+    }
+
+    #[test]
+    fn a_broker_that_may_come_is_waited_for_and_one_that_nobody_knows_is_not() {
+        assert!(may_pass(&route(Some(1)).nobody(Vec::new())), "it may be started again");
+        assert!(!may_pass(&route(Some(9)).nobody(Vec::new())), "there is no such broker");
+        let mut none = route(None);
+        none.known.clear();
+        assert!(may_pass(&none.nobody(Vec::new())), "none is there yet");
+        let gone = |who: &str| Error::Unreachable {
+            who: who.into(),
+            address: "x".into(),
+            why: "refused".into(),
+        };
+        assert!(may_pass(&none.nobody(vec![gone("broker 0"), gone("broker 2")])));
+        assert!(!may_pass(&gone("control")));
+        assert!(!may_pass(&none.no_address(0, Carrier::Verbs)));
     }
 }

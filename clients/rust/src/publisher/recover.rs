@@ -20,7 +20,7 @@ use super::memory::read_back;
 use super::receipts::LANES;
 use super::session::{Bytes, Location};
 use crate::error::Error;
-use crate::route::{Opened, is_final};
+use crate::route::{Opened, is_final, may_pass};
 use crate::verbs::dial::Wants;
 
 /// What could not be read back.
@@ -55,12 +55,7 @@ impl Publisher {
                 Err(error) => error,
             };
             let delay = self.reconnects.next_delay();
-            let may_change = match &error {
-                Error::Unreachable { who, .. } => who != "control",
-                Error::Refused { .. } | Error::Connection { .. } => !is_final(&error),
-                _ => false,
-            };
-            if !may_change || Instant::now() + delay >= deadline {
+            if !may_pass(&error) || Instant::now() + delay >= deadline {
                 return Err(error);
             }
             std::thread::sleep(delay);

@@ -37,7 +37,7 @@ use self::tcp::{Received, StreamReader};
 use self::verbs::{PushReader, Pushed};
 use crate::connect::Transport;
 use crate::error::Error;
-use crate::route::{Route, is_final};
+use crate::route::{Route, is_final, may_pass};
 use crate::silence::Silence;
 use crate::wait::{Reconnects, random_id};
 use landfall_pool::clock::{coarse_ns, wall_ns};
@@ -158,12 +158,7 @@ impl Subscriber {
                 Err(error) => error,
             };
             let delay = subscriber.reconnects.next_delay();
-            let may_change = match &error {
-                Error::Unreachable { who, .. } => who != "control",
-                Error::Refused { .. } | Error::Connection { .. } => !is_final(&error),
-                _ => false,
-            };
-            if !may_change || Instant::now() + delay >= deadline {
+            if !may_pass(&error) || Instant::now() + delay >= deadline {
                 return Err(error);
             }
             std::thread::sleep(delay);
