@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::error::{Failure, Outcome};
 use crate::out::Out;
 use crate::verify::print::{Document, Looked, text};
-use crate::verify::unchecked;
+use crate::verify::{something, unchecked};
 use crate::words::Format;
 
 /// What was done, and what is there now.
@@ -52,6 +52,7 @@ pub fn run(args: &Recover, settings: &Settings) -> Outcome {
 }
 
 fn files(path: &Path, dry_run: bool) -> Outcome<Recovered> {
+    something(path)?;
     let recovered = recover::files(path, dry_run).map_err(|error| unchecked(path, error))?;
     let kept = recovered.kept;
     let looked = Looked::Files { tally: kept.tally, topics: kept.topics };

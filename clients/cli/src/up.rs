@@ -1,9 +1,11 @@
 //! `landfall up`: a system in the foreground.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use landfall::local::{LocalConfig, LocalSystem, rdma_address};
+use landfall_verify::replicas::{level_above, level_below};
 
 use crate::args::system::Up;
 use crate::config::Settings;
@@ -16,6 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub fn run(args: &Up, settings: &Settings) -> Outcome {
     let listen = listen_address(&settings.control.address)?;
+    args.data.as_deref().map(check_level).transpose()?;
     let config = LocalConfig {
         brokers: settings.up.brokers,
         pool_bytes: settings.up.pool_bytes.0,
@@ -61,6 +64,27 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         std::thread::sleep(LOOK_EVERY);
     }
     system.stop().map_err(|error| Failure::failed("not everything stopped by itself", error))
+}
+
+/// The directory is to have a `broker-N` for each broker: one that is a level off would seem empty.
+fn check_level(data: &Path) -> Outcome {
+    if let Some(above) = level_above(data) {
+        let what = format!("{} is the data directory of a single broker", data.display());
+        let next = "name the directory above it, in which each broker has its own";
+        return Err(
+            Failure::usage(what, next).next(format!("landfall up --data {}", above.display()))
+        );
+    }
+    if let Some(below) = level_below(data) {
+        out::note(format_args!(
+            "{} has brokers' directories, and {} has none yet: what was kept there is not read; if \
+             it is meant, stop this and say --data {}",
+            below.display(),
+            data.display(),
+            below.display()
+        ));
+    }
+    Ok(())
 }
 
 /// The address that brokers take clients over RDMA on.

@@ -40,8 +40,14 @@ fn pool(path: &Path) -> Outcome<(Looked, Findings)> {
 }
 
 fn files(path: &Path) -> Outcome<(Looked, Findings)> {
+    something(path)?;
     let kept = replicas::look(path).map_err(|error| unchecked(path, error))?;
     Ok((Looked::Files { tally: kept.tally, topics: kept.topics }, kept.findings))
+}
+
+/// That nothing was found says something only where there was something to look at.
+pub fn something(path: &Path) -> Outcome {
+    replicas::nothing(path).map_or(Ok(()), |why| Err(unchecked(path, why)))
 }
 
 /// Fails when a promise is broken.

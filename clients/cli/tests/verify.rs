@@ -190,15 +190,29 @@ fn what_cannot_be_looked_at_is_status_2_and_says_why() {
     assert!(status == 2 && stderr.contains("something else"), "{stderr}");
 }
 
+/// No errors where nothing was looked at would be taken for good news.
 #[test]
-fn a_directory_without_replicas_is_whole() {
-    let directory = std::env::temp_dir().join(format!("landfall-empty-{}", std::process::id()));
-    fs::create_dir_all(&directory).unwrap();
-    let shown = directory.display().to_string();
-    let (status, empty) = document(&["verify", &shown, "--json"]);
-    let (recovered, stdout, _) = run(&["recover", &shown]);
-    fs::remove_dir_all(&directory).unwrap();
+fn a_directory_without_replicas_was_not_checked_and_another_level_is_named() {
+    let root = std::env::temp_dir().join(format!("landfall-empty-{}", std::process::id()));
+    let broker = root.join("data/broker-0");
+    fs::create_dir_all(&broker).unwrap();
+    let shown = root.display().to_string();
+    for command in ["verify", "recover"] {
+        let (status, _, stderr) = run(&[command, &shown]);
+        assert!(status == 2 && stderr.contains("whether its disk is mounted"), "{stderr}");
+    }
+    fs::write(broker.join(".brokers"), "0\n").unwrap();
+    let (status, _, stderr) = run(&["verify", &shown]);
+    assert!(status == 2 && stderr.contains("/data, which has brokers' files"), "{stderr}");
+    // Whoever kept nothing yet is whole.
+    let data = root.join("data").display().to_string();
+    let (status, empty) = document(&["verify", &data, "--json"]);
     assert_eq!((status, &empty["kind"]), (0, &"replicas".into()), "{empty}");
     assert_eq!(empty["topics"], Value::Array(Vec::new()), "{empty}");
-    assert!(recovered == 0 && stdout.contains("looked at 0 topics"), "{stdout}");
+    let (status, stdout, _) = run(&["recover", &data]);
+    assert!(status == 0 && stdout.contains("looked at 0 topics"), "{stdout}");
+    let (status, _, stderr) = run(&["up", "--data", &broker.display().to_string()]);
+    assert!(status == 2 && stderr.contains("of a single broker"), "{stderr}");
+    assert!(!broker.join("broker-0").exists(), "nothing is begun there");
+    fs::remove_dir_all(&root).unwrap();
 }

@@ -4,6 +4,7 @@ mod find;
 mod gone;
 mod homes;
 mod judge;
+mod level;
 mod source;
 
 use std::ops::Range;
@@ -14,6 +15,7 @@ use landfall_replica::FileError;
 use crate::finding::Findings;
 
 pub use find::{Group, directories, find};
+pub use level::{level_above, level_below, nothing};
 
 /// The check of a header that does not hold and that recovering writes again.
 pub const HEADER: &str = "header";

@@ -192,6 +192,13 @@ fn data_directories(path: &Path) -> Result<Vec<(PathBuf, Listing)>, FileError> {
     Ok(found)
 }
 
+/// The directories right below `path` that are called as brokers' are.
+pub(super) fn brokers_below(path: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| path.is_dir() && is_brokers(path)).collect()
+}
+
 fn is_brokers(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name.strip_prefix("broker-")
