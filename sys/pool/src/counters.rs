@@ -72,11 +72,7 @@ impl ErrorLog {
     /// Notes an error: the same sentence again only counts. When there is no room for another
     /// sentence, the one not seen for longest makes place.
     pub fn note(&self, pool: &Pool, now_ns: u64, text: &str) {
-        let mut end = text.len().min(224);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let text = &text[..end];
+        let text = &*fitting(text);
         let entries: Vec<ErrorEntry> = self.entries(pool);
         let same = entries.iter().position(|entry| entry.count > 0 && entry.text() == text);
         let place = same.unwrap_or_else(|| {
@@ -115,4 +111,21 @@ impl ErrorLog {
             })
             .collect()
     }
+}
+
+/// What says that a sentence goes on where it is cut.
+const CUT: &str = " ...";
+/// Bytes of the longest sentence that is kept whole.
+const TEXT_BYTES: usize = size_of::<ErrorEntry>() - std::mem::offset_of!(ErrorEntry, text);
+
+/// The sentence, or as much of it as an entry has room for and the mark that it goes on.
+fn fitting(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.len() <= TEXT_BYTES {
+        return text.into();
+    }
+    let mut end = TEXT_BYTES - CUT.len();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{CUT}", &text[..end]).into()
 }

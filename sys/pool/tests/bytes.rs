@@ -190,12 +190,17 @@ fn errors_are_kept_once_each() {
         assert_eq!(now.len(), ERRORS_MAX);
         assert!(now.iter().any(|(text, _)| text == "first"), "seen at 30");
         assert!(!now.iter().any(|(text, _)| text == "second"), "seen at 20");
-        // A long sentence is cut between characters, and is the same sentence when it comes again.
+        // A long sentence is cut between characters, says so, and is the same sentence when it
+        // comes again.
         let long = "é".repeat(300);
         log.note(pool, 1_000, &long);
         log.note(pool, 1_001, &long);
         let cut = seen(&log).into_iter().find(|(text, _)| text.starts_with('é')).expect("noted");
-        assert_eq!(cut, ("é".repeat(112), 2));
+        assert_eq!(cut, ("é".repeat(110) + " ...", 2));
+        // One that just fits is whole.
+        let fits = "e".repeat(224);
+        log.note(pool, 1_002, &fits);
+        assert!(seen(&log).contains(&(fits, 1)));
         assert!(ErrorLog::new(pool, 0).entries(pool).iter().all(|entry| entry.count == 0));
     });
 }
