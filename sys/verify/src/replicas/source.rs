@@ -7,7 +7,7 @@ use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, HeaderError, LOG_UNKNOWN, NO_FILE, REPLICA_HEADER_BYTES};
 use landfall_replica::names::{SourceListing, list_cuts};
 use landfall_replica::survey::{Seam, seams};
-use landfall_replica::{FileError, FileSurvey, TopicFile, Walk};
+use landfall_replica::{FileError, FileSurvey, Skips, TopicFile, Walk};
 
 use super::find::{Group, in_file};
 use super::{Kept, SourceKept};
@@ -169,7 +169,8 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
     {
         source.made_at = file.made_at.get(&usize::from(log)).copied().unwrap_or_default();
     }
-    rows(&surveys, kept);
+    let skips = source.log.and_then(|log| group.skips.get(&log.into()));
+    rows(&surveys, skips, kept);
     source
 }
 
@@ -333,8 +334,26 @@ fn covers(surveys: &[FileSurvey]) -> Vec<Range<u64>> {
     covers
 }
 
+/// What of a hole in a row of files the log did not pass over when a pool was lost: what it did
+/// nobody wrote, and no copy has it.
+fn unexplained(hole: Range<u64>, skips: Option<&Skips>) -> Option<Range<u64>> {
+    let Range { mut start, mut end } = hole;
+    let ranges = || skips.into_iter().flat_map(Skips::ranges);
+    for range in ranges().filter(|range| range.index < range.to_index) {
+        if range.index <= start {
+            start = start.max(range.to_index);
+        }
+    }
+    for range in ranges().rev() {
+        if end <= range.to_index {
+            end = end.min(range.index);
+        }
+    }
+    (start < end).then_some(start..end)
+}
+
 /// What is wrong from one file to the next.
-fn rows(surveys: &[FileSurvey], kept: &mut Kept) {
+fn rows(surveys: &[FileSurvey], skips: Option<&Skips>, kept: &mut Kept) {
     for seam in seams(surveys) {
         let (severity, path, found) = match seam {
             Seam::Missing { path, wanted, found } => {
@@ -354,7 +373,7 @@ fn rows(surveys: &[FileSurvey], kept: &mut Kept) {
                 ),
             ),
             Seam::Hole { path, indexes } => {
-                let Range { start, end } = indexes;
+                let Some(Range { start, end }) = unexplained(indexes, skips) else { continue };
                 (
                     Note,
                     path,
@@ -371,5 +390,26 @@ fn rows(surveys: &[FileSurvey], kept: &mut Kept) {
             ),
         };
         kept.findings.push(in_file(severity, "row", &path, None, found));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use landfall_replica::lives::Skipped;
+
+    use super::*;
+
+    #[test]
+    fn what_the_log_passed_over_is_missing_in_no_copy() {
+        let mut skips = Skips::default();
+        for (index, to_index) in [(8, 100), (200, 300)] {
+            skips.add(Skipped { position: index, to_position: to_index, index, to_index });
+        }
+        let left = |hole| unexplained(hole, Some(&skips));
+        assert_eq!(left(8..100), None, "nobody wrote it");
+        assert_eq!((left(5..100), left(8..110)), (Some(5..8), Some(100..110)));
+        assert_eq!((left(5..300), left(100..200)), (Some(5..200), Some(100..200)));
+        assert_eq!(left(90..250), Some(100..200));
+        assert_eq!(unexplained(8..100, None), Some(8..100));
     }
 }
