@@ -45,7 +45,10 @@ impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Locked => f.write_str("control has its lock; stop it first"),
-            Self::Rung { role } => write!(f, "a process is its {role:?}; stop it first"),
+            Self::Rung { role: Role::Broker(id) } => {
+                write!(f, "its broker {id} runs; stop it first")
+            }
+            Self::Rung { .. } => f.write_str("its control runs; stop it first"),
             Self::Beats => f.write_str(
                 "a heartbeat in it moves: somebody is at work on it, maybe on another host; stop \
                  it first",
