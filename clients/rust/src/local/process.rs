@@ -154,7 +154,8 @@ impl Process {
             self.finish_reading();
         }
         let fresh = std::mem::take(&mut lock(&self.output).fresh);
-        notes.extend(fresh.into_iter().map(|line| format!("{}: {line}", self.name)));
+        let said = fresh.iter().map(|line| without_name(&self.name, line));
+        notes.extend(said.map(|line| format!("{}: {line}", self.name)));
         if had && !alive {
             let status = describe(self.status);
             let Some(again) = self.again_at.filter(|_| restart) else {
@@ -245,6 +246,12 @@ fn lock(output: &Mutex<Output>) -> MutexGuard<'_, Output> {
     output.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a child says of itself in front of a line is said of it anyway.
+fn without_name<'a>(name: &str, line: &'a str) -> &'a str {
+    let own = line.strip_prefix("landfall-").unwrap_or(line).strip_prefix(name);
+    own.and_then(|line| line.strip_prefix(": ")).unwrap_or(line)
+}
+
 fn describe(status: Option<ExitStatus>) -> String {
     match status {
         None => "its status is unknown".into(),
@@ -309,6 +316,14 @@ mod tests {
             panic!("it did not die")
         };
         assert_eq!((status.as_str(), said.as_str()), ("exit status 3", "the reason"));
+    }
+
+    #[test]
+    fn who_says_a_line_is_said_once() {
+        assert_eq!(without_name("control", "control: topic a is back"), "topic a is back");
+        assert_eq!(without_name("broker 0", "landfall-broker 0: no room"), "no room");
+        assert_eq!(without_name("broker 1", "broker 10: no room"), "broker 10: no room");
+        assert_eq!(without_name("control", "no room"), "no room");
     }
 
     #[test]
