@@ -65,7 +65,8 @@ fn list(format: Format, client: &Client) -> Outcome {
     if format == Format::Json {
         return out.document(&Topics { topics: &topics });
     }
-    let heading = ["name", "order", "messages", "batches", "bytes", "oldest", "next", "segments"];
+    let heading =
+        ["name", "order", "messages", "batches", "bytes", "oldest in memory", "next", "segments"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(topics.iter().map(|topic| {
         vec![
@@ -117,7 +118,7 @@ fn describe(topic: &api::Topic, format: Format) -> Outcome {
         ("messages", grouped(topic.messages)),
         ("batches", grouped(topic.batches)),
         ("bytes", grouped(topic.bytes)),
-        ("oldest position", grouped(topic.oldest_position)),
+        ("oldest in memory", oldest(topic)),
         ("next position", grouped(topic.next_position)),
         ("segments", grouped(topic.segments)),
     ];
@@ -129,6 +130,15 @@ fn describe(topic: &api::Topic, format: Format) -> Outcome {
         out.bytes(table(&replicas(topic)).as_bytes())?;
     }
     out.flush()
+}
+
+/// The oldest position that memory has: what is older is read from disk where there are copies.
+fn oldest(topic: &api::Topic) -> String {
+    let position = grouped(topic.oldest_position);
+    match topic.oldest_position > 0 && topic.replicas > 1 {
+        true => format!("{position} (older positions that disks have are read from there)"),
+        false => position,
+    }
 }
 
 /// A row for each copy on a disk: of which broker's batches, where, and how far it is.
