@@ -106,8 +106,8 @@ impl fmt::Display for ColdError {
         match self {
             Self::Directory { error } => write!(
                 f,
-                "{error}; --restore names the data directory of a broker: if it is on a disk that is \
-                 not mounted, mount that and start again; only for a broker that never kept \
+                "{error}; --restore names the data directory of a broker: if it is on a disk that \
+                 is not mounted, mount that and start again; only for a broker that never kept \
                  anything make an empty one"
             ),
             Self::Taken { path } => write!(

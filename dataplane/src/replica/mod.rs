@@ -139,7 +139,7 @@ impl Shared {
         who.note(&mut self.unfaithful.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// What the topic is stands on stable storage here.
+    /// What the topic is stands on stable storage here: who creates it waits for that.
     fn topic_said(&self, topic: TopicId) {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).push(topic);
         self.has_said.store(true, Ordering::Release);

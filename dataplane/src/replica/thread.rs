@@ -408,7 +408,6 @@ impl Worker {
                 Ok(_) => {
                     self.looked[slot] = entry.id;
                     if is_home {
-                        // Who creates a topic waits for it.
                         self.shared.topic_said(TopicId(entry.id));
                         self.ringer.ring(&self.pool, Role::Broker(self.me));
                     }
