@@ -10,7 +10,7 @@ use landfall_pool::Pool;
 use landfall_pool::clock::wall_ns;
 use landfall_replica::names::topic_directory;
 use landfall_replica::there::{FORGOTTEN, Lack, Places, UNCOUNTED};
-use landfall_replica::{TopicFile, ask, numbers};
+use landfall_replica::{EndedLog, TopicFile, ask, numbers};
 
 use super::duties::log_of;
 use super::said::{lacks, moved_on, tell_others};
@@ -72,7 +72,12 @@ impl Place {
         let (id, me) = (TopicId(entry.id), self.me.raw());
         let parts = places.parts.iter().filter(|part| part.keeper == me);
         let parted: Vec<u8> = parts.map(|part| part.source).collect();
-        for source in BrokerId::all() {
+        let parts_of = |source: BrokerId| places.parts.iter().any(|it| it.source == source.raw());
+        // A cold start asks for no others.
+        let is_asked =
+            |source: &BrokerId| source.raw() < entry.replica_brokers || parts_of(*source);
+        let sources: Vec<BrokerId> = BrokerId::all().filter(is_asked).collect();
+        for source in sources {
             let log = log_of(entry, source);
             let copies = 0..entry.disk_replicas();
             let mut mine =
@@ -87,7 +92,7 @@ impl Place {
             if !is_kept || is_known && entry.disk_bytes == 0 && entry.disk_ns == 0 || is_said {
                 continue;
             }
-            if pool.oldest(id, log) == 0 {
+            if pool.oldest(id, log) == 0 || self.had_nothing(pool, (source, log)) {
                 continue;
             }
             // No line of a stand-in tells that all of its part is here.
@@ -101,6 +106,15 @@ impl Place {
                 is_torn: false,
             });
         }
+    }
+
+    /// Whether the log ended in good order before this pool, and the source had landed nothing.
+    fn had_nothing(&self, pool: &Pool, (source, log): (BrokerId, usize)) -> bool {
+        let uuid = pool.uuid_text();
+        let said = self.said.iter().filter(|file| file.pool_uuid == uuid);
+        let mut ends = said.filter_map(|file| file.began.as_ref()?.logs.get(&log)).peekable();
+        let had = |end: &EndedLog| end.entries.get(&source.raw()).is_some_and(|had| *had > 0);
+        ends.peek().is_some() && !ends.any(had)
     }
 
     /// Tells others' directories, where one says something else or nothing of it.

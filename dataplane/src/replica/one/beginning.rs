@@ -251,7 +251,10 @@ impl Replica {
         };
         let is_first = |home: BrokerId| {
             let mut its = begins.iter().filter(|begin| begin.broker == home.raw()).peekable();
-            its.peek().is_some() && its.all(|it| it.ordinal == 0 && !it.is_behind && it.index >= to)
+            let Some(from) = its.peek().map(|it| it.index) else { return false };
+            // Its file begins where the log went on, and entries of others may come first.
+            its.all(|it| (it.index, it.ordinal, it.is_behind) == (from, 0, false))
+                && (from >= to || matches!(self.others.again().next(from, to), Some((None, true))))
         };
         let copies = (0..entry.disk_replicas()).filter(|copy| *copy != self.duty.replica);
         let homes = copies.filter_map(|copy| Some((copy, entry.replica_broker(source, copy)?)));
