@@ -78,6 +78,14 @@ impl Findings {
         }
     }
 
+    /// Takes all that others found, with those that were only counted.
+    pub fn add(&mut self, others: Self) {
+        for (key, seen) in others.seen {
+            *self.seen.entry(key).or_default() += seen.saturating_sub(KEPT_OF_A_CHECK);
+        }
+        others.kept.into_iter().for_each(|finding| self.push(finding));
+    }
+
     /// An error at a byte.
     pub fn error(
         &mut self,
@@ -198,6 +206,9 @@ mod tests {
         assert_eq!(findings.kept().len() as u64, KEPT_OF_A_CHECK + 1);
         assert_eq!(findings.count(Severity::Error), 1000);
         assert_eq!(findings.more(), 1000 - KEPT_OF_A_CHECK);
+        let mut all = findings.clone();
+        all.add(findings);
+        assert_eq!((all.count(Severity::Error), all.count(Severity::Note)), (2000, 2));
     }
 
     #[test]

@@ -151,3 +151,94 @@ pub fn look(path: &Path) -> Result<Kept, FileError> {
     kept.findings.sort();
     Ok(kept)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use landfall_layout::BrokerId;
+    use landfall_layout::replica::{NO_FILE, ReplicaHeader};
+    use landfall_layout::topic::{Order, TopicEntry};
+    use landfall_replica::TopicFile;
+    use landfall_replica::mend::create_directory;
+    use landfall_replica::names::{replica_file, source_directory, topic_directory};
+
+    use super::*;
+    use crate::finding::Severity;
+
+    /// A data directory, removed at its end.
+    struct Scratch(PathBuf);
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// A copy of five files in a row that have no record, of a topic with such bounds; and the
+    /// files.
+    fn row(name: &str, disk_bytes: u64) -> (Scratch, Vec<PathBuf>) {
+        let data = std::env::temp_dir().join(format!("replicas-{name}-{}", std::process::id()));
+        let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
+        (entry.name[0], entry.name_bytes, entry.created_ns) = (b't', 1, 7);
+        (entry.order, entry.replicas, entry.replica_brokers) = (Order::None.raw(), 2, 1);
+        entry.disk_bytes = disk_bytes;
+        let topic = topic_directory(&data, "t", 7);
+        let directory = source_directory(&topic, BrokerId::new(0).unwrap());
+        create_directory(&directory).unwrap();
+        TopicFile::of(&entry, "pool", 1).unwrap().write(&topic).unwrap();
+        let mut header = ReplicaHeader::from_bytes([0; ReplicaHeader::BYTES as usize]);
+        (header.created_ns, header.previous_index) = (7, NO_FILE);
+        (header.name[0], header.name_bytes) = (b't', 1);
+        let mut files = Vec::new();
+        for first_index in [0, 10, 20, 30, 40] {
+            header.first_index = first_index;
+            files.push(replica_file(&directory, first_index));
+            fs::write(files.last().unwrap(), header.seal().page()).unwrap();
+            header.previous_index = first_index;
+        }
+        (Scratch(data), files)
+    }
+
+    /// Errors where these files were taken after the directory was listed, and files that were
+    /// looked at.
+    fn errors(name: &str, disk_bytes: u64, taken: &[usize]) -> (Vec<String>, u64) {
+        let (scratch, files) = row(name, disk_bytes);
+        let mut kept = Kept::default();
+        let groups = find(&scratch.0, &mut kept).unwrap();
+        taken.iter().for_each(|number| fs::remove_file(&files[*number]).unwrap());
+        let topic = judge::topic(&groups[0], &mut kept);
+        assert_eq!(topic.sources[0].files, kept.tally.files);
+        let errors = kept.findings.kept().iter();
+        let errors = errors.filter(|finding| finding.severity == Severity::Error);
+        (errors.map(|finding| finding.to_string()).collect(), kept.tally.files)
+    }
+
+    #[test]
+    fn what_bounds_took_while_it_was_looked_at_is_no_damage() {
+        assert_eq!(errors("none", 1, &[]), (vec![], 5));
+        assert_eq!(errors("one", 1, &[0]), (vec![], 4));
+        assert_eq!(errors("more", 1, &[0, 1, 2]), (vec![], 2));
+    }
+
+    #[test]
+    fn what_bounds_do_not_take_is_missing_all_the_same() {
+        // Out of the row.
+        let (found, files) = errors("row", 1, &[2]);
+        assert_eq!((found.len(), files), (1, 4), "{found:?}");
+        assert!(found[0].contains("the file from entry 20 is missing before it"), "{found:?}");
+        let (found, _) = errors("row-and-front", 1, &[0, 2]);
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    /// As a directory may look that changes while it is listed: a file, and not the one before it.
+    #[test]
+    fn a_listing_without_a_file_that_is_there_is_made_again() {
+        let (scratch, _) = row("listing", 1);
+        let mut kept = Kept::default();
+        let mut groups = find(&scratch.0, &mut kept).unwrap();
+        groups[0].sources[0].files.remove(3);
+        judge::topic(&groups[0], &mut kept);
+        assert_eq!((kept.findings.count(Severity::Error), kept.tally.files), (0, 5));
+    }
+}

@@ -1,11 +1,12 @@
 //! One replica of what one broker landed: its files, one behind the other.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 use landfall_layout::frame::GapReason;
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, HeaderError, LOG_UNKNOWN, NO_FILE, REPLICA_HEADER_BYTES};
-use landfall_replica::names::{SourceListing, list_cuts};
+use landfall_replica::names::{SourceListing, list_cuts, list_source};
 use landfall_replica::survey::{Seam, seams};
 use landfall_replica::{FileError, FileSurvey, Skips, TopicFile, Walk};
 
@@ -14,6 +15,10 @@ use super::{Kept, SourceKept};
 use crate::finding::Finding;
 use crate::finding::Severity::{Error, Note, Warning};
 use crate::mend;
+
+/// Times that a directory is listed anew because files of it were taken while it was read. Each
+/// time it begins behind those.
+const LISTINGS_MAX: usize = 1000;
 
 /// A batch or a hole that a file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +92,44 @@ pub struct Source {
     pub retired: u64,
 }
 
-/// Reads a source's files.
+/// Reads a source's files. Those of a system that runs change meanwhile: bounds take them from the
+/// front. Where one is missing, what is there by then is what is judged.
 pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
+    let mut listing = listing.clone();
+    let mut listings = 0;
+    loop {
+        listings += 1;
+        let mut own = Kept::default();
+        let is_last = listings == LISTINGS_MAX;
+        match read(group, &listing, &mut own, |listing| changed(listing).filter(|_| !is_last)) {
+            Ok(source) => {
+                kept.findings.add(own.findings);
+                kept.tally.files += own.tally.files;
+                kept.tally.bytes += own.tally.bytes;
+                kept.tally.batches += own.tally.batches;
+                return source;
+            }
+            Err(files) => listing.files = files,
+        }
+    }
+}
+
+/// The files of a directory, if others are there than were listed: more behind them do not count.
+fn changed(listing: &SourceListing) -> Option<Vec<(u64, PathBuf)>> {
+    let files = list_source(&listing.path, &mut Vec::new()).ok()?;
+    let (last, _) = listing.files.last()?;
+    let end = files.partition_point(|(first_index, _)| first_index <= last);
+    (files[..end] != listing.files[..]).then_some(files)
+}
+
+/// Reads the files of a listing, or says what there is in their place: what `changed` says where
+/// one of them is missing.
+fn read(
+    group: &Group,
+    listing: &SourceListing,
+    kept: &mut Kept,
+    changed: impl Fn(&SourceListing) -> Option<Vec<(u64, PathBuf)>>,
+) -> Result<Source, Vec<(u64, PathBuf)>> {
     let mut source = Source {
         kept: SourceKept {
             path: listing.path.clone(),
@@ -125,6 +166,9 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
                 surveys.push(survey);
             }
             Err(error) => {
+                if let Some(files) = changed(listing).filter(|_| is_gone(&error)) {
+                    return Err(files);
+                }
                 let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
                 let begun = bytes > REPLICA_HEADER_BYTES;
                 let unfinished = match &error {
@@ -156,10 +200,18 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
         }
     }
     source.kept.covers = covers(&surveys);
+    let seams = seams(&surveys);
     let is_broken = |seam: &Seam| !matches!(seam, Seam::Hole { .. });
-    source.is_whole &= !seams(&surveys).iter().any(is_broken);
+    source.is_whole &= !seams.iter().any(is_broken);
     source.ordinal = surveys.last().map_or(0, |survey| survey.end.ordinal);
     source.count(group, &surveys, kept);
+    // A directory that changes while it is listed may show a file and not the one before it.
+    let is_missing = |seam: &Seam| matches!(seam, Seam::Missing { .. });
+    if (seams.iter().any(is_missing) || !source.taken.is_empty())
+        && let Some(files) = changed(listing)
+    {
+        return Err(files);
+    }
     source.reach_ends(group, source.ordinal);
     if let Some(first) = surveys.first().filter(|first| first.header.is_behind()) {
         source.retired = first.header.first_index;
@@ -170,8 +222,13 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
         source.made_at = file.made_at.get(&usize::from(log)).copied().unwrap_or_default();
     }
     let skips = source.log.and_then(|log| group.skips.get(&log.into()));
-    rows(&surveys, skips, kept);
-    source
+    rows(seams, skips, kept);
+    Ok(source)
+}
+
+/// Whether somebody took the file.
+fn is_gone(error: &FileError) -> bool {
+    matches!(error, FileError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
 impl Source {
@@ -353,8 +410,8 @@ fn unexplained(hole: Range<u64>, skips: Option<&Skips>) -> Option<Range<u64>> {
 }
 
 /// What is wrong from one file to the next.
-fn rows(surveys: &[FileSurvey], skips: Option<&Skips>, kept: &mut Kept) {
-    for seam in seams(surveys) {
+fn rows(seams: Vec<Seam>, skips: Option<&Skips>, kept: &mut Kept) {
+    for seam in seams {
         let (severity, path, found) = match seam {
             Seam::Missing { path, wanted, found } => {
                 let found = found.map_or("none".to_owned(), |found| format!("that from {found}"));
