@@ -9,10 +9,12 @@ mod source;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use landfall_replica::FileError;
 
-use crate::finding::Findings;
+use crate::finding::{Findings, Severity};
+use crate::pulse::BEAT;
 
 pub use find::{Group, directories, find};
 pub use level::{level_above, level_below, nothing};
@@ -139,9 +141,61 @@ pub struct SourceKept {
     pub torn_bytes: u64,
 }
 
+/// Looks at a directory that changes meanwhile before an error in it is believed: the last look
+/// counts, for words about what is at work change too.
+const LOOKS_MAX: u32 = 4;
+/// A data directory's levels: brokers, topics, ages, sources, files.
+const LEVELS: u32 = 5;
+
 /// Looks at every replica file below `path`: a broker's data directory, or one that has a
-/// `broker-N` for each of several.
+/// `broker-N` for each of several. Beside a system that runs what was read of one file may not
+/// fit what was read of another a moment later: an error is looked at again there.
 pub fn look(path: &Path) -> Result<Kept, FileError> {
+    settled(|| state(path), || look_once(path))
+}
+
+/// What `look` finds without errors, or in its last look, while `state` changes.
+fn settled<S: PartialEq>(
+    mut state: impl FnMut() -> S,
+    mut look: impl FnMut() -> Result<Kept, FileError>,
+) -> Result<Kept, FileError> {
+    let mut before = state();
+    let mut looks = 1;
+    loop {
+        let kept = look();
+        let is_well = kept.as_ref().is_ok_and(|kept| kept.findings.count(Severity::Error) == 0);
+        if is_well || looks == LOOKS_MAX {
+            return kept;
+        }
+        std::thread::sleep(BEAT);
+        let now = state();
+        if now == before {
+            return kept;
+        }
+        (before, looks) = (now, looks + 1);
+    }
+}
+
+/// Names, lengths and times of everything below a directory.
+fn state(path: &Path) -> Vec<(PathBuf, u64, Option<SystemTime>)> {
+    let mut found = Vec::new();
+    let mut directories = vec![(path.to_owned(), 0)];
+    while let Some((directory, level)) = directories.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let Ok(metadata) = path.metadata() else { continue };
+            if metadata.is_dir() && level + 1 < LEVELS {
+                directories.push((path, level + 1));
+            } else {
+                found.push((path, metadata.len(), metadata.modified().ok()));
+            }
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+fn look_once(path: &Path) -> Result<Kept, FileError> {
     let mut kept = Kept::default();
     let groups = find(path, &mut kept)?;
     for group in &groups {
@@ -164,7 +218,6 @@ mod tests {
     use landfall_replica::names::{replica_file, source_directory, topic_directory};
 
     use super::*;
-    use crate::finding::Severity;
 
     /// A data directory, removed at its end.
     struct Scratch(PathBuf);
@@ -240,5 +293,38 @@ mod tests {
         groups[0].sources[0].files.remove(3);
         judge::topic(&groups[0], &mut kept);
         assert_eq!((kept.findings.count(Severity::Error), kept.tally.files), (0, 5));
+    }
+
+    /// A topic's file says where its log is before the first file is there.
+    #[test]
+    fn an_error_in_a_directory_that_changes_is_looked_at_again() {
+        let (scratch, files) = row("moving", 1);
+        let whole = fs::read(&files[2]).unwrap();
+        fs::remove_file(&files[2]).unwrap();
+        let errors = |kept: &Kept| kept.findings.count(Severity::Error);
+        let mut looks = 0;
+        let look = || {
+            looks += 1;
+            let kept = look_once(&scratch.0);
+            fs::write(&files[2], &whole).unwrap();
+            kept
+        };
+        assert_eq!(errors(&settled(|| state(&scratch.0), look).unwrap()), 0);
+        assert_eq!(looks, 2);
+        // One that stays is one, and where nothing changes it is not looked at again.
+        fs::remove_file(&files[2]).unwrap();
+        for (changes, wanted) in [(true, LOOKS_MAX), (false, 1)] {
+            let (mut looks, mut number) = (0, 0);
+            let state = || {
+                number += u32::from(changes);
+                number
+            };
+            let look = || {
+                looks += 1;
+                look_once(&scratch.0)
+            };
+            assert_eq!(errors(&settled(state, look).unwrap()), 1);
+            assert_eq!(looks, wanted);
+        }
     }
 }
