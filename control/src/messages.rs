@@ -128,6 +128,10 @@ pub struct OpenSession {
     pub client: u64,
     /// Epoch to join; 0 opens the next one.
     pub epoch: u32,
+    /// The publisher's own number, or 0.
+    pub life: u32,
+    /// It had the session before.
+    pub comes_back: bool,
 }
 
 /// From the sequencer thread to the keeper.

@@ -12,7 +12,7 @@ use landfall_layout::command::Command;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::segment::{OWNER_CONTROL, SegmentHeader, SegmentKind, SegmentState, What};
-use landfall_layout::session::{SessionLine, SessionState, Standing};
+use landfall_layout::session::{Opening, SessionLine, SessionState, Standing};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::lock::Locks;
@@ -235,7 +235,7 @@ fn a_request_that_was_carried_out_opens_no_second_epoch_under_the_next_control()
     assert_eq!(broker.session(topic, 9, 0), (index, 2, 0), "another request opens another one");
     // Died while it opened the third: the words in front of the standing are stored, it is not.
     let mut line = system.pool.session(index).unwrap();
-    (line.opened_epoch, line.opened_by) = (3, 77);
+    (line.opened_epoch, line.opened_by) = (3, Opening::by(0, 77, false).pack());
     system.pool.set_session(index, &line);
     system.stop();
     system.start_again();

@@ -66,8 +66,8 @@ impl Broker {
             }
             Command::RingReady { topic } => self.ring_ready(topic),
             Command::Denied { topic, kind, why, .. } => self.denied(topic, kind, why),
-            Command::SessionOpen { request, index, epoch, next_seq } => {
-                self.session_open(request, index, epoch, next_seq);
+            Command::SessionOpen { request, index, epoch, next_seq, is_own } => {
+                self.session_open(request, (index, epoch), next_seq, is_own);
             }
             Command::SessionDenied { request, why, epoch, next_seq } => {
                 if !self.positions_denied(request, next_seq) {

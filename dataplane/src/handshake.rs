@@ -182,7 +182,8 @@ impl Broker {
         greeting.stage = Stage::Session { hello, topic, request };
         opening.insert(request, token);
         let (client, epoch) = (hello.client, hello.session_epoch);
-        link.ask(env, Request::OpenSession { request, topic, client, epoch });
+        let Hello { life, comes_back, .. } = hello;
+        link.ask(env, Request::OpenSession { request, topic, client, epoch, life, comes_back });
     }
 
     /// A handshake ended before its answer came: the request is not repeated for it.
@@ -210,7 +211,13 @@ impl Broker {
         }
     }
 
-    pub(crate) fn session_open(&mut self, request: u64, index: u32, epoch: u32, next_seq: u64) {
+    pub(crate) fn session_open(
+        &mut self,
+        request: u64,
+        (index, epoch): (u32, u32),
+        next_seq: u64,
+        is_own: bool,
+    ) {
         let Some((slot, hello, id)) = self.asked(request) else {
             // Its connection ended before it was welcome, or this was said twice.
             return self.lost.note(index, epoch);
@@ -220,6 +227,8 @@ impl Broker {
         let Some(topic) = topics[id.slot()].as_deref_mut().filter(|topic| topic.id == id) else {
             return self.refuse(slot, Refusal::TopicGone, "the topic was deleted");
         };
+        let entry = env.pool.topic_in_slot(id.slot());
+        let has_bounds = entry.is_some_and(|entry| entry.disk_bytes != 0 || entry.disk_ns != 0);
         let welcome = Frame::Welcome(Welcome {
             topic: id,
             order: topic.order.raw(),
@@ -232,6 +241,8 @@ impl Broker {
             start: 0,
             end: 0,
             copies: 1 + topic.disk_replicas as u8,
+            is_own,
+            has_bounds,
         });
         let via = match self.welcome_publisher(slot, hello.carrier, welcome) {
             Ok(via) => via,
@@ -313,6 +324,17 @@ impl Broker {
                 conn.tell(fenced);
                 return self.begin_closing(slot);
             }
+            Denial::Superseded => {
+                // The epoch that is there, not the one that is over: nobody opened one for it.
+                self.env.count(Counter::Fenced, 1);
+                let fenced = Frame::Fenced { session_epoch: epoch, next_seq };
+                if self.turn_away(slot, fenced, "") {
+                    return;
+                }
+                let Some(conn) = self.conns.get(slot) else { return };
+                conn.tell(fenced);
+                return self.begin_closing(slot);
+            }
             Denial::NoTopic => (Refusal::TopicGone, "the topic was deleted".to_owned()),
             Denial::SessionsFull => (
                 Refusal::SessionsFull,
@@ -376,6 +398,8 @@ impl Broker {
             start,
             end,
             copies: 1 + entry.disk_replicas() as u8,
+            is_own: false,
+            has_bounds: false,
         });
         conn.was_topic = Some(topic);
         let mut reading = None;

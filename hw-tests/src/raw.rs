@@ -68,6 +68,8 @@ pub fn publisher(client: u64, session_epoch: u32) -> Hello {
         ack: Ack::Ordered,
         client,
         session_epoch,
+        life: 0,
+        comes_back: false,
         from: From::Earliest,
         checked: false,
     }

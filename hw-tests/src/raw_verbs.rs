@@ -112,6 +112,8 @@ pub fn knock_with(
         grant: GrantMode::Window,
         client,
         session_epoch: 0,
+        life: 0,
+        comes_back: false,
         from: From::Earliest,
         topic: TopicId(topic.id),
         token,

@@ -211,8 +211,9 @@ impl Handed {
 pub(crate) enum Answer {
     /// Yes.
     Accepted(Box<Accepted>),
-    /// The session epoch that was to be joined is over.
-    Fenced,
+    /// The session epoch that was to be joined is over, or none was opened, since another publisher
+    /// opened this one.
+    Fenced(u32),
 }
 
 /// How long an answer is waited for.
@@ -299,7 +300,7 @@ pub(crate) fn greet(
     socket.read_exact(&mut sentence).map_err(lost("reading its answer"))?;
     let welcome = match frame {
         Frame::Welcome(welcome) => welcome,
-        Frame::Fenced { .. } => return Ok(Answer::Fenced),
+        Frame::Fenced { session_epoch, .. } => return Ok(Answer::Fenced(session_epoch)),
         Frame::Refused(why) => {
             let sentence = refusal_text(why, &sentence);
             return Err(Error::Refused { broker, why, sentence });

@@ -155,8 +155,9 @@ pub enum Error {
         /// Sequence of the first of them.
         first_seq: u64,
     },
-    /// Batches were sent, and nobody knows any more whether they are in the log: the session's line
-    /// went to another client while this one was away. They are not sent again.
+    /// Batches were sent, and nobody knows any more whether they are in the log: while this
+    /// publisher was away, the session's line went to another client, or the pool was lost and what
+    /// the disks have of the client id is not its own, or was let go of. They are not sent again.
     Doubtful {
         /// The client id.
         client: u64,
@@ -365,14 +366,15 @@ impl fmt::Display for Error {
                 f,
                 "{messages} messages in {batches} batches, from batch sequence {first_seq} to \
                  {last_seq}, have no receipt, and may be in the log or not: client {client} was \
-                 away, and its session line went to another client, so that they would be ordered \
-                 twice if they were sent again; read the log, publish what it has not with a new \
-                 publisher, and give the next pool more --sessions"
+                 away, and its session line went to another client (give the next pool more \
+                 --sessions), or the pool was lost and the disks let go of its batches, or have \
+                 those of another publisher of that client id; sent again they could be ordered \
+                 twice: read the log, and publish what it has not with a new publisher"
             ),
             Self::Superseded { client, epoch, now } => write!(
                 f,
-                "another publisher uses client id {client}: this one had session epoch {epoch} \
-                 and the session is now in {now}; give each publisher its own client id"
+                "another publisher uses client id {client} and took the session over: it is in \
+                 epoch {now}, and this publisher had {epoch}; give each publisher its own client id"
             ),
             Self::Failed { why } => write!(f, "the publisher failed earlier: {why}"),
             Self::TooLarge { bytes, most } => write!(

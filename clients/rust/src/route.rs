@@ -161,7 +161,10 @@ impl Route {
             if carrier == Carrier::Verbs {
                 let (client, topic) = (&self.client, &self.topic);
                 let dialed = dial(client, topic, broker, hello(carrier), &said, wants, &wait)?;
-                let Some(dialed) = dialed else { return Ok(Opened::Fenced) };
+                let dialed = match dialed {
+                    Opened::Yes(dialed) => dialed,
+                    Opened::Fenced(epoch) => return Ok(Opened::Fenced(epoch)),
+                };
                 let welcome = dialed.welcome;
                 let way = Way::Verbs(Box::new(dialed));
                 return take(Accepted { welcome, way }).map(Opened::Yes);
@@ -169,7 +172,7 @@ impl Route {
             let tail = HelloTail { topic: self.topic.clone(), places: wants.places.to_vec() };
             match greet(broker.broker, address, hello(carrier), &said, &tail, &wait)? {
                 Answer::Accepted(accepted) => take(*accepted).map(Opened::Yes),
-                Answer::Fenced => Ok(Opened::Fenced),
+                Answer::Fenced(epoch) => Ok(Opened::Fenced(epoch)),
             }
         };
         let carriers: &[Carrier] = match self.transport {
@@ -243,7 +246,8 @@ impl Route {
 #[derive(Debug)]
 pub(crate) enum Opened<T> {
     Yes(T),
-    Fenced,
+    /// The epoch is over that was to be joined, or none was opened beside this one.
+    Fenced(u32),
 }
 
 /// Whether the way is what failed, so that another may work.

@@ -115,7 +115,7 @@ mod tests {
         let (floor, known_from) = (doubtful[0].0, doubtful[doubtful.len() - 1].1);
         let lost = doubtful.iter().map(|(from, to)| to - from).sum();
         let (epoch, landed_ns, next_seq, had) = (1, 0, known_from + 1, Vec::new());
-        SessionOf { epoch, landed_ns, next_seq, floor, known_from, had, doubtful, lost }
+        SessionOf { epoch, life: 0, landed_ns, next_seq, floor, known_from, had, doubtful, lost }
     }
 
     fn every_other(ranges: u64) -> Vec<(u64, u64)> {

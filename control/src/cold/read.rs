@@ -33,6 +33,8 @@ pub struct BatchOf {
     pub seq: u64,
     /// When it landed, nanoseconds.
     pub landed_ns: u64,
+    /// Its publisher's own number; 0 where its bytes do not hold.
+    pub life: u32,
     /// Its record does not hold any more. After the same batch in one that does.
     pub is_lost: bool,
 }
@@ -307,8 +309,8 @@ impl Found {
         };
         loop {
             match step(&mut walk) {
-                Ok(Some(Step::Entry(index, entry, is_lost))) => {
-                    self.take(number, index, &entry, is_lost);
+                Ok(Some(Step::Entry(index, entry, life))) => {
+                    self.take(number, index, &entry, life);
                 }
                 Ok(Some(Step::Frontier(place))) => {
                     let log = self.logs.entry(number).or_default();
@@ -343,7 +345,8 @@ impl Found {
         }
     }
 
-    fn take(&mut self, log: usize, index: u64, entry: &OrderEntry, is_lost: bool) {
+    fn take(&mut self, log: usize, index: u64, entry: &OrderEntry, life: Option<u32>) {
+        let (is_lost, life) = (life.is_none(), life.unwrap_or(0));
         let (first, end, is_hole) = (entry.first_position, entry.end_position(), entry.is_hole());
         let log = self.logs.entry(log).or_default();
         log.spans.push(Span { index, first, end, is_hole, is_lost });
@@ -361,7 +364,7 @@ impl Found {
                 known.seq = known.seq.max(seq);
                 known.landed_ns = known.landed_ns.max(landed_ns);
             }
-            _ => batches.push(BatchOf { index, epoch, seq, landed_ns, is_lost }),
+            _ => batches.push(BatchOf { index, epoch, seq, landed_ns, life, is_lost }),
         }
     }
 
@@ -406,8 +409,9 @@ impl Found {
 
 /// What the next bytes of a file say.
 enum Step {
-    /// A batch or a hole at that index; or a batch that does not hold, whose record's head does.
-    Entry(u64, OrderEntry, bool),
+    /// A batch or a hole at that index, with its publisher's own number; or, without one, a batch
+    /// that does not hold, whose record's head does.
+    Entry(u64, OrderEntry, Option<u32>),
     /// How far the log was.
     Frontier(Resumed),
     /// They do not hold.
@@ -421,9 +425,10 @@ fn step(walk: &mut Walk) -> Result<Option<Step>, FileError> {
         Sight::Broken(broken) => broken,
         Sight::Record => {
             return Ok(walk.current().map(|record| match record.body {
-                Body::Batch { entry, .. } | Body::Hole { entry, .. } => {
-                    Step::Entry(record.header.index, entry, false)
+                Body::Batch { entry, preamble, .. } => {
+                    Step::Entry(record.header.index, entry, Some(preamble.life))
                 }
+                Body::Hole { entry, .. } => Step::Entry(record.header.index, entry, Some(0)),
                 Body::Frontier(line) => {
                     Step::Frontier(Resumed { index: line.entries, position: line.position })
                 }
@@ -435,7 +440,7 @@ fn step(walk: &mut Walk) -> Result<Option<Step>, FileError> {
     Ok(Some(match named.filter(|_| damage.behind.is_some()) {
         Some((header, entry, damage)) => {
             walk.pass(damage);
-            Step::Entry(header.index, entry, true)
+            Step::Entry(header.index, entry, None)
         }
         None => {
             walk.pass(damage);

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use landfall_layout::TopicId;
-use landfall_layout::session::{SessionLine, SessionState, Standing, counted_floor, is_same_life};
+use landfall_layout::session::{
+    Opening, SessionLine, SessionState, Standing, counted_floor, is_same_life,
+};
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_pool::Pool;
 
@@ -19,6 +21,8 @@ use crate::sequencer::StreamSet;
 pub struct SessionOf {
     /// Session epoch.
     pub epoch: u32,
+    /// The own number of the publisher whose batch came last.
+    pub life: u32,
     /// When a batch of it landed last, nanoseconds.
     pub landed_ns: u64,
     /// The sequence behind the highest.
@@ -49,6 +53,7 @@ impl SessionOf {
         let last = batches.last()?;
         let mut session = Self {
             epoch: last.epoch,
+            life: last.life,
             landed_ns: batches.iter().map(|batch| batch.landed_ns).max()?,
             next_seq: last.seq.saturating_add(1),
             floor: 0,
@@ -176,7 +181,7 @@ impl Sessions {
             if !session.doubtful.is_empty() {
                 losses.entry(topic).or_default().add(pool, (number, topic, client), &session);
             }
-            let SessionOf { epoch, next_seq, floor, known_from, .. } = session;
+            let SessionOf { epoch, life, next_seq, floor, known_from, .. } = session;
             let standing = Standing { epoch, state: SessionState::Closed };
             // Whatever the log has in this pool is of this session: it begins with it.
             let line = SessionLine {
@@ -184,7 +189,10 @@ impl Sessions {
                 client,
                 next_seq,
                 topic,
+                opened_epoch: epoch,
                 opened_at: 0,
+                // Nobody opened it in this pool.
+                opened_by: Opening { life, ..Opening::default() }.pack(),
                 floor: counted_floor(next_seq, floor, session.had.len() as u64),
                 known_from,
                 ..SessionLine::default()
@@ -218,6 +226,7 @@ mod tests {
             epoch: *epoch,
             seq: *seq,
             landed_ns: 7,
+            life: 0,
             is_lost: false,
         };
         let batches: Vec<BatchOf> = batches.iter().map(of).collect();
@@ -272,7 +281,8 @@ mod tests {
 
     #[test]
     fn a_batch_whose_record_does_not_hold_is_lost_among_those_that_bounds_let_go_of() {
-        let of = |(seq, is_lost)| BatchOf { index: seq, epoch: 1, seq, landed_ns: 7, is_lost };
+        let of =
+            |(seq, is_lost)| BatchOf { index: seq, epoch: 1, seq, landed_ns: 7, life: 0, is_lost };
         let found = |batches: &[(u64, bool)]| {
             let batches: Vec<BatchOf> = batches.iter().copied().map(of).collect();
             let span = |batch: &BatchOf| {
@@ -305,7 +315,8 @@ mod tests {
             is_hole: false,
             is_lost: false,
         });
-        let of = |(index, seq)| BatchOf { index, epoch: 1, seq, landed_ns: 7, is_lost: false };
+        let of =
+            |(index, seq)| BatchOf { index, epoch: 1, seq, landed_ns: 7, life: 0, is_lost: false };
         let found_with = |torn: &[(u64, u64)], seq| {
             let absent = Absent::of(&spans, &Skips::default(), (8, torn));
             let batches = vec![of((0, 0)), of((12, seq))];

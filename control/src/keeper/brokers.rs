@@ -200,8 +200,16 @@ impl Keeper {
                 let command = self.denied(topic, kind, why);
                 self.send(broker, command);
             }
-            Request::OpenSession { request, topic, client, epoch } => {
-                self.open_session(OpenSession { broker, request, topic, client, epoch });
+            Request::OpenSession { request, topic, client, epoch, life, comes_back } => {
+                self.open_session(OpenSession {
+                    broker,
+                    request,
+                    topic,
+                    client,
+                    epoch,
+                    life,
+                    comes_back,
+                });
             }
             Request::CloseSession { index, epoch } => {
                 self.tell_sequencer(ToSequencer::CloseSession { broker, index, epoch });

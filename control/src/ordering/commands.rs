@@ -211,7 +211,7 @@ impl SequencerThread {
                     self.pool.set_session(index, &session.line(view));
                 }
                 let next_seq = view.map_or(0, |view| view.next_seq);
-                Command::SessionOpen { request, index, epoch, next_seq }
+                Command::SessionOpen { request, index, epoch, next_seq, is_own: opened.is_own }
             }
             Err(refused) => {
                 let (index, epoch) = refused.current.unwrap_or_default();

@@ -112,7 +112,15 @@ mod tests {
 
     fn ask(client: u64, epoch: u32, number: usize) -> OpenSession {
         let topic = TopicId(256);
-        OpenSession { broker: broker(number), request: 0, topic, client, epoch }
+        OpenSession {
+            broker: broker(number),
+            request: 0,
+            topic,
+            client,
+            epoch,
+            life: 0,
+            comes_back: false,
+        }
     }
 
     /// A table of two sessions, 0 and 1, each opened through the broker of its number.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use landfall_layout::TopicId;
 use landfall_layout::command::Denial;
 use landfall_layout::session::{
-    SessionLine, SessionState, Standing, first_epoch_after, next_epoch,
+    Opening, SessionLine, SessionState, Standing, first_epoch_after, next_epoch,
 };
 
 use crate::messages::OpenSession;
@@ -24,8 +24,8 @@ pub struct Session {
     pub opened_at: u64,
     /// Sequences that may be lost although they were ordered: from, and up to.
     doubtful: (u64, u64),
-    /// The request that opened the epoch; 0 where that is not known.
-    opened_by: u64,
+    /// Who opened the epoch.
+    opened_by: Opening,
     /// Brokers through which the epoch was opened or joined, a bit each.
     pub(super) joined: u32,
     /// A control before this one opened the epoch: a broker may be in it that has not said so yet.
@@ -52,7 +52,7 @@ impl Session {
             topic: self.topic.0,
             opened_epoch: self.standing.epoch,
             opened_at: self.opened_at,
-            opened_by: self.opened_by,
+            opened_by: self.opened_by.pack(),
             floor: window.0,
             known_from: window.1,
         }
@@ -68,6 +68,8 @@ pub struct Opened {
     pub epoch: u32,
     /// The topic of another session that had the line until now.
     pub evicted: Option<TopicId>,
+    /// What came last in it was the same publisher's when it opened it in this pool first.
+    pub is_own: bool,
 }
 
 /// Why a session was not opened.
@@ -140,7 +142,8 @@ impl SessionTable {
             let is_doubtful = line.floor < line.known_from;
             let doubtful = if is_doubtful { (line.floor, line.known_from) } else { (0, 0) };
             // Of another epoch: its writer died while it opened that one.
-            let opened_by = if line.opened_epoch == standing.epoch { line.opened_by } else { 0 };
+            let is_whole = line.opened_epoch == standing.epoch;
+            let opened_by = Opening::unpack(if is_whole { line.opened_by } else { 0 });
             let session = Session {
                 topic,
                 client,
@@ -180,6 +183,8 @@ impl SessionTable {
     /// Opens the next epoch of a session, or joins the one that is named. A request that opened
     /// the epoch is answered with it as often as it comes, and opens it once: its answer may have
     /// been lost with the control that gave it, and the client takes a second epoch for another's.
+    /// A publisher that comes back after another one of its client id opened the session is
+    /// refused, and the other one's epoch stands.
     ///
     /// `entries` is how many the topic's log has.
     pub fn open(&mut self, open: &OpenSession, entries: u64) -> Result<Opened, Refused> {
@@ -198,7 +203,7 @@ impl SessionTable {
                 standing: Standing { epoch, state: SessionState::Active },
                 opened_at: entries,
                 doubtful: (0, 0),
-                opened_by: open.request,
+                opened_by: Opening::by(open.life, open.request, false),
                 joined: bit,
                 is_restored: false,
                 is_left: false,
@@ -207,18 +212,32 @@ impl SessionTable {
             };
             self.lines[index as usize] = Some(session);
             self.by_client.insert((open.topic, open.client), index);
-            return Ok(Opened { index, epoch, evicted });
+            return Ok(Opened { index, epoch, evicted, is_own: false });
         };
         let used = self.next_use();
         let session = self.lines[index as usize].as_mut().expect("a client's line is in use");
         let Standing { epoch, state } = session.standing;
         let refused = |why| Err(Refused { why, current: Some((index, epoch)) });
-        if open.epoch == 0 && session.opened_by == open.request && open.request != 0 {
+        let before = session.opened_by;
+        let is_same = before.life == open.life && open.life != 0;
+        let is_own = is_same && (before.is_own || !before.is_here());
+        let opening = Opening::by(open.life, open.request, is_own);
+        if open.epoch == 0
+            && opening.is_here()
+            && (before.life, before.request) == (opening.life, opening.request)
+        {
             // Fenced meanwhile: the client learns of that by its batches, or never asks.
             session.joined |= bit;
+        } else if open.epoch == 0
+            && open.comes_back
+            && open.life != 0
+            && before.is_here()
+            && !is_same
+        {
+            return refused(Denial::Superseded);
         } else if open.epoch == 0 {
             session.standing = Standing { epoch: next_epoch(epoch), state: SessionState::Active };
-            session.opened_by = open.request;
+            session.opened_by = opening;
             (session.joined, session.is_restored) = (bit, false);
         } else if open.epoch > epoch {
             return refused(Denial::NoSession);
@@ -234,7 +253,8 @@ impl SessionTable {
         }
         (session.is_left, session.left_ns) = (false, None);
         session.used = used;
-        Ok(Opened { index, epoch: session.standing.epoch, evicted: None })
+        let is_own = session.opened_by.is_own;
+        Ok(Opened { index, epoch: session.standing.epoch, evicted: None, is_own })
     }
 
     /// Moves a session to another state.
@@ -299,7 +319,7 @@ mod tests {
 
     fn ask(client: u64, epoch: u32, broker: usize) -> OpenSession {
         let broker = BrokerId::new(broker).unwrap();
-        OpenSession { broker, request: 0, topic: TOPIC, client, epoch }
+        OpenSession { broker, request: 0, topic: TOPIC, client, epoch, life: 0, comes_back: false }
     }
 
     fn why(answer: Result<Opened, Refused>) -> Denial {
@@ -317,6 +337,51 @@ mod tests {
         assert_eq!(why(table.open(&ask(7, 3, 0), 5)), Denial::NoSession);
         assert_eq!(why(table.open(&ask(8, 1, 0), 6)), Denial::NoSession);
         assert_eq!(table.get(0).unwrap().opened_at, 1, "the line is as old as its client");
+    }
+
+    #[test]
+    fn a_publisher_that_another_one_took_over_from_opens_nothing() {
+        let mut table = SessionTable::new(4);
+        let ask_first = ask(7, 0, 0);
+        let mut request = 0;
+        let mut ask = |life, comes_back| {
+            request += 1;
+            table.open(&OpenSession { request, life, comes_back, ..ask_first }, 1)
+        };
+        assert_eq!(ask(1, false).unwrap().epoch, 1);
+        assert_eq!(ask(1, true).unwrap().epoch, 2, "it is its own");
+        assert_eq!(ask(2, false).unwrap().epoch, 3, "who begins takes over");
+        let refused = ask(1, true).unwrap_err();
+        assert_eq!((refused.why, refused.current), (Denial::Superseded, Some((0, 3))));
+        assert_eq!(ask(2, true).unwrap().epoch, 4, "its epochs stand");
+        let word = table.get(0).unwrap().line(None);
+        let mut next = SessionTable::restored(4, [(0, word)], 0);
+        let late = OpenSession { request: 9, life: 1, comes_back: true, ..ask_first };
+        assert_eq!(why(next.open(&late, 1)), Denial::Superseded, "by the next control too");
+    }
+
+    #[test]
+    fn what_came_back_from_disk_is_its_own_publishers_whoever_asks_and_however_often() {
+        let standing = Standing { epoch: 1, state: SessionState::Closed }.pack();
+        let opened_by = Opening { life: 1, ..Opening::default() }.pack();
+        let line = SessionLine {
+            standing,
+            client: 7,
+            topic: TOPIC.0,
+            opened_epoch: 1,
+            opened_by,
+            ..SessionLine::default()
+        };
+        for (life, is_own) in [(1, true), (2, false)] {
+            let mut table = SessionTable::restored(4, [(0, line)], 0);
+            // The answers to the first ones are lost.
+            for request in [3, 3, 4, 5] {
+                let open = OpenSession { request, life, comes_back: true, ..ask(7, 0, 0) };
+                assert_eq!(table.open(&open, 1).unwrap().is_own, is_own, "{life} {request}");
+            }
+            let other = OpenSession { request: 6, life: 3, comes_back: true, ..ask(7, 0, 0) };
+            assert_eq!(why(table.open(&other, 1)), Denial::Superseded);
+        }
     }
 
     #[test]

@@ -342,7 +342,9 @@ impl Broker {
     }
 
     pub fn ask_session(&mut self, topic: TopicId, client: u64, epoch: u32, number: u64) -> Command {
-        self.ask(Request::OpenSession { request: number, topic, client, epoch });
+        let (life, comes_back) = (0, false);
+        let request = number;
+        self.ask(Request::OpenSession { request, topic, client, epoch, life, comes_back });
         self.wait("session", |command| match command {
             Command::SessionOpen { request, .. } | Command::SessionDenied { request, .. }
                 if request == number =>

@@ -101,6 +101,8 @@ impl Broker {
             ack: knock.ack,
             client: knock.client,
             session_epoch: knock.session_epoch,
+            life: knock.life,
+            comes_back: knock.comes_back,
             from: knock.from,
             checked: false,
         };

@@ -29,6 +29,8 @@ pub fn publisher(client: u64) -> Hello {
         ack: Ack::Ordered,
         client,
         session_epoch: 0,
+        life: 0,
+        comes_back: false,
         from: From::Earliest,
         checked: false,
     }

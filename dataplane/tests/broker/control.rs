@@ -267,7 +267,7 @@ impl Control {
                 let (segment, generation) = self.take(what, 0, SegmentId::NONE);
                 Some(Command::Grant { kind, topic, segment, generation, base_index: 0 })
             }
-            Request::OpenSession { request, topic, client, epoch } => {
+            Request::OpenSession { request, topic, client, epoch, .. } => {
                 Some(self.open_session(request, topic, client, epoch))
             }
             Request::Reserve { request, session, epoch, count, .. } => {
@@ -361,7 +361,7 @@ impl Control {
             let why = if epoch > now { Denial::NoSession } else { Denial::Fenced };
             self.closed.retain(|closed| epoch != now || *closed != (index, epoch));
             return if epoch == now {
-                Command::SessionOpen { request, index, epoch, next_seq }
+                Command::SessionOpen { request, index, epoch, next_seq, is_own: false }
             } else {
                 Command::SessionDenied { request, why, epoch: now, next_seq }
             };
@@ -377,7 +377,7 @@ impl Control {
             ..SessionLine::default()
         };
         self.pool.set_session(index, &line);
-        Command::SessionOpen { request, index, epoch, next_seq }
+        Command::SessionOpen { request, index, epoch, next_seq, is_own: false }
     }
 
     fn order(&mut self, topic: TopicId) -> bool {

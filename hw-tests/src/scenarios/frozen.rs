@@ -273,6 +273,8 @@ pub fn a_hello_that_is_heard_late_ends_no_session(rig: &Rig) -> Result<(), Failu
             ack: Ack::Ordered,
             client: 7,
             session_epoch: 0,
+            life: 0,
+            comes_back: false,
             from: From::Earliest,
             checked: false,
         };

@@ -62,8 +62,9 @@ pub struct BatchPreamble {
     pub count: u16,
     /// Zero.
     pub reserved16: u16,
-    /// Zero.
-    pub reserved32: u32,
+    /// Random number that the publisher drew when it began, not 0; 0 where a client has none. With
+    /// it a batch on disk is known for that publisher's own, whoever else had its client id.
+    pub life: u32,
     /// CRC32C of the 56 bytes before.
     pub header_crc: u32,
     /// Zero.
@@ -73,7 +74,7 @@ pub struct BatchPreamble {
 lines!(BatchPreamble, 1, {
     magic @ 0, version @ 4, encoding @ 5, codec @ 6, flags @ 7, topic @ 8, session_epoch @ 12,
     client @ 16, batch_seq @ 24, sealed_ns @ 32, payload_bytes @ 40, payload_crc @ 44, count @ 48,
-    reserved16 @ 50, reserved32 @ 52, header_crc @ 56, reserved_tail @ 60,
+    reserved16 @ 50, life @ 52, header_crc @ 56, reserved_tail @ 60,
 });
 
 /// What a preamble has wrong.

@@ -30,6 +30,8 @@ pub enum Denial {
     Fenced,
     /// No such session epoch was ever opened.
     NoSession,
+    /// Another publisher of the client id opened the session since this one had it.
+    Superseded,
 }
 
 impl Denial {
@@ -40,6 +42,7 @@ impl Denial {
             Self::SessionsFull => 3,
             Self::Fenced => 4,
             Self::NoSession => 5,
+            Self::Superseded => 6,
         }
     }
 
@@ -50,6 +53,7 @@ impl Denial {
             3 => Self::SessionsFull,
             4 => Self::Fenced,
             5 => Self::NoSession,
+            6 => Self::Superseded,
             _ => return None,
         })
     }
@@ -107,6 +111,8 @@ pub enum Command {
         epoch: u32,
         /// Batch sequence expected next.
         next_seq: u64,
+        /// What came last in it was the same publisher's when it opened it in this pool first.
+        is_own: bool,
     },
     /// A session could not be opened.
     SessionDenied {
@@ -181,6 +187,10 @@ pub enum Request {
         client: u64,
         /// Epoch to join; 0 opens the next one.
         epoch: u32,
+        /// The publisher's own number, or 0.
+        life: u32,
+        /// It had the session before, and is refused where another one has opened it since.
+        comes_back: bool,
     },
     /// The publisher said goodbye.
     CloseSession {
@@ -310,8 +320,8 @@ impl Command {
             Self::Denied { topic, kind, why, free, segments } => {
                 [4, topic.0.into(), kind_raw(kind), why.raw(), free.into(), segments.into(), 0]
             }
-            Self::SessionOpen { request, index, epoch, next_seq } => {
-                [5, request, index.into(), epoch.into(), next_seq, 0, 0]
+            Self::SessionOpen { request, index, epoch, next_seq, is_own } => {
+                [5, request, index.into(), epoch.into(), next_seq, is_own.into(), 0]
             }
             Self::SessionDenied { request, why, epoch, next_seq } => {
                 [6, request, why.raw(), epoch.into(), next_seq, 0, 0]
@@ -345,7 +355,13 @@ impl Command {
                 free: d as u32,
                 segments: e as u32,
             },
-            5 => Self::SessionOpen { request: a, index: b as u32, epoch: c as u32, next_seq: d },
+            5 => Self::SessionOpen {
+                request: a,
+                index: b as u32,
+                epoch: c as u32,
+                next_seq: d,
+                is_own: e == 1,
+            },
             6 => Self::SessionDenied {
                 request: a,
                 why: Denial::from_raw(b)?,
@@ -372,8 +388,8 @@ impl Request {
             Self::Register { incarnation } => [1, incarnation, 0, 0, 0, 0, 0],
             Self::OpenRing { topic } => [2, topic.0.into(), 0, 0, 0, 0, 0],
             Self::Want { kind, topic } => [3, kind_raw(kind), topic.0.into(), 0, 0, 0, 0],
-            Self::OpenSession { request, topic, client, epoch } => {
-                [4, request, topic.0.into(), client, epoch.into(), 0, 0]
+            Self::OpenSession { request, topic, client, epoch, life, comes_back } => {
+                [4, request, topic.0.into(), client, epoch.into(), life.into(), comes_back.into()]
             }
             Self::CloseSession { index, epoch } => [5, index.into(), epoch.into(), 0, 0, 0, 0],
             Self::Sealed { segment, generation, through } => {
@@ -419,6 +435,12 @@ impl Request {
                 topic: TopicId(b as u32),
                 client: c,
                 epoch: d as u32,
+                life: e as u32,
+                comes_back: match f {
+                    0 => false,
+                    1 => true,
+                    _ => return None,
+                },
             },
             5 => Self::CloseSession { index: a as u32, epoch: b as u32 },
             6 => Self::Sealed { segment: a as u32, generation: b, through: c },

@@ -50,6 +50,12 @@ pub struct Welcome {
     pub end: u64,
     /// Copies of each batch, the pool counted as the first.
     pub copies: u8,
+    /// Publisher: when it opened the session in this pool first, what came last in the session was
+    /// its own. Otherwise it is another publisher's, or there was nothing.
+    pub is_own: bool,
+    /// Publisher: disks let go of old batches of the topic, and with the pool goes what was known
+    /// of a publisher that has none there.
+    pub has_bounds: bool,
 }
 
 /// Why a connection or a batch was refused. The tail of `Refused` says it in a sentence.
@@ -321,13 +327,16 @@ impl Frame {
                 };
                 let modes = h.role as u64 | (h.carrier as u64) << 8 | (h.ack as u64) << 16;
                 let modes = modes | from << 24 | u64::from(h.checked) << 32;
-                (1, [modes, h.client, h.session_epoch.into(), value, 0, 0, 0])
+                let modes = modes | u64::from(h.comes_back) << 40;
+                (1, [modes, h.client, pair(h.session_epoch, h.life), value, 0, 0, 0])
             }
             Self::Welcome(w) => {
                 let small = u64::from(w.order)
                     | u64::from(w.broker) << 8
                     | u64::from(w.in_flight_max) << 16
-                    | u64::from(w.copies) << 32;
+                    | u64::from(w.copies) << 32
+                    | u64::from(w.is_own) << 40
+                    | u64::from(w.has_bounds) << 48;
                 let body = [
                     pair(w.topic.0, w.session_epoch),
                     pair(w.session_index, w.batch_bytes_max),
@@ -416,6 +425,7 @@ impl Frame {
                 },
                 client: b,
                 session_epoch: low(c),
+                life: high(c),
                 from: match a >> 24 & 0xff {
                     0 => From::Earliest,
                     1 => From::Latest,
@@ -423,10 +433,15 @@ impl Frame {
                     3 => From::Time(d),
                     value => return Err(bad("from", value)),
                 },
-                checked: match a >> 32 {
+                checked: match a >> 32 & 0xff {
                     0 => false,
                     1 => true,
                     value => return Err(bad("checked", value)),
+                },
+                comes_back: match a >> 40 {
+                    0 => false,
+                    1 => true,
+                    value => return Err(bad("comes back", value)),
                 },
             }),
             2 => Self::Welcome(Welcome {
@@ -441,6 +456,8 @@ impl Frame {
                 broker: (g >> 8) as u8,
                 in_flight_max: (g >> 16) as u16,
                 copies: (g >> 32) as u8,
+                is_own: g >> 40 & 0xff != 0,
+                has_bounds: g >> 48 & 0xff != 0,
             }),
             3 => Self::Refused(
                 u16::try_from(a).ok().and_then(Refusal::from_raw).ok_or(bad("reason", a))?,

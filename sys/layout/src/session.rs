@@ -37,8 +37,7 @@ pub struct SessionLine {
     /// Entries that the topic's log had when the line was given to this client: those below are of
     /// another life of the line. Not a time: its writer's clock and that of whoever lands differ.
     pub opened_at: u64,
-    /// The broker's request that opened `opened_epoch`: asked again, of this control or of the next
-    /// one, it is answered with that epoch and opens no other. 0: not known.
+    /// Who opened `opened_epoch`, an [`Opening`], packed. 0: not known.
     pub opened_by: u64,
     /// Order `stream`: everything from `known_from` up to here is ordered, with how many there are
     /// from here on, see [`counted_floor`]. Order `strong`: first of
@@ -116,6 +115,50 @@ pub fn next_epoch(epoch: u32) -> u32 {
 /// Whether two epochs are of one client's time with the line: only then one can be later.
 pub fn is_same_life(epoch: u32, other: u32) -> bool {
     epoch >> OPENING_BITS == other >> OPENING_BITS
+}
+
+/// Who opened a session's epoch, in one word of its line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Opening {
+    /// The publisher's own number, or 0. In a line that came back from disk it is that of the
+    /// batch that came last.
+    pub life: u32,
+    /// What came last in the session was the same publisher's when it opened it in this pool first.
+    pub is_own: bool,
+    /// Mark of the broker's request: asked again, of this control or of the next one, it is
+    /// answered with that epoch and opens no other. 0: nobody opened the line in this pool.
+    pub request: u32,
+}
+
+impl Opening {
+    const IS_OWN: u64 = 1 << 31;
+
+    /// The opening by a publisher that a broker asked for under that number, not 0.
+    pub fn by(life: u32, request: u64, is_own: bool) -> Self {
+        // All bits of the number count: its low ones are alike in brokers that began alike.
+        let mark = (request.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 34) as u32 | 1;
+        Self { life, is_own, request: if request == 0 { 0 } else { mark } }
+    }
+
+    /// The word as it lies in the line.
+    pub fn pack(self) -> u64 {
+        let own = if self.is_own { Self::IS_OWN } else { 0 };
+        u64::from(self.life) << 32 | own | u64::from(self.request)
+    }
+
+    /// What a word says.
+    pub fn unpack(word: u64) -> Self {
+        Self {
+            life: (word >> 32) as u32,
+            is_own: word & Self::IS_OWN != 0,
+            request: (word & (Self::IS_OWN - 1)) as u32,
+        }
+    }
+
+    /// Whether a publisher opened the line in this pool.
+    pub fn is_here(self) -> bool {
+        self.request != 0
+    }
 }
 
 /// Epoch and state of a session in one word, so that a broker reads both at once.

@@ -401,7 +401,7 @@ fn batch_preamble() {
         payload_crc: 0x302f_2e2d,
         count: 0x3231,
         reserved16: 0,
-        reserved32: 0,
+        life: 0,
         header_crc: 0x3635_3433,
         reserved_tail: 0,
     };

@@ -27,6 +27,8 @@ fn hello(from: From) -> Hello {
         ack: Ack::Durable,
         client: 0x0807_0605_0403_0201,
         session_epoch: 9,
+        life: 0,
+        comes_back: false,
         from,
         checked: false,
     }
@@ -65,6 +67,11 @@ fn frames_that_open_a_connection() {
         0,
         "4c464631 02 01 0000 01 01 02 0201000000 0102030405060708 0900000000000000 07 .",
     );
+    frame(
+        Frame::Hello(Hello { life: 3, comes_back: true, ..publish }),
+        5,
+        "4c464631 02 01 0500 00 00 00 0000010000 0102030405060708 09000000 03000000 .",
+    );
     let welcome = Welcome {
         topic: TopicId(1),
         order: 5,
@@ -77,12 +84,14 @@ fn frames_that_open_a_connection() {
         start: 6,
         end: 7,
         copies: 8,
+        is_own: true,
+        has_bounds: true,
     };
     frame(
         Frame::Welcome(welcome),
         0,
         "4c464631 02 02 0000 01000000 02000000 03000000 04000000 0500000000000000 \
-         0600000000000000 0700000000000000 05 1f 0002 08 .",
+         0600000000000000 0700000000000000 05 1f 0002 08 01 01 .",
     );
     let refusals = [
         Refusal::Malformed,
@@ -270,8 +279,8 @@ fn commands() {
         );
     }
     command(
-        Command::SessionOpen { request: 1, index: 2, epoch: 3, next_seq: 4 },
-        "0500000000000000 0100000000000000 0200000000000000 0300000000000000 04 .",
+        Command::SessionOpen { request: 1, index: 2, epoch: 3, next_seq: 4, is_own: true },
+        "0500000000000000 0100000000000000 0200000000000000 0300000000000000 0400000000000000 01 .",
     );
     command(
         Command::Retire { segment: 1, generation: 2 },
@@ -299,8 +308,9 @@ fn requests() {
         "0300000000000000 0300000000000000 0201 .",
     );
     request(
-        Request::OpenSession { request: 1, topic, client: 2, epoch: 3 },
-        "0400000000000000 0100000000000000 0201000000000000 0200000000000000 03 .",
+        Request::OpenSession { request: 1, topic, client: 2, epoch: 3, life: 4, comes_back: true },
+        "0400000000000000 0100000000000000 0201000000000000 0200000000000000 0300000000000000 \
+         0400000000000000 01 .",
     );
     request(Request::CloseSession { index: 1, epoch: 2 }, "0500000000000000 0100000000000000 02 .");
     request(

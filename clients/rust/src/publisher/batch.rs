@@ -247,6 +247,7 @@ pub(crate) struct Identity {
     pub(crate) topic: TopicId,
     pub(crate) client: u64,
     pub(crate) epoch: u32,
+    pub(crate) life: u32,
 }
 
 impl Identity {
@@ -266,6 +267,7 @@ impl Identity {
             payload_bytes: filled.payload_bytes,
             payload_crc: filled.payload_crc,
             count: filled.count,
+            life: self.life,
             ..BatchPreamble::default()
         }
         .seal()

@@ -41,7 +41,7 @@ use self::store::Store;
 use crate::connect::Transport;
 use crate::error::{Error, Stalled};
 use crate::route::Route;
-use crate::wait::Reconnects;
+use crate::wait::{Reconnects, random_id};
 
 pub use builder::PublisherBuilder;
 pub use positions::ReservedPositions;
@@ -141,6 +141,10 @@ pub struct Publisher {
     pool_uuid: String,
     /// Hellos that may still open an epoch: one that was not answered is perhaps on its way.
     hellos: u32,
+    /// The publisher's own number, which its batches and hellos carry.
+    life: u32,
+    /// Its first sequence: those below are of whoever had the client id before.
+    began_at: u64,
     /// The level that batches reach: the last that a receipt named.
     level: Option<Reached>,
     /// Batches that are lost and were not told of.
@@ -189,6 +193,8 @@ impl Publisher {
             retry_at: Instant::now(),
             pool_uuid: String::new(),
             hellos: 0,
+            life: (random_id() as u32).max(1),
+            began_at: 0,
             level: None,
             spoilt: Spoilt::default(),
             lost_broker: None,
@@ -392,6 +398,7 @@ impl Publisher {
             topic: self.topic.unwrap_or_default(),
             client: self.setup.client_id,
             epoch: self.epoch,
+            life: self.life,
         }
     }
 }

@@ -50,6 +50,7 @@ impl Publisher {
             let error = match self.dial() {
                 Ok(welcome) => {
                     self.session.renumber(welcome.next_seq);
+                    self.began_at = welcome.next_seq;
                     return Ok(());
                 }
                 Err(error) => error,
@@ -228,8 +229,11 @@ impl Publisher {
         if is_checked && welcome.next_seq > self.session.next_seq() {
             return Err(self.superseded(before, welcome.session_epoch));
         }
-        if is_checked && is_forgotten(before, is_same_pool, welcome) {
+        if is_checked && is_same_pool && is_forgotten(before, welcome) {
             self.check_nothing_sent()?;
+        }
+        if is_checked && !is_same_pool && !welcome.is_own {
+            self.begin_anew(before, welcome)?;
         }
         // Only `strong` says with a sequence that all below it are ordered. In `stream` a batch of
         // another broker may be missing there: what has no receipt is sent again, and the
@@ -248,6 +252,24 @@ impl Publisher {
             }
         }
         self.session.resend();
+        Ok(())
+    }
+
+    /// The pool is another one, and what came last of this client id on any disk is another
+    /// publisher's, or nothing. So nothing of this one is in the log, and what has no receipt is
+    /// sent again: where sequences say so, and nothing let go of what was there.
+    fn begin_anew(&mut self, before: u32, welcome: &Welcome) -> Result<(), Error> {
+        // Whoever had the client id before it landed nothing from its first sequence on.
+        let is_behind = welcome.next_seq > self.began_at;
+        // A line that another client had in this pool has forgotten what the disks had.
+        let is_new = welcome.next_seq > 0 || is_same_life(welcome.session_epoch, 1);
+        if is_behind || welcome.has_bounds || !is_new {
+            self.check_nothing_sent()?;
+        }
+        if is_behind {
+            return Err(self.superseded(before, welcome.session_epoch));
+        }
+        self.began_at = welcome.next_seq;
         Ok(())
     }
 
@@ -283,6 +305,8 @@ impl Publisher {
                 ack: self.setup.ack,
                 client: self.setup.client_id,
                 session_epoch: epoch,
+                life: self.life,
+                comes_back: self.topic.is_some(),
                 from: From::Earliest,
                 checked: false,
             };
@@ -317,7 +341,10 @@ impl Publisher {
                         break;
                     }
                 }
-                Ok(Opened::Fenced) => attempts.push(Error::Unexpected {
+                Ok(Opened::Fenced(now)) if epoch == 0 => {
+                    return Err(self.superseded(self.epoch, now));
+                }
+                Ok(Opened::Fenced(_)) => attempts.push(Error::Unexpected {
                     broker: broker.broker,
                     what: format!("session epoch {epoch} is over already"),
                 }),
@@ -364,15 +391,10 @@ impl Publisher {
 
 /// Whether the line that the session has now knows nothing of what was ordered of it before: it is
 /// another line, or the same one after another client had it.
-fn is_forgotten(before: u32, is_same_pool: bool, welcome: &Welcome) -> bool {
+fn is_forgotten(before: u32, welcome: &Welcome) -> bool {
     let now = welcome.session_epoch;
-    // A new pool knows every publisher that a disk has batches of. The others begin there, and
-    // what they have no receipt for is nowhere.
-    if !is_same_pool && now == 1 {
-        return false;
-    }
     // A line that is given to a client begins a life; so no line goes on at or below an epoch of
-    // its own, unless it came back from disk, where the last epochs left nothing.
+    // its own.
     !is_same_life(before, now) || (now <= before && welcome.next_seq == 0)
 }
 

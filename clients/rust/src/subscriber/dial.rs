@@ -78,6 +78,8 @@ impl Subscriber {
             ack: Ack::None,
             client: 0,
             session_epoch: 0,
+            life: 0,
+            comes_back: false,
             from,
             checked: self.detour.is_checked(),
         };
@@ -130,7 +132,7 @@ impl Subscriber {
                     }
                     return Ok(());
                 }
-                Ok(Opened::Fenced) => attempts.push(Error::Unexpected {
+                Ok(Opened::Fenced(_)) => attempts.push(Error::Unexpected {
                     broker: broker.broker,
                     what: "told a subscriber that it is fenced".to_owned(),
                 }),

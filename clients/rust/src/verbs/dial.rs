@@ -21,6 +21,7 @@ use crate::api::Broker;
 use crate::client::Client;
 use crate::connect::{Wait, refusal_text};
 use crate::error::Error;
+use crate::route::Opened;
 
 /// Bytes that a client would like to send without the NIC fetching them.
 const INLINE_BYTES: u32 = 128;
@@ -122,7 +123,7 @@ fn post_receives(queue: &mut Queue) -> Result<(), NicError> {
 }
 
 /// Knocks at a broker, from a machine that has RDMA. `said` is called unless it is certain that
-/// nobody heard the hello. `None`: the session epoch that was to be joined is over.
+/// nobody heard the hello.
 pub(crate) fn dial(
     client: &Client,
     topic: &str,
@@ -131,7 +132,7 @@ pub(crate) fn dial(
     said: impl Fn(),
     wants: &Wants<'_>,
     wait: &Wait<'_>,
-) -> Result<Option<Dialed>, Error> {
+) -> Result<Opened<Dialed>, Error> {
     let number = broker.broker;
     let began = Instant::now();
     let client = &client.within(wait.deadline.saturating_duration_since(began));
@@ -160,6 +161,8 @@ pub(crate) fn dial(
         grant: wants.grant,
         client: hello.client,
         session_epoch: hello.session_epoch,
+        life: hello.life,
+        comes_back: hello.comes_back,
         from: hello.from,
         topic: TopicId(token.topic),
         token: secret,
@@ -197,7 +200,7 @@ pub(crate) fn dial(
         wire.set_landing(landing);
     }
     let arena = arena.map(|region| wire.add_region(region));
-    Ok(Some(Dialed { wire, domain, greeting, welcome, grant: wants.grant, arena }))
+    Ok(Opened::Yes(Dialed { wire, domain, greeting, welcome, grant: wants.grant, arena }))
 }
 
 /// The receipts to ask for: pulled batches stay where they are until theirs comes, so there have
@@ -277,9 +280,11 @@ fn rejected(
     broker: u8,
     private: &[u8],
     unreachable: impl Fn(String) -> Error,
-) -> Result<Option<Dialed>, Error> {
+) -> Result<Opened<Dialed>, Error> {
     match Rejection::from_bytes(private) {
-        Some(Rejection { frame: Frame::Fenced { .. }, .. }) => Ok(None),
+        Some(Rejection { frame: Frame::Fenced { session_epoch, .. }, .. }) => {
+            Ok(Opened::Fenced(session_epoch))
+        }
         Some(Rejection { frame: Frame::Refused(why), sentence }) => {
             let sentence = refusal_text(why, sentence.as_bytes());
             Err(Error::Refused { broker, why, sentence })
@@ -342,7 +347,8 @@ mod tests {
             frame: Frame::Fenced { session_epoch: 1, next_seq: 0 },
             sentence: String::new(),
         };
-        assert!(rejected(3, &fenced.to_bytes(), unreachable).unwrap().is_none());
+        let fenced = rejected(3, &fenced.to_bytes(), unreachable).unwrap();
+        assert!(matches!(fenced, Opened::Fenced(1)));
         assert!(rejected(3, &[], unreachable).unwrap_err().is_unreachable());
     }
 

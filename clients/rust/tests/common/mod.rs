@@ -45,6 +45,9 @@ pub type States = Arc<Mutex<HashMap<usize, &'static str>>>;
 /// Control itself, in [`States`].
 pub const CONTROL: usize = usize::MAX;
 
+/// The pool's uuid, in [`States`].
+pub const POOL: usize = usize::MAX - 1;
+
 /// What control answers to a question about its brokers.
 fn cluster((tcp, unix, verbs): (&str, &str, &str), states: &States) -> String {
     // A broker for each address.
@@ -57,8 +60,9 @@ fn cluster((tcp, unix, verbs): (&str, &str, &str), states: &States) -> String {
         )
     });
     let brokers = brokers.collect::<Vec<_>>().join(",");
+    let uuid = states.lock().unwrap().get(&POOL).copied().unwrap_or("00");
     format!(
-        r#"{{"schema_version":1,"epoch":3,"pid":17,"pool":{{"uuid":"00","path":"p","bytes":1,
+        r#"{{"schema_version":1,"epoch":3,"pid":17,"pool":{{"uuid":"{uuid}","path":"p","bytes":1,
         "segment_bytes":1,"segments":1,"segments_free":1,"batch_bytes_max":4194304,"sessions":1,
         "coherence":"coherent"}},"brokers":[{brokers}]}}"#
     )
@@ -222,6 +226,8 @@ pub fn welcome(order: Order, session_epoch: u32, next_seq: u64) -> Welcome {
         start: 0,
         end: 0,
         copies: 1,
+        is_own: false,
+        has_bounds: false,
     }
 }
 

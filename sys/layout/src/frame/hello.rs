@@ -57,6 +57,12 @@ pub struct Hello {
     pub client: u64,
     /// Publisher: session epoch to join; 0 opens the next one.
     pub session_epoch: u32,
+    /// Publisher: a random number, drawn once by each, that tells it from others of its client id;
+    /// 0 where it has none.
+    pub life: u32,
+    /// Publisher: it had an epoch of this session. Where another one opened the session since, no
+    /// epoch is opened for it.
+    pub comes_back: bool,
     /// Subscriber: where to start.
     pub from: From,
     /// Subscriber: a batch did not hold, so that each is to be checked before it is sent, and read

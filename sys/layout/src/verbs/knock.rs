@@ -62,7 +62,8 @@ impl std::str::FromStr for GrantMode {
 /// ```text
 /// 0 magic u32 | 4 version u8 | 5 intent u8 | 6 ack u8, or where a subscription starts | 7 grant u8
 /// 8 client u64, or the position or time where it starts | 16 session epoch u32 | 20 topic u32
-/// 24 token u128 | 40 ring key u32 | 44 ring lines u32 | 48 arena key u32 | 52 path MTU u32
+/// 24 token u128 | 40 ring key u32 | 44 log2 of ring lines u8 | 45 comes back u8 | 46 path MTU u16
+/// 48 arena key u32 | 52 life u32
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Knock {
@@ -76,6 +77,11 @@ pub struct Knock {
     pub client: u64,
     /// Publisher: session epoch to join; 0 opens the next one.
     pub session_epoch: u32,
+    /// Publisher: its own number, and whether it had the session before, see
+    /// [`Hello`](crate::frame::Hello).
+    pub life: u32,
+    /// The same.
+    pub comes_back: bool,
     /// Subscriber: where to start.
     pub from: From,
     /// The topic.
@@ -173,9 +179,11 @@ impl Knock {
         bytes[20..24].copy_from_slice(&self.topic.0.to_le_bytes());
         bytes[24..40].copy_from_slice(&self.token.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.ring_key.to_le_bytes());
-        bytes[44..48].copy_from_slice(&self.ring_lines.to_le_bytes());
+        bytes[44] = self.ring_lines.trailing_zeros() as u8;
+        bytes[45] = self.comes_back.into();
+        bytes[46..48].copy_from_slice(&(self.mtu as u16).to_le_bytes());
         bytes[48..52].copy_from_slice(&self.arena_key.to_le_bytes());
-        bytes[52..56].copy_from_slice(&self.mtu.to_le_bytes());
+        bytes[52..56].copy_from_slice(&self.life.to_le_bytes());
         bytes
     }
 
@@ -212,9 +220,15 @@ impl Knock {
             topic: TopicId(word(bytes, 20)),
             token: u128::from(long(bytes, 24)) | u128::from(long(bytes, 32)) << 64,
             ring_key: word(bytes, 40),
-            ring_lines: word(bytes, 44),
+            ring_lines: 1_u32.checked_shl(bytes[44].into()).unwrap_or(0),
             arena_key: word(bytes, 48),
-            mtu: word(bytes, 52),
+            mtu: u16::from_le_bytes([bytes[46], bytes[47]]).into(),
+            life: word(bytes, 52),
+            comes_back: match bytes[45] {
+                0 => false,
+                1 => true,
+                value => return Err(bad("comes back", value)),
+            },
         };
         if intent == Intent::Publish {
             knock.client = who;
@@ -362,6 +376,8 @@ mod tests {
             grant: GrantMode::Window,
             client: if intent == Intent::Publish { 0x1122_3344_5566_7788 } else { 0 },
             session_epoch: 7,
+            life: 0x55,
+            comes_back: true,
             from: if intent == Intent::Publish { From::Earliest } else { From::Position(99) },
             topic: TopicId(0x301),
             token: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
@@ -379,8 +395,8 @@ mod tests {
         assert_eq!(&bytes[8..16], &[0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
         assert_eq!(&bytes[16..24], &[7, 0, 0, 0, 1, 3, 0, 0]);
         assert_eq!(bytes[24], 0x10);
-        assert_eq!(&bytes[40..48], &[0xdd, 0xcc, 0xbb, 0xaa, 0, 8, 0, 0]);
-        assert_eq!(&bytes[48..], &[5, 0, 0, 0, 0, 16, 0, 0]);
+        assert_eq!(&bytes[40..48], &[0xdd, 0xcc, 0xbb, 0xaa, 11, 1, 0, 16]);
+        assert_eq!(&bytes[48..], &[5, 0, 0, 0, 0x55, 0, 0, 0]);
     }
 
     #[test]
@@ -406,8 +422,9 @@ mod tests {
         assert_eq!(with(5, 3), Err(KnockError::Field { field: "intent", value: 3 }));
         assert_eq!(with(6, 3), Err(KnockError::Field { field: "ack", value: 3 }));
         assert_eq!(with(7, 3), Err(KnockError::Field { field: "grant", value: 3 }));
-        assert_eq!(with(44, 1), Err(KnockError::Field { field: "ring lines", value: 2049 }));
-        assert_eq!(with(45, 0), Err(KnockError::Field { field: "ring lines", value: 0 }));
+        assert_eq!(with(44, 1), Err(KnockError::Field { field: "ring lines", value: 2 }));
+        assert_eq!(with(44, 32), Err(KnockError::Field { field: "ring lines", value: 0 }));
+        assert_eq!(with(45, 2), Err(KnockError::Field { field: "comes back", value: 2 }));
     }
 
     #[test]

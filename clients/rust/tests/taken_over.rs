@@ -1,0 +1,90 @@
+//! A publisher that comes back where another one had its client id meanwhile, or where the pool is
+//! another one.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{POOL, States, brokers_saying, welcome};
+use landfall::{Error, Publisher, Transport};
+use landfall_layout::frame::{Frame, Welcome};
+use landfall_layout::topic::Order;
+
+fn build(client: &landfall::Client) -> Publisher {
+    let builder = client.publisher("topic").transport(Transport::Tcp).client_id(7);
+    builder.linger(Duration::ZERO).timeout(Duration::from_secs(10)).build().unwrap()
+}
+
+/// What becomes of a publisher that began at sequence 1, has a batch without a receipt, and finds
+/// another pool that welcomes it so. `Ok`: the batch was sent again.
+fn in_another_pool(found: Welcome) -> Result<(), Error> {
+    let states = States::default();
+    let said = States::clone(&states);
+    let order = Order::from_raw(found.order).unwrap();
+    let script = move |connections: &mut common::Connections| {
+        let (mut peer, hello) = connections.greet();
+        assert!(hello.life != 0 && !hello.comes_back, "{hello:?}");
+        peer.send(Frame::Welcome(welcome(order, 3, 1)));
+        let preamble = peer.batch().unwrap().0;
+        assert_eq!((preamble.life, preamble.batch_seq), (hello.life, 1));
+        said.lock().unwrap().insert(POOL, "01");
+        drop(peer);
+        let (mut peer, again) = connections.greet();
+        assert_eq!((again.life, again.comes_back), (hello.life, true));
+        peer.send(Frame::Welcome(found));
+        while let Some((preamble, _)) = peer.batch() {
+            peer.receipt(&preamble, 0);
+        }
+        peer.send(Frame::Bye);
+    };
+    let (client, handles) = brokers_saying(vec![Box::new(script)], states);
+    let mut publisher = build(&client);
+    publisher.publish(b"a").unwrap();
+    let outcome = publisher.flush();
+    if outcome.is_ok() {
+        assert_eq!(publisher.stats().resubmitted, u64::from(found.next_seq < 2));
+    }
+    drop(publisher);
+    handles.into_iter().for_each(|handle| handle.join().unwrap());
+    outcome
+}
+
+#[test]
+fn what_another_publisher_landed_in_another_pool_is_not_called_its_own() {
+    let doubtful = |found| {
+        let error = in_another_pool(found).unwrap_err();
+        let is_it = matches!(
+            error,
+            Error::Doubtful { client: 7, batches: 1, messages: 1, first_seq: 1, last_seq: 1 }
+        );
+        assert!(is_it, "{error}");
+    };
+    // Two batches of this client id are there, and the last is not this publisher's.
+    doubtful(welcome(Order::Strong, 2, 2));
+    // The disks let go of what was there.
+    doubtful(Welcome { has_bounds: true, ..welcome(Order::Strong, 1, 0) });
+    doubtful(Welcome { has_bounds: true, ..welcome(Order::Strong, 2, 1) });
+    // Its own last batch is there.
+    in_another_pool(Welcome { is_own: true, ..welcome(Order::Strong, 2, 2) }).unwrap();
+    // Nothing of it is: one batch of whoever came before, or none.
+    in_another_pool(welcome(Order::Strong, 2, 1)).unwrap();
+    in_another_pool(welcome(Order::Strong, 1, 0)).unwrap();
+}
+
+#[test]
+fn an_epoch_that_was_not_opened_for_who_was_taken_over_from_ends_it() {
+    let script = |connections: &mut common::Connections| {
+        drop(connections.publisher(1, 0));
+        let (mut peer, hello) = connections.greet();
+        assert_eq!((hello.session_epoch, hello.comes_back), (0, true));
+        peer.send(Frame::Fenced { session_epoch: 2, next_seq: 1 });
+    };
+    let (client, handles) = brokers_saying(vec![Box::new(script)], States::default());
+    let mut publisher = build(&client);
+    let error = match publisher.publish(b"a") {
+        Ok(_) => publisher.flush().unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(matches!(error, Error::Superseded { client: 7, epoch: 1, now: 2 }), "{error}");
+    handles.into_iter().for_each(|handle| handle.join().unwrap());
+}
