@@ -8,8 +8,8 @@ mod level;
 mod source;
 
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use landfall_replica::FileError;
 
@@ -177,7 +177,7 @@ fn settled<S: PartialEq>(
 }
 
 /// Names, lengths and times of everything below a directory.
-fn state(path: &Path) -> Vec<(PathBuf, u64, Option<SystemTime>)> {
+fn state(path: &Path) -> Vec<(PathBuf, u64, (i64, i64))> {
     let mut found = Vec::new();
     let mut directories = vec![(path.to_owned(), 0)];
     while let Some((directory, level)) = directories.pop() {
@@ -187,7 +187,7 @@ fn state(path: &Path) -> Vec<(PathBuf, u64, Option<SystemTime>)> {
             if metadata.is_dir() && level + 1 < LEVELS {
                 directories.push((path, level + 1));
             } else {
-                found.push((path, metadata.len(), metadata.modified().ok()));
+                found.push((path, metadata.len(), (metadata.mtime(), metadata.mtime_nsec())));
             }
         }
     }
