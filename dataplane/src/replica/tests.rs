@@ -30,6 +30,7 @@ mod moved;
 mod not_ours;
 mod older;
 mod short;
+mod told;
 mod under_way;
 mod wiped;
 
