@@ -126,6 +126,7 @@ fn a_directory_that_is_not_there_is_no_empty_one() {
     let wrong = two.0.join("brokr-0");
     let error = restore(&Memory::new().pool(48), &[wrong], false, 1).unwrap_err().to_string();
     assert!(error.contains("brokr-0") && error.contains("name one that is there"), "{error}");
+    assert!(error.contains("mount its disk first"), "an empty mount point helps nobody: {error}");
 }
 
 #[test]

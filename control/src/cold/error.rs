@@ -106,9 +106,9 @@ impl fmt::Display for ColdError {
         match self {
             Self::Directory { error } => write!(
                 f,
-                "{error}; --restore names the data directory of a broker: if it is on a disk that \
-                 is not mounted, mount that and start again; only for a broker that never kept \
-                 anything make an empty one"
+                "{error}; --restore names the data directory of a broker: name one that is there, \
+                 and mount its disk first where that is what is missing; only for a broker that \
+                 never kept anything make an empty one"
             ),
             Self::Taken { path } => write!(
                 f,
