@@ -195,7 +195,6 @@ impl Sessions {
                 opened_by: Opening { life, ..Opening::default() }.pack(),
                 floor: counted_floor(next_seq, floor, session.had.len() as u64),
                 known_from,
-                ..SessionLine::default()
             };
             pool.set_session(number, &line);
             if !session.had.is_empty() {
