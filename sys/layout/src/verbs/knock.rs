@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn a_knock_has_golden_bytes() {
         let bytes = knock(Intent::Publish).to_bytes();
-        assert_eq!(&bytes[..8], b"LFV1\x02\x00\x01\x01");
+        assert_eq!(&bytes[..8], b"LFV1\x03\x00\x01\x01");
         assert_eq!(&bytes[8..16], &[0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
         assert_eq!(&bytes[16..24], &[7, 0, 0, 0, 1, 3, 0, 0]);
         assert_eq!(bytes[24], 0x10);

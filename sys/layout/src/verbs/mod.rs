@@ -22,7 +22,7 @@ pub const REJECTION_BYTES: usize = 148;
 /// First word of a knock: "LFV1".
 pub const KNOCK_MAGIC: u32 = u32::from_le_bytes(*b"LFV1");
 /// Version of this handshake and of the immediates.
-pub const VERBS_VERSION: u8 = 2;
+pub const VERBS_VERSION: u8 = 3;
 
 /// Extents a publisher may hold at a time, each with a memory window of its own.
 pub const EXTENT_SLOTS: usize = 8;
