@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use landfall_layout::replica::{Body, REPLICA_HEADER_BYTES, Record};
 use landfall_replica::Walk;
 use landfall_replica::names::{TOPIC_FILE, replica_file};
-use landfall_verify::replicas::look;
+use landfall_verify::replicas::look_at_rest as look;
 use landfall_verify::{Severity, recover};
 use landfall_verify_fuzz::files::{Odd, SECOND_FILE, write};
 

@@ -9,7 +9,7 @@ use landfall_replica::numbers::{NUMBERS_COPY, NUMBERS_FILE};
 use landfall_replica::there::Part;
 use landfall_replica::{TopicFile, numbers};
 use landfall_verify::Severity::{self, Error, Note, Warning};
-use landfall_verify::replicas::{Kept, Missing, look};
+use landfall_verify::replicas::{Kept, Missing, look_at_rest as look};
 use landfall_verify_fuzz::files::{ENTRIES, Odd, SECOND_FILE, write};
 
 /// A directory of its own for each test, removed at its end.
