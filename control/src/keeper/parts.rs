@@ -5,6 +5,7 @@
 //! home may be dead: all directories that control knows are told, also those of brokers that had
 //! nothing of the topic.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -108,7 +109,27 @@ fn tell_one(pool: &Pool, entry: &TopicEntry, part: Part, data: &Path) -> Result<
         }
         create_directory(&topic)?;
     }
-    let said = TopicFile::change(&topic, |there| {
+    let said = match TopicFile::read(&topic) {
+        Err(FileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            make(pool, entry, part, &topic)
+        }
+        _ => part.tell(&topic),
+    };
+    // Who deletes it looks for directories once it is marked: either this one sees the mark, or it
+    // was there to be seen.
+    pool.follow();
+    let is_there = pool
+        .topic_in_slot(TopicId(entry.id).slot())
+        .is_none_or(|now| now.id == entry.id && now.state() == TopicState::Live);
+    if !is_there && topic.is_dir() {
+        TopicFile::bury(&topic)?;
+    }
+    said
+}
+
+/// Begins what a topic's directory says.
+fn make(pool: &Pool, entry: &TopicEntry, part: Part, topic: &Path) -> Result<(), FileError> {
+    TopicFile::change(topic, |there| {
         let made = || {
             let uuid = pool.uuid_text();
             let mut made = TopicFile::of(entry, &uuid, pool.header().pool_bytes)?;
@@ -123,15 +144,5 @@ fn tell_one(pool: &Pool, entry: &TopicEntry, part: Part, data: &Path) -> Result<
             file
         });
         (said, ())
-    });
-    // Who deletes it looks for directories once it is marked: either this one sees the mark, or it
-    // was there to be seen.
-    pool.follow();
-    let is_there = pool
-        .topic_in_slot(TopicId(entry.id).slot())
-        .is_none_or(|now| now.id == entry.id && now.state() == TopicState::Live);
-    if !is_there && topic.is_dir() {
-        TopicFile::bury(&topic)?;
-    }
-    said
+    })
 }

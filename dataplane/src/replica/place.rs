@@ -128,14 +128,6 @@ impl Place {
         }
         let mut word = Places::default();
         word.disks.insert(me, own);
-        tell_others(entry, others, move |topic| {
-            TopicFile::change(topic, |file| {
-                let said = file.map(|mut file| {
-                    file.places.join_disks(&word);
-                    file
-                });
-                (said, ())
-            })
-        });
+        tell_others(entry, others, move |topic| word.tell(topic));
     }
 }

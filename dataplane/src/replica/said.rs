@@ -184,7 +184,7 @@ pub fn say_part(
     let (source, copy, keeper) = (duty.source.raw(), duty.replica as u8, me.raw());
     let part = Part { source, copy, keeper, from };
     part.say(directory)?;
-    tell_others(entry, others, move |topic| part.say(topic));
+    tell_others(entry, others, move |topic| part.tell(topic));
     Ok(())
 }
 

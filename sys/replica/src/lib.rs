@@ -12,6 +12,7 @@
 //! | [`numbers`] | whose it ever was, under which pools |
 //! | [`there`] | which directories a topic has to have, and whether they are there |
 //! | [`topic`] | `topic.json`: a topic's identity and settings, in words |
+//! | `word` | what others say beside it, a file each |
 //! | `document` | its bytes: in two files, written over in place, of which one always holds |
 //! | [`lives`] | where logs ended and went on, from one pool to the next |
 //! | [`walk`] | the records of one file, one after the other, checked, over what does not hold |
@@ -43,6 +44,7 @@ pub mod survey;
 pub mod there;
 pub mod topic;
 pub mod walk;
+mod word;
 
 pub use ask::{Silent, ask};
 pub use damage::Damage;

@@ -9,12 +9,13 @@ use landfall_layout::topic::check_name;
 use crate::error::FileError;
 use crate::numbers::{NUMBERS_COPY, NUMBERS_FILE, NUMBERS_NEW};
 use crate::owner::{OWNER_FILE, SYSTEM_FILE};
+use crate::word::is_word;
 
 /// The file that says which topic a directory is about.
 pub const TOPIC_FILE: &str = "topic.json";
 /// The same once more, for when that one does not hold.
 pub const TOPIC_COPY: &str = "topic.json.copy";
-/// Where the copy goes of a topic that was deleted while there was no room to write so.
+/// A name of the copy that says that the topic was deleted: it needs no room, and no lock.
 pub const TOPIC_GRAVE: &str = "topic.json.deleted";
 /// What a replica file's name ends with.
 pub const SUFFIX: &str = ".replica";
@@ -230,7 +231,8 @@ pub fn list_topic(
 ) -> Result<Vec<SourceListing>, FileError> {
     let mut sources = Vec::new();
     for (name, path) in entries(topic)? {
-        if matches!(name.as_deref(), Some(TOPIC_FILE | TOPIC_COPY | TOPIC_GRAVE)) {
+        let is_own = |name| matches!(name, TOPIC_FILE | TOPIC_COPY | TOPIC_GRAVE) || is_word(name);
+        if name.as_deref().is_some_and(is_own) {
             continue;
         }
         let is_one = is_directory(&path)?;

@@ -5,6 +5,7 @@
 //! each broker's batches one copy has to be there, whole.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
@@ -16,6 +17,7 @@ use crate::names::{list_source, list_topic, source_directory};
 use crate::numbers::Numbers;
 use crate::topic::TopicFile;
 use crate::walk::Walk;
+use crate::word;
 
 /// A part of a copy that a broker keeps, or kept, in place of the copy's home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -31,7 +33,14 @@ pub struct Part {
 }
 
 impl Part {
-    /// Says it in a topic's directory.
+    /// Says it in the topic's directory of another broker.
+    pub fn tell(&self, topic: &Path) -> Result<(), FileError> {
+        let mut places = Places::default();
+        places.add(*self);
+        places.tell(topic)
+    }
+
+    /// Says it in the topic's directory of this broker.
     pub fn say(&self, topic: &Path) -> Result<(), FileError> {
         TopicFile::change(topic, |file| {
             let said = file.map(|mut file| {
@@ -101,6 +110,23 @@ impl Places {
     /// Nothing is known but what the rule says.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Says it in the topic's directory of another broker, beside `topic.json`, under no lock: who
+    /// has one may be stopped. A full disk has room in `topic.json` alone.
+    pub fn tell(&self, topic: &Path) -> Result<(), FileError> {
+        match word::say(topic, self) {
+            Err(FileError::Io { source, .. })
+                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {}
+            said => return said,
+        }
+        TopicFile::change(topic, |file| {
+            let said = file.map(|mut file| {
+                file.places.join(self);
+                file
+            });
+            (said, ())
+        })
     }
 
     /// Adds what another directory says.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::lives::{Ended, Resumed, Skips};
 use crate::names::{TOPIC_COPY, TOPIC_FILE, TOPIC_GRAVE};
 use crate::own::lock;
 use crate::there::Places;
+use crate::word;
 
 /// Version of the document. Earlier ones are read too: they lack what has a default, and those of
 /// version 1 the checksum, and those before version 4 the generation.
@@ -25,6 +26,8 @@ pub const SCHEMA_VERSION: u32 = 4;
 /// Looks at two files of which neither holds: one of them was just being written.
 const LOOKS: u32 = 3;
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Looks for something wrong with them: a disk may be slow to make one of them stay.
+const FAULT_LOOKS: u32 = 200;
 
 /// A topic as its directory says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,8 +136,9 @@ impl TopicFile {
         self.order.parse().ok()
     }
 
-    /// What the file in a topic's directory says or its copy: the later of those that hold. One of
-    /// a newer program is an error whatever the other says.
+    /// What the file in a topic's directory says or its copy: the later of those that hold; and
+    /// what others say beside it of who keeps the topic where. One of a newer program is an error
+    /// whatever the other says.
     pub fn read(topic: &Path) -> Result<Self, FileError> {
         let grave = topic.join(TOPIC_GRAVE);
         let mut read = Self::latest(topic);
@@ -151,7 +155,10 @@ impl TopicFile {
             }
             read => read,
         };
-        read.map(|file| Self { deleted: file.deleted || grave.exists(), ..file })
+        let mut file = read?;
+        file.deleted |= grave.exists();
+        file.places.join(&word::heard(topic)?.0);
+        Ok(file)
     }
 
     fn latest(topic: &Path) -> Result<Self, FileError> {
@@ -166,12 +173,22 @@ impl TopicFile {
 
     /// What is wrong with the file and its copy. Files of earlier programs have no copy.
     pub fn faults(topic: &Path) -> Vec<FileError> {
-        // Whoever writes them just now is done in a moment.
-        let _lock = lock(topic);
-        Self::faults_of(topic)
+        let mut faults = Self::faults_at_rest(topic);
+        // Whoever writes them just now is done in a moment. Who only looks takes no lock: it may
+        // be stopped, and the broker would wait for it.
+        for _ in 1..FAULT_LOOKS {
+            if faults.is_empty() {
+                break;
+            }
+            std::thread::sleep(LOOK_EVERY);
+            faults = Self::faults_at_rest(topic);
+        }
+        faults.extend(word::heard(topic).map_or_else(|error| vec![error], |heard| heard.1));
+        faults
     }
 
-    fn faults_of(topic: &Path) -> Vec<FileError> {
+    /// The same, where nobody writes them.
+    pub fn faults_at_rest(topic: &Path) -> Vec<FileError> {
         let (path, copy) = (topic.join(TOPIC_FILE), topic.join(TOPIC_COPY));
         let mut faults: Vec<FileError> = Self::read_one(&path).err().into_iter().collect();
         if copy.exists() {
@@ -240,7 +257,8 @@ impl TopicFile {
     }
 
     /// The same if `may` has nothing against it, which is asked under the lock and told what is
-    /// there; `None` where that is not there or cannot be understood.
+    /// there; `None` where that is not there or cannot be understood. What others said beside it
+    /// goes: the new file has it, or it is to be forgotten.
     pub fn replace_if<E>(
         &self,
         topic: &Path,
@@ -252,6 +270,7 @@ impl TopicFile {
         }
         self.write(topic)?;
         directory.sync_all().map_err(FileError::io("sync", topic))?;
+        word::forget(topic)?;
         Ok(Ok(()))
     }
 
@@ -272,7 +291,7 @@ impl TopicFile {
         let is_new = |file: &Self| {
             there.as_ref() != Some(file)
                 || !topic.join(TOPIC_COPY).exists()
-                || !Self::faults_of(topic).is_empty()
+                || !Self::faults_at_rest(topic).is_empty()
         };
         if let Some(file) = file.filter(is_new) {
             file.write(topic)?;
@@ -283,33 +302,28 @@ impl TopicFile {
     }
 
     /// Says in a topic's directory that the topic was deleted. A file that cannot be understood
-    /// says nothing either way, and stays. On a full disk the file's copy gets another name, which
-    /// needs no room and says the same: that the topic goes is what makes room.
+    /// says nothing either way, and stays. The file's copy gets one more name, which needs no room
+    /// on a full disk, and no lock that a stopped process may have.
     pub fn bury(topic: &Path) -> Result<(), FileError> {
-        let grave = topic.join(TOPIC_GRAVE);
-        if grave.exists() {
-            let directory = File::open(topic).map_err(FileError::io("open", topic))?;
-            return directory.sync_all().map_err(FileError::io("sync", topic));
-        }
-        let deleted = |file: Option<Self>| (file.map(|it| Self { deleted: true, ..it }), ());
-        match Self::change(topic, deleted) {
-            Err(FileError::Io { source, .. })
-                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
-            {
-                let directory = lock(topic)?;
-                let copy = topic.join(TOPIC_COPY);
-                match copy.exists() {
-                    true => fs::rename(&copy, &grave).map_err(FileError::io("rename", &copy))?,
-                    // An earlier program made none. A file without bytes takes next to nothing.
-                    false => {
-                        File::create(&grave).map_err(FileError::io("create", &grave))?;
-                    }
+        let [file, copy, grave] =
+            [TOPIC_FILE, TOPIC_COPY, TOPIC_GRAVE].map(|name| topic.join(name));
+        match Self::read(topic) {
+            Err(FileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            Err(error @ FileError::Io { .. }) => return Err(error),
+            Err(_) => return Ok(()),
+            Ok(_) if grave.exists() => {}
+            Ok(_) => {
+                // An earlier program made no copy.
+                let named = fs::hard_link(&copy, &grave).or_else(|_| fs::hard_link(&file, &grave));
+                let is_there = |error: &io::Error| error.kind() == ErrorKind::AlreadyExists;
+                if named.is_err_and(|error| !is_there(&error)) {
+                    // A file system without such names. A file without bytes takes next to nothing.
+                    File::create(&grave).map_err(FileError::io("create", &grave))?;
                 }
-                directory.sync_all().map_err(FileError::io("sync", topic))
             }
-            Err(error @ (FileError::Io { .. } | FileError::Locked { .. })) => Err(error),
-            _ => Ok(()),
         }
+        let directory = File::open(topic).map_err(FileError::io("open", topic))?;
+        directory.sync_all().map_err(FileError::io("sync", topic))
     }
 }
 

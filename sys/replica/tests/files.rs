@@ -408,7 +408,7 @@ fn no_byte_of_a_topics_file_that_changed_is_believed_or_costs_the_topic() {
     let mut written = TopicFile::of(&entry, "abc", 1 << 30).unwrap();
     written.resumed.insert(32, Resumed { index: 1111, position: 2222 });
     written.write(&scratch.0).unwrap();
-    assert!(TopicFile::faults(&scratch.0).is_empty());
+    assert!(TopicFile::faults_at_rest(&scratch.0).is_empty());
     for name in ["topic.json", "topic.json.copy"] {
         let path = scratch.0.join(name);
         let whole = fs::read(&path).unwrap();
@@ -418,7 +418,7 @@ fn no_byte_of_a_topics_file_that_changed_is_believed_or_costs_the_topic() {
             bytes[at] ^= 1;
             fs::write(&path, &bytes).unwrap();
             assert_eq!(TopicFile::read(&scratch.0).unwrap(), written, "{name}, byte {at}");
-            assert_eq!(TopicFile::faults(&scratch.0).len(), 1, "{name}, byte {at}");
+            assert_eq!(TopicFile::faults_at_rest(&scratch.0).len(), 1, "{name}, byte {at}");
         }
         fs::remove_file(&path).unwrap();
         assert_eq!(TopicFile::read(&scratch.0).unwrap(), written);
@@ -435,7 +435,7 @@ fn no_byte_of_a_topics_file_that_changed_is_believed_or_costs_the_topic() {
         assert_ne!(text, whole);
         fs::write(&path, text).unwrap();
         assert_eq!(TopicFile::read(&scratch.0).unwrap(), written, "{version} {key}");
-        assert_eq!(TopicFile::faults(&scratch.0).len(), 1, "{version} {key}");
+        assert_eq!(TopicFile::faults_at_rest(&scratch.0).len(), 1, "{version} {key}");
         // Nor where it is all that there is.
         let (copy, away) = (scratch.0.join("topic.json.copy"), scratch.0.join("away"));
         fs::rename(&copy, &away).unwrap();
@@ -490,7 +490,7 @@ fn a_topic_file_of_which_half_was_written_leaves_the_other() {
         fs::write(scratch.0.join("topic.json"), &torn).unwrap();
         fs::write(scratch.0.join("topic.json.copy"), &new).unwrap();
         file.write(&scratch.0).unwrap();
-        assert!(TopicFile::faults(&scratch.0).is_empty());
+        assert!(TopicFile::faults_at_rest(&scratch.0).is_empty());
         assert_eq!(TopicFile::read(&scratch.0).unwrap(), file);
     }
 }
