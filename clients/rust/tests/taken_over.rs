@@ -88,3 +88,43 @@ fn an_epoch_that_was_not_opened_for_who_was_taken_over_from_ends_it() {
     assert!(matches!(error, Error::Superseded { client: 7, epoch: 1, now: 2 }), "{error}");
     handles.into_iter().for_each(|handle| handle.join().unwrap());
 }
+
+/// A log that lost batches waits for each sequence that is missing.
+#[test]
+fn what_comes_back_to_a_log_that_has_less_of_it_leaves_no_hole() {
+    for next_seq in [0, 1] {
+        let states = States::default();
+        let said = States::clone(&states);
+        let script = move |connections: &mut common::Connections| {
+            let mut peer = connections.publisher(1, 0);
+            let batches: Vec<_> = (0..4).map(|_| peer.batch().unwrap()).collect();
+            peer.receipt(&batches[0].0, 0);
+            // Another broker's receipt may come before that for the batch in front.
+            peer.receipt(&batches[2].0, 2);
+            // The receipts are taken before the end of the connection is looked at.
+            std::thread::sleep(Duration::from_millis(50));
+            said.lock().unwrap().insert(POOL, "01");
+            drop(peer);
+            let (mut peer, _) = connections.greet();
+            let found = welcome(Order::Strong, 1, next_seq);
+            peer.send(Frame::Welcome(Welcome { is_own: true, ..found }));
+            for (seq, (_, before)) in (next_seq..).zip([&batches[1], &batches[3]]) {
+                let (preamble, payload) = peer.batch().unwrap();
+                assert_eq!((preamble.batch_seq, &payload), (seq, before));
+                peer.receipt(&preamble, seq);
+            }
+            assert_eq!(peer.order_all(next_seq + 2), [next_seq + 2]);
+        };
+        let (client, handles) = brokers_saying(vec![Box::new(script)], states);
+        let mut publisher = build(&client);
+        for text in [b"a", b"b", b"c", b"d"] {
+            publisher.publish(text).unwrap();
+            publisher.seal().unwrap();
+        }
+        publisher.flush().unwrap();
+        assert_eq!((publisher.next_seq(), publisher.stats().resubmitted), (next_seq + 2, 2));
+        publisher.publish(b"e").unwrap();
+        publisher.close().unwrap();
+        handles.into_iter().for_each(|handle| handle.join().unwrap());
+    }
+}

@@ -49,7 +49,7 @@ impl Publisher {
         loop {
             let error = match self.dial() {
                 Ok(welcome) => {
-                    self.session.renumber(welcome.next_seq);
+                    self.session.go_on_at(welcome.next_seq);
                     self.began_at = welcome.next_seq;
                     return Ok(());
                 }
@@ -245,11 +245,9 @@ impl Publisher {
             for seq in done {
                 self.settle(seq, Reached::Ordered, None, 0);
             }
-            // Batches that were sent without asking for receipts and did not arrive: what comes
-            // next takes their place, or it would wait for them for ever.
-            if self.session.first_seq() > welcome.next_seq {
-                self.session.renumber(welcome.next_seq);
-            }
+            // Settled ones from there on did not arrive where no receipts were asked for, or went
+            // with the pool: what comes next takes their place, or it would wait for them for ever.
+            self.session.go_on_at(welcome.next_seq);
         }
         self.session.resend();
         Ok(())

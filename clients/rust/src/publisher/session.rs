@@ -259,16 +259,17 @@ impl Session {
         self.resend_from = Some(seq + 1);
     }
 
-    /// Goes on at `next_seq`, all below it being done: with nothing waiting, the next batch gets
-    /// it; otherwise, what waits keeps its distance. Only where sequences below are released.
-    pub(crate) fn renumber(&mut self, next_seq: u64) {
-        self.first_seq = next_seq;
+    /// Goes on at `next_seq`: nothing from there on is in the log, and what waits there gets the
+    /// sequences from there on, in its order and without a hole. A batch among it that has settled
+    /// is sent no more, and would be waited for. What waits below keeps its sequence.
+    pub(crate) fn go_on_at(&mut self, next_seq: u64) {
+        let below = next_seq.saturating_sub(self.first_seq).min(self.span());
+        let rest = self.batches.split_off(below as usize);
+        self.batches.extend(rest.into_iter().filter(|batch| !batch.settled));
+        if below == 0 {
+            self.first_seq = next_seq;
+        }
         self.resend();
-    }
-
-    /// Sequence of the first batch that is still here, or of the next.
-    pub(crate) fn first_seq(&self) -> u64 {
-        self.first_seq
     }
 }
 
@@ -301,12 +302,12 @@ mod tests {
         let mut session = session(4);
         assert_eq!(session.settle(2).unwrap().0.number, 2);
         assert_eq!(session.settle(2), None);
-        assert_eq!(session.first_seq(), 0);
+        assert_eq!(session.first_seq, 0);
         assert_eq!(session.settle(0).unwrap().0.number, 0);
-        assert_eq!(session.first_seq(), 1);
+        assert_eq!(session.first_seq, 1);
         assert_eq!(session.unsettled().collect::<Vec<_>>(), [1, 3]);
         assert!(session.settle(1).is_some());
-        assert_eq!(session.first_seq(), 3);
+        assert_eq!(session.first_seq, 3);
         assert!(session.settle(3).is_some());
         assert!(session.is_empty());
         assert_eq!(session.next_seq(), 4);
@@ -346,6 +347,44 @@ mod tests {
         session.resent(1);
         session.resent(2);
         assert_eq!((session.unsent(), session.is_last_private()), (0, false));
+    }
+
+    /// The batches that are sent, as their sequence and number.
+    fn sent(session: &mut Session) -> Vec<(u64, u64)> {
+        let mut sent = Vec::new();
+        while let Some(seq) = session.next_resend() {
+            sent.push((seq, session.get(seq).unwrap().filled.number));
+            session.resent(seq);
+        }
+        sent
+    }
+
+    #[test]
+    fn what_is_sent_to_a_log_that_has_less_of_it_has_no_hole() {
+        // Batches 1, 3 and 5 wait; 0, 2 and 4 have settled.
+        let settled = || {
+            let mut session = session(6);
+            [0, 2, 4].into_iter().for_each(|seq| drop(session.settle(seq)));
+            session
+        };
+        for (next_seq, expected) in [
+            (0, [(0, 1), (1, 3), (2, 5)]),
+            (1, [(1, 1), (2, 3), (3, 5)]),
+            (2, [(1, 1), (2, 3), (3, 5)]),
+            (4, [(1, 1), (3, 3), (4, 5)]),
+            (6, [(1, 1), (3, 3), (5, 5)]),
+        ] {
+            let mut session = settled();
+            session.go_on_at(next_seq);
+            let end = expected[2].0 + 1;
+            assert_eq!((session.unsettled().count(), session.next_seq()), (3, end), "{next_seq}");
+            assert_eq!(sent(&mut session), expected, "{next_seq}");
+            assert!(expected.into_iter().all(|(seq, _)| session.settle(seq).is_some()));
+            assert!(session.is_empty() && session.first_seq == end);
+        }
+        let mut empty = Session::default();
+        empty.go_on_at(40);
+        assert_eq!((empty.first_seq, empty.next_seq(), empty.next_resend()), (40, 40, None));
     }
 
     #[test]
