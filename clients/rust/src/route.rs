@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use landfall_layout::frame::{Carrier, Hello, HelloTail, Refusal};
 use landfall_layout::limits::{BATCH_BYTES_MAX, BROKER_SILENT_NS};
+use landfall_layout::pool::Attach;
+use landfall_pool::pool::PoolError;
 
 use crate::api::Broker;
 use crate::client::Client;
@@ -277,7 +279,7 @@ pub(crate) fn may_pass(error: &Error) -> bool {
     }
 }
 
-/// Whether a broker's refusal will be the same at every broker and every time.
+/// Whether it will be the same at every broker and every time: to try again would never help.
 pub(crate) fn is_final(error: &Error) -> bool {
     match error {
         Error::Refused { why, .. } => matches!(
@@ -289,7 +291,16 @@ pub(crate) fn is_final(error: &Error) -> bool {
                 | Refusal::BadAck
                 | Refusal::TopicGone
         ),
-        Error::Frame { .. } | Error::Setting { .. } => true,
+        Error::Frame { .. }
+        | Error::Setting { .. }
+        | Error::TopicGone { .. }
+        | Error::Superseded { .. } => true,
+        // All brokers hand over the same pool.
+        Error::Pool { source, .. } => matches!(
+            **source,
+            PoolError::Attach { found: Attach::Foreign { .. } | Attach::Other { .. }, .. }
+                | PoolError::CannotFlush
+        ),
         _ => false,
     }
 }
@@ -361,5 +372,29 @@ mod tests {
         assert!(may_pass(&none.nobody(vec![gone("broker 0"), gone("broker 2")])));
         assert!(!may_pass(&gone("control")));
         assert!(!may_pass(&none.no_address(0, Carrier::Verbs)));
+    }
+
+    #[test]
+    fn what_no_broker_and_no_time_changes_is_final() {
+        let pool = |source| Error::Pool { broker: 0, source: Box::new(source) };
+        let path = || "x".into();
+        let attach = |found| pool(PoolError::Attach { path: path(), found });
+        let refused = |why| Error::Refused { broker: 0, why, sentence: String::new() };
+        for error in [
+            Error::TopicGone { topic: "t".into() },
+            Error::Superseded { client: 7, epoch: 1, now: 2 },
+            attach(Attach::Other { theirs: 9, ours: 6 }),
+            attach(Attach::Foreign { magic: 1 }),
+            pool(PoolError::CannotFlush),
+            refused(Refusal::NoTopic),
+            refused(Refusal::Version),
+        ] {
+            assert!(is_final(&error) && !may_pass(&error), "{error}");
+        }
+        // Control may be making it, the broker may be leaving, others may go.
+        assert!(!is_final(&attach(Attach::NotYet)));
+        for why in [Refusal::NotServed, Refusal::SessionsFull, Refusal::NoControl, Refusal::Busy] {
+            assert!(!is_final(&refused(why)), "{why:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::pool::{Peer, batch_at, broker, give, pool};
 use landfall::{Ack, Client, Error, PublishError, PublisherBuilder, Transport};
 use landfall_layout::batch::Messages;
-use landfall_layout::frame::{Frame, Stall};
+use landfall_layout::frame::{Frame, Refusal, Stall};
 use landfall_layout::segment::SegmentKind;
 use landfall_pool::Pool;
 
@@ -283,4 +283,34 @@ fn without_receipts_a_batch_is_done_when_the_broker_can_see_it() {
     assert_eq!(publisher.acked().batches, 1);
     drop(publisher);
     script.join().unwrap();
+}
+
+#[test]
+fn what_a_broker_said_before_its_connection_ended_is_heard() {
+    let (pool, _fd) = pool();
+    give(&pool, SEGMENT, SegmentKind::Payload, 1);
+    let broker_pool = Arc::clone(&pool);
+    let (client, script) = broker(move |connections| {
+        let mut peer = connections.publisher(&broker_pool, 1, 0);
+        peer.grant(1, SEGMENT, 0, 1 << 20);
+        let mut written = Vec::new();
+        while written.len() < 2 {
+            if let Some(Frame::Written { offset, .. }) = peer.next() {
+                written.push(batch_at(&broker_pool, SEGMENT, offset).0);
+            }
+        }
+        peer.receipt(&written[0], 0);
+        peer.send(Frame::Refused(Refusal::TopicGone));
+    });
+    let mut publisher = set_up(&client).build().unwrap();
+    for text in [b"a", b"b"] {
+        publisher.publish(text).unwrap();
+        publisher.seal().unwrap();
+    }
+    // It looks when all of that is over, and whether the broker is there as well.
+    script.join().unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let error = publisher.flush().unwrap_err();
+    assert!(matches!(error, Error::TopicGone { .. }), "{error}");
+    assert_eq!((publisher.acked().batches, publisher.stats().reconnects), (1, 0));
 }

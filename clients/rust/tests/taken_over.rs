@@ -1,13 +1,14 @@
-//! A publisher that comes back where another one had its client id meanwhile, or where the pool is
-//! another one.
+//! A publisher that comes back where another one had its client id meanwhile, where the pool is
+//! another one, or where the topic is gone.
 
 mod common;
 
 use std::time::Duration;
 
-use common::{POOL, States, brokers_saying, welcome};
+use common::{POOL, States, TOPIC, broker, brokers_saying, welcome};
 use landfall::{Error, Publisher, Transport};
-use landfall_layout::frame::{Frame, Welcome};
+use landfall_layout::TopicId;
+use landfall_layout::frame::{Frame, Refusal, Welcome};
 use landfall_layout::topic::Order;
 
 fn build(client: &landfall::Client) -> Publisher {
@@ -126,5 +127,33 @@ fn what_comes_back_to_a_log_that_has_less_of_it_leaves_no_hole() {
         publisher.publish(b"e").unwrap();
         publisher.close().unwrap();
         handles.into_iter().for_each(|handle| handle.join().unwrap());
+    }
+}
+
+/// Another topic of that name, of an order that nobody knows, or none.
+#[test]
+fn a_topic_that_is_gone_is_not_asked_for_again() {
+    let another =
+        Welcome { topic: TopicId(TOPIC.0 + 1), order: 99, ..welcome(Order::Strong, 1, 0) };
+    let answers = [
+        Frame::Welcome(another),
+        Frame::Refused(Refusal::NoTopic),
+        Frame::Refused(Refusal::TopicGone),
+    ];
+    for answer in answers {
+        let (client, script) = broker(move |connections| {
+            let mut peer = connections.publisher(1, 0);
+            peer.batch().unwrap();
+            drop(peer);
+            let (mut peer, _) = connections.greet();
+            peer.send(answer);
+            peer.until_closed();
+        });
+        let mut publisher = build(&client);
+        publisher.publish(b"a").unwrap();
+        let error = publisher.flush().unwrap_err();
+        assert!(matches!(error, Error::TopicGone { .. }), "{answer:?}: {error}");
+        assert!(matches!(publisher.publish(b"b"), Err(Error::Failed { .. })));
+        script.join().unwrap();
     }
 }

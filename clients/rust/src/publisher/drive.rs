@@ -136,8 +136,14 @@ impl Publisher {
     /// Takes what brokers said and sends what can be sent. Never blocks. Returns receipts taken.
     pub(super) fn turn(&mut self) -> Result<usize, Trouble> {
         let receipts = self.take_incoming()?;
-        self.dispatch()?;
-        Ok(receipts)
+        match self.dispatch() {
+            Err(Trouble::Lost(error)) => {
+                // Why it ended may have come meanwhile, and nobody says it again.
+                self.take_incoming()?;
+                Err(Trouble::Lost(error))
+            }
+            dispatched => dispatched.map(|()| receipts),
+        }
     }
 
     fn take_incoming(&mut self) -> Result<usize, Trouble> {
@@ -149,15 +155,18 @@ impl Publisher {
         let mut receipts = 0;
         for i in 0..self.links.len() {
             match &mut self.links[i].carrier {
-                Carrier::Memory(memory) if look => memory.check_alive()?,
-                Carrier::Memory(_) => {}
+                Carrier::Memory(memory) => {
+                    // What came before the connection ended counts: it is looked at first.
+                    if look && let Err(error) = memory.check_alive() {
+                        self.ended = Some(error);
+                    }
+                }
                 Carrier::Verbs(verbs) => {
                     if let Some(error) = verbs.receive(now, look) {
                         self.ended = Some(error);
                     }
                 }
                 Carrier::Tcp(tcp) => {
-                    // What came before the connection ended counts: it is looked at first.
                     if let Err(error) = tcp.receive() {
                         self.ended = Some(error);
                     }
@@ -168,7 +177,7 @@ impl Publisher {
                 self.moves += u64::from(granted);
                 match incoming {
                     None => break,
-                    Some(Incoming::Refused(error)) => return Err(self.refused(error)),
+                    Some(Incoming::Refused(error)) => return Err(self.named(error).into()),
                     Some(Incoming::Frame(frame)) => {
                         receipts += usize::from(self.take_frame(i, frame)?);
                     }
@@ -189,12 +198,13 @@ impl Publisher {
         Ok(receipts)
     }
 
-    fn refused(&self, error: Error) -> Trouble {
+    /// A refusal of the topic that the publisher has is the topic's end.
+    pub(super) fn named(&self, error: Error) -> Error {
         match error {
             Error::Refused { why: Refusal::TopicGone | Refusal::NoTopic, .. } => {
-                Trouble::Fatal(Error::TopicGone { topic: self.setup.topic.clone() })
+                Error::TopicGone { topic: self.setup.topic.clone() }
             }
-            other => other.into(),
+            other => other,
         }
     }
 

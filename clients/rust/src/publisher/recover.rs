@@ -197,7 +197,8 @@ impl Publisher {
                 let is_same_pool = self.pool_uuid == pool;
                 self.resume(before, is_same_pool, &welcome).map_err(|e| self.fail(e))?;
             }
-            Err(error) if is_final(&error) || matches!(error, Error::Superseded { .. }) => {
+            Err(error) if is_final(&error) => {
+                let error = self.named(error);
                 return Err(self.fail(error));
             }
             Err(error) => {
@@ -322,6 +323,9 @@ impl Publisher {
             let opened =
                 self.route.open(broker, hello, said, &wants, self.setup.timeout, |accepted| {
                     let welcome = accepted.welcome;
+                    if self.topic.is_some_and(|topic| topic != welcome.topic) {
+                        return Err(Error::TopicGone { topic: self.setup.topic.clone() });
+                    }
                     check_welcome(broker.broker, &welcome, self.setup.ack)?;
                     let purpose = Purpose {
                         ack: self.setup.ack,
@@ -364,9 +368,6 @@ impl Publisher {
     /// Takes over what the broker said of topic and session.
     fn adopt(&mut self, welcome: &Welcome) -> Result<(), Error> {
         let order = Order::from_raw(welcome.order).expect("the welcome was checked");
-        if self.topic.is_some_and(|topic| topic != welcome.topic) {
-            return Err(Error::TopicGone { topic: self.setup.topic.clone() });
-        }
         if self.setup.batch_bytes > welcome.batch_bytes_max {
             let why = format!(
                 "{} bytes; this pool takes at most {}",

@@ -136,9 +136,7 @@ impl Subscriber {
                     broker: broker.broker,
                     what: "told a subscriber that it is fenced".to_owned(),
                 }),
-                Err(error) if is_final(&error) || matches!(error, Error::TopicGone { .. }) => {
-                    return Err(error);
-                }
+                Err(error) if is_final(&error) => return Err(error),
                 Err(error) => attempts.push(error),
             }
         }
