@@ -10,6 +10,7 @@ use std::fmt;
 
 use landfall_layout::frame::GapReason;
 use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::session::life_of;
 use landfall_layout::topic::Order;
 
 use crate::subscriber::Batch;
@@ -118,11 +119,34 @@ struct Cursor {
     resume: Option<u64>,
 }
 
-/// A publisher's stream as one subscriber sees it.
-#[derive(Debug)]
+/// A publisher's stream as one subscriber sees it: how far it is in each life of its session line.
+/// Where its line went to another client and the publisher came back, its epochs and sequences
+/// begin anew.
+#[derive(Debug, Default)]
 struct Stream {
-    epoch: u32,
-    batch_seq: u64,
+    /// Latest life, and the last epoch and sequence there.
+    life: u32,
+    last: Option<(u32, u64)>,
+    /// Lives before it.
+    over: HashSet<u32>,
+}
+
+impl Stream {
+    /// A batch comes. Epoch and sequence before it in its life, and whether that life was over.
+    fn take(&mut self, epoch: u32, batch_seq: u64) -> (Option<(u32, u64)>, bool) {
+        let life = life_of(epoch);
+        let is_over = self.over.contains(&life);
+        let is_new = self.last.is_some() && life != self.life;
+        if is_new && !is_over {
+            self.over.insert(self.life);
+            self.last = None;
+        }
+        if is_over {
+            return (self.last, true);
+        }
+        self.life = life;
+        (self.last.replace((epoch, batch_seq)), false)
+    }
 }
 
 /// One subscriber's account.
@@ -131,7 +155,7 @@ struct Account {
     cursors: HashMap<u8, Cursor>,
     streams: HashMap<(u64, u8), Stream>,
     /// Orders without first-in first-out: the sequences seen of each client and epoch. Order
-    /// `stream`: of each client.
+    /// `stream`: of each client and life of its line.
     sequences: HashSet<(u64, u64, u32)>,
     batches: u64,
     messages: u64,
@@ -310,13 +334,13 @@ impl Auditor {
         // across brokers.
         let begins_anew = matches!(self.order, Order::Broker | Order::Stream);
         let is_again = self.order == Order::Stream && {
-            let identity = (seen.client, seen.batch_seq, 0);
+            let identity = (seen.client, seen.batch_seq, life_of(seen.session_epoch));
             !self.account(subscriber).sequences.insert(identity)
         };
-        let next = Stream { epoch: seen.session_epoch, batch_seq: seen.batch_seq };
         let account = self.account(subscriber);
         let lapped = account.missed > 0 || account.has_skipped;
-        let last = account.streams.insert((seen.client, broker), next);
+        let stream = account.streams.entry((seen.client, broker)).or_default();
+        let (last, is_over) = stream.take(seen.session_epoch, seen.batch_seq);
         if is_again {
             self.violation(format!(
                 "subscriber {subscriber}, client {:#x}: a duplicate: batch {} of epoch {} from \
@@ -325,30 +349,24 @@ impl Auditor {
             ));
             return;
         }
-        let Some(last) = last else { return };
-        let what = if seen.session_epoch < last.epoch {
+        let Some((epoch, batch_seq)) = last else { return };
+        let what = if is_over || seen.session_epoch < epoch {
             "an earlier epoch"
-        } else if begins_anew && seen.session_epoch > last.epoch {
+        } else if begins_anew && seen.session_epoch > epoch {
             return;
-        } else if seen.batch_seq == last.batch_seq {
+        } else if seen.batch_seq == batch_seq {
             "a duplicate"
-        } else if seen.batch_seq < last.batch_seq {
+        } else if seen.batch_seq < batch_seq {
             "a step back"
-        } else if strong && !lapped && Some(seen.batch_seq) != last.batch_seq.checked_add(1) {
+        } else if strong && !lapped && Some(seen.batch_seq) != batch_seq.checked_add(1) {
             "a missing batch"
         } else {
             return;
         };
         self.violation(format!(
             "subscriber {subscriber}, client {:#x}: {what}: batch {} of epoch {} from broker {} at \
-             position {} after batch {} of epoch {}",
-            seen.client,
-            seen.batch_seq,
-            seen.session_epoch,
-            seen.broker,
-            seen.first_position,
-            last.batch_seq,
-            last.epoch
+             position {} after batch {batch_seq} of epoch {epoch}",
+            seen.client, seen.batch_seq, seen.session_epoch, seen.broker, seen.first_position
         ));
     }
 

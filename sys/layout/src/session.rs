@@ -114,7 +114,12 @@ pub fn next_epoch(epoch: u32) -> u32 {
 
 /// Whether two epochs are of one client's time with the line: only then one can be later.
 pub fn is_same_life(epoch: u32, other: u32) -> bool {
-    epoch >> OPENING_BITS == other >> OPENING_BITS
+    life_of(epoch) == life_of(other)
+}
+
+/// A client's time with the line that an epoch is of: only there sequences go on.
+pub fn life_of(epoch: u32) -> u32 {
+    epoch >> OPENING_BITS
 }
 
 /// Who opened a session's epoch, in one word of its line.

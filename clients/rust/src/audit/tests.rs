@@ -1,5 +1,7 @@
 //! Each kind of violation is caught, and nothing else is called one.
 
+use landfall_layout::session::first_epoch_after;
+
 use super::*;
 
 const LOG: u8 = SEQUENCED_LOG as u8;
@@ -160,6 +162,40 @@ fn an_epoch_that_goes_back_is_caught() {
     let mut second = seen(0);
     second.session_epoch = 2;
     broken(&audit(Order::Strong, [second, seen(1)]), "an earlier epoch");
+}
+
+/// Another client had the line meanwhile, or it is another line: epochs and sequences begin anew,
+/// and what is of a life that is over comes no more.
+#[test]
+fn sequences_are_compared_within_one_life_of_the_line() {
+    for order in [Order::Strong, Order::Stream, Order::Total] {
+        for later in [first_epoch_after(2), first_epoch_after(first_epoch_after(2))] {
+            let at = |index: u64, session_epoch: u32, batch_seq: u64| Seen {
+                session_epoch,
+                batch_seq,
+                broker: 1,
+                ..seen(index)
+            };
+            let lives = |first, second| {
+                vec![at(0, first, 0), at(1, first + 1, 1), at(2, second, 0), at(3, second, 1)]
+            };
+            for (first, second) in [(1, later), (later, 1)] {
+                let report = audit(order, lives(first, second));
+                assert!(report.ok, "{order}: {report}");
+                if order == Order::Total {
+                    continue;
+                }
+                let mut again = lives(first, second);
+                again.push(at(4, second, 0));
+                let word = if order == Order::Strong { "a step back" } else { "a duplicate" };
+                broken(&audit(order, again), word);
+                let mut late = lives(first, second);
+                late.push(at(4, first + 1, 2));
+                late.push(at(5, second, 2));
+                broken(&audit(order, late), "an earlier epoch");
+            }
+        }
+    }
 }
 
 #[test]
