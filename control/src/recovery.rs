@@ -266,8 +266,8 @@ fn rings(pool: &Pool, topic: TopicId) -> impl Iterator<Item = NewRing> {
     })
 }
 
-/// Finds out again below which index the batches of each sealed segment are. Those sealed within
-/// the last lease may be a dead broker's: they are kept, and padded, as if they were.
+/// Finds out again below which index the batches of each sealed segment are. Those that a broker
+/// left that died within the last lease are kept, and padded.
 fn know_sealed(
     pool: &Pool,
     segments: &mut Segments,

@@ -440,7 +440,8 @@ impl Segments {
         std::mem::take(&mut self.found_lost)
     }
 
-    /// Moves a segment on in its use.
+    /// Moves a segment on in its use. One that is sealed because its broker has gone was sealed at
+    /// `now_ns`; 0: its broker says so.
     pub fn set_state(&mut self, segment: SegmentId, state: SegmentState, now_ns: u64) {
         let Some(used) = self.get_mut(segment) else { return };
         used.what.state = state;

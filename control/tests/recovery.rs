@@ -260,3 +260,30 @@ fn topics_and_positions_survive_many_restarts_without_leaking_segments() {
         assert_eq!(system.describe(order).unwrap().order, order);
     }
 }
+
+#[test]
+fn what_is_kept_for_the_dead_is_bounded_at_a_takeover() {
+    let memory = Anonymous::new();
+    let pool = led(&memory);
+    let id = TopicId::new(3, 1);
+    pool.set_topic(&entry("a", id, Order::Total));
+    let (kind, state) = (SegmentKind::Payload, SegmentState::Sealed);
+    let what = What { kind, state, owner: 5, log: 0, topic: id };
+    for segment in 0..12 {
+        let sealed_ns = landfall_pool::clock::wall_ns();
+        let header = SegmentHeader { what: what.pack(), sealed_ns, ..SegmentHeader::FREE };
+        pool.give_segment(SegmentId(segment), &header);
+    }
+    let options = Options { kept_ns: u64::MAX / 2, ..Options::default() };
+    let control = Control::start(Arc::clone(&pool), &memory.path(), options).unwrap();
+    let in_use = || {
+        let facts = control.asker().unwrap().ask_now(Ask::Cluster).unwrap().pool;
+        facts.segments - facts.segments_free
+    };
+    // The latest of them, and the topic's log.
+    let kept = (pool.geometry().segments() / 8).max(2);
+    fake::eventually("the rest is free", || (in_use() <= kept + 1).then_some(()));
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let is_kept = |segment: &u32| pool.segment_header(SegmentId(*segment)).unwrap().what != 0;
+    assert_eq!((0..12).filter(is_kept).collect::<Vec<u32>>(), (12 - kept..12).collect::<Vec<_>>());
+}

@@ -498,3 +498,49 @@ fn what_is_kept_for_a_broker_that_dies_again_and_again_does_not_fill_the_pool() 
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(what(&system.pool, kept.segment).state, SegmentState::Sealed, "the latest is");
 }
+
+/// Asks for `wanted` segments, and lets go of what is retired meanwhile.
+fn want_and_let_go(broker: &mut Broker, topic: TopicId, wanted: u32) {
+    for _ in 0..wanted {
+        broker.ask(Request::Want { kind: SegmentKind::Payload, topic });
+        eventually("a grant", || {
+            while let Some((segment, generation)) = broker.find(|command| match command {
+                Command::Retire { segment, generation } => Some((segment, generation)),
+                _ => None,
+            }) {
+                broker.ask(Request::Retired { segment, generation });
+            }
+            broker.find(|command| {
+                let kind = SegmentKind::Payload;
+                matches!(command, Command::Grant { kind: of, .. } if of == kind).then_some(())
+            })
+        });
+    }
+}
+
+#[test]
+fn what_brokers_sealed_themselves_is_not_kept_when_control_starts_again() {
+    let options = Options { kept_ns: u64::MAX / 2, grace_ns: 1, ..Options::default() };
+    let mut system = System::with(64, options);
+    let topic = system.topic("a", "total");
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let mut ring = broker.open_ring(topic);
+    let (session, epoch, _) = broker.session(topic, 7, 0);
+    for seq in 0..20 {
+        let granted = broker.want(topic, SegmentKind::Payload);
+        let batch = Batch { topic, granted, client: 7, session, epoch, seq, offset: 0 };
+        let through = broker.land(&mut ring, batch) + 1;
+        let Granted { segment, generation, .. } = granted;
+        broker.ask(Request::Sealed { segment, generation, through });
+        system.wait_for_consumed(topic, broker.id, through);
+        eventually("that it is sealed", || {
+            (what(&system.pool, segment).state == SegmentState::Sealed).then_some(())
+        });
+        let header = system.pool.segment_header(SegmentId(segment)).unwrap();
+        assert_eq!(header.sealed_ns, 0, "nobody died");
+    }
+    system.stop();
+    system.start_again();
+    let free = system.free();
+    want_and_let_go(&mut broker, topic, free + 16);
+}

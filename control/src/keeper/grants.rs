@@ -207,6 +207,7 @@ impl Keeper {
             return;
         }
         used.through = through;
-        self.segments.set_state(SegmentId(segment), SegmentState::Sealed, wall_ns());
+        // No claim on it is open: a later control has nothing in it to keep for publishers.
+        self.segments.set_state(SegmentId(segment), SegmentState::Sealed, 0);
     }
 }

@@ -249,6 +249,7 @@ impl Keeper {
             let broker = &mut self.brokers[id.index()];
             broker.ghost = silent::uncounted(&self.pool, id);
             broker.has_writers = has_writers;
+            self.bound_kept(id, self.clock_ns());
         }
         self.look_at_brokers();
         self.retire_again();

@@ -54,7 +54,8 @@ pub struct SegmentHeader {
     pub base_index: u64,
     /// Wall clock when it was given out, nanoseconds.
     pub granted_ns: u64,
-    /// Wall clock when it was sealed, nanoseconds.
+    /// Wall clock when it was sealed because its broker's process had gone, nanoseconds: publishers
+    /// may still read back what they wrote there. 0: its broker sealed it, and all of it landed.
     pub sealed_ns: u64,
     /// Wall clock when a page of it could not be read any more, nanoseconds; 0: all of it can. A
     /// segment that says so is never given another use.

@@ -385,7 +385,8 @@ impl<M: Memory> Pool<M> {
         store_word(self, at, what.pack());
     }
 
-    /// Notes when a segment was sealed, nanoseconds. Only control.
+    /// Notes when a segment was sealed because its broker had gone, nanoseconds, or 0. Only
+    /// control.
     pub fn set_segment_sealed(&self, segment: SegmentId, what: What, now_ns: u64) {
         let at = self.geometry().segment_header(segment).expect("control's own segment number");
         self.store(at + 48, now_ns);
