@@ -271,6 +271,8 @@ pub enum Ask {
     Create(TopicSpec, Reply<Result<Topic, Problem>>),
     /// `DELETE /v1/topics/{name}`; answered when nothing of the topic is left.
     Delete(String, Reply<Result<(), Problem>>),
+    /// `DELETE /v1/brokers/{number}`.
+    Forget(u8, Reply<Result<(), Problem>>),
     /// `POST /v1/topics/{name}/tokens`; answered when the broker can see the token.
     Token(String, TokenSpec, Reply<Result<Token, Problem>>),
 }

@@ -171,8 +171,8 @@ fn data_directories_name_a_stand_in_before_it_is_one() {
 #[test]
 fn copies_that_no_live_broker_can_keep_are_refused() {
     let system = System::with(64, options());
-    let brokers = [0, 1].map(|i| with_disk(&system.pool, i, i as u64 + 1));
-    brokers[1].stop_beating();
+    let [_live, dead] = [0, 1].map(|i| with_disk(&system.pool, i, i as u64 + 1));
+    drop(dead);
     let three = || TopicSpec { replicas: Some(3), ..spec("a", "total") };
     eventually("that control knows", || {
         beat(&system.pool, &[0]);

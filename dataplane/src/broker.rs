@@ -185,12 +185,16 @@ impl Broker {
         let addresses = [&tcp_address[..], &unix_address, &verbs_address];
         check_number(&env.pool, &locks, me, config.host_is_down)
             .map_err(failed("take the number"))?;
+        // Before the line: a start that fails is to leave no broker that people see as a dead one.
+        let directory = config.data.as_ref().map(|data| take_directory(&env, data)).transpose()?;
+        let catch_up = begin_catch_up(&epoll, config)?;
         // Once the line says that this broker is here, what it had may go to others.
         env.pool.write_back_of(me);
         take_number(&env, addresses, config.data.is_some(), locks.identity())?;
         // After the number is taken: the lines it writes are this broker's.
-        let replicator = config.data.as_ref().map(|data| begin_replicas(&env, data)).transpose()?;
-        let catch_up = begin_catch_up(&epoll, config)?;
+        let replicas = config.data.as_ref().zip(directory);
+        let replicator =
+            replicas.map(|(data, directory)| begin_replicas(&env, data, directory)).transpose()?;
         let mut link = ControlLink::new(&env);
         link.ask(&env, Request::Register { incarnation });
         Ok(Self {
@@ -361,11 +365,19 @@ fn begin_verbs(env: &Env, epoll: &Epoll, config: &VerbsConfig) -> Result<Verbs, 
     })
 }
 
-fn begin_replicas(env: &Env, data: &Data) -> Result<Replicator, StartError> {
+fn keep_replicas(data: &Data) -> String {
+    format!("keep replicas in {}", data.directory.display())
+}
+
+/// Takes the directory that no other process may keep replicas in.
+fn take_directory(env: &Env, data: &Data) -> Result<fs::File, StartError> {
     // Without its own disk a broker serves nobody from it: whoever looks there waits for it.
     ask::here(&data.directory);
-    let what = format!("keep replicas in {}", data.directory.display());
-    Replicator::start(env, data).map_err(failed(what))
+    Replicator::take(env, data).map_err(failed(keep_replicas(data)))
+}
+
+fn begin_replicas(env: &Env, data: &Data, lock: fs::File) -> Result<Replicator, StartError> {
+    Replicator::start(env, data, lock).map_err(failed(keep_replicas(data)))
 }
 
 fn begin_catch_up(epoll: &Epoll, config: &Config) -> Result<Option<CatchUp>, StartError> {

@@ -137,6 +137,33 @@ mod tests {
         Broker::start(pool, &config)
     }
 
+    #[test]
+    fn a_start_that_fails_leaves_no_broker() {
+        let directory =
+            std::env::temp_dir().join(format!("landfall-number-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let taken = landfall_replica::owner::take(&directory, "another").unwrap();
+        let (pool, me) = (pool_of(Coherence::Coherent), BrokerId::new(3).unwrap());
+        let file = std::fs::File::from(pool.fd().try_clone_to_owned().unwrap());
+        let seen = Pool::attach_file(file, "the pool".as_ref(), true).unwrap();
+        let config = Config {
+            number: me,
+            listen: "127.0.0.1:0".into(),
+            unix: None,
+            idle: Idle::Backoff,
+            verbs: None,
+            session_lease_ns: 1,
+            data: Some(crate::replica::Data::new(&directory)),
+            read_data: Vec::new(),
+            host_is_down: false,
+        };
+        let Err(refused) = Broker::start(pool, &config) else { panic!("two in one directory") };
+        assert!(refused.to_string().contains("give each its own"), "{refused}");
+        assert_eq!(seen.broker(me).incarnation, 0, "nobody ever was that broker");
+        drop(taken);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
     /// A pool in which broker 3 was on another host.
     fn left_by(coherence: Coherence, state: BrokerState) -> Pool {
         let pool = pool_of(coherence);

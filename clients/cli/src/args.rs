@@ -60,6 +60,9 @@ pub enum Command {
     /// Make, list, describe and remove topics
     #[command(subcommand)]
     Topic(Topic),
+    /// Forget brokers that are not wanted any more
+    #[command(subcommand)]
+    Broker(Broker),
     /// Publish a message a line
     Publish(Publish),
     /// Read messages in their order
@@ -190,6 +193,28 @@ pub struct TopicRm {
     /// How to print what was deleted
     #[command(flatten)]
     pub view: View,
+}
+
+/// `landfall broker`.
+#[derive(Subcommand, Debug)]
+pub enum Broker {
+    /// Forget a broker that died, as if it had been stopped in good order
+    Forget(BrokerForget),
+}
+
+/// `landfall broker forget`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Refused while its process is there, or anything of the pool is on it: copies that topics have there,
+batches that it landed, memory that its clients may still write into. A broker that is stopped in
+good order with nothing on it is forgotten by itself.
+
+Example:
+  landfall broker forget 6")]
+pub struct BrokerForget {
+    /// Its number
+    #[arg(value_name = "NUMBER")]
+    pub number: u8,
 }
 
 /// `landfall publish`.
@@ -337,7 +362,9 @@ impl Cli {
             Command::Doctor(args) => args.output,
             Command::Verify(args) => args.output,
             Command::Recover(args) => args.output,
-            Command::Up(_) | Command::Publish(_) | Command::Subscribe(_) => None,
+            Command::Up(_) | Command::Broker(_) | Command::Publish(_) | Command::Subscribe(_) => {
+                None
+            }
         };
         flags.set("output.format", "--output", output);
         match &self.command {

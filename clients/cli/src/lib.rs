@@ -28,9 +28,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use landfall::Client;
 
-use crate::args::{Cli, Command, ConfigCommand};
+use crate::args::{Broker, BrokerForget, Cli, Command, ConfigCommand};
 use crate::config::Config;
-use crate::error::{Failure, Kind, Outcome};
+use crate::error::{Failure, Kind, Outcome, Tried};
 
 /// Runs the tool with this process's arguments.
 pub fn main() -> ExitCode {
@@ -53,6 +53,7 @@ fn run(cli: &Cli) -> Outcome {
     match &cli.command {
         Command::Up(args) => up::run(args, settings),
         Command::Topic(command) => topic::run(command, settings, &client(&config)?),
+        Command::Broker(Broker::Forget(args)) => forget(args, &client(&config)?),
         Command::Publish(args) => publish::run(args, settings, &client(&config)?),
         Command::Subscribe(args) => subscribe::run(args, settings, &client(&config)?),
         Command::Bench(args) => bench::run(args, &config),
@@ -65,6 +66,15 @@ fn run(cli: &Cli) -> Outcome {
         Command::Errors(_) => view::errors(settings, &client(&config)?),
         Command::Config(ConfigCommand::Show(args)) => view::config(args.origin, &config),
     }
+}
+
+fn forget(args: &BrokerForget, client: &Client) -> Outcome {
+    let number = args.number;
+    let forgotten = client.forget_broker(number).tried(|| format!("cannot forget broker {number}"));
+    forgotten.map_err(|failure| failure.next("landfall cluster"))?;
+    let mut out = out::Out::new();
+    out.line(format_args!("forgot broker {number}"))?;
+    out.flush()
 }
 
 /// A client of the configured control. Nothing is sent yet.

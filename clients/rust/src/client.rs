@@ -37,6 +37,12 @@ struct Deleted {
     deleted: String,
 }
 
+#[derive(Deserialize)]
+struct Forgotten {
+    #[allow(dead_code, reason = "its presence is what is checked")]
+    forgotten: u8,
+}
+
 impl Client {
     /// A client of the control at `http://HOST:PORT`, `HOST:PORT`, `unix:PATH` or `unix:@NAME`.
     /// Only the address is checked; nothing is sent.
@@ -84,6 +90,12 @@ impl Client {
     /// Deletes a topic; comes back once nothing of it is left.
     pub fn delete_topic(&self, name: &str) -> Result<(), Error> {
         self.door.ask::<Deleted>(Method::Delete, &topic_path(name), None)?;
+        Ok(())
+    }
+
+    /// Forgets a broker that died and that nothing of the pool is on.
+    pub fn forget_broker(&self, number: u8) -> Result<(), Error> {
+        self.door.ask::<Forgotten>(Method::Delete, &format!("/v1/brokers/{number}"), None)?;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete as delete_route, get, post};
 use serde::Serialize;
 use serde_json::json;
 
@@ -56,6 +56,7 @@ pub fn router(asker: Asker) -> Router {
         .route("/v1/topics", get(topics).post(create))
         .route("/v1/topics/{name}", get(topic).delete(delete))
         .route("/v1/topics/{name}/tokens", post(token))
+        .route("/v1/brokers/{number}", delete_route(forget))
         .route("/v1/counters", get(counters))
         .route("/v1/errors", get(errors))
         .fallback(no_such_path)
@@ -96,6 +97,13 @@ async fn delete(State(asker): State<Asker>, Path(name): Path<String>) -> Answer 
     ok(&json!({"schema_version": SCHEMA_VERSION, "deleted": deleted}))
 }
 
+async fn forget(State(asker): State<Asker>, Path(number): Path<String>) -> Answer {
+    let number: u8 =
+        number.parse().map_err(|_| Problem::bad(format!("{number:?} is no number of a broker")))?;
+    stopping(asker.ask(|reply| Ask::Forget(number, reply)).await)??;
+    ok(&json!({"schema_version": SCHEMA_VERSION, "forgotten": number}))
+}
+
 async fn token(
     State(asker): State<Asker>,
     Path(name): Path<String>,
@@ -122,7 +130,7 @@ async fn errors(State(asker): State<Asker>) -> Answer {
 async fn no_such_path(uri: Uri) -> Problem {
     Problem::missing(format!(
         "there is no {}; there are /v1/health, /v1/cluster, /v1/topics, /v1/topics/NAME, \
-         /v1/topics/NAME/tokens, /v1/counters and /v1/errors",
+         /v1/topics/NAME/tokens, /v1/brokers/NUMBER, /v1/counters and /v1/errors",
         uri.path()
     ))
 }

@@ -10,6 +10,7 @@ mod deletion;
 mod grants;
 mod graves;
 mod kept;
+mod known;
 mod logs;
 mod lost;
 mod padding;
@@ -321,6 +322,10 @@ impl Keeper {
                     answer => self.answer(reply, answer),
                 },
                 Ask::Delete(name, reply) => self.delete_topic(&name, reply),
+                Ask::Forget(number, reply) => {
+                    let answer = self.forget_broker(number);
+                    self.answer(reply, answer);
+                }
                 Ask::Token(name, spec, reply) => {
                     let answer = self.issue_token(&name, spec);
                     self.answer(reply, answer);

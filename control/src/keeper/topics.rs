@@ -143,6 +143,10 @@ struct Disk {
     is_live: bool,
 }
 
+/// How a number that is not wanted is none of the pool's brokers.
+const FORGOTTEN: &str = "one that serves and is stopped in good order is forgotten when nothing is \
+                         on it, a dead one by `landfall broker forget NUMBER`";
+
 /// How many brokers keep the replicas of a topic with `replicas` copies: numbers 0 up to that.
 /// `known` are all brokers of the pool. Those that are gone keep theirs when they come back, and
 /// others do meanwhile, so there have to be as many live ones as there are copies on disk.
@@ -160,15 +164,19 @@ fn replica_brokers(replicas: u8, known: &[Disk]) -> Result<u8, Problem> {
     let brokers = known.len();
     let is_missing = |number: &usize| known.iter().all(|known| known.broker.index() != *number);
     if let Some(missing) = (0..brokers).find(is_missing) {
+        let above = known.iter().map(|known| known.broker).filter(|it| it.index() > missing);
+        let above: Vec<String> = above.map(|broker| broker.to_string()).collect();
+        let above = above.join(", ");
         return Err(Problem::bad(format!(
             "{replicas} replicas need brokers that are numbered from 0 on without a hole; of \
-             {brokers} brokers none has number {missing}: start it"
+             {brokers} brokers none has number {missing}: start it with --data DIR, or do without \
+             broker {above}: {FORGOTTEN}"
         )));
     }
     if let Some(Disk { broker, .. }) = known.iter().find(|known| !known.has_disk) {
         return Err(Problem::bad(format!(
             "{replicas} replicas need a disk at each broker, and broker {broker} has none: start \
-             it with --data DIR"
+             it with --data DIR, or do without it, if it has the highest number: {FORGOTTEN}"
         )));
     }
     let live = known.iter().filter(|known| known.is_live).count();
@@ -211,6 +219,8 @@ fn nanoseconds(what: &str, ms: u64) -> Result<u64, Problem> {
 
 impl Keeper {
     pub(super) fn create_topic(&mut self, spec: &TopicSpec) -> Result<TopicAnswer, Problem> {
+        // One that left a moment ago may be none of its homes.
+        self.look_at_brokers();
         let (mut entry, order) = entry_of(spec, TopicId(0), &self.known_disks())?;
         if let Some(topic) = self.topic_named(&spec.name) {
             return Err(match topic.is_live() {
@@ -331,8 +341,7 @@ impl Keeper {
 
     /// The pool's brokers, and whether each has a disk for replicas.
     fn known_disks(&self) -> Vec<Disk> {
-        let known = self.brokers.iter().filter(|broker| broker.life != Life::Never);
-        known
+        self.known_brokers()
             .map(|broker| Disk {
                 broker: broker.id,
                 has_disk: self.pool.broker(broker.id).disk != 0,
@@ -378,7 +387,7 @@ impl Keeper {
     pub(super) fn cluster(&self) -> Cluster {
         let geometry = self.pool.geometry();
         let clock_ns = self.clock_ns();
-        let known = self.brokers.iter().filter(|broker| broker.life != Life::Never);
+        let known = self.known_brokers();
         Cluster {
             schema_version: SCHEMA_VERSION,
             epoch: self.epoch,

@@ -185,10 +185,14 @@ pub struct Replicator {
 }
 
 impl Replicator {
-    /// Takes the directory and starts the thread.
-    pub fn start(env: &Env, data: &Data) -> io::Result<Self> {
+    /// Takes the directory, made if it is not there.
+    pub fn take(env: &Env, data: &Data) -> io::Result<File> {
         create_directory(&data.directory).map_err(io::Error::other)?;
-        let lock = owner::take(&data.directory, &env.pool.uuid_text())?;
+        owner::take(&data.directory, &env.pool.uuid_text())
+    }
+
+    /// Starts the thread in the directory that `lock` has.
+    pub fn start(env: &Env, data: &Data, lock: File) -> io::Result<Self> {
         let (disk, why_plain) = disk::open();
         let disk: Box<dyn Disk> = match &data.faults {
             Some(faults) => Box::new(Faulty::new(disk, faults.clone())),
