@@ -81,11 +81,13 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> Ended {
         }
         let mut ended =
             EndedLog { index: line.entries, position: line.position, ..EndedLog::default() };
+        // What memory has of the log. Before that all is on disks, from before this pool or since.
+        let oldest = pool.oldest(id, log);
         let lands = |source: BrokerId| match is_sequenced {
             true => pool.ring(id, source).is_some(),
-            false => source.index() == log,
+            false => oldest < line.entries,
         };
-        for source in BrokerId::all().filter(|source| is_sequenced || lands(*source)) {
+        for source in BrokerId::all().filter(|source| is_sequenced || source.index() == log) {
             let copies =
                 (0..entry.disk_replicas()).map(|replica| pool.replica(id, source, replica));
             // Of one that landed before this pool, and not since, what is looked after.
@@ -96,6 +98,7 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> Ended {
             let is_whole = |kept: &ReplicaLine| {
                 kept.state() == ReplicaState::Well && kept.durable >= line.entries
             };
+            let whole = copies.clone().filter(is_whole).count();
             match copies.clone().find(|kept| !is_whole(kept)) {
                 None => {
                     // One that begins behind the others has fewer.
@@ -107,15 +110,32 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> Ended {
                     ended.entries.insert(source.raw(), entries);
                     ended.tails.insert(source.raw(), tail);
                 }
-                Some(kept) => notes.push(format!(
-                    "topic {}: a copy on disk of what broker {source} landed is {}: it has \
-                     everything below log index {} of {}, and what is behind that is in the pool \
-                     alone; keep the pool and start again on it, or that is lost",
-                    entry.name(),
-                    kept.state().name(),
-                    kept.durable,
-                    line.entries
-                )),
+                Some(kept) => {
+                    let has = match kept.state() {
+                        ReplicaState::Absent => format!(
+                            "its keeper was not started on this pool, and what memory has, log \
+                             index {oldest} to {},",
+                            line.entries
+                        ),
+                        _ => format!(
+                            "it has everything below log index {} of {}, and what is behind that",
+                            kept.durable, line.entries
+                        ),
+                    };
+                    let place = match whole {
+                        0 => "is in the pool alone; keep the pool and start again on it, or that \
+                              is lost"
+                            .to_owned(),
+                        1 => "is on 1 other disk; start its keeper to fill it".to_owned(),
+                        _ => format!("is on {whole} other disks; start its keeper to fill it"),
+                    };
+                    notes.push(format!(
+                        "topic {}: a copy on disk of what broker {source} landed is {}: {has} \
+                         {place}",
+                        entry.name(),
+                        kept.state().name(),
+                    ));
+                }
             }
         }
         all.logs.insert(log, ended);
