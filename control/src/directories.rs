@@ -1,25 +1,48 @@
 //! Whether data directories answer, before this process goes where it would wait for them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use landfall_replica::ask::{self, Asked, Silent};
+use landfall_replica::ask::{self, Asked, PATIENT, SILENT, Silent};
 use landfall_replica::names::{ages, topic_directory};
 use landfall_replica::{FileError, TopicFile};
 
 /// Those of the directories that do not answer: what each says of its topics is read, of all at
 /// once. One that answers with an error answers.
 pub fn silent(data: &[PathBuf]) -> Vec<Silent> {
+    let asked = ask_all(data, SILENT);
+    asked.into_iter().filter_map(|asked| asked.wait().err()).collect()
+}
+
+/// The same before a start that cannot do without them, which waits longer and says for which.
+pub fn silent_at_start(data: &[PathBuf]) -> Vec<Silent> {
+    let asked = ask_all(data, PATIENT);
+    asked.into_iter().filter_map(|asked| asked.wait_and_tell(say_waiting).err()).collect()
+}
+
+/// Says that a start waits for a directory from which nothing came for so long.
+pub fn say_waiting(data: &Path, still: Duration) {
+    eprintln!(
+        "control: waiting: {} has not answered for {} s; control has to read it before it serves, \
+         and waits until nothing came from there for {} s",
+        data.display(),
+        still.as_secs(),
+        PATIENT.as_secs()
+    );
+}
+
+fn ask_all(data: &[PathBuf], bound: Duration) -> Vec<Asked<Result<(), FileError>>> {
     let look = |data: &PathBuf| {
         let path = data.clone();
-        ask::begin(data, move || {
+        ask::begin_within(data, bound, move || {
             for (name, created_ns) in ages(&path)? {
                 let _ = TopicFile::read(&topic_directory(&path, &name, created_ns));
+                ask::moved();
             }
             Ok(())
         })
     };
-    let asked: Vec<Asked<Result<(), FileError>>> = data.iter().map(look).collect();
-    asked.into_iter().filter_map(|asked| asked.wait().err()).collect()
+    data.iter().map(look).collect()
 }
 
 #[cfg(test)]

@@ -18,10 +18,11 @@ use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::counters::ErrorLog;
 use landfall_pool::poison::Part;
 use landfall_replica::Silent;
+use landfall_replica::ask::{PATIENT, SILENT};
 use tokio::sync::oneshot;
 
 use crate::cold::{self, ColdError};
-use crate::directories::silent;
+use crate::directories::{silent, silent_at_start};
 use crate::election::{Ballot, Candidate, Elected, NotElected};
 use crate::keeper::{self, Graves, Keeper};
 use crate::messages::{Ask, CHANNEL_MESSAGES, Reply, Sender, Shared, ToSequencer};
@@ -155,10 +156,12 @@ impl Control {
         pool.copy_tables(from);
         // Nobody serves a pool while it is not known what directories say of it.
         let reads_all = from.is_none_or(|slot| pool.ended_by(slot) > 0);
-        if reads_all && let Some(silent) = silent(restore).into_iter().next() {
+        if reads_all && let Some(silent) = silent_at_start(restore).into_iter().next() {
             return Err(StartError::Silent(silent));
         }
-        let held = match cold::hold::hold_all(restore, &pool.uuid_text()) {
+        // A system that ran until now does without a disk that hangs.
+        let bound = if reads_all { PATIENT } else { SILENT };
+        let held = match cold::hold::hold_all(restore, &pool.uuid_text(), bound) {
             Ok((held, notes)) => {
                 notes.iter().for_each(|note| eprintln!("control: {note}"));
                 held
@@ -190,7 +193,7 @@ impl Control {
         for note in &recovered.notes {
             eprintln!("control: {note}");
         }
-        let (graves, notes) = Graves::read(restore);
+        let (graves, notes) = Graves::read(restore, bound);
         for note in notes {
             eprintln!("control: {note}");
         }

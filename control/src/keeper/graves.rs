@@ -8,10 +8,13 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use landfall_replica::ask::{self, Asked};
 use landfall_replica::names::{ages, topic_directory};
 use landfall_replica::{FileError, TopicFile};
+
+use crate::directories::say_waiting;
 
 /// The data directories of brokers, and what topics there were.
 #[derive(Debug, Default)]
@@ -23,17 +26,17 @@ pub struct Graves {
 
 impl Graves {
     /// Reads names and ages. A directory that cannot be read has none: what cannot be read is not
-    /// brought back either. One that does not answer is a sentence.
-    pub fn read(data: &[PathBuf]) -> (Self, Vec<String>) {
+    /// brought back either. One that is silent for `bound` is a sentence.
+    pub fn read(data: &[PathBuf], bound: Duration) -> (Self, Vec<String>) {
         let mut graves = Self { data: data.to_vec(), latest: HashMap::new() };
         let look = |data: &PathBuf| {
             let path = data.clone();
-            ask::begin(data, move || ages(&path).unwrap_or_default())
+            ask::begin_within(data, bound, move || ages(&path).unwrap_or_default())
         };
         let asked: Vec<Asked<_>> = data.iter().map(look).collect();
         let mut notes = Vec::new();
         for asked in asked {
-            match asked.wait() {
+            match asked.wait_and_tell(say_waiting) {
                 Ok(ages) => ages.iter().for_each(|(name, age)| graves.note(name, *age)),
                 Err(silent) => notes.push(format!("{silent}; control goes on without it")),
             }
@@ -122,6 +125,8 @@ fn mark(topic: &Path) -> Result<(), FileError> {
 mod tests {
     use std::fs;
 
+    use landfall_replica::ask::SILENT;
+
     use super::*;
 
     #[test]
@@ -129,7 +134,7 @@ mod tests {
         let data = std::env::temp_dir().join(format!("landfall-graves-{}", std::process::id()));
         fs::create_dir_all(topic_directory(&data, "t", 70)).unwrap();
         fs::create_dir_all(topic_directory(&data, "t", 90)).unwrap();
-        let (mut graves, notes) = Graves::read(&[data.clone(), data.join("not there")]);
+        let (mut graves, notes) = Graves::read(&[data.clone(), data.join("not there")], SILENT);
         assert!(notes.is_empty(), "{notes:?}");
         // The clock was set back.
         assert_eq!((graves.age("t", 50), graves.age("t", 50), graves.age("u", 50)), (91, 92, 50));
@@ -143,7 +148,7 @@ mod tests {
         let path = |which| format!("landfall-hangs-{which}-{}", std::process::id());
         let [well, hangs] = ["well", "hangs"].map(|which| std::env::temp_dir().join(path(which)));
         fs::create_dir_all(topic_directory(&well, "u", 70)).unwrap();
-        let (graves, _) = Graves::read(&[hangs.clone(), well.clone()]);
+        let (graves, _) = Graves::read(&[hangs.clone(), well.clone()], SILENT);
         let (_release, held) = channel::<()>();
         let _hung = ask::begin(&hangs, move || held.recv().is_ok());
         // The keeper's own thread: it gets an answer to wait for, and looks nowhere itself.
@@ -151,7 +156,7 @@ mod tests {
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].contains(hangs.to_str().unwrap()), "{said:?}");
         assert!(said[0].contains("does not answer"), "{said:?}");
-        let (_, notes) = Graves::read(&[hangs, well.clone()]);
+        let (_, notes) = Graves::read(&[hangs, well.clone()], SILENT);
         assert_eq!(notes.len(), 1, "{notes:?}");
         fs::remove_dir_all(&well).unwrap();
     }

@@ -3,7 +3,8 @@
 //! A disk may stop answering, or a host that exports one: whoever looks there waits for as long as
 //! that lasts, and nothing ends the wait. So a thread for each data directory looks, and whoever
 //! asked it waits as long as it gets on, and [`SILENT`] longer. Until it gets on again nobody waits
-//! for it any more. What this process cannot do without is looked at in place: see [`here`].
+//! for it any more. What this process cannot do without is looked at in place: see [`here`]. Who
+//! cannot begin before the answer waits longer: see [`PATIENT`].
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,6 +21,13 @@ use crate::error::FileError;
 /// A directory from which nothing came for this long does not answer. A disk that spins up, or a
 /// path that fails over, may need as long; who reads waits no longer than it has to.
 pub const SILENT: Duration = Duration::from_secs(2);
+
+/// The same for who cannot begin without the answer: disks that spin up one after the other, or a
+/// path that fails over, are back by then.
+pub const PATIENT: Duration = Duration::from_secs(60);
+/// How often who waits that long is told so.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 const WHY: &str = "does not answer: its disk, or the host that has it, hangs (dmesg may say more)";
 
@@ -66,7 +74,7 @@ pub struct Asked<T>(Stand<T>);
 
 enum Stand<T> {
     Done(T),
-    Waits { desk: Arc<Desk>, path: PathBuf, answer: Receiver<T> },
+    Waits { desk: Arc<Desk>, path: PathBuf, answer: Receiver<T>, bound: Duration },
     Silent(Silent),
 }
 
@@ -109,12 +117,21 @@ pub fn begin<T: Send + 'static>(
     data: &Path,
     look: impl FnOnce() -> T + Send + 'static,
 ) -> Asked<T> {
+    begin_within(data, SILENT, look)
+}
+
+/// The same where the directory is waited for until nothing came for `bound`.
+pub fn begin_within<T: Send + 'static>(
+    data: &Path,
+    bound: Duration,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> Asked<T> {
     if is_here(data) {
         return Asked(Stand::Done(look()));
     }
     let silent = || Asked(Stand::Silent(Silent { path: data.to_owned() }));
     let Some(desk) = desk(data) else { return silent() };
-    if desk.is_silent() {
+    if desk.is_silent(bound) {
         return silent();
     }
     let (say, answer) = channel();
@@ -122,11 +139,11 @@ pub fn begin<T: Send + 'static>(
         // Whoever asked may have gone.
         let _ = say.send(look());
     }));
-    Asked(Stand::Waits { desk, path: data.to_owned(), answer })
+    Asked(Stand::Waits { desk, path: data.to_owned(), answer, bound })
 }
 
 /// The look that a directory's thread is at gets on: bytes came. Nothing in other threads.
-pub(crate) fn moved() {
+pub fn moved() {
     DESK.with_borrow(|desk| desk.iter().for_each(|desk| desk.moved()));
 }
 
@@ -158,8 +175,8 @@ impl Desk {
         Duration::from_millis(now_ms().saturating_sub(moved_ms))
     }
 
-    fn is_silent(&self) -> bool {
-        *locked(&self.open) > 0 && self.still_for() >= SILENT
+    fn is_silent(&self, bound: Duration) -> bool {
+        *locked(&self.open) > 0 && self.still_for() >= bound
     }
 
     fn take(&self, job: Job) {
@@ -187,18 +204,32 @@ impl Desk {
 impl<T> Asked<T> {
     /// Waits for what is found, as long as the directory answers.
     pub fn wait(self) -> Result<T, Silent> {
-        let (desk, path, answer) = match self.0 {
+        self.wait_and_tell(|_, _| {})
+    }
+
+    /// The same. Where nothing came for [`SILENT`], and every few seconds from then on, `tell` is
+    /// called with the directory and for how long nothing came from it.
+    pub fn wait_and_tell(self, mut tell: impl FnMut(&Path, Duration)) -> Result<T, Silent> {
+        let (desk, path, answer, bound) = match self.0 {
             Stand::Done(found) => return Ok(found),
             Stand::Silent(silent) => return Err(silent),
-            Stand::Waits { desk, path, answer } => (desk, path, answer),
+            Stand::Waits { desk, path, answer, bound } => (desk, path, answer, bound),
         };
+        let mut told: Option<Instant> = None;
         loop {
-            let still = desk.still_for();
-            let left = SILENT.saturating_sub(still).max(Duration::from_millis(1));
-            match answer.recv_timeout(left) {
+            let left = bound.min(SILENT).saturating_sub(desk.still_for());
+            match answer.recv_timeout(left.max(LOOK_EVERY)) {
                 Ok(found) => return Ok(found),
-                Err(RecvTimeoutError::Timeout) if desk.still_for() < SILENT => {}
-                Err(_) => return Err(Silent { path }),
+                Err(RecvTimeoutError::Disconnected) => return Err(Silent { path }),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let still = desk.still_for();
+            if still >= bound {
+                return Err(Silent { path });
+            }
+            if still >= SILENT && told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
+                told = Some(Instant::now());
+                tell(&path, still);
             }
         }
     }
@@ -242,6 +273,25 @@ mod tests {
             5
         });
         assert_eq!(found, Ok(5));
+    }
+
+    /// It gets on only when both have been told: who asked with the short bound that it does not
+    /// answer, who is patient that it is waited for.
+    #[test]
+    fn who_is_patient_is_told_and_waits_on_for_a_directory_that_others_leave_aside() {
+        let slow = path("spins up");
+        let (release, held) = channel::<()>();
+        let first = begin(&slow, move || held.recv().is_ok());
+        assert!(first.wait().is_err());
+        assert!(ask(&slow, || 1).is_err());
+        let mut told = Vec::new();
+        let patient = begin_within(&slow, PATIENT, || 2);
+        let found = patient.wait_and_tell(|path, still| {
+            told.push(path.to_owned());
+            assert!(still >= SILENT);
+            let _ = release.send(());
+        });
+        assert_eq!((found, told), (Ok(2), vec![slow]));
     }
 
     #[test]
