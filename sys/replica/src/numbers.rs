@@ -15,7 +15,8 @@ use crate::error::FileError;
 
 /// The file, in a data directory.
 pub const NUMBERS_FILE: &str = ".brokers";
-/// The same once more, for when that one does not hold.
+/// The same once more, for when that one does not hold. It is written first: where both hold and
+/// differ, this one is the later.
 pub const NUMBERS_COPY: &str = ".brokers.copy";
 /// Either of the two while it is being written.
 pub const NUMBERS_NEW: &str = ".brokers.new";
@@ -33,7 +34,8 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// What a data directory says; its copy, where the file does not hold or is gone.
+    /// What a data directory says: its copy, which is as late as the file or later, or the file
+    /// where that does not hold or is gone.
     ///
     /// # Errors
     ///
@@ -42,7 +44,7 @@ impl Numbers {
         let copy = Self::read_one(&data.join(NUMBERS_COPY));
         // Whoever wrote a copy wrote checksums: without one, the file is not what was written.
         match (Self::read_one(&data.join(NUMBERS_FILE)), copy) {
-            (Ok(Some((numbers, true))), _) | (_, Ok(Some((numbers, true)))) => Ok(numbers),
+            (_, Ok(Some((numbers, true)))) | (Ok(Some((numbers, true))), _) => Ok(numbers),
             (_, Err(error)) | (Err(error), _) => Err(error),
             (Ok(Some((numbers, false))), Ok(None)) => Ok(numbers),
             (Ok(_), Ok(Some(_))) => Err(without_sum(&data.join(NUMBERS_COPY))),
@@ -53,21 +55,31 @@ impl Numbers {
     /// What is wrong with the file and its copy.
     pub fn faults(data: &Path) -> Vec<FileError> {
         let (path, copy) = (data.join(NUMBERS_FILE), data.join(NUMBERS_COPY));
-        let (one, other) = (Self::read_one(&path), Self::read_one(&copy));
-        let missing = |path: &Path| {
-            let why = "it is not there, and its copy is".to_owned();
-            FileError::Topic { path: path.to_owned(), why }
-        };
-        match (one, other) {
-            (Ok(None), Ok(Some(_))) => vec![missing(&path)],
+        match (Self::read_one(&path), Self::read_one(&copy)) {
+            (Ok(Some((old, false))), Ok(Some((new, true)))) if old.is_before(&new) => vec![],
             (Ok(Some((_, false))), Ok(Some(_))) => vec![without_sum(&path)],
-            (Ok(Some((one, true))), Ok(Some((other, true)))) if one != other => {
-                let why = format!("it differs from {NUMBERS_FILE}, and ought to say the same");
-                vec![FileError::Topic { path: copy, why }]
-            }
             (Ok(_), Ok(Some((_, false)))) => vec![without_sum(&copy)],
             (one, other) => one.err().into_iter().chain(other.err()).collect(),
         }
+    }
+
+    /// Whether the copy is written and the file is not yet, as for a moment beside who writes, and
+    /// for good where that one died in between: the copy says it all, and the next write both.
+    pub fn is_half_written(data: &Path) -> bool {
+        // Who writes changes the copy first: so it is read last, and never found older.
+        let file = Self::read_one(&data.join(NUMBERS_FILE));
+        let copy = Self::read_one(&data.join(NUMBERS_COPY));
+        match (file, copy) {
+            (Ok(None), Ok(Some((_, true)))) => true,
+            (Ok(Some((old, false))), Ok(Some((new, true)))) => old.is_before(&new),
+            (Ok(Some((old, true))), Ok(Some((new, true)))) => old != new,
+            _ => false,
+        }
+    }
+
+    /// Whether an earlier program may have written this, and `later` come after it.
+    fn is_before(&self, later: &Self) -> bool {
+        !self.of.is_empty() && self.brokers().is_subset(&later.brokers())
     }
 
     /// The brokers, whatever the pools were.
@@ -150,7 +162,9 @@ fn without_sum(path: &Path) -> FileError {
 pub fn name(data: &Path, broker: BrokerId, pool: &str) -> Result<(), FileError> {
     let mut known = Numbers::read(data).unwrap_or_default();
     let is_said = known.of.last() == Some(&(broker.raw(), pool.to_owned()));
-    let is_whole = Numbers::faults(data).is_empty() && data.join(NUMBERS_COPY).exists();
+    let is_whole = Numbers::faults(data).is_empty()
+        && !Numbers::is_half_written(data)
+        && data.join(NUMBERS_COPY).exists();
     if is_said && is_whole {
         return Ok(());
     }
@@ -186,11 +200,12 @@ fn save(data: &Path, mut known: Numbers) -> Result<u64, FileError> {
     if known.id == 0 {
         known.id = draw().map_err(FileError::io("read", "/dev/urandom".as_ref()))?;
     }
+    let directory = File::open(data).map_err(FileError::io("open", data))?;
     for name in [NUMBERS_COPY, NUMBERS_FILE] {
         write_one(data, &data.join(name), &known.text())?;
+        // The copy's new name stays before the file has its own: so it is the later one.
+        directory.sync_all().map_err(FileError::io("sync", data))?;
     }
-    let directory = File::open(data).map_err(FileError::io("open", data))?;
-    directory.sync_all().map_err(FileError::io("sync", data))?;
     Ok(known.id)
 }
 
@@ -271,7 +286,7 @@ mod tests {
             assert!(Numbers::read(&data).is_err(), "byte {at}");
             fs::write(&copy, &whole).unwrap();
         }
-        for old in ["8\n", ""] {
+        for old in ["8\n", "", "1\n8\n"] {
             fs::write(&file, old).unwrap();
             assert_eq!(Numbers::read(&data).unwrap(), said);
             assert_eq!(Numbers::faults(&data).len(), 1, "{old:?}");
@@ -286,6 +301,35 @@ mod tests {
             (old.brokers(), old.is_under(1, &[String::new()].into())),
             ([1, 4].into(), true)
         );
+        fs::remove_dir_all(&data).unwrap();
+    }
+
+    /// Who writes may die behind the first of the two.
+    #[test]
+    fn what_only_the_copy_says_yet_counts_and_stands_in_both_after_the_next_write() {
+        let data = directory("between");
+        let (file, copy) = (data.join(NUMBERS_FILE), data.join(NUMBERS_COPY));
+        let of = |number, pool: &str| (number, pool.to_owned());
+        let mut numbers = Numbers { id: 7, of: vec![of(1, "a")] };
+        let old = |text: &str| fs::write(&file, text).unwrap();
+        let befores: [&dyn Fn(); 3] =
+            [&|| (), &|| old("1\n"), &|| name(&data, broker(1), "before").unwrap()];
+        for before in befores {
+            for half in [NUMBERS_FILE, NUMBERS_COPY] {
+                let _ = fs::remove_file(data.join(half));
+            }
+            before();
+            numbers.of.push(of(1, "b"));
+            write_one(&data, &copy, &numbers.text()).unwrap();
+            assert_eq!(Numbers::read(&data).unwrap(), numbers);
+            assert!(Numbers::is_half_written(&data) && Numbers::faults(&data).is_empty());
+            assert_eq!(number(&data).unwrap(), 7, "it has one");
+            name(&data, broker(1), "b").unwrap();
+            assert!(!Numbers::is_half_written(&data) && Numbers::faults(&data).is_empty());
+            assert_eq!(fs::read(&file).unwrap(), fs::read(&copy).unwrap());
+            numbers = Numbers::read(&data).unwrap();
+            assert_eq!((numbers.id, numbers.of.last()), (7, Some(&of(1, "b"))));
+        }
         fs::remove_dir_all(&data).unwrap();
     }
 }

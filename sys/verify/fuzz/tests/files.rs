@@ -100,6 +100,12 @@ fn who_keeps_a_part_and_is_not_there_is_named_and_so_is_a_directory_that_says_no
     assert!(has(&scratch.look(), "brokers", Error, "its other copy is read"));
     fs::copy(&file, &copy).unwrap();
     assert!(has(&scratch.look(), "brokers", Error, "it is not known whose"));
+    // Who wrote them died between the two.
+    fs::write(&copy, &whole).unwrap();
+    fs::remove_file(&file).unwrap();
+    let kept = scratch.look();
+    assert_eq!(kept.findings.count(Error), 0, "{:?}", kept.findings.kept());
+    assert!(has(&kept, "brokers", Warning, "its copy is later and holds"));
 }
 
 #[test]

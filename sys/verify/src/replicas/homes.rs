@@ -40,6 +40,12 @@ impl Homes {
             let found = in_file(Severity::Error, "brokers", &of, None, format!("{fault}; {why}"));
             kept.findings.push(Finding { mend: mend::BROKER_NAMES, ..found });
         }
+        if Numbers::is_half_written(data) {
+            let found = "its copy is later and holds: who wrote it is at it, or ended in between";
+            let of = data.join(NUMBERS_FILE);
+            let found = in_file(Severity::Warning, "brokers", &of, None, found);
+            kept.findings.push(Finding { mend: mend::BROKER_NAMES, ..found });
+        }
         self.disks.push(disk);
     }
 
