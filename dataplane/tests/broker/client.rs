@@ -206,18 +206,19 @@ impl Client {
     /// The broker closes the connection.
     pub fn assert_closed(&mut self) {
         let mut head = [0; FRAME_BYTES];
-        loop {
-            match self.wire.read(&mut head[..1]) {
-                Ok(0) => return,
-                Ok(_) => {
-                    self.wire.read_exact(&mut head[1..]).unwrap();
-                    assert_eq!(Frame::decode(head), Ok((Frame::Beat, 0)), "more came");
-                }
-                Err(error) => {
-                    return assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-                }
+        // Beats come for as long as it is open.
+        until("the connection ends", || match self.wire.read(&mut head[..1]) {
+            Ok(0) => true,
+            Ok(_) => {
+                self.wire.read_exact(&mut head[1..]).unwrap();
+                assert_eq!(Frame::decode(head), Ok((Frame::Beat, 0)), "more came");
+                false
             }
-        }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+                true
+            }
+        });
     }
 }
 
