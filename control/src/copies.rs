@@ -14,11 +14,11 @@ use landfall_layout::replica::ReplicaState;
 /// A broker, as far as it may keep copies.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Peer {
-    /// It is live, and not leaving.
+    /// It is live, and not leaving, and its disk answers.
     pub is_live: bool,
     /// It has a disk for replicas.
     pub has_disk: bool,
-    /// Since when it has not been live, nanoseconds; nothing while it is.
+    /// Since when it has not been live, or its disk hangs, nanoseconds; nothing while it keeps up.
     pub away_ns: Option<u64>,
     /// Copies that it keeps in place of others, in all topics.
     pub stand_ins: u32,

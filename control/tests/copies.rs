@@ -13,7 +13,7 @@ use landfall_control::messages::Ask;
 use landfall_control::{Control, Options};
 use landfall_layout::command::Request;
 use landfall_layout::keepers::Keepers;
-use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState};
+use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState, DISK_HANGS};
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
@@ -108,6 +108,46 @@ fn a_copy_whose_keeper_stays_away_goes_to_another_and_back() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     pool.start_copy(home, &line(7, 9));
+    eventually("its copy at home", || {
+        beat(&pool, &[0, 1, 2]);
+        (pool.keepers(topic, source) == Keepers::default()).then_some(())
+    });
+    assert_eq!((shown(&system).broker, shown(&system).state), (1, "well"));
+}
+
+/// Its process is there, and says so.
+#[test]
+fn a_copy_whose_disk_hangs_goes_to_another_and_back_when_it_answers() {
+    let system = System::with(64, options());
+    let pool = Arc::clone(&system.pool);
+    let mut brokers: Vec<_> = (0..3).map(|i| with_disk(&pool, i, i as u64 + 1)).collect();
+    beat(&pool, &[0, 1, 2]);
+    let three = TopicSpec { replicas: Some(3), ..spec("a", "total") };
+    let created = create_on_disk(&system.asker, &three, &mut brokers[0]);
+    let topic = TopicId(created.unwrap().id);
+    brokers[0].open_ring(topic);
+    let (source, home) = (brokers[0].id, brokers[1].id);
+    for (replica, incarnation) in [(0, 1), (1, 2)] {
+        pool.start_copy(pool.copy_line(topic, source, replica, None), &line(4, incarnation));
+    }
+    assert_eq!((shown(&system).broker, shown(&system).state), (1, "well"));
+    pool.say_disk(home, DISK_HANGS);
+    assert_eq!(shown(&system).state, "disk hangs");
+    let stand_in = eventually("another keeper", || {
+        beat(&pool, &[0, 1, 2]);
+        pool.keepers(topic, source).stand_in(1)
+    });
+    assert_eq!(stand_in.broker, brokers[2].id);
+    pool.start_copy(pool.copy_line(topic, source, 1, Some(stand_in)), &line(7, 3));
+    assert_eq!((shown(&system).broker, shown(&system).state), (2, "moved"));
+    // Nor does who hangs get a copy, however far it says that it is.
+    pool.start_copy(pool.copy_line(topic, source, 1, None), &line(7, 2));
+    for _ in 0..100 {
+        beat(&pool, &[0, 1, 2]);
+        assert_eq!(pool.keepers(topic, source).stand_in(1), Some(stand_in));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    pool.say_disk(home, 1);
     eventually("its copy at home", || {
         beat(&pool, &[0, 1, 2]);
         (pool.keepers(topic, source) == Keepers::default()).then_some(())

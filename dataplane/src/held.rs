@@ -3,7 +3,7 @@
 use landfall_layout::frame::Frame;
 use landfall_layout::held::{Held, HeldBy};
 use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
-use landfall_layout::pool::BrokerState;
+use landfall_layout::pool::{BrokerState, DISK_HANGS};
 use landfall_layout::replica::ReplicaState;
 use landfall_layout::topic::{Durability, TopicEntry};
 use landfall_layout::{BrokerId, TopicId};
@@ -83,7 +83,7 @@ fn look(env: &Env, topic: &mut Topic, now_ns: u64) -> Option<Held> {
     let line = env.pool.broker(keeper);
     if BrokerState::from_raw(line.state) == BrokerState::Absent {
         held.by = HeldBy::Gone;
-    } else if waited.beat == Some((keeper, line.heartbeat_ns)) {
+    } else if waited.beat == Some((keeper, line.heartbeat_ns)) || line.disk == DISK_HANGS {
         held.by = HeldBy::Silent;
     }
     topic.waited.told_ns = now_ns;

@@ -7,7 +7,7 @@ use landfall_layout::command::Request;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::Frame;
 use landfall_layout::limits::{HEARTBEAT_EVERY_NS, IN_FLIGHT_BATCHES_MAX};
-use landfall_layout::pool::BrokerState;
+use landfall_layout::pool::{BrokerState, DISK_HANGS};
 use landfall_pool::bell::Role;
 use landfall_pool::channel::set_parked;
 use landfall_pool::clock::{boot_ns, wall_ns};
@@ -445,6 +445,7 @@ impl Broker {
         for note in self.replicator.iter().flat_map(|replicator| replicator.take_notes()) {
             self.env.error(&note);
         }
+        self.look_at_disk(now_ns);
         self.fence_unfaithful();
         self.tick_queues(now_ns);
         self.tick_feeds(now_ns);
@@ -454,6 +455,25 @@ impl Broker {
         self.release_topics(now_ns);
         self.find_peers();
         self.accepting(true);
+    }
+
+    /// Says in this broker's line whether its disk hangs: control has others keep its copies then.
+    fn look_at_disk(&self, now_ns: u64) {
+        let Self { env, replicator: Some(replicator), .. } = self else { return };
+        let hangs = replicator.hangs(now_ns);
+        if hangs == (env.pool.broker(env.me).disk == DISK_HANGS) {
+            return;
+        }
+        env.pool.say_disk(env.me, if hangs { DISK_HANGS } else { 1 });
+        let what = match hangs {
+            true => {
+                "hangs: a write or sync has not ended for 5 s (dmesg may say more); nothing that \
+                 it keeps becomes durable before it answers, or another broker with a disk has \
+                 taken its copies over"
+            }
+            false => "answers again",
+        };
+        env.error(&format!("the disk of broker {} {what}", env.me));
     }
 
     /// Turns to the tables of the control that leads now.

@@ -247,8 +247,9 @@ pub struct Replica {
     /// Index of the log below which it is written.
     pub written: u64,
     /// `well`, or `moved` where another broker than its home keeps it well; `failed`, `full`, or
-    /// `absent` while its broker has not begun; `keeper gone`, `keeper frozen` or `keeper silent`
-    /// where the broker that keeps it is not there.
+    /// `absent` while its broker has not begun; `disk hangs` where that one's disk does not answer;
+    /// `keeper gone`, `keeper frozen` or `keeper silent` where the broker that keeps it is not
+    /// there.
     pub state: String,
     /// The system's error number behind a state that is not well; 0: none.
     #[serde(default)]

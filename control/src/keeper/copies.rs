@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use landfall_layout::keepers::{Keepers, StandIn};
 use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG, TOPICS_MAX};
-use landfall_layout::pool::BrokerState;
+use landfall_layout::pool::{BrokerState, DISK_HANGS};
 use landfall_layout::replica::{ENODATA, ReplicaLine, ReplicaState};
 use landfall_layout::{BrokerId, TopicId};
 
@@ -63,10 +63,8 @@ impl Keeper {
         let now = self.clock_ns();
         for broker in &self.brokers {
             let since = &mut self.copies.away_since_ns[broker.id.index()];
-            *since = match broker.life {
-                Life::Live => None,
-                _ => Some(since.unwrap_or(now)),
-            };
+            let keeps = broker.life == Life::Live && self.pool.broker(broker.id).disk != DISK_HANGS;
+            *since = if keeps { None } else { Some(since.unwrap_or(now)) };
         }
         for _ in 0..TOPICS_PER_ROUND {
             let slot = self.copies.next_slot;
@@ -152,7 +150,7 @@ impl Keeper {
             let line = self.pool.broker(broker.id);
             let serves = BrokerState::from_raw(line.state) == BrokerState::Serving;
             Peer {
-                is_live: broker.life == Life::Live && serves,
+                is_live: broker.life == Life::Live && serves && line.disk != DISK_HANGS,
                 has_disk: line.disk != 0,
                 away_ns: self.copies.away_since_ns[number].map(|since| now.saturating_sub(since)),
                 stand_ins: 0,
@@ -256,7 +254,7 @@ impl Keeper {
         self.note(&match to {
             Some(_) => format!(
                 "topic {name}: copy {replica} of what broker {source} landed is kept by broker \
-                 {after} from now on: broker {before} is away"
+                 {after} from now on: broker {before} is away, or its disk hangs"
             ),
             None => format!(
                 "topic {name}: copy {replica} of what broker {source} landed is kept by its home, \
@@ -281,9 +279,9 @@ impl Keeper {
                 let name = self.topic(id).map_or("?", |topic| topic.entry.name()).to_owned();
                 self.note(&format!(
                     "topic {name}: broker {keeper}, which keeps copy {} of what broker {source} \
-                     landed, is away, and no live broker with a disk is without a copy: nothing \
-                     that broker {source} lands becomes durable; start broker {keeper}, or another \
-                     one with --data DIR",
+                     landed, is away, or its disk hangs, and no live broker with a disk is \
+                     without a copy: nothing that broker {source} lands becomes durable; start \
+                     broker {keeper}, or another one with --data DIR",
                     copy.replica
                 ));
             }
@@ -330,6 +328,7 @@ impl Keeper {
                 let broker = stand_in.map_or(home, |stand_in| stand_in.broker);
                 let line = self.pool.copy_line(topic.id, source, replica, stand_in);
                 let line = self.pool.copy_state(line);
+                let hangs = self.pool.broker(broker).disk == DISK_HANGS;
                 facts.push(ReplicaFacts {
                     broker: broker.raw(),
                     home: home.raw(),
@@ -338,6 +337,9 @@ impl Keeper {
                     durable: line.durable,
                     written: line.written,
                     state: match (self.brokers[broker.index()].life, line.state()) {
+                        (Life::Live, ReplicaState::Absent | ReplicaState::Well) if hangs => {
+                            "disk hangs"
+                        }
                         (Life::Live, ReplicaState::Well) if stand_in.is_some() => "moved",
                         (Life::Live, ReplicaState::Well) if line.errno == ENODATA => "incomplete",
                         (Life::Live, state) => state.name(),

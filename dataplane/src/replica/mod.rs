@@ -27,6 +27,7 @@ mod files;
 mod forget;
 mod group;
 mod had;
+mod hang;
 mod keep;
 mod one;
 mod others;
@@ -59,6 +60,7 @@ use landfall_replica::mend::create_directory;
 use landfall_replica::owner;
 
 use crate::env::{Env, Unfaithful};
+use hang::{Calls, Watched};
 use thread::Worker;
 
 pub(crate) use group::check as check_batch;
@@ -110,6 +112,8 @@ pub struct Shared {
     /// Topics that the thread has said on disk and the loop has not told control of.
     said: Mutex<Vec<TopicId>>,
     has_said: AtomicBool,
+    /// What the thread has its disk do.
+    calls: Arc<Calls>,
 }
 
 impl Shared {
@@ -122,6 +126,7 @@ impl Shared {
             unfaithful: Mutex::new(Vec::new()),
             said: Mutex::new(Vec::new()),
             has_said: AtomicBool::new(false),
+            calls: Arc::default(),
         }
     }
 
@@ -207,6 +212,7 @@ impl Replicator {
                 "there is no io_uring here ({error}): replicas are written with pwritev"
             ));
         }
+        let disk = Box::new(Watched::new(disk, Arc::clone(&shared.calls)));
         let standing = env.standing.share();
         let worker = Worker::new(pool, standing, data.clone(), disk, shared.clone())?;
         let builder = std::thread::Builder::new().name(format!("replicas-{}", env.me));
@@ -220,6 +226,11 @@ impl Replicator {
         if let Some(thread) = &self.thread {
             thread.thread().unpark();
         }
+    }
+
+    /// Whether a write or sync of its disk has not ended for too long.
+    pub fn hangs(&self, now_ns: u64) -> bool {
+        self.shared.calls.hang(now_ns)
     }
 
     /// What the thread has to say since the last time.

@@ -196,10 +196,7 @@ impl Worker {
     /// Syncs that are under way are waited for only where nothing can be written meanwhile, or
     /// where no more may be.
     pub fn round(&mut self, now: u64) -> bool {
-        self.shared.begin_round();
-        self.pool.follow();
         let went_on = self.write(now);
-        self.shared.end_round();
         // Whoever waits for `written` alone does not wait for the sync.
         let mut moved = self.publish();
         let goes_on = went_on && self.is_ready(now);
@@ -228,8 +225,9 @@ impl Worker {
     /// one of them went on in its log.
     fn write(&mut self, now: u64) -> bool {
         let mut went_on = false;
-        let (count, mut gathered) = (self.replicas.len(), 0);
-        let first = self.turn;
+        self.shared.begin_round();
+        self.pool.follow();
+        let (first, count, mut gathered) = (self.turn, self.replicas.len(), 0);
         for i in (0..count).map(|i| (first + i) % count) {
             if gathered >= ROUND_BYTES {
                 self.turn = i;
@@ -245,6 +243,8 @@ impl Worker {
                 self.heard(event);
             }
         }
+        // Groups are copies: a disk that hangs keeps nothing in the pool.
+        self.shared.end_round();
         let Self { replicas, disk, .. } = self;
         let pending: Vec<_> = replicas
             .iter()

@@ -17,7 +17,7 @@ pub enum HeldBy {
     Full,
     /// Its keeper's process is gone.
     Gone,
-    /// Its keeper does not beat.
+    /// Its keeper does not beat, or its disk hangs.
     Silent,
 }
 
@@ -124,7 +124,7 @@ impl fmt::Display for Held {
                 f,
                 "broker {keeper} {}; start it again, or wait for another broker with a disk to \
                  take the copy over (landfall topic describe)",
-                if *by == HeldBy::Gone { "is gone" } else { "does not answer" }
+                if *by == HeldBy::Gone { "is gone" } else { "or its disk does not answer" }
             ),
         }
     }

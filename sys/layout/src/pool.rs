@@ -159,7 +159,7 @@ pub struct BrokerLine {
     pub pid: u64,
     /// Which host, as `landfall_pool::host` names it: pids of another host say nothing here.
     pub host: u64,
-    /// 1: it keeps replicas on a disk.
+    /// 1: it keeps replicas on a disk. [`DISK_HANGS`]: that one hangs.
     pub disk: u64,
     /// The inode on which it holds its lock, as `landfall_pool::lock` names it.
     pub locked: u64,
@@ -169,6 +169,9 @@ lines!(BrokerLine, 1, {
     incarnation @ 0, heartbeat_ns @ 8, epoch_seen @ 16, state @ 24, pid @ 32, host @ 40,
     disk @ 48, locked @ 56,
 });
+
+/// What a broker's line says of its disk while a write or sync of it does not end.
+pub const DISK_HANGS: u64 = 2;
 
 /// What a broker says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

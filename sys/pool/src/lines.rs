@@ -198,6 +198,13 @@ impl<M: Memory> Pool<M> {
         self.publish(at, LINE_BYTES);
     }
 
+    /// Says what a broker's disk does. Only that broker.
+    pub fn say_disk(&self, broker: BrokerId, disk: u64) {
+        let at = self.geometry().broker_line(broker);
+        self.store_release(at + 48, disk);
+        self.publish(at, LINE_BYTES);
+    }
+
     /// The process of a broker's number that the leader counts on; 0: none. Whoever finds another
     /// one than itself writes nothing into the pool any more.
     pub fn counted(&self, broker: BrokerId) -> u64 {

@@ -300,3 +300,44 @@ fn no_more_than_a_groups_bytes_are_written_behind_a_sync() {
     assert_eq!(bench.state(), (GROUPS * GROUP, ReplicaState::Well));
     assert_eq!(syncs(&bench), before + 3);
 }
+
+/// A disk that notes at each call whether the thread may be reading batches in the pool.
+struct Noting {
+    disk: Plain,
+    shared: Arc<Mutex<Option<Arc<Shared>>>>,
+    reads: Arc<Mutex<Vec<bool>>>,
+}
+
+impl Disk for Noting {
+    fn run(&mut self, jobs: &mut [Job<'_>]) {
+        let shared = self.shared.lock().unwrap();
+        let reads = shared.as_ref().unwrap().round_under_way().is_some();
+        self.reads.lock().unwrap().push(reads);
+        self.disk.run(jobs);
+    }
+
+    fn name(&self) -> &'static str {
+        "noting"
+    }
+}
+
+/// What a disk is writing is a copy: one that hangs keeps no room in the pool from being reused.
+#[test]
+fn a_write_that_is_under_way_holds_nothing_in_the_pool() {
+    let mut bench = Bench::new("overlap-hangs", 0);
+    bench.leave(3);
+    let (shared, reads) = (Arc::default(), Arc::default());
+    let disk = Noting { disk: Plain, shared: Arc::clone(&shared), reads: Arc::clone(&reads) };
+    let mut worker = bench.source.worker(Data::new(&bench.directory), Box::new(disk), 2).unwrap();
+    *shared.lock().unwrap() = Some(Arc::clone(&worker.shared));
+    worker.look_at_table(boot_ns());
+    work(&mut worker);
+    assert_eq!(bench.state(), (3, ReplicaState::Well));
+    reads.lock().unwrap().clear();
+    // Its file is there: what is written now is a group.
+    bench.leave(3);
+    work(&mut worker);
+    assert_eq!(bench.state(), (6, ReplicaState::Well));
+    let reads = reads.lock().unwrap();
+    assert!(!reads.is_empty() && !reads.contains(&true), "{reads:?}");
+}
