@@ -74,9 +74,17 @@ fn spoil(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
+/// A directory of that name, in memory where that can be had: thousands of files are written anew
+/// and synced.
+fn place(name: &str) -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    let folder = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    folder.join(format!("landfall-{name}-{}", std::process::id()))
+}
+
 #[test]
 fn what_holds_and_was_not_hit_is_neither_lost_nor_changed() {
-    let data = std::env::temp_dir().join(format!("damage-{}", std::process::id()));
+    let data = place("damage");
     let scratch = Scratch(data.clone());
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for round in 0..300 {
@@ -138,7 +146,7 @@ fn what_holds_and_was_not_hit_is_neither_lost_nor_changed() {
 
 #[test]
 fn what_no_copy_has_is_an_error_and_never_only_in_memory() {
-    let data = std::env::temp_dir().join(format!("damage-both-{}", std::process::id()));
+    let data = place("damage-both");
     let _scratch = Scratch(data.clone());
     let [own, copied, ..] = write(&data, Odd::default()).unwrap();
     // The same batch of both copies; then the last record of both, in its whole length; then both
@@ -172,7 +180,7 @@ fn what_no_copy_has_is_an_error_and_never_only_in_memory() {
 
 #[test]
 fn the_walk_ends_over_any_bytes_and_makes_nothing_up() {
-    let directory = std::env::temp_dir().join(format!("damage-any-{}", std::process::id()));
+    let directory = place("damage-any");
     let _scratch = Scratch(directory.clone());
     let [own, ..] = write(&directory, Odd::default()).unwrap();
     let path = replica_file(&own, 0);
