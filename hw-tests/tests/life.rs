@@ -229,14 +229,21 @@ fn two_processes_are_never_one_broker_whatever_their_namespaces() {
     let pool = Named::new("two");
     let site = pool.start(1).unwrap();
     let before = pool.attach().unwrap().broker(BrokerId::new(0).unwrap()).incarnation;
-    for wrap in [&["unshare", "--net"][..], &["unshare", "--pid", "--fork", "--mount-proc"]] {
-        let output = Command::new(wrap[0])
-            .args(&wrap[1..])
+    for namespace in [&["--net"][..], &["--pid", "--fork", "--kill-child", "--mount-proc"]] {
+        let mut second = Command::new("unshare")
+            .args(namespace)
             .arg(tool("landfall-broker").unwrap())
             .args(["--number", "0", "--pool"])
             .arg(&pool.0)
-            .output()
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
             .unwrap();
+        // One that serves does not end by itself.
+        let ends = eventually("that it ends", || second.try_wait().unwrap().is_some());
+        let _ = second.kill();
+        let output = second.wait_with_output().unwrap();
+        ends.unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains("another process is broker 0"), "{said}");
     }
