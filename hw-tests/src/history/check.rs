@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use landfall::Order;
 use landfall::audit::{Auditor, Seen};
 use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::session::is_same_life;
 
 use super::verdict::{At, Report, Violation};
 use super::{BatchRead, Event, Level, Name, Promises};
@@ -322,7 +323,8 @@ impl Checker {
         let account = self.readers.entry(batch.reader).or_default();
         let last = account.streams.insert((batch.client, broker), (name.n, batch.epoch));
         let Some((after, epoch)) = last else { return };
-        if name.n <= after && !(again && batch.epoch > epoch) {
+        let is_later = batch.epoch > epoch || !is_same_life(batch.epoch, epoch);
+        if name.n <= after && !(again && is_later) {
             let reader = batch.reader;
             self.report.add(Violation::Swapped { reader, at, name, after });
         }

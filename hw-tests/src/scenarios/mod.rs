@@ -19,6 +19,7 @@ pub mod rdma_rewrite;
 pub mod retention;
 pub mod rewrite;
 pub mod sessions;
+pub mod superseded;
 pub mod takeover;
 pub mod token;
 pub mod tools;
@@ -68,6 +69,9 @@ macro_rules! for_each_scenario {
                 ten_thousand_sessions
                 session_lines_run_out_and_come_back
                 lines_come_back_whoever_was_killed
+            }
+            superseded {
+                a_publisher_that_was_taken_over_from_finds_out
             }
             pressure {
                 a_ring_full_behind_a_gap_waits_and_goes_on
