@@ -65,7 +65,12 @@ impl Broker {
                 self.granted(kind, topic, Granted { segment, generation }, base_index);
             }
             Command::RingReady { topic } => self.ring_ready(topic),
-            Command::Denied { topic, kind, why, .. } => self.denied(topic, kind, why),
+            Command::Denied { topic, kind, why, free, segments } => {
+                if (kind, why) == (SegmentKind::Ring, Denial::PoolFull) {
+                    self.ring_denied(topic, (free, segments));
+                }
+                self.denied(topic, kind, why);
+            }
             Command::SessionOpen { request, index, epoch, next_seq, is_own } => {
                 self.session_open(request, (index, epoch), next_seq, is_own);
             }

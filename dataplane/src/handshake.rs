@@ -134,7 +134,7 @@ impl Broker {
         let Some(conn) = conns.get(slot) else { return Ok(()) };
         conn.was_topic = Some(id);
         if let Kind::Greeting(greeting) = &mut conn.kind {
-            greeting.stage = Stage::Ring { hello, topic: id };
+            greeting.stage = Stage::Ring { hello, topic: id, full: None };
         }
         self.want_read(slot, false);
         if ready {
@@ -160,6 +160,18 @@ impl Broker {
         }
     }
 
+    /// The pool has no segment for a topic's ring: whoever waits for it in vain is told so.
+    pub(crate) fn ring_denied(&mut self, topic: TopicId, numbers: (u32, u32)) {
+        for conn in self.conns.iter_mut() {
+            if let Kind::Greeting(greeting) = &mut conn.kind
+                && let Stage::Ring { topic: other, full, .. } = &mut greeting.stage
+                && *other == topic
+            {
+                *full = Some(numbers);
+            }
+        }
+    }
+
     /// Whether the client has gone while nothing was read from it. A session opened for one that
     /// was killed would fence the session of its next life, which may have asked before.
     fn has_ended(&mut self, slot: usize) -> bool {
@@ -177,7 +189,7 @@ impl Broker {
         let Some(conn) = conns.get(slot) else { return };
         let token = conn.token;
         let Kind::Greeting(greeting) = &mut conn.kind else { return };
-        let Stage::Ring { hello, topic } = greeting.stage else { return };
+        let Stage::Ring { hello, topic, .. } = greeting.stage else { return };
         let request = link.number();
         greeting.stage = Stage::Session { hello, topic, request };
         opening.insert(request, token);

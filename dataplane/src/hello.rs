@@ -28,8 +28,9 @@ pub struct Greeting {
 pub enum Stage {
     /// Its `Hello` is not whole.
     Reading,
-    /// The topic's ring at this broker is being made.
-    Ring { hello: Hello, topic: TopicId },
+    /// The topic's ring at this broker is being made; the pool was last said to be full with so
+    /// many segments free, of so many.
+    Ring { hello: Hello, topic: TopicId, full: Option<(u32, u32)> },
     /// Its first batch is looked for in replica files.
     Files { hello: Hello, topic: TopicId },
     /// Its session is being opened.
@@ -85,6 +86,13 @@ impl Greeting {
             Stage::Reading => (
                 Refusal::Malformed,
                 format!("no whole Hello came within {seconds} s: {} bytes did", self.have),
+            ),
+            Stage::Ring { full: Some((free, of)), .. } => (
+                Refusal::NoControl,
+                format!(
+                    "the pool is full ({free} of {of} segments free), and the topic's ring at this \
+                     broker needs one: delete a topic, or make the pool larger"
+                ),
             ),
             Stage::Ring { .. } => (
                 Refusal::NoControl,

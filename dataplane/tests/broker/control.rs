@@ -55,6 +55,7 @@ pub struct Control {
     pub fenced: Vec<(u64, u32)>,
     pub paused: bool,
     pub deny: bool,
+    pub deny_rings: bool,
     pub silent: bool,
     /// Sequences that are duplicates.
     pub drop_seqs: HashSet<u64>,
@@ -100,6 +101,7 @@ impl Control {
             fenced: Vec::new(),
             paused: false,
             deny: false,
+            deny_rings: false,
             silent: false,
             drop_seqs: HashSet::new(),
             hole_seqs: HashSet::new(),
@@ -238,6 +240,11 @@ impl Control {
             Request::Register { incarnation } => {
                 self.pool.count_on(broker, incarnation);
                 Some(Command::Accepted { epoch: 1, incarnation })
+            }
+            Request::OpenRing { topic } if self.deny_rings => {
+                let (kind, why) = (SegmentKind::Ring, Denial::PoolFull);
+                let segments = self.pool.geometry().segments();
+                Some(Command::Denied { topic, kind, why, free: 0, segments })
             }
             Request::OpenRing { topic } => Some(self.open_ring(broker, topic)),
             Request::Want { kind, topic } if self.deny && kind == SegmentKind::Payload => {

@@ -52,6 +52,16 @@ fn who_gave_up_before_its_session_was_open_leaves_none() {
 }
 
 #[test]
+fn who_finds_no_segment_for_a_ring_is_told_that_the_pool_is_full() {
+    let rig = Rig::leasing(1, Idle::Backoff, LEASE.as_nanos() as u64);
+    rig.control().topic("topic", Order::Total, 64, 0);
+    rig.control().deny_rings = true;
+    let (why, sentence) = send_hello(rig.tcp(), publisher(7)).refused();
+    assert_eq!(why, Refusal::NoControl, "{sentence}");
+    assert!(sentence.contains("the pool is full (0 of "), "{sentence}");
+}
+
+#[test]
 fn who_is_gone_when_it_would_be_welcomed_leaves_no_session() {
     let (rig, first) = rig();
     let next = session(&first).0 + 1;
