@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use crate::frozen;
+
 /// What kind of failure this is, which is what the exit status says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -41,9 +43,22 @@ impl Failure {
         Self { kind: Kind::Usage, ..Self::failed(what, why) }
     }
 
+    /// Nobody answers at the address.
+    pub fn unreachable(what: impl Into<String>, why: impl fmt::Display) -> Self {
+        Self { kind: Kind::Unreachable, ..Self::failed(what, why) }
+    }
+
     /// What the client library answered.
     pub fn client(what: impl Into<String>, error: landfall::Error) -> Self {
         let failure = Self::failed(what, &error);
+        if let landfall::Error::Unreachable { who, address, why } = &error
+            && who == "control"
+            && why.starts_with("timeout")
+            && let Some(process) = frozen::listener(address)
+        {
+            // Another one beside it would be no help.
+            return Self::unreachable(failure.what, process);
+        }
         if error.is_unreachable() {
             let next = "landfall up  (or name the address with --control or LANDFALL_CONTROL)";
             return Self { kind: Kind::Unreachable, ..failure }.next(next);

@@ -11,6 +11,7 @@ mod config;
 mod demo;
 mod doctor;
 mod error;
+mod frozen;
 mod out;
 mod publish;
 mod recover;
@@ -77,8 +78,10 @@ fn forget(args: &BrokerForget, client: &Client) -> Outcome {
     out.flush()
 }
 
-/// A client of the configured control. Nothing is sent yet.
+/// A client of the configured control. One that is there and stopped is not waited for.
 fn client(config: &Config) -> Outcome<Client> {
-    Client::new(&config.settings.control.address)
-        .map_err(|error| Failure::usage("the control address cannot be used", error))
+    let client = Client::new(&config.settings.control.address)
+        .map_err(|error| Failure::usage("the control address cannot be used", error))?;
+    frozen::look(&client)?;
+    Ok(client)
 }

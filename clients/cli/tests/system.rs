@@ -315,6 +315,22 @@ fn the_views_show_the_system() {
 }
 
 #[test]
+fn a_control_that_is_stopped_is_named_and_no_other_one_is_advised() {
+    let system = System::start(1);
+    let pid = system.json(&["cluster", "-o", "json"])["pid"].as_u64().unwrap() as u32;
+    signal(pid, Signal::SIGSTOP);
+    let outputs = [system.run(&["topic", "ls"], b""), system.run(&["publish", "a"], b"a\n")];
+    signal(pid, Signal::SIGCONT);
+    for output in outputs {
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains(&format!("process {pid}")) && said.contains("frozen"), "{said}");
+        assert!(!said.contains("landfall up"), "{said}");
+    }
+    system.ok(&["topic", "ls"], b"");
+}
+
+#[test]
 fn the_demo_passes_over_a_small_folder() {
     let dir = std::env::temp_dir().join(format!("landfall-demo-{}", std::process::id()));
     std::fs::create_dir_all(dir.join("sub")).unwrap();

@@ -65,6 +65,11 @@ impl Client {
         self.door.ask(Method::Get, "/v1/health", None)
     }
 
+    /// The same, asked for so long at most.
+    pub fn health_within(&self, timeout: Duration) -> Result<api::Health, Error> {
+        self.within(timeout).health()
+    }
+
     /// The pool and its brokers.
     pub fn cluster(&self) -> Result<api::Cluster, Error> {
         self.door.ask(Method::Get, "/v1/cluster", None)
