@@ -3,8 +3,9 @@
 mod fake;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use fake::homes::{self, CREATED_NS, Two, lead};
 use fake::{Memory, spec};
 use landfall_control::cold::end::{go_on, say_ended};
 use landfall_control::cold::restore;
@@ -15,49 +16,17 @@ use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
-use landfall_layout::topic::{Order, TopicEntry, TopicState};
+use landfall_layout::topic::{Order, TopicEntry};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE, topic_directory};
 use landfall_replica::there::{Kept, Lack, Part};
 use landfall_replica::{Ended, EndedLog, Numbers, Resumed, TopicFile, numbers, owner};
 
-const CREATED_NS: u64 = 77;
 const LEADER: LeaderLine =
     LeaderLine { term: 0, pid: 0, host: 0, started_ns: 0, locked: 0, ended: 0, reserved: [0; 2] };
 
-/// Data directories of two brokers, gone with this value.
-struct Two(PathBuf);
-
-impl Two {
-    fn new(name: &str) -> Self {
-        let number = std::process::id();
-        Self(std::env::temp_dir().join(format!("landfall-cold-{name}-{number}")))
-    }
-
-    fn data(&self) -> [PathBuf; 2] {
-        ["broker-0", "broker-1"].map(|broker| self.0.join(broker))
-    }
-
-    /// The topic's directory in each.
-    fn topics(&self) -> [PathBuf; 2] {
-        self.data().map(|data| topic_directory(&data, "t", CREATED_NS))
-    }
-}
-
-impl Drop for Two {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn entry() -> TopicEntry {
-    let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
-    entry.id = TopicId::new(0, 1).0;
-    entry.state = TopicState::Live as u8;
-    (entry.order, entry.replicas, entry.replica_brokers) = (Order::Strong.raw(), 3, 2);
-    (entry.ring_slots, entry.name_bytes, entry.created_ns) = (16, 1, CREATED_NS);
-    entry.name[0] = b't';
-    entry
+    homes::entry(Order::Strong, 3)
 }
 
 /// Writes what a broker's directory says of the topic, whose log went on at `index`.
@@ -564,14 +533,6 @@ fn a_topic_that_is_deleted_while_its_brokers_are_away_does_not_come_back() {
     let pool = Memory::new().pool(48);
     restore(&pool, &two.data(), false, 1).unwrap();
     assert!(pool.topic(TopicId(entry().id)).is_none());
-}
-
-fn lead(memory: &Memory, data: &[PathBuf]) -> Result<Control, String> {
-    let pool = memory.pool(48);
-    let candidate = Candidate::new(&pool, 1).unwrap();
-    let Ok(elected) = candidate.stand(&pool) else { panic!("nobody else is there") };
-    Control::lead(pool, &memory.path(), Options::default(), elected, data)
-        .map_err(|error| error.to_string())
 }
 
 /// No broker has a directory yet, so that their locks say nothing.

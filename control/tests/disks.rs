@@ -7,48 +7,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fake::Memory;
+use fake::homes::{self, CREATED_NS, Two};
 use landfall_control::cold::restore;
-use landfall_layout::topic::{Order, TopicEntry, TopicState};
-use landfall_layout::{BrokerId, TopicId};
+use landfall_layout::BrokerId;
+use landfall_layout::topic::{Order, TopicEntry};
 use landfall_replica::names::topic_directory;
 use landfall_replica::there::{Lack, UNCOUNTED};
 use landfall_replica::{TopicFile, numbers};
 
-const CREATED_NS: u64 = 77;
-
-/// Data directories of two brokers, gone with this value.
-struct Two(PathBuf);
-
-impl Two {
-    fn new(name: &str) -> Self {
-        let number = std::process::id();
-        Self(std::env::temp_dir().join(format!("landfall-cold-{name}-{number}")))
-    }
-
-    fn data(&self) -> [PathBuf; 2] {
-        ["broker-0", "broker-1"].map(|broker| self.0.join(broker))
-    }
-
-    /// The topic's directory in each.
-    fn topics(&self) -> [PathBuf; 2] {
-        self.data().map(|data| topic_directory(&data, "t", CREATED_NS))
-    }
-}
-
-impl Drop for Two {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn entry() -> TopicEntry {
-    let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
-    entry.id = TopicId::new(0, 1).0;
-    entry.state = TopicState::Live as u8;
-    (entry.order, entry.replicas, entry.replica_brokers) = (Order::Strong.raw(), 2, 2);
-    (entry.ring_slots, entry.name_bytes, entry.created_ns) = (16, 1, CREATED_NS);
-    entry.name[0] = b't';
-    entry
+    homes::entry(Order::Strong, 2)
 }
 
 /// Disks that were mounted in each other's places for a while: each was both brokers' once.

@@ -9,35 +9,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fake::Memory;
+use fake::homes::{self, Two, said};
 use landfall_control::cold::{ColdError, restore};
 use landfall_layout::TopicId;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::pool::{LeaderLine, Term};
-use landfall_layout::topic::{Order, TopicEntry, TopicState};
+use landfall_layout::topic::{Order, TopicEntry};
 use landfall_pool::{Memory as _, Pool};
-use landfall_replica::names::{TOPIC_FILE, topic_directory};
-use landfall_replica::{Resumed, TopicFile, numbers};
-
-const CREATED_NS: u64 = 77;
+use landfall_replica::names::TOPIC_FILE;
+use landfall_replica::{Resumed, TopicFile};
 
 /// A data directory with topic t, which has logs of brokers, gone with this value.
-struct Data(PathBuf);
+struct Data(Two);
 
 impl Data {
     fn new(name: &str) -> Self {
-        let data = std::env::temp_dir();
-        let data = Self(data.join(format!("landfall-overtaken-{name}-{}", std::process::id())));
+        let data = Self(Two::new(&format!("overtaken-{name}")));
         fs::create_dir_all(data.topic()).unwrap();
-        let broker = landfall_layout::BrokerId::new(0).unwrap();
-        numbers::name(&data.0, broker, "a pool that is lost").unwrap();
-        let mut file = TopicFile::of(&entry(), "a pool that is lost", 48 << 20).unwrap();
+        homes::name(&data.0.data()[0], 0);
+        let mut file = said(&entry());
         file.resumed.insert(0, Resumed { index: 50, position: 500 });
         file.write(&data.topic()).unwrap();
         data
     }
 
     fn topic(&self) -> PathBuf {
-        topic_directory(&self.0, "t", CREATED_NS)
+        self.0.topics()[0].clone()
     }
 
     fn text(&self) -> String {
@@ -46,24 +43,12 @@ impl Data {
 
     /// Brings the topic back.
     fn restore(&self, pool: &Pool) -> Result<(), ColdError> {
-        restore(pool, std::slice::from_ref(&self.0), false, 1).map(drop)
-    }
-}
-
-impl Drop for Data {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        restore(pool, &self.0.data()[..1], false, 1).map(drop)
     }
 }
 
 fn entry() -> TopicEntry {
-    let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
-    entry.id = TopicId::new(0, 1).0;
-    entry.state = TopicState::Live as u8;
-    (entry.order, entry.replicas, entry.replica_brokers) = (Order::None.raw(), 2, 1);
-    (entry.ring_slots, entry.name_bytes, entry.created_ns) = (16, 1, CREATED_NS);
-    entry.name[0] = b't';
-    entry
+    TopicEntry { replica_brokers: 1, ..homes::entry(Order::None, 2) }
 }
 
 fn topic() -> TopicId {

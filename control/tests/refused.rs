@@ -7,46 +7,39 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use fake::Memory;
+use fake::homes::{self, LOST, Two, broker, said};
 use landfall_control::cold::{ColdError, restore};
+use landfall_layout::TopicId;
 use landfall_layout::limits::SEQUENCED_LOG;
-use landfall_layout::topic::{Order, TopicEntry, TopicState};
-use landfall_layout::{BrokerId, TopicId};
-use landfall_replica::names::{TOPIC_FILE, replica_file, source_directory, topic_directory};
-use landfall_replica::{Resumed, TopicFile, numbers};
-
-const CREATED_NS: u64 = 77;
+use landfall_layout::topic::{Order, TopicEntry};
+use landfall_replica::names::{TOPIC_FILE, replica_file, source_directory};
+use landfall_replica::{Resumed, TopicFile};
 
 /// Data directories of two brokers with topic t, gone with this value.
-struct Two(PathBuf);
+struct Refused(Two);
 
-impl Two {
+impl Refused {
     fn new(name: &str) -> Self {
-        let number = std::process::id();
-        let two = Self(std::env::temp_dir().join(format!("landfall-refused-{name}-{number}")));
-        for (number, data) in two.data().iter().enumerate() {
-            let topic = topic_directory(data, "t", CREATED_NS);
+        let two = Two::new(&format!("refused-{name}"));
+        for (number, (data, topic)) in two.data().iter().zip(two.topics()).enumerate() {
             fs::create_dir_all(source_directory(&topic, broker(0))).unwrap();
-            numbers::name(data, broker(number), "a pool that is lost").unwrap();
-            let mut file = TopicFile::of(&entry(), "a pool that is lost", 48 << 20).unwrap();
+            homes::name(data, number);
+            let mut file = said(&entry());
             file.resumed.insert(SEQUENCED_LOG, Resumed { index: 50, position: 500 });
             file.write(&topic).unwrap();
         }
-        two
-    }
-
-    fn data(&self) -> [PathBuf; 2] {
-        ["broker-0", "broker-1"].map(|broker| self.0.join(broker))
+        Self(two)
     }
 
     fn topic(&self, which: usize) -> PathBuf {
-        topic_directory(&self.data()[which], "t", CREATED_NS)
+        self.0.topics()[which].clone()
     }
 
     /// Brings the topic back into a new pool; the index at which its log goes on.
     fn restore(&self, forgets_lost: bool) -> Result<u64, ColdError> {
         let memory = Memory::new();
         let pool = memory.pool(48);
-        restore(&pool, &self.data(), forgets_lost, 1)?;
+        restore(&pool, &self.0.data(), forgets_lost, 1)?;
         Ok(pool.chain(TopicId(entry().id), SEQUENCED_LOG).unwrap().oldest_index)
     }
 
@@ -57,30 +50,13 @@ impl Two {
         let text = error.to_string();
         assert!(text.contains(name) && text.contains("os error"), "{text}");
         assert!(text.contains("--forget-lost"), "{text}");
-        let file = TopicFile::read(&self.topic(0)).unwrap();
-        assert_eq!(file.pool_uuid, "a pool that is lost");
+        assert_eq!(TopicFile::read(&self.topic(0)).unwrap().pool_uuid, LOST);
         text
     }
 }
 
-impl Drop for Two {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn broker(number: usize) -> BrokerId {
-    BrokerId::new(number).unwrap()
-}
-
 fn entry() -> TopicEntry {
-    let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
-    entry.id = TopicId::new(0, 1).0;
-    entry.state = TopicState::Live as u8;
-    (entry.order, entry.replicas, entry.replica_brokers) = (Order::Strong.raw(), 3, 2);
-    (entry.ring_slots, entry.name_bytes, entry.created_ns) = (16, 1, CREATED_NS);
-    entry.name[0] = b't';
-    entry
+    homes::entry(Order::Strong, 3)
 }
 
 /// A file that the system does not read for root either: what follows a link without an end is
@@ -88,7 +64,7 @@ fn entry() -> TopicEntry {
 #[test]
 fn a_replica_file_that_the_system_refuses_is_not_taken_for_damage() {
     for is_open_refused in [true, false] {
-        let two = Two::new("replica");
+        let two = Refused::new("replica");
         let path = replica_file(&source_directory(&two.topic(1), broker(0)), 60);
         match is_open_refused {
             true => symlink(&path, &path).unwrap(),
@@ -105,7 +81,7 @@ fn a_replica_file_that_the_system_refuses_is_not_taken_for_damage() {
 
 #[test]
 fn a_topic_file_that_the_system_refuses_ends_the_start_also_where_another_is_there() {
-    let two = Two::new("topic");
+    let two = Refused::new("topic");
     let names = [TOPIC_FILE, "topic.json.copy"];
     for name in names {
         let path = two.topic(1).join(name);
@@ -124,7 +100,7 @@ fn a_topic_file_that_the_system_refuses_ends_the_start_also_where_another_is_the
 
 #[test]
 fn a_directory_that_the_system_does_not_look_at_is_not_passed_over() {
-    let two = Two::new("directory");
+    let two = Refused::new("directory");
     let path = source_directory(&two.topic(1), broker(1));
     symlink(&path, &path).unwrap();
     let error = two.restore(false).unwrap_err();
