@@ -25,6 +25,7 @@ use landfall_pool::clock::boot_ns;
 
 mod came_back;
 mod damage;
+mod disks;
 mod holes;
 mod moved;
 mod not_ours;

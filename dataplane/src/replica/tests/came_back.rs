@@ -7,7 +7,7 @@ use landfall_layout::order::{ChainLine, FrontierLine};
 use landfall_layout::replica::ENODATA;
 use landfall_replica::{Ended, EndedLog, Resumed, Skipped, Skips};
 
-use super::wiped::{errors, next_pool, six};
+use super::disks::{errors, next_pool, six};
 use super::*;
 
 /// A pool in which the topic is sequenced, with nothing of its log in memory below `index`, and

@@ -2,13 +2,12 @@
 //! another copy. And what looks like one, and is none.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use landfall_layout::keepers::StandIn;
 use landfall_layout::replica::ENODATA;
 use landfall_replica::{Resumed, Skipped, Skips};
 
-use super::wiped::{Disks, errors, land, line, next_pool};
+use super::disks::{Disks, copied_back, errors, follow, land, line, move_on, next_pool, six_in};
 use super::*;
 
 /// Entries of another broker, which no copy of this one has, and which have left memory.
@@ -17,25 +16,9 @@ fn pass(source: &mut Source, entries: u64) -> u64 {
     move_on(source)
 }
 
-fn follow(source: &mut Source, entries: u64) {
-    let entry = OrderEntry { count: 3, broker: 1, flags: ENTRY_HOLE, ..OrderEntry::default() };
-    (0..entries).for_each(|_| source.append(&entry));
-    source.publish();
-}
-
-fn move_on(source: &Source) -> u64 {
-    let end = source.frontier.entries;
-    source.pool.raise_oldest(source.topic, 0, end, end * 3);
-    end
-}
-
 /// A disk with six batches, of a pool that is lost.
 fn six(name: &str) -> Disks {
-    let disks = Disks::new(name);
-    let mut before = Source::new(pool(), 0);
-    land(&mut before, 6);
-    work(&mut before.worker(disks.data(0, false), Box::new(Plain), 1).unwrap());
-    disks
+    six_in(name, 0)
 }
 
 /// What control writes at a cold start in which the log passed over some entries.
@@ -56,15 +39,7 @@ fn came_back(disks: &Disks, source: &Source, (from, to): (u64, u64)) {
 
 #[test]
 fn a_hole_in_the_middle_is_shown_for_as_long_as_it_is_there() {
-    let disks = Disks::new("hole");
-    let mut source = Source::new(pool(), 0);
-    land(&mut source, 3);
-    work(&mut source.worker(disks.data(0, false), Box::new(Plain), 1).unwrap());
-    assert!(Command::new("cp").arg("-a").args(&disks.0).status().unwrap().success());
-    land(&mut source, 3);
-    work(&mut source.worker(disks.data(0, false), Box::new(Plain), 1).unwrap());
-    fs::remove_dir_all(&disks.0[0]).unwrap();
-    fs::rename(&disks.0[1], &disks.0[0]).unwrap();
+    let (disks, mut source) = copied_back("hole");
     move_on(&source);
     // Also where nothing lands behind it.
     for incarnation in 2..5 {

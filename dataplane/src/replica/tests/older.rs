@@ -1,11 +1,9 @@
 //! Files that are not those that the line in the pool speaks of: a copy of a disk from before, or
 //! another disk with as many entries. And files that are, though the log went on without them.
 
-use std::process::Command;
-
 use landfall_layout::replica::TAIL_UNKNOWN;
 
-use super::wiped::{Disks, errors, land, line, next_pool, six};
+use super::disks::{Disks, copied_back, errors, follow, land, line, move_on, next_pool, six};
 use super::*;
 
 /// Another disk is used for a while, with as many entries on it, and the first one comes back.
@@ -19,8 +17,7 @@ fn as_many_other_entries_are_not_those_that_were_durable() {
     assert_eq!((line(&source).0, line(&source).1), (15, 6));
     assert_eq!(disks.batches(0), (9, 6));
     // The disk with the first six in its place.
-    fs::remove_dir_all(&disks.0[0]).unwrap();
-    fs::rename(&disks.0[1], &disks.0[0]).unwrap();
+    disks.swap();
     let said = errors(&source, disks.data(0, false), 2);
     assert!(said[0].contains("up to log index 15, and its files have 6 and reach 6"), "{said:?}");
     assert_eq!((line(&source).0, line(&source).1), (15, 12));
@@ -29,15 +26,7 @@ fn as_many_other_entries_are_not_those_that_were_durable() {
 
 #[test]
 fn a_copy_of_the_disk_from_before_is_filled_up_again() {
-    let disks = Disks::new("from-before");
-    let mut source = Source::new(pool(), 0);
-    land(&mut source, 3);
-    work(&mut source.worker(disks.data(0, false), Box::new(Plain), 1).unwrap());
-    assert!(Command::new("cp").arg("-a").args(&disks.0).status().unwrap().success());
-    land(&mut source, 3);
-    work(&mut source.worker(disks.data(0, false), Box::new(Plain), 1).unwrap());
-    fs::remove_dir_all(&disks.0[0]).unwrap();
-    fs::rename(&disks.0[1], &disks.0[0]).unwrap();
+    let (disks, source) = copied_back("from-before");
     let said = errors(&source, disks.data(0, false), 2);
     assert!(said[0].contains("up to log index 6, and its files have 3 and reach 3"), "{said:?}");
     assert_eq!((line(&source), disks.batches(0)), ((6, 6, ReplicaState::Well, 0), (0, 6)));
@@ -49,15 +38,13 @@ fn files_of_a_broker_that_landed_nothing_since_have_all_of_it() {
     let disks = Disks::new("idle");
     let mut source = Source::new(pool(), 0);
     land(&mut source, 3);
-    let entry = OrderEntry { count: 3, broker: 1, flags: ENTRY_HOLE, ..OrderEntry::default() };
     // Some before the files are looked at again, and some after.
     for incarnation in 1..4 {
-        (0..5).for_each(|_| source.append(&entry));
-        source.publish();
+        follow(&mut source, 5);
         assert_eq!(errors(&source, disks.data(0, false), incarnation), [""; 0]);
         let end = source.frontier.entries;
         assert_eq!(line(&source), (end, 3, ReplicaState::Well, 0));
-        source.pool.raise_oldest(source.topic, 0, end, end * 3);
+        move_on(&source);
     }
     // Its directory cannot be opened, and then it can.
     let topic = topic_directory(&disks.0[0], "t", CREATED_NS);
