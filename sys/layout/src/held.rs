@@ -124,7 +124,11 @@ impl fmt::Display for Held {
                 f,
                 "broker {keeper} {}; start it again, or wait for another broker with a disk to \
                  take the copy over (landfall topic describe)",
-                if *by == HeldBy::Gone { "is gone" } else { "or its disk does not answer" }
+                if *by == HeldBy::Gone {
+                    "is gone"
+                } else {
+                    "does not answer, or its disk does not"
+                }
             ),
         }
     }
