@@ -458,7 +458,7 @@ impl Broker {
     }
 
     /// Says in this broker's line whether its disk hangs: control has others keep its copies then.
-    fn look_at_disk(&self, now_ns: u64) {
+    fn look_at_disk(&mut self, now_ns: u64) {
         let Self { env, replicator: Some(replicator), .. } = self else { return };
         let hangs = replicator.hangs(now_ns);
         if hangs == (env.pool.broker(env.me).disk == DISK_HANGS) {
@@ -467,9 +467,9 @@ impl Broker {
         env.pool.say_disk(env.me, if hangs { DISK_HANGS } else { 1 });
         let what = match hangs {
             true => {
-                "hangs: a write or sync has not ended for 5 s (dmesg may say more); nothing that \
-                 it keeps becomes durable before it answers, or another broker with a disk has \
-                 taken its copies over"
+                "hangs: a write or sync has not ended for 5 s, or another call for 15 s (dmesg \
+                 may say more); nothing that it keeps becomes durable before it answers, or another \
+                 broker with a disk has taken its copies over"
             }
             false => "answers again",
         };

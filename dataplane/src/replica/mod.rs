@@ -60,7 +60,7 @@ use landfall_replica::mend::create_directory;
 use landfall_replica::owner;
 
 use crate::env::{Env, Unfaithful};
-use hang::{Calls, Watched};
+use hang::{Calls, Watch, Watched};
 use thread::Worker;
 
 pub(crate) use group::check as check_batch;
@@ -185,6 +185,7 @@ impl Shared {
 pub struct Replicator {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    watch: Watch,
     /// Held for as long as the broker lives: two brokers cannot keep replicas in one directory.
     _lock: File,
 }
@@ -217,7 +218,7 @@ impl Replicator {
         let worker = Worker::new(pool, standing, data.clone(), disk, shared.clone())?;
         let builder = std::thread::Builder::new().name(format!("replicas-{}", env.me));
         let thread = builder.spawn(move || worker.run())?;
-        Ok(Self { shared, thread: Some(thread), _lock: lock })
+        Ok(Self { shared, thread: Some(thread), watch: Watch::default(), _lock: lock })
     }
 
     /// Makes the thread look at once.
@@ -228,9 +229,9 @@ impl Replicator {
         }
     }
 
-    /// Whether a write or sync of its disk has not ended for too long.
-    pub fn hangs(&self, now_ns: u64) -> bool {
-        self.shared.calls.hang(now_ns)
+    /// Whether its disk has not answered for too long. Asked several times a second.
+    pub fn hangs(&mut self, now_ns: u64) -> bool {
+        self.watch.hangs(&self.shared.calls, now_ns)
     }
 
     /// What the thread has to say since the last time.

@@ -142,10 +142,12 @@ impl Worker {
 
     /// Works until it is told to stop, and leaves everything synced.
     pub fn run(mut self) {
+        self.shared.calls.step(boot_ns());
         self.forget();
         let mut waiter = Waiter::new(Idle::Backoff);
         while !self.shared.stop.load(Ordering::Acquire) {
             let now = boot_ns();
+            self.shared.calls.step(now);
             if !self.standing.holds(&self.pool, now) {
                 // Its lines may be somebody else's, and the files are left as by a kill.
                 return;
@@ -366,6 +368,7 @@ impl Worker {
         }
         let mut are_said = true;
         for slot in 0..TOPICS_MAX {
+            self.shared.calls.step(boot_ns());
             // An entry that is being changed is looked at the next time.
             let Some(entry) = self.pool.topic_in_slot(slot) else {
                 are_said = false;
