@@ -52,7 +52,8 @@ fn set_topic(pool: &Pool) {
         disk_bytes: 0,
         disk_ns: 0,
         deleted_ns: 0,
-        reserved: [0; 6],
+        life: 0,
+        reserved: [0; 5],
     });
 }
 

@@ -161,6 +161,10 @@ impl Control {
         }
         // A system that ran until now does without a disk that hangs.
         let bound = if reads_all { PATIENT } else { SILENT };
+        if from.is_some() {
+            let notes = cold::elsewhere::check(&pool, restore, bound).map_err(StartError::Cold)?;
+            notes.iter().for_each(|note| eprintln!("control: {note}"));
+        }
         let held = match cold::hold::hold_all(restore, &pool.uuid_text(), bound) {
             Ok((held, notes)) => {
                 notes.iter().for_each(|note| eprintln!("control: {note}"));

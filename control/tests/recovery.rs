@@ -43,7 +43,8 @@ fn entry(name: &str, id: TopicId, order: Order) -> TopicEntry {
         disk_bytes: 0,
         disk_ns: 0,
         deleted_ns: 0,
-        reserved: [0; 6],
+        life: 0,
+        reserved: [0; 5],
     }
 }
 

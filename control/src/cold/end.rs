@@ -19,7 +19,8 @@ use landfall_replica::{Ended, EndedLog, FileError, TopicFile};
 use super::ColdError;
 use super::wait::for_lock;
 
-fn live(pool: &Pool) -> impl Iterator<Item = TopicEntry> {
+/// The topics of which there are copies on disk.
+pub fn live(pool: &Pool) -> impl Iterator<Item = TopicEntry> {
     let topic = |slot| pool.topic_in_slot(slot);
     let is_kept =
         |entry: &TopicEntry| entry.state() == TopicState::Live && entry.disk_replicas() > 0;

@@ -26,6 +26,15 @@ pub enum ColdError {
         /// The topic's directory.
         path: PathBuf,
     },
+    /// A topic went on in another pool since this one had it.
+    WentOn {
+        /// The topic.
+        name: String,
+        /// One of its directories.
+        path: PathBuf,
+        /// That pool, by its number.
+        pool: String,
+    },
     /// Another control claimed a higher epoch while this one brought topics back.
     Overtaken {
         /// That epoch.
@@ -120,6 +129,14 @@ impl fmt::Display for ColdError {
                 f,
                 "{}: another pool has taken this topic up since control read its files, and \
                  nothing more is written there; end that system, or this one",
+                path.display()
+            ),
+            Self::WentOn { name, path, pool } => write!(
+                f,
+                "topic {name} went on in another pool since this one had it, {pool} ({}): what \
+                 this pool took from here on would be in no log. Start control on that pool; if \
+                 that is gone, remove this pool's file, which is older, and start with --restore: \
+                 what is durable comes back",
                 path.display()
             ),
             Self::Overtaken { epoch } => {

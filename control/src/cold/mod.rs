@@ -20,6 +20,7 @@
 
 mod absent;
 mod age;
+pub mod elsewhere;
 pub mod end;
 mod error;
 pub mod hold;
@@ -101,7 +102,7 @@ pub fn restore(
         if let Some(error) = found.refused.take().filter(|_| !forgets_lost) {
             return Err(ColdError::Refused { error });
         }
-        let Some(entry) = entry_of(pool, &entries, &found.file) else {
+        let Some(entry) = entry_of(pool, &entries, &found) else {
             return Err(ColdError::Topics { name: found.file.name });
         };
         sessions.add(&entry, found.sessions());
@@ -195,8 +196,7 @@ fn adopt(
     let mine = TopicFile::of(entry, &pool.uuid_text(), pool.geometry().pool_bytes());
     let Some(mut file) = mine else { return Ok(Vec::new()) };
     file.places = found.file.places.clone();
-    // In the pool that it came back into already it did not go on since.
-    file.life = found.life.saturating_add(u64::from(!found.pools.contains(&pool.uuid_text())));
+    file.life = entry.life;
     let mut began = Ended::default();
     for (log, life) in lives {
         file.resumed.insert(log, life.resumed);
@@ -253,8 +253,15 @@ fn may_adopt(
     }
 }
 
+/// How often the topic went on, this pool included: in one that it came back into already it did not
+/// go on since.
+fn life_of(pool: &Pool, found: &Found) -> u64 {
+    found.life.saturating_add(u64::from(!found.pools.contains(&pool.uuid_text())))
+}
+
 /// The topic as it was, in its own slot if that is free.
-fn entry_of(pool: &Pool, taken: &[(TopicEntry, Found)], file: &TopicFile) -> Option<TopicEntry> {
+fn entry_of(pool: &Pool, taken: &[(TopicEntry, Found)], found: &Found) -> Option<TopicEntry> {
+    let file = &found.file;
     let is_free = |slot: usize| {
         pool.topic_in_slot(slot).is_some_and(|entry| entry.state() == TopicState::Absent)
             && taken.iter().all(|(entry, _)| TopicId(entry.id).slot() != slot)
@@ -288,7 +295,8 @@ fn entry_of(pool: &Pool, taken: &[(TopicEntry, Found)], file: &TopicFile) -> Opt
         disk_bytes: file.disk_bytes,
         disk_ns: file.disk_ns,
         deleted_ns: 0,
-        reserved: [0; 6],
+        life: life_of(pool, found),
+        reserved: [0; 5],
     })
 }
 

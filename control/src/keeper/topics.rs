@@ -130,7 +130,8 @@ fn entry_of(spec: &TopicSpec, id: TopicId, known: &[Disk]) -> Result<(TopicEntry
         disk_bytes,
         disk_ns,
         deleted_ns: 0,
-        reserved: [0; 6],
+        life: 0,
+        reserved: [0; 5],
     };
     Ok((entry, order))
 }

@@ -89,6 +89,10 @@ pub fn write_topic(
     };
     let place = Place::look(me, directory, entry, others);
     let began = TopicFile::change(directory, |there| {
+        if let Some(there) = there.as_ref().filter(|it| it.went_on_elsewhere(&uuid, entry.life)) {
+            let why = elsewhere_since(&there.pool_uuid);
+            return (None, Err(FileError::Topic { path: directory.to_owned(), why }));
+        }
         let is_new = there.is_none();
         let lacked = there.iter().flat_map(|file| &file.places.lacks);
         let lacked: Vec<Lack> = lacked.filter(|it| it.keeper == me.raw()).copied().collect();
@@ -122,10 +126,20 @@ pub fn write_topic(
         // An end that is said here was not taken back: this is a copy from before, or was away.
         let life = kept.life.saturating_add((kept.ended.is_some() && pool_uuid == uuid).into());
         let file = TopicFile { live_in: uuid, resumed, skipped, reached, made_at, life, ..mine };
-        (Some(TopicFile { began: began_there, places, ..file }), began)
-    })?;
+        (Some(TopicFile { began: began_there, places, ..file }), Ok(began))
+    })??;
     place.tell(directory, entry, others);
     Ok(began)
+}
+
+/// What is wrong with a directory that another pool has taken up: what this pool wrote there would
+/// have positions that the other one has used.
+fn elsewhere_since(pool: &str) -> String {
+    format!(
+        "the topic went on in another pool since, {pool}: nothing of this older pool is written \
+         there. Start the system on that pool; if that is gone, remove this one's file and start \
+         control with --restore, which brings back what is durable"
+    )
 }
 
 /// The logs of a topic whose memory begins behind their first entry, and where.

@@ -56,7 +56,8 @@ fn entry(id: TopicId, name: &str) -> TopicEntry {
         disk_bytes: 0,
         disk_ns: 0,
         deleted_ns: 0,
-        reserved: [0; 6],
+        life: 0,
+        reserved: [0; 5],
     }
 }
 

@@ -136,6 +136,12 @@ impl TopicFile {
         self.order.parse().ok()
     }
 
+    /// Whether the topic went on in another pool than `pool`, which had it when it had gone on `life`
+    /// times: its table says so. Where it came into both from the same files, each is another's.
+    pub fn went_on_elsewhere(&self, pool: &str, life: u64) -> bool {
+        self.pool_uuid != pool && self.life >= life.max(1)
+    }
+
     /// What the file in a topic's directory says or its copy: the later of those that hold; and
     /// what others say beside it of who keeps the topic where. One of a newer program is an error
     /// whatever the other says.

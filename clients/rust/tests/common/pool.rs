@@ -238,7 +238,8 @@ impl Log {
             disk_bytes: 0,
             disk_ns: 0,
             deleted_ns: 0,
-            reserved: [0; 6],
+            life: 0,
+            reserved: [0; 5],
         });
         give(pool, 0, SegmentKind::OrderLog, 1);
         let log = super::LOG.into();

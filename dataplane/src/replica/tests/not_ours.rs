@@ -153,3 +153,34 @@ fn a_removal_that_was_begun_is_finished_also_in_another_pool() {
     let forgotten = remove_forgotten(&other, &bench.directory, |_, _| false).unwrap();
     assert_eq!((forgotten.removed, topic.exists()), (vec!["t".to_owned()], false));
 }
+
+/// This pool is older than what the directory says: what it wrote there would have positions that
+/// the other pool has used.
+#[test]
+fn nothing_is_written_where_the_topic_went_on_in_another_pool() {
+    let mut bench = Bench::new("elsewhere", 0);
+    bench.land(5, 100);
+    work(&mut bench.worker());
+    let topic = topic_directory(&bench.directory, "t", CREATED_NS);
+    let entry = bench.pool.topic_in_slot(0).unwrap();
+    let own = TopicFile::read(&topic).unwrap();
+    let lives = [(0, 1, true), (2, 2, true), (2, 3, true), (2, 1, false), (0, 0, false)];
+    for (had, life, is_elsewhere) in lives {
+        bench.pool.set_topic(&TopicEntry { life: had, ..entry });
+        let there = TopicFile { pool_uuid: "another pool".to_owned(), life, ..own.clone() };
+        there.write(&topic).unwrap();
+        bench.land(1, 100);
+        let before = bench.batches();
+        let mut worker = bench.worker();
+        worker.look_at_table(boot_ns());
+        work(&mut worker);
+        let file = TopicFile::read(&topic).unwrap();
+        assert_eq!(file.pool_uuid == "another pool", is_elsewhere, "{had} and {life}");
+        assert_eq!(bench.batches() == before, is_elsewhere, "{had} and {life}");
+        let says = |note: &String| note.contains("went on in another pool since, another pool");
+        assert_eq!(worker.notes().iter().any(says), is_elsewhere);
+        if is_elsewhere {
+            assert_eq!((file, bench.state().1), (there, ReplicaState::Failed));
+        }
+    }
+}
