@@ -468,8 +468,8 @@ impl Broker {
         let what = match hangs {
             true => {
                 "hangs: a write or sync has not ended for 5 s, or another call for 15 s (dmesg \
-                 may say more); nothing that it keeps becomes durable before it answers, or another \
-                 broker with a disk has taken its copies over"
+                 may say more); nothing that it keeps becomes durable before it answers, or \
+                 another broker with a disk has its copies"
             }
             false => "answers again",
         };

@@ -253,8 +253,8 @@ fn may_adopt(
     }
 }
 
-/// How often the topic went on, this pool included: in one that it came back into already it did not
-/// go on since.
+/// How often the topic went on, this pool included: in one that it came back into already it did
+/// not go on since.
 fn life_of(pool: &Pool, found: &Found) -> u64 {
     found.life.saturating_add(u64::from(!found.pools.contains(&pool.uuid_text())))
 }

@@ -52,6 +52,13 @@ pub struct Lag {
     pub bytes: u64,
 }
 
+impl Lag {
+    /// The more of each.
+    pub fn max(self, other: Self) -> Self {
+        Self { entries: self.entries.max(other.entries), bytes: self.bytes.max(other.bytes) }
+    }
+}
+
 /// Counts the log's bytes along with its entries, so that a lag has both.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Odometer {

@@ -593,10 +593,7 @@ impl Worker {
     /// How far the replica that is furthest behind is.
     fn show_lag(&self) {
         let lags = self.replicas.iter().map(|replica| replica.lag(&self.pool));
-        let most = lags.fold(Lag::default(), |most, lag| Lag {
-            entries: most.entries.max(lag.entries),
-            bytes: most.bytes.max(lag.bytes),
-        });
+        let most = lags.fold(Lag::default(), Lag::max);
         self.counters.set(&self.pool, Counter::ReplicaLagEntries, most.entries);
         self.counters.set(&self.pool, Counter::ReplicaLagBytes, most.bytes);
     }

@@ -136,8 +136,9 @@ impl TopicFile {
         self.order.parse().ok()
     }
 
-    /// Whether the topic went on in another pool than `pool`, which had it when it had gone on `life`
-    /// times: its table says so. Where it came into both from the same files, each is another's.
+    /// Whether the topic went on in another pool than `pool`, which had it when it had gone on
+    /// `life` times: its table says so. Where it came into both from the same files, it is the
+    /// other's.
     pub fn went_on_elsewhere(&self, pool: &str, life: u64) -> bool {
         self.pool_uuid != pool && self.life >= life.max(1)
     }
