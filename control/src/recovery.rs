@@ -120,17 +120,21 @@ pub fn recover(
                     topic.entry.name()
                 ));
             }
-            match logs::begin_epoch(pool, &mut segments, topic, kept.wall_ns) {
-                Some(log) => {
-                    let new = replay::sequencer(pool, topic, &sessions, last_entries, had, log);
-                    commands.push(ToSequencer::AddTopic(Box::new(new)));
-                    commands.extend(rings(pool, topic.id).map(ToSequencer::AddRing));
+            let log = match logs::begin_epoch(pool, &mut segments, topic, kept.wall_ns) {
+                Some(log) => log,
+                None => {
+                    notes.push(format!(
+                        "topic {} waits: its log needs a segment, and none of {} is free; it is \
+                         ordered as soon as retention frees one, or a topic is deleted",
+                        topic.entry.name(),
+                        segments.total()
+                    ));
+                    logs::no_room(pool, topic)
                 }
-                None => notes.push(format!(
-                    "topic {} is not ordered: its log has no segment and none is free",
-                    topic.entry.name()
-                )),
-            }
+            };
+            let new = replay::sequencer(pool, topic, &sessions, last_entries, had, log);
+            commands.push(ToSequencer::AddTopic(Box::new(new)));
+            commands.extend(rings(pool, topic.id).map(ToSequencer::AddRing));
         }
     }
     let unpadded = know_sealed(pool, &mut segments, &topics, kept);

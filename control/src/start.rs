@@ -194,8 +194,10 @@ impl Control {
         let may = (ballot.locks(), may_run);
         let recovered = recover(&pool, epoch, &shared.last_entries, kept, may, &had)
             .map_err(StartError::Topic)?;
+        let errors = ErrorLog::new(&pool, CONTROL_BLOCK);
         for note in &recovered.notes {
             eprintln!("control: {note}");
+            errors.note(&pool, now, note);
         }
         let (graves, notes) = Graves::read(restore, bound);
         for note in notes {

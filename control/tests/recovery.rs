@@ -221,6 +221,18 @@ fn a_control_that_was_deposed_orders_nothing_more() {
     assert_eq!(system.consumed(topic, broker.id), 0);
 }
 
+/// Who leads then cannot use what this one may still write into, as long as it is there.
+#[test]
+fn a_control_that_was_deposed_ends_though_nothing_happens() {
+    let system = System::start(48);
+    let other = Pool::attach(&system.memory.path()).unwrap();
+    let term = Term { epoch: 9, serves: false }.pack();
+    assert!(other.claim(3, &LeaderLine { term, ..LeaderLine::default() }));
+    let control = system.control.as_ref().unwrap();
+    let why = fake::eventually("the end", || control.failure());
+    assert!(why.contains("epoch 9"), "{why}");
+}
+
 #[test]
 fn a_request_that_was_carried_out_opens_no_second_epoch_under_the_next_control() {
     let mut system = System::start(48);

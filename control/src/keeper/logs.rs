@@ -77,11 +77,14 @@ impl Keeper {
             self.topic_mut(topic)?.logs.insert(log, begun);
             return Some(first);
         };
-        let base = self.segments.get(tail)?.base_index + self.pool.geometry().entries_per_segment();
-        let segment = self.take_log_segment(topic, log, owner, (base, Some(tail)))?;
+        let end = self.segments.get(tail)?.base_index + self.pool.geometry().entries_per_segment();
+        let awaits_from = self.topic(topic)?.logs.get(&log)?.awaits_from;
+        let place = (awaits_from.unwrap_or(end), Some(tail));
+        let segment = self.take_log_segment(topic, log, owner, place)?;
         self.pool.link_segment(tail, segment);
         let known = self.topic_mut(topic)?.logs.get_mut(&log)?;
         known.chain.push_back(segment);
+        known.awaits_from = None;
         let line = known.line(topic);
         self.pool.set_chain(topic, log, &line);
         Some(segment)
@@ -121,18 +124,26 @@ impl Keeper {
     pub(super) fn extend_sequenced(&mut self, topic: TopicId, room: u64) {
         let capacity = self.pool.geometry().entries_per_segment();
         loop {
-            let Some(tail) = self
-                .live_topic(topic)
-                .and_then(|topic| topic.logs.get(&SEQUENCED_LOG))
-                .and_then(|log| log.chain.back())
-                .and_then(|tail| self.segments.get(*tail))
+            let Some(log) = self.live_topic(topic).and_then(|it| it.logs.get(&SEQUENCED_LOG))
             else {
                 return;
             };
-            let end = tail.base_index + capacity;
             let reached = self.pool.frontier(topic, SEQUENCED_LOG).entries;
+            let (tail, awaits_from) = (log.chain.back().copied(), log.awaits_from);
+            let Some(end) =
+                awaits_from.or_else(|| Some(self.segments.get(tail?)?.base_index + capacity))
+            else {
+                return;
+            };
             if end.saturating_sub(reached) >= room {
                 return;
+            }
+            if awaits_from.is_some()
+                && let Some(rest) = self.rest_of(tail, reached)
+            {
+                self.has_segment(topic);
+                self.tell_sequencer(ToSequencer::AddLog { topic, segment: rest });
+                continue;
             }
             let Some(segment) = self.extend_log(topic, SEQUENCED_LOG, OWNER_CONTROL) else {
                 return;
@@ -140,6 +151,16 @@ impl Keeper {
             let Some(segment) = self.log_segment(segment) else { return };
             self.tell_sequencer(ToSequencer::AddLog { topic, segment });
         }
+    }
+
+    /// What is left of a log's last segment from `reached` on, once nobody writes there any more.
+    fn rest_of(&self, tail: Option<SegmentId>, reached: u64) -> Option<LogSegment> {
+        self.log_segment(tail?).filter(|rest| !self.segments.suspects() && rest.holds(reached))
+    }
+
+    fn has_segment(&mut self, topic: TopicId) {
+        let log = self.topic_mut(topic).and_then(|topic| topic.logs.get_mut(&SEQUENCED_LOG));
+        log.into_iter().for_each(|log| log.awaits_from = None);
     }
 
     /// Keeps every sequenced log at least half a segment ahead of its frontier.

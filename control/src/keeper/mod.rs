@@ -202,6 +202,10 @@ impl Keeper {
     fn work(&mut self) -> bool {
         let clock_ns = self.clock_ns();
         if clock_ns >= self.next_beat_ns {
+            // Also where there is nothing to say: the next leader waits for this process to end.
+            if !self.still_leads() {
+                return false;
+            }
             self.pool.beat_leader(clock_ns);
             self.next_beat_ns = clock_ns + HEARTBEAT_EVERY_NS;
         }

@@ -66,6 +66,9 @@ pub struct Log {
     pub passed: Passed,
     /// A broker's own log: the last segment granted to its present process.
     pub granted: Option<SegmentId>,
+    /// A sequenced log whose writer has no segment yet: it goes on at this index, and what is
+    /// behind that in the last segment a control before this one may still write.
+    pub awaits_from: Option<u64>,
 }
 
 impl Topic {

@@ -47,6 +47,7 @@ pub(super) fn chains(pool: &Pool, segments: &Segments, id: TopicId) -> BTreeMap<
                     entries: line.skipped_entries,
                 },
                 granted: None,
+                awaits_from: None,
             };
             logs.insert(number, log);
         }
@@ -101,6 +102,13 @@ pub(super) fn begin_epoch(
     log.chain.push_back(fresh);
     pool.set_chain(id, SEQUENCED_LOG, &log.line(id));
     segment_of(pool, segments, fresh)
+}
+
+/// A segment without room, for a log that gets one later: where the keeper has it begin is noted.
+pub(super) fn no_room(pool: &Pool, topic: &mut Topic) -> LogSegment {
+    let reached = pool.frontier(topic.id, SEQUENCED_LOG).entries;
+    topic.logs.entry(SEQUENCED_LOG).or_default().awaits_from = Some(reached);
+    LogSegment { segment: SegmentId::NONE, at: 0, base: reached, capacity: 0 }
 }
 
 fn segment_of(pool: &Pool, segments: &Segments, segment: SegmentId) -> Option<LogSegment> {

@@ -30,6 +30,9 @@ pub struct Sequences {
     opened: HashMap<u64, u64>,
     /// Order `strong`: a client. Order `stream`: a client at a broker.
     last: HashMap<(u64, u8), Last>,
+    /// The highest of each in this life of its client. Order `stream`: one that comes back sends
+    /// lower ones again.
+    highest: HashMap<(u64, u8), Last>,
     /// Ring index of the last entry of each broker.
     rings: [Option<u32>; BROKERS_MAX],
 }
@@ -42,19 +45,21 @@ impl Sequences {
     pub fn new(order: Option<Order>, name: &str, lines: &[(u32, SessionLine)]) -> Self {
         let opened = lines.iter().map(|(_, line)| (line.client, line.opened_at)).collect();
         let order = order.filter(|order| order.is_sequenced());
-        let (name, last, rings) = (name.to_owned(), HashMap::new(), [None; BROKERS_MAX]);
-        Self { order, name, opened, last, rings }
+        let rings = [None; BROKERS_MAX];
+        let (last, highest) = (HashMap::new(), HashMap::new());
+        Self { order, name: name.to_owned(), opened, last, highest, rings }
     }
 
     /// Entries are missing here: what follows may be anybody's next.
     pub fn forget(&mut self) {
         self.last.clear();
+        self.highest.clear();
         self.rings = [None; BROKERS_MAX];
     }
 
     /// The highest sequence of a client, through whatever broker, among entries from `since` on.
     pub fn highest(&self, client: u64, since: u64) -> Option<Last> {
-        let of = |broker: u8| self.last.get(&(client, broker)).copied();
+        let of = |broker: u8| self.highest.get(&(client, broker)).copied();
         let all = std::iter::once(ANY).chain(0..BROKERS_MAX as u8);
         all.filter_map(of).filter(|last| last.index >= since).max_by_key(|last| last.seq)
     }
@@ -82,8 +87,13 @@ impl Sequences {
             _ => return,
         };
         let this = Last { seq: entry.batch_seq, epoch: entry.session_epoch, index };
-        if let Some(last) = self.last.insert(key, this)
-            && !self.is_new_life(entry, &last)
+        let last = self.last.insert(key, this);
+        let follows = last.filter(|last| !self.is_new_life(entry, last));
+        let highest = self.highest.entry(key).or_insert(this);
+        if follows.is_none() || this.seq >= highest.seq {
+            *highest = this;
+        }
+        if let Some(last) = follows
             && let Some(found) = judge(order, entry, &last)
         {
             out.push(Finding {
@@ -136,4 +146,33 @@ fn judge(order: Order, entry: &OrderEntry, last: &Last) -> Option<String> {
         format!("batch {} of client {client:#x} has session epoch", entry.batch_seq)
             + &format!(" {} behind epoch {}", entry.session_epoch, last.epoch)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Entries of client 7 through broker 0, as epoch and sequence.
+    fn highest(order: Order, opened_at: u64, entries: &[(u32, u64)]) -> Option<u64> {
+        let line = SessionLine { client: 7, opened_at, ..SessionLine::default() };
+        let mut sequences = Sequences::new(Some(order), "t", &[(0, line)]);
+        let mut findings = Findings::default();
+        for (index, (epoch, seq)) in entries.iter().enumerate() {
+            let (client, session_epoch, batch_seq) = (7, *epoch, *seq);
+            let entry = OrderEntry { client, session_epoch, batch_seq, ..OrderEntry::default() };
+            sequences.publisher(index as u64, None, &entry, &mut findings);
+        }
+        assert!(findings.is_empty(), "{:?}", findings.kept());
+        sequences.highest(7, opened_at).map(|last| last.seq)
+    }
+
+    #[test]
+    fn the_highest_is_not_the_last_where_a_publisher_sends_again() {
+        let again = [(1, 5), (1, 6), (1, 7), (2, 2), (2, 3)];
+        assert_eq!(highest(Order::Stream, 0, &again), Some(7));
+        assert_eq!(highest(Order::Stream, 3, &again), Some(3), "a life of its own");
+        assert_eq!(highest(Order::Strong, 0, &[(1, 0), (1, 1), (2, 2)]), Some(2));
+        assert_eq!(highest(Order::Strong, 2, &[(1, 0), (1, 1), (2, 0)]), Some(0));
+        assert_eq!(highest(Order::Strong, 0, &[]), None);
+    }
 }
