@@ -85,18 +85,20 @@ impl Place {
             let home = mine.next();
             let is_known = home.is_some_and(|copy| pool.replica(id, source, copy).incarnation != 0);
             let is_kept = home.is_some() || parted.contains(&source.raw());
-            let is_said = places
-                .lacks
-                .iter()
-                .any(|lack| (lack.keeper, lack.source, lack.is_torn) == (me, source.raw(), false));
+            // What yet another directory had is a word of its own.
+            let is_said = places.lacks.iter().any(|lack| {
+                (lack.keeper, lack.source, lack.disk, lack.is_torn)
+                    == (me, source.raw(), disk, false)
+            });
             if !is_kept || is_known && entry.disk_bytes == 0 && entry.disk_ns == 0 || is_said {
                 continue;
             }
             if pool.oldest(id, log) == 0 || self.had_nothing(pool, (source, log)) {
                 continue;
             }
-            // No line of a stand-in tells that all of its part is here.
-            let below = if home.is_some() { pool.frontier(id, log).entries } else { u64::MAX };
+            // What came since is told by lines. No line of a stand-in tells that all of its part is
+            // here; the log does, where it is whole on the disks.
+            let below = pool.frontier(id, log).entries;
             places.lacks.insert(Lack {
                 keeper: me,
                 source: source.raw(),

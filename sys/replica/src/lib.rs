@@ -15,6 +15,7 @@
 //! | `word` | what others say beside it, a file each |
 //! | `document` | its bytes: in two files, written over in place, of which one always holds |
 //! | [`lives`] | where logs ended and went on, from one pool to the next |
+//! | `reach` | how far a topic's logs are whole, whoever kept them |
 //! | [`walk`] | the records of one file, one after the other, checked, over what does not hold |
 //! | [`damage`] | bytes that do not hold, and what is known of what was there |
 //! | `rebuilt` | a file's header from its name and its records |
@@ -39,6 +40,7 @@ pub mod names;
 pub mod numbers;
 mod own;
 pub mod owner;
+mod reach;
 mod rebuilt;
 pub mod survey;
 pub mod there;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::FileError;
 use crate::names::{list_source, list_topic, source_directory};
 use crate::numbers::Numbers;
+use crate::reach::Reach;
 use crate::topic::TopicFile;
 use crate::walk::Walk;
 use crate::word;
@@ -239,6 +240,7 @@ pub fn absent(
     let parts = &file.places.parts;
     let sources: BTreeSet<u8> =
         (0..file.replica_brokers).chain(parts.iter().map(|part| part.source)).collect();
+    let reach = Reach::new(file, topics);
     let mut lost = Vec::new();
     if homes == 0 || copies == 0 {
         return lost;
@@ -252,7 +254,8 @@ pub fn absent(
             let stood_in = parts.iter().filter(of).map(|part| part.keeper);
             let mut all: Vec<u8> = std::iter::once(home).chain(stood_in).collect();
             all.retain(|keeper| {
-                let found = has(*keeper, *keeper == home, source, (file, pools), topics, disks);
+                let whose = (*keeper, *keeper == home, source);
+                let found = has(whose, (file, pools), topics, disks, &reach);
                 anew.extend(found.as_ref().err().into_iter().flatten().cloned());
                 found.is_err()
             });
@@ -274,12 +277,11 @@ pub fn absent(
 /// and never had the topic: it keeps nothing of it yet. Who stood in has made the topic's directory
 /// before anything counted.
 fn has(
-    keeper: u8,
-    is_home: bool,
-    source: u8,
+    (keeper, is_home, source): (u8, bool, u8),
     (file, pools): (&TopicFile, &BTreeSet<String>),
     topics: &[PathBuf],
     disks: &[Disk],
+    reach: &Reach<'_>,
 ) -> Result<(), Vec<PathBuf>> {
     let known = file.places.disks.get(&keeper).map(|kept| kept.disk);
     let known = known.filter(|disk| *disk != FORGOTTEN);
@@ -298,7 +300,10 @@ fn has(
         };
         let lacks = lacks_of(topic, file).into_iter();
         let mut lacks = lacks.filter(|lack| (lack.keeper, lack.source) == (keeper, source));
-        if is_it && lacks.all(|lack| is_filled(&lack, topics, disks, &mut BTreeSet::new())) {
+        let mut is_filled = |lack: Lack| {
+            is_filled(&lack, topics, disks, &mut BTreeSet::new()) || is_whole(&lack, reach)
+        };
+        if is_it && lacks.all(&mut is_filled) {
             return Ok(());
         }
         if is_it || disk.numbers.brokers().contains(&keeper) {
@@ -333,6 +338,12 @@ pub fn retain_lacks(file: &mut TopicFile, topics: &[PathBuf], disks: &[Disk]) {
     };
     let lacks = kept.into_iter().filter(|lack| says(lack)).collect();
     file.places.lacks = lacks;
+}
+
+/// Whether nothing can be lacking, since all of the log that was there when the word was said is
+/// here. What nobody counted has no other end but this where no copy of it is open.
+fn is_whole(lack: &Lack, reach: &Reach<'_>) -> bool {
+    BrokerId::new(lack.source.into()).is_none_or(|source| reach.of(source) >= lack.below)
 }
 
 /// Whether what a directory lacked is in the topic's directories `topics`: as many entries, or the

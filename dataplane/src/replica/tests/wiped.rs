@@ -1,10 +1,11 @@
 //! A replica without files in a pool that came back from disks: another disk, or one that lost
 //! what it had. Nothing of the log's beginning is in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use landfall_layout::replica::ENODATA;
-use landfall_replica::{Ended, EndedLog, Numbers, Resumed};
+use landfall_replica::there::{Disk, Kept, Lack, Part, Places, UNCOUNTED, absent};
+use landfall_replica::{Ended, EndedLog, Numbers, Resumed, Skipped, Skips};
 
 use super::disks::{Disks, errors, land, line, next_pool, six};
 use super::*;
@@ -109,4 +110,42 @@ fn what_begins_behind_a_hole_in_a_whole_copy_is_no_hole() {
     source.pool.start_copy(at, &ReplicaLine { errno: 0, ..its });
     let said = errors(&source, disks.data(0, true), 1);
     assert_eq!((said, line(&source)), (vec![], (8, 2, ReplicaState::Well, 0)));
+}
+
+/// Who stood in was started on an empty mount point, and is started where it was. Nobody knows how
+/// much it had there.
+#[test]
+fn what_nobody_counted_is_not_lacking_where_all_of_the_log_is_there() {
+    for (landed, passed_over) in [(6, false), (5, true), (5, false)] {
+        let disks = Disks::new(&format!("uncounted-{landed}-{passed_over}"));
+        let mut before = Source::new(pool(), 0);
+        land(&mut before, landed);
+        work(&mut before.worker(disks.data(0, false), Box::new(Plain), 1).unwrap());
+        let mut home = TopicFile::read(&disks.topic(0)).unwrap();
+        let part = Part { source: 0, copy: 0, keeper: 1, from: 3 };
+        let mut places = Places { parts: [part].into(), ..home.places.clone() };
+        places.disks.insert(1, Kept { said_ns: 1, disk: 77 });
+        fs::create_dir_all(disks.topic(1)).unwrap();
+        TopicFile { places, ..home.clone() }.replace(&disks.topic(1)).unwrap();
+        if passed_over {
+            let mut skips = Skips::default();
+            skips.add(Skipped { index: 5, to_index: 6, position: 15, to_position: 18 });
+            home.skipped.insert(0, skips);
+            home.replace(&disks.topic(0)).unwrap();
+        }
+        let source = next_pool(6);
+        let stood_in = Data::new(&disks.0[1]);
+        work(&mut source.worker_at(broker(1), stood_in, Box::new(Plain), 1).unwrap());
+        let file = TopicFile::read(&disks.topic(1)).unwrap();
+        let (entries, is_torn) = (UNCOUNTED, false);
+        let lack = Lack { keeper: 1, source: 0, entries, below: 6, disk: 77, is_torn };
+        assert!(file.places.lacks.contains(&lack), "{:?}", file.places);
+        let there = disks.0.each_ref().map(|data| Disk::look(data));
+        let topics = [disks.topic(0), disks.topic(1)];
+        let absent = absent(&file, &BTreeSet::new(), &topics, &there);
+        let of_zero = absent.iter().find(|absent| absent.source == 0);
+        let keepers = of_zero.map(|absent| absent.keepers.as_slice());
+        let is_there = landed == 6 || passed_over;
+        assert_eq!(keepers, (!is_there).then_some([1].as_slice()), "{landed} {passed_over}");
+    }
 }
