@@ -67,7 +67,7 @@ impl Place {
     }
 
     /// Adds what no line of this pool knows of: it lay in the directory before, `disk`, if there
-    /// was anything, since the log's memory does not go back to its beginning.
+    /// was anything that the log's memory has not got, or does not give to a copy that is not open.
     fn lack_uncounted(&self, pool: &Pool, entry: &TopicEntry, places: &mut Places, disk: u64) {
         let (id, me) = (TopicId(entry.id), self.me.raw());
         let parts = places.parts.iter().filter(|part| part.keeper == me);
@@ -93,7 +93,10 @@ impl Place {
             if !is_kept || is_known && entry.disk_bytes == 0 && entry.disk_ns == 0 || is_said {
                 continue;
             }
-            if pool.oldest(id, log) == 0 || self.had_nothing(pool, (source, log)) {
+            // What memory has, a home's copy gets again. A stand-in's does not, and its line may be
+            // another copy's by now.
+            let is_filled = home.is_some() && pool.oldest(id, log) == 0;
+            if is_filled || self.had_nothing(pool, (source, log)) {
                 continue;
             }
             // What came since is told by lines. No line of a stand-in tells that all of its part is

@@ -133,7 +133,11 @@ fn what_nobody_counted_is_not_lacking_where_all_of_the_log_is_there() {
             home.skipped.insert(0, skips);
             home.replace(&disks.topic(0)).unwrap();
         }
-        let source = next_pool(6);
+        let mut source = if passed_over { next_pool(6) } else { Source::new(pool(), 0) };
+        if !passed_over {
+            // All of it is in memory.
+            land(&mut source, 6);
+        }
         let stood_in = Data::new(&disks.0[1]);
         work(&mut source.worker_at(broker(1), stood_in, Box::new(Plain), 1).unwrap());
         let file = TopicFile::read(&disks.topic(1)).unwrap();
