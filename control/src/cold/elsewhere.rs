@@ -1,10 +1,12 @@
-//! A pool whose topics went on in another pool since: an older one that was kept, and is started
-//! again on the same data directories. What it landed would have positions that the other one has
-//! used, and the next start from disk would know nothing of it.
+//! A pool that is older than its data directories: its topics went on in another pool since, or it
+//! is a copy of its file from before. What it landed would have positions that are used, and the
+//! next start from disk would know nothing of it, or of two messages at one position.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use landfall_layout::TopicId;
+use landfall_layout::limits::LOGS_PER_TOPIC;
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
 use landfall_replica::TopicFile;
@@ -21,6 +23,8 @@ struct Said {
     path: PathBuf,
     pool: String,
     is_elsewhere: bool,
+    /// How far a log of the topic was, further than it is in this pool.
+    is_ahead: Option<(usize, u64)>,
 }
 
 /// Looks before a pool that was led before is served. Directories that another pool has taken up,
@@ -30,20 +34,27 @@ struct Said {
 /// # Errors
 ///
 /// [`ColdError::WentOn`]: all directories that say what a topic is are another pool's.
+/// [`ColdError::Behind`]: one that is this pool's says that a log was further.
 pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<String>, ColdError> {
     let topics: Vec<TopicEntry> = live(pool).collect();
     if topics.is_empty() {
         return Ok(Vec::new());
     }
     let uuid = pool.uuid_text();
+    let reached = |entry: &TopicEntry, log| pool.frontier(TopicId(entry.id), log).entries;
+    let topics: Vec<(TopicEntry, Vec<u64>)> = topics
+        .into_iter()
+        .map(|entry| (entry, (0..LOGS_PER_TOPIC).map(|log| reached(&entry, log)).collect()))
+        .collect();
     let look = |data: &PathBuf| {
         let (path, topics, uuid) = (data.clone(), topics.clone(), uuid.clone());
         ask::begin_within(data, bound, move || {
-            let said = |entry: &TopicEntry| {
+            let said = |(entry, reached): &(TopicEntry, Vec<u64>)| {
                 let path = topic_directory(&path, entry.name(), entry.created_ns);
                 let file = TopicFile::read(&path).ok()?;
                 let is_elsewhere = file.went_on_elsewhere(&uuid, entry.life);
-                Some(Said { topic: entry.id, path, pool: file.pool_uuid, is_elsewhere })
+                let is_ahead = ahead(&file, reached).filter(|_| file.pool_uuid == uuid);
+                Some(Said { topic: entry.id, path, pool: file.pool_uuid, is_elsewhere, is_ahead })
             };
             topics.iter().filter_map(said).collect::<Vec<_>>()
         })
@@ -53,13 +64,18 @@ pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<Strin
     let heard = asked.into_iter().filter_map(|asked| asked.wait_and_tell(say_waiting).ok());
     let all: Vec<Said> = heard.flatten().collect();
     let mut notes = Vec::new();
-    for entry in &topics {
+    for (entry, reached) in &topics {
         let name = entry.name();
         let of_it = || all.iter().filter(|said| said.topic == entry.id);
         let elsewhere: Vec<&Said> = of_it().filter(|said| said.is_elsewhere).collect();
         if let Some(one) = elsewhere.first().filter(|_| of_it().all(|said| said.is_elsewhere)) {
             let (path, pool) = (one.path.clone(), one.pool.clone());
             return Err(ColdError::WentOn { name: name.to_owned(), path, pool });
+        }
+        let ahead = of_it().find_map(|said| Some((said, said.is_ahead?)));
+        if let Some((Said { path, .. }, (log, index))) = ahead {
+            let (name, path, here) = (name.to_owned(), path.clone(), reached[log]);
+            return Err(ColdError::Behind { name, path, log, index, here });
         }
         notes.extend(elsewhere.iter().map(|said| {
             format!(
@@ -71,4 +87,12 @@ pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<Strin
         }));
     }
     Ok(notes)
+}
+
+/// A log that was further than `reached`, by its number, when the directory was written last.
+fn ahead(file: &TopicFile, reached: &[u64]) -> Option<(usize, u64)> {
+    let ended = file.ended.iter().flat_map(|ended| &ended.logs);
+    let ended = ended.map(|(log, end)| (*log, end.index));
+    let said = file.reached.iter().map(|(log, place)| (*log, place.index)).chain(ended);
+    said.filter(|(log, index)| reached.get(*log).is_some_and(|here| index > here)).max()
 }

@@ -35,6 +35,19 @@ pub enum ColdError {
         /// That pool, by its number.
         pool: String,
     },
+    /// The pool is older than one of its own directories.
+    Behind {
+        /// The topic.
+        name: String,
+        /// Its directory.
+        path: PathBuf,
+        /// Number of the log.
+        log: usize,
+        /// Where the directory says that the log was.
+        index: u64,
+        /// Where it is in the pool.
+        here: u64,
+    },
     /// Another control claimed a higher epoch while this one brought topics back.
     Overtaken {
         /// That epoch.
@@ -137,6 +150,15 @@ impl fmt::Display for ColdError {
                  this pool took from here on would be in no log. Start control on that pool; if \
                  that is gone, remove this pool's file, which is older, and start with --restore: \
                  what is durable comes back",
+                path.display()
+            ),
+            Self::Behind { name, path, log, index, here } => write!(
+                f,
+                "this pool is older than {} says: log {log} of topic {name} was at index {index} \
+                 there and is at {here} here, as where an older copy of the pool's file was put \
+                 back; what it took from here on would have positions that are used. Put the \
+                 latest file back; if that is gone, remove this one and start with --restore: what \
+                 is durable comes back",
                 path.display()
             ),
             Self::Overtaken { epoch } => {
