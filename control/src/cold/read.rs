@@ -12,7 +12,7 @@ use landfall_layout::replica::{Body, HeaderError, REPLICA_HEADER_BYTES, ReplicaH
 use landfall_layout::topic::Order;
 use landfall_replica::names::{TopicListing, list};
 use landfall_replica::walk::Sight;
-use landfall_replica::{Begins, EndedLog, FileError, Resumed, Skips, TopicFile, Walk};
+use landfall_replica::{Begins, EndedLog, FileError, Resumed, Row, Skips, TopicFile, Walk};
 
 use super::ColdError;
 use super::absent::Absent;
@@ -173,19 +173,22 @@ fn read_topic(
     for listing in &listings {
         found.directories.push(listing.path.clone());
         for source in &listing.sources {
-            let (mut oldest, mut copied) = (None, Copied::new(source.source));
+            let (mut files, mut copied) = (Vec::new(), Copied::new(source.source));
             for (first_index, path) in &source.files {
                 match found.read(source.source, *first_index, path, notes)? {
                     None => copied.pass(*first_index),
                     Some(walk) => {
                         copied.add(walk.header(), walk.damage(), walk.place());
-                        oldest = oldest.or(Some(*walk.header()));
+                        files.push((*walk.header(), walk.place().index));
                     }
                 }
             }
-            if let Some(oldest) = oldest {
+            if !files.is_empty() {
                 let log = found.log_of(source.source);
-                found.logs.entry(log).or_default().begins.add(source.source, &oldest);
+                let begins = &mut found.logs.entry(log).or_default().begins;
+                for row in Row::all(files.iter().map(|(header, end)| (header, *end))) {
+                    begins.add(source.source, row);
+                }
                 copies.entry(log).or_default().push(copied);
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use landfall_layout::BrokerId;
 use landfall_layout::frame::GapReason;
-use landfall_layout::replica::ReplicaHeader;
+use landfall_layout::replica::{NO_FILE, ReplicaHeader};
 use serde::{Deserialize, Serialize};
 
 /// Ranges that are remembered of a log. One comes with each loss of a pool that was not stopped in
@@ -107,33 +107,66 @@ pub fn first_part(from: u64, to: u64, range: Option<(u64, u64)>) -> Part {
     }
 }
 
-/// Where the copies of each source begin.
-#[derive(Clone, Debug, Default)]
-pub struct Begins(BTreeMap<BrokerId, Begin>);
-
-#[derive(Clone, Copy, Debug)]
-struct Begin {
-    /// Log index from which on one of its copies has everything.
-    index: u64,
-    /// A copy's oldest file says that others came before it.
-    is_behind: bool,
+/// Files of a copy that follow each other without anything left out. One that was begun anew begins
+/// another row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Log index from which on it has everything.
+    pub start: u64,
+    /// The one up to which it has.
+    pub end: u64,
+    /// Its oldest file says that the copy had something before it.
+    pub is_behind: bool,
+    /// Also that it was in another file of this row: bounds let go of that, or somebody took it.
+    pub is_cut: bool,
 }
 
+impl Row {
+    /// A row, by the header of its oldest file that can be read, up to `end`.
+    pub fn of(oldest: &ReplicaHeader, end: u64) -> Self {
+        let is_cut = oldest.previous_index != NO_FILE;
+        Self { start: oldest.first_index, end, is_behind: oldest.is_behind(), is_cut }
+    }
+
+    /// The rows of a copy, by the headers and the ends of its files, in their order. A file that is
+    /// missing among them is damage, and ends no row.
+    pub fn all<'a>(files: impl IntoIterator<Item = (&'a ReplicaHeader, u64)>) -> Vec<Self> {
+        let mut rows: Vec<Self> = Vec::new();
+        for (header, end) in files {
+            match rows.last_mut().filter(|_| header.previous_index != NO_FILE) {
+                Some(row) => row.end = row.end.max(end),
+                None => rows.push(Self::of(header, end)),
+            }
+        }
+        rows
+    }
+}
+
+/// Where the copies of each source begin.
+#[derive(Clone, Debug, Default)]
+pub struct Begins(BTreeMap<BrokerId, Vec<Row>>);
+
 impl Begins {
-    /// Adds a copy, by the header of its oldest file that can be read.
-    pub fn add(&mut self, source: BrokerId, oldest: &ReplicaHeader) {
-        let (index, is_behind) = (oldest.first_index, oldest.is_behind());
-        let begin = self.0.entry(source).or_insert(Begin { index, is_behind });
-        begin.index = begin.index.min(index);
-        begin.is_behind |= is_behind;
+    /// Adds a row of a copy.
+    pub fn add(&mut self, source: BrokerId, row: Row) {
+        self.0.entry(source).or_default().push(row);
     }
 
     /// Log index below which bounds may have let go of what is in no file. All of it was once in
-    /// every copy, whoever landed it: no file goes before its batches have left memory.
+    /// every copy that was being written, whoever landed it: no file goes before its batches have
+    /// left memory.
     pub fn retired_below(&self) -> u64 {
-        let taken = self.0.values().filter(|begin| begin.is_behind);
-        taken.map(|begin| begin.index).max().unwrap_or_default()
+        self.0.values().filter_map(|rows| taken(rows)).max().unwrap_or_default()
     }
+}
+
+/// Log index below which bounds may have let go of what one source landed, if they let go of any.
+/// The row that begins first says it. One that ended before another was cut is old: its keeper was
+/// away, and it has nothing to say of what was landed and let go of meanwhile.
+fn taken(rows: &[Row]) -> Option<u64> {
+    rows.iter().find(|row| row.is_behind)?;
+    let cut = rows.iter().filter(|row| row.is_cut).map(|row| row.start).max().unwrap_or_default();
+    rows.iter().filter(|row| row.end >= cut).map(|row| row.start).min()
 }
 
 impl Skips {
@@ -223,8 +256,6 @@ impl Skips {
 
 #[cfg(test)]
 mod tests {
-    use landfall_layout::replica::NO_FILE;
-
     use super::*;
 
     fn range(position: u64, to_position: u64) -> Skipped {
@@ -283,7 +314,7 @@ mod tests {
                 let previous_index = if is_behind { 0 } else { NO_FILE };
                 let none = ReplicaHeader::from_words([0; ReplicaHeader::WORDS]);
                 let header = ReplicaHeader { first_index, previous_index, ..none };
-                begins.add(BrokerId::new(source).unwrap(), &header);
+                begins.add(BrokerId::new(source).unwrap(), Row::of(&header, 1000));
             }
             begins.retired_below()
         };
@@ -298,8 +329,46 @@ mod tests {
         let none = ReplicaHeader::from_words([0; ReplicaHeader::WORDS]);
         let anew = ReplicaHeader { previous_index: NO_FILE, first_index: 900, ..none };
         let mut begins = Begins::default();
-        begins.add(BrokerId::new(0).unwrap(), &ReplicaHeader { first_ordinal: 4, ..anew });
+        let anew = ReplicaHeader { first_ordinal: 4, ..anew };
+        begins.add(BrokerId::new(0).unwrap(), Row::of(&anew, 1000));
         assert_eq!(begins.retired_below(), 900);
+    }
+
+    /// A file's first index, the index of the one before it, the entries before it, and its end.
+    type File = (u64, u64, u64, u64);
+
+    fn below(copies: &[&[File]]) -> u64 {
+        let mut begins = Begins::default();
+        for files in copies {
+            let of = |(first_index, previous_index, first_ordinal, end): &File| {
+                let none = ReplicaHeader::from_words([0; ReplicaHeader::WORDS]);
+                let file = (*first_index, *previous_index, *first_ordinal);
+                let (first_index, previous_index, first_ordinal) = file;
+                (ReplicaHeader { first_index, previous_index, first_ordinal, ..none }, *end)
+            };
+            let files: Vec<_> = files.iter().map(of).collect();
+            for row in Row::all(files.iter().map(|(header, end)| (header, *end))) {
+                begins.add(BrokerId::new(0).unwrap(), row);
+            }
+        }
+        begins.retired_below()
+    }
+
+    #[test]
+    fn a_copy_whose_keeper_was_away_does_not_say_that_what_others_let_go_of_is_lost() {
+        let (old, goes_on) = ((0, NO_FILE, 0, 10), (90, 60, 50, 200));
+        assert_eq!(below(&[&[old], &[goes_on]]), 90);
+        assert_eq!(below(&[&[old], &[goes_on], &[(50, 10, 30, 200)]]), 50, "it has more");
+        assert_eq!(below(&[&[(0, NO_FILE, 0, 50), (50, 0, 9, 200)], &[goes_on]]), 0, "all of it");
+        assert_eq!(below(&[&[(0, NO_FILE, 0, 90)], &[goes_on]]), 0, "nothing is between them");
+        // It came back: its next file begins anew, behind a hole.
+        let back = (70, NO_FILE, 40, 200);
+        assert_eq!(below(&[&[old, back], &[goes_on]]), 70);
+        assert_eq!(below(&[&[old, (70, NO_FILE, 40, 80)], &[goes_on]]), 90, "and went again");
+        // Nobody let go of anything: each copy has a hole there.
+        assert_eq!(below(&[&[old, back], &[(70, NO_FILE, 40, 200)]]), 0);
+        // A file that is missing in the middle is no end of what a copy says.
+        assert_eq!(below(&[&[old, (95, 50, 60, 200)], &[goes_on]]), 0);
     }
 
     #[test]

@@ -6,11 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
-use landfall_layout::replica::{Record, ReplicaHeader};
+use landfall_layout::replica::{NO_FILE, Record, ReplicaHeader};
 
 use crate::ask::{Silent, ask};
 use crate::copy::{CopyReader, Says};
-use crate::lives::{Begins, Skips};
+use crate::lives::{Begins, Row, Skips};
 use crate::names::{data_of, list_source, source_directory, topic_directory};
 use crate::topic::TopicFile;
 use crate::walk::Walk;
@@ -46,14 +46,28 @@ impl Wanted {
         skips
     }
 
-    /// Log index below which bounds may have let go of files, see [`Begins`].
+    /// Log index below which bounds may have let go of files, see [`Begins`]. A copy's last file
+    /// counts by where it begins: who asks knows before whether copies have what it asks about.
     pub fn retired_below(&self) -> u64 {
-        let mut begins = Begins::default();
-        for copy in self.copies() {
+        let first = |copy: CopyReader| {
             let directory = copy.directory().to_owned();
             let first = ask(data_of(copy.directory()), move || first_header(&directory));
-            if let Ok(Some(header)) = first {
-                begins.add(copy.source(), &header);
+            Some((copy, first.ok()??))
+        };
+        let firsts: Vec<_> = self.copies().into_iter().filter_map(first).collect();
+        let mut begins = Begins::default();
+        for (copy, header) in &firsts {
+            let others = firsts.iter().filter(|(other, _)| other.source() == copy.source());
+            let cuts = others.map(|(_, header)| Row::of(header, u64::MAX)).filter(|row| row.is_cut);
+            let cut = cuts.map(|row| row.start).max().unwrap_or_default();
+            if header.first_index >= cut {
+                begins.add(copy.source(), Row::of(header, u64::MAX));
+                continue;
+            }
+            let directory = copy.directory().to_owned();
+            let row = ask(data_of(copy.directory()), move || row_beyond(&directory, cut));
+            if let Ok(Some(row)) = row {
+                begins.add(copy.source(), row);
             }
         }
         begins.retired_below()
@@ -95,6 +109,21 @@ impl Wanted {
 pub(crate) fn first_header(source: &Path) -> Option<ReplicaHeader> {
     let files = list_source(source, &mut Vec::new()).ok()?;
     files.iter().find_map(|(_, path)| Some(*Walk::open(path).ok()?.header()))
+}
+
+/// The first row of a copy that has files at or behind log index `cut`.
+fn row_beyond(source: &Path, cut: u64) -> Option<Row> {
+    let files = list_source(source, &mut Vec::new()).ok()?;
+    let header = |(_, path): &(u64, PathBuf)| Some(*Walk::open(path).ok()?.header());
+    let (before, behind) = files.split_at(files.partition_point(|(first, _)| *first < cut));
+    let mut oldest = behind.iter().find_map(header)?;
+    for header in before.iter().rev().filter_map(header) {
+        if oldest.previous_index == NO_FILE {
+            break;
+        }
+        oldest = header;
+    }
+    Some(Row::of(&oldest, u64::MAX))
 }
 
 /// What comes next, and what is not there before it.

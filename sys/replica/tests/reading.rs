@@ -176,6 +176,30 @@ fn files_of_two_brokers_are_one_log() {
     assert_eq!(read(&wanted, 2, 6).0, [2, 3, 4, 5], "nothing from beyond the bound");
 }
 
+/// A keeper was away while another copy went on, and let go of what came next.
+#[test]
+fn what_was_landed_and_let_go_of_while_a_keeper_was_away_is_not_lost() {
+    let scratch = Scratch::new("away");
+    let (goes_on, away) = (scratch.source("a", 0), scratch.source("b", 0));
+    let begun = [(0, 0, NO_FILE), (5, 3, 0), (20, 8, 5)];
+    let indexes = [[0, 2, 4], [6, 7, 9], [21, 22, 23]];
+    let files: Vec<_> = begun.iter().zip(&indexes).map(|(b, i)| file(&goes_on, 0, *b, i)).collect();
+    file(&away, 0, begun[0], &indexes[0]);
+    let wanted = scratch.wanted(1);
+    assert_eq!(wanted.retired_below(), 0);
+    fs::remove_file(&files[0]).unwrap();
+    fs::remove_file(&files[1]).unwrap();
+    assert_eq!(wanted.retired_below(), 20);
+    // It is back, and begins anew behind a hole, or goes on without one.
+    let back = file(&away, 0, (8, 5, NO_FILE), &[9]);
+    assert_eq!(wanted.retired_below(), 20);
+    file(&away, 0, (20, 6, 8), &[21]);
+    assert_eq!(wanted.retired_below(), 8);
+    fs::remove_file(&back).unwrap();
+    file(&away, 0, (5, 3, 0), &[6, 7, 9]);
+    assert_eq!(wanted.retired_below(), 0, "it has everything");
+}
+
 #[test]
 fn a_shared_log_has_whatever_brokers_there_are_files_of() {
     let scratch = Scratch::new("shared");

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use landfall_layout::BrokerId;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::Order;
-use landfall_replica::{Skipped, Skips};
+use landfall_replica::{Begins, Skipped, Skips};
 
 use super::find::Group;
 use super::gone;
@@ -190,16 +191,15 @@ fn follows(of: &str, order: Option<Order>, entries: &[Seen], kept: &mut Kept) {
 
 /// Log index below which bounds may have let go of files: what is missing there may have been in
 /// one. A source has what any of its copies has, and one that stands in for another only what came
-/// since it does: where some copy says that it had more, the earliest of them counts.
+/// since it does: where some copy says that it had more, the earliest of them counts that was not
+/// old by then.
 fn retired(sources: &[&Source]) -> u64 {
-    let mut begins: BTreeMap<u8, (u64, bool)> = BTreeMap::new();
+    let mut begins = Begins::default();
     for source in sources {
-        let Some(first) = source.kept.covers.first() else { continue };
-        let begin = begins.entry(source.kept.source).or_insert((first.start, false));
-        *begin = (first.start.min(begin.0), begin.1 || source.retired > 0);
+        let Some(number) = BrokerId::new(source.kept.source.into()) else { continue };
+        source.rows.iter().for_each(|row| begins.add(number, *row));
     }
-    let taken = begins.into_values().filter(|(_, is_behind)| *is_behind);
-    taken.map(|(index, _)| index).max().unwrap_or_default()
+    begins.retired_below()
 }
 
 /// The entries below index `from` that a source had and lost, in every copy that is not whole,
@@ -416,8 +416,20 @@ fn say(of: &str, why: Missing, gaps: &[Gap], kept: &mut Kept) {
 
 #[cfg(test)]
 mod tests {
+    use landfall_replica::Row;
+
     use super::*;
     use crate::replicas::SourceKept;
+
+    /// Files that a copy begins with.
+    fn row((start, end): &(u64, u64)) -> Row {
+        Row { start: *start, end: *end, is_behind: false, is_cut: false }
+    }
+
+    /// Files of which bounds let go of those before this log index.
+    fn cut(start: u64) -> Row {
+        Row { is_behind: true, is_cut: true, ..row(&(start, 10)) }
+    }
 
     /// A copy of what a broker landed that has everything in these ranges of the log.
     fn source(source: u8, covers: &[(u64, u64)]) -> Source {
@@ -440,7 +452,7 @@ mod tests {
             present: 0,
             taken: Vec::new(),
             made_at: 0,
-            retired: 0,
+            rows: covers.iter().map(row).collect(),
         }
     }
 
@@ -479,7 +491,7 @@ mod tests {
         let found = judged(&here, &[source(0, &[(0, 10)]), late.clone(), other], &none);
         assert_eq!(found, [(1..2, Missing::Lost), (3..7, Missing::Lost), (7..8, Missing::Memory)]);
         // Bounds let go of it.
-        late.retired = 8;
+        late.rows[0] = cut(8);
         assert_eq!(judged(&here, &[source(0, &[(0, 10)]), late], &none), []);
     }
 
@@ -505,7 +517,7 @@ mod tests {
 
     #[test]
     fn what_one_source_lost_is_missing_although_bounds_let_go_of_anothers() {
-        let late = Source { retired: 8, ..source(0, &[(8, 10)]) };
+        let late = Source { rows: vec![cut(8)], ..source(0, &[(8, 10)]) };
         let broken = Source { is_whole: false, ..source(1, &[(0, 3), (5, 10)]) };
         let here = seen(&[1, 2, 5, 6, 8, 9]);
         let found = |sources: &[&Source]| -> Vec<(Range<u64>, Missing)> {

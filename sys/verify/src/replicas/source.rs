@@ -8,7 +8,7 @@ use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, HeaderError, LOG_UNKNOWN, NO_FILE, REPLICA_HEADER_BYTES};
 use landfall_replica::names::{SourceListing, list_cuts, list_source};
 use landfall_replica::survey::{Seam, seams};
-use landfall_replica::{FileError, FileSurvey, Skips, TopicFile, Walk};
+use landfall_replica::{FileError, FileSurvey, Row, Skips, TopicFile, Walk};
 
 use super::find::{Group, in_file};
 use super::{Kept, SourceKept};
@@ -88,8 +88,8 @@ pub struct Source {
     pub taken: Vec<Range<u64>>,
     /// Log index below which everything may have been in another directory: this one was made then.
     pub made_at: u64,
-    /// Log index below which bounds, or somebody, took files of it.
-    pub retired: u64,
+    /// Its files, by where they were begun anew.
+    pub rows: Vec<Row>,
 }
 
 /// Reads a source's files. Those of a system that runs change meanwhile: bounds take them from the
@@ -149,7 +149,7 @@ fn read(
         present: 0,
         taken: Vec::new(),
         made_at: 0,
-        retired: 0,
+        rows: Vec::new(),
     };
     let mut surveys = Vec::new();
     for (number, (first_index, path)) in listing.files.iter().enumerate() {
@@ -213,9 +213,7 @@ fn read(
         return Err(files);
     }
     source.reach_ends(group, source.ordinal);
-    if let Some(first) = surveys.first().filter(|first| first.header.is_behind()) {
-        source.retired = first.header.first_index;
-    }
+    source.rows = Row::all(surveys.iter().map(|survey| (&survey.header, survey.end.index)));
     if let (Some(topic), Some(log)) = (listing.path.parent(), source.log)
         && let Ok(file) = TopicFile::read(topic)
     {
