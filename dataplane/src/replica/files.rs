@@ -1,7 +1,7 @@
 //! The files of one replica: opened, rolled.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{IoSlice, Read};
+use std::io::{self, ErrorKind, IoSlice, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,14 +57,29 @@ pub struct Opened {
     pub header_fault: Option<HeaderError>,
 }
 
+/// What a file's name says of it.
+#[derive(Debug)]
+pub enum Named {
+    /// It is there.
+    There,
+    /// Another file is, or none: nobody will find it there, whatever is synced.
+    Lost,
+    /// The system did not say. It may be there again a moment later.
+    Unknown(io::Error),
+}
+
 impl Current {
-    /// Whether the file has no longer the name that it was begun under: then nobody will find it
-    /// there, whatever is synced.
-    pub fn has_lost_its_name(&self) -> bool {
+    /// Whether the file still has the name that it was begun under.
+    pub fn named(&self) -> Named {
         let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        let is_gone = |error: &io::Error| {
+            matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+        };
         match (self.file.metadata(), self.path.metadata()) {
-            (Ok(open), Ok(named)) => !same(&open, &named),
-            _ => true,
+            (Ok(open), Ok(named)) if same(&open, &named) => Named::There,
+            (Ok(_), Ok(_)) => Named::Lost,
+            (_, Err(error)) if is_gone(&error) => Named::Lost,
+            (Err(error), _) | (_, Err(error)) => Named::Unknown(error),
         }
     }
 

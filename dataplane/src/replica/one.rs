@@ -93,6 +93,8 @@ pub struct Replica {
     unsynced_since_ns: u64,
     /// What the sync that is under way covers, or the one that failed was to cover.
     syncing: Option<Covered>,
+    /// What the last sync covered, while the system does not say whether the file has its name.
+    unnamed: Option<Covered>,
     /// When a full disk is tried again; 0: it is not known to be full.
     retry_at_ns: u64,
     cut_bytes: u64,
@@ -218,6 +220,7 @@ impl Replica {
             unsynced_bytes: 0,
             unsynced_since_ns: 0,
             syncing: None,
+            unnamed: None,
             retry_at_ns: 0,
             others: Others::new(data, others, entry, duty.source),
             cut_bytes: opened.damaged_bytes(),
@@ -265,7 +268,7 @@ impl Replica {
         }
         // A file is left once all of it is stable, and the disk may not fall behind for ever.
         let rolls = self.anew || self.files.is_full();
-        if self.syncing.is_some() && (rolls || self.is_behind()) {
+        if self.is_unsure() && (rolls || self.is_behind()) {
             return None;
         }
         let frontier = pool.frontier(self.topic, self.log);
@@ -441,7 +444,12 @@ impl Replica {
 
     /// Whether everything that is written is known to be stable.
     fn is_synced(&self) -> bool {
-        self.unsynced_bytes == 0 && self.syncing.is_none()
+        self.unsynced_bytes == 0 && !self.is_unsure()
+    }
+
+    /// Whether something that a sync covers is not known to be stable yet.
+    fn is_unsure(&self) -> bool {
+        self.syncing.is_some() || self.unnamed.is_some()
     }
 
     /// The file to be synced: the sync covers what is written by now. `synced` says how it ended,
@@ -460,25 +468,19 @@ impl Replica {
         if self.state() == ReplicaState::Failed {
             return None;
         }
-        if let Some(event) = self.look_for_file() {
-            return Some(event);
+        let event = self.look_for_file();
+        if self.state() == ReplicaState::Failed {
+            return event;
         }
         match result {
             Ok(()) => {
                 let covered = self.syncing.take()?;
-                self.line.durable = covered.index;
-                self.line.entries = covered.ordinal;
-                self.line.tail = covered.tail;
-                if self.is_synced() {
-                    // Others' entries may have been passed meanwhile.
-                    self.line.durable = self.line.written;
-                    self.line.tail = self.tail;
+                if event.is_some() {
+                    self.unnamed = Some(covered);
+                } else {
+                    self.is_durable(covered);
                 }
-                // What was written meanwhile may have met a full disk.
-                if self.retry_at_ns == 0 {
-                    self.is_well();
-                }
-                None
+                event
             }
             Err(error) => {
                 let path = self.files.current.as_ref().map(|current| current.path.display());
@@ -486,6 +488,22 @@ impl Replica {
                 let errno = errno_of(&error);
                 Some(self.fail(errno, &format!("fdatasync {path}: {error}")))
             }
+        }
+    }
+
+    /// What a sync covered is stable, under a name that is there.
+    fn is_durable(&mut self, covered: Covered) {
+        self.line.durable = covered.index;
+        self.line.entries = covered.ordinal;
+        self.line.tail = covered.tail;
+        if self.is_synced() {
+            // Others' entries may have been passed meanwhile.
+            self.line.durable = self.line.written;
+            self.line.tail = self.tail;
+        }
+        // What was written meanwhile may have met a full disk.
+        if self.retry_at_ns == 0 {
+            self.is_well();
         }
     }
 

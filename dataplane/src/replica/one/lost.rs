@@ -7,7 +7,7 @@ use landfall_pool::clock::wall_ns;
 use landfall_replica::{Damage, FileError};
 
 use super::{ESTALE, Event, Replica, keep};
-use crate::replica::files::Current;
+use crate::replica::files::{Current, Named};
 use crate::replica::group::Marks;
 use crate::replica::repair::Repair;
 
@@ -62,9 +62,25 @@ impl Replica {
 
     /// A file without its name is on no disk, though it can be written and synced: nothing more is
     /// called durable then.
+    ///
+    /// Where the system does not say whether it has its name, a sync of it that went well counts
+    /// once it does.
     pub(super) fn look_for_file(&mut self) -> Option<Event> {
-        let current = self.files.current.as_ref().filter(|current| current.has_lost_its_name())?;
+        let current = self.files.current.as_ref()?;
+        let named = current.named();
         let path = current.path.display().to_string();
+        if let Named::There = named {
+            if let Some(covered) = self.unnamed.take() {
+                self.is_durable(covered);
+            }
+            return None;
+        }
+        if let Named::Unknown(error) = named {
+            return Some(Event::Note(format!(
+                "{self}: look at {path}: {error}; nothing more is called durable until the system \
+                 says again whether it is there"
+            )));
+        }
         Some(self.fail(
             ESTALE,
             &format!(

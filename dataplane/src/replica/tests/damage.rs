@@ -1,5 +1,7 @@
 //! Files that are not as they were written, met by a broker that starts.
 
+use std::os::unix::fs::symlink;
+
 use landfall_layout::replica::ReplicaHeader;
 use landfall_replica::Walk;
 
@@ -83,6 +85,35 @@ fn a_header_that_does_not_hold_is_written_again() {
         let times = |header: ReplicaHeader| ReplicaHeader { opened_ns: 0, crc: 0, ..header };
         assert_eq!(times(again), times(header));
     }
+}
+
+#[test]
+fn a_file_whose_name_the_system_does_not_look_at_is_waited_for() {
+    let mut bench = Bench::new("unnamed", 0);
+    bench.land(3, 500);
+    let mut worker = bench.worker();
+    work(&mut worker);
+    // A name that leads to itself: the system says neither that the file is there nor that it is
+    // not, as of a disk whose server does not answer.
+    let (topic, away) = (bench.directory.join("t"), bench.directory.join("u"));
+    fs::rename(&topic, &away).unwrap();
+    symlink(&topic, &topic).unwrap();
+    for landed in [6, 9] {
+        bench.land(3, 500);
+        work(&mut worker);
+        assert_eq!(bench.state(), (3, ReplicaState::Well), "{landed} are written");
+    }
+    worker.let_go(boot_ns() + 1_000_000_000);
+    worker.round(boot_ns());
+    assert_eq!(bench.state(), (3, ReplicaState::Well));
+    fs::remove_file(&topic).unwrap();
+    fs::rename(&away, &topic).unwrap();
+    worker.let_go(boot_ns() + 2_000_000_000);
+    worker.round(boot_ns());
+    assert_eq!(bench.state(), (9, ReplicaState::Well));
+    bench.land(1, 500);
+    work(&mut worker);
+    assert_eq!((bench.state(), bench.batches()), ((10, ReplicaState::Well), 10));
 }
 
 #[test]
