@@ -190,11 +190,22 @@ impl TopicFile {
             std::thread::sleep(LOOK_EVERY);
             faults = Self::faults_at_rest(topic);
         }
+        if Self::is_half_made(topic) {
+            faults.clear();
+        }
         faults.extend(word::heard(topic).map_or_else(|error| vec![error], |heard| heard.1));
         faults
     }
 
-    /// The same, where nobody writes them.
+    /// Whether the file's directory was just being made: the copy was written once, and the file
+    /// not yet. One that was written again and is not there was taken.
+    pub fn is_half_made(topic: &Path) -> bool {
+        let file = fs::metadata(topic.join(TOPIC_FILE));
+        file.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+            && Self::read_one(&topic.join(TOPIC_COPY)).is_ok_and(|(_, made)| made == 1)
+    }
+
+    /// The same as [`faults`](Self::faults), where nobody writes them.
     pub fn faults_at_rest(topic: &Path) -> Vec<FileError> {
         let (path, copy) = (topic.join(TOPIC_FILE), topic.join(TOPIC_COPY));
         let mut faults: Vec<FileError> = Self::read_one(&path).err().into_iter().collect();

@@ -285,6 +285,46 @@ mod tests {
         assert_eq!(found.len(), 1, "{found:?}");
     }
 
+    /// Findings of a severity in a look at a topic in whose row a file is missing, after a change.
+    fn after(name: &str, change: impl FnOnce(&Path)) -> (Kept, [u64; 3]) {
+        let (scratch, files) = row(name, 1);
+        fs::remove_file(&files[2]).unwrap();
+        change(&topic_directory(&scratch.0, "t", 7));
+        let kept = look_at_rest(&scratch.0).unwrap();
+        let all = [Severity::Error, Severity::Warning, Severity::Note];
+        let counts = all.map(|severity| kept.findings.count(severity));
+        (kept, counts)
+    }
+
+    #[test]
+    fn what_is_left_of_a_deleted_topic_is_not_judged() {
+        let (kept, counts) = after("kept", |_| {});
+        assert_eq!((kept.topics.len(), counts), (1, [1, 0, 0]));
+        let (kept, counts) = after("deleted", |topic| TopicFile::bury(topic).unwrap());
+        assert_eq!((kept.topics.len(), counts), (0, [0, 0, 1]));
+        // What it says of itself does not count either.
+        let (kept, counts) = after("buried", |topic| {
+            TopicFile::bury(topic).unwrap();
+            fs::write(topic.join("topic.json"), "{").unwrap();
+        });
+        assert_eq!((kept.topics.len(), counts), (0, [0, 0, 1]));
+    }
+
+    #[test]
+    fn a_topics_file_that_was_just_being_made_is_no_damage() {
+        let gone = |topic: &Path| fs::remove_file(topic.join("topic.json")).unwrap();
+        let row_error = 1;
+        assert_eq!(after("made", gone).1, [row_error, 1, 0]);
+        // One that was written again was there, and one that is there does not hold.
+        let taken = |topic: &Path| {
+            TopicFile::read(topic).unwrap().write(topic).unwrap();
+            gone(topic);
+        };
+        assert_eq!(after("taken", taken).1, [row_error + 1, 0, 0]);
+        let half = |topic: &Path| fs::write(topic.join("topic.json"), "").unwrap();
+        assert_eq!(after("half", half).1, [row_error + 1, 0, 0]);
+    }
+
     /// As a directory may look that changes while it is listed: a file, and not the one before it.
     #[test]
     fn a_listing_without_a_file_that_is_there_is_made_again() {

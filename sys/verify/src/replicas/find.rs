@@ -1,6 +1,6 @@
 //! Which topics there are, and where their replicas lie.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use landfall_replica::names::{self, Listing, SourceListing};
@@ -37,6 +37,7 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
     let mut groups: BTreeMap<(String, u64), Group> = BTreeMap::new();
     let mut lives: BTreeMap<(String, u64), Vec<(PathBuf, u64)>> = BTreeMap::new();
     let mut homes = Homes::default();
+    let mut deleted = BTreeSet::new();
     for (directory, listing) in data_directories(path)? {
         let is_system = directory != path;
         kept.tally.directories += 1;
@@ -61,6 +62,18 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
             let read = TopicFile::read(&topic.path);
             match read {
                 Ok(file) if (&file.name, file.created_ns) == (&topic.name, topic.created_ns) => {
+                    if file.deleted {
+                        deleted.insert((topic.name, topic.created_ns));
+                        let found = "the topic was deleted; what is here goes when its broker \
+                                     starts, and is not judged";
+                        kept.findings.push(in_file(Severity::Note, "deleted", &of, None, found));
+                        continue;
+                    }
+                    if TopicFile::is_half_made(&topic.path) {
+                        let found = "it is not there yet, and its copy holds: its directory was \
+                                     just being made, and its broker's next start ends that";
+                        kept.findings.push(in_file(Severity::Warning, "topic", &of, None, found));
+                    }
                     for fault in TopicFile::faults(&topic.path) {
                         let found = format!("{fault}; its other copy is read");
                         kept.findings.push(in_file(Severity::Error, "topic", &of, None, found));
@@ -110,6 +123,8 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
             group.sources.extend(topic.sources);
         }
     }
+    groups.retain(|key, _| !deleted.contains(key));
+    lives.retain(|key, _| !deleted.contains(key));
     lives.into_values().for_each(|lives| older(lives, kept));
     for group in groups.values().filter(|group| group.is_system) {
         homes.judge(group, kept);

@@ -57,7 +57,6 @@ impl Homes {
             pools: BTreeSet::new(),
             topics: Vec::new(),
         });
-        said.file.deleted |= file.deleted;
         said.file.places.join(&file.places);
         said.pools.insert(file.pool_uuid.clone());
         said.topics.push(topic.to_owned());
@@ -68,9 +67,6 @@ impl Homes {
     /// with what is missing.
     pub fn judge(&self, group: &Group, kept: &mut Kept) {
         let Some(said) = self.said.get(&(group.name.clone(), group.created_ns)) else { return };
-        if said.file.deleted {
-            return;
-        }
         for absent in absent(&said.file, &said.pools, &said.topics, &self.disks) {
             let stood_in =
                 said.file.places.parts.iter().any(|part| {
