@@ -3,8 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use landfall_layout::BrokerId;
+use landfall_layout::keepers::StandIn;
+use landfall_layout::limits::STAND_INS_MAX;
 use landfall_layout::topic::TopicEntry;
+use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_replica::names::{list_source, source_directory, topic_directory};
 use landfall_replica::{TopicFile, ask};
@@ -21,6 +23,22 @@ pub fn sources(own: &Path, others: &[PathBuf], entry: &TopicEntry) -> (u32, bool
         }
     }
     (all, is_known)
+}
+
+/// The brokers of whose batches this broker kept a copy in this pool, by its own lines, a bit each.
+/// Where none of it can be read any more, it is missing.
+pub fn kept(pool: &Pool, entry: &TopicEntry, me: BrokerId) -> u32 {
+    let id = TopicId(entry.id);
+    let stand_ins = (0..STAND_INS_MAX).map(|line| Some(StandIn { broker: me, line }));
+    let keepers: Vec<Option<StandIn>> = std::iter::once(None).chain(stand_ins).collect();
+    let is_kept = |source: &BrokerId| {
+        (0..entry.disk_replicas()).any(|copy| {
+            let is_home = entry.replica_broker(*source, copy) == Some(me);
+            let mut mine = keepers.iter().filter(|keeper| keeper.is_some() || is_home);
+            mine.any(|it| pool.copy_state(pool.copy_line(id, *source, copy, *it)).incarnation != 0)
+        })
+    };
+    BrokerId::all().filter(is_kept).fold(0, |all, source| all | 1 << source.index())
 }
 
 fn sources_in(topic: &Path) -> u32 {

@@ -32,6 +32,7 @@ use super::others::Others;
 use super::said::{Keeper, began_at, followed, say_part, write_topic};
 use super::spoilt::SpoiltBatch;
 use crate::env::Unfaithful;
+use lack::OpenLack;
 
 /// Bytes of batches that are written together, about, and behind a sync that is under way.
 const GROUP_BYTES: u64 = 8 << 20;
@@ -102,8 +103,10 @@ pub struct Replica {
     others: Others,
     /// What other copies have, or may have, from the log's beginning on is not in its files.
     lacks: bool,
-    /// Log index that it has to reach before its directory lacks nothing of its source any more.
-    open_lack: Option<u64>,
+    /// Its line had more entries than its files when these were opened.
+    is_older: bool,
+    /// What it has to have before its directory lacks nothing of its source any more.
+    open_lack: Option<OpenLack>,
 }
 
 /// A group on its way to the file, and where the replica stands once it is there.
@@ -225,7 +228,8 @@ impl Replica {
             others: Others::new(data, others, entry, duty.source),
             cut_bytes: opened.damaged_bytes(),
             lacks: false,
-            open_lack: lack::open_lack(&directory, keeper.me, duty),
+            is_older: false,
+            open_lack: None,
         };
         let frontier = pool.frontier(topic, log);
         if covers > frontier.entries {
@@ -241,9 +245,11 @@ impl Replica {
             events.extend(replica.repair(pool, &opened.damage)?);
             let wanted = Some(before.tail).filter(|tail| !has_all && *tail != TAIL_UNKNOWN);
             events.extend(wanted.map(|wanted| replica.older((wanted, opened.covers), &before)));
+            events.extend(replica.say_fewer(&directory, &before));
             // What another kept meanwhile is looked for first, in its files.
             let is_new = is_first && replica.files.current.is_none();
             events.extend(replica.begin(pool, entry, (oldest, is_new)));
+            events.extend(replica.look_for_lack(&directory));
             replica.odometer = Odometer::at(&frontier, replica.ahead(pool, &frontier));
         }
         pool.start_copy(at, &replica.line);
@@ -305,6 +311,7 @@ impl Replica {
     ) -> Vec<Event> {
         let mut events = Vec::new();
         let Some(frontier) = self.ready(pool, now_ns) else { return events };
+        let lacks_below = self.count_lack();
         // Though nothing lands: whoever opens the files next has to know of the hole.
         if self.seam.is_some() && !self.roll(&frontier, disk, now_ns, &mut events) {
             return events;
@@ -322,7 +329,7 @@ impl Replica {
         };
         let mut odometer = self.odometer;
         let mut index = self.next;
-        let stop = frontier.entries.min(index + ENTRIES_MAX);
+        let stop = frontier.entries.min(index + ENTRIES_MAX).min(lacks_below);
         while index < stop && !group.is_full(GROUP_BYTES) {
             match self.reader.entry(pool, index) {
                 Found::Entry(entry) => {
@@ -555,9 +562,9 @@ impl Replica {
 
     /// Shows how far it is, if that is not shown yet. After the sync that covers it. What the line
     /// said before.
-    pub fn publish(&mut self, pool: &Pool) -> Option<ReplicaLine> {
-        if let Some(below) = self.open_lack {
-            self.settle_lack(below);
+    pub fn publish(&mut self, pool: &Pool, events: &mut Vec<Event>) -> Option<ReplicaLine> {
+        if self.open_lack.is_some() {
+            events.extend(self.settle_lack());
         }
         if self.line == self.shown {
             return None;

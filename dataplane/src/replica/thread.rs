@@ -329,16 +329,16 @@ impl Worker {
         if !self.standing.holds(&self.pool, boot_ns()) {
             return false;
         }
-        let mut ring = 0_u32;
-        let mut moved = false;
+        let (mut ring, mut moved, mut events) = (0_u32, false, Vec::new());
         for replica in &mut self.replicas {
-            let Some(before) = replica.publish(&self.pool) else { continue };
+            let Some(before) = replica.publish(&self.pool, &mut events) else { continue };
             let line = replica.line();
             if line.entries != before.entries || line.bytes != before.bytes {
                 ring |= 1 << replica.duty.source.index();
             }
             moved = true;
         }
+        events.into_iter().for_each(|event| self.heard(event));
         for source in BrokerId::all().filter(|source| ring >> source.index() & 1 == 1) {
             self.ringer.ring(&self.pool, Role::Broker(source));
         }
@@ -429,14 +429,14 @@ impl Worker {
     }
 
     /// Looks for brokers whose files there are, where the log's memory does not go back to its
-    /// beginning. Who has a log of its own keeps its frontier in any pool. A directory that did not
-    /// answer is asked again.
+    /// beginning, or were. Who has a log of its own keeps its frontier in any pool. A directory
+    /// that did not answer is asked again.
     fn look_whose(&mut self, slot: usize, entry: &TopicEntry) {
         let (had, is_known) = match self.pool.oldest(TopicId(entry.id), SEQUENCED_LOG) {
             0 => (0, true),
             _ => had::sources(&self.data.directory, &self.data.others, entry),
         };
-        self.had[slot] = had;
+        self.had[slot] = had | had::kept(&self.pool, entry, self.me);
         self.had_at_ns[slot] = if is_known { 0 } else { boot_ns() + REOPEN_NS };
     }
 

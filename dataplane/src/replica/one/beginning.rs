@@ -124,7 +124,7 @@ impl Replica {
     }
 
     /// Says that entries are not here, and shows it: `what` is wrong with the files.
-    fn lacking(&mut self, from: u64, to: u64, (what, more): (&str, &str)) -> Event {
+    pub(super) fn lacking(&mut self, from: u64, to: u64, (what, more): (&str, &str)) -> Event {
         self.lacks = true;
         if self.state() == ReplicaState::Well {
             self.is_well();
@@ -193,10 +193,11 @@ impl Replica {
     /// `to`, of a hole that begins at `from`; and whether nothing of the hole can be laid to these
     /// files. What lay between their end and what the log passed over was on no disk that could be
     /// read when a pool was lost, and was told of then; where there is no file, it is not known
-    /// that this disk was one of them.
+    /// that this disk was one of them, nor where the files are older than their line.
     fn judge(&self, pool: &Pool, (from, to): (u64, u64)) -> (u64, bool) {
         let skips = self.others.skips(self.log);
-        let was_there = self.files.current.is_some() || skips.has_entries(from, to);
+        let is_read = self.files.current.is_some() && !self.is_older;
+        let was_there = is_read || skips.has_entries(from, to);
         let ends = skips.ranges().iter().filter(|_| was_there).map(|range| range.to_index.min(to));
         let start = ends.filter(|end| (from..=to).contains(end)).max().unwrap_or(from);
         // Nothing leaves memory before its copies have it: of a copy that nobody kept in this pool

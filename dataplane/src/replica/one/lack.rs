@@ -2,52 +2,141 @@
 
 use std::path::Path;
 
-use landfall_layout::BrokerId;
-use landfall_layout::replica::ReplicaState;
-use landfall_replica::TopicFile;
-use landfall_replica::there::Lack;
+use landfall_layout::replica::{Body, ReplicaLine, ReplicaState};
+use landfall_replica::names::list_source;
+use landfall_replica::there::{Lack, UNCOUNTED};
+use landfall_replica::{TopicFile, Walk};
 
-use super::Replica;
-use crate::replica::duties::Duty;
+use super::{Event, Replica};
+use crate::replica::begin::seams_of;
 
-/// Log index that the copy has to reach for what the topic's directory lacks of its source; `None`:
-/// nothing is lacking, or no line of this copy can tell.
-pub fn open_lack(topic: &Path, me: BrokerId, duty: Duty) -> Option<u64> {
-    if duty.stand_in.is_some() {
-        return None;
-    }
-    let lacks = TopicFile::read(topic).ok()?.places.lacks;
-    let mine = || lacks.iter().filter(|lack| is_of(lack, me, duty.source));
-    if mine().any(|lack| lack.is_torn) {
-        return None;
-    }
-    mine().map(|lack| lack.below).max()
-}
-
-fn is_of(lack: &Lack, me: BrokerId, source: BrokerId) -> bool {
-    (lack.keeper, lack.source) == (me.raw(), source.raw())
+/// What a copy has to have before its directory lacks nothing of its source any more.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenLack {
+    /// Log index below which it lies.
+    below: u64,
+    /// So many batches and holes, or [`UNCOUNTED`].
+    entries: u64,
+    /// How many the files have below that index; known once they have come so far.
+    has: Option<u64>,
+    /// It is said that the copy went on without some of them.
+    is_torn: bool,
 }
 
 impl Replica {
+    fn is_lack(&self, lack: &Lack) -> bool {
+        (lack.keeper, lack.source) == (self.me.raw(), self.duty.source.raw())
+    }
+
+    /// Says in the topic's directory what the line `before` had and the files have not: they are
+    /// older, or some are gone. It may be in no memory and in no other copy, and a cold start has
+    /// no lines to tell.
+    #[cold]
+    pub(super) fn say_fewer(&mut self, topic: &Path, before: &ReplicaLine) -> Option<Event> {
+        self.is_older = before.incarnation != 0 && before.entries > self.files.ordinal;
+        // Bounds may have let go of it since. Nobody strikes a word of a stand-in that is no count.
+        let is_bounded = self.bounds.is_set();
+        if !self.is_older || is_bounded && self.duty.stand_in.is_some() {
+            return None;
+        }
+        let lack = Lack {
+            keeper: self.me.raw(),
+            source: self.duty.source.raw(),
+            entries: if is_bounded { UNCOUNTED } else { before.entries },
+            below: before.durable,
+            disk: 0,
+            is_torn: false,
+        };
+        let said = TopicFile::change(topic, |file| {
+            let said = file.map(|mut file| {
+                let covers = |it: &Lack| it.entries >= lack.entries && it.below >= lack.below;
+                if !file.places.lacks.iter().any(|it| self.is_lack(it) && covers(it)) {
+                    file.places.lacks.insert(lack);
+                }
+                file
+            });
+            (said, ())
+        });
+        let told =
+            |error| Event::Note(format!("{self}: {error}; what is lacking is not said there"));
+        said.err().map(told)
+    }
+
+    /// Takes up what the topic's directory lacks of this source. Where the copy went on without
+    /// some of it, the files tell, whatever became of the log since: each later start says so.
+    #[cold]
+    pub(super) fn look_for_lack(&mut self, topic: &Path) -> Option<Event> {
+        if self.duty.stand_in.is_some() {
+            return None;
+        }
+        let lacks = TopicFile::read(topic).ok()?.places.lacks;
+        let mine: Vec<&Lack> = lacks.iter().filter(|lack| self.is_lack(lack)).collect();
+        let below = mine.iter().map(|lack| lack.below).max()?;
+        let counted = mine.iter().map(|lack| lack.entries).filter(|entries| *entries != UNCOUNTED);
+        let entries = counted.max().unwrap_or(UNCOUNTED);
+        if mine.iter().any(|lack| lack.is_torn && lack.entries == UNCOUNTED) {
+            let mut seams = seams_of(self.files.directory()).into_iter();
+            let hole = seams.find(|(from, _)| *from < below && !self.lacks);
+            let what = "it goes on behind what its directory says that it lacks";
+            return hole.map(|(from, to)| self.lacking(from, to, (what, "nobody counted it")));
+        }
+        let is_torn = mine.iter().any(|lack| lack.is_torn);
+        let is_counted = self.next >= below && entries != UNCOUNTED;
+        let has = is_counted.then(|| entries_below(self.files.directory(), below));
+        self.open_lack = Some(OpenLack { below, entries, has, is_torn });
+        None
+    }
+
+    /// Counts what is there of what the directory lacks once all below its end was looked for.
+    /// Log index that nothing is to be written behind until then.
+    pub(super) fn count_lack(&mut self) -> u64 {
+        let (next, ordinal) = (self.next, self.files.ordinal);
+        match &mut self.open_lack {
+            Some(open) if next < open.below => open.below,
+            Some(open) => {
+                open.has.get_or_insert(ordinal);
+                u64::MAX
+            }
+            None => u64::MAX,
+        }
+    }
+
     /// Strikes the word on what is lacking once all of it is stable here, or marks it where the
     /// files went on without some of it: a later process of this broker, which finds them as they
-    /// are, cannot tell. What cannot be said is counted at a cold start.
+    /// are, cannot tell. What cannot be said is counted at a cold start. That too few are here is
+    /// said, whatever the log passed over.
     #[cold]
-    pub(super) fn settle_lack(&mut self, below: u64) {
-        let is_whole = self.state() == ReplicaState::Well
-            && self.line.errno == 0
-            && self.line.durable >= below;
+    pub(super) fn settle_lack(&mut self) -> Option<Event> {
+        self.count_lack();
+        let open = self.open_lack?;
+        let is_well = self.state() == ReplicaState::Well && self.line.errno == 0;
+        let is_whole = is_well && self.line.durable >= open.below;
         if !self.lacks && !is_whole {
-            return;
+            return None;
         }
-        let (is_torn, me, source) = (self.lacks, self.me, self.duty.source);
         self.open_lack = None;
+        let has = open.has.filter(|has| *has < open.entries && open.entries != UNCOUNTED);
+        let event = has.filter(|_| !self.lacks).map(|has| {
+            let what = format!(
+                "its directory had {} entries below log index {} and {has} are here",
+                open.entries, open.below
+            );
+            self.lacking(0, open.below, (&what, "the log has gone on without the rest"))
+        });
+        if !(self.lacks && open.is_torn) {
+            self.say_settled();
+        }
+        event
+    }
+
+    fn say_settled(&self) {
+        let is_torn = self.lacks;
         let topic = self.files.directory().parent().unwrap_or(self.files.directory());
         let said = TopicFile::change(topic, |file| {
             let said = file.map(|mut file| {
                 let lacks = std::mem::take(&mut file.places.lacks).into_iter();
-                let lacks = lacks.filter(|lack| !is_of(lack, me, source) || is_torn);
-                let mark = |lack: Lack| match is_of(&lack, me, source) {
+                let lacks = lacks.filter(|lack| !self.is_lack(lack) || is_torn);
+                let mark = |lack: Lack| match self.is_lack(&lack) {
                     true => Lack { is_torn: true, ..lack },
                     false => lack,
                 };
@@ -60,4 +149,17 @@ impl Replica {
             eprintln!("{self}: {error}; a cold start counts what was lacking here");
         }
     }
+}
+
+/// Batches and holes below a log index in the files of a directory. What does not hold is none.
+fn entries_below(directory: &Path, below: u64) -> u64 {
+    let mut entries = 0;
+    for (_, path) in list_source(directory, &mut Vec::new()).unwrap_or_default() {
+        let Ok(mut walk) = Walk::open(&path) else { continue };
+        while let Ok(Some(record)) = walk.next() {
+            let is_entry = matches!(record.body, Body::Batch { .. } | Body::Hole { .. });
+            entries += u64::from(is_entry && record.header.index < below);
+        }
+    }
+    entries
 }

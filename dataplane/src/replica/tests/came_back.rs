@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::{ChainLine, FrontierLine};
 use landfall_layout::replica::ENODATA;
+use landfall_replica::names::source_directory;
+use landfall_replica::there::Lack;
 use landfall_replica::{Ended, EndedLog, Resumed, Skipped, Skips};
 
 use super::disks::{errors, next_pool, six};
@@ -73,6 +75,28 @@ fn what_is_not_on_a_disk_is_told_also_of_somebody_who_lands_nothing_now() {
     let said = errors(&source, disks.data(0, false), 1);
     assert!(said[0].contains("has everything only up to 6"), "{said:?}");
     assert_eq!(source.pool.replica(source.topic, broker(0), 0).errno, ENODATA);
+}
+
+/// Its broker lands nothing more, and no directory that can be read has files of it.
+#[test]
+fn what_is_gone_from_a_disk_of_somebody_who_lands_nothing_now_is_told_and_shown() {
+    for is_all in [true, false] {
+        let disks = six(if is_all { "gone-disk" } else { "gone-files" });
+        let source = sequenced(6);
+        assert_eq!(errors(&source, disks.data(0, true), 1), [""; 0]);
+        let mine = source_directory(&disks.topic(0), broker(0));
+        fs::remove_dir_all(if is_all { &disks.0[0] } else { &mine }).unwrap();
+        for incarnation in 2..4 {
+            let said = errors(&source, disks.data(0, false), incarnation);
+            let hole = |text: &String| text.contains("landed at indexes 0 to 6 is not on this");
+            assert!(said.iter().any(hole), "{said:?}");
+            let line = source.pool.replica(source.topic, broker(0), 0);
+            assert_eq!((line.durable, line.entries, line.errno), (6, 0, ENODATA));
+            let lacks = TopicFile::read(&disks.topic(0)).unwrap().places.lacks;
+            let is_said = |lack: &Lack| (lack.entries, lack.is_torn) == (6, true);
+            assert!(lacks.iter().any(is_said), "{lacks:?}");
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use landfall_layout::keepers::StandIn;
 use landfall_layout::replica::ENODATA;
+use landfall_replica::there::{Lack, UNCOUNTED};
 use landfall_replica::{Resumed, Skipped, Skips};
 
 use super::disks::{Disks, copied_back, errors, follow, land, line, move_on, next_pool, six_in};
@@ -65,6 +66,34 @@ fn what_no_disk_had_when_a_pool_was_lost_is_no_hole_in_a_copy() {
         match incarnation {
             1 => follow(&mut source, 5),
             _ => land(&mut source, 1),
+        }
+    }
+}
+
+/// A copy of the disk from before, which ends in front of what the log passed over: its line says
+/// that it had more.
+#[test]
+fn what_an_older_disk_lacks_in_front_of_a_lost_pool_is_a_hole() {
+    for is_bounded in [false, true] {
+        let name = if is_bounded { "older-bounded" } else { "older" };
+        let (disks, mut source) = copied_back(name);
+        if is_bounded {
+            let entry = source.pool.topic_in_slot(0).unwrap();
+            source.pool.set_topic(&TopicEntry { disk_bytes: 1 << 30, ..entry });
+        }
+        pass(&mut source, 14);
+        came_back(&disks, &source, (6, 20));
+        for incarnation in 2..5 {
+            let said = errors(&source, disks.data(0, false), incarnation);
+            let hole = |text: &String| text.contains("is not on this disk");
+            assert!(said.iter().any(hole), "{incarnation}: {said:?}");
+            let (durable, _, _, errno) = line(&source);
+            assert_eq!((durable, errno), (source.frontier.entries, ENODATA), "{incarnation}");
+            let lacks = TopicFile::read(&disks.topic(0)).unwrap().places.lacks;
+            let entries = if is_bounded { UNCOUNTED } else { 6 };
+            let is_said = |lack: &Lack| (lack.entries, lack.is_torn) == (entries, true);
+            assert!(lacks.iter().any(is_said), "{lacks:?}");
+            land(&mut source, 4);
         }
     }
 }

@@ -30,6 +30,7 @@ fn a_copy_of_the_disk_from_before_is_filled_up_again() {
     let said = errors(&source, disks.data(0, false), 2);
     assert!(said[0].contains("up to log index 6, and its files have 3 and reach 3"), "{said:?}");
     assert_eq!((line(&source), disks.batches(0)), ((6, 6, ReplicaState::Well, 0), (0, 6)));
+    assert!(TopicFile::read(&disks.topic(0)).unwrap().places.lacks.is_empty());
 }
 
 /// Others landed behind it, and what they landed has left memory: no file says so.
