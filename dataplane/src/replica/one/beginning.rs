@@ -193,10 +193,11 @@ impl Replica {
     /// `to`, of a hole that begins at `from`; and whether nothing of the hole can be laid to these
     /// files. What lay between their end and what the log passed over was on no disk that could be
     /// read when a pool was lost, and was told of then; where there is no file, it is not known
-    /// that this disk was one of them, nor where the files are older than their line.
+    /// that this disk was one of them, nor where the files are older than their line and nobody
+    /// counts what they lack.
     fn judge(&self, pool: &Pool, (from, to): (u64, u64)) -> (u64, bool) {
         let skips = self.others.skips(self.log);
-        let is_read = self.files.current.is_some() && !self.is_older;
+        let is_read = self.files.current.is_some() && !self.is_older_than_told();
         let was_there = is_read || skips.has_entries(from, to);
         let ends = skips.ranges().iter().filter(|_| was_there).map(|range| range.to_index.min(to));
         let start = ends.filter(|end| (from..=to).contains(end)).max().unwrap_or(from);

@@ -62,6 +62,13 @@ impl Replica {
         said.err().map(told)
     }
 
+    /// Whether the files were older than their line, and neither a count nor another copy will show
+    /// what they lack.
+    #[cold]
+    pub(super) fn is_older_than_told(&self) -> bool {
+        self.is_older && self.bounds.is_set() && self.others.beginning().is_none()
+    }
+
     /// Takes up what the topic's directory lacks of this source. Where the copy went on without
     /// some of it, the files tell, whatever became of the log since: each later start says so.
     #[cold]
