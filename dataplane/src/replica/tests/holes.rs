@@ -98,6 +98,24 @@ fn what_an_older_disk_lacks_in_front_of_a_lost_pool_is_a_hole() {
     }
 }
 
+/// An empty disk in place of one whose line had entries on both sides of what the log passed over.
+#[test]
+fn what_is_filled_around_what_was_passed_over_is_whole() {
+    let disks = six("around");
+    let mut source = next_pool(20);
+    came_back(&disks, &source, (6, 20));
+    land(&mut source, 2);
+    assert_eq!(errors(&source, disks.data(0, false), 1), [""; 0]);
+    assert_eq!(line(&source), (22, 8, ReplicaState::Well, 0));
+    fs::rename(&disks.0[0], &disks.0[1]).unwrap();
+    move_on(&source);
+    let said = errors(&source, disks.data(0, true), 2);
+    assert!(said.len() == 1 && said[0].contains("it had 8 entries on stable storage"), "{said:?}");
+    assert_eq!(line(&source), (22, 8, ReplicaState::Well, 0));
+    let lacks = TopicFile::read(&disks.topic(0)).unwrap().places.lacks;
+    assert!(lacks.is_empty(), "{lacks:?}");
+}
+
 /// The first of two files is gone, and the other was begun anew behind a lost pool.
 #[test]
 fn files_that_are_gone_from_the_front_are_missed() {
