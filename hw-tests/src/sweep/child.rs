@@ -91,7 +91,9 @@ impl Drop for Child {
     }
 }
 
-/// Whether that is the end of a process that was killed.
+/// Whether that is the end of a process that was killed, or ended itself so as the first one of a
+/// PID namespace, which no signal of its own kills.
 pub fn is_killed(status: ExitStatus) -> bool {
-    status.signal() == Some(Signal::SIGKILL as i32)
+    let killed = Signal::SIGKILL as i32;
+    status.signal() == Some(killed) || status.code() == Some(128 + killed)
 }
