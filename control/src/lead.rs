@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use landfall_control::election::{Candidate, Elected, NotElected};
-use landfall_control::http::{Listeners, router, serve};
+use landfall_control::http::{Listeners, router, serve, standing_by};
 use landfall_control::random::random_uuid;
 use landfall_control::{Control, Options};
 use landfall_pool::Pool;
@@ -17,6 +17,7 @@ use landfall_pool::pool::Shape;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::AbortHandle;
 
 use crate::flags::Flags;
 
@@ -68,7 +69,7 @@ async fn lead(flags: &Flags) -> Result<(), String> {
         forgets_lost: flags.forget_lost,
         ..Options::default()
     };
-    let Some(elected) = elect(&pool, flags, stop.signalled()).await? else {
+    let Some(elected) = elect(&pool, flags, &listeners, stop.signalled()).await? else {
         return Ok(());
     };
     let control = Control::lead(pool, &flags.pool, options, elected, &flags.restore)
@@ -174,16 +175,34 @@ impl Busy {
     }
 }
 
+/// Tells whoever asks that this control stands by, until it is dropped.
+struct Answering(AbortHandle);
+
+impl Answering {
+    fn begin(listeners: &Listeners, why: &str) -> Result<Self, String> {
+        let shared = listeners.share().map_err(|error| format!("listen twice: {error}"))?;
+        let task = tokio::spawn(serve(shared, standing_by(why), std::future::pending()));
+        Ok(Self(task.abort_handle()))
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Stands for election: once, or as standby until it is elected. `None`: a signal came first.
 async fn elect(
     pool: &Pool,
     flags: &Flags,
+    listeners: &Listeners,
     signalled: impl Future<Output = ()>,
 ) -> Result<Option<Elected>, String> {
     let mut signalled = std::pin::pin!(signalled);
     let silent_ns = flags.silent_ms.saturating_mul(1_000_000);
     let mut candidate = Candidate::new(pool, silent_ns).map_err(|error| error.to_string())?;
-    let mut told = false;
+    let mut told = None;
     let mut busy = Busy::default();
     loop {
         let (again, why) = match candidate.stand(pool) {
@@ -200,11 +219,11 @@ async fn elect(
             NotElected::Busy => busy.wait(flags.standby, boot_ns())?,
             _ => busy = Busy::default(),
         }
-        if !told
+        if told.is_none()
             && !matches!(why, NotElected::Busy)
             && (flags.standby || matches!(why, NotElected::NoSlot { .. }))
         {
-            told = true;
+            told = Some(Answering::begin(listeners, &why.to_string())?);
             eprintln!("landfall-control: standing by: {why}");
         }
         tokio::select! {

@@ -43,6 +43,16 @@ fn ok(value: &impl Serialize) -> Answer {
     Ok(json_of(StatusCode::OK, value))
 }
 
+/// What a control says that stands by: without an answer whoever asks would wait until it leads.
+pub fn standing_by(why: &str) -> Router {
+    let problem = Problem::full("standing_by", format!("this control stands by: {why}"));
+    // Once it leads, nobody is to be told so on a connection from before.
+    Router::new().fallback(move || {
+        let answer = ([(header::CONNECTION, "close")], problem.clone());
+        async { answer }
+    })
+}
+
 /// The answer of a keeper that is no more.
 fn stopping<T>(answer: Option<T>) -> Result<T, Problem> {
     answer.ok_or_else(|| Problem::full("stopping", "control is stopping"))

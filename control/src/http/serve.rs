@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net as unix;
@@ -62,6 +63,14 @@ impl Listeners {
             listeners.unix = Some(socket.map_err(failed(address))?);
         }
         Ok(listeners)
+    }
+
+    /// The same sockets once more. Whoever has them last has them alone.
+    pub fn share(&self) -> io::Result<Self> {
+        let tcp = self.tcp.as_fd().try_clone_to_owned()?;
+        let unix = self.unix.as_ref().map(|unix| unix.as_fd().try_clone_to_owned()).transpose()?;
+        let unix = unix.map(|fd| UnixListener::from_std(fd.into())).transpose()?;
+        Ok(Self { tcp: TcpListener::from_std(tcp.into())?, unix, path: None })
     }
 
     /// The TCP address, with the port that was given out.

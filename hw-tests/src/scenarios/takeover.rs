@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use landfall::{Client, Error};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -18,25 +19,30 @@ const SILENT_MS: u64 = 400;
 const REST: Duration = Duration::from_millis(20);
 
 /// A second control on the site's pool. It dies with this value.
-struct Standby(Child);
+struct Standby {
+    child: Child,
+    /// Asks it, and nobody else.
+    client: Client,
+}
 
 impl Standby {
     fn start(site: &Site) -> Result<Self, Failure> {
+        let name = format!("unix:@{}-standby", site.system.pool().display());
         let child = Command::new(tool("landfall-control")?)
             .arg("--pool")
             .arg(site.system.pool())
-            .args(["--listen", "127.0.0.1:0", "--standby"])
+            .args(["--listen", "127.0.0.1:0", "--standby", "--unix", &name["unix:".len()..]])
             .args(["--silent-ms", &SILENT_MS.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        Ok(Self(child))
+        Ok(Self { child, client: Client::new(&name)? })
     }
 
     /// Waits until it leads.
     fn leads(&mut self) -> Result<(), Failure> {
-        let out = self.0.stdout.take().ok_or_else(|| Failure::new("no stdout"))?;
+        let out = self.child.stdout.take().ok_or_else(|| Failure::new("no stdout"))?;
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line)?;
         ensure!(line.starts_with("ready "), "the standby ended: {line:?}");
@@ -47,8 +53,8 @@ impl Standby {
 impl Drop for Standby {
     fn drop(&mut self) {
         // One that has ended already is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -103,8 +109,12 @@ pub fn a_standby_waits_and_takes_over(rig: &Rig) -> Result<(), Failure> {
         let mut standby = Standby::start(site)?;
         std::thread::sleep(Duration::from_millis(3 * SILENT_MS));
         ensure!(site.client.cluster()?.epoch == before, "it did not wait");
+        let said = standby.client.cluster();
+        let stands_by = |error: &Error| error.to_string().contains("stands by");
+        ensure!(said.as_ref().is_err_and(stands_by), "asked while it stands by: {said:?}");
         site.system.kill_control();
         standby.leads()?;
+        ensure!(standby.client.cluster()?.epoch == before + 1, "it says that it leads");
         std::thread::sleep(Duration::from_millis(100));
         drop(standby);
         site.system.start_control()?;
