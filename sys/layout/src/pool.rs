@@ -170,7 +170,7 @@ lines!(BrokerLine, 1, {
     disk @ 48, locked @ 56,
 });
 
-/// What a broker's line says of its disk while a write or sync of it does not end.
+/// What a broker's line says of its disk while something that it was asked does not end.
 pub const DISK_HANGS: u64 = 2;
 
 /// What a broker says of itself.
