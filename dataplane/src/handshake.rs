@@ -326,20 +326,14 @@ impl Broker {
         let Some((slot, hello, _)) = self.asked(request) else { return };
         let wanted = hello.session_epoch;
         let (refusal, sentence) = match why {
-            Denial::Fenced => {
+            Denial::Fenced | Denial::Superseded => {
                 self.env.count(Counter::Fenced, 1);
-                let fenced = Frame::Fenced { session_epoch: wanted, next_seq };
-                if self.turn_away(slot, fenced, "") {
-                    return;
-                }
-                let Some(conn) = self.conns.get(slot) else { return };
-                conn.tell(fenced);
-                return self.begin_closing(slot);
-            }
-            Denial::Superseded => {
-                // The epoch that is there, not the one that is over: nobody opened one for it.
-                self.env.count(Counter::Fenced, 1);
-                let fenced = Frame::Fenced { session_epoch: epoch, next_seq };
+                let session_epoch = match why {
+                    // The epoch that is there, not the one that is over: nobody opened one for it.
+                    Denial::Superseded => epoch,
+                    _ => wanted,
+                };
+                let fenced = Frame::Fenced { session_epoch, next_seq };
                 if self.turn_away(slot, fenced, "") {
                     return;
                 }
