@@ -232,9 +232,10 @@ impl fmt::Display for ColdError {
             Self::Ended { said, found } => write!(
                 f,
                 "this pool was stopped in good order, {said} topic directories say where its logs \
-                 ended, and {found} of them are in what --restore names: name the data directory \
-                 of every broker again; if some are lost for good, start once with --forget-lost, \
-                 which goes on with what the pool and the others have"
+                 ended, and {found} of them are in what --restore names and are this pool's still: \
+                 name the data directory of every broker again; where another pool took one up, \
+                 go on with that pool; if some are lost for good, start once with --forget-lost, \
+                 which goes on with what this pool and the others have"
             ),
             Self::Unsaid { error } => write!(
                 f,
