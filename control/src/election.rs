@@ -121,6 +121,16 @@ impl Ballot {
         }
     }
 
+    /// The other leaders of which the processes may still be running, each by its slot and epoch.
+    /// More than the last one: whoever deposed a stopped one may have ended before it.
+    pub fn earlier(&self, pool: &Pool, own: usize) -> Vec<(usize, u64)> {
+        // Whose line does not hold may be anybody.
+        let epoch =
+            |slot| Term::unpack(pool.leader_line(slot).term).map_or(u64::MAX, |it| it.epoch);
+        let others = (0..LEADERS_MAX).filter(|slot| *slot != own);
+        others.filter(|slot| self.may_run(pool, *slot)).map(|slot| (slot, epoch(slot))).collect()
+    }
+
     /// Takes a look at a leader's beats: for how long this process has seen none.
     fn look(&self, pool: &Pool, slot: usize) -> Silence {
         let mut silences = self.silences.lock().unwrap_or_else(PoisonError::into_inner);

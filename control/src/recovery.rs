@@ -86,12 +86,12 @@ pub fn recover(
     epoch: u64,
     last_entries: &LastEntries,
     kept: Kept,
-    (locks, predecessor_may_run): (&Locks, bool),
+    (locks, may_write): (&Locks, Option<u64>),
     had: &Had,
 ) -> Result<Recovered, UnknownTopic> {
     let (mut segments, mut notes) = Segments::read(Arc::clone(pool), epoch);
-    if predecessor_may_run {
-        segments.suspect();
+    if let Some(epoch) = may_write {
+        segments.suspect(epoch);
     }
     segments.strand(stranded(pool, |_| Life::Never));
     withhold_uncounted(pool, &mut segments);

@@ -201,25 +201,36 @@ impl Segments {
         (table, strange)
     }
 
-    /// The leader before may still be running: what it may have begun to write into, its order
-    /// logs, rings it was making and segments of brokers that are gone, is not used again until
-    /// [`clear`](Self::clear).
-    pub fn suspect(&mut self) {
+    /// Leaders before may still be running, of which the latest had `epoch`: what they may have
+    /// begun to write into, their order logs, rings they were making and segments of brokers that
+    /// are gone, is not used again until [`clear`](Self::clear). What a later leader gave out, they
+    /// know nothing of. What waited for one of them under the last leader is not free in its
+    /// tables, and waits on here.
+    pub fn suspect(&mut self, epoch: u64) {
+        let (pool, segments) = (&self.pool, (0..).map(SegmentId));
+        let is_theirs =
+            |segment| pool.segment_header(segment).is_none_or(|header| header.epoch <= epoch);
         let may_write = |used: &Use| match used.what.kind {
             SegmentKind::Free => false,
             SegmentKind::Ring => true,
             SegmentKind::OrderLog => used.what.owner == OWNER_CONTROL,
             SegmentKind::Payload => used.what.state != SegmentState::Open,
         };
-        self.suspects = self.uses.iter().map(may_write).collect();
+        let uses = self.uses.iter().zip(segments);
+        self.suspects = uses.map(|(used, id)| may_write(used) && is_theirs(id)).collect();
     }
 
-    /// Whether something waits for the leader before to be gone.
+    /// Whether something waits for leaders before to be gone.
     pub fn suspects(&self) -> bool {
         !self.suspects.is_empty()
     }
 
-    /// The leader before is gone.
+    /// Whether one of them may write into a segment.
+    pub fn is_suspect(&self, segment: SegmentId) -> bool {
+        self.suspects.get(segment.0 as usize).is_some_and(|suspect| *suspect)
+    }
+
+    /// They are gone.
     pub fn clear(&mut self) {
         self.suspects.clear();
         self.free_waiting();
@@ -460,9 +471,8 @@ impl Segments {
         }
         let owner = u32::from(self.uses[segment.0 as usize].what.owner);
         let is_stranded = self.stranded.checked_shr(owner).is_some_and(|bits| bits & 1 == 1);
-        let is_suspect = self.suspects.get(segment.0 as usize).is_some_and(|suspect| *suspect);
         let is_withheld = self.is_withheld(segment);
-        if is_suspect || is_stranded || is_withheld || self.unfollowed {
+        if self.is_suspect(segment) || is_stranded || is_withheld || self.unfollowed {
             if !self.waiting.contains(&segment) {
                 self.waiting.push(segment);
             }

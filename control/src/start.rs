@@ -145,13 +145,13 @@ impl Control {
         elected: Elected,
         restore: &[PathBuf],
     ) -> Result<Self, StartError> {
-        let Elected { epoch, from, ballot, .. } = elected;
+        let Elected { slot, epoch, from, ballot } = elected;
         pool.take_part(Part::System);
         let io = |what| move |source| StartError::Io { what, source };
         let bind = |role| Bell::bind(&pool, role).map_err(io("take the name of a bell"));
         let (keeper_bell, sequencer_bell) = (bind(Role::Keeper)?, bind(Role::Sequencer)?);
         let now = wall_ns();
-        let may_run = from.is_some_and(|slot| ballot.may_run(&pool, slot));
+        let earlier = ballot.earlier(&pool, slot);
         let taking_over = TakingOver::begin(&pool).map_err(io("start a thread"))?;
         pool.copy_tables(from);
         // Nobody serves a pool while it is not known what directories say of it.
@@ -191,7 +191,8 @@ impl Control {
         cold::end::go_on(&pool, from, restore, options.forgets_lost).map_err(StartError::Cold)?;
         let shared = Arc::new(Shared::new(pool.geometry().segments()));
         let kept = Kept { wall_ns: now, boot_ns: boot_ns(), kept_ns: options.kept_ns };
-        let may = (ballot.locks(), may_run);
+        let latest = earlier.iter().map(|(_, epoch)| *epoch).max();
+        let may = (ballot.locks(), latest);
         let recovered = recover(&pool, epoch, &shared.last_entries, kept, may, &had)
             .map_err(StartError::Topic)?;
         let errors = ErrorLog::new(&pool, CONTROL_BLOCK);
@@ -247,7 +248,7 @@ impl Control {
                 gone_ns: options.gone_ns,
                 session_lease_ns: options.session_lease_ns,
                 ballot: Arc::clone(&ballot),
-                predecessor: from.filter(|_| may_run),
+                earlier,
                 graves,
             },
             recovered.state,

@@ -2,13 +2,23 @@
 
 mod fake;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::thread;
+use std::time::Duration;
 
 use fake::Memory;
 use fake::homes::{Two, entry, lead, name, said};
+use landfall_control::cold::elsewhere::check;
+use landfall_control::cold::restore;
+use landfall_layout::TopicId;
 use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::order::FrontierLine;
+use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::topic::Order;
+use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE};
 use landfall_replica::{Resumed, TopicFile};
+use nix::sys::stat::Mode;
 
 /// Directories of brokers 0 and 1 with topic t, of which both keep everything.
 fn two(name_of: &str) -> Two {
@@ -79,4 +89,43 @@ fn a_pool_that_is_behind_its_directories_is_not_served() {
         whole.write(&topic).unwrap();
     }
     lead(&memory, &two.data()).unwrap();
+}
+
+/// The broker of a pool that lives lands on, and says so in its directory, while control reads it.
+#[test]
+fn a_broker_that_lands_on_is_not_ahead_of_its_pool() {
+    let two = two("lands-on");
+    for topic in two.topics() {
+        said(&entry(Order::None, 3)).write(&topic).unwrap();
+    }
+    // Without a control, whose threads read directories too.
+    let memory = Memory::new();
+    let (pool, data, topic) = (memory.pool(48), &two.data()[..1], &two.topics()[0]);
+    let term = Term { epoch: 1, serves: false }.pack();
+    assert!(pool.claim(1, &LeaderLine { term, ..LeaderLine::default() }));
+    pool.copy_tables(None);
+    restore(&pool, &two.data(), false, 1).unwrap();
+    assert!(pool.serve(1));
+    let id = TopicId(entry(Order::None, 3).id);
+    pool.start_frontier(id, 0);
+    let here = pool.frontier(id, 0);
+    let mut further = TopicFile::read(topic).unwrap();
+    let place = Resumed { index: here.entries + 9, position: here.position + 9 };
+    further.reached.insert(0, place);
+    further.write(topic).unwrap();
+    // Who opens it for reading waits for who writes.
+    let (file, copy) = (topic.join(TOPIC_FILE), topic.join(TOPIC_COPY));
+    let text = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::remove_file(copy).unwrap();
+    nix::unistd::mkfifo(&file, Mode::S_IRWXU).unwrap();
+    thread::scope(|scope| {
+        let looks = scope.spawn(|| check(&pool, data, Duration::from_secs(600)));
+        let mut file = File::options().write(true).open(&file).unwrap();
+        let line = FrontierLine { entries: place.index, position: place.position, ..here };
+        pool.advance_frontier(id, 0, &line);
+        file.write_all(&text).unwrap();
+        drop(file);
+        assert!(looks.join().unwrap().is_ok_and(|notes| notes.is_empty()));
+    });
 }

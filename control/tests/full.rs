@@ -121,3 +121,18 @@ fn a_log_without_a_segment_goes_on_where_it_was_when_nobody_else_writes_there() 
     full.publish(5..7);
     assert_eq!(full.sequences(), (0..7).collect::<Vec<_>>());
 }
+
+/// The one between them was the last to lead, and has ended.
+#[test]
+fn a_leader_that_was_stopped_before_the_last_one_is_waited_for_too() {
+    let mut full = Full::new();
+    let stopped = full.take_over_from_the_stopped();
+    full.system.stop();
+    full.system.start_again();
+    full.land(3..5);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(full.sequences(), [0, 1, 2], "the first may write behind these");
+    drop(stopped);
+    full.publish(5..7);
+    assert_eq!(full.sequences(), (0..7).collect::<Vec<_>>());
+}

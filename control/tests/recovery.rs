@@ -69,7 +69,7 @@ fn led(memory: &Anonymous) -> Arc<Pool> {
 
 fn recovered(pool: &Arc<Pool>) -> Recovered {
     let lasts = LastEntries::new(pool.geometry().segments());
-    recover(pool, 2, &lasts, KEPT, (&Locks::open(pool).unwrap(), false), &Had::new()).unwrap()
+    recover(pool, 2, &lasts, KEPT, (&Locks::open(pool).unwrap(), None), &Had::new()).unwrap()
 }
 
 #[test]

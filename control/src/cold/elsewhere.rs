@@ -23,8 +23,8 @@ struct Said {
     path: PathBuf,
     pool: String,
     is_elsewhere: bool,
-    /// How far a log of the topic was, further than it is in this pool.
-    is_ahead: Option<(usize, u64)>,
+    /// How far each log of the topic was, where the directory is of this pool.
+    reached: Vec<(usize, u64)>,
 }
 
 /// Looks before a pool that was led before is served. Directories that another pool has taken up,
@@ -41,20 +41,15 @@ pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<Strin
         return Ok(Vec::new());
     }
     let uuid = pool.uuid_text();
-    let reached = |entry: &TopicEntry, log| pool.frontier(TopicId(entry.id), log).entries;
-    let topics: Vec<(TopicEntry, Vec<u64>)> = topics
-        .into_iter()
-        .map(|entry| (entry, (0..LOGS_PER_TOPIC).map(|log| reached(&entry, log)).collect()))
-        .collect();
     let look = |data: &PathBuf| {
         let (path, topics, uuid) = (data.clone(), topics.clone(), uuid.clone());
         ask::begin_within(data, bound, move || {
-            let said = |(entry, reached): &(TopicEntry, Vec<u64>)| {
+            let said = |entry: &TopicEntry| {
                 let path = topic_directory(&path, entry.name(), entry.created_ns);
                 let file = TopicFile::read(&path).ok()?;
                 let is_elsewhere = file.went_on_elsewhere(&uuid, entry.life);
-                let is_ahead = ahead(&file, reached).filter(|_| file.pool_uuid == uuid);
-                Some(Said { topic: entry.id, path, pool: file.pool_uuid, is_elsewhere, is_ahead })
+                let reached = if file.pool_uuid == uuid { reached(&file) } else { Vec::new() };
+                Some(Said { topic: entry.id, path, pool: file.pool_uuid, is_elsewhere, reached })
             };
             topics.iter().filter_map(said).collect::<Vec<_>>()
         })
@@ -64,7 +59,7 @@ pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<Strin
     let heard = asked.into_iter().filter_map(|asked| asked.wait_and_tell(say_waiting).ok());
     let all: Vec<Said> = heard.flatten().collect();
     let mut notes = Vec::new();
-    for (entry, reached) in &topics {
+    for entry in &topics {
         let name = entry.name();
         let of_it = || all.iter().filter(|said| said.topic == entry.id);
         let elsewhere: Vec<&Said> = of_it().filter(|said| said.is_elsewhere).collect();
@@ -72,9 +67,14 @@ pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<Strin
             let (path, pool) = (one.path.clone(), one.pool.clone());
             return Err(ColdError::WentOn { name: name.to_owned(), path, pool });
         }
-        let ahead = of_it().find_map(|said| Some((said, said.is_ahead?)));
-        if let Some((Said { path, .. }, (log, index))) = ahead {
-            let (name, path, here) = (name.to_owned(), path.clone(), reached[log]);
+        // Looked up only now: brokers that live land on, and say so in their directories.
+        let here = |log| frontier(pool, entry, log);
+        let ahead = of_it().find_map(|said| {
+            let further = said.reached.iter().find(|(log, index)| *index > here(*log))?;
+            Some((&said.path, *further))
+        });
+        if let Some((path, (log, index))) = ahead {
+            let (name, path, here) = (name.to_owned(), path.clone(), here(log));
             return Err(ColdError::Behind { name, path, log, index, here });
         }
         notes.extend(elsewhere.iter().map(|said| {
@@ -89,10 +89,17 @@ pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<Strin
     Ok(notes)
 }
 
-/// A log that was further than `reached`, by its number, when the directory was written last.
-fn ahead(file: &TopicFile, reached: &[u64]) -> Option<(usize, u64)> {
+/// How far each log was when the directory was written last.
+fn reached(file: &TopicFile) -> Vec<(usize, u64)> {
     let ended = file.ended.iter().flat_map(|ended| &ended.logs);
     let ended = ended.map(|(log, end)| (*log, end.index));
     let said = file.reached.iter().map(|(log, place)| (*log, place.index)).chain(ended);
-    said.filter(|(log, index)| reached.get(*log).is_some_and(|here| index > here)).max()
+    said.filter(|(log, _)| *log < LOGS_PER_TOPIC).collect()
+}
+
+/// How far a log is in the pool. The leader before may have shown what it wrote before it was
+/// deposed after the tables were copied.
+fn frontier(pool: &Pool, entry: &TopicEntry, log: usize) -> u64 {
+    let line = pool.frontier(TopicId(entry.id), log);
+    line.entries.max(line.written)
 }

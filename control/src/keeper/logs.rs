@@ -155,7 +155,8 @@ impl Keeper {
 
     /// What is left of a log's last segment from `reached` on, once nobody writes there any more.
     fn rest_of(&self, tail: Option<SegmentId>, reached: u64) -> Option<LogSegment> {
-        self.log_segment(tail?).filter(|rest| !self.segments.suspects() && rest.holds(reached))
+        let tail = tail.filter(|tail| !self.segments.is_suspect(*tail))?;
+        self.log_segment(tail).filter(|rest| rest.holds(reached))
     }
 
     fn has_segment(&mut self, topic: TopicId) {

@@ -81,10 +81,10 @@ pub struct Wiring {
     pub gone_ns: u64,
     /// How long a session is kept open that no broker is in, nanoseconds.
     pub session_lease_ns: u64,
-    /// The slot of the leader before, and what tells whether its process still runs.
+    /// This leader's slot, and what tells whether the processes of others still run.
     pub ballot: Arc<Ballot>,
-    /// The leader slot this one took over from.
-    pub predecessor: Option<usize>,
+    /// Leaders of which the processes could still be running at the takeover, by slot and epoch.
+    pub earlier: Vec<(usize, u64)>,
     /// What data directories have of topics.
     pub graves: Graves,
 }
@@ -118,7 +118,7 @@ pub struct Keeper {
     session_lease_ns: u64,
     attention: Attention,
     ballot: Arc<Ballot>,
-    predecessor: Option<usize>,
+    earlier: Vec<(usize, u64)>,
     segments: Segments,
     topics: Vec<Option<Topic>>,
     brokers: Vec<Broker>,
@@ -164,7 +164,7 @@ impl Keeper {
             session_lease_ns: wiring.session_lease_ns,
             attention: Attention::default(),
             ballot: wiring.ballot,
-            predecessor: wiring.predecessor,
+            earlier: wiring.earlier,
             segments: state.segments,
             topics: state.topics,
             brokers,
@@ -216,7 +216,7 @@ impl Keeper {
             self.next_round_ns = clock_ns + ROUND_NS;
             self.look_at_brokers();
             self.look_at_copies();
-            self.look_at_predecessor();
+            self.look_at_earlier();
             self.look_at_losses();
             self.offer_again();
             self.pad_what_is_due();
@@ -339,12 +339,15 @@ impl Keeper {
         busy
     }
 
-    /// Segments that the leader before may still write into are free once its process is gone.
-    fn look_at_predecessor(&mut self) {
-        if self.segments.suspects()
-            && !self.predecessor.is_some_and(|slot| self.ballot.may_run(&self.pool, slot))
-        {
-            self.segments.clear();
+    /// Segments that leaders before may still write into are free once all those processes are
+    /// gone.
+    fn look_at_earlier(&mut self) {
+        if self.segments.suspects() {
+            let (ballot, pool) = (&self.ballot, &self.pool);
+            self.earlier.retain(|(slot, _)| ballot.may_run(pool, *slot));
+            if self.earlier.is_empty() {
+                self.segments.clear();
+            }
         }
         if self.segments.awaits_followers() {
             let acting = self.acting();

@@ -38,6 +38,7 @@ struct Sink<'a> {
     pool: &'a Pool,
     last_entries: &'a LastEntries,
     counters: &'a Counters,
+    epoch: u64,
     /// The wall clock, once there was something to write.
     wall_ns: u64,
     log: &'a mut LogSegment,
@@ -48,6 +49,16 @@ struct Sink<'a> {
 impl Sink<'_> {
     fn room(&self, sequencer: &TopicSequencer) -> u64 {
         room(self.log, self.spares, sequencer)
+    }
+
+    /// Before the first entry. False: another control leads, and nothing may be written.
+    #[inline]
+    fn begin(&mut self) -> bool {
+        if self.wall_ns == 0 {
+            self.done.overtaken = self.pool.is_overtaken(self.epoch);
+            self.wall_ns = wall_ns();
+        }
+        !self.done.overtaken
     }
 
     #[inline]
@@ -83,6 +94,8 @@ struct Done {
     dropped: u64,
     /// The log has no room for what may come out of the next slot.
     starved: bool,
+    /// Another control leads.
+    overtaken: bool,
 }
 
 impl SequencerThread {
@@ -91,6 +104,10 @@ impl SequencerThread {
     #[inline]
     pub(super) fn burst(&mut self, i: usize, clock_ns: u64, tick: bool) -> Option<bool> {
         let done = self.scan(i, clock_ns);
+        if done.overtaken {
+            self.shared.depose(self.pool.highest_epoch());
+            return None;
+        }
         let work = &mut self.works[i];
         let fenced = &mut self.fenced;
         work.sequencer.drain_trespassers(|fencing| fenced.push(fencing));
@@ -156,8 +173,9 @@ impl SequencerThread {
         let work = &mut self.works[i];
         let Work { sequencer, rings, log, spares, .. } = work;
         let (last_entries, counters) = (&self.shared.last_entries, &self.counters);
+        let (epoch, done_of) = (self.epoch, &mut done);
         let mut sink =
-            Sink { pool, last_entries, counters, wall_ns: 0, log, spares, done: &mut done };
+            Sink { pool, last_entries, counters, epoch, wall_ns: 0, log, spares, done: done_of };
         for ring in rings.iter() {
             let (broker, reader) = (ring.broker, ring.reader);
             for _ in 0..SLOTS_PER_RING {
@@ -168,8 +186,8 @@ impl SequencerThread {
                     sink.done.starved = true;
                     break;
                 }
-                if sink.wall_ns == 0 {
-                    sink.wall_ns = wall_ns();
+                if !sink.begin() {
+                    return done;
                 }
                 match sequencer.offer(broker, &slot, clock_ns, |entry| sink.write(&entry)) {
                     Verdict::Busy => break,
@@ -183,8 +201,7 @@ impl SequencerThread {
         if sequencer.has_holes() {
             if sink.room(sequencer) < sequencer.ready_most() as u64 {
                 sink.done.starved = true;
-            } else {
-                sink.wall_ns = wall_ns();
+            } else if sink.begin() {
                 sequencer.fill_holes(|entry| sink.write(&entry));
             }
         }

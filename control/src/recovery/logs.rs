@@ -93,8 +93,9 @@ pub(super) fn begin_epoch(
     let purpose = Purpose { what, base_index: reached, previous: last };
     let Some(fresh) = segments.take(purpose, now_ns) else {
         // A full pool: what is left of the old segment has to do, if its writer is gone.
-        let old = segment_of(pool, segments, last?)?;
-        return Some(old).filter(|old| !segments.suspects() && old.holds(reached));
+        let last = last?;
+        let old = segment_of(pool, segments, last)?;
+        return Some(old).filter(|old| !segments.is_suspect(last) && old.holds(reached));
     };
     if let Some(last) = last {
         pool.link_segment(last, fresh);

@@ -195,6 +195,14 @@ impl<M: Memory> Pool<M> {
         self.highest_epoch() <= epoch
     }
 
+    /// Whether somebody is seen to have claimed a higher epoch, asked before anything is written: a
+    /// leader that was stopped for long writes nothing. One that is stopped right after this look
+    /// does, which [`leads`](Self::leads) and the wait for its end are there for.
+    #[inline]
+    pub fn is_overtaken(&self, epoch: u64) -> bool {
+        self.highest_epoch() > epoch
+    }
+
     /// Step 1: claims `line`'s epoch for the leader slot `slot`, which is this process's from here
     /// on. Everything of the leaders before is read after this. False: somebody has claimed a
     /// higher one.
