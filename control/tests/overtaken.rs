@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fake::Memory;
-use fake::homes::{self, Two, said};
+use fake::homes::{self, Two, lead, said};
 use landfall_control::cold::{ColdError, restore};
+use landfall_control::messages::Ask;
 use landfall_layout::TopicId;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::pool::{LeaderLine, Term};
@@ -150,4 +151,22 @@ fn a_topic_that_another_pool_took_up_meanwhile_is_left_to_it() {
     assert!(matches!(error, ColdError::Elsewhere { .. }), "{error}");
     assert!(error.to_string().contains("another pool has taken this topic up"), "{error}");
     assert_eq!(TopicFile::read(&data.topic()).unwrap(), other);
+}
+
+/// A deletion that one begins when another has its tables is none.
+#[test]
+fn a_deletion_that_nobody_takes_over_is_said_in_no_directory() {
+    for turn in 0..3 {
+        let data = Data::new(&format!("deletion-{turn}"));
+        let memory = Memory::new();
+        let control = lead(&memory, &data.0.data()[..1]).unwrap();
+        let next = memory.pool(48);
+        let asker = control.asker().unwrap();
+        let (slot, _) = next.serving().unwrap();
+        let term = Term { epoch: next.highest_epoch() + 1, serves: false }.pack();
+        assert!(next.claim(slot + 1, &LeaderLine { term, ..LeaderLine::default() }));
+        assert!(asker.ask_now(|reply| Ask::Delete("t".into(), reply)).is_none_or(|it| it.is_err()));
+        control.stop();
+        assert!(!TopicFile::read(&data.topic()).unwrap().deleted);
+    }
 }

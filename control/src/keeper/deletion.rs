@@ -130,6 +130,11 @@ impl Keeper {
             match deletion.sequencer {
                 // Brokers that live have removed their files by now: nobody writes beside us.
                 Step::NotAsked if deletion.waiting == 0 && deletion.not_before_ns <= clock_ns => {
+                    // Directories are nobody's table. The entry said so before this look: either
+                    // the next leader copies it, or this one finds its claim.
+                    if !self.pool.leads(self.epoch) {
+                        break;
+                    }
                     let grave = deletion.grave.as_ref();
                     deletion.buried =
                         grave.and_then(|(name, created_ns)| self.graves.bury(name, *created_ns));

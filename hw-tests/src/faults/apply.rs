@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::acts::Undo;
 use super::fault::{End, Fault, Page, Who};
-use super::story::{DISKS, RESTORES};
+use super::story::DISKS;
 use super::troupe::Troupe;
 use super::{damage, twin};
 use crate::Failure;
@@ -160,13 +160,10 @@ fn lose_pool(troupe: &mut Troupe, how: End) -> Result<(), Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         removed => removed?,
     }
+    let folder = troupe.folder().display().to_string();
     for who in &controls {
-        for directory in RESTORES {
-            let word = format!("--restore={}/{DISKS}/{directory}", troupe.folder().display());
-            let Some(seat) = troupe.seats.get_mut(who) else { continue };
-            if !seat.arguments.contains(&word) {
-                seat.arguments.push(word);
-            }
+        if let Some(seat) = troupe.seats.get_mut(who) {
+            twin::add_restores(&mut seat.arguments, &folder);
         }
     }
     order.reverse();

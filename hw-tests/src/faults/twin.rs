@@ -60,6 +60,10 @@ pub(super) fn begin(troupe: &mut Troupe, who: Who, apart: bool, ms: u64) -> Resu
     // A socket of its own, so that it gets further than to that. It is to lead, not to wait.
     arguments.retain(|word| !word.starts_with("--unix=") && word != "--standby");
     arguments.push(socket);
+    // The pool may be lost before it gets there: it makes the next one then.
+    if who.is_control() {
+        add_restores(&mut arguments, &folder);
+    }
     let space = apart.then_some(Space::Net);
     let program = if who.is_control() { "landfall-control" } else { "landfall-broker" };
     let child = start(troupe, &format!("second-{who}"), program, arguments, space)?;
@@ -77,7 +81,7 @@ pub(super) fn begin_on_data(troupe: &mut Troupe, broker: u8, ms: u64) -> Result<
     let mut control = story::control_arguments(&folder, "twin", "coherent");
     control.retain(|word| !word.starts_with("--pool="));
     control.push(format!("--pool={folder}/twin-pool"));
-    control.extend(RESTORES.map(|name| format!("--restore={folder}/{DISKS}/{name}")));
+    add_restores(&mut control, &folder);
     let children = vec![
         (
             format!("broker 7 on the directory of broker {broker}"),
@@ -91,6 +95,16 @@ pub(super) fn begin_on_data(troupe: &mut Troupe, broker: u8, ms: u64) -> Result<
     let of = Some((Who::Broker(broker), life));
     troupe.acts.later(ms, Undo::Extra(Extra { children, of, never: false }));
     Ok(())
+}
+
+/// Names all data directories to a control that does not know them.
+pub(super) fn add_restores(arguments: &mut Vec<String>, folder: &str) {
+    for name in RESTORES {
+        let word = format!("--restore={folder}/{DISKS}/{name}");
+        if !arguments.contains(&word) {
+            arguments.push(word);
+        }
+    }
 }
 
 /// Starts a client that breaks the rules.
