@@ -130,6 +130,8 @@ impl Cursor {
         // What is not there any more of what was asked for is a gap, and has a reason.
         let position = if let From::Position(wanted) = from { begins.min(wanted) } else { begins };
         let skip_below = if let From::Position(position) = from { position } else { 0 };
+        // Nothing is left of it that the gap could be measured by.
+        let gap_until = (next == end && position < begins).then_some(begins);
         Self {
             reader,
             next,
@@ -138,7 +140,7 @@ impl Cursor {
             skip_below,
             goal: end,
             frontier: end,
-            gap_until: None,
+            gap_until,
             feed: None,
             spare: None,
             checked_below: 0,
@@ -153,14 +155,21 @@ impl Cursor {
     pub fn go_on(&mut self, place: &LogPlace, frontier: &FrontierLine) {
         if place.next <= frontier.entries && place.position <= frontier.position {
             (self.next, self.position, self.skip_below) = (place.next, place.position, 0);
+            self.gap_until = None;
         }
     }
 
     /// Begins with a batch that memory does not have.
     pub fn begin_on_disk(&mut self, start: &Start) {
         self.next = start.index;
+        self.gap_until = None;
         self.position = self.position.min(start.position);
         self.feed = Some(Feed::default());
+    }
+
+    /// Whether it has sent what there was when its subscriber came, and what there was not.
+    pub fn is_caught_up(&self) -> bool {
+        self.next >= self.goal && self.gap_until.is_none()
     }
 
     #[inline]

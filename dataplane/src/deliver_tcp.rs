@@ -240,7 +240,7 @@ impl Delivering {
                 None => empty += 1,
             }
         }
-        if !self.caught_up && self.cursors.iter().all(|cursor| cursor.next >= cursor.goal) {
+        if !self.caught_up && self.cursors.iter().all(Cursor::is_caught_up) {
             items[count] = Item::frame(Frame::CaughtUp);
             count += 1;
         }

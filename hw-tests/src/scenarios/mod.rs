@@ -81,6 +81,7 @@ macro_rules! for_each_scenario {
             retention {
                 batches_that_do_not_fit_go_on_in_the_next_segment
                 what_was_overtaken_is_counted
+                what_is_gone_as_a_whole_is_counted
                 bounds_of_bytes_and_time_are_kept
             }
             crashes {

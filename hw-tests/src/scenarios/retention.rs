@@ -1,6 +1,10 @@
 //! Segments: rolling over, going back, and what subscribers are told about it.
 
+use std::time::{Duration, Instant};
+
 use landfall::{From, Order};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::flow::{Promise, Reading, Until, audit, check_sent, message, name_of, publish, read};
 use crate::{Failure, Rig};
@@ -65,11 +69,12 @@ pub fn what_was_overtaken_is_counted(rig: &Rig) -> Result<(), Failure> {
         let late = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
         let begins = late.messages.first().map(|read| read.position).unwrap_or(MESSAGES);
         ensure!(begins + late.messages.len() as u64 == MESSAGES, "late began at {begins}");
-        // Asked for what is gone: told how much, or started at what is left; never silence.
+        // Asked for what is gone: told how much.
         let back = site.subscriber(&topic).from(From::Position(0)).build()?;
         let back = read(back, Until::CaughtUp)?;
         let begins = back.messages.first().map(|read| read.position).unwrap_or(MESSAGES);
         ensure!(begins + back.messages.len() as u64 == MESSAGES, "back began at {begins}");
+        ensure!(back.missed == begins, "{} missed before {begins}", back.missed);
         for reading in [&first, &late, &back] {
             for read in &reading.messages {
                 let name = name_of(&read.payload);
@@ -78,6 +83,44 @@ pub fn what_was_overtaken_is_counted(rig: &Rig) -> Result<(), Failure> {
         }
         audit(order, &[&first, &late, &back])?;
         drop(early);
+        site.client.delete_topic(&topic.name)?;
+    }
+    site.close()
+}
+
+/// Nothing is left of a log: who asks for it is told how much that was, at once, and not only when
+/// something is published behind it.
+pub fn what_is_gone_as_a_whole_is_counted(rig: &Rig) -> Result<(), Failure> {
+    const MESSAGES: u64 = 50;
+    let mut site = rig.start()?;
+    for order in [Order::Strong, Order::Broker] {
+        let topic = site.topic_with(order, |spec| spec.retention_ms = Some(200))?;
+        let mut publisher = site.publisher(&topic).broker(0).build()?;
+        publish(&mut publisher, 6, 0..MESSAGES, 1000)?;
+        publisher.close()?;
+        // Its segment is whole then.
+        let pid = site.system.broker_pid(0).ok_or_else(|| Failure::new("broker 0 is gone"))?;
+        kill(Pid::from_raw(pid as i32), Signal::SIGTERM)?;
+        let until = Instant::now() + Duration::from_secs(30);
+        while site.system.is_whole() {
+            ensure!(Instant::now() < until, "broker 0 did not stop within 30 s");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        site.system.start_broker(0)?;
+        site.wait_until("retention of everything", |client| {
+            Ok(client.topic(&topic.name)?.oldest_position == MESSAGES)
+        })?;
+        let ask = |until| read(site.subscriber(&topic).from(From::Position(10)).build()?, until);
+        let back = ask(Until::CaughtUp)?;
+        let (seen, missed) = (back.messages.len(), back.missed);
+        ensure!((seen, missed) == (0, MESSAGES - 10), "{seen} seen and {missed} missed");
+        let mut publisher = site.publisher(&topic).broker(0).build()?;
+        publish(&mut publisher, 7, 0..1, 1000)?;
+        publisher.close()?;
+        let back = ask(Until::CaughtUp)?;
+        let (seen, missed) = (back.messages.len(), back.missed);
+        ensure!((seen, missed) == (1, MESSAGES - 10), "{seen} seen and {missed} missed");
+        audit(order, &[&back])?;
         site.client.delete_topic(&topic.name)?;
     }
     site.close()

@@ -126,9 +126,8 @@ impl Subscriber {
                         self.topic = Some(welcome.topic);
                         self.order = Order::from_raw(welcome.order).expect("it was checked");
                         (self.start, self.end) = (welcome.start, welcome.end);
-                        if self.order.is_sequenced() {
-                            self.places.expect_start(from, welcome.start);
-                        }
+                        let start = self.order.is_sequenced().then_some(welcome.start);
+                        self.places.expect_start(from, start);
                     }
                     return Ok(());
                 }

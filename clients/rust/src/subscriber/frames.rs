@@ -126,7 +126,7 @@ mod tests {
 
     fn places(position: u64) -> Places {
         let mut places = Places::new();
-        places.expect_start(From::Position(position), position);
+        places.expect_start(From::Position(position), None);
         places
     }
 

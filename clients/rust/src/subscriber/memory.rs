@@ -39,6 +39,8 @@ struct Cursor {
     frontier: u64,
     /// Entries there were when the subscription began.
     goal: u64,
+    /// It began at the log's end, where it may lack all that was asked for.
+    at_end: bool,
 }
 
 /// A batch found, whose payload is the reader's.
@@ -140,7 +142,8 @@ impl MemoryReader {
                 }
             };
             let goal = if at_start { end } else { 0 };
-            self.cursors.push(Cursor { reader, next, frontier: end, goal });
+            let at_end = next == end;
+            self.cursors.push(Cursor { reader, next, frontier: end, goal, at_end });
         }
     }
 
@@ -180,7 +183,9 @@ impl MemoryReader {
             if cursor.next >= cursor.frontier {
                 cursor.frontier = self.pool.frontier(self.topic, log).entries;
                 if cursor.next >= cursor.frontier {
-                    return Ok(Step::Nothing);
+                    let began_here = std::mem::take(&mut cursor.at_end);
+                    let gap = began_here.then(|| self.gap_to_end(at, places)).flatten();
+                    return Ok(gap.unwrap_or(Step::Nothing));
                 }
             }
             let index = cursor.next;

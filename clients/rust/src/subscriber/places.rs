@@ -43,13 +43,16 @@ impl Places {
         self.logs.get(usize::from(log)).copied()
     }
 
-    /// Sets the position expected in the sequenced log before anything was seen.
-    pub(crate) fn expect_start(&mut self, from: From, start: u64) {
-        self.logs[SEQUENCED_LOG].position = Some(match from {
+    /// Sets the position expected in each log before anything was seen. `start` is where the
+    /// sequenced log begins, where the topic has it; where others do is not known.
+    pub(crate) fn expect_start(&mut self, from: From, start: Option<u64>) {
+        match from {
             // What retention has taken of what was asked for is a gap.
-            From::Position(position) => position,
-            _ => start,
-        });
+            From::Position(position) => {
+                self.logs.iter_mut().for_each(|log| log.position = Some(position));
+            }
+            _ => self.logs[SEQUENCED_LOG].position = start,
+        }
     }
 
     /// Judges the batch of `index` in `log`, whose messages have the positions from `first` to
@@ -158,7 +161,7 @@ mod tests {
     #[test]
     fn a_position_in_mid_batch_shows_the_whole_batch_and_nothing_before() {
         let mut places = Places::new();
-        places.expect_start(From::Position(55), 50);
+        places.expect_start(From::Position(55), Some(50));
         assert_eq!(places.judge(LOG, 4, 40, 50), Arrival::Old);
         assert_eq!(places.judge(LOG, 5, 50, 60), Arrival::Next);
         assert_eq!(places.judge(LOG, 6, 60, 70), Arrival::AfterGap { missed: 5 });
@@ -169,7 +172,7 @@ mod tests {
         let mut places = Places::new();
         assert_eq!(places.resume_from(true, From::Earliest, 9), From::Earliest);
         assert_eq!(places.resume_from(true, From::Latest, 9), From::Time(9));
-        places.expect_start(From::Latest, 100);
+        places.expect_start(From::Latest, Some(100));
         assert_eq!(places.resume_from(true, From::Latest, 9), From::Position(100));
         places.shown(LOG, 7, 130);
         assert_eq!(places.resume_from(true, From::Latest, 9), From::Position(130));

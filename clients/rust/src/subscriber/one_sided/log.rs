@@ -137,7 +137,8 @@ impl Log {
             seek,
             here: None,
             from_head: false,
-            lapped: false,
+            // It may begin behind all that was asked for.
+            lapped: next == end,
             is_busy: false,
         }
     }

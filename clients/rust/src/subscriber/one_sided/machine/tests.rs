@@ -356,7 +356,7 @@ fn a_batch_that_was_overtaken_while_it_was_read_is_a_counted_gap() {
     assert_eq!(all, batches(LOG, 16..40));
 
     let mut rig = Rig::new(ordered(40), true, From::Position(0));
-    rig.places.expect_start(From::Position(0), 0);
+    rig.places.expect_start(From::Position(0), None);
     rig.burst(|_| {});
     rig.fake.raise_oldest(LOG, 16);
     let all = rig.run();
@@ -379,7 +379,7 @@ fn holes_are_told_of_and_nothing_is_read_for_them() {
         fake.write(1 + (index / 32) as u32, index, &hole);
     }
     let mut rig = Rig::new(fake, true, From::Position(0));
-    rig.places.expect_start(From::Position(0), 0);
+    rig.places.expect_start(From::Position(0), None);
     let (mut told, mut holes) = (Vec::new(), Vec::new());
     for shown in rig.run() {
         match shown {
