@@ -15,6 +15,7 @@
 //! | `word` | what others say beside it, a file each |
 //! | `document` | its bytes: in two files, written over in place, of which one always holds |
 //! | [`lives`] | where logs ended and went on, from one pool to the next |
+//! | `landed` | whether a broker ever landed anything, where not every directory answers |
 //! | `reach` | how far a topic's logs are whole, whoever kept them |
 //! | [`walk`] | the records of one file, one after the other, checked, over what does not hold |
 //! | [`damage`] | bytes that do not hold, and what is known of what was there |
@@ -32,6 +33,7 @@ pub mod copy;
 pub mod damage;
 mod document;
 pub mod error;
+mod landed;
 pub mod lives;
 pub mod lookup;
 pub mod mend;

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use landfall_layout::BrokerId;
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::Body;
 
 use crate::ask::{Silent, ask};
 use crate::copy::CopyReader;
 use crate::error::FileError;
+use crate::landed::Landed;
 use crate::merge::{Wanted, first_header};
 use crate::names::{data_of, list_source};
 use crate::walk::Walk;
@@ -58,7 +60,8 @@ where
 
 /// Whether copies in directories that answer have all that there ever was of each source, or know
 /// that bounds let go of what is before it: then nothing earlier is anywhere else. A source without
-/// such a copy may have it where nobody answers.
+/// such a copy may have it where nobody answers. In a shared log so may one that has not landed in
+/// this life of the pool, unless a home of its batches says that there never were any.
 pub fn is_oldest_known(wanted: &Wanted) -> bool {
     let mut settled = BTreeSet::new();
     for copy in wanted.copies() {
@@ -70,7 +73,13 @@ pub fn is_oldest_known(wanted: &Wanted) -> bool {
             settled.insert(copy.source());
         }
     }
-    wanted.sources.iter().all(|source| settled.contains(source))
+    if !wanted.sources.iter().all(|source| settled.contains(source)) {
+        return false;
+    }
+    let landed = wanted.is_shared.then(|| Landed::look(wanted));
+    let is_known =
+        |landed: &Landed, source| settled.contains(&source) || landed.has_nothing_of(source);
+    landed.is_none_or(|landed| BrokerId::all().all(|source| is_known(&landed, source)))
 }
 
 fn first_of(

@@ -9,11 +9,13 @@ use landfall_layout::batch::{BatchPreamble, crc32c};
 use landfall_layout::frame::GapReason;
 use landfall_layout::order::{ENTRY_HOLE, FrontierLine, OrderEntry};
 use landfall_layout::replica::{Body, NO_FILE, REPLICA_HEADER_BYTES, RecordHeader, ReplicaHeader};
-use landfall_replica::Merge;
+use landfall_layout::topic::{Order, TopicEntry};
 use landfall_replica::copy::CopyReader;
 use landfall_replica::lookup::{Start, first, is_oldest_known};
 use landfall_replica::merge::Wanted;
 use landfall_replica::names::{replica_file, source_directory, topic_directory};
+use landfall_replica::there::{Lack, Part};
+use landfall_replica::{Merge, TopicFile, numbers};
 
 const CREATED: u64 = 1_700_000_000_000_000_000;
 /// Bytes of each record: head, preamble, payload.
@@ -437,6 +439,38 @@ fn what_only_a_directory_that_hangs_may_have_is_not_known_to_be_nowhere() {
         merge.next(0, 100, &mut Vec::new());
     }
     assert_eq!(merge.next(1, 100, &mut Vec::new()).0.map(|picked| picked.index), Some(1));
+}
+
+/// Bounds let go of what one broker landed first; another one, which has not landed since the pool
+/// was lost, may have landed before that, and only a disk that hangs tells.
+#[test]
+fn the_beginning_of_who_has_not_landed_since_may_be_where_nobody_answers() {
+    let scratch = Scratch::new("hangs-before");
+    file(&scratch.source("a", 0), 0, (20, 8, 5), &[21, 23]);
+    hang(&scratch.source("b", 1));
+    let own = scratch.wanted(1);
+    assert!(is_oldest_known(&own), "a broker's own log has nothing of others");
+    let shared = Wanted { is_shared: true, ..own };
+    assert!(!is_oldest_known(&shared), "nobody says who ever landed");
+    let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
+    (entry.name[0], entry.name_bytes, entry.created_ns) = (b't', 1, CREATED);
+    (entry.order, entry.replicas, entry.replica_brokers) = (Order::Total.raw(), 2, 2);
+    let topic = topic_directory(&scratch.0.join("a"), "t", CREATED);
+    let mut says = TopicFile::of(&entry, "pool", 1).unwrap();
+    says.write(&topic).unwrap();
+    numbers::name(&scratch.0.join("a"), BrokerId::new(0).unwrap(), "pool").unwrap();
+    assert!(!is_oldest_known(&shared), "the one home of what broker 1 landed hangs");
+    says.replicas = 3;
+    says.write(&topic).unwrap();
+    assert!(is_oldest_known(&shared), "the other home answers, and has nothing of it");
+    let (keeper, source, entries, below) = (0, 1, 3, 20);
+    says.places.lacks.insert(Lack { keeper, source, entries, below, disk: 0, is_torn: false });
+    says.write(&topic).unwrap();
+    assert!(!is_oldest_known(&shared), "the other home has been given another disk");
+    says.places.lacks.clear();
+    says.places.add(Part { source, copy: 1, keeper: 5, from: 0 });
+    says.write(&topic).unwrap();
+    assert!(!is_oldest_known(&shared), "somebody stood in for it");
 }
 
 #[test]
