@@ -5,7 +5,7 @@ pub mod print;
 use std::path::Path;
 
 use landfall_verify::replicas;
-use landfall_verify::{Findings, Report, Severity};
+use landfall_verify::{Findings, Report, Severity, Silent, watched};
 
 use crate::args::verify::Verify;
 use crate::config::Settings;
@@ -17,7 +17,10 @@ use crate::words::Format;
 pub fn run(args: &Verify, settings: &Settings) -> Outcome {
     let path = &args.path;
     let json = args.json || settings.output.format == Format::Json;
-    let (looked, findings) = if path.is_dir() { files(path) } else { pool(path) }?;
+    let (looked, findings) = match files(path)? {
+        Some(files) => files,
+        None => pool(path)?,
+    };
     let mut out = Out::new();
     if json {
         out.document(&Document::new(path, &looked, &findings))?;
@@ -39,10 +42,21 @@ fn pool(path: &Path) -> Outcome<(Looked, Findings)> {
     Ok((Looked::Pool { tally, moving, looks }, findings))
 }
 
-fn files(path: &Path) -> Outcome<(Looked, Findings)> {
-    something(path)?;
-    let kept = replicas::look(path).map_err(|error| unchecked(path, error))?;
-    Ok((Looked::Files { tally: kept.tally, topics: kept.topics }, kept.findings))
+/// None: it is no directory.
+fn files(path: &Path) -> Outcome<Option<(Looked, Findings)>> {
+    let whole = path.to_owned();
+    let look = move || {
+        if !whole.is_dir() {
+            return Ok(None);
+        }
+        something(&whole)?;
+        replicas::look(&whole).map(Some).map_err(|error| unchecked(&whole, error))
+    };
+    let tell = |silent: &Silent| eprintln!("landfall: {silent}; the others are looked at");
+    let (kept, silent) = watched(path, look, tell).map_err(|silent| unchecked(path, silent))?;
+    let Some(mut kept) = kept? else { return Ok(None) };
+    silent.iter().for_each(|silent| replicas::hangs(silent, &mut kept));
+    Ok(Some((Looked::Files { tally: kept.tally, topics: kept.topics }, kept.findings)))
 }
 
 /// That nothing was found says something only where there was something to look at.
@@ -57,5 +71,10 @@ pub fn outcome(path: &Path, findings: &Findings) -> Outcome {
         1 => "1 error".to_owned(),
         errors => format!("{errors} errors"),
     };
-    Err(Failure::failed(format!("{} is damaged", path.display()), errors))
+    let hangs = findings.kept().iter().filter(|finding| finding.check == replicas::HANGS).count();
+    let what = match hangs as u64 == findings.count(Severity::Error) {
+        true => "was not looked at as a whole",
+        false => "is damaged",
+    };
+    Err(Failure::failed(format!("{} {what}", path.display()), errors))
 }

@@ -216,3 +216,22 @@ fn a_directory_without_replicas_was_not_checked_and_another_level_is_named() {
     assert!(!broker.join("broker-0").exists(), "nothing is begun there");
     fs::remove_dir_all(&root).unwrap();
 }
+
+/// A disk may stop answering for ever: whoever looks is told which, and of the others.
+#[test]
+fn a_directory_that_does_not_answer_is_named_and_the_others_are_looked_at() {
+    let root = std::env::temp_dir().join(format!("landfall-hangs-{}", std::process::id()));
+    for broker in ["broker-0", "broker-1"] {
+        fs::create_dir_all(root.join(broker)).unwrap();
+    }
+    fs::write(root.join("broker-0/.brokers"), "0\n").unwrap();
+    let hung = root.join("broker-1");
+    let mode = nix::sys::stat::Mode::S_IRWXU;
+    nix::unistd::mkfifo(&hung.join(".brokers"), mode).unwrap();
+    let (status, stdout, stderr) = run(&["verify", &root.display().to_string()]);
+    assert!(status == 1 && stdout.contains("in 1 directories"), "{status}: {stdout}");
+    let named = format!("{} does not answer", hung.display());
+    assert!(stderr.contains(&named) && stdout.contains("  hangs "), "{stderr}{stdout}");
+    assert!(stderr.contains("was not looked at as a whole: 1 error"), "{stderr}");
+    fs::remove_dir_all(&root).unwrap();
+}

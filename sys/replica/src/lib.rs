@@ -7,6 +7,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`ask`] | looks at directories that may not answer |
+//! | [`watch`] | looks at several in one go, without those that do not answer |
 //! | [`names`] | directories and files of topics and sources |
 //! | [`owner`] | whose a data directory is now |
 //! | [`numbers`] | whose it ever was, under which pools |
@@ -48,6 +49,7 @@ pub mod survey;
 pub mod there;
 pub mod topic;
 pub mod walk;
+pub mod watch;
 mod word;
 
 pub use ask::{Silent, ask};

@@ -9,6 +9,7 @@ use landfall_layout::topic::check_name;
 use crate::error::FileError;
 use crate::numbers::{NUMBERS_COPY, NUMBERS_FILE, NUMBERS_NEW};
 use crate::owner::{OWNER_FILE, SYSTEM_FILE};
+use crate::watch;
 use crate::word::is_word;
 
 /// The file that says which topic a directory is about.
@@ -165,9 +166,12 @@ pub struct SourceListing {
 /// Names in a directory with their paths, sorted; `(None, path)` for one that is no UTF-8.
 fn entries(path: &Path) -> Result<Vec<(Option<String>, PathBuf)>, FileError> {
     let mut found = Vec::new();
+    watch::at(path);
     for entry in fs::read_dir(path).map_err(FileError::io("list", path))? {
         let entry = entry.map_err(FileError::io("list", path))?;
-        found.push((entry.file_name().into_string().ok(), entry.path()));
+        if !watch::is_aside(&entry.path()) {
+            found.push((entry.file_name().into_string().ok(), entry.path()));
+        }
     }
     found.sort();
     Ok(found)
@@ -176,6 +180,7 @@ fn entries(path: &Path) -> Result<Vec<(Option<String>, PathBuf)>, FileError> {
 /// Whether there is a directory. What the system does not say is no answer: taken for none, what
 /// lies in it would be passed over in silence.
 fn is_directory(path: &Path) -> Result<bool, FileError> {
+    watch::at(path);
     match fs::metadata(path) {
         Ok(found) => Ok(found.is_dir()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

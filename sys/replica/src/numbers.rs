@@ -12,6 +12,7 @@ use landfall_layout::BrokerId;
 use landfall_layout::batch::crc32c;
 
 use crate::error::FileError;
+use crate::watch;
 
 /// The file, in a data directory.
 pub const NUMBERS_FILE: &str = ".brokers";
@@ -103,6 +104,7 @@ impl Numbers {
     /// What one of the two says, and whether a checksum says that it holds; `None`: it is not
     /// there.
     fn read_one(path: &Path) -> Result<Option<(Self, bool)>, FileError> {
+        watch::at(path);
         let text = match fs::read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

@@ -17,6 +17,7 @@ use crate::lives::{Ended, Resumed, Skips};
 use crate::names::{TOPIC_COPY, TOPIC_FILE, TOPIC_GRAVE};
 use crate::own::lock;
 use crate::there::Places;
+use crate::watch;
 use crate::word;
 
 /// Version of the document. Earlier ones are read too: they lack what has a default, and those of
@@ -221,6 +222,7 @@ impl TopicFile {
 
     /// One of the two, and its generation.
     fn read_one(path: &Path) -> Result<(Self, u64), FileError> {
+        watch::at(path);
         let text = fs::read(path).map_err(FileError::io("read", path))?;
         let wrong = |why: String| FileError::Topic { path: path.to_owned(), why };
         let document = document::parse(&text).map_err(wrong)?;

@@ -15,6 +15,7 @@ use crate::ask;
 use crate::damage::Damage;
 use crate::error::FileError;
 use crate::rebuilt;
+use crate::watch;
 
 /// Bytes read at once.
 const WINDOW_BYTES: u64 = 1 << 20;
@@ -74,6 +75,7 @@ pub struct Walk {
 impl Walk {
     /// Opens the file at `path` and checks its header.
     pub fn open(path: &Path) -> Result<Self, FileError> {
+        watch::at(path);
         let file = File::open(path).map_err(FileError::io("open", path))?;
         Self::of(file, path)
     }
@@ -315,6 +317,7 @@ impl Walk {
         self.window_at = at;
         let mut filled = 0;
         while filled < self.window.len() {
+            watch::at(&self.path);
             let read = self.file.read_at(&mut self.window[filled..], at + filled as u64);
             match read {
                 // Somebody made the file shorter: what is not there reads as an end.

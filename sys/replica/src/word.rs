@@ -14,6 +14,7 @@ use landfall_layout::batch::crc32c;
 use crate::document;
 use crate::error::FileError;
 use crate::there::Places;
+use crate::watch;
 
 /// What the name of a word begins with.
 const WORD: &str = "said-";
@@ -115,6 +116,7 @@ fn is_new(path: &Path) -> bool {
 }
 
 fn words(topic: &Path) -> Result<Vec<PathBuf>, FileError> {
+    watch::at(topic);
     let listed = fs::read_dir(topic).map_err(FileError::io("list", topic))?;
     let mut words = Vec::new();
     for entry in listed {

@@ -50,6 +50,8 @@ pub use facts::Tally;
 pub use finding::{Finding, Findings, Severity};
 pub use hold::{Held, Hold, hold};
 use landfall_pool::clock::boot_ns;
+pub use landfall_replica::Silent;
+pub use landfall_replica::watch::watched;
 pub use look::{Look, look};
 use pulse::{BEAT, Pulse};
 

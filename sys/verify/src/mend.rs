@@ -59,6 +59,9 @@ pub const DAMAGED: &str = "some of them may have been acknowledged as durable: t
 /// Files that are gone.
 pub const GONE: &str = "put the files back that were there, or take them from the pool as long as \
                         it is there";
+/// A disk that does not answer.
+pub const HANGS: &str =
+    "mend its disk, or the host that has it (dmesg may say more), and look again";
 /// Other directories.
 pub const LOOK_ELSEWHERE: &str = "look at the directories of all brokers together: one that has a \
                                   broker-N for each";

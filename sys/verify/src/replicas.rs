@@ -11,9 +11,10 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use landfall_replica::FileError;
+use landfall_replica::{FileError, Silent, watch};
 
-use crate::finding::{Findings, Severity};
+use crate::finding::{Finding, Findings, Severity};
+use crate::mend;
 use crate::pulse::BEAT;
 
 pub use find::{Group, directories, find};
@@ -21,6 +22,8 @@ pub use level::{level_above, level_below, nothing};
 
 /// The check of a header that does not hold and that recovering writes again.
 pub const HEADER: &str = "header";
+/// The check of a directory that does not answer.
+pub const HANGS: &str = "hangs";
 
 /// What is kept of everything in a directory.
 #[derive(Clone, Debug, Default)]
@@ -183,6 +186,10 @@ fn state(path: &Path) -> Vec<(PathBuf, u64, (i64, i64))> {
     while let Some((directory, level)) = directories.pop() {
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();
+            if watch::is_aside(&path) {
+                continue;
+            }
+            watch::at(&path);
             let Ok(metadata) = path.metadata() else { continue };
             if metadata.is_dir() && level + 1 < LEVELS {
                 directories.push((path, level + 1));
@@ -205,6 +212,20 @@ pub fn look_at_rest(path: &Path) -> Result<Kept, FileError> {
     }
     kept.findings.sort();
     Ok(kept)
+}
+
+/// Says that a directory does not answer, so that nothing in it was looked at.
+pub fn hangs(silent: &Silent, kept: &mut Kept) {
+    kept.findings.push(Finding {
+        severity: Severity::Error,
+        check: HANGS,
+        of: silent.path.display().to_string(),
+        at: None,
+        found: "it does not answer, and nothing in it was looked at; what is not here may be there"
+            .to_owned(),
+        mend: mend::HANGS,
+    });
+    kept.findings.sort();
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use landfall_replica::names::{self, Listing, SourceListing};
-use landfall_replica::{Ended, FileError, Skips, TopicFile};
+use landfall_replica::{Ended, FileError, Skips, TopicFile, watch};
 
 use super::Kept;
 use super::homes::Homes;
@@ -39,7 +39,8 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
     let mut homes = Homes::default();
     let mut deleted = BTreeSet::new();
     for (directory, listing) in data_directories(path)? {
-        let is_system = directory != path;
+        // What is not here may be in a directory that does not answer.
+        let is_system = directory != path && !watch::leaves_out();
         kept.tally.directories += 1;
         homes.look(&directory, kept);
         for stranger in &listing.strangers {
@@ -188,13 +189,13 @@ fn data_directories(path: &Path) -> Result<Vec<(PathBuf, Listing)>, FileError> {
     let is_data = listing
         .topics
         .iter()
-        .any(|topic| !topic.sources.is_empty() || topic.path.join(names::TOPIC_FILE).exists());
+        .any(|topic| !topic.sources.is_empty() || is_there(&topic.path.join(names::TOPIC_FILE)));
     let mut found = Vec::new();
     if !is_data {
         let entries = std::fs::read_dir(path).map_err(FileError::io("list", path))?;
         for entry in entries {
             let entry = entry.map_err(FileError::io("list", path))?.path();
-            if entry.is_dir() && is_brokers(&entry) {
+            if !watch::is_aside(&entry) && is_brokers(&entry) && is_directory(&entry) {
                 let listing = names::list(&entry)?;
                 found.push((entry, listing));
             }
@@ -211,7 +212,18 @@ fn data_directories(path: &Path) -> Result<Vec<(PathBuf, Listing)>, FileError> {
 pub(super) fn brokers_below(path: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
-    paths.filter(|path| path.is_dir() && is_brokers(path)).collect()
+    let paths = paths.filter(|path| !watch::is_aside(path));
+    paths.filter(|path| is_brokers(path) && is_directory(path)).collect()
+}
+
+fn is_directory(path: &Path) -> bool {
+    watch::at(path);
+    path.is_dir()
+}
+
+fn is_there(path: &Path) -> bool {
+    watch::at(path);
+    path.exists()
 }
 
 fn is_brokers(path: &Path) -> bool {

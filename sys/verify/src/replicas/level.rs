@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use landfall_replica::names::list;
 use landfall_replica::numbers::{NUMBERS_COPY, NUMBERS_FILE};
 use landfall_replica::owner::OWNER_FILE;
+use landfall_replica::watch;
 
 use super::directories;
 use super::find::brokers_below;
@@ -54,6 +55,7 @@ pub fn level_below(data: &Path) -> Option<PathBuf> {
 
 /// Whether a broker had its files there.
 fn is_used(directory: &Path) -> bool {
+    watch::at(directory);
     [NUMBERS_FILE, NUMBERS_COPY, OWNER_FILE].iter().any(|name| directory.join(name).exists())
 }
 
@@ -69,8 +71,12 @@ fn below(path: &Path, levels: usize) -> Option<PathBuf> {
 
 fn directories_in(path: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let mut found: Vec<_> =
-        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    let paths = entries.map(|entry| entry.path()).filter(|path| !watch::is_aside(path));
+    let is_directory = |path: &PathBuf| {
+        watch::at(path);
+        path.is_dir()
+    };
+    let mut found: Vec<_> = paths.filter(is_directory).collect();
     found.sort();
     found
 }
