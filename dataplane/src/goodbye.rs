@@ -6,6 +6,7 @@ use landfall_layout::limits::STREAM_BEAT_NS;
 use landfall_pool::clock::boot_ns;
 
 use crate::broker::Broker;
+use crate::catch_up::CatchUp;
 use crate::conn::{Conn, Kind, Publisher, Socket, Via};
 use crate::hello::Refused;
 use crate::publish_tcp::Reading;
@@ -156,6 +157,7 @@ impl Broker {
     /// clients over sockets that it is there.
     pub(crate) fn tick_conns(&mut self, now_ns: u64) {
         self.close_lost(now_ns);
+        let silent = self.catch_up.as_ref().and_then(CatchUp::silent);
         for slot in self.conns.slots() {
             let Self { env, conns, .. } = self;
             let Some(conn) = conns.get(slot) else { continue };
@@ -168,7 +170,7 @@ impl Broker {
             let held = matches!(conn.kind, Kind::Closing { .. }) && conn.held().is_some();
             match &mut conn.kind {
                 Kind::Greeting(greeting) if greeting.deadline_ns < now_ns => {
-                    let Refused { why, sentence } = greeting.overdue();
+                    let Refused { why, sentence } = greeting.overdue(silent.clone());
                     self.refuse(slot, why, &sentence);
                 }
                 // A publisher that may write into what it was granted, and a subscriber that still

@@ -7,6 +7,7 @@ use landfall_layout::frame::{
 use landfall_layout::limits::TOPICS_MAX;
 use landfall_layout::topic::{Order, TopicEntry, TopicState, check_name};
 use landfall_pool::clock::boot_ns;
+use landfall_replica::Silent;
 
 use crate::conn::Socket;
 use crate::env::Env;
@@ -79,8 +80,9 @@ impl Greeting {
         !matches!(self.stage, Stage::Reading)
     }
 
-    /// What a client is told whose handshake took too long.
-    pub fn overdue(&self) -> Refused {
+    /// What a client is told whose handshake took too long. `silent`: this broker's own directory,
+    /// where that does not answer.
+    pub fn overdue(&self, silent: Option<Silent>) -> Refused {
         let seconds = HANDSHAKE_NS / 1_000_000_000;
         let (why, sentence) = match self.stage {
             Stage::Reading => (
@@ -100,7 +102,8 @@ impl Greeting {
             ),
             Stage::Files { .. } => (
                 Refusal::Busy,
-                format!("the first batch was not found in replica files within {seconds} s"),
+                format!("the first batch was not found in replica files within {seconds} s")
+                    + &silent.map_or_else(String::new, |silent| format!(": {silent}")),
             ),
             Stage::Session { .. } => {
                 (Refusal::NoControl, format!("control did not open the session within {seconds} s"))

@@ -180,6 +180,14 @@ impl Delivering {
         }
     }
 
+    /// What a thread was asked for nobody reads any more: its reader stays with it.
+    fn ask_again(&mut self, log: usize) {
+        let cursor = self.cursors.iter_mut().find(|cursor| cursor.reader.log() == log);
+        if let Some(feed) = cursor.and_then(|cursor| cursor.feed.as_mut()) {
+            feed.is_asked = false;
+        }
+    }
+
     /// A block that was read.
     fn fed(&mut self, env: &Env, log: usize, reader: Box<Reader>, chunk: Chunk) {
         let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.reader.log() == log) else {
@@ -278,8 +286,14 @@ impl Broker {
     /// Shows how many catch up, and lets nobody keep files open for nothing.
     pub(crate) fn tick_feeds(&mut self, now_ns: u64) {
         let Self { env, conns, catch_up, .. } = self;
-        if catch_up.is_none() {
-            return;
+        let Some(catch_up) = catch_up else { return };
+        let (again, told) = catch_up.leave_hung(now_ns);
+        told.iter().for_each(|told| env.error(told));
+        for (token, log) in again {
+            let conn = conns.by_token(token);
+            if let Some(Kind::Stream(delivering)) = conn.map(|conn| &mut conn.kind) {
+                delivering.ask_again(log);
+            }
         }
         let mut catching_up = 0;
         for conn in conns.iter_mut() {

@@ -9,17 +9,19 @@
 //! |---|---|
 //! | `chunk` | from the files to a block of frames and batches |
 //! | `feed` | a subscriber's side: when it leaves memory, and when it comes back |
+//! | `hang` | what becomes of it where this broker's own disk does not answer |
 //! | `start` | subscriptions that begin before what memory has |
 
 mod chunk;
 mod feed;
+mod hang;
 mod start;
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -33,6 +35,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::conns::Token;
 
 use chunk::Reasons;
+use hang::{Seen, Work};
 
 pub use chunk::Chunk;
 pub use feed::{Block, Disk, Feed};
@@ -110,6 +113,7 @@ impl Missing {
 }
 
 /// One log in which a subscription's first batch is looked for.
+#[derive(Clone)]
 pub struct Lookup {
     pub log: usize,
     pub wanted: Wanted,
@@ -162,6 +166,8 @@ struct Shared {
     done: Mutex<Vec<Done>>,
     has_done: AtomicBool,
     stop: AtomicBool,
+    /// Threads that are left in calls which do not return.
+    left: AtomicU32,
     bell: EventFd,
 }
 
@@ -175,6 +181,9 @@ pub struct CatchUp {
     data: Vec<PathBuf>,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// What each is at, but for those that are left, and what was seen of it.
+    works: Vec<(Arc<Mutex<Work>>, Seen)>,
+    looked_ns: u64,
     permit: Arc<()>,
 }
 
@@ -188,15 +197,16 @@ impl CatchUp {
             done: Mutex::new(Vec::new()),
             has_done: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            left: AtomicU32::new(0),
             bell: EventFd::from_value_and_flags(0, flags)?,
         });
-        let mut threads = Vec::with_capacity(THREADS);
-        for number in 0..THREADS {
-            let shared = shared.clone();
-            let builder = std::thread::Builder::new().name(format!("catch-up-{number}"));
-            threads.push(builder.spawn(move || shared.work())?);
+        let (mut threads, mut works) = (Vec::with_capacity(THREADS), Vec::with_capacity(THREADS));
+        for _ in 0..THREADS {
+            let work = Arc::default();
+            threads.push(hang::begin(&shared, &work)?);
+            works.push((work, Seen::default()));
         }
-        Ok(Self { data, shared, threads, permit: Arc::new(()) })
+        Ok(Self { data, shared, threads, works, looked_ns: 0, permit: Arc::new(()) })
     }
 
     /// Becomes readable when a task is done.
@@ -270,9 +280,15 @@ impl Drop for CatchUp {
 }
 
 impl Shared {
-    fn work(&self) {
+    fn work(&self, mine: &Mutex<Work>) {
+        locked(mine).begin();
         while let Some(task) = self.next_task() {
+            self.ask_as_told();
+            locked(mine).take(&task);
             let done = carry_out(task);
+            if !locked(mine).end() {
+                return self.came_back();
+            }
             locked(&self.done).push(done);
             // EDGE catch-up-done, release half. After the push, so that who sees it finds it.
             self.has_done.store(true, Ordering::Release);

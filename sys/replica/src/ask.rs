@@ -6,7 +6,7 @@
 //! for it any more. What this process cannot do without is looked at in place: see [`here`]. Who
 //! cannot begin before the answer waits longer: see [`PATIENT`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::FileError;
+use crate::watch;
 
 /// A directory from which nothing came for this long does not answer. A disk that spins up, or a
 /// path that fails over, may need as long; who reads waits no longer than it has to.
@@ -67,6 +68,8 @@ struct Desk {
 thread_local! {
     /// In a directory's thread, its desk.
     static DESK: RefCell<Option<Arc<Desk>>> = const { RefCell::new(None) };
+    /// See [`ask_all`].
+    static ASKS_ALL: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A look that was asked for.
@@ -98,9 +101,14 @@ pub fn here(data: &Path) {
     in_place().push(data.to_owned());
 }
 
-/// Whether somebody said so.
+/// From now on this thread has those directories too looked at by their threads, or not any more.
+pub fn ask_all(is_set: bool) {
+    ASKS_ALL.set(is_set);
+}
+
+/// Whether somebody said so, and this thread goes by it.
 pub fn is_here(data: &Path) -> bool {
-    in_place().iter().any(|here| here == data)
+    !ASKS_ALL.get() && in_place().iter().any(|here| here == data)
 }
 
 /// Looks at something in the data directory `data`, and waits for what is found.
@@ -127,7 +135,7 @@ pub fn begin_within<T: Send + 'static>(
     look: impl FnOnce() -> T + Send + 'static,
 ) -> Asked<T> {
     if is_here(data) {
-        return Asked(Stand::Done(look()));
+        return Asked(Stand::Done(watch::in_place(look)));
     }
     let silent = || Asked(Stand::Silent(Silent { path: data.to_owned() }));
     let Some(desk) = desk(data) else { return silent() };

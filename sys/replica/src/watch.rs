@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ struct Marks {
     thread: Mutex<Option<i32>>,
     /// Directories that it leaves out.
     aside: Vec<PathBuf>,
+    /// It looks at a directory itself, see [`Moves`].
+    is_in_place: AtomicBool,
 }
 
 thread_local! {
@@ -48,6 +51,41 @@ pub fn at(path: &Path) {
         at.0.push(path);
         at.1 += 1;
     });
+}
+
+/// What a thread leaves word of that somebody else looks at.
+#[derive(Debug)]
+pub struct Moves(Arc<Marks>);
+
+/// Has this thread leave word.
+pub fn moves() -> Moves {
+    let marks = Arc::new(Marks::default());
+    MARKS.with_borrow_mut(|mine| *mine = Some(Arc::clone(&marks)));
+    Moves(marks)
+}
+
+impl Moves {
+    /// The number of the step that the thread is at in a directory which it looks at itself, and
+    /// no other thread for it.
+    pub fn in_place(&self) -> Option<u64> {
+        // Relaxed: the number is looked at more than once.
+        self.0.is_in_place.load(Ordering::Relaxed).then(|| locked(&self.0.at).1)
+    }
+}
+
+/// Looks at a directory in this thread.
+pub(crate) fn in_place<T>(look: impl FnOnce() -> T) -> T {
+    let says = |is_in_place| {
+        MARKS.with_borrow(|marks| {
+            let Some(marks) = marks else { return };
+            locked(&marks.at).1 += 1;
+            marks.is_in_place.store(is_in_place, Ordering::Relaxed);
+        });
+    };
+    says(true);
+    let found = look();
+    says(false);
+    found
 }
 
 /// Whether this thread's look leaves the directory out.
@@ -114,7 +152,7 @@ fn watched_for<T: Send + 'static>(
     let mut aside: Vec<PathBuf> = Vec::new();
     loop {
         let at = Mutex::new((root.to_owned(), 0));
-        let marks = Arc::new(Marks { at, thread: Mutex::default(), aside: aside.clone() });
+        let marks = Arc::new(Marks { at, aside: aside.clone(), ..Marks::default() });
         let (say, answer) = channel();
         let (look, mine) = (look.clone(), Arc::clone(&marks));
         let body = move || {
