@@ -117,13 +117,22 @@ pub struct Row {
     pub end: u64,
     /// Its oldest file says that the copy had something before it.
     pub is_behind: bool,
-    /// Also that it was in another file of this row: bounds let go of that, or somebody took it.
+    /// Also that no file here has it, though the row goes on from one or the copy has none before
+    /// it: bounds let go of that, or somebody took it.
     pub is_cut: bool,
 }
 
 impl Row {
-    /// A row, by the header of its oldest file that can be read, up to `end`.
-    pub fn of(oldest: &ReplicaHeader, end: u64) -> Self {
+    /// A copy's first row, by the header of its oldest file that can be read, up to `end`. A file
+    /// that was begun anew had others before it too, as its entries say: where it is the oldest
+    /// that is left, those were let go of.
+    pub fn first(oldest: &ReplicaHeader, end: u64) -> Self {
+        let is_behind = oldest.is_behind();
+        Self { start: oldest.first_index, end, is_behind, is_cut: is_behind }
+    }
+
+    /// A row that has another one of its copy before it.
+    pub fn later(oldest: &ReplicaHeader, end: u64) -> Self {
         let is_cut = oldest.previous_index != NO_FILE;
         Self { start: oldest.first_index, end, is_behind: oldest.is_behind(), is_cut }
     }
@@ -133,9 +142,10 @@ impl Row {
     pub fn all<'a>(files: impl IntoIterator<Item = (&'a ReplicaHeader, u64)>) -> Vec<Self> {
         let mut rows: Vec<Self> = Vec::new();
         for (header, end) in files {
-            match rows.last_mut().filter(|_| header.previous_index != NO_FILE) {
+            match rows.last_mut() {
+                None => rows.push(Self::first(header, end)),
+                Some(_) if header.previous_index == NO_FILE => rows.push(Self::later(header, end)),
                 Some(row) => row.end = row.end.max(end),
-                None => rows.push(Self::of(header, end)),
             }
         }
         rows
@@ -314,7 +324,7 @@ mod tests {
                 let previous_index = if is_behind { 0 } else { NO_FILE };
                 let none = ReplicaHeader::from_words([0; ReplicaHeader::WORDS]);
                 let header = ReplicaHeader { first_index, previous_index, ..none };
-                begins.add(BrokerId::new(source).unwrap(), Row::of(&header, 1000));
+                begins.add(BrokerId::new(source).unwrap(), Row::first(&header, 1000));
             }
             begins.retired_below()
         };
@@ -330,7 +340,7 @@ mod tests {
         let anew = ReplicaHeader { previous_index: NO_FILE, first_index: 900, ..none };
         let mut begins = Begins::default();
         let anew = ReplicaHeader { first_ordinal: 4, ..anew };
-        begins.add(BrokerId::new(0).unwrap(), Row::of(&anew, 1000));
+        begins.add(BrokerId::new(0).unwrap(), Row::first(&anew, 1000));
         assert_eq!(begins.retired_below(), 900);
     }
 
@@ -366,7 +376,12 @@ mod tests {
         assert_eq!(below(&[&[old, back], &[goes_on]]), 70);
         assert_eq!(below(&[&[old, (70, NO_FILE, 40, 80)], &[goes_on]]), 90, "and went again");
         // Nobody let go of anything: each copy has a hole there.
-        assert_eq!(below(&[&[old, back], &[(70, NO_FILE, 40, 200)]]), 0);
+        assert_eq!(below(&[&[old, back], &[old, back]]), 0);
+        // A pool was lost, and the copy that goes on was begun anew behind what that passed over:
+        // what it had before, and what the other one was away for, was let go of.
+        assert_eq!(below(&[&[old], &[back]]), 70);
+        assert_eq!(below(&[&[old], &[(60, 20, 40, 65), back]]), 60, "not all of it yet");
+        assert_eq!(below(&[&[old], &[(70, NO_FILE, 0, 200)]]), 0, "it had nothing before");
         // A file that is missing in the middle is no end of what a copy says.
         assert_eq!(below(&[&[old, (95, 50, 60, 200)], &[goes_on]]), 0);
     }

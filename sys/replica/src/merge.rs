@@ -58,10 +58,11 @@ impl Wanted {
         let mut begins = Begins::default();
         for (copy, header) in &firsts {
             let others = firsts.iter().filter(|(other, _)| other.source() == copy.source());
-            let cuts = others.map(|(_, header)| Row::of(header, u64::MAX)).filter(|row| row.is_cut);
+            let cuts = others.map(|(_, header)| Row::first(header, u64::MAX));
+            let cuts = cuts.filter(|row| row.is_cut);
             let cut = cuts.map(|row| row.start).max().unwrap_or_default();
             if header.first_index >= cut {
-                begins.add(copy.source(), Row::of(header, u64::MAX));
+                begins.add(copy.source(), Row::first(header, u64::MAX));
                 continue;
             }
             let directory = copy.directory().to_owned();
@@ -123,7 +124,7 @@ fn row_beyond(source: &Path, cut: u64) -> Option<Row> {
         }
         oldest = header;
     }
-    Some(Row::of(&oldest, u64::MAX))
+    Some(Row::later(&oldest, u64::MAX))
 }
 
 /// What comes next, and what is not there before it.

@@ -192,6 +192,12 @@ fn what_was_landed_and_let_go_of_while_a_keeper_was_away_is_not_lost() {
     fs::remove_file(&files[0]).unwrap();
     fs::remove_file(&files[1]).unwrap();
     assert_eq!(wanted.retired_below(), 20);
+    // So it is where the oldest that is left was begun anew, behind what a lost pool passed over.
+    fs::remove_file(&files[2]).unwrap();
+    let anew = file(&goes_on, 0, (30, 11, NO_FILE), &[31]);
+    assert_eq!(wanted.retired_below(), 30);
+    fs::remove_file(&anew).unwrap();
+    file(&goes_on, 0, begun[2], &indexes[2]);
     // It is back, and begins anew behind a hole, or goes on without one.
     let back = file(&away, 0, (8, 5, NO_FILE), &[9]);
     assert_eq!(wanted.retired_below(), 20);
