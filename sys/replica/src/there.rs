@@ -301,7 +301,7 @@ fn has(
         let lacks = lacks_of(topic, file).into_iter();
         let mut lacks = lacks.filter(|lack| (lack.keeper, lack.source) == (keeper, source));
         let mut is_filled = |lack: Lack| {
-            is_filled(&lack, topics, disks, &mut BTreeSet::new()) || is_whole(&lack, reach)
+            is_filled(&lack, topics, disks, &mut BTreeSet::new()) || is_whole(&lack, topic, reach)
         };
         if is_it && lacks.all(&mut is_filled) {
             return Ok(());
@@ -340,10 +340,12 @@ pub fn retain_lacks(file: &mut TopicFile, topics: &[PathBuf], disks: &[Disk]) {
     file.places.lacks = lacks;
 }
 
-/// Whether nothing can be lacking, since all of the log that was there when the word was said is
-/// here. What nobody counted has no other end but this where no copy of it is open.
-fn is_whole(lack: &Lack, reach: &Reach<'_>) -> bool {
-    BrokerId::new(lack.source.into()).is_none_or(|source| reach.of(source) >= lack.below)
+/// Whether nothing can be lacking in the directory `own`, since all of the log that was there when
+/// the word was said is here. What nobody counted has no other end but this where no copy of it is
+/// open.
+fn is_whole(lack: &Lack, own: &Path, reach: &Reach<'_>) -> bool {
+    let source = BrokerId::new(lack.source.into());
+    source.is_none_or(|source| reach.is_whole(source, lack.below, own))
 }
 
 /// Whether what a directory lacked is in the topic's directories `topics`: as many entries, or the
