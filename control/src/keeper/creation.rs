@@ -6,6 +6,7 @@
 use landfall_layout::{BrokerId, TopicId};
 
 use super::Keeper;
+use super::skips::has_passed;
 use crate::answers::{Problem, Topic as TopicAnswer};
 use crate::life::Life;
 use crate::messages::Reply;
@@ -38,6 +39,12 @@ impl Keeper {
         if let Some(at) = self.creations.iter().position(|of| of.topic.id == topic.0) {
             let Creation { topic, reply, .. } = self.creations.swap_remove(at);
             self.answer(reply, Ok(topic));
+        }
+        if let Some(live) = self.live_topic(topic)
+            && has_passed(&self.pool, topic)
+        {
+            let (name, created_ns) = (live.entry.name().to_owned(), live.entry.created_ns);
+            self.skips.tell(self.graves.data(), &name, created_ns);
         }
     }
 

@@ -17,6 +17,7 @@ mod padding;
 mod parts;
 mod retire;
 mod silent;
+mod skips;
 mod tokens;
 mod topics;
 
@@ -51,6 +52,7 @@ use creation::Creation;
 use deletion::Deletion;
 use grants::Wanted;
 use retire::Retiring;
+use skips::TellSkips;
 
 /// Longest sleep of the keeper: work that nobody rings for waits at most this long.
 const SLEEP: Duration = Duration::from_millis(10);
@@ -127,6 +129,7 @@ pub struct Keeper {
     creations: Vec<Creation>,
     deletions: Vec<Deletion>,
     graves: Graves,
+    skips: TellSkips,
     copies: Copies,
     unpadded: Vec<(SegmentId, u64)>,
     offers: Vec<SegmentId>,
@@ -173,6 +176,7 @@ impl Keeper {
             creations: Vec::new(),
             deletions: Vec::new(),
             graves: wiring.graves,
+            skips: TellSkips::default(),
             copies: Copies::new(wiring.move_ns),
             unpadded: state.unpadded,
             offers: state.offers,

@@ -13,6 +13,7 @@ use landfall_layout::replica::Body;
 use serde::{Deserialize, Serialize};
 
 use crate::error::FileError;
+use crate::lives::Skips;
 use crate::names::{list_source, list_topic, source_directory};
 use crate::numbers::Numbers;
 use crate::reach::Reach;
@@ -105,6 +106,10 @@ pub struct Places {
     /// In which data directory each broker keeps the topic, by its last word.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub disks: BTreeMap<u8, Kept>,
+    /// What each log passed over when its pools were lost, for a directory that was made since and
+    /// takes it up as its own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped: BTreeMap<usize, Skips>,
 }
 
 impl Places {
@@ -135,6 +140,9 @@ impl Places {
         other.parts.iter().for_each(|part| self.add(*part));
         self.lacks.extend(&other.lacks);
         self.join_disks(other);
+        for (log, skips) in &other.skipped {
+            self.skipped.entry(*log).or_default().join(skips);
+        }
     }
 
     /// Takes the later of two words on where each broker keeps the topic.

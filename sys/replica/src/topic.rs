@@ -166,6 +166,9 @@ impl TopicFile {
         let mut file = read?;
         file.deleted |= grave.exists();
         file.places.join(&word::heard(topic)?.0);
+        for (log, skips) in std::mem::take(&mut file.places.skipped) {
+            file.skipped.entry(log).or_default().join(&skips);
+        }
         Ok(file)
     }
 
