@@ -425,7 +425,7 @@ fn a_stand_in_whose_directory_is_not_there_ends_the_start_unless_it_is_to_be_for
     let places = topics.each_ref().map(|topic| TopicFile::read(topic).unwrap().places);
     let number = Numbers::read(&stand_in).unwrap().id;
     for places in &places {
-        let kept = Kept { said_ns: 0, disk: number };
+        let kept = Kept { disk: number, ..Kept::default() };
         assert_eq!((places.parts.len(), &places.disks), (1, &[(2, kept)].into()));
     }
     // Another one in its place, with the same topic in it.

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
 use landfall_layout::TopicId;
+use landfall_layout::limits::LINE_BYTES;
 use landfall_layout::topic::TopicEntry;
-use landfall_pool::Pool;
 use landfall_pool::clock::wall_ns;
+use landfall_pool::{Memory, Pool};
 use landfall_replica::names::topic_directory;
-use landfall_replica::there::{FORGOTTEN, Lack, Places, UNCOUNTED};
+use landfall_replica::there::{FORGOTTEN, Kept, Lack, Places, UNCOUNTED};
 use landfall_replica::{EndedLog, TopicFile, ask, numbers};
 
 use super::duties::log_of;
@@ -62,7 +63,8 @@ impl Place {
             self.lack_uncounted(pool, entry, places, disk);
         }
         if self.disk != 0 && can_tell {
-            places.keep(me, self.disk, wall_ns());
+            let (life, requests) = (entry.life, requests_taken(pool, self.me));
+            places.say(me, Kept { life, requests, said_ns: wall_ns(), disk: self.disk });
         }
     }
 
@@ -135,4 +137,11 @@ impl Place {
         word.disks.insert(me, own);
         tell_others(entry, others, move |topic| word.tell(topic));
     }
+}
+
+/// How many requests of all processes of a broker's number control has taken in this pool.
+fn requests_taken(pool: &Pool, me: BrokerId) -> u64 {
+    let at = pool.geometry().requests_taken(me);
+    pool.refresh(at, LINE_BYTES);
+    pool.load(at)
 }

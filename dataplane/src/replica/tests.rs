@@ -34,6 +34,7 @@ mod short;
 mod told;
 mod under_way;
 mod wiped;
+mod words;
 
 fn broker(number: usize) -> BrokerId {
     BrokerId::new(number).unwrap()

@@ -82,9 +82,19 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// The data directory that a broker keeps a topic in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+///
+/// The latest word counts. A clock may be set back, so words are ordered by what is only counted up,
+/// and by wall time where that is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Kept {
-    /// Orders the words: wall time, and behind every word that was known.
+    /// How often the topic had gone on in the pool in which it was said.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub life: u64,
+    /// Requests of the broker that control had taken in that pool: each of its processes makes some.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub requests: u64,
+    /// Wall time; later than that of a word that was known.
     pub said_ns: u64,
     /// The directory's number, or [`FORGOTTEN`].
     pub disk: u64,
@@ -155,10 +165,18 @@ impl Places {
 
     /// Says that a broker keeps the topic in directory `disk` from now on.
     pub fn keep(&mut self, broker: u8, disk: u64, now_ns: u64) {
+        self.say(broker, Kept { said_ns: now_ns, disk, ..Kept::default() });
+    }
+
+    /// The same as one of its processes says it, behind every word that is known.
+    pub fn say(&mut self, broker: u8, kept: Kept) {
         let known = self.disks.get(&broker);
-        if known.is_none_or(|known| known.disk != disk) {
-            let behind = known.map_or(0, |known| known.said_ns.saturating_add(1));
-            self.disks.insert(broker, Kept { said_ns: now_ns.max(behind), disk });
+        if known.is_none_or(|known| known.disk != kept.disk) {
+            let behind = known.map_or(kept, |known| {
+                let said_ns = known.said_ns.saturating_add(1);
+                Kept { said_ns, disk: kept.disk, ..*known }
+            });
+            self.disks.insert(broker, kept.max(behind));
         }
     }
 

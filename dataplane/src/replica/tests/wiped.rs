@@ -124,7 +124,7 @@ fn what_nobody_counted_is_not_lacking_where_all_of_the_log_is_there() {
         let mut home = TopicFile::read(&disks.topic(0)).unwrap();
         let part = Part { source: 0, copy: 0, keeper: 1, from: 3 };
         let mut places = Places { parts: [part].into(), ..home.places.clone() };
-        places.disks.insert(1, Kept { said_ns: 1, disk: 77 });
+        places.disks.insert(1, Kept { said_ns: 1, disk: 77, ..Kept::default() });
         fs::create_dir_all(disks.topic(1)).unwrap();
         TopicFile { places, ..home.clone() }.replace(&disks.topic(1)).unwrap();
         if passed_over {
