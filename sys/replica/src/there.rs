@@ -83,15 +83,16 @@ fn is_zero(number: &u64) -> bool {
 
 /// The data directory that a broker keeps a topic in.
 ///
-/// The latest word counts. A clock may be set back, so words are ordered by what is only counted up,
-/// and by wall time where that is the same.
+/// The latest word counts. A clock may be set back, so words are ordered by what is only counted
+/// up, and by wall time where that is the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Kept {
     /// How often the topic had gone on in the pool in which it was said.
     #[serde(skip_serializing_if = "is_zero")]
     pub life: u64,
-    /// Requests of the broker that control had taken in that pool: each of its processes makes some.
+    /// Requests of the broker that control had taken in that pool: each of its processes makes
+    /// some.
     #[serde(skip_serializing_if = "is_zero")]
     pub requests: u64,
     /// Wall time; later than that of a word that was known.
