@@ -26,6 +26,8 @@ pub struct Elected {
     pub from: Option<usize>,
     /// Keeps the slot, and knows which other slots are kept.
     pub ballot: Ballot,
+    /// Another one was seen to serve while this one stood.
+    pub has_seen_leader: bool,
 }
 
 /// Why this process was not elected.
@@ -151,19 +153,24 @@ fn claim(pool: &Pool, slot: usize, line: &LeaderLine) -> Option<usize> {
 pub struct Candidate {
     ballot: Ballot,
     silent_ns: u64,
+    /// One that serves was seen to beat.
+    has_seen_leader: bool,
 }
 
 impl Candidate {
     /// A candidate for the lead of a pool, who deposes a leader that is silent for `silent_ns`.
     pub fn new(pool: &Pool, silent_ns: u64) -> Result<Self, NotElected> {
         let io = |source| NotElected::Io { what: "open the pool's file again", source };
-        Ok(Self { ballot: Ballot::open(pool).map_err(io)?, silent_ns })
+        Ok(Self { ballot: Ballot::open(pool).map_err(io)?, silent_ns, has_seen_leader: false })
     }
 
     /// Stands once.
     pub fn stand(mut self, pool: &Pool) -> Result<Elected, (Self, NotElected)> {
         match self.held(pool) {
-            Ok((slot, epoch, from)) => Ok(Elected { slot, epoch, from, ballot: self.ballot }),
+            Ok((slot, epoch, from)) => {
+                let Self { ballot, has_seen_leader, .. } = self;
+                Ok(Elected { slot, epoch, from, ballot, has_seen_leader })
+            }
             Err(why) => Err((self, why)),
         }
     }
@@ -187,6 +194,8 @@ impl Candidate {
         // Who was elected and is still taking over leads as much as who serves.
         for (slot, epoch) in [pool.highest_claim(), serving].into_iter().flatten() {
             if let Some(beats) = self.is_leading(pool, slot)? {
+                let serves = serving.is_some_and(|(serving, _)| serving == slot);
+                self.has_seen_leader |= beats && serves;
                 return Err(NotElected::Led { epoch, pid: pool.leader_line(slot).pid, beats });
             }
         }

@@ -145,7 +145,7 @@ impl Control {
         elected: Elected,
         restore: &[PathBuf],
     ) -> Result<Self, StartError> {
-        let Elected { slot, epoch, from, ballot } = elected;
+        let Elected { slot, epoch, from, ballot, has_seen_leader } = elected;
         pool.take_part(Part::System);
         let io = |what| move |source| StartError::Io { what, source };
         let bind = |role| Bell::bind(&pool, role).map_err(io("take the name of a bell"));
@@ -164,6 +164,11 @@ impl Control {
         if from.is_some() {
             let notes = cold::elsewhere::check(&pool, restore, bound).map_err(StartError::Cold)?;
             notes.iter().for_each(|note| eprintln!("control: {note}"));
+        }
+        // Memory in which somebody was seen to serve is that of a system that runs, and brokers
+        // wait for the next one to lead them.
+        if from.is_some() && !has_seen_leader {
+            cold::elsewhere::check_files(&pool, restore, bound).map_err(StartError::Cold)?;
         }
         let held = match cold::hold::hold_all(restore, &pool.uuid_text(), bound) {
             Ok((held, notes)) => {

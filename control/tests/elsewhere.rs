@@ -4,19 +4,24 @@ mod fake;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use fake::Memory;
-use fake::homes::{Two, entry, lead, name, said};
+use fake::homes::{CREATED_NS, Two, broker, entry, lead, name, said};
 use landfall_control::cold::elsewhere::check;
 use landfall_control::cold::restore;
+use landfall_control::election::Candidate;
+use landfall_control::{Control, Options};
 use landfall_layout::TopicId;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::pool::{LeaderLine, Term};
+use landfall_layout::replica::{NO_FILE, ReplicaHeader};
 use landfall_layout::topic::Order;
-use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE};
+use landfall_pool::Pool;
+use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE, replica_file, source_directory};
 use landfall_replica::{Resumed, TopicFile};
 use nix::sys::stat::Mode;
 
@@ -128,4 +133,98 @@ fn a_broker_that_lands_on_is_not_ahead_of_its_pool() {
         drop(file);
         assert!(looks.join().unwrap().is_ok_and(|notes| notes.is_empty()));
     });
+}
+
+/// A file of broker 0's batches that was begun at log index `first_index` in a pool.
+fn begin_file(topic: &Path, pool: [u8; 16], first_index: u64) -> PathBuf {
+    let mut header = ReplicaHeader::from_bytes([0; ReplicaHeader::BYTES as usize]);
+    let of = entry(Order::Total, 3);
+    (header.pool_uuid, header.first_index, header.previous_index) = (pool, first_index, NO_FILE);
+    (header.created_ns, header.topic, header.mark) = (CREATED_NS, of.id, 5);
+    (header.log, header.order, header.opened_ns) = (SEQUENCED_LOG as u8, of.order, 1);
+    (header.name_bytes, header.name) = (of.name_bytes, of.name);
+    let directory = source_directory(topic, broker(0));
+    fs::create_dir_all(&directory).unwrap();
+    let path = replica_file(&directory, first_index);
+    fs::write(&path, header.seal().page()).unwrap();
+    path
+}
+
+fn end_of(pool: &Pool) -> u64 {
+    pool.frontier(landfall_layout::TopicId(entry(Order::Total, 3).id), SEQUENCED_LOG).entries
+}
+
+/// No directory says in words how far the log was: the system was killed, or the copy was made
+/// while it ran.
+#[test]
+fn a_pool_that_is_behind_its_files_is_not_served() {
+    let two = two("behind-files");
+    let memory = Memory::new();
+    lead(&memory, &two.data()).unwrap().stop();
+    let pool = memory.pool(48);
+    let (uuid, end) = (pool.header().uuid, end_of(&pool));
+    for topic in two.topics() {
+        let at_the_end = begin_file(&topic, uuid, end);
+        lead(&memory, &two.data()).unwrap().stop();
+        fs::remove_file(at_the_end).unwrap();
+        // One that the pool before began goes on in this one.
+        for begun_in in [uuid, [9; 16]] {
+            let file = begin_file(&topic, begun_in, end + 1);
+            let why = lead(&memory, &two.data()).map(|_| ()).unwrap_err();
+            let says =
+                format!("older than {} says: log {SEQUENCED_LOG} of topic t", file.display());
+            assert!(why.contains(&says), "{why}");
+            let says = format!("was at index {} there and is at {end} here", end + 1);
+            assert!(why.contains(&says) && why.contains("start with --restore"), "{why}");
+        }
+        let (file, copy) = (topic.join(TOPIC_FILE), topic.join(TOPIC_COPY));
+        let text = fs::read(&file).unwrap();
+        // Whose files they are only they say.
+        [&file, &copy].iter().for_each(|path| fs::write(path, "{").unwrap());
+        lead(&memory, &two.data()).unwrap().stop();
+        begin_file(&topic, uuid, end + 1);
+        assert!(lead(&memory, &two.data()).is_err());
+        // A directory that was away when the topic came back.
+        let elsewhere = TopicFile { life: 0, ..said(&entry(Order::Total, 3)) };
+        elsewhere.replace(&topic).unwrap();
+        lead(&memory, &two.data()).unwrap().stop();
+        [&file, &copy].iter().for_each(|path| fs::write(path, &text).unwrap());
+        fs::remove_dir_all(source_directory(&topic, broker(0))).unwrap();
+    }
+    lead(&memory, &two.data()).unwrap();
+}
+
+/// A standby takes a running system over, whose files grow. One that saw a control that only looks
+/// whether it may serve looks itself.
+#[test]
+fn only_who_saw_a_leader_that_serves_does_not_look_at_files() {
+    let two = two("behind-standby");
+    let memory = Memory::new();
+    lead(&memory, &two.data()).unwrap().stop();
+    let pool = memory.pool(48);
+    let stands = |serves: bool| {
+        let other = memory.pool(48);
+        let led = Candidate::new(&other, 1).unwrap();
+        let Ok(first) = led.stand(&other) else { panic!("nobody else is there") };
+        if serves {
+            other.copy_tables(first.from);
+            assert!(other.serve(first.epoch));
+        }
+        let mut standby = Candidate::new(&pool, 60_000_000_000).unwrap();
+        for beat in 1..3 {
+            other.beat_leader(beat);
+            let Err((again, _)) = standby.stand(&pool) else { panic!("another one leads") };
+            standby = again;
+        }
+        drop(first);
+        let Ok(elected) = standby.stand(&pool) else { panic!("it is gone") };
+        elected
+    };
+    assert!(!stands(false).has_seen_leader);
+    let elected = stands(true);
+    assert!(elected.has_seen_leader);
+    begin_file(&two.topics()[0], pool.header().uuid, end_of(&pool) + 1);
+    let (path, options) = (memory.path(), Options::default());
+    Control::lead(memory.pool(48), &path, options, elected, &two.data()).map(|_| ()).unwrap();
+    assert!(lead(&memory, &two.data()).is_err());
 }

@@ -11,18 +11,20 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use landfall_layout::BrokerId;
 use landfall_layout::command::Request;
 use landfall_layout::limits::TOPICS_MAX;
 use landfall_layout::pool::{BrokerAddress, BrokerLine, BrokerState};
+use landfall_layout::topic::{TopicEntry, TopicState};
 use landfall_layout::verbs::GrantMode;
+use landfall_layout::{BrokerId, TopicId};
 use landfall_nic::{Listener, fitness};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Role};
 use landfall_pool::clock::boot_ns;
 use landfall_pool::idle::{Idle, Waiter};
 use landfall_pool::lock::Locks;
-use landfall_replica::ask;
+use landfall_replica::ask::{self, SILENT};
+use landfall_replica::end::behind;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::catch_up::CatchUp;
@@ -186,6 +188,7 @@ impl Broker {
         check_number(&env.pool, &locks, me, config.host_is_down)
             .map_err(failed("take the number"))?;
         // Before the line: a start that fails is to leave no broker that people see as a dead one.
+        check_age(&env.pool, config)?;
         let directory = config.data.as_ref().map(|data| take_directory(&env, data)).transpose()?;
         let catch_up = begin_catch_up(&epoll, config)?;
         // Once the line says that this broker is here, what it had may go to others.
@@ -374,6 +377,23 @@ fn take_directory(env: &Env, data: &Data) -> Result<fs::File, StartError> {
     // Without its own disk a broker serves nobody from it: whoever looks there waits for it.
     ask::here(&data.directory);
     Replicator::take(env, data).map_err(failed(keep_replicas(data)))
+}
+
+/// Looks whether the pool is an older copy of the one that files here are of: what this broker took
+/// would have positions that are used. A directory that does not answer is not waited for.
+fn check_age(pool: &Pool, config: &Config) -> Result<(), StartError> {
+    let topics: Vec<TopicEntry> = (0..TOPICS_MAX)
+        .filter_map(|slot| pool.topic_in_slot(slot))
+        .filter(|entry| entry.state() == TopicState::Live && entry.disk_replicas() > 0)
+        .collect();
+    let own = config.data.iter().map(|data| &data.directory);
+    let data: Vec<PathBuf> = own.chain(&config.read_data).cloned().collect();
+    let reached = |entry: &TopicEntry, log| pool.frontier(TopicId(entry.id), log).entries;
+    let uuid = (pool.header().uuid, &*pool.uuid_text());
+    match behind(&data, uuid, &topics, reached, (SILENT, |_: &Path, _| {})) {
+        Some(behind) => Err(failed("begin on the pool")(io::Error::other(behind))),
+        None => Ok(()),
+    }
 }
 
 fn begin_replicas(env: &Env, data: &Data, lock: fs::File) -> Result<Replicator, StartError> {

@@ -11,6 +11,7 @@ use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
 use landfall_replica::TopicFile;
 use landfall_replica::ask::{self, Asked};
+use landfall_replica::end::{Behind, behind};
 use landfall_replica::names::topic_directory;
 
 use super::ColdError;
@@ -75,7 +76,7 @@ pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<Strin
         });
         if let Some((path, (log, index))) = ahead {
             let (name, path, here) = (name.to_owned(), path.clone(), here(log));
-            return Err(ColdError::Behind { name, path, log, index, here });
+            return Err(ColdError::Behind(Behind { name, path, log, index, here }));
         }
         notes.extend(elsewhere.iter().map(|said| {
             format!(
@@ -87,6 +88,27 @@ pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<Strin
         }));
     }
     Ok(notes)
+}
+
+/// Looks, before anything is ordered in a pool that was led before, at how far its files in the
+/// data directories reach. A directory is waited for until it was silent for `bound`.
+///
+/// # Errors
+///
+/// [`ColdError::Behind`]: a file reaches further than its log.
+pub fn check_files(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<(), ColdError> {
+    let topics: Vec<TopicEntry> = live(pool).collect();
+    if topics.is_empty() {
+        return Ok(());
+    }
+    // Nothing was ever shown behind what the last leader said that it had written: it says so
+    // before it looks whether it still leads, and this one has claimed the lead.
+    let reached = |entry: &TopicEntry, log| frontier(pool, entry, log);
+    let uuid = (pool.header().uuid, &*pool.uuid_text());
+    match behind(data, uuid, &topics, reached, (bound, say_waiting)) {
+        Some(behind) => Err(ColdError::Behind(behind)),
+        None => Ok(()),
+    }
 }
 
 /// How far each log was when the directory was written last.

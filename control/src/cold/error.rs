@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use landfall_layout::limits::TOPICS_MAX;
 use landfall_replica::FileError;
+use landfall_replica::end::Behind;
 use landfall_replica::there::Absent;
 
 /// Why topics cannot be brought back. Nothing was served, and no file changed that would matter.
@@ -36,18 +37,7 @@ pub enum ColdError {
         pool: String,
     },
     /// The pool is older than one of its own directories.
-    Behind {
-        /// The topic.
-        name: String,
-        /// Its directory.
-        path: PathBuf,
-        /// Number of the log.
-        log: usize,
-        /// Where the directory says that the log was.
-        index: u64,
-        /// Where it is in the pool.
-        here: u64,
-    },
+    Behind(Behind),
     /// Another control claimed a higher epoch while this one brought topics back.
     Overtaken {
         /// That epoch.
@@ -152,15 +142,7 @@ impl fmt::Display for ColdError {
                  what is durable comes back",
                 path.display()
             ),
-            Self::Behind { name, path, log, index, here } => write!(
-                f,
-                "this pool is older than {} says: log {log} of topic {name} was at index {index} \
-                 there and is at {here} here, as where an older copy of the pool's file was put \
-                 back; what it took from here on would have positions that are used. Put the \
-                 latest file back; if that is gone, remove this one and start with --restore: what \
-                 is durable comes back",
-                path.display()
-            ),
+            Self::Behind(behind) => behind.fmt(f),
             Self::Overtaken { epoch } => {
                 write!(f, "epoch {epoch} has begun: another control leads this pool")
             }

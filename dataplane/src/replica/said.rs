@@ -12,6 +12,7 @@ use landfall_layout::replica::{ReplicaLine, TAIL_UNKNOWN};
 use landfall_layout::topic::TopicEntry;
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
+use landfall_replica::end::{End, beyond};
 use landfall_replica::mend::create_directory;
 use landfall_replica::names::topic_directory;
 use landfall_replica::there::{Lack, Part};
@@ -93,6 +94,14 @@ pub fn write_topic(
             let why = elsewhere_since(&there.pool_uuid);
             return (None, Err(FileError::Topic { path: directory.to_owned(), why }));
         }
+        // Once it is said that they are this pool's, files that reach further say that the pool is
+        // an older copy of itself.
+        if there.as_ref().is_none_or(|it| it.pool_uuid != uuid)
+            && let Some(beyond) = beyond(directory, entry, |log| frontier(pool, entry, log).index)
+        {
+            let why = another_life(&beyond);
+            return (None, Err(FileError::Topic { path: directory.to_owned(), why }));
+        }
         let is_new = there.is_none();
         let lacked = there.iter().flat_map(|file| &file.places.lacks);
         let lacked: Vec<Lack> = lacked.filter(|it| it.keeper == me.raw()).copied().collect();
@@ -139,6 +148,15 @@ fn elsewhere_since(pool: &str) -> String {
         "the topic went on in another pool since, {pool}: nothing of this older pool is written \
          there. Start the system on that pool; if that is gone, remove this one's file and start \
          control with --restore, which brings back what is durable"
+    )
+}
+
+/// What is wrong with files of another pool that reach further than the log does in this one.
+fn another_life((end, here): &(End, u64)) -> String {
+    let (index, source) = (end.index, end.source);
+    format!(
+        "its files of broker {source} reach log index {index} and the log only {here}: they are of \
+         another life of this topic; move the directory away"
     )
 }
 

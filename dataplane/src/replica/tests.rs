@@ -23,6 +23,7 @@ use super::{Data, Shared};
 use crate::rig::pool;
 use landfall_pool::clock::boot_ns;
 
+mod behind;
 mod came_back;
 mod damage;
 mod disks;

@@ -16,6 +16,7 @@
 //! | `word` | what others say beside it, a file each |
 //! | `document` | its bytes: in two files, written over in place, of which one always holds |
 //! | [`lives`] | where logs ended and went on, from one pool to the next |
+//! | [`end`] | how far its files reach, against how far a pool is |
 //! | `landed` | whether a broker ever landed anything, where not every directory answers |
 //! | `reach` | how far a topic's logs are whole, whoever kept them |
 //! | [`walk`] | the records of one file, one after the other, checked, over what does not hold |
@@ -33,6 +34,7 @@ pub mod ask;
 pub mod copy;
 pub mod damage;
 mod document;
+pub mod end;
 pub mod error;
 mod landed;
 pub mod lives;

@@ -213,6 +213,24 @@ impl Walk {
         Ok(Sight::Record)
     }
 
+    /// Goes behind the last record whose head holds, without a look at what records have; the log
+    /// index there.
+    pub fn skim(&mut self) -> Result<u64, FileError> {
+        self.found_at = None;
+        while self.place.at < self.bytes {
+            let place = self.place;
+            self.load(place.at, RECORD_JUDGED_BYTES)?;
+            self.place = match check_head(self.loaded(place.at), place) {
+                Ok(header) => place.behind_head(&header),
+                Err(_) => match self.find(place.at + 1, |found| found.fits_behind(&place))? {
+                    Some(found) => found,
+                    None => break,
+                },
+            };
+        }
+        Ok(self.place.index)
+    }
+
     /// How far the damage reaches that the walk stands before.
     pub fn measure(&mut self, broken: &Broken) -> Result<Damage, FileError> {
         let before = self.place;
