@@ -15,10 +15,11 @@ use landfall_control::cold::restore;
 use landfall_control::election::Candidate;
 use landfall_control::{Control, Options};
 use landfall_layout::TopicId;
+use landfall_layout::frame::GapReason;
 use landfall_layout::limits::SEQUENCED_LOG;
-use landfall_layout::order::FrontierLine;
+use landfall_layout::order::{ENTRY_HOLE, FrontierLine, OrderEntry};
 use landfall_layout::pool::{LeaderLine, Term};
-use landfall_layout::replica::{NO_FILE, ReplicaHeader};
+use landfall_layout::replica::{NO_FILE, RecordHeader, ReplicaHeader, mark_bytes};
 use landfall_layout::topic::Order;
 use landfall_pool::Pool;
 use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE, replica_file, source_directory};
@@ -227,4 +228,34 @@ fn only_who_saw_a_leader_that_serves_does_not_look_at_files() {
     let (path, options) = (memory.path(), Options::default());
     Control::lead(memory.pool(48), &path, options, elected, &two.data()).map(|_| ()).unwrap();
     assert!(lead(&memory, &two.data()).is_err());
+}
+
+/// A broker that starts goes by it: its disk may be another one by then.
+#[test]
+fn what_disks_had_of_each_source_is_said_in_the_pool() {
+    let two = two("tails");
+    let file = begin_file(&two.topics()[0], [9; 16], 0);
+    let mut bytes = fs::read(&file).unwrap();
+    for (ordinal, index) in [(0, 3), (1, 7)] {
+        let mut head = RecordHeader::from_words([0; RecordHeader::WORDS]);
+        (head.index, head.ordinal, head.at) = (index, ordinal, bytes.len() as u64);
+        (head.created_ns, head.mark) = (CREATED_NS, mark_bytes(5));
+        let hole = OrderEntry {
+            first_position: 10 * index,
+            count: 4,
+            flags: ENTRY_HOLE,
+            commit: index + 1,
+            ..OrderEntry::default()
+        };
+        bytes.extend(head.seal_hole(&hole, GapReason::Unwritten));
+    }
+    fs::write(&file, bytes).unwrap();
+    let topic = landfall_layout::TopicId(entry(Order::Total, 3).id);
+    let memory = Memory::new();
+    for _ in 0..2 {
+        lead(&memory, &two.data()).unwrap().stop();
+        let pool = memory.pool(48);
+        let tails = [0, 1].map(|source| pool.tail_on_disk(topic, broker(source)));
+        assert_eq!(tails, [8, 0]);
+    }
 }

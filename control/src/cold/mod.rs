@@ -41,7 +41,7 @@ use landfall_layout::order::{ChainLine, FrontierLine};
 use landfall_layout::topic::{
     Order, TOPIC_CHECK_INGEST, TOPIC_KEEP, TOPIC_WINDOW, TopicEntry, TopicState,
 };
-use landfall_layout::{SegmentId, TopicId};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::Pool;
 use landfall_replica::owner::is_anothers;
 use landfall_replica::there::Disk;
@@ -117,6 +117,10 @@ pub fn restore(
         }
         for (log, known) in std::mem::take(&mut found.logs) {
             lives.push((log, begin(pool, &entry, (log, known), &found, now_ns, &mut notes)));
+        }
+        for source in BrokerId::all() {
+            let tail = found.tails.get(&source).copied().unwrap_or_default();
+            pool.set_tail_on_disk(TopicId(entry.id), source, tail);
         }
         notes.extend(adopt(pool, &found, &entry, lives)?);
         notes.extend(whole::carry_over(&found, &disks, &pool.uuid_text()));

@@ -78,6 +78,8 @@ pub struct Found {
     /// Batches by client, as they were found: where sequences are not checked, one that says the
     /// most of all of them.
     pub batches: BTreeMap<u64, Vec<BatchOf>>,
+    /// Log index behind the last entry of each source.
+    pub tails: BTreeMap<BrokerId, u64>,
     /// What the system refused to read first. It may be whole, so nothing is known of what it has.
     pub refused: Option<FileError>,
 }
@@ -225,6 +227,7 @@ impl Found {
             life: 0,
             logs: BTreeMap::new(),
             batches: BTreeMap::new(),
+            tails: BTreeMap::new(),
             refused: None,
         };
         found.also_says(file);
@@ -313,6 +316,8 @@ impl Found {
         loop {
             match step(&mut walk) {
                 Ok(Some(Step::Entry(index, entry, life))) => {
+                    let tail = self.tails.entry(source).or_default();
+                    *tail = (*tail).max(index + 1);
                     self.take(number, index, &entry, life);
                 }
                 Ok(Some(Step::Frontier(place))) => {

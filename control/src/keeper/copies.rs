@@ -307,6 +307,7 @@ impl Keeper {
     pub(super) fn forget_keepers(&self, id: TopicId) {
         for source in BrokerId::all() {
             self.pool.set_keepers(id, source, Keepers::default());
+            self.pool.set_tail_on_disk(id, source, 0);
         }
     }
 

@@ -119,12 +119,19 @@ pub enum Filled {
 }
 
 /// Looks for the next entry from `index` on and below `oldest` that other replicas have, and copies
-/// it into the group, if there is one.
+/// it into the group, if there is one. The source has an entry right below `tail`, whatever others
+/// say: they may have no copy of it.
 #[cold]
-pub fn fill(group: Option<&mut Group>, others: &mut Others, index: u64, oldest: u64) -> Filled {
+pub fn fill(
+    group: Option<&mut Group>,
+    others: &mut Others,
+    (index, tail): (u64, u64),
+    oldest: u64,
+) -> Filled {
     let Some((found, is_known)) = others.next(index, oldest) else { return Filled::Not(oldest) };
     let Some(record) = found else {
-        return if is_known { Filled::To(oldest) } else { Filled::Not(oldest) };
+        let is_nothing = is_known && !is_last_in((index, oldest), tail);
+        return if is_nothing { Filled::To(oldest) } else { Filled::Not(oldest) };
     };
     let next = record.header.index;
     if !is_known && next > index {
@@ -139,6 +146,11 @@ pub fn fill(group: Option<&mut Group>, others: &mut Others, index: u64, oldest: 
         Body::Frontier(_) => {}
     }
     Filled::To(next + 1)
+}
+
+/// Whether the entry right below `tail` is at an index of that range; there is none where it is 0.
+pub fn is_last_in((from, to): (u64, u64), tail: u64) -> bool {
+    tail.checked_sub(1).is_some_and(|last| (from..to).contains(&last))
 }
 
 /// What the header of each of a replica's files says, but for where it begins.

@@ -27,21 +27,23 @@ pub fn sources(own: &Path, others: &[PathBuf], entry: &TopicEntry) -> (u32, bool
 
 /// The brokers of whose batches this broker had some on disk in this pool, by its own lines, a bit
 /// each: where none of them can be read any more, they are missing. A copy that could not be opened
-/// since says where its files ended.
+/// since says where its files ended. Also those whose batches came back from disk.
 pub fn kept(pool: &Pool, entry: &TopicEntry, me: BrokerId) -> u32 {
     let id = TopicId(entry.id);
     let stand_ins = (0..STAND_INS_MAX).map(|line| Some(StandIn { broker: me, line }));
     let keepers: Vec<Option<StandIn>> = std::iter::once(None).chain(stand_ins).collect();
     let is_kept = |source: &BrokerId| {
-        (0..entry.disk_replicas()).any(|copy| {
-            let is_home = entry.replica_broker(*source, copy) == Some(me);
-            let mine = keepers.iter().filter(|keeper| keeper.is_some() || is_home);
-            let mut lines = mine.map(|keeper| pool.copy_line(id, *source, copy, *keeper));
-            lines.any(|line| {
-                let line = pool.copy_state(line);
-                line.incarnation != 0 && (line.entries > 0 || line.tail > 0)
+        let came_back = pool.tail_on_disk(id, *source) > 0;
+        came_back
+            || (0..entry.disk_replicas()).any(|copy| {
+                let is_home = entry.replica_broker(*source, copy) == Some(me);
+                let mine = keepers.iter().filter(|keeper| keeper.is_some() || is_home);
+                let mut lines = mine.map(|keeper| pool.copy_line(id, *source, copy, *keeper));
+                lines.any(|line| {
+                    let line = pool.copy_state(line);
+                    line.incarnation != 0 && (line.entries > 0 || line.tail > 0)
+                })
             })
-        })
     };
     BrokerId::all().filter(is_kept).fold(0, |all, source| all | 1 << source.index())
 }

@@ -105,6 +105,9 @@ pub struct Replica {
     lacks: bool,
     /// Its line had more entries than its files when these were opened.
     is_older: bool,
+    /// Its source has an entry right below this log index: disks had it when the topic came back.
+    /// 0: that is not known.
+    wanted: u64,
     /// What it has to have before its directory lacks nothing of its source any more.
     open_lack: Option<OpenLack>,
 }
@@ -229,6 +232,7 @@ impl Replica {
             cut_bytes: opened.damaged_bytes(),
             lacks: false,
             is_older: false,
+            wanted: if duty.stand_in.is_none() { pool.tail_on_disk(topic, duty.source) } else { 0 },
             open_lack: None,
         };
         let frontier = pool.frontier(topic, log);
@@ -245,6 +249,7 @@ impl Replica {
             events.extend(replica.repair(pool, &opened.damage)?);
             let wanted = Some(before.tail).filter(|tail| !has_all && *tail != TAIL_UNKNOWN);
             events.extend(wanted.map(|wanted| replica.older((wanted, opened.covers), &before)));
+            events.extend(replica.short_of_disks(opened.covers));
             events.extend(replica.say_fewer(&directory, &before));
             // What another kept meanwhile is looked for first, in its files.
             let is_new = is_first && replica.files.current.is_none();
@@ -318,7 +323,8 @@ impl Replica {
         }
         let oldest = pool.oldest(self.topic, self.log);
         if self.next < oldest
-            && let Filled::Not(next) = fill(None, &mut self.others, self.next, oldest)
+            && let Filled::Not(next) =
+                fill(None, &mut self.others, (self.next, self.wanted), oldest)
         {
             // Before a file is begun that would have nothing in it.
             return self.leave_hole(pool, next);
@@ -350,7 +356,7 @@ impl Replica {
                     index += 1;
                 }
                 Found::Lapped { oldest } => {
-                    match fill(Some(&mut group), &mut self.others, index, oldest) {
+                    match fill(Some(&mut group), &mut self.others, (index, self.wanted), oldest) {
                         Filled::To(next) => index = next,
                         Filled::Not(next) if group.is_empty() => {
                             buffers.give(group.into_buffer());

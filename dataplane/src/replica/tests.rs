@@ -32,6 +32,7 @@ mod moved;
 mod not_ours;
 mod older;
 mod short;
+mod tails;
 mod told;
 mod under_way;
 mod wiped;

@@ -13,7 +13,7 @@ use crate::limits::*;
 /// header page | leader lines | broker blocks | broker frontiers | replica lines | stand-ins' lines
 /// | lost lines | requests | brokers' counters and errors | leader slots | (up to 2 MiB)
 /// | segments ...
-/// a leader slot: control's words | topic table | logs and rings | keepers | sessions
+/// a leader slot: control's words | topic table | logs and rings | keepers | tails | sessions
 /// | segment headers | requests taken | commands | control's counters and errors
 /// ```
 ///
@@ -63,7 +63,10 @@ const LOGS_BYTES: u64 = (LOGS_PER_TOPIC + BROKERS_MAX) as u64 * LOG_BYTES;
 const KEEPERS_IN: u64 = LOGS_IN + TOPICS_MAX as u64 * LOGS_BYTES;
 /// A word for each broker whose batches there are copies of.
 const KEEPERS_BYTES: u64 = BROKERS_MAX as u64 * 8;
-const SESSIONS_IN: u64 = KEEPERS_IN + TOPICS_MAX as u64 * KEEPERS_BYTES;
+const TAILS_IN: u64 = KEEPERS_IN + TOPICS_MAX as u64 * KEEPERS_BYTES;
+/// A word for each broker whose batches came back from disk.
+const TAILS_BYTES: u64 = BROKERS_MAX as u64 * 8;
+const SESSIONS_IN: u64 = TAILS_IN + TOPICS_MAX as u64 * TAILS_BYTES;
 
 /// Blocks of counters and errors: one a broker, and control's last.
 pub const PROCESS_BLOCKS: usize = BROKERS_MAX + 1;
@@ -328,6 +331,13 @@ impl Geometry {
     pub fn keepers(&self, slot: usize, source: BrokerId) -> u64 {
         assert!(slot < TOPICS_MAX, "topic slot {slot} of {TOPICS_MAX}");
         self.slot_at + KEEPERS_IN + slot as u64 * KEEPERS_BYTES + source.index() as u64 * 8
+    }
+
+    /// Offset of the word that says how far disks had what `source` landed for the topic in `slot`
+    /// when that came back.
+    pub fn tail(&self, slot: usize, source: BrokerId) -> u64 {
+        assert!(slot < TOPICS_MAX, "topic slot {slot} of {TOPICS_MAX}");
+        self.slot_at + TAILS_IN + slot as u64 * TAILS_BYTES + source.index() as u64 * 8
     }
 
     /// Offset of the line in which `keeper` says what the copies that it keeps for the topic in

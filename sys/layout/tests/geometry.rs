@@ -35,8 +35,12 @@ fn pieces_of_leader(geometry: &Geometry, add: &mut impl FnMut(u64, u64, String))
         }
         let keepers = geometry.keepers(slot, BrokerId::new(0).expect("below the bound"));
         add(keepers, BROKERS_MAX as u64 * 8, format!("keepers {slot}"));
+        let tails = geometry.tail(slot, BrokerId::new(0).expect("below the bound"));
+        add(tails, BROKERS_MAX as u64 * 8, format!("tails {slot}"));
         for broker in BrokerId::all() {
             copied(geometry.keepers(slot, broker), "keepers");
+            copied(geometry.tail(slot, broker), "tails");
+            assert_eq!(geometry.tail(slot, broker), tails + 8 * broker.index() as u64);
             let at = keepers + 8 * broker.index() as u64;
             assert_eq!(geometry.keepers(slot, broker), at, "a word each");
             add(geometry.ring(slot, broker), LINE_BYTES, format!("ring {slot} {broker}"));

@@ -98,6 +98,22 @@ impl<M: Memory> Pool<M> {
         move_keepers(self, self.geometry().keepers(topic.slot(), source), keepers);
     }
 
+    /// Log index behind the last entry of `source` that a disk had when `topic` came back into this
+    /// pool; 0: none had one, as far as could be read, or the topic was made here.
+    pub fn tail_on_disk(&self, topic: TopicId, source: BrokerId) -> u64 {
+        let at = self.geometry().tail(topic.slot(), source);
+        self.refresh(at, 8);
+        // Written before its leader serves, which whoever asks has seen.
+        self.load(at)
+    }
+
+    /// Says how far disks have what `source` landed. Only control, before it serves the topic.
+    pub fn set_tail_on_disk(&self, topic: TopicId, source: BrokerId, tail: u64) {
+        let at = self.geometry().tail(topic.slot(), source);
+        self.store(at, tail);
+        self.publish(at, 8);
+    }
+
     /// The line of a copy of what `source` landed for `topic`: its home's, or a stand-in's.
     pub fn copy_line(
         &self,

@@ -8,7 +8,7 @@ use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
 
 use super::{Event, Replica};
-use crate::replica::begin::seams_of;
+use crate::replica::begin::{is_last_in, seams_of};
 use crate::replica::others::beginning_of;
 
 impl Replica {
@@ -56,7 +56,7 @@ impl Replica {
     /// behind what lies there, also where this broker's disk is another one by now.
     #[cold]
     fn may_have_landed(&self, pool: &Pool, entry: &TopicEntry, (from, to): (u64, u64)) -> bool {
-        if self.others.beginning().is_some() {
+        if self.others.beginning().is_some() || is_last_in((from, to), self.wanted) {
             return true;
         }
         if self.others.skips(self.log).has_entries(from, to) {
@@ -123,6 +123,21 @@ impl Replica {
         ))
     }
 
+    /// That the files do not reach what disks had when the topic came back: another state of this
+    /// disk was read then.
+    #[cold]
+    pub(super) fn short_of_disks(&self, covers: u64) -> Option<Event> {
+        let is_short = self.files.current.is_some() && covers < self.wanted;
+        is_short.then(|| {
+            Event::Note(format!(
+                "{self}: control found on disk what broker {} landed up to log index {} when the \
+                 topic came back, and these files have {} entries and reach {covers}: some are \
+                 gone, or they are older, or another disk's; what another copy has is copied again",
+                self.duty.source, self.wanted, self.files.ordinal
+            ))
+        })
+    }
+
     /// Says that entries are not here, and shows it: `what` is wrong with the files.
     pub(super) fn lacking(&mut self, from: u64, to: u64, (what, more): (&str, &str)) -> Event {
         self.lacks = true;
@@ -148,7 +163,7 @@ impl Replica {
     #[cold]
     pub(super) fn leave_hole(&mut self, pool: &Pool, to: u64) -> Vec<Event> {
         let from = self.next;
-        let was_whole = self.was_whole(pool, to);
+        let was_whole = !is_last_in((from, to), self.wanted) && self.was_whole(pool, to);
         // Where the files go on to have everything.
         let (begin, is_known) = match was_whole {
             true => (from, true),
@@ -168,7 +183,8 @@ impl Replica {
             return Vec::new();
         }
         if self.duty.stand_in.is_none() {
-            return vec![self.hole(from, to)];
+            let short = is_last_in((from, to), self.wanted).then(|| self.say_short()).flatten();
+            return std::iter::once(self.hole(from, to)).chain(short).collect();
         }
         vec![Event::Note(format!(
             "{self}: the log begins at index {to} and the replica had everything up to {from}: \
@@ -196,6 +212,9 @@ impl Replica {
     /// that this disk was one of them, nor where the files are older than their line and nobody
     /// counts what they lack.
     fn judge(&self, pool: &Pool, (from, to): (u64, u64)) -> (u64, bool) {
+        if is_last_in((from, to), self.wanted) {
+            return (to, false);
+        }
         let skips = self.others.skips(self.log);
         let is_read = self.files.current.is_some() && !self.is_older_than_told();
         let was_there = is_read || skips.has_entries(from, to);

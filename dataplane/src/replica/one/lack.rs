@@ -8,7 +8,7 @@ use landfall_replica::there::{Lack, UNCOUNTED};
 use landfall_replica::{TopicFile, Walk};
 
 use super::{Event, Replica};
-use crate::replica::begin::seams_of;
+use crate::replica::begin::{is_last_in, seams_of};
 
 /// What a copy has to have before its directory lacks nothing of its source any more.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,25 @@ impl Replica {
             disk: 0,
             is_torn: false,
         };
+        self.say_lack(topic, lack)
+    }
+
+    /// Says that the files have not what disks had when the topic came back, and go on without it:
+    /// a cold start asks for the directory that has it.
+    #[cold]
+    pub(super) fn say_short(&self) -> Option<Event> {
+        let lack = Lack {
+            keeper: self.me.raw(),
+            source: self.duty.source.raw(),
+            entries: UNCOUNTED,
+            below: self.wanted,
+            disk: 0,
+            is_torn: true,
+        };
+        self.say_lack(self.files.directory().parent()?, lack)
+    }
+
+    fn say_lack(&self, topic: &Path, lack: Lack) -> Option<Event> {
         let said = TopicFile::change(topic, |file| {
             let said = file.map(|mut file| {
                 let covers = |it: &Lack| it.entries >= lack.entries && it.below >= lack.below;
@@ -77,7 +96,13 @@ impl Replica {
             return None;
         }
         let lacks = TopicFile::read(topic).ok()?.places.lacks;
-        let mine: Vec<&Lack> = lacks.iter().filter(|lack| self.is_lack(lack)).collect();
+        let mine = lacks.iter().filter(|lack| self.is_lack(lack));
+        // What such a word speaks of, this pool knows.
+        let is_short =
+            |lack: &Lack| lack.is_torn && lack.entries == UNCOUNTED && lack.below <= self.wanted;
+        let (short, mine): (Vec<&Lack>, Vec<&Lack>) = mine.partition(|lack| is_short(lack));
+        let filled = short.into_iter().filter(|lack| self.reaches(lack.below)).copied().collect();
+        self.strike(topic, filled);
         let below = mine.iter().map(|lack| lack.below).max()?;
         let counted = mine.iter().map(|lack| lack.entries).filter(|entries| *entries != UNCOUNTED);
         let entries = counted.max().unwrap_or(UNCOUNTED);
@@ -92,6 +117,30 @@ impl Replica {
         let has = is_counted.then(|| entries_below(self.files.directory(), below));
         self.open_lack = Some(OpenLack { below, entries, has, is_torn });
         None
+    }
+
+    /// Whether the files have the entry right below log index `tail`: where they were moved away,
+    /// all that others had was copied.
+    fn reaches(&self, tail: u64) -> bool {
+        let seams = seams_of(self.files.directory());
+        self.tail >= tail && !seams.iter().any(|seam| is_last_in(*seam, tail))
+    }
+
+    /// Takes words back on what is lacking: it is there.
+    fn strike(&self, topic: &Path, filled: Vec<Lack>) {
+        if filled.is_empty() {
+            return;
+        }
+        let said = TopicFile::change(topic, |file| {
+            let said = file.map(|mut file| {
+                file.places.lacks.retain(|lack| !filled.contains(lack));
+                file
+            });
+            (said, ())
+        });
+        if let Err(error) = said {
+            eprintln!("{self}: {error}; its directory says on that something is lacking");
+        }
     }
 
     /// Counts what is there of what the directory lacks once all below its end was looked for.

@@ -1,0 +1,87 @@
+//! What control found on disk when a topic came back, and files that do not reach so far: another
+//! state of the disk was put in its place before its broker was started.
+
+use landfall_replica::{Resumed, Skipped};
+
+use super::disks::{Disks, copied_back, errors, line, next_pool, six_in};
+use super::*;
+
+const ENODATA: u32 = 61;
+
+/// The next pool after a power cut: control found six entries, and the log went on behind what it
+/// passed over, which it said in the directory `which`.
+fn came_back(disks: &Disks, which: usize) -> Source {
+    let source = next_pool(9);
+    source.pool.set_tail_on_disk(source.topic, broker(0), 6);
+    let topic = disks.topic(which);
+    fs::create_dir_all(&topic).unwrap();
+    let entry = source.pool.topic_in_slot(0).unwrap();
+    let mut file = TopicFile::of(&entry, &source.pool.uuid_text(), 1 << 30).unwrap();
+    let passed = Skipped { position: 18, to_position: 27, index: 6, to_index: 9 };
+    file.skipped.entry(0).or_default().add(passed);
+    file.resumed.insert(0, Resumed { index: 9, position: 27 });
+    file.replace(&topic).unwrap();
+    source
+}
+
+fn lacks(disks: &Disks) -> Vec<(u64, bool)> {
+    let lacks = TopicFile::read(&disks.topic(0)).unwrap().places.lacks;
+    lacks.into_iter().map(|lack| (lack.below, lack.is_torn)).collect()
+}
+
+/// With other directories that have no copy of it, and without a look at them.
+#[test]
+fn an_older_copy_of_the_only_disk_is_not_well() {
+    for reads in [true, false] {
+        let (disks, _before) = copied_back("tail-older");
+        let source = came_back(&disks, 1);
+        for incarnation in 1..4 {
+            let said = errors(&source, disks.data(0, reads), incarnation).concat();
+            // They go on behind it then.
+            if incarnation == 1 {
+                assert!(said.contains("up to log index 6 when the topic came back"), "{said}");
+                assert!(said.contains("have 3 entries and reach 3: some are gone"), "{said}");
+            }
+            assert!(said.contains("landed at indexes 3 to 9 is not on this disk"), "{said}");
+            assert_eq!((line(&source).2, line(&source).3), (ReplicaState::Well, ENODATA));
+            assert_eq!(lacks(&disks), [(6, true)], "a cold start asks for the one that has it");
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_was_wiped_before_its_broker_began_is_not_well() {
+    let disks = Disks::new("tail-wiped");
+    let source = came_back(&disks, 1);
+    for incarnation in 1..3 {
+        let said = errors(&source, disks.data(0, true), incarnation).concat();
+        assert!(said.contains("is not on this disk"), "{said}");
+        assert_eq!((line(&source).2, line(&source).3), (ReplicaState::Well, ENODATA));
+    }
+}
+
+#[test]
+fn the_disk_that_control_read_is_well() {
+    let disks = six_in("tail-same", 0);
+    let source = came_back(&disks, 0);
+    for incarnation in 1..3 {
+        assert_eq!(errors(&source, disks.data(0, false), incarnation), [""; 0]);
+        assert_eq!(line(&source), (9, 6, ReplicaState::Well, 0));
+        assert_eq!(lacks(&disks), []);
+    }
+}
+
+/// The older one is filled from another copy, and so is one that went on without it, once its files
+/// are away.
+#[test]
+fn an_older_copy_is_filled_where_another_has_it() {
+    let disks = six_in("tail-filled", 1);
+    let source = came_back(&disks, 0);
+    assert_eq!(errors(&source, disks.data(0, false), 1).len(), 1, "nothing can be read");
+    assert_eq!((line(&source).3, lacks(&disks)), (ENODATA, vec![(6, true)]));
+    fs::remove_dir_all(disks.topic(0).join("b0")).unwrap();
+    errors(&source, disks.data(0, true), 2);
+    assert_eq!((line(&source).0, line(&source).1), (9, 6));
+    assert_eq!(errors(&source, disks.data(0, true), 3), [""; 0]);
+    assert_eq!((line(&source), lacks(&disks)), ((9, 6, ReplicaState::Well, 0), vec![]));
+}
