@@ -27,16 +27,29 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often a standby looks whether it may lead.
 const STAND_EVERY: Duration = Duration::from_millis(20);
 
+/// Descriptors that the runtime opens before anything else: its poll, what wakes it, and sockets.
+const RUNTIME_FILES: usize = 8;
+
 /// Runs until a signal, or until it cannot go on; then the sentence says why.
 pub fn run(flags: &Flags) -> Result<(), String> {
     if let Some(parent) = flags.parent {
         die_with(parent)?;
     }
+    find_room().map_err(|error| {
+        format!("open {RUNTIME_FILES} files for the runtime: {error}; raise `ulimit -n`")
+    })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("start the runtime: {error}"))?;
     runtime.block_on(lead(flags))
+}
+
+/// Looks whether there are descriptors for the runtime: where it gets no sockets for signals it can
+/// only panic.
+fn find_room() -> std::io::Result<()> {
+    let open = |_| File::open("/dev/null");
+    (0..RUNTIME_FILES).map(open).collect::<Result<Vec<_>, _>>().map(drop)
 }
 
 fn die_with(parent: u32) -> Result<(), String> {

@@ -248,5 +248,10 @@ pub(super) fn command(program: &Path, space: Option<Space>) -> Command {
 
 pub(super) fn last_lines(said: &str, count: usize) -> String {
     let lines: Vec<&str> = said.lines().filter(|line| !line.starts_with("ready")).collect();
-    lines[lines.len().saturating_sub(count)..].join(" / ")
+    // Where a panic was is what counts, and is followed by a stack.
+    let panicked = lines.iter().position(|line| line.contains("panicked"));
+    match panicked {
+        Some(at) => lines[at..].join(" / "),
+        None => lines[lines.len().saturating_sub(count)..].join(" / "),
+    }
 }
