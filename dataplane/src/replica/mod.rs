@@ -25,6 +25,7 @@ mod deleted;
 mod duties;
 mod files;
 mod forget;
+mod given_back;
 mod group;
 mod had;
 mod hang;

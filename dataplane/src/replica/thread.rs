@@ -21,6 +21,7 @@ use landfall_replica::FileError;
 use landfall_replica::names::topic_directory;
 
 use super::duties::{Duty, Lag, duties, log_of};
+use super::given_back::GivenBack;
 use super::group::Buffers;
 use super::had;
 use super::one::{Event, Replica, is_short};
@@ -40,9 +41,9 @@ const ROUND_BYTES: u64 = 64 << 20;
 const REOPEN_NS: u64 = 250_000_000;
 
 /// A replica that could not be opened.
-struct Broken {
-    topic: TopicId,
-    duty: Duty,
+pub(super) struct Broken {
+    pub(super) topic: TopicId,
+    pub(super) duty: Duty,
     /// When to try again; none: not before the broker's next start.
     retry_at_ns: Option<u64>,
 }
@@ -65,7 +66,7 @@ struct UnderWay {
 /// The thread's whole state.
 pub struct Worker {
     pub(super) pool: Pool,
-    me: BrokerId,
+    pub(super) me: BrokerId,
     incarnation: u64,
     standing: Standing,
     pub(super) data: Data,
@@ -74,12 +75,13 @@ pub struct Worker {
     ringer: Ringer,
     counters: Counters,
     pub(super) topics: Vec<Known>,
-    replicas: Vec<Replica>,
+    pub(super) replicas: Vec<Replica>,
+    pub(super) given_back: GivenBack,
     under_way: Option<UnderWay>,
     buffers: Buffers,
     /// The replica whose turn it is to be first.
     turn: usize,
-    broken: Vec<Broken>,
+    pub(super) broken: Vec<Broken>,
     table_at_ns: u64,
     /// Id of the topic in each slot whose files were looked for.
     looked: [u32; TOPICS_MAX],
@@ -123,6 +125,7 @@ impl Worker {
             shared,
             topics: Vec::new(),
             replicas: Vec::new(),
+            given_back: GivenBack::default(),
             under_way: None,
             buffers: Buffers::default(),
             turn: 0,
@@ -345,7 +348,7 @@ impl Worker {
         moved
     }
 
-    fn heard(&self, event: Event) {
+    pub(super) fn heard(&self, event: Event) {
         let (counter, text) = match event {
             Event::Failed(text) => (Some(Counter::ReplicaFailures), text),
             Event::Full(text) => (Some(Counter::ReplicaFull), text),
@@ -579,15 +582,6 @@ impl Worker {
         });
         let retry_at_ns = is_short.then_some(now + REOPEN_NS);
         self.broken.push(Broken { topic: TopicId(entry.id), duty, retry_at_ns });
-    }
-
-    /// Removes what topics' bounds let go of.
-    pub fn let_go(&mut self, now: u64) {
-        for i in 0..self.replicas.len() {
-            if let Some(event) = self.replicas[i].let_go(&self.pool, now) {
-                self.heard(event);
-            }
-        }
     }
 
     /// How far the replica that is furthest behind is.

@@ -347,3 +347,38 @@ fn files_that_begin_behind_what_is_to_be_kept_stop_a_stand_in() {
     assert_eq!(two.durable(), 0);
     assert_eq!(two.survey().files[0].batches, 5, "they are not touched");
 }
+
+/// Its files may be all there is of what it kept, and the topic's bounds apply to them too.
+#[test]
+fn bounds_let_go_of_files_that_a_stand_in_has_left() {
+    let mut two = Two::new("bounds");
+    let mut entry = two.bench.pool.topic_in_slot(0).unwrap();
+    entry.disk_bytes = 25_000;
+    two.bench.pool.set_topic(&entry);
+    two.bench.land(2, 2000);
+    work(&mut two.home(false));
+    two.keep_at(Some(other_keeps()));
+    let data = Data { file_bytes: 10_000, ..Data::new(&two.other) };
+    let mut other = two.bench.source.worker_at(broker(1), data, Box::new(Plain), 7).unwrap();
+    for _ in 0..8 {
+        two.bench.land(4, 2000);
+        work(&mut other);
+    }
+    let files = |two: &Two| two.survey().files.len();
+    let (start, all) = (boot_ns(), files(&two));
+    work(&mut two.home(true));
+    two.keep_at(None);
+    work(&mut other);
+    other.let_go(start + 20_000_000_000);
+    assert_eq!(files(&two), all, "memory has it too");
+    two.forget(two.bench.frontier.entries);
+    other.let_go(start + 40_000_000_000);
+    let survey = two.survey();
+    let bytes: u64 = survey.files.iter().map(|file| file.bytes).sum();
+    assert!(survey.files.len() < all && bytes >= 25_000, "{} of {all}", survey.files.len());
+    assert!(survey.seams.is_empty(), "{:?}", survey.seams);
+    entry.disk_bytes = 0;
+    two.bench.pool.set_topic(&entry);
+    other.let_go(start + 60_000_000_000);
+    assert_eq!(files(&two), survey.files.len(), "nothing is to be let go of");
+}
