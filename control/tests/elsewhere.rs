@@ -251,11 +251,24 @@ fn what_disks_had_of_each_source_is_said_in_the_pool() {
     }
     fs::write(&file, bytes).unwrap();
     let topic = landfall_layout::TopicId(entry(Order::Total, 3).id);
+    let tails = |pool: &Pool| [0, 1].map(|source| pool.tail_on_disk(topic, broker(source)));
     let memory = Memory::new();
     for _ in 0..2 {
         lead(&memory, &two.data()).unwrap().stop();
-        let pool = memory.pool(48);
-        let tails = [0, 1].map(|source| pool.tail_on_disk(topic, broker(source)));
-        assert_eq!(tails, [8, 0]);
+        assert_eq!(tails(&memory.pool(48)), [8, 0]);
+    }
+    // The other directory is later, and knows of more: what only the older one can have had.
+    for (life, is_lost) in [(1, true), (2, false)] {
+        for (number, directory) in two.topics().iter().enumerate() {
+            let mut file = TopicFile { life, ..said(&entry(Order::Total, 3)) };
+            if number == 1 {
+                file.life = 2;
+                file.reached.insert(SEQUENCED_LOG, Resumed { index: 12, position: 200 });
+            }
+            file.replace(directory).unwrap();
+        }
+        let memory = Memory::new();
+        lead(&memory, &two.data()).unwrap().stop();
+        assert_eq!(tails(&memory.pool(48)), [if is_lost { 12 } else { 8 }, 0]);
     }
 }

@@ -4,7 +4,7 @@
 //! logs ended that went on since. Each time they go on, all directories get a higher number.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use landfall_replica::Ended;
 
@@ -24,11 +24,21 @@ pub fn latest(said: &[Said]) -> u64 {
     said.iter().map(|said| said.life).max().unwrap_or_default()
 }
 
+/// Whether others are later than a directory.
+pub fn is_older(path: &Path, said: &[Said]) -> bool {
+    let latest = latest(said);
+    said.iter().any(|said| said.path == path && is_before(said, latest))
+}
+
+/// One that knows nothing and claims nothing is one that was made a while ago.
+fn is_before(said: &Said, latest: u64) -> bool {
+    said.life < latest && (said.life > 0 || said.ended.is_some())
+}
+
 /// Names the directories that others are later than, a sentence each.
 pub fn older(name: &str, said: &[Said]) -> Vec<String> {
     let latest = latest(said);
-    // One that knows nothing and claims nothing is one that was made a while ago.
-    let is_older = |said: &&Said| said.life < latest && (said.life > 0 || said.ended.is_some());
+    let is_older = |said: &&Said| is_before(said, latest);
     let sentence = |said: &Said| {
         format!(
             "topic {name}: {} is older than another directory of the topic: its topic.json knows \

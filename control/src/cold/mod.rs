@@ -48,7 +48,7 @@ use landfall_replica::there::Disk;
 use landfall_replica::{Ended, EndedLog, FileError, Resumed, Skips, TopicFile};
 
 pub use error::ColdError;
-use plan::{Plan, Told, plan};
+use plan::{Plan, Told, lost_below, plan};
 use read::{Found, FoundLog, find};
 use sessions::Sessions;
 
@@ -119,7 +119,13 @@ pub fn restore(
             lives.push((log, begin(pool, &entry, (log, known), &found, now_ns, &mut notes)));
         }
         for source in BrokerId::all() {
-            let tail = found.tails.get(&source).copied().unwrap_or_default();
+            let mut tail = found.tails.get(&source).copied().unwrap_or_default();
+            // Whose files are older lost it, as far as can be told: they are not whole.
+            if found.aged.contains(&source) {
+                let log = found.log_of(source);
+                let lost = lives.iter().filter(|(number, _)| *number == log);
+                tail = lost.map(|(_, life)| life.lost_below).fold(tail, u64::max);
+            }
             pool.set_tail_on_disk(TopicId(entry.id), source, tail);
         }
         notes.extend(adopt(pool, &found, &entry, lives)?);
@@ -135,6 +141,8 @@ struct Life {
     skips: Skips,
     /// It goes on right where it ended.
     ended: Option<EndedLog>,
+    /// Log index behind the last entry that no file has and nothing let go of; 0: there is none.
+    lost_below: u64,
 }
 
 /// Begins a log where the one that was lost ended, or where it cannot have reached.
@@ -162,12 +170,14 @@ fn begin(
         is_same_pool: found.pools.contains(&pool.uuid_text()),
     };
     let plan = plan(&mut known.spans, &told);
+    let lost_below = lost_below(&known.spans, &told);
     notes.extend(tell::sentences(&found.file.name, log, &plan, &told));
     let mut skips = known.skips;
     let ended = known.ended.filter(|_| plan.skipped.is_none());
     plan.skipped.into_iter().for_each(|skipped| skips.add(skipped));
     begin_log(pool, TopicId(entry.id), log, &plan, &skips, now_ns);
-    Life { resumed: Resumed { index: plan.index, position: plan.position }, skips, ended }
+    let resumed = Resumed { index: plan.index, position: plan.position };
+    Life { resumed, skips, ended, lost_below }
 }
 
 /// Waits until no process of another pool has the directory. One of this pool may have it, which

@@ -169,6 +169,26 @@ pub fn plan(spans: &mut Vec<Span>, told: &Told<'_>) -> Plan {
     plan
 }
 
+/// Log index behind the last entry that the log had, by what files saw, and that none of them has:
+/// nothing passed over it, and no bounds let go of it. 0: there is none. `spans` are sorted.
+pub fn lost_below(spans: &[Span], told: &Told<'_>) -> u64 {
+    let none = Skips::default();
+    let skips = told.skips.unwrap_or(&none).ranges();
+    let places = [told.seen, told.reached, told.ended];
+    let seen = places.into_iter().flatten().map(|place| place.index).max().unwrap_or_default();
+    let last = spans.last().map_or(0, |span| span.index + 1);
+    let ends = spans.iter().map(|span| span.index).chain([seen.max(last)]);
+    let begins = [0].into_iter().chain(spans.iter().map(|span| span.index + 1));
+    let lost = begins.zip(ends).filter_map(|(from, mut to)| {
+        let from = from.max(told.retired_below);
+        while let Some(skip) = skips.iter().find(|skip| skip.index < to && to <= skip.to_index) {
+            to = skip.index;
+        }
+        (from < to).then_some(to)
+    });
+    lost.max().unwrap_or_default()
+}
+
 trait Furthest {
     fn max_by_index(self, other: Self) -> Self;
 }

@@ -80,6 +80,8 @@ pub struct Found {
     pub batches: BTreeMap<u64, Vec<BatchOf>>,
     /// Log index behind the last entry of each source.
     pub tails: BTreeMap<BrokerId, u64>,
+    /// Sources of which only directories have files that others are later than.
+    pub aged: BTreeSet<BrokerId>,
     /// What the system refused to read first. It may be whole, so nothing is known of what it has.
     pub refused: Option<FileError>,
 }
@@ -172,6 +174,7 @@ fn read_topic(
     found.refused = refused;
     found.judge_end(&said, notes);
     let mut copies: BTreeMap<usize, Vec<Copied>> = BTreeMap::new();
+    found.aged = aged(&listings, &said);
     for listing in &listings {
         found.directories.push(listing.path.clone());
         for source in &listing.sources {
@@ -202,6 +205,17 @@ fn read_topic(
     Ok(Some(found))
 }
 
+/// The sources of which every directory that has files of them is older than another one.
+fn aged(listings: &[TopicListing], said: &[Said]) -> BTreeSet<BrokerId> {
+    let is_older = |listing: &TopicListing| age::is_older(&listing.path, said);
+    let sources = |older: bool| {
+        let of = listings.iter().filter(move |listing| is_older(listing) == older);
+        let has = of.flat_map(|listing| &listing.sources).filter(|it| !it.files.is_empty());
+        has.map(|source| source.source).collect::<BTreeSet<_>>()
+    };
+    &sources(true) - &sources(false)
+}
+
 /// Whether there is anything of a topic in a directory: it may be only a name, also of sources.
 /// What cannot be read may be anything.
 fn is_topic(listing: &TopicListing, read: &Result<TopicFile, FileError>) -> bool {
@@ -228,6 +242,7 @@ impl Found {
             logs: BTreeMap::new(),
             batches: BTreeMap::new(),
             tails: BTreeMap::new(),
+            aged: BTreeSet::new(),
             refused: None,
         };
         found.also_says(file);
@@ -269,7 +284,8 @@ impl Found {
         self.file.order()
     }
 
-    fn log_of(&self, source: BrokerId) -> usize {
+    /// The log that has a source's batches.
+    pub fn log_of(&self, source: BrokerId) -> usize {
         match self.order() {
             Some(order) if !order.is_sequenced() => source.index(),
             _ => SEQUENCED_LOG,

@@ -266,3 +266,26 @@ fn two_batches_at_one_place_are_no_log() {
         assert!(one == other || two == other, "{one:?} {two:?}");
     }
 }
+
+#[test]
+fn the_last_index_that_is_lost_is_neither_passed_over_nor_let_go_of() {
+    let of = |indexes: &[u64]| -> Vec<Span> {
+        indexes.iter().map(|index| span(*index, 10 * index, 10 * index + 10)).collect()
+    };
+    let spans = of(&[1, 2, 5, 9]);
+    let told = Told::default();
+    assert_eq!(lost_below(&of(&[0, 1, 2]), &told), 0);
+    assert_eq!(lost_below(&spans, &told), 9);
+    assert_eq!(lost_below(&spans, &Told { retired_below: 9, ..told }), 0);
+    assert_eq!(lost_below(&spans, &seen(14, 140)), 14);
+    let mut skips = Skips::default();
+    for (index, to_index) in [(6, 9), (12, 20)] {
+        let (position, to_position) = (10 * index, 10 * to_index);
+        skips.add(Skipped { position, to_position, index, to_index });
+    }
+    let told = Told { skips: Some(&skips), ..told };
+    assert_eq!(lost_below(&spans, &told), 5, "index 3 and 4");
+    // It went on behind what it passed over: only what came before that was there.
+    assert_eq!(lost_below(&spans, &Told { reached: Some(at(20, 200)), ..told }), 12);
+    assert_eq!(lost_below(&of(&[0, 1]), &Told { ended: Some(at(6, 60)), ..told }), 6);
+}

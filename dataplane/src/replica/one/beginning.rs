@@ -130,9 +130,9 @@ impl Replica {
         let is_short = self.files.current.is_some() && covers < self.wanted;
         is_short.then(|| {
             Event::Note(format!(
-                "{self}: control found on disk what broker {} landed up to log index {} when the \
-                 topic came back, and these files have {} entries and reach {covers}: some are \
-                 gone, or they are older, or another disk's; what another copy has is copied again",
+                "{self}: control knew of what broker {} landed up to log index {} when the topic \
+                 came back, and these files have {} entries and reach {covers}: some are gone, or \
+                 they are older, or another disk's; what another copy has is copied again",
                 self.duty.source, self.wanted, self.files.ordinal
             ))
         })

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use landfall_layout::replica::{Body, ReplicaLine, ReplicaState};
+use landfall_layout::replica::{Body, ReplicaLine, ReplicaState, TAIL_UNKNOWN};
 use landfall_replica::names::list_source;
 use landfall_replica::there::{Lack, UNCOUNTED};
 use landfall_replica::{TopicFile, Walk};
@@ -38,6 +38,10 @@ impl Replica {
         let is_bounded = self.bounds.is_set();
         if !self.is_older || is_bounded && self.duty.stand_in.is_some() {
             return None;
+        }
+        // Nobody counts these: a hole up to there is one, whatever the log passed over.
+        if is_bounded && before.tail != TAIL_UNKNOWN {
+            self.wanted = self.wanted.max(before.tail);
         }
         let lack = Lack {
             keeper: self.me.raw(),

@@ -1,6 +1,8 @@
 //! What control found on disk when a topic came back, and files that do not reach so far: another
 //! state of the disk was put in its place before its broker was started.
 
+use std::process::Command;
+
 use landfall_replica::{Resumed, Skipped};
 
 use super::disks::{Disks, copied_back, errors, line, next_pool, six_in};
@@ -39,7 +41,7 @@ fn an_older_copy_of_the_only_disk_is_not_well() {
             let said = errors(&source, disks.data(0, reads), incarnation).concat();
             // They go on behind it then.
             if incarnation == 1 {
-                assert!(said.contains("up to log index 6 when the topic came back"), "{said}");
+                assert!(said.contains("up to log index 6 when the topic came"), "{said}");
                 assert!(said.contains("have 3 entries and reach 3: some are gone"), "{said}");
             }
             assert!(said.contains("landed at indexes 3 to 9 is not on this disk"), "{said}");
@@ -84,4 +86,25 @@ fn an_older_copy_is_filled_where_another_has_it() {
     assert_eq!((line(&source).0, line(&source).1), (9, 6));
     assert_eq!(errors(&source, disks.data(0, true), 3), [""; 0]);
     assert_eq!((line(&source), lacks(&disks)), ((9, 6, ReplicaState::Well, 0), vec![]));
+}
+
+/// Nobody counts what it has, and the log passed over as much once: that excuses nothing up to
+/// where its line says that the last entry was.
+#[test]
+fn bounds_and_what_was_passed_over_excuse_no_older_disk() {
+    let (disks, source) = copied_back("tail-bounds");
+    let entry = source.pool.topic_in_slot(0).unwrap();
+    source.pool.set_topic(&TopicEntry { disk_bytes: 1 << 40, ..entry });
+    source.pool.raise_oldest(source.topic, 0, 6, 18);
+    let mut file = TopicFile::read(&disks.topic(0)).unwrap();
+    let passed = Skipped { position: 12, to_position: 18, index: 4, to_index: 6 };
+    file.skipped.entry(0).or_default().add(passed);
+    file.replace(&disks.topic(0)).unwrap();
+    let [mine, theirs] = &disks.0;
+    assert!(Command::new("cp").arg("-a").args([mine, theirs]).status().unwrap().success());
+    for incarnation in 2..4 {
+        let said = errors(&source, disks.data(0, true), incarnation).concat();
+        assert!(said.contains("landed at indexes 3 to 6 is not on this disk"), "{said}");
+        assert_eq!((line(&source).2, line(&source).3), (ReplicaState::Well, ENODATA));
+    }
 }
