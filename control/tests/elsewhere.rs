@@ -23,7 +23,7 @@ use landfall_layout::replica::{NO_FILE, RecordHeader, ReplicaHeader, mark_bytes}
 use landfall_layout::topic::Order;
 use landfall_pool::Pool;
 use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE, replica_file, source_directory};
-use landfall_replica::{Resumed, TopicFile};
+use landfall_replica::{Resumed, TopicFile, numbers};
 use nix::sys::stat::Mode;
 
 /// Directories of brokers 0 and 1 with topic t, of which both keep everything.
@@ -271,4 +271,33 @@ fn what_disks_had_of_each_source_is_said_in_the_pool() {
         lead(&memory, &two.data()).unwrap().stop();
         assert_eq!(tails(&memory.pool(48)), [if is_lost { 12 } else { 8 }, 0]);
     }
+}
+
+#[test]
+fn a_pool_whose_topic_was_deleted_in_a_later_one_is_not_served() {
+    let two = two("gone-since");
+    let first = Memory::new();
+    lead(&first, &two.data()).unwrap().stop();
+    let uuid = first.pool(48).uuid_text();
+    let name_all = |pool: &str| {
+        for (number, data) in two.data().iter().enumerate() {
+            numbers::name(data, broker(number), pool).unwrap();
+        }
+    };
+    name_all(&uuid);
+    let files: Vec<TopicFile> =
+        two.topics().iter().map(|topic| TopicFile::read(topic).unwrap()).collect();
+    // Wiped disks, of this pool still: brokers say anew what the topic is.
+    two.topics().iter().for_each(|topic| fs::remove_dir_all(topic).unwrap());
+    lead(&first, &two.data()).unwrap().stop();
+    name_all("a later pool");
+    let why = lead(&first, &two.data()).map(|_| ()).unwrap_err();
+    assert!(why.contains("since, a later pool, and no directory has anything of topic t"), "{why}");
+    // One that still has it, or that was this pool's last, says that it is not gone.
+    fs::create_dir_all(&two.topics()[0]).unwrap();
+    files[0].replace(&two.topics()[0]).unwrap();
+    lead(&first, &two.data()).unwrap().stop();
+    fs::remove_dir_all(&two.topics()[0]).unwrap();
+    numbers::name(&two.data()[1], broker(1), &uuid).unwrap();
+    lead(&first, &two.data()).unwrap();
 }

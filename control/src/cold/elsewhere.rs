@@ -2,17 +2,17 @@
 //! is a copy of its file from before. What it landed would have positions that are used, and the
 //! next start from disk would know nothing of it, or of two messages at one position.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use landfall_layout::TopicId;
 use landfall_layout::limits::LOGS_PER_TOPIC;
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
-use landfall_replica::TopicFile;
 use landfall_replica::ask::{self, Asked};
 use landfall_replica::end::{Behind, behind};
 use landfall_replica::names::topic_directory;
+use landfall_replica::{Numbers, TopicFile};
 
 use super::ColdError;
 use super::end::live;
@@ -28,6 +28,25 @@ struct Said {
     reached: Vec<(usize, u64)>,
 }
 
+/// Which pool was served last in a data directory that was one of this pool's.
+enum Later {
+    /// This one.
+    Ours,
+    /// Another one, by its number, since.
+    Another(PathBuf, String),
+    /// That is not known, or it was never this pool's.
+    Unknown,
+}
+
+fn later_pool(data: &Path, uuid: &str) -> Later {
+    let Ok(numbers) = Numbers::read(data) else { return Later::Unknown };
+    match numbers.served_since(uuid) {
+        Some(last) => Later::Another(data.to_owned(), last.to_owned()),
+        None if numbers.of.iter().any(|(_, pool)| pool == uuid) => Later::Ours,
+        None => Later::Unknown,
+    }
+}
+
 /// Looks before a pool that was led before is served. Directories that another pool has taken up,
 /// while others are this pool's still, are a sentence each: their brokers write nothing there. A
 /// directory is waited for until it was silent for `bound`.
@@ -35,6 +54,7 @@ struct Said {
 /// # Errors
 ///
 /// [`ColdError::WentOn`]: all directories that say what a topic is are another pool's.
+/// [`ColdError::GoneSince`]: none has a topic, and another pool was served there since.
 /// [`ColdError::Behind`]: one that is this pool's says that a log was further.
 pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<String>, ColdError> {
     let topics: Vec<TopicEntry> = live(pool).collect();
@@ -52,13 +72,22 @@ pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<Strin
                 let reached = if file.pool_uuid == uuid { reached(&file) } else { Vec::new() };
                 Some(Said { topic: entry.id, path, pool: file.pool_uuid, is_elsewhere, reached })
             };
-            topics.iter().filter_map(said).collect::<Vec<_>>()
+            (later_pool(&path, &uuid), topics.iter().filter_map(said).collect::<Vec<_>>())
         })
     };
     let asked: Vec<Asked<_>> = data.iter().map(look).collect();
     // One that does not answer is told of by whoever needs it.
     let heard = asked.into_iter().filter_map(|asked| asked.wait_and_tell(say_waiting).ok());
-    let all: Vec<Said> = heard.flatten().collect();
+    let (mut all, mut later) = (Vec::new(), Some(Vec::new()));
+    for (pool, said) in heard {
+        all.extend(said);
+        match (pool, &mut later) {
+            (Later::Another(path, pool), Some(later)) => later.push((path, pool)),
+            (Later::Ours, later) => *later = None,
+            _ => {}
+        }
+    }
+    let later = later.and_then(|later| later.into_iter().next());
     let mut notes = Vec::new();
     for entry in &topics {
         let name = entry.name();
@@ -67,6 +96,9 @@ pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<Strin
         if let Some(one) = elsewhere.first().filter(|_| of_it().all(|said| said.is_elsewhere)) {
             let (path, pool) = (one.path.clone(), one.pool.clone());
             return Err(ColdError::WentOn { name: name.to_owned(), path, pool });
+        }
+        if let Some((path, pool)) = later.clone().filter(|_| of_it().next().is_none()) {
+            return Err(ColdError::GoneSince { name: name.to_owned(), path, pool });
         }
         // Looked up only now: brokers that live land on, and say so in their directories.
         let here = |log| frontier(pool, entry, log);

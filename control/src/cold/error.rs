@@ -36,6 +36,15 @@ pub enum ColdError {
         /// That pool, by its number.
         pool: String,
     },
+    /// No directory has a topic, and another pool was served there since.
+    GoneSince {
+        /// The topic.
+        name: String,
+        /// A data directory that was this pool's.
+        path: PathBuf,
+        /// The pool that was served there last, by its number.
+        pool: String,
+    },
     /// The pool is older than one of its own directories.
     Behind(Behind),
     /// Another control claimed a higher epoch while this one brought topics back.
@@ -139,6 +148,14 @@ impl fmt::Display for ColdError {
                 "topic {name} went on in another pool since this one had it, {pool} ({}): what \
                  this pool took from here on would be in no log. Start control on that pool; if \
                  that is gone, remove this pool's file, which is older, and start with --restore: \
+                 what is durable comes back",
+                path.display()
+            ),
+            Self::GoneSince { name, path, pool } => write!(
+                f,
+                "another pool was served on {} since, {pool}, and no directory has anything of \
+                 topic {name} any more: it was deleted there, and this pool is older. Start the \
+                 system on that pool; if that is gone, remove this one and start with --restore: \
                  what is durable comes back",
                 path.display()
             ),

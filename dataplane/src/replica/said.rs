@@ -16,7 +16,7 @@ use landfall_replica::end::{End, beyond};
 use landfall_replica::mend::create_directory;
 use landfall_replica::names::topic_directory;
 use landfall_replica::there::{Lack, Part};
-use landfall_replica::{Ended, EndedLog, FileError, Resumed, TopicFile, numbers};
+use landfall_replica::{Ended, EndedLog, FileError, Numbers, Resumed, TopicFile, numbers};
 
 use super::duties::Duty;
 use super::had;
@@ -78,8 +78,9 @@ pub fn write_topic(
     entry: &TopicEntry,
     others: &[PathBuf],
 ) -> Result<Option<Ended>, FileError> {
-    create_directory(directory)?;
     let uuid = pool.uuid_text();
+    refuse_deleted(directory, &uuid)?;
+    create_directory(directory)?;
     let moved = moved_on(pool, entry);
     let elsewhere = match moved.is_empty() {
         true => Vec::new(),
@@ -139,6 +140,21 @@ pub fn write_topic(
     })??;
     place.tell(directory, entry, others);
     Ok(began)
+}
+
+/// Makes no directory of a topic where another pool was served since this one: it was deleted in
+/// that, and would be there again.
+fn refuse_deleted(directory: &Path, uuid: &str) -> Result<(), FileError> {
+    let data = directory.ancestors().nth(2).filter(|_| !directory.exists());
+    let numbers = data.and_then(|data| Numbers::read(data).ok()).unwrap_or_default();
+    let Some(since) = numbers.served_since(uuid) else { return Ok(()) };
+    let why = format!(
+        "nothing of the topic is here any more, and another pool was served on this data directory \
+         since, {since}: it was deleted there, and is not made again for this older pool. Start \
+         the system on that pool; if that is gone, remove this one's file and start control with \
+         --restore, which brings back what is durable"
+    );
+    Err(FileError::Topic { path: directory.to_owned(), why })
 }
 
 /// What is wrong with a directory that another pool has taken up: what this pool wrote there would

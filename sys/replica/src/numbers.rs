@@ -101,6 +101,13 @@ impl Numbers {
         self.of.iter().any(|(number, pool)| *number == broker && pools.contains(pool))
     }
 
+    /// The pool that was served here last, where pool `pool` was before it.
+    pub fn served_since(&self, pool: &str) -> Option<&str> {
+        let was_here = self.of.iter().any(|(_, of)| of == pool);
+        let last = self.of.last().map(|(_, last)| last.as_str());
+        last.filter(|last| was_here && *last != pool)
+    }
+
     /// What one of the two says, and whether a checksum says that it holds; `None`: it is not
     /// there.
     fn read_one(path: &Path) -> Result<Option<(Self, bool)>, FileError> {

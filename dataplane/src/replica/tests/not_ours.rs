@@ -1,6 +1,7 @@
 //! Files that look like a deleted topic's, and whether they are.
 
 use landfall_layout::TopicId;
+use landfall_replica::numbers;
 
 use super::*;
 use crate::replica::rig::lead;
@@ -183,4 +184,28 @@ fn nothing_is_written_where_the_topic_went_on_in_another_pool() {
             assert_eq!((file, bench.state().1), (there, ReplicaState::Failed));
         }
     }
+}
+
+/// It was deleted in the later pool, and would be there again at the next start from disk.
+#[test]
+fn a_topic_is_not_made_again_where_a_later_pool_was_served() {
+    let mut bench = Bench::new("gone-since", 0);
+    let uuid = bench.pool.uuid_text();
+    let me = broker(0);
+    bench.land(2, 100);
+    numbers::name(&bench.directory, me, &uuid).unwrap();
+    numbers::name(&bench.directory, me, "a later pool").unwrap();
+    let mut worker = bench.worker();
+    worker.look_at_table(boot_ns());
+    work(&mut worker);
+    let topic = topic_directory(&bench.directory, "t", CREATED_NS);
+    assert!(!topic.exists());
+    assert_eq!(bench.state().1, ReplicaState::Failed);
+    assert!(worker.notes().concat().contains("since, a later pool: it was deleted there"));
+    // A directory that is new to the pool.
+    fs::remove_dir_all(&bench.directory).unwrap();
+    fs::create_dir_all(&bench.directory).unwrap();
+    numbers::name(&bench.directory, me, "a later pool").unwrap();
+    work(&mut bench.worker());
+    assert_eq!((bench.batches(), bench.state().1), (2, ReplicaState::Well));
 }
