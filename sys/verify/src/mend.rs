@@ -53,6 +53,9 @@ pub const CUT_OFF: &str = "landfall recover puts it back where its file still en
 /// What no disk has.
 pub const ONLY_MEMORY: &str = "as long as the pool is there it has them; without it they are lost, \
                                and no copy that is here ever reached them";
+/// What no disk has, of a pool that was lost.
+pub const PAST: &str = "control told of them when it started on the next pool; only files that \
+                        were taken away since can have them";
 /// What a damaged file may have had.
 pub const DAMAGED: &str = "some of them may have been acknowledged as durable: take them from \
                            another replica, or from the pool as long as it is there";

@@ -6,6 +6,7 @@ mod homes;
 mod judge;
 mod level;
 mod source;
+mod work;
 
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
@@ -101,6 +102,8 @@ pub struct Gap {
 pub enum Missing {
     /// No replica of its broker that is here had got so far: it was only in memory.
     Memory,
+    /// The same, and the pool that had it was lost since.
+    Past,
     /// Replicas of all brokers say they have everything there.
     Lost,
     /// It may have stood in a file that does not hold any more.
@@ -117,6 +120,7 @@ impl Missing {
     pub fn word(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::Past => "past",
             Self::Lost => "lost",
             Self::Damaged => "damaged",
             Self::Elsewhere => "elsewhere",

@@ -265,6 +265,7 @@ fn kept(topic: &TopicKept, log: &LogKept) -> String {
     let missing: Vec<String> = [
         (count(Missing::Lost), "lost"),
         (count(Missing::Gone), "gone with files that are not here"),
+        (count(Missing::Past), "lost with their pool"),
         (count(Missing::Damaged), "perhaps in damaged files"),
         (count(Missing::Elsewhere), "elsewhere"),
     ]

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
+use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_replica::names::{TOPIC_FILE, list, replica_file, topic_directory};
 use landfall_replica::numbers::{NUMBERS_COPY, NUMBERS_FILE};
 use landfall_replica::there::Part;
-use landfall_replica::{TopicFile, numbers};
+use landfall_replica::{Ended, EndedLog, Resumed, Skipped, Skips, TopicFile, numbers};
 use landfall_verify::Severity::{self, Error, Note, Warning};
 use landfall_verify::replicas::{Kept, Missing, look_at_rest as look};
 use landfall_verify_fuzz::files::{ENTRIES, Odd, SECOND_FILE, write};
@@ -332,4 +333,56 @@ fn a_topic_may_be_called_like_a_broker() {
 fn a_directory_that_is_not_there_is_said() {
     let error = look(Path::new("/nonexistent/replicas")).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/replicas"), "{error}");
+}
+
+#[test]
+fn what_the_topics_file_says_was_there_is_missed() {
+    let scratch = Scratch::new("reached", Odd::default());
+    let topic = scratch.replicas[0].parent().unwrap();
+    let log = SEQUENCED_LOG;
+    let place = Resumed { index: ENTRIES, position: 2 * ENTRIES };
+    let plain = TopicFile { reached: [(log, place)].into(), ..TopicFile::read(topic).unwrap() };
+    plain.write(topic).unwrap();
+    assert_eq!(scratch.look().findings.count(Error), 0, "all of it is there");
+    scratch.replicas.iter().for_each(|replica| {
+        fs::remove_file(replica_file(replica, SECOND_FILE)).unwrap();
+    });
+    let missing = |kept: &Kept| {
+        let gaps = kept.topics[0].logs[0].gaps.iter();
+        gaps.map(|gap| (gap.entries.clone(), gap.positions.clone(), gap.why)).collect::<Vec<_>>()
+    };
+    let all = |why| [(SECOND_FILE..ENTRIES, Some(2 * SECOND_FILE..2 * ENTRIES), why)];
+    let kept = scratch.look();
+    assert!(has(&kept, "gap", Error, "entries 20 to 40, positions 40 to 80, were ordered and are"));
+    assert_eq!(missing(&kept), all(Missing::Gone));
+    // Its pool may still be at work, or others have it.
+    let kept = look(&scratch.data.join("broker-0")).unwrap();
+    assert_eq!((kept.findings.count(Error), missing(&kept)), (0, all(Missing::Memory).into()));
+    let lock = fs::File::open(scratch.data.join("broker-1")).unwrap();
+    lock.try_lock().unwrap();
+    let kept = scratch.look();
+    assert_eq!((kept.findings.count(Error), missing(&kept)), (0, all(Missing::Memory).into()));
+    // It ended in good order, with broker 1's all on disk: no count says that of files of another
+    // time.
+    let ended = EndedLog { index: ENTRIES, position: 2 * ENTRIES, ..EndedLog::default() };
+    let ended = EndedLog { tails: [(0, SECOND_FILE), (1, ENTRIES)].into(), ..ended };
+    let ended = Some(Ended { logs: [(log, ended)].into() });
+    TopicFile { reached: [].into(), ended, ..plain.clone() }.write(topic).unwrap();
+    assert_eq!(missing(&scratch.look()), all(Missing::Gone));
+    drop(lock);
+    // The log went on behind it when its pool was lost.
+    let place = Resumed { index: 1000, position: 2000 };
+    let mut skips = Skips::default();
+    skips.add(Skipped { index: 30, to_index: 1000, position: 60, to_position: 2000 });
+    TopicFile { reached: [(log, place)].into(), skipped: [(log, skips)].into(), ..plain.clone() }
+        .write(topic)
+        .unwrap();
+    let kept = scratch.look();
+    assert!(has(
+        &kept,
+        "gap",
+        Note,
+        "entries 20 to 30, positions 40 to 60, were ordered and are lost"
+    ));
+    assert_eq!(missing(&kept), [(20..30, Some(40..60), Missing::Past)]);
 }

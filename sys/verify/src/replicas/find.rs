@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use landfall_replica::names::{self, Listing, SourceListing};
-use landfall_replica::{Ended, FileError, Skips, TopicFile, watch};
+use landfall_replica::{Ended, FileError, Resumed, Skips, TopicFile, watch};
 
 use super::Kept;
 use super::homes::Homes;
+use super::work::is_at_work;
 use crate::finding::{Finding, Severity};
 use crate::mend;
 
@@ -25,11 +26,38 @@ pub struct Group {
     /// Where its logs ended in good order, before this pool or in it.
     pub ended: Vec<Ended>,
     /// How far each log was when a file of it was begun last, as all directories say.
-    pub reached: BTreeMap<usize, u64>,
+    pub reached: BTreeMap<usize, Resumed>,
     /// The directories of all brokers of a system were looked at, as far as they are there.
     pub is_system: bool,
+    /// A broker keeps replicas in one of the directories now: its pool may have what they have not.
+    pub is_at_work: bool,
+    /// Brokers whose directory of the topic is here, and how far each log's memory had moved on
+    /// when it was made.
+    pub homes: BTreeMap<u8, BTreeMap<usize, u64>>,
     /// Its replicas.
     pub sources: Vec<SourceListing>,
+}
+
+impl Group {
+    /// How far a log was, as the topic's files say: entries and positions. Files may have less.
+    pub fn said(&self, log: usize) -> Option<(u64, u64)> {
+        let ended = self.ended.iter().filter_map(|ended| ended.logs.get(&log));
+        let ended = ended.map(|log| (log.index, log.position));
+        let reached = self.reached.get(&log).map(|place| (place.index, place.position));
+        ended.chain(reached).max()
+    }
+
+    /// Log indexes that files of each broker had come to when a log ended in good order.
+    pub fn tails(&self, log: usize) -> BTreeMap<u8, u64> {
+        let mut tails = BTreeMap::new();
+        for ended in self.ended.iter().filter_map(|ended| ended.logs.get(&log)) {
+            for (source, tail) in &ended.tails {
+                let most: &mut u64 = tails.entry(*source).or_default();
+                *most = (*most).max(*tail);
+            }
+        }
+        tails
+    }
 }
 
 /// Finds every topic below `path`, and notes what does not belong there.
@@ -38,7 +66,9 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
     let mut lives: BTreeMap<(String, u64), Vec<(PathBuf, u64)>> = BTreeMap::new();
     let mut homes = Homes::default();
     let mut deleted = BTreeSet::new();
-    for (directory, listing) in data_directories(path)? {
+    let directories = data_directories(path)?;
+    let is_at_work = is_at_work(directories.iter().map(|(directory, _)| directory.as_path()));
+    for (directory, listing) in directories {
         // What is not here may be in a directory that does not answer.
         let is_system = directory != path && !watch::leaves_out();
         kept.tally.directories += 1;
@@ -57,6 +87,8 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                 ended: Vec::new(),
                 reached: BTreeMap::new(),
                 is_system,
+                is_at_work,
+                homes: BTreeMap::new(),
                 sources: Vec::new(),
             });
             let of = topic.path.join(names::TOPIC_FILE);
@@ -84,7 +116,12 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                     }
                     for (log, reached) in &file.reached {
                         let most = group.reached.entry(*log).or_default();
-                        *most = reached.index.max(*most);
+                        if reached.index > most.index {
+                            *most = *reached;
+                        }
+                    }
+                    for broker in homes.brokers(&topic.path) {
+                        group.homes.insert(broker, file.made_at.clone());
                     }
                     lives.push((of.clone(), file.life));
                     homes.add(&topic.path, &file);

@@ -16,7 +16,7 @@ pub fn logs(group: &Group, is_here: impl Fn(usize) -> bool, kept: &mut Kept) -> 
     let ended = group.ended.iter().flat_map(|ended| &ended.logs);
     let had = ended.filter(|(_, log)| log.entries.values().any(|entries| *entries > 0));
     let said = had.map(|(number, log)| (*number, log.index));
-    let said = said.chain(group.reached.iter().map(|(number, index)| (*number, *index)));
+    let said = said.chain(group.reached.iter().map(|(number, place)| (*number, place.index)));
     let mut all: Vec<(usize, u64)> = said.filter(|(number, _)| !is_here(*number)).collect();
     all.sort_unstable();
     let numbers: BTreeSet<usize> = all.iter().map(|(number, _)| *number).collect();

@@ -49,6 +49,11 @@ impl Homes {
         self.disks.push(disk);
     }
 
+    /// Brokers whose the data directory is that was looked at last, of a topic's directory in it.
+    pub fn brokers(&self, topic: &Path) -> BTreeSet<u8> {
+        self.disks.last().map(|disk| disk.brokers(topic)).unwrap_or_default()
+    }
+
     /// Takes what a topic's directory says.
     pub fn add(&mut self, topic: &Path, file: &TopicFile) {
         let key = (file.name.clone(), file.created_ns);

@@ -55,25 +55,40 @@ fn log(
 ) -> LogKept {
     let of = format!("topic {}, log {number}", group.name);
     let entries = merge(&of, sources, kept);
-    let ordered = sources.iter().filter_map(|source| source.ordered).max();
+    let written = sources.iter().filter_map(|source| source.ordered).max();
+    let log = usize::from(number);
+    let ordered = written.max(group.said(log));
     // The log of a broker has only that one's batches.
-    let writers: Vec<u8> = match usize::from(number) {
+    let writers: Vec<u8> = match log {
         SEQUENCED_LOG => (0..brokers).collect(),
         _ => vec![number],
     };
     let none = Skips::default();
-    let skips = group.skips.get(&usize::from(number)).unwrap_or(&none);
+    let skips = group.skips.get(&log).unwrap_or(&none);
+    let homes = group.homes.iter();
+    let seen = entries.last().map_or(0, |seen| seen.index + 1);
+    let known = Known {
+        skips,
+        writers: &writers,
+        sources,
+        homes: homes
+            .map(|(broker, made)| (*broker, made.get(&log).copied().unwrap_or_default()))
+            .collect(),
+        tails: if group.is_system { group.tails(log) } else { BTreeMap::new() },
+        gone_from: (group.is_system && !group.is_at_work)
+            .then(|| seen.max(written.map_or(0, |(entries, _)| entries))),
+    };
     let from = match group.file.as_ref().is_some_and(|file| file.disk_bytes | file.disk_ns == 0) {
         true => 0,
         false => retired(sources),
     };
-    let mut gaps = gaps(&entries, from, ordered, skips, &writers, sources);
+    let mut gaps = gaps(&entries, from, ordered, &known);
     gaps.splice(..0, torn(&entries, from, sources));
-    let all = [Missing::Lost, Missing::Gone, Missing::Memory, Missing::Damaged, Missing::Elsewhere];
-    for why in all {
+    use Missing::{Damaged, Elsewhere, Gone, Lost, Memory, Past};
+    for why in [Lost, Gone, Past, Memory, Damaged, Elsewhere] {
         say(&of, why, &gaps, kept);
     }
-    gone::fewer(group, &of, usize::from(number), sources, kept);
+    gone::fewer(group, &of, log, sources, kept);
     say_skipped(&of, skips, kept);
     follows(&of, order, &entries, kept);
     let holes = entries.iter().filter(|seen| seen.is_hole()).count() as u64;
@@ -228,14 +243,7 @@ fn torn(entries: &[Seen], from: u64, sources: &[&Source]) -> Vec<Gap> {
 }
 
 /// The entries that are not in `entries`, from index `from` to what was ordered.
-fn gaps(
-    entries: &[Seen],
-    from: u64,
-    ordered: Option<(u64, u64)>,
-    skips: &Skips,
-    writers: &[u8],
-    sources: &[&Source],
-) -> Vec<Gap> {
+fn gaps(entries: &[Seen], from: u64, ordered: Option<(u64, u64)>, known: &Known<'_>) -> Vec<Gap> {
     let mut gaps = Vec::new();
     let mut next = from;
     // Positions are known behind an entry that is there, and at the very beginning.
@@ -243,8 +251,8 @@ fn gaps(
     for seen in entries.iter().filter(|seen| seen.index >= from) {
         if seen.index > next {
             let positions = position.map(|position| position..seen.position);
-            for (entries, positions) in around(next..seen.index, positions, skips) {
-                split(entries, positions, skips, (writers, sources), &mut gaps);
+            for (entries, positions) in around(next..seen.index, positions, known.skips) {
+                split(entries, positions, known, &mut gaps);
             }
         }
         next = seen.index + 1;
@@ -254,8 +262,8 @@ fn gaps(
         && ordered > next
     {
         let positions = position.map(|start| start..end);
-        for (entries, positions) in around(next..ordered, positions, skips) {
-            split(entries, positions, skips, (writers, sources), &mut gaps);
+        for (entries, positions) in around(next..ordered, positions, known.skips) {
+            split(entries, positions, known, &mut gaps);
         }
     }
     gaps
@@ -287,12 +295,14 @@ pub(super) fn around(
 fn split(
     entries: Range<u64>,
     positions: Option<Range<u64>>,
-    skips: &Skips,
-    (writers, sources): (&[u8], &[&Source]),
+    known: &Known<'_>,
     gaps: &mut Vec<Gap>,
 ) {
+    let sources = known.sources;
     let ends = sources.iter().flat_map(|s| s.kept.covers.iter().flat_map(|c| [c.start, c.end]));
     let ends = ends.chain(sources.iter().map(|source| source.made_at));
+    let ends = ends.chain(known.homes.values().chain(known.tails.values()).copied());
+    let ends = ends.chain(known.gone_from);
     let mut cuts: Vec<u64> = ends.filter(|cut| entries.contains(cut)).collect();
     cuts.extend([entries.start, entries.end]);
     cuts.sort_unstable();
@@ -300,7 +310,7 @@ fn split(
     let mut parts: Vec<(Range<u64>, Missing)> = Vec::new();
     for cut in cuts.windows(2) {
         let [start, end] = *cut else { continue };
-        let why = why(start, skips, writers, sources);
+        let why = known.why(start);
         match parts.last_mut() {
             Some((last, before)) if *before == why => last.end = end,
             _ => parts.push((start..end, why)),
@@ -314,51 +324,94 @@ fn split(
     }
 }
 
-fn why(index: u64, skips: &Skips, writers: &[u8], sources: &[&Source]) -> Missing {
-    let of = |writer: u8| sources.iter().filter(move |source| source.kept.source == writer);
-    if writers.is_empty() || writers.iter().any(|writer| of(*writer).next().is_none()) {
-        return Missing::Elsewhere;
+/// What is known of a log beside its entries.
+struct Known<'a> {
+    skips: &'a Skips,
+    /// Brokers that may have landed its entries.
+    writers: &'a [u8],
+    sources: &'a [&'a Source],
+    /// Those whose directory of the topic is here, and the log index below which it may never have
+    /// had anything.
+    homes: BTreeMap<u8, u64>,
+    /// Log indexes that files of each broker had come to when the log ended in good order, where
+    /// those of all brokers are here.
+    tails: BTreeMap<u8, u64>,
+    /// From here on only the topic's file says that there was something: not one record saw it
+    /// ordered, as the first one of a file does. None: it may be on its way, or lie elsewhere.
+    gone_from: Option<u64>,
+}
+
+impl Known<'_> {
+    /// Why there is no entry at an index.
+    fn why(&self, index: u64) -> Missing {
+        let is_said = self.gone_from.is_some_and(|from| index >= from);
+        match self.why_by_files(index) {
+            // Something is passed over only when a pool is lost.
+            Missing::Memory if self.skips.ranges().iter().any(|range| range.index > index) => {
+                Missing::Past
+            }
+            Missing::Memory | Missing::Damaged if is_said => Missing::Gone,
+            why => why,
+        }
     }
-    let has = |writer: &u8| {
-        of(*writer).any(|source| source.kept.covers.iter().any(|covers| covers.contains(&index)))
-    };
-    if writers.iter().all(has) {
-        return Missing::Lost;
-    }
-    // What is durable is in all replicas: one that holds and has it not says that it never was.
-    let is_taken = |source: &Source| source.taken.iter().any(|taken| taken.contains(&index));
-    let is_told =
-        |writer: &u8| has(writer) || of(*writer).any(|source| source.is_whole || is_taken(source));
-    if !writers.iter().all(is_told) {
-        return Missing::Damaged;
-    }
-    // One whose files begin behind it says so only if it was there before, or had none of it when
-    // a pool was lost.
-    let begins_behind = |source: &Source| {
-        let Some(begin) = source.kept.covers.first().map(|covers| covers.start) else {
-            return source.made_at > index;
+
+    fn why_by_files(&self, index: u64) -> Missing {
+        let (skips, sources) = (self.skips, self.sources);
+        let of = |writer: u8| sources.iter().filter(move |source| source.kept.source == writer);
+        // One whose directory is here, without a file of its own, landed nothing that is known of.
+        let is_silent = |writer: &u8| self.homes.get(writer).is_some_and(|made| *made <= index);
+        let (writers, silent): (Vec<u8>, Vec<u8>) =
+            self.writers.iter().partition(|writer| of(**writer).next().is_some());
+        if self.writers.is_empty() || !silent.iter().all(is_silent) {
+            return Missing::Elsewhere;
+        }
+        let has = |writer: &u8| {
+            of(*writer)
+                .any(|source| source.kept.covers.iter().any(|covers| covers.contains(&index)))
         };
-        let is_skip = |range: &Skipped| range.index >= index && range.to_index <= begin;
-        let is_other_life = skips.ranges().iter().any(is_skip);
-        begin > index && (source.made_at > index || !is_other_life)
-    };
-    // What is in memory alone lies behind what its copies have. Where each of them goes on behind
-    // it, it was taken, or is a hole in them.
-    let goes_on = |source: &Source| {
-        let mut starts = source.kept.covers.iter().map(|covers| covers.start);
-        let next = starts.find(|start| *start > index);
-        let is_skip = |range: &Skipped, next| range.index >= index && range.to_index <= next;
-        next.is_some_and(|next| !skips.ranges().iter().any(|range| is_skip(range, next)))
-    };
-    let is_passed = |writer: &u8| {
-        let mut sources = of(*writer);
-        !has(writer) && sources.all(|source| is_taken(source) || goes_on(source))
-    };
-    if writers.iter().any(is_passed) {
-        return Missing::Gone;
+        if writers.iter().all(has) {
+            // Of a first batch there may be no file yet.
+            return if silent.is_empty() { Missing::Lost } else { Missing::Memory };
+        }
+        // What is durable is in all replicas: one that holds and has it not says that it never was.
+        let is_taken = |source: &Source| source.taken.iter().any(|taken| taken.contains(&index));
+        let is_told = |writer: &u8| {
+            has(writer) || of(*writer).any(|source| source.is_whole || is_taken(source))
+        };
+        if !writers.iter().all(is_told) {
+            return Missing::Damaged;
+        }
+        // One whose files begin behind it says so only if it was there before, or had none of it
+        // when a pool was lost.
+        let begins_behind = |source: &Source| {
+            let Some(begin) = source.kept.covers.first().map(|covers| covers.start) else {
+                return source.made_at > index;
+            };
+            let is_skip = |range: &Skipped| range.index >= index && range.to_index <= begin;
+            let is_other_life = skips.ranges().iter().any(is_skip);
+            begin > index && (source.made_at > index || !is_other_life)
+        };
+        // What is in memory alone lies behind what its copies have. Where each of them goes on
+        // behind it, it was taken, or is a hole in them.
+        let goes_on = |source: &Source| {
+            let mut starts = source.kept.covers.iter().map(|covers| covers.start);
+            let next = starts.find(|start| *start > index);
+            let is_skip = |range: &Skipped, next| range.index >= index && range.to_index <= next;
+            next.is_some_and(|next| !skips.ranges().iter().any(|range| is_skip(range, next)))
+        };
+        let is_passed = |writer: &u8| {
+            let mut sources = of(*writer);
+            !has(writer) && sources.all(|source| is_taken(source) || goes_on(source))
+        };
+        // It was on disk when the log ended in good order, if it was that broker's.
+        let is_short =
+            |writer: &u8| !has(writer) && self.tails.get(writer).is_some_and(|tail| *tail > index);
+        if writers.iter().any(|writer| is_passed(writer) || is_short(writer)) {
+            return Missing::Gone;
+        }
+        let is_gone = |writer: &u8| has(writer) || of(*writer).all(|source| begins_behind(source));
+        if writers.iter().all(is_gone) { Missing::Gone } else { Missing::Memory }
     }
-    let is_gone = |writer: &u8| has(writer) || of(*writer).all(|source| begins_behind(source));
-    if writers.iter().all(is_gone) { Missing::Gone } else { Missing::Memory }
 }
 
 /// Says all gaps of a kind in one sentence: where brokers land in turns, each entry may be one.
@@ -392,10 +445,16 @@ fn say(of: &str, why: Missing, gaps: &[Gap], kept: &mut Kept) {
             "were ordered, and no copy that is here reaches them",
             mend::ONLY_MEMORY,
         ),
+        Missing::Past => (
+            Severity::Note,
+            "were ordered and are lost: no copy that is here reaches them, and the pool that had \
+             them is gone",
+            mend::PAST,
+        ),
         Missing::Gone => (
             Severity::Error,
-            "are in no file that is here, and the files of brokers that may have landed them go on \
-             behind them",
+            "were ordered and are in no file that is here: files that had them, or may have had \
+             them, are gone, cut short or older",
             mend::GONE,
         ),
         Missing::Damaged => (
@@ -415,132 +474,4 @@ fn say(of: &str, why: Missing, gaps: &[Gap], kept: &mut Kept) {
 }
 
 #[cfg(test)]
-mod tests {
-    use landfall_replica::Row;
-
-    use super::*;
-    use crate::replicas::SourceKept;
-
-    /// Files that a copy begins with.
-    fn row((start, end): &(u64, u64)) -> Row {
-        Row { start: *start, end: *end, is_behind: false, is_cut: false }
-    }
-
-    /// Files of which bounds let go of those before this log index.
-    fn cut(start: u64) -> Row {
-        Row { is_behind: true, is_cut: true, ..row(&(start, 10)) }
-    }
-
-    /// A copy of what a broker landed that has everything in these ranges of the log.
-    fn source(source: u8, covers: &[(u64, u64)]) -> Source {
-        Source {
-            kept: SourceKept {
-                path: format!("b{source}").into(),
-                source,
-                files: 1,
-                batches: 0,
-                bytes: 0,
-                covers: covers.iter().map(|(start, end)| *start..*end).collect(),
-                torn_bytes: 0,
-            },
-            log: Some(32),
-            order: None,
-            ordered: None,
-            entries: Vec::new(),
-            is_whole: true,
-            ordinal: 0,
-            present: 0,
-            taken: Vec::new(),
-            made_at: 0,
-            rows: covers.iter().map(row).collect(),
-        }
-    }
-
-    /// Entries, one position each.
-    fn seen(indexes: &[u64]) -> Vec<Seen> {
-        let of = |index: &u64| Seen {
-            index: *index,
-            position: *index,
-            count: 1,
-            source: 0,
-            client: 1,
-            batch_seq: 0,
-            session_epoch: 1,
-            checksum: Some(0),
-            is_lost: false,
-        };
-        indexes.iter().map(of).collect()
-    }
-
-    fn judged(here: &[u64], sources: &[Source], skips: &Skips) -> Vec<(Range<u64>, Missing)> {
-        let sources: Vec<&Source> = sources.iter().collect();
-        let from = retired(&sources);
-        let gaps = gaps(&seen(here), from, Some((10, 10)), skips, &[0, 1], &sources);
-        gaps.into_iter().map(|gap| (gap.entries, gap.why)).collect()
-    }
-
-    #[test]
-    fn one_source_that_begins_late_hides_nothing_that_is_missing_before_it() {
-        let none = Skips::default();
-        let here = [0, 2, 8, 9];
-        let mut late = source(1, &[(8, 10)]);
-        let found = judged(&here, &[source(0, &[(0, 10)]), late.clone()], &none);
-        assert_eq!(found, [(1..2, Missing::Gone), (3..8, Missing::Gone)]);
-        // Another copy has it.
-        let other = source(1, &[(0, 7)]);
-        let found = judged(&here, &[source(0, &[(0, 10)]), late.clone(), other], &none);
-        assert_eq!(found, [(1..2, Missing::Lost), (3..7, Missing::Lost), (7..8, Missing::Memory)]);
-        // Bounds let go of it.
-        late.rows[0] = cut(8);
-        assert_eq!(judged(&here, &[source(0, &[(0, 10)]), late], &none), []);
-    }
-
-    #[test]
-    fn what_every_copy_of_a_broker_goes_on_behind_was_not_in_memory_alone() {
-        let none = Skips::default();
-        let (here, other) = ([0, 1, 2, 8, 9], source(0, &[(0, 10)]));
-        let hole = source(1, &[(0, 3), (8, 10)]);
-        let found = judged(&here, &[other.clone(), hole.clone()], &none);
-        assert_eq!(found, [(3..8, Missing::Gone)]);
-        // A stand-in has nothing of it either, or was not there.
-        let found = judged(&here, &[other.clone(), hole.clone(), source(1, &[(5, 7)])], &none);
-        assert_eq!(found, [(3..5, Missing::Gone), (5..7, Missing::Lost), (7..8, Missing::Memory)]);
-        // It was in no file when a pool was lost.
-        let mut skips = Skips::default();
-        skips.add(Skipped { index: 5, to_index: 8, position: 5, to_position: 8 });
-        assert_eq!(judged(&here, &[other.clone(), hole], &skips), [(3..5, Missing::Memory)]);
-        // It was in files that are gone.
-        let mut taken = source(1, &[(8, 10)]);
-        taken.taken.push(0..8);
-        assert_eq!(judged(&[8, 9], &[other, taken], &skips), [(0..5, Missing::Gone)]);
-    }
-
-    #[test]
-    fn what_one_source_lost_is_missing_although_bounds_let_go_of_anothers() {
-        let late = Source { rows: vec![cut(8)], ..source(0, &[(8, 10)]) };
-        let broken = Source { is_whole: false, ..source(1, &[(0, 3), (5, 10)]) };
-        let here = seen(&[1, 2, 5, 6, 8, 9]);
-        let found = |sources: &[&Source]| -> Vec<(Range<u64>, Missing)> {
-            let gaps = torn(&here, 8, sources);
-            gaps.into_iter().map(|gap| (gap.entries, gap.why)).collect()
-        };
-        assert_eq!(found(&[&late, &broken]), [(3..5, Missing::Damaged)]);
-        let whole = Source { is_whole: true, ..broken.clone() };
-        assert_eq!(found(&[&late, &whole]), [], "it was begun anew");
-        let other = source(1, &[(0, 10)]);
-        assert_eq!(found(&[&late, &broken, &other]), [], "0, 3, 4 and 7 were the other broker's");
-    }
-
-    #[test]
-    fn what_was_in_no_file_when_a_pool_was_lost_is_gone_only_with_its_disk() {
-        let mut skips = Skips::default();
-        skips.add(Skipped { index: 4, to_index: 8, position: 4, to_position: 8 });
-        let mut late = source(1, &[(8, 10)]);
-        let found =
-            judged(&[0, 1, 2, 8, 9], &[source(0, &[(0, 3), (8, 10)]), late.clone()], &skips);
-        assert_eq!(found, [(3..4, Missing::Memory)]);
-        late.made_at = 8;
-        let found = judged(&[0, 2, 8, 9], &[source(0, &[(0, 4), (8, 10)]), late], &skips);
-        assert_eq!(found, [(1..2, Missing::Gone), (3..4, Missing::Gone)]);
-    }
-}
+mod tests;

@@ -1,0 +1,178 @@
+use landfall_replica::Row;
+
+use super::*;
+use crate::replicas::SourceKept;
+
+/// Files that a copy begins with.
+fn row((start, end): &(u64, u64)) -> Row {
+    Row { start: *start, end: *end, is_behind: false, is_cut: false }
+}
+
+/// Files of which bounds let go of those before this log index.
+fn cut(start: u64) -> Row {
+    Row { is_behind: true, is_cut: true, ..row(&(start, 10)) }
+}
+
+/// A copy of what a broker landed that has everything in these ranges of the log.
+fn source(source: u8, covers: &[(u64, u64)]) -> Source {
+    Source {
+        kept: SourceKept {
+            path: format!("b{source}").into(),
+            source,
+            files: 1,
+            batches: 0,
+            bytes: 0,
+            covers: covers.iter().map(|(start, end)| *start..*end).collect(),
+            torn_bytes: 0,
+        },
+        log: Some(32),
+        order: None,
+        ordered: None,
+        entries: Vec::new(),
+        is_whole: true,
+        ordinal: 0,
+        present: 0,
+        taken: Vec::new(),
+        made_at: 0,
+        rows: covers.iter().map(row).collect(),
+    }
+}
+
+/// Entries, one position each.
+fn seen(indexes: &[u64]) -> Vec<Seen> {
+    let of = |index: &u64| Seen {
+        index: *index,
+        position: *index,
+        count: 1,
+        source: 0,
+        client: 1,
+        batch_seq: 0,
+        session_epoch: 1,
+        checksum: Some(0),
+        is_lost: false,
+    };
+    indexes.iter().map(of).collect()
+}
+
+/// Brokers 0 and 1 wrote the log, and these are their copies.
+fn known<'a>(skips: &'a Skips, sources: &'a [&'a Source]) -> Known<'a> {
+    Known {
+        skips,
+        writers: &[0, 1],
+        sources,
+        homes: BTreeMap::new(),
+        tails: BTreeMap::new(),
+        gone_from: None,
+    }
+}
+
+fn judged(here: &[u64], sources: &[Source], skips: &Skips) -> Vec<(Range<u64>, Missing)> {
+    let sources: Vec<&Source> = sources.iter().collect();
+    let from = retired(&sources);
+    let gaps = gaps(&seen(here), from, Some((10, 10)), &known(skips, &sources));
+    gaps.into_iter().map(|gap| (gap.entries, gap.why)).collect()
+}
+
+#[test]
+fn one_source_that_begins_late_hides_nothing_that_is_missing_before_it() {
+    let none = Skips::default();
+    let here = [0, 2, 8, 9];
+    let mut late = source(1, &[(8, 10)]);
+    let found = judged(&here, &[source(0, &[(0, 10)]), late.clone()], &none);
+    assert_eq!(found, [(1..2, Missing::Gone), (3..8, Missing::Gone)]);
+    // Another copy has it.
+    let other = source(1, &[(0, 7)]);
+    let found = judged(&here, &[source(0, &[(0, 10)]), late.clone(), other], &none);
+    assert_eq!(found, [(1..2, Missing::Lost), (3..7, Missing::Lost), (7..8, Missing::Memory)]);
+    // Bounds let go of it.
+    late.rows[0] = cut(8);
+    assert_eq!(judged(&here, &[source(0, &[(0, 10)]), late], &none), []);
+}
+
+#[test]
+fn what_every_copy_of_a_broker_goes_on_behind_was_not_in_memory_alone() {
+    let none = Skips::default();
+    let (here, other) = ([0, 1, 2, 8, 9], source(0, &[(0, 10)]));
+    let hole = source(1, &[(0, 3), (8, 10)]);
+    let found = judged(&here, &[other.clone(), hole.clone()], &none);
+    assert_eq!(found, [(3..8, Missing::Gone)]);
+    // A stand-in has nothing of it either, or was not there.
+    let found = judged(&here, &[other.clone(), hole.clone(), source(1, &[(5, 7)])], &none);
+    assert_eq!(found, [(3..5, Missing::Gone), (5..7, Missing::Lost), (7..8, Missing::Memory)]);
+    // It was in no file when a pool was lost.
+    let mut skips = Skips::default();
+    skips.add(Skipped { index: 5, to_index: 8, position: 5, to_position: 8 });
+    assert_eq!(judged(&here, &[other.clone(), hole], &skips), [(3..5, Missing::Past)]);
+    // It was in files that are gone.
+    let mut taken = source(1, &[(8, 10)]);
+    taken.taken.push(0..8);
+    assert_eq!(judged(&[8, 9], &[other, taken], &skips), [(0..5, Missing::Gone)]);
+}
+
+#[test]
+fn what_one_source_lost_is_missing_although_bounds_let_go_of_anothers() {
+    let late = Source { rows: vec![cut(8)], ..source(0, &[(8, 10)]) };
+    let broken = Source { is_whole: false, ..source(1, &[(0, 3), (5, 10)]) };
+    let here = seen(&[1, 2, 5, 6, 8, 9]);
+    let found = |sources: &[&Source]| -> Vec<(Range<u64>, Missing)> {
+        let gaps = torn(&here, 8, sources);
+        gaps.into_iter().map(|gap| (gap.entries, gap.why)).collect()
+    };
+    assert_eq!(found(&[&late, &broken]), [(3..5, Missing::Damaged)]);
+    let whole = Source { is_whole: true, ..broken.clone() };
+    assert_eq!(found(&[&late, &whole]), [], "it was begun anew");
+    let other = source(1, &[(0, 10)]);
+    assert_eq!(found(&[&late, &broken, &other]), [], "0, 3, 4 and 7 were the other broker's");
+}
+
+#[test]
+fn what_was_in_no_file_when_a_pool_was_lost_is_gone_only_with_its_disk() {
+    let mut skips = Skips::default();
+    skips.add(Skipped { index: 4, to_index: 8, position: 4, to_position: 8 });
+    let mut late = source(1, &[(8, 10)]);
+    let found = judged(&[0, 1, 2, 8, 9], &[source(0, &[(0, 3), (8, 10)]), late.clone()], &skips);
+    assert_eq!(found, [(3..4, Missing::Past)]);
+    late.made_at = 8;
+    let found = judged(&[0, 2, 8, 9], &[source(0, &[(0, 4), (8, 10)]), late], &skips);
+    assert_eq!(found, [(1..2, Missing::Gone), (3..4, Missing::Gone)]);
+}
+
+#[test]
+fn what_the_topics_file_says_was_there_is_gone_where_no_record_saw_it() {
+    let (none, copy) = (Skips::default(), source(0, &[(0, 3)]));
+    let (other, sources) = (source(1, &[(0, 4)]), |known: &Known<'_>| {
+        let gaps = gaps(&seen(&[0, 1, 2]), 0, Some((10, 10)), known);
+        gaps.into_iter().map(|gap| (gap.entries, gap.why)).collect::<Vec<_>>()
+    });
+    let both = [&copy, &other];
+    let mut known = known(&none, &both);
+    assert_eq!(sources(&known), [(3..10, Missing::Memory)]);
+    known.gone_from = Some(6);
+    assert_eq!(sources(&known), [(3..6, Missing::Memory), (6..10, Missing::Gone)]);
+    // Broker 1 had come further when the log ended in good order.
+    (known.gone_from, known.tails) = (None, [(0, 3), (1, 8)].into());
+    assert_eq!(
+        sources(&known),
+        [(3..4, Missing::Memory), (4..8, Missing::Gone), (8..10, Missing::Memory)]
+    );
+}
+
+#[test]
+fn a_broker_that_never_landed_anything_hides_no_loss() {
+    let none = Skips::default();
+    let hole = source(0, &[(0, 3), (5, 10)]);
+    let alone = [&hole];
+    let mut known = known(&none, &alone);
+    let here = [0, 1, 2, 5, 6, 7, 9];
+    let found = |known: &Known<'_>| {
+        let gaps = gaps(&seen(&here), 0, Some((10, 10)), known);
+        gaps.into_iter().map(|gap| (gap.entries, gap.why)).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&known), [(3..5, Missing::Elsewhere), (8..9, Missing::Elsewhere)]);
+    // Its directory is here.
+    known.homes = [(0, 0), (1, 0)].into();
+    assert_eq!(found(&known), [(3..5, Missing::Gone), (8..9, Missing::Memory)]);
+    // What another one of it had is not known of one that was made later.
+    known.homes = [(0, 0), (1, 5)].into();
+    assert_eq!(found(&known), [(3..5, Missing::Elsewhere), (8..9, Missing::Memory)]);
+}
