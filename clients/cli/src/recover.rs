@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::error::{Failure, Outcome};
 use crate::out::Out;
 use crate::verify::print::{Document, Looked, text};
-use crate::verify::{something, unchecked};
+use crate::verify::{all_read, something, unchecked};
 use crate::words::Format;
 
 /// What was done, and what is there now.
@@ -42,6 +42,7 @@ pub fn run(args: &Recover, settings: &Settings) -> Outcome {
         out.bytes(text(looked, left).as_bytes())?;
     }
     out.flush()?;
+    all_read(path, left)?;
     match left.count(Severity::Error) {
         0 => Ok(()),
         errors => {

@@ -64,8 +64,19 @@ pub fn something(path: &Path) -> Outcome {
     replicas::nothing(path).map_or(Ok(()), |why| Err(unchecked(path, why)))
 }
 
+/// That something could not be read, if nothing else is wrong.
+pub fn all_read(path: &Path, findings: &Findings) -> Outcome {
+    match findings.unread() {
+        0 => Ok(()),
+        unread if unread < findings.count(Severity::Error) => Ok(()),
+        1 => Err(unchecked(path, "1 file in it could not be read")),
+        unread => Err(unchecked(path, format!("{unread} files in it could not be read"))),
+    }
+}
+
 /// Fails when a promise is broken.
 pub fn outcome(path: &Path, findings: &Findings) -> Outcome {
+    all_read(path, findings)?;
     let errors = match findings.count(Severity::Error) {
         0 => return Ok(()),
         1 => "1 error".to_owned(),

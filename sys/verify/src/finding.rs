@@ -61,6 +61,10 @@ impl fmt::Display for Finding {
 /// says nothing more by its thousandth sentence.
 pub const KEPT_OF_A_CHECK: u64 = 64;
 
+/// The check of what the system refused to read. It may be whole: nothing that is missing is known
+/// to be.
+pub const UNREAD: &str = "unread";
+
 /// Findings as they come.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
@@ -148,6 +152,11 @@ impl Findings {
     /// How many there were of a severity, kept or not.
     pub fn count(&self, severity: Severity) -> u64 {
         self.seen.iter().filter(|((_, of), _)| *of == severity).map(|(_, seen)| seen).sum()
+    }
+
+    /// How many of the errors are only that something could not be read.
+    pub fn unread(&self) -> u64 {
+        self.seen.get(&(UNREAD, Severity::Error)).copied().unwrap_or_default()
     }
 
     /// How many were only counted.

@@ -47,7 +47,7 @@ use landfall_pool::Pool;
 
 pub use attach::{Unchecked, read_only};
 pub use facts::Tally;
-pub use finding::{Finding, Findings, Severity};
+pub use finding::{Finding, Findings, Severity, UNREAD};
 pub use hold::{Held, Hold, hold};
 use landfall_pool::clock::boot_ns;
 pub use landfall_replica::Silent;

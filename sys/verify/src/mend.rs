@@ -56,6 +56,9 @@ pub const ONLY_MEMORY: &str = "as long as the pool is there it has them; without
 /// What no disk has, of a pool that was lost.
 pub const PAST: &str = "control told of them when it started on the next pool; only files that \
                         were taken away since can have them";
+/// What the system refused to read.
+pub const UNREAD: &str = "let whoever runs this read it (its rights, its disk), and look again: \
+                          nothing says that it is damaged";
 /// What a damaged file may have had.
 pub const DAMAGED: &str = "some of them may have been acknowledged as durable: take them from \
                            another replica, or from the pool as long as it is there";

@@ -108,6 +108,8 @@ pub enum Missing {
     Lost,
     /// It may have stood in a file that does not hold any more.
     Damaged,
+    /// It may stand in a file that could not be read.
+    Unread,
     /// It may be of a broker whose replicas are not here.
     Elsewhere,
     /// Files or directories that had it, or may have, are gone: those that are here begin behind
@@ -123,6 +125,7 @@ impl Missing {
             Self::Past => "past",
             Self::Lost => "lost",
             Self::Damaged => "damaged",
+            Self::Unread => "unread",
             Self::Elsewhere => "elsewhere",
             Self::Gone => "gone",
         }

@@ -18,7 +18,8 @@ only what stands there in every look is said.
 Exit status:
   0  no errors
   1  errors
-  2  it could not be checked, and why; or the command line is wrong
+  2  it could not be checked, or not all of it, and nothing else is wrong; or the command line is
+     wrong
 
 With -o json, or --json, the document has these fields:
   schema_version  1

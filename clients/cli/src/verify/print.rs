@@ -267,6 +267,7 @@ fn kept(topic: &TopicKept, log: &LogKept) -> String {
         (count(Missing::Gone), "gone with files that are not here"),
         (count(Missing::Past), "lost with their pool"),
         (count(Missing::Damaged), "perhaps in damaged files"),
+        (count(Missing::Unread), "perhaps in files that could not be read"),
         (count(Missing::Elsewhere), "elsewhere"),
     ]
     .into_iter()

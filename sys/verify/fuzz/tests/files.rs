@@ -386,3 +386,54 @@ fn what_the_topics_file_says_was_there_is_missed() {
     ));
     assert_eq!(missing(&kept), [(20..30, Some(40..60), Missing::Past)]);
 }
+
+/// A file that the system refuses to read is in a loop of links here: it does so for root too.
+#[test]
+fn what_cannot_be_read_is_neither_damaged_nor_lost() {
+    let refuse = |path: &Path| {
+        let whole = fs::read(path).unwrap();
+        fs::remove_file(path).unwrap();
+        std::os::unix::fs::symlink(path.file_name().unwrap(), path).unwrap();
+        whole
+    };
+    let scratch = Scratch::new("refused", Odd::default());
+    let topic = scratch.replicas[0].parent().unwrap();
+    let (log, place) = (SEQUENCED_LOG, Resumed { index: ENTRIES, position: 2 * ENTRIES });
+    let said = TopicFile { reached: [(log, place)].into(), ..TopicFile::read(topic).unwrap() };
+    said.write(topic).unwrap();
+    let only_unread = |kept: &Kept, unread: u64| {
+        let counts = (kept.findings.count(Error), kept.findings.unread());
+        assert_eq!(counts, (unread, unread), "{:?}", kept.findings.kept());
+        assert!(has(kept, "unread", Error, "Too many levels of symbolic links"));
+    };
+    // The first files of both copies of broker 0's batches, then all of them.
+    for copy in &scratch.replicas[..2] {
+        refuse(&replica_file(copy, 0));
+    }
+    let kept = scratch.look();
+    only_unread(&kept, 2);
+    let gaps = &kept.topics[0].logs[0].gaps;
+    assert!(!gaps.is_empty() && gaps.iter().all(|gap| gap.why == Missing::Unread), "{gaps:?}");
+    assert!(has(&kept, "gap", Note, "are in no file that could be read"));
+    for copy in &scratch.replicas {
+        refuse(&replica_file(copy, SECOND_FILE));
+        let _ = fs::remove_file(replica_file(copy, 0));
+    }
+    let kept = scratch.look();
+    only_unread(&kept, 4);
+    assert!(has(&kept, "gap", Note, "not one file of it could be read"));
+    // What a topic's directory says.
+    let scratch = Scratch::new("refused-topic", Odd::default());
+    let topic = scratch.replicas[0].parent().unwrap();
+    let file = refuse(&topic.join(TOPIC_FILE));
+    only_unread(&scratch.look(), 1);
+    // A loss beside it is one all the same.
+    let (copy, other) = (&scratch.replicas[1], &scratch.replicas[2]);
+    fs::remove_file(topic.join(TOPIC_FILE)).unwrap();
+    fs::write(topic.join(TOPIC_FILE), file).unwrap();
+    refuse(&replica_file(copy, 0));
+    fs::remove_file(replica_file(other, 0)).unwrap();
+    let kept = scratch.look();
+    assert_eq!((kept.findings.count(Error), kept.findings.unread()), (2, 1));
+    assert!(has(&kept, "row", Error, "10 entries of broker 1 stood before it"));
+}

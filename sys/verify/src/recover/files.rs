@@ -122,8 +122,8 @@ fn cut(files: &[&Path], dry_run: bool, done: &mut Vec<String>) -> Result<(), Fil
             Err(FileError::Header { .. }) if is_unfinished(last)? => {
                 done.push(format!("{}: it would be removed, it has no record", last.display()));
             }
-            Err(FileError::Header { .. }) => break,
-            Err(error) => return Err(error),
+            // What cannot be read is said by the look that follows.
+            Err(_) => break,
         }
     }
     Ok(())

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use landfall_replica::names::{self, Listing, SourceListing};
+use landfall_replica::names::{self, Listing, SourceListing, TopicListing};
 use landfall_replica::{Ended, FileError, Resumed, Skips, TopicFile, watch};
 
 use super::Kept;
 use super::homes::Homes;
 use super::work::is_at_work;
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, Severity, UNREAD};
 use crate::mend;
 
 /// A topic with its replicas, of all data directories.
@@ -29,6 +29,8 @@ pub struct Group {
     pub reached: BTreeMap<usize, Resumed>,
     /// The directories of all brokers of a system were looked at, as far as they are there.
     pub is_system: bool,
+    /// What one of the directories says of it could not be read.
+    pub is_unread: bool,
     /// A broker keeps replicas in one of the directories now: its pool may have what they have not.
     pub is_at_work: bool,
     /// Brokers whose directory of the topic is here, and how far each log's memory had moved on
@@ -87,6 +89,7 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                 ended: Vec::new(),
                 reached: BTreeMap::new(),
                 is_system,
+                is_unread: false,
                 is_at_work,
                 homes: BTreeMap::new(),
                 sources: Vec::new(),
@@ -108,8 +111,9 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                         kept.findings.push(in_file(Severity::Warning, "topic", &of, None, found));
                     }
                     for fault in TopicFile::faults(&topic.path) {
+                        let check = if is_refused(&fault) { UNREAD } else { "topic" };
                         let found = format!("{fault}; its other copy is read");
-                        kept.findings.push(in_file(Severity::Error, "topic", &of, None, found));
+                        kept.findings.push(in_file(Severity::Error, check, &of, None, found));
                     }
                     for (log, skips) in &file.skipped {
                         group.skips.entry(*log).or_default().join(skips);
@@ -154,8 +158,11 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                     kept.findings.push(in_file(severity, "topic", &of, None, found));
                 }
                 Err(error) => {
+                    let is_unread = is_refused(&error);
+                    group.is_unread |= is_unread;
+                    let check = if is_unread { UNREAD } else { "topic" };
                     let found = error.to_string();
-                    kept.findings.push(in_file(Severity::Error, "topic", &of, None, found));
+                    kept.findings.push(in_file(Severity::Error, check, &of, None, found));
                 }
             }
             group.sources.extend(topic.sources);
@@ -193,11 +200,32 @@ pub(super) fn in_file(
     found: impl Into<String>,
 ) -> Finding {
     let mend = match (severity, check) {
+        (_, UNREAD) => mend::UNREAD,
         (Severity::Error, _) => mend::OTHER_REPLICA,
         (_, "tail") => mend::RECOVER_FILES,
         _ => "",
     };
     Finding { severity, check, of: path.display().to_string(), at, found: found.into(), mend }
+}
+
+/// Whether the system refused to read it, as where rights are missing or a disk does not answer:
+/// what it has may be whole.
+pub(super) fn is_refused(error: &FileError) -> bool {
+    matches!(
+        error,
+        FileError::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound
+    )
+}
+
+/// Whether the directory of a topic has anything of it.
+pub(super) fn has_topic(topic: &TopicListing) -> bool {
+    let mut names = [names::TOPIC_FILE, names::TOPIC_COPY, names::TOPIC_GRAVE].into_iter();
+    // What the system does not say may be there.
+    let is_there = |name: &str| {
+        let found = std::fs::symlink_metadata(topic.path.join(name));
+        found.map_or_else(|error| error.kind() != std::io::ErrorKind::NotFound, |_| true)
+    };
+    topic.sources.iter().any(|source| !source.files.is_empty()) || names.any(is_there)
 }
 
 fn strange(stranger: &Path, kept: &mut Kept) {

@@ -11,8 +11,14 @@ use super::{Gap, Kept, LogKept, Missing};
 use crate::finding::{Finding, Severity};
 use crate::mend;
 
-/// Logs of which there is not one file, although a file was begun or had entries.
-pub fn logs(group: &Group, is_here: impl Fn(usize) -> bool, kept: &mut Kept) -> Vec<LogKept> {
+/// Logs of which there is not one file, although a file was begun or had entries. `is_unread`: there
+/// may be one, which could not be read.
+pub fn logs(
+    group: &Group,
+    is_unread: bool,
+    is_here: impl Fn(usize) -> bool,
+    kept: &mut Kept,
+) -> Vec<LogKept> {
     let ended = group.ended.iter().flat_map(|ended| &ended.logs);
     let had = ended.filter(|(_, log)| log.entries.values().any(|entries| *entries > 0));
     let said = had.map(|(number, log)| (*number, log.index));
@@ -26,22 +32,25 @@ pub fn logs(group: &Group, is_here: impl Fn(usize) -> bool, kept: &mut Kept) -> 
         let of = all.iter().filter(|(of, _)| *of == number);
         let end = of.map(|(_, index)| *index).max().unwrap_or_default();
         let skips = group.skips.get(&number).unwrap_or(&none);
-        let why = if group.is_system { Missing::Gone } else { Missing::Elsewhere };
+        let why = match (is_unread, group.is_system) {
+            (true, _) => Missing::Unread,
+            (false, true) => Missing::Gone,
+            (false, false) => Missing::Elsewhere,
+        };
         let gap = |(entries, _)| Gap { entries, positions: None, why };
         let gaps: Vec<Gap> = around(0..end, None, skips).into_iter().map(gap).collect();
         if gaps.is_empty() {
             continue;
         }
-        let found = format!("the log had come to entry {end}, and not one file of it is here");
+        let which = if is_unread { "could be read" } else { "is here" };
+        let found = format!("the log had come to entry {end}, and not one file of it {which}");
         let of = format!("topic {}, log {number}", group.name);
-        kept.findings.push(match group.is_system {
-            true => Finding { mend: mend::GONE, ..wrong("gap", &of, found) },
-            false => Finding {
-                severity: Severity::Note,
-                mend: mend::LOOK_ELSEWHERE,
-                ..wrong("gap", &of, found)
-            },
-        });
+        let (severity, mend) = match why {
+            Missing::Gone => (Severity::Error, mend::GONE),
+            Missing::Unread => (Severity::Note, mend::UNREAD),
+            _ => (Severity::Note, mend::LOOK_ELSEWHERE),
+        };
+        kept.findings.push(Finding { severity, mend, ..wrong("gap", &of, found) });
         gone.push(LogKept {
             log: number as u8,
             ordered: Some((end, 0)),

@@ -1,15 +1,16 @@
 //! Whose the data directories are, and whether those are there that a topic has to have.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use landfall_replica::numbers::NUMBERS_FILE;
 use landfall_replica::there::{Disk, absent};
-use landfall_replica::{Numbers, TopicFile};
+use landfall_replica::{FileError, Numbers, TopicFile};
 
 use super::Kept;
-use super::find::{Group, in_file};
-use crate::finding::{Finding, Severity};
+use super::find::{Group, in_file, is_refused};
+use crate::finding::{Finding, Severity, UNREAD};
 use crate::mend;
 
 /// What all directories of a topic say together.
@@ -37,7 +38,12 @@ impl Homes {
                 Some(_) => "it is not known whose the directory is",
                 None => "its other copy is read",
             };
-            let found = in_file(Severity::Error, "brokers", &of, None, format!("{fault}; {why}"));
+            let found = format!("{fault}; {why}");
+            if is_refused(&fault) {
+                kept.findings.push(in_file(Severity::Error, UNREAD, &of, None, found));
+                continue;
+            }
+            let found = in_file(Severity::Error, "brokers", &of, None, found);
             kept.findings.push(Finding { mend: mend::BROKER_NAMES, ..found });
         }
         if Numbers::is_half_written(data) {
@@ -69,8 +75,15 @@ impl Homes {
 
     /// Looks that everybody is there who kept a part of a copy, and that nobody's directory is
     /// another than the one that had the topic. Of homes that are not there what they had is said
-    /// with what is missing.
+    /// with what is missing, and where something could not be read nobody knows.
     pub fn judge(&self, group: &Group, kept: &mut Kept) {
+        let mut faults = self.disks.iter().filter_map(|disk| disk.fault.as_ref());
+        let files = group.sources.iter().flat_map(|source| &source.files);
+        let refuses = |path: &Path| File::open(path).map_err(FileError::io("open", path)).err();
+        let mut refused = files.filter_map(|(_, path)| refuses(path));
+        if group.is_unread || faults.any(is_refused) || refused.any(|error| is_refused(&error)) {
+            return;
+        }
         let Some(said) = self.said.get(&(group.name.clone(), group.created_ns)) else { return };
         for absent in absent(&said.file, &said.pools, &said.topics, &self.disks) {
             let stood_in =

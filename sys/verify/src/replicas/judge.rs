@@ -29,10 +29,12 @@ pub fn topic(group: &Group, kept: &mut Kept) -> TopicKept {
         }
     }
     let brokers = group.file.as_ref().map_or(0, |file| file.replica_brokers);
-    let gone = gone::logs(group, |log| by_log.keys().any(|there| usize::from(*there) == log), kept);
+    let is_unread = group.is_unread || sources.iter().any(|source| source.is_unread);
+    let is_here = |log| by_log.keys().any(|there| usize::from(*there) == log);
+    let gone = gone::logs(group, is_unread, is_here, kept);
     let mut logs: Vec<LogKept> = by_log
         .into_iter()
-        .map(|(number, of)| log(group, order, (number, brokers), &of, kept))
+        .map(|(number, of)| log(group, order, (number, brokers, is_unread), &of, kept))
         .collect();
     logs.extend(gone);
     logs.sort_by_key(|log| log.log);
@@ -45,11 +47,12 @@ pub fn topic(group: &Group, kept: &mut Kept) -> TopicKept {
     }
 }
 
-/// Looks at a log of a topic of `brokers` brokers.
+/// Looks at a log of a topic of `brokers` brokers. `is_unread`: something of the topic could not be
+/// read.
 fn log(
     group: &Group,
     order: Option<Order>,
-    (number, brokers): (u8, u8),
+    (number, brokers, is_unread): (u8, u8, bool),
     sources: &[&Source],
     kept: &mut Kept,
 ) -> LogKept {
@@ -71,6 +74,7 @@ fn log(
         skips,
         writers: &writers,
         sources,
+        is_unread,
         homes: homes
             .map(|(broker, made)| (*broker, made.get(&log).copied().unwrap_or_default()))
             .collect(),
@@ -84,11 +88,13 @@ fn log(
     };
     let mut gaps = gaps(&entries, from, ordered, &known);
     gaps.splice(..0, torn(&entries, from, sources));
-    use Missing::{Damaged, Elsewhere, Gone, Lost, Memory, Past};
-    for why in [Lost, Gone, Past, Memory, Damaged, Elsewhere] {
+    use Missing::{Damaged, Elsewhere, Gone, Lost, Memory, Past, Unread};
+    for why in [Lost, Gone, Past, Memory, Damaged, Unread, Elsewhere] {
         say(&of, why, &gaps, kept);
     }
-    gone::fewer(group, &of, log, sources, kept);
+    if !is_unread {
+        gone::fewer(group, &of, log, sources, kept);
+    }
     say_skipped(&of, skips, kept);
     follows(&of, order, &entries, kept);
     let holes = entries.iter().filter(|seen| seen.is_hole()).count() as u64;
@@ -330,6 +336,8 @@ struct Known<'a> {
     /// Brokers that may have landed its entries.
     writers: &'a [u8],
     sources: &'a [&'a Source],
+    /// Something of the topic could not be read, and may have what is not here.
+    is_unread: bool,
     /// Those whose directory of the topic is here, and the log index below which it may never have
     /// had anything.
     homes: BTreeMap<u8, u64>,
@@ -346,6 +354,7 @@ impl Known<'_> {
     fn why(&self, index: u64) -> Missing {
         let is_said = self.gone_from.is_some_and(|from| index >= from);
         match self.why_by_files(index) {
+            _ if self.is_unread => Missing::Unread,
             // Something is passed over only when a pool is lost.
             Missing::Memory if self.skips.ranges().iter().any(|range| range.index > index) => {
                 Missing::Past
@@ -461,6 +470,11 @@ fn say(of: &str, why: Missing, gaps: &[Gap], kept: &mut Kept) {
             Severity::Note,
             "were ordered, and may have stood in files that do not hold any more",
             mend::DAMAGED,
+        ),
+        Missing::Unread => (
+            Severity::Note,
+            "are in no file that could be read, and those that could not be may have them",
+            mend::UNREAD,
         ),
         Missing::Elsewhere => (
             Severity::Note,

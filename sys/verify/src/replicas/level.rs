@@ -8,7 +8,7 @@ use landfall_replica::owner::OWNER_FILE;
 use landfall_replica::watch;
 
 use super::directories;
-use super::find::brokers_below;
+use super::find::{brokers_below, has_topic};
 
 /// Levels below a directory in which brokers' directories are looked for.
 const LEVELS: usize = 3;
@@ -16,9 +16,10 @@ const LEVELS: usize = 3;
 /// Why what was looked at at `path` says nothing: there is no topic, and no broker ever kept
 /// anything there. What to look at instead, where that can be seen.
 pub fn nothing(path: &Path) -> Option<String> {
-    let looked = directories(path).unwrap_or_default();
     // What cannot be listed is said by whoever looks.
-    let has_topics = |data: &PathBuf| list(data).map_or(true, |listing| !listing.topics.is_empty());
+    let Ok(looked) = directories(path) else { return None };
+    let has_topics =
+        |data: &PathBuf| list(data).map_or(true, |listing| listing.topics.iter().any(has_topic));
     if looked.iter().any(|data| is_used(data) || has_topics(data)) {
         return None;
     }
@@ -96,6 +97,18 @@ mod tests {
         let text = nothing(&own).unwrap();
         assert!(text.contains("whether its disk is mounted"), "{text}");
         assert!(nothing(&data).is_some() && level_above(&own).is_none(), "nobody was ever there");
+        // As /etc has postgresql/15.
+        fs::create_dir_all(own.join("t/15/main")).unwrap();
+        assert!(nothing(&own).is_some(), "a name and a number make no topic");
+        fs::create_dir_all(own.join("t/15/b0")).unwrap();
+        assert!(nothing(&own).is_some(), "nor does a source without a file");
+        fs::write(own.join("t/15/topic.json.copy"), "").unwrap();
+        assert_eq!(nothing(&own), None);
+        // What the system refuses to show is not nothing.
+        fs::remove_dir_all(own.join("t/15")).unwrap();
+        std::os::unix::fs::symlink("loop", own.join("t/loop")).unwrap();
+        assert_eq!((nothing(&own), nothing(&data)), (None, None));
+        fs::remove_file(own.join("t/loop")).unwrap();
         fs::write(own.join(NUMBERS_FILE), "").unwrap();
         assert_eq!((nothing(&own), nothing(&data)), (None, None));
         let whole = |path: &Path| fs::canonicalize(path).unwrap();

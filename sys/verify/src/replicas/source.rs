@@ -10,10 +10,10 @@ use landfall_replica::names::{SourceListing, list_cuts, list_source};
 use landfall_replica::survey::{Seam, seams};
 use landfall_replica::{FileError, FileSurvey, Row, Skips, TopicFile, Walk};
 
-use super::find::{Group, in_file};
+use super::find::{Group, in_file, is_refused};
 use super::{Kept, SourceKept};
-use crate::finding::Finding;
 use crate::finding::Severity::{Error, Note, Warning};
+use crate::finding::{Finding, UNREAD};
 use crate::mend;
 
 /// Times that a directory is listed anew because files of it were taken while it was read. Each
@@ -80,6 +80,8 @@ pub struct Source {
     pub entries: Vec<Seen>,
     /// All its files hold and are there, as far as they tell.
     pub is_whole: bool,
+    /// Some of them could not be read: what they have may be whole.
+    pub is_unread: bool,
     /// Entries of its broker up to the end of its files.
     pub ordinal: u64,
     /// Of these, those that are there, and those that bounds let go of.
@@ -145,6 +147,7 @@ fn read(
         ordered: None,
         entries: Vec::new(),
         is_whole: list_cuts(&listing.path).is_ok_and(|cuts| cuts.is_empty()),
+        is_unread: false,
         ordinal: 0,
         present: 0,
         taken: Vec::new(),
@@ -168,6 +171,12 @@ fn read(
             Err(error) => {
                 if let Some(files) = changed(listing).filter(|_| is_gone(&error)) {
                     return Err(files);
+                }
+                if is_refused(&error) {
+                    (source.is_unread, source.is_whole) = (true, false);
+                    let found = error.to_string();
+                    kept.findings.push(in_file(Error, UNREAD, path, None, found));
+                    continue;
                 }
                 let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
                 let begun = bytes > REPLICA_HEADER_BYTES;
@@ -204,6 +213,9 @@ fn read(
     let is_broken = |seam: &Seam| !matches!(seam, Seam::Hole { .. });
     source.is_whole &= !seams.iter().any(is_broken);
     source.ordinal = surveys.last().map_or(0, |survey| survey.end.ordinal);
+    // Around one that could not be read nothing is missing for certain.
+    let mut unsaid = Kept::default();
+    let kept = if source.is_unread { &mut unsaid } else { kept };
     source.count(group, &surveys, kept);
     // A directory that changes while it is listed may show a file and not the one before it.
     let is_missing = |seam: &Seam| matches!(seam, Seam::Missing { .. });
