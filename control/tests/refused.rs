@@ -13,6 +13,7 @@ use landfall_layout::TopicId;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_replica::names::{TOPIC_FILE, replica_file, source_directory};
+use landfall_replica::there::Part;
 use landfall_replica::{Resumed, TopicFile};
 
 /// Data directories of two brokers with topic t, gone with this value.
@@ -106,4 +107,22 @@ fn a_directory_that_the_system_does_not_look_at_is_not_passed_over() {
     let error = two.restore(false).unwrap_err();
     assert!(matches!(error, ColdError::Directory { .. }), "{error}");
     assert!(error.to_string().contains("/b1: "), "{error}");
+}
+
+#[test]
+fn a_word_that_does_not_hold_is_told_of_and_what_is_only_called_like_one_is_passed_over() {
+    let two = Refused::new("word");
+    Part { source: 0, copy: 0, keeper: 1, from: 0 }.tell(&two.topic(0)).unwrap();
+    let names = fs::read_dir(two.topic(0)).unwrap().map(|entry| entry.unwrap().path());
+    let is_word = |path: &PathBuf| path.to_string_lossy().contains("/said-");
+    let words: Vec<PathBuf> = names.filter(is_word).collect();
+    assert_eq!(words.len(), 1, "{words:?}");
+    fs::write(&words[0], "half").unwrap();
+    fs::create_dir(two.topic(1).join("said-old")).unwrap();
+    let memory = Memory::new();
+    let notes = restore(&memory.pool(48), &two.0.data(), false, 1).unwrap().notes;
+    let word = words[0].display().to_string();
+    let told: Vec<&String> = notes.iter().filter(|note| note.contains("said-")).collect();
+    assert_eq!(told.len(), 1, "{notes:?}");
+    assert!(told[0].starts_with(&word) && told[0].contains("other directories"), "{told:?}");
 }

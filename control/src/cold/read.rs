@@ -114,6 +114,12 @@ fn read_topic(
     let mut said: Vec<(TopicListing, Result<TopicFile, FileError>)> = Vec::new();
     for listing in listings {
         let read = TopicFile::read(&listing.path);
+        if read.is_ok() {
+            // What only that one said is asked for by nobody.
+            notes.extend(TopicFile::word_faults(&listing.path).into_iter().map(|fault| {
+                format!("{fault}; what other directories say of who keeps the topic where counts")
+            }));
+        }
         said.push((listing, read));
     }
     let latest = said.iter().filter(|(listing, read)| is_topic(listing, read));

@@ -236,8 +236,8 @@ pub fn list_topic(
 ) -> Result<Vec<SourceListing>, FileError> {
     let mut sources = Vec::new();
     for (name, path) in entries(topic)? {
-        let is_own = |name| matches!(name, TOPIC_FILE | TOPIC_COPY | TOPIC_GRAVE) || is_word(name);
-        if name.as_deref().is_some_and(is_own) {
+        let is_own = |name| matches!(name, TOPIC_FILE | TOPIC_COPY | TOPIC_GRAVE);
+        if name.as_deref().is_some_and(is_own) || is_word(&path) {
             continue;
         }
         let is_one = is_directory(&path)?;

@@ -182,7 +182,8 @@ impl TopicFile {
         }
     }
 
-    /// What is wrong with the file and its copy. Files of earlier programs have no copy.
+    /// What is wrong with the file and its copy. Files of earlier programs have no copy. What
+    /// others say beside them has faults of its own, see [`word_faults`](Self::word_faults).
     pub fn faults(topic: &Path) -> Vec<FileError> {
         let mut faults = Self::faults_at_rest(topic);
         // Whoever writes them just now is done in a moment. Who only looks takes no lock: it may
@@ -197,8 +198,13 @@ impl TopicFile {
         if Self::is_half_made(topic) {
             faults.clear();
         }
-        faults.extend(word::heard(topic).map_or_else(|error| vec![error], |heard| heard.1));
         faults
+    }
+
+    /// What does not hold of what others say in a topic's directory: it has no other copy there.
+    /// The topic's other directories say the same, as far as those who said it reached them.
+    pub fn word_faults(topic: &Path) -> Vec<FileError> {
+        word::heard(topic).map_or_else(|error| vec![error], |heard| heard.1)
     }
 
     /// Whether the file's directory was just being made: the copy was written once, and the file

@@ -24,9 +24,31 @@ const NEW: &str = ".new";
 /// Tells two threads of a process apart.
 static WRITERS: AtomicU32 = AtomicU32::new(0);
 
-/// Whether a file of that name is a word, or was to become one.
-pub(crate) fn is_word(name: &str) -> bool {
-    name.starts_with(WORD)
+/// Whether what lies there is a word, or was to become one: a file with such a name. Anything else
+/// was put there by nobody who says something.
+pub(crate) fn is_word(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(is_called) && is_file(path)
+}
+
+/// Whether a name is a word's: its sum and a turn, and before it has that name who writes it too.
+fn is_called(name: &str) -> bool {
+    let Some(said) = name.strip_prefix(WORD) else { return false };
+    let (said, numbers) = match said.strip_suffix(NEW) {
+        Some(said) => (said, 3),
+        None => (said, 1),
+    };
+    let mut parts = said.split('-');
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let is_sum = parts.next().is_some_and(|sum| sum.len() == 8 && sum.bytes().all(is_hex));
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    is_sum && parts.clone().count() == numbers && parts.all(is_number)
+}
+
+/// Whether it is a file, and no name of one. What the system does not say may be.
+fn is_file(path: &Path) -> bool {
+    fs::symlink_metadata(path)
+        .map_or_else(|error| error.kind() != ErrorKind::NotFound, |found| found.is_file())
 }
 
 /// Says it in a topic's directory, and makes it stay there. What is said already stays as it is.
@@ -38,7 +60,8 @@ pub(crate) fn say(topic: &Path, places: &Places) -> Result<(), FileError> {
     let body = serde_json::to_vec_pretty(places).map_err(unfit)?;
     let sum = crc32c(&body);
     let names = (0..).map(|turn: u32| topic.join(format!("{WORD}{sum:08x}-{turn}")));
-    for path in names {
+    // Something else may have that name.
+    for path in names.filter(|path| fs::symlink_metadata(path).is_err() || is_file(path)) {
         match read(&path) {
             Ok(said) if said == *places => break,
             // Another word, with the same sum.
@@ -121,7 +144,7 @@ fn words(topic: &Path) -> Result<Vec<PathBuf>, FileError> {
     let mut words = Vec::new();
     for entry in listed {
         let entry = entry.map_err(FileError::io("list", topic))?;
-        if entry.file_name().to_str().is_some_and(is_word) {
+        if is_word(&entry.path()) {
             words.push(entry.path());
         }
     }
@@ -156,6 +179,37 @@ mod tests {
         assert_eq!((said, faults.len()), (all, 1), "{faults:?}");
         forget(&topic).unwrap();
         assert!(words(&topic).unwrap().is_empty());
+        fs::remove_dir_all(&topic).unwrap();
+    }
+
+    #[test]
+    fn what_is_only_called_like_a_word_is_none() {
+        for name in ["said-0123abcd-0", "said-00000000-17", "said-00000000-0-1-1.new"] {
+            assert!(is_called(name), "{name}");
+        }
+        let strange =
+            ["said-old", "said-x", "said-0123abcd", "said-0123ABCD-0", "said-00000000-0~"];
+        let more =
+            ["said-00000000-", "said-000000000-0", "said-00000000-0.new", "said-00000000-0-1"];
+        for name in strange.into_iter().chain(more) {
+            assert!(!is_called(name), "{name}");
+        }
+        let topic = std::env::temp_dir().join(format!("landfall-called-{}", std::process::id()));
+        fs::create_dir_all(topic.join("said-old")).unwrap();
+        fs::create_dir_all(topic.join("said-00000000-0")).unwrap();
+        std::os::unix::fs::symlink("said-old", topic.join("said-00000000-1")).unwrap();
+        assert!(words(&topic).unwrap().is_empty());
+        // Nor does it keep anybody from saying something.
+        say(&topic, &kept(1, 7)).unwrap();
+        let word = words(&topic).unwrap().pop().unwrap();
+        fs::remove_file(&word).unwrap();
+        fs::create_dir_all(&word).unwrap();
+        say(&topic, &kept(1, 7)).unwrap();
+        assert!(
+            matches!(heard(&topic), Ok((said, faults)) if said == kept(1, 7) && faults.is_empty())
+        );
+        forget(&topic).unwrap();
+        assert!(words(&topic).unwrap().is_empty() && word.is_dir());
         fs::remove_dir_all(&topic).unwrap();
     }
 

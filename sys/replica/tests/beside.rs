@@ -40,10 +40,16 @@ fn what_others_say_needs_no_lock_that_a_stopped_process_may_have() {
     let mut all = on_disk(1, 90);
     all.add(PART);
     assert_eq!(TopicFile::read(&topic).unwrap().places, all);
-    assert!(TopicFile::faults(&topic).is_empty());
+    assert!(TopicFile::faults(&topic).is_empty() && TopicFile::word_faults(&topic).is_empty());
     let mut strangers = Vec::new();
     assert!(list_topic(&topic, &mut strangers).unwrap().is_empty());
     assert_eq!(strangers, Vec::<PathBuf>::new());
+    // What is only called like it is passed over, as everything strange is.
+    let strange = topic.join("said-old");
+    fs::create_dir(&strange).unwrap();
+    assert_eq!(TopicFile::read(&topic).unwrap().places, all);
+    assert!(list_topic(&topic, &mut strangers).unwrap().is_empty());
+    assert_eq!(strangers, [strange]);
     TopicFile::bury(&topic).unwrap();
     assert!(TopicFile::read(&topic).unwrap().deleted);
     drop(kept);
@@ -82,7 +88,8 @@ fn a_word_that_does_not_hold_is_a_fault_and_says_nothing() {
     bytes[20] ^= 1;
     fs::write(&word, bytes).unwrap();
     assert!(TopicFile::read(&topic).unwrap().places.is_empty());
-    let faults = TopicFile::faults(&topic);
+    assert!(TopicFile::faults(&topic).is_empty());
+    let faults = TopicFile::word_faults(&topic);
     assert_eq!(faults.len(), 1);
     assert!(faults[0].to_string().contains("said-"), "{}", faults[0]);
     fs::remove_dir_all(data).unwrap();

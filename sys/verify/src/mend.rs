@@ -39,6 +39,9 @@ pub const OTHER_REPLICA: &str = "take it from another replica; keep this directo
 /// A disk that is not mounted looks like an empty directory.
 pub const MOUNT: &str = "mount its disk, or put its data directory beside the others, before a \
                          cold start";
+/// What one broker says in the directories of others.
+pub const WORD: &str = "a word has no copy beside it; whoever said it said it in the topic's other \
+                        directories too: name all of them at the next cold start";
 /// The broker does it by itself.
 pub const BROKER_NAMES: &str = "its broker writes it again when it starts on a pool that is served";
 /// A torn end.
@@ -47,6 +50,9 @@ pub const RECOVER_FILES: &str = "its broker cuts it off when it starts, and land
 /// A header that does not hold, where all of it is known.
 pub const HEADER: &str = "its broker writes it again when it starts, and landfall recover does \
                           too: no record is touched";
+/// The same, where other files follow: its broker looks at the last one when it starts.
+pub const HEADER_BEFORE: &str = "landfall recover writes it again while its broker is stopped: no \
+                                 record is touched, and all of them are read as it is";
 /// What was cut off.
 pub const CUT_OFF: &str = "landfall recover puts it back where its file still ends there; \
                            otherwise it goes with its file or its topic";

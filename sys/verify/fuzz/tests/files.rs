@@ -437,3 +437,40 @@ fn what_cannot_be_read_is_neither_damaged_nor_lost() {
     assert_eq!((kept.findings.count(Error), kept.findings.unread()), (2, 1));
     assert!(has(&kept, "row", Error, "10 entries of broker 1 stood before it"));
 }
+
+#[test]
+fn only_of_a_last_file_its_broker_is_said_to_write_the_header_again() {
+    let scratch = Scratch::new("heads", Odd::default());
+    for (file, is_last) in [(0, false), (SECOND_FILE, true)] {
+        let path = replica_file(&scratch.replicas[0], file);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[20] ^= 0xff;
+        fs::write(&path, &bytes).unwrap();
+        let kept = scratch.look();
+        let [finding] = kept.findings.kept() else { panic!("{:?}", kept.findings) };
+        assert_eq!((finding.severity, finding.check), (Error, "header"));
+        assert!(finding.mend.contains("landfall recover"), "{}", finding.mend);
+        assert_eq!(finding.mend.contains("its broker writes it again"), is_last);
+        bytes[20] ^= 0xff;
+        fs::write(&path, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_word_has_no_copy_and_a_strange_thing_with_its_name_is_only_noted() {
+    let scratch = Scratch::new("words", Odd::default());
+    let topic = scratch.replicas[0].parent().unwrap();
+    Part { source: 0, copy: 0, keeper: 0, from: 3 }.tell(topic).unwrap();
+    fs::create_dir(topic.join("said-old")).unwrap();
+    let kept = scratch.look();
+    assert_eq!(kept.findings.count(Error), 0, "{:?}", kept.findings.kept());
+    assert!(has(&kept, "name", Note, "nothing that a replica has"));
+    let names = fs::read_dir(topic).unwrap().map(|entry| entry.unwrap().path());
+    let is_word = |path: &PathBuf| path.is_file() && path.to_string_lossy().contains("/said-");
+    let words: Vec<PathBuf> = names.filter(is_word).collect();
+    assert_eq!(words.len(), 1);
+    fs::write(&words[0], "half").unwrap();
+    let kept = scratch.look();
+    assert!(has(&kept, "word", Error, "nothing that it said is read from here"));
+    assert_eq!(kept.findings.count(Error), 1, "{:?}", kept.findings.kept());
+}

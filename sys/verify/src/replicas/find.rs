@@ -115,6 +115,11 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                         let found = format!("{fault}; its other copy is read");
                         kept.findings.push(in_file(Severity::Error, check, &of, None, found));
                     }
+                    for fault in TopicFile::word_faults(&topic.path) {
+                        let check = if is_refused(&fault) { UNREAD } else { "word" };
+                        let found = format!("{fault}; nothing that it said is read from here");
+                        kept.findings.push(in_file(Severity::Error, check, &of, None, found));
+                    }
                     for (log, skips) in &file.skipped {
                         group.skips.entry(*log).or_default().join(skips);
                     }
@@ -201,6 +206,7 @@ pub(super) fn in_file(
 ) -> Finding {
     let mend = match (severity, check) {
         (_, UNREAD) => mend::UNREAD,
+        (_, "word") => mend::WORD,
         (Severity::Error, _) => mend::OTHER_REPLICA,
         (_, "tail") => mend::RECOVER_FILES,
         _ => "",

@@ -11,8 +11,8 @@ use super::{Gap, Kept, LogKept, Missing};
 use crate::finding::{Finding, Severity};
 use crate::mend;
 
-/// Logs of which there is not one file, although a file was begun or had entries. `is_unread`: there
-/// may be one, which could not be read.
+/// Logs of which there is not one file, although a file was begun or had entries. `is_unread`:
+/// there may be one, which could not be read.
 pub fn logs(
     group: &Group,
     is_unread: bool,

@@ -361,7 +361,7 @@ fn damage(survey: &FileSurvey, is_last: bool, kept: &mut Kept) {
         let finding = match survey.header.log {
             LOG_UNKNOWN => in_file(Error, "file", path, Some(0), found),
             _ => Finding {
-                mend: mend::HEADER,
+                mend: if is_last { mend::HEADER } else { mend::HEADER_BEFORE },
                 ..in_file(Error, super::HEADER, path, Some(0), found)
             },
         };
