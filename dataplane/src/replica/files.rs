@@ -200,6 +200,16 @@ impl Files {
         }
     }
 
+    /// What every file's header says, but for where it begins.
+    pub fn template(&self) -> &ReplicaHeader {
+        &self.template
+    }
+
+    /// First index of the last of them.
+    pub fn last(&self) -> Option<u64> {
+        self.current.as_ref().map(|current| current.first_index)
+    }
+
     /// Where they are.
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -244,7 +254,7 @@ impl Files {
 }
 
 /// A file's mark: nobody can guess it. A time would be guessed.
-fn new_mark() -> Result<u64, FileError> {
+pub fn new_mark() -> Result<u64, FileError> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; 6];
     let mut source = File::open(path).map_err(FileError::io("open", path))?;

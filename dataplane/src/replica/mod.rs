@@ -13,6 +13,7 @@
 //! | `spoilt` | batches that do not hold: from there, or lost |
 //! | `files` | a replica's files |
 //! | `repair` | what the last of them lost, written again |
+//! | `row` | the others: read once after a start, and written again where they do not hold |
 //! | `had` | what other directories know of a topic that came back |
 //! | `keep` | which files are kept where a topic bounds them |
 //! | `place` | in which directory this broker keeps a topic |
@@ -35,6 +36,7 @@ mod others;
 mod place;
 mod repair;
 pub mod rig;
+mod row;
 mod said;
 mod spoilt;
 mod thread;

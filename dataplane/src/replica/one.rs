@@ -4,6 +4,7 @@ mod beginning;
 mod lack;
 mod lost;
 mod place;
+mod row;
 
 use std::fmt;
 use std::fs::File;
@@ -29,10 +30,12 @@ use super::files::Files;
 use super::group::{Buffers, Group};
 use super::keep::{self, Bounds};
 use super::others::Others;
+use super::row::Row;
 use super::said::{Keeper, began_at, followed, say_part, write_topic};
 use super::spoilt::SpoiltBatch;
 use crate::env::Unfaithful;
 use lack::OpenLack;
+use row::row_of;
 
 /// Bytes of batches that are written together, about, and behind a sync that is under way.
 const GROUP_BYTES: u64 = 8 << 20;
@@ -110,6 +113,8 @@ pub struct Replica {
     wanted: u64,
     /// What it has to have before its directory lacks nothing of its source any more.
     open_lack: Option<OpenLack>,
+    /// Its files that were there at the start, but for the last one.
+    row: Row,
 }
 
 /// A group on its way to the file, and where the replica stands once it is there.
@@ -187,6 +192,7 @@ impl Replica {
         if duty.stand_in.is_some() {
             say_part((&directory, others), entry, keeper.me, duty, covers)?;
         }
+        let (row, said) = row_of(&files, (data, others), (entry, duty), keeper.file_bytes);
         let is_first = (before.incarnation == 0 || before.tail == TAIL_UNKNOWN) && elsewhere == 0;
         // The place where a stand-in leaves something out is in none of its files yet.
         let tail = if anew { covers } else { opened.covers };
@@ -218,6 +224,7 @@ impl Replica {
                 entries: files.ordinal,
             },
             shown: ReplicaLine::default(),
+            row,
             files,
             pending: None,
             anew,
@@ -235,6 +242,7 @@ impl Replica {
             wanted: if duty.stand_in.is_none() { pool.tail_on_disk(topic, duty.source) } else { 0 },
             open_lack: None,
         };
+        events.extend(said.into_iter().map(|said| replica.told(said)));
         let frontier = pool.frontier(topic, log);
         if covers > frontier.entries {
             let text = format!(
@@ -252,6 +260,7 @@ impl Replica {
             events.extend(replica.short_of_disks(opened.covers));
             events.extend(replica.say_fewer(&directory, &before));
             // What another kept meanwhile is looked for first, in its files.
+            replica.show_row();
             let is_new = is_first && replica.files.current.is_none();
             events.extend(replica.begin(pool, entry, (oldest, is_new)));
             events.extend(replica.look_for_lack(&directory));

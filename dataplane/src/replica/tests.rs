@@ -31,6 +31,7 @@ mod holes;
 mod moved;
 mod not_ours;
 mod older;
+mod row;
 mod short;
 mod tails;
 mod told;

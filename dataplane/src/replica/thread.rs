@@ -1,5 +1,7 @@
 //! The replicator's loop.
 
+mod mending;
+
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,6 +31,7 @@ use super::said::{Keeper, Named, lacks, tail_of_shut, write_topic};
 use super::{Data, Shared};
 use crate::standing::Standing;
 use landfall_pool::clock::boot_ns;
+use mending::Mending;
 
 /// Longest sleep: what nobody wakes the thread for is found this late.
 const SLEEP: Duration = Duration::from_millis(2);
@@ -82,6 +85,7 @@ pub struct Worker {
     /// The replica whose turn it is to be first.
     turn: usize,
     pub(super) broken: Vec<Broken>,
+    mending: Mending,
     table_at_ns: u64,
     /// Id of the topic in each slot whose files were looked for.
     looked: [u32; TOPICS_MAX],
@@ -130,6 +134,7 @@ impl Worker {
             buffers: Buffers::default(),
             turn: 0,
             broken: Vec::new(),
+            mending: Mending::default(),
             table_at_ns: 0,
             looked: [0; TOPICS_MAX],
             had: [0; TOPICS_MAX],
@@ -162,6 +167,7 @@ impl Worker {
                 self.show_lag();
                 self.let_go(now);
             }
+            self.mend(now);
             if self.round(now) {
                 waiter.reset();
             } else if waiter.rest() {

@@ -85,8 +85,13 @@ impl Replica {
     fn compare_beginnings(&mut self, pool: &Pool, entry: &TopicEntry) -> Option<Event> {
         let mine = beginning_of(self.files.directory())?;
         if !self.bounds.is_set() && (mine.is_behind || mine.ordinal > 0) {
-            let what = format!("it begins at log index {}, behind files that are gone", mine.index);
-            return Some(self.lacking(0, mine.index, (&what, "nothing here let go of it")));
+            // What other copies have of it is written again in front of it.
+            return Some(Event::Note(format!(
+                "{self}: it begins at log index {}, behind files that are gone: what broker {} \
+                 landed before that is not on this disk, and nothing here let go of it; it is \
+                 written again if another copy that can be read here (--read-data) has it",
+                mine.index, self.duty.source
+            )));
         }
         if mine.is_behind {
             return None;
@@ -305,6 +310,6 @@ impl Replica {
     /// The line says that the replica follows its log, and whether all of it is here.
     pub(super) fn is_well(&mut self) {
         self.line.state = ReplicaState::Well.raw();
-        self.line.errno = if self.lacks { ENODATA } else { 0 };
+        self.line.errno = if self.lacks || self.row.is_torn() { ENODATA } else { 0 };
     }
 }

@@ -53,10 +53,11 @@ impl Replica {
             let text = format!("{self}: {path}: {done} entries that damage took are there again");
             events.push(Event::Repaired(text));
         }
-        events.extend(left.iter().filter(|left| left.entries() != Some(0)).map(|left| {
+        for left in left.iter().filter(|left| left.entries() != Some(0)) {
+            self.row.last_is_torn();
             let text = "neither the pool nor another copy has them; they are lost to this copy";
-            Event::Note(format!("{self}: {path}: {left}; {text}"))
-        }));
+            events.push(Event::Note(format!("{self}: {path}: {left}; {text}")));
+        }
         Ok(events)
     }
 

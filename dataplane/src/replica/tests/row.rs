@@ -1,0 +1,257 @@
+//! Files behind which others were begun: a byte, an end, a header, or a whole one is gone.
+
+use landfall_layout::replica::HEADER_COPY_AT;
+use landfall_replica::names::{replica_file, source_directory};
+
+use super::disks::{Disks, line};
+use super::*;
+
+/// What the tests do to the files of the first of two copies.
+type Spoil = fn(&[PathBuf]);
+
+/// Two copies of six batches, each in a file of its own, and one in the last.
+struct Two {
+    disks: Disks,
+    source: Source,
+}
+
+impl Two {
+    fn new(name: &str) -> Self {
+        let mut two = Self { disks: Disks::new(name), source: Source::new(pool(), 0) };
+        let mut worker = two.worker(1, false, 1);
+        for batch in 0..7 {
+            let entry = two.source.place(&[batch; 3000], true);
+            two.source.append(&entry);
+            two.source.publish();
+            work(&mut worker);
+        }
+        copy_all(&two.disks.0[1], &two.disks.0[0]);
+        two
+    }
+
+    fn worker(&self, which: usize, reads: bool, incarnation: u64) -> Worker {
+        let data = Data { file_bytes: 1, ..self.disks.data(which, reads) };
+        self.source.worker(data, Box::new(Plain), incarnation).unwrap()
+    }
+
+    fn files(&self, which: usize) -> Vec<PathBuf> {
+        let directory = source_directory(&self.disks.topic(which), broker(0));
+        let mut strangers = Vec::new();
+        let files = landfall_replica::names::list_source(&directory, &mut strangers).unwrap();
+        assert!(strangers.is_empty(), "{strangers:?}");
+        files.into_iter().map(|(_, path)| path).collect()
+    }
+
+    fn survey(&self, which: usize) -> Option<SourceSurvey> {
+        let files: Vec<_> = self.files(which).into_iter().map(|path| (0, path)).collect();
+        SourceSurvey::take(&files).ok()
+    }
+
+    /// The first copy holds, and has what was landed.
+    fn is_whole(&self) -> bool {
+        let Some(survey) = self.survey(0) else { return false };
+        let batches: u64 = survey.files.iter().map(|file| file.batches).sum();
+        let end = survey.files.last().and_then(|file| file.positions);
+        survey.seams.is_empty()
+            && survey.files.iter().all(|file| file.is_whole())
+            && (batches, end.map(|end| end.1)) == (7, Some(21))
+    }
+
+    /// Starts the broker, and lets it read on until it has nothing more to do. What its line said
+    /// at first, and what there was to be told.
+    fn start(&self, reads: bool, incarnation: u64) -> (u32, Vec<String>) {
+        let mut worker = self.worker(0, reads, incarnation);
+        work(&mut worker);
+        let first = line(&self.source).3;
+        rest(&mut worker);
+        (first, worker.notes())
+    }
+}
+
+/// Everything that is done bit by bit.
+fn rest(worker: &mut Worker) {
+    let mut now = boot_ns();
+    while worker.mend(now) {
+        now += 1_000_000_000;
+    }
+    work(worker);
+}
+
+fn copy_all(from: &std::path::Path, to: &std::path::Path) {
+    let status = std::process::Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(status.unwrap().success());
+}
+
+fn flip(path: &PathBuf, at: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+fn zero(path: &PathBuf) {
+    fs::write(path, vec![0; fs::metadata(path).unwrap().len() as usize]).unwrap();
+}
+
+fn cut(path: &PathBuf, bytes: u64) {
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(bytes).unwrap();
+}
+
+const SPOILS: [(&str, Spoil); 13] = [
+    ("byte-first", |files| flip(&files[0], 5000)),
+    ("byte", |files| flip(&files[2], 5000)),
+    ("byte-twice", |files| [1, 4].iter().for_each(|at| flip(&files[*at], 6000))),
+    ("byte-end", |files| flip(&files[5], fs::metadata(&files[5]).unwrap().len() - 10)),
+    ("zero", |files| zero(&files[3])),
+    ("zero-first", |files| zero(&files[0])),
+    ("cut", |files| cut(&files[2], 5000)),
+    ("empty", |files| cut(&files[2], 0)),
+    ("no-entry", |files| cut(&files[2], REPLICA_HEADER_BYTES)),
+    ("gone", |files| fs::remove_file(&files[2]).unwrap()),
+    ("gone-first", |files| fs::remove_file(&files[0]).unwrap()),
+    ("gone-three", |files| files[1..4].iter().for_each(|path| fs::remove_file(path).unwrap())),
+    ("swapped", |files| {
+        let bytes = fs::read(&files[1]).unwrap();
+        fs::copy(&files[4], &files[1]).unwrap();
+        fs::write(&files[4], bytes).unwrap();
+    }),
+];
+
+#[test]
+fn what_older_files_lost_is_written_again_from_another_copy() {
+    for (name, spoil) in SPOILS {
+        let two = Two::new(&format!("row-copy-{name}"));
+        let entries = two.source.frontier.entries;
+        two.source.pool.raise_oldest(two.source.topic, 0, entries, entries * 3);
+        spoil(&two.files(0));
+        assert!(!two.is_whole(), "{name}");
+        let (_, said) = two.start(true, 2);
+        assert!(two.is_whole(), "{name}: {said:?}");
+        assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 0), "{name}");
+        assert!(said.iter().any(|text| text.contains("is written again with")), "{name}: {said:?}");
+        // Nothing is found the next time.
+        assert_eq!(two.start(true, 3), (0, Vec::new()), "{name}");
+    }
+}
+
+#[test]
+fn what_older_files_lost_is_written_again_from_memory() {
+    for (name, spoil) in SPOILS {
+        let two = Two::new(&format!("row-memory-{name}"));
+        spoil(&two.files(0));
+        let (_, said) = two.start(false, 2);
+        assert!(two.is_whole(), "{name}: {said:?}");
+        assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 0), "{name}");
+    }
+}
+
+#[test]
+fn what_nobody_has_is_told_and_shown_for_as_long_as_it_is_missing() {
+    for (name, spoil) in SPOILS {
+        let two = Two::new(&format!("row-nobody-{name}"));
+        let entries = two.source.frontier.entries;
+        two.source.pool.raise_oldest(two.source.topic, 0, entries, entries * 3);
+        spoil(&two.files(0));
+        if matches!(name, "swapped" | "byte-end") {
+            // All is here: but in other places, and without the word on how far the log was.
+            continue;
+        }
+        for incarnation in 2..4 {
+            let before = two.files(0);
+            let (first, said) = two.start(false, incarnation);
+            assert_eq!(two.files(0), before, "{name}");
+            assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 61), "{name}: {said:?}");
+            assert!(said.iter().any(|text| text.contains(".replica")), "{name}: {said:?}");
+            assert!(said.iter().any(|text| text.contains("read here has")), "{name}: {said:?}");
+            // A file that is missing is seen before anything else is done.
+            assert_eq!(first == 61, name.starts_with("gone"), "{name}");
+        }
+        // Another disk comes while it runs.
+        let mut worker = two.worker(0, true, 4);
+        let away = two.disks.0[1].with_extension("away");
+        fs::rename(&two.disks.0[1], &away).unwrap();
+        work(&mut worker);
+        rest_until_told(&mut worker);
+        assert_eq!(line(&two.source).3, 61, "{name}");
+        fs::rename(&away, &two.disks.0[1]).unwrap();
+        let later = boot_ns() + 100_000_000_000;
+        for step in 0..200 {
+            worker.mend(later + step * 1_000_000_000);
+        }
+        work(&mut worker);
+        assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 0), "{name}");
+        assert!(two.is_whole(), "{name}");
+    }
+}
+
+/// As far as it comes before it rests.
+fn rest_until_told(worker: &mut Worker) {
+    let now = boot_ns();
+    for step in 0..40 {
+        worker.mend(now + step * 17_000_000);
+    }
+    work(worker);
+}
+
+#[test]
+fn both_copies_lost_something_else_and_each_is_filled_from_the_other() {
+    let two = Two::new("row-both");
+    let entries = two.source.frontier.entries;
+    two.source.pool.raise_oldest(two.source.topic, 0, entries, entries * 3);
+    let (mine, theirs) = (two.files(0), two.files(1));
+    flip(&mine[1], 5000);
+    fs::remove_file(&mine[4]).unwrap();
+    flip(&theirs[2], 5000);
+    let (_, said) = two.start(true, 2);
+    assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 0), "{said:?}");
+    assert!(two.is_whole());
+}
+
+/// What was being written when a process ended is no file of the row, and goes.
+#[test]
+fn a_file_that_was_not_finished_is_begun_anew() {
+    let two = Two::new("row-unfinished");
+    let path = two.files(0).remove(2);
+    flip(&path, 5000);
+    let mut worker = two.worker(0, true, 2);
+    work(&mut worker);
+    let directory = path.parent().unwrap();
+    let left = directory.join("00000000000000000002.replica.unfinished");
+    fs::write(&left, [7; 9000]).unwrap();
+    drop(worker);
+    let (_, said) = two.start(true, 3);
+    assert!(two.is_whole() && !left.exists(), "{said:?}");
+}
+
+#[test]
+fn a_file_of_another_version_is_not_touched() {
+    let two = Two::new("row-version");
+    let path = two.files(0).remove(2);
+    // In both its headers, behind the magic word.
+    [8, HEADER_COPY_AT + 8].iter().for_each(|at| flip(&path, *at));
+    let bytes = fs::read(&path).unwrap();
+    let (_, said) = two.start(true, 2);
+    assert!(said.iter().any(|text| text.contains("version")), "{said:?}");
+    assert_eq!((fs::read(&path).unwrap(), line(&two.source).3), (bytes, 61));
+}
+
+/// Bounds take files from the front, and nothing is missing there.
+#[test]
+fn what_bounds_let_go_of_is_not_missing() {
+    let two = Two::new("row-bounds");
+    let entry = two.source.pool.topic_in_slot(0).unwrap();
+    two.source.pool.set_topic(&TopicEntry { disk_bytes: 1 << 30, ..entry });
+    let files = two.files(0);
+    files[..2].iter().for_each(|path| fs::remove_file(path).unwrap());
+    let entries = two.source.frontier.entries;
+    two.source.pool.raise_oldest(two.source.topic, 0, entries, entries * 3);
+    assert_eq!(two.start(true, 2), (0, Vec::new()));
+    assert_eq!(two.files(0).len(), 5);
+    // In the middle, it is.
+    let written = fs::metadata(&files[4]).unwrap().modified().unwrap();
+    fs::remove_file(&files[3]).unwrap();
+    assert_eq!(two.start(true, 3).0, 61);
+    assert_eq!((two.files(0).len(), line(&two.source).3), (5, 0));
+    let path = replica_file(files[0].parent().unwrap(), 3);
+    assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), written, "it is no younger");
+}
