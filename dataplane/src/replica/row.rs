@@ -3,17 +3,16 @@
 //!
 //! All that is done at once is bounded: what was landed meanwhile waits for no more than that.
 
+mod faults;
 mod fill;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::ops::Range;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
-use landfall_layout::replica::{HeaderError, LOG_UNKNOWN, NO_FILE, REPLICA_HEADER_BYTES};
-use landfall_layout::replica::{RecordError, ReplicaHeader};
+use landfall_layout::replica::{NO_FILE, REPLICA_HEADER_BYTES, ReplicaHeader};
 use landfall_pool::Pool;
 use landfall_pool::clock::wall_ns;
 use landfall_pool::log::LogReader;
@@ -21,10 +20,13 @@ use landfall_replica::mend::{settle, write_header};
 use landfall_replica::merge::Wanted;
 use landfall_replica::names::list_source;
 use landfall_replica::walk::Sight;
-use landfall_replica::{FileError, Walk};
+use landfall_replica::{FileError, Merge, Walk};
 
 use super::one::is_short;
+use faults::{Fault, is_damage, is_gone, say_broken};
 use fill::{Bound, Filling};
+
+pub use faults::Told;
 
 /// Bytes that are read, or written, at once.
 const STEP_BYTES: u64 = 1 << 20;
@@ -32,8 +34,6 @@ const STEP_BYTES: u64 = 1 << 20;
 const RETRY_NS: u64 = 60_000_000_000;
 /// What the name of a file ends with that is not whole yet.
 const UNFINISHED: &str = ".unfinished";
-/// The system's number for a disk that cannot read.
-const EIO: i32 = 5;
 
 /// Where a file ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,21 +42,6 @@ struct End {
     index: u64,
     /// Entries up to there, of all files.
     ordinal: u64,
-}
-
-/// What does not hold.
-struct Fault {
-    /// It was said that nobody has it.
-    is_nowhere: bool,
-}
-
-/// What there is to be told.
-#[derive(Debug)]
-pub enum Told {
-    /// Something is wrong with a file.
-    Fault(String),
-    /// Something was written again.
-    Mended(String),
 }
 
 enum Stage {
@@ -142,7 +127,10 @@ impl Row {
             let before = i.checked_sub(1).map(|i| files[i].0);
             match before {
                 Some(before) if ![before, NO_FILE].contains(&header.previous_index) => {
-                    let what = format!("the file before it is missing, {}", header.previous_index);
+                    let what = format!(
+                        "the file before it, which begins at log index {}, is missing",
+                        header.previous_index
+                    );
                     let range = header.previous_index.min(*first_index)..*first_index;
                     told.extend(self.fault(*first_index, path, (&what, range)));
                 }
@@ -282,9 +270,15 @@ impl Row {
             return self.insert((before, end), (path, &header));
         }
         let previous = match (before, end) {
-            (Some(before), Some(_)) if is_rebuilt || header.previous_index != NO_FILE => before,
+            (Some(before), Some(end))
+                if header.previous_index != NO_FILE
+                    || is_rebuilt && self.is_nothing(end.index, first_index) =>
+            {
+                before
+            }
             _ => header.previous_index,
         };
+        let mut told = Vec::new();
         if previous != header.previous_index || walk.header_fault().is_some() {
             let known = if is_rebuilt {
                 ReplicaHeader { opened_ns: wall_ns(), ..self.template }
@@ -297,6 +291,10 @@ impl Row {
             if let Err(error) = write_header(path, &again) {
                 return self.leave(first_index, path, &error.to_string());
             }
+            let why = walk.header_fault();
+            told.extend(why.map(|why| {
+                Told::Fault(format!("{}: {why}; it was written again", path.display()))
+            }));
         }
         // Who stands before a file that cannot be mended has an end that nobody knows.
         let is_seen = i == 0 || end.is_some();
@@ -305,10 +303,10 @@ impl Row {
         }
         if first_index == self.last || self.ends.contains_key(&first_index) {
             self.tried.insert(first_index);
-            return Vec::new();
+            return told;
         }
         self.stage = Stage::Read { walk: Box::new(walk), first_index };
-        Vec::new()
+        told
     }
 
     /// Reads on in a file.
@@ -376,7 +374,12 @@ impl Row {
             told.extend(self.nowhere(first_index, path));
             return told;
         };
-        let before = i.checked_sub(1).map_or(NO_FILE, |i| files[i].0);
+        // Only its header said whether it was begun anew, behind what is in no file.
+        let before = i.checked_sub(1).map(|i| files[i].0).filter(|before| {
+            let end = self.ends.get(before);
+            header.is_none() && end.is_some_and(|end| self.is_nothing(end.index, first_index))
+        });
+        let before = before.unwrap_or(NO_FILE);
         let base = ReplicaHeader { previous_index: before, opened_ns: wall_ns(), ..self.template };
         let base = header.unwrap_or(base);
         let header = ReplicaHeader { first_index, first_ordinal: ordinal, ..base };
@@ -389,6 +392,12 @@ impl Row {
         let begun = Filling::begin(path, true, header, to, &self.wanted);
         told.extend(self.begun(begun, first_index, path));
         told
+    }
+
+    /// Whether it is known that nothing lies between two log indexes.
+    fn is_nothing(&self, from: u64, to: u64) -> bool {
+        let found = || Merge::new(&self.wanted).next(from, to, &mut Vec::new());
+        from >= to || matches!(found(), (None, true))
     }
 
     /// Begins to write what is missing in front of a file.
@@ -428,65 +437,6 @@ impl Row {
             Err(error) => self.leave(key, path, &error.to_string()),
         }
     }
-
-    /// Says what is wrong, if that was not said, and lets it be for now.
-    fn leave(&mut self, first_index: u64, path: &Path, why: &str) -> Vec<Told> {
-        self.tried.insert(first_index);
-        self.fault(first_index, path, (why, first_index..first_index)).into_iter().collect()
-    }
-
-    /// Notes what is wrong with a file or before it; says so the first time.
-    fn fault(
-        &mut self,
-        first_index: u64,
-        path: &Path,
-        (what, range): (&str, Range<u64>),
-    ) -> Option<Told> {
-        let (path, source) = (path.display(), self.template.source);
-        if self.faults.contains_key(&first_index) {
-            return None;
-        }
-        self.faults.insert(first_index, Fault { is_nowhere: false });
-        let Range { start, end } = range;
-        Some(Told::Fault(match start < end {
-            true => format!(
-                "{path}: {what}: what broker {source} landed at indexes {start} to {end} is not \
-                 all on this disk; it is written again if memory or another copy that can be read \
-                 here has it"
-            ),
-            false => format!("{path}: {what}; mend the cause and start this broker again"),
-        }))
-    }
-
-    /// That nobody has it, if that was not said.
-    fn nowhere(&mut self, first_index: u64, path: &Path) -> Option<Told> {
-        let fault = self.faults.get_mut(&first_index)?;
-        if std::mem::replace(&mut fault.is_nowhere, true) {
-            return None;
-        }
-        Some(Told::Fault(format!(
-            "{}: neither memory nor a copy that can be read here has all that is missing in it or \
-             in front of it; let this broker read the directories of all others (--read-data): it \
-             looks again every minute",
-            path.display()
-        )))
-    }
-
-    fn why_strange(&self, header: &ReplicaHeader) -> Option<String> {
-        let of = |header: &ReplicaHeader| (header.created_ns, header.source);
-        let same_log = [self.template.log, LOG_UNKNOWN].contains(&header.log);
-        let is_ours =
-            of(header) == of(&self.template) && same_log && header.name() == self.template.name();
-        (!is_ours).then(|| {
-            format!(
-                "it is about broker {} in log {} of topic {} of {}; move it away",
-                header.source,
-                header.log,
-                header.name(),
-                header.created_ns
-            )
-        })
-    }
 }
 
 /// A file's header, if it holds.
@@ -501,22 +451,4 @@ fn settled(path: &Path) -> Result<Walk, FileError> {
     let file = File::open(path).map_err(FileError::io("open", path))?;
     settle(&file, path)?;
     Walk::of(file, path)
-}
-
-fn say_broken(at: u64, why: &RecordError) -> String {
-    format!("what stands at byte {at} does not hold: {why}")
-}
-
-fn is_gone(error: &FileError) -> bool {
-    matches!(error, FileError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
-}
-
-/// Whether a file's bytes are not what was written: what may be replaced. A file of another version
-/// holds, and what the system refuses may be there again.
-fn is_damage(error: &FileError) -> bool {
-    match error {
-        FileError::Io { source, .. } => source.raw_os_error() == Some(EIO),
-        FileError::Header { why, .. } => !matches!(why, HeaderError::Version { .. }),
-        _ => false,
-    }
 }

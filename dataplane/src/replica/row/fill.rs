@@ -284,18 +284,4 @@ impl Row {
             path.display()
         ))]
     }
-
-    /// What the system did not let it write; it is tried again.
-    fn cannot(&mut self, key: u64, path: &Path, error: &FileError) -> Vec<Told> {
-        self.tried.insert(key);
-        let Some(fault) = self.faults.get_mut(&key) else { return Vec::new() };
-        if std::mem::replace(&mut fault.is_nowhere, true) {
-            return Vec::new();
-        }
-        let path = path.display();
-        vec![Told::Fault(format!(
-            "{path}: {error}: what is missing in it or in front of it is not written again; it is \
-             tried again every minute"
-        ))]
-    }
 }

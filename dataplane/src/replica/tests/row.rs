@@ -97,7 +97,11 @@ fn cut(path: &PathBuf, bytes: u64) {
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(bytes).unwrap();
 }
 
-const SPOILS: [(&str, Spoil); 13] = [
+const SPOILS: [(&str, Spoil); 15] = [
+    ("headers", |files| [20, HEADER_COPY_AT + 20].iter().for_each(|at| flip(&files[3], *at))),
+    ("headers-and-byte", |files| {
+        [20, HEADER_COPY_AT + 20, 5000].iter().for_each(|at| flip(&files[3], *at));
+    }),
     ("byte-first", |files| flip(&files[0], 5000)),
     ("byte", |files| flip(&files[2], 5000)),
     ("byte-twice", |files| [1, 4].iter().for_each(|at| flip(&files[*at], 6000))),
@@ -128,7 +132,7 @@ fn what_older_files_lost_is_written_again_from_another_copy() {
         let (_, said) = two.start(true, 2);
         assert!(two.is_whole(), "{name}: {said:?}");
         assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 0), "{name}");
-        assert!(said.iter().any(|text| text.contains("is written again with")), "{name}: {said:?}");
+        assert!(said.iter().any(|text| text.contains("written again")), "{name}: {said:?}");
         // Nothing is found the next time.
         assert_eq!(two.start(true, 3), (0, Vec::new()), "{name}");
     }
@@ -152,7 +156,7 @@ fn what_nobody_has_is_told_and_shown_for_as_long_as_it_is_missing() {
         let entries = two.source.frontier.entries;
         two.source.pool.raise_oldest(two.source.topic, 0, entries, entries * 3);
         spoil(&two.files(0));
-        if matches!(name, "swapped" | "byte-end") {
+        if matches!(name, "swapped" | "byte-end" | "headers") {
             // All is here: but in other places, and without the word on how far the log was.
             continue;
         }
