@@ -455,6 +455,23 @@ mod tests {
         assert_eq!(frames(&rest)[..2], [Err((GapReason::Lost, 3, 6)), Ok(6)]);
     }
 
+    /// A file without a header is one that was begun a moment ago, if no other is behind it.
+    #[test]
+    fn what_lies_behind_a_file_of_zeros_is_read() {
+        for (which, bytes) in [(1, 9000), (1, 0), (0, 4096), (5, 4096)] {
+            let (scratch, files) = row(&format!("zeros-{which}-{bytes}"));
+            std::fs::write(&files[which], vec![0; bytes]).unwrap();
+            let skips = Skips::default();
+            let chunk = read(&mut merge(&scratch), 0, Place::new(0, 0), 6, &lost(&skips));
+            let of = |i: usize| match i == which {
+                true => Err((GapReason::Lost, 3, 3 * i as u64 + 3)),
+                false => Ok(3 * i as u64),
+            };
+            let all: Vec<_> = (0..6).map(of).collect();
+            assert_eq!(frames(&chunk), all[..6 - usize::from(which == 5)], "{which}");
+        }
+    }
+
     #[test]
     fn what_was_passed_over_between_two_lives_is_told_apart_from_what_was_lost() {
         let (scratch, end) = replica("lives", &[None, None]);

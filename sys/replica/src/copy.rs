@@ -273,6 +273,12 @@ impl CopyReader {
         files.into_iter().find(|(first_index, _)| *first_index > here)
     }
 
+    /// Whether there is a file behind that one.
+    fn has_behind(&self, first_index: u64) -> bool {
+        let files = list_source(&self.directory, &mut Vec::new()).unwrap_or_default();
+        files.last().is_some_and(|(last, _)| *last > first_index)
+    }
+
     /// Goes on in the next file, if there is one. `is_whole`: this one was read to its end.
     fn go_on(&mut self, is_whole: bool, faults: &mut Vec<String>) {
         for _ in 0..LISTINGS_MAX {
@@ -280,7 +286,8 @@ impl CopyReader {
             match self.walk(&path) {
                 Ok(walk) => return self.go_to(walk, (first_index, path), is_whole),
                 Err(error) if is_gone(&error) => continue,
-                Err(error) if is_begun(&error) => {}
+                // Nobody begins a file behind one that has no header: it had one.
+                Err(error) if is_begun(&error) && !self.has_behind(first_index) => {}
                 Err(error) => {
                     faults.push(error.to_string());
                     // A file that cannot be read is passed over, if there is another behind it.
@@ -344,7 +351,8 @@ impl CopyReader {
                         taken = true;
                         break;
                     }
-                    Err(error) if is_begun(&error) => {}
+                    // One behind it is opened next, if there is one.
+                    Err(error) if is_begun(&error) => unread = unread.or(Some(*first_index)),
                     Err(error) => {
                         unread = unread.or(Some(*first_index));
                         faults.push(error.to_string());
