@@ -114,8 +114,8 @@ pub fn is_gone(error: &FileError) -> bool {
     matches!(error, FileError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
-/// Whether a file's bytes are not what was written: it may be replaced then. A file of another version
-/// holds, and what the system refuses may be there again.
+/// Whether a file's bytes are not what was written: it may be replaced then. A file of another
+/// version holds, and what the system refuses may be there again.
 pub fn is_damage(error: &FileError) -> bool {
     match error {
         FileError::Io { source, .. } => source.raw_os_error() == Some(EIO),

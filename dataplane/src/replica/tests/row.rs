@@ -17,10 +17,15 @@ struct Two {
 
 impl Two {
     fn new(name: &str) -> Self {
+        Self::of(name, 3000)
+    }
+
+    /// Of batches of so many bytes.
+    fn of(name: &str, bytes: usize) -> Self {
         let mut two = Self { disks: Disks::new(name), source: Source::new(pool(), 0) };
         let mut worker = two.worker(1, false, 1);
         for batch in 0..7 {
-            let entry = two.source.place(&[batch; 3000], true);
+            let entry = two.source.place(&vec![batch; bytes], true);
             two.source.append(&entry);
             two.source.publish();
             work(&mut worker);
@@ -209,6 +214,16 @@ fn both_copies_lost_something_else_and_each_is_filled_from_the_other() {
     let (_, said) = two.start(true, 2);
     assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 0), "{said:?}");
     assert!(two.is_whole());
+}
+
+/// More than is written at once: what is whole of it counts at once.
+#[test]
+fn what_is_too_much_for_one_file_is_written_again_in_several() {
+    let two = Two::of("row-many", 280_000);
+    two.files(0)[1..6].iter().for_each(|path| fs::remove_file(path).unwrap());
+    let (first, said) = two.start(false, 2);
+    assert!(first == 61 && two.is_whole(), "{said:?}");
+    assert_eq!((two.files(0).len(), line(&two.source).3), (4, 0), "{said:?}");
 }
 
 /// What was being written when a process ended is no file of the row, and goes.
