@@ -2,6 +2,7 @@
 
 mod fake;
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use fake::Memory;
@@ -11,12 +12,24 @@ use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
-use landfall_replica::TopicFile;
 use landfall_replica::names::topic_directory;
+use landfall_replica::{Ended, EndedLog, TopicFile};
 
 /// What is said at the end of a pool in which log 1 has 5 entries, `oldest` and later in memory,
 /// and of whose copies broker 1 keeps the first, as `home` says, and broker 0 the second.
 fn notes(name: &str, oldest: u64, home: ReplicaState, durable: u64) -> Vec<String> {
+    end(name, oldest, (home, 5), (ReplicaState::Well, durable), None).0
+}
+
+/// The same, with how far each copy is, and what the directory says that broker 1 had landed when
+/// the pool began; what is counted of it at the end, too.
+fn end(
+    name: &str,
+    oldest: u64,
+    home: (ReplicaState, u64),
+    other: (ReplicaState, u64),
+    had: Option<u64>,
+) -> (Vec<String>, Option<u64>) {
     let folder = std::env::temp_dir().join(format!("landfall-ended-{name}-{}", std::process::id()));
     let data = [folder.clone()];
     let memory = Memory::new();
@@ -34,7 +47,10 @@ fn notes(name: &str, oldest: u64, home: ReplicaState, durable: u64) -> Vec<Strin
     pool.set_topic(&entry);
     let topic = topic_directory(&folder, "t", 77);
     fs::create_dir_all(&topic).unwrap();
-    TopicFile::of(&entry, &pool.uuid_text(), 48 << 20).unwrap().write(&topic).unwrap();
+    let counted = |had| EndedLog { entries: BTreeMap::from([(1, had)]), ..EndedLog::default() };
+    let began = had.map(|had| Ended { logs: BTreeMap::from([(1, counted(had))]) });
+    let file = TopicFile::of(&entry, &pool.uuid_text(), 48 << 20).unwrap();
+    TopicFile { began, ..file }.write(&topic).unwrap();
     let (id, source) = (TopicId(entry.id), BrokerId::new(1).unwrap());
     pool.start_frontier(id, 1);
     let line = FrontierLine { topic: id.0.into(), entries: 5, position: 50, ..Default::default() };
@@ -48,14 +64,35 @@ fn notes(name: &str, oldest: u64, home: ReplicaState, durable: u64) -> Vec<Strin
         let line = ReplicaLine { topic, durable, entries: durable, state, ..Default::default() };
         pool.start_replica(id, source, replica, &ReplicaLine { incarnation: 3, ..line });
     };
-    if home != ReplicaState::Absent {
-        begin(0, home, 5);
+    for (replica, (state, durable)) in [home, other].into_iter().enumerate() {
+        if state != ReplicaState::Absent {
+            begin(replica, state, durable);
+        }
     }
-    begin(1, ReplicaState::Well, durable);
     let notes = say_ended(&pool, 1, &data);
-    assert!(TopicFile::read(&topic).unwrap().ended.is_some());
+    let ended = TopicFile::read(&topic).unwrap().ended.unwrap();
     fs::remove_dir_all(&folder).unwrap();
-    notes
+    (notes, ended.logs[&1].entries.get(&1).copied())
+}
+
+/// A new pool after a power cut, stopped before any broker came: its end counts what no line says
+/// only where the directories do.
+#[test]
+fn what_nobody_looked_at_in_this_pool_is_counted_as_it_was_or_not_at_all() {
+    let absent = (ReplicaState::Absent, 0);
+    let counted = |name, had| end(name, 5, absent, absent, had);
+    assert_eq!(counted("nobody", None), (Vec::new(), None));
+    assert_eq!(counted("earlier", Some(3)), (Vec::new(), Some(3)));
+}
+
+/// Copies with as many as there were before are not whole: more was landed since.
+#[test]
+fn a_count_from_before_does_not_stand_for_what_no_copy_has_all_of() {
+    let (full, well) = (ReplicaState::Full, ReplicaState::Well);
+    let (notes, counted) = end("since", 3, (full, 4), (full, 4), Some(3));
+    assert!(notes.join(" ").contains("is in the pool alone"), "{notes:?}");
+    assert_eq!(counted, None);
+    assert_eq!(end("one-has", 3, (full, 4), (well, 5), Some(3)).1, Some(5));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! long as the pool stands still. So the pool says that they do, before they do; a control that
 //! finds that takes it back in all of them before it serves, and does not serve where it cannot.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use landfall_layout::limits::{LOGS_PER_TOPIC, SEQUENCED_LOG, TOPICS_MAX};
@@ -67,13 +68,17 @@ pub fn say_alive(pool: &Pool, data: &[PathBuf]) -> Vec<String> {
     notes
 }
 
+/// Logs, and brokers that landed something in them which no copy has all of.
+type Uncounted = BTreeSet<(usize, u8)>;
+
 /// Where each log of a topic ended. What its copies on disk do not have of it is gone with the
 /// pool, and a sentence each: the end says all the same how far the log was, so that a new pool
-/// goes on behind it and tells of what is lost.
-fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> Ended {
+/// goes on behind it and tells of what is lost. What a broker landed is counted where a copy has
+/// all of it, and only there: who reads no count takes no copy for whole.
+fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Uncounted) {
     let id = TopicId(entry.id);
     let is_sequenced = entry.order().is_some_and(|order| order.is_sequenced());
-    let mut all = Ended::default();
+    let (mut all, mut uncounted) = (Ended::default(), Uncounted::new());
     for log in (0..LOGS_PER_TOPIC).filter(|log| is_sequenced == (*log == SEQUENCED_LOG)) {
         let line = pool.frontier(id, log);
         // Where nothing ever landed nobody keeps anything.
@@ -99,18 +104,21 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> Ended {
             let is_whole = |kept: &ReplicaLine| {
                 kept.state() == ReplicaState::Well && kept.durable >= line.entries
             };
-            let whole = copies.clone().filter(is_whole).count();
+            let whole = copies.clone().filter(is_whole);
+            // One that begins behind the others has fewer.
+            if let Some(entries) = whole.clone().map(|kept| kept.entries).max() {
+                // Each that has them all says where they end; one may say it of entries of
+                // others that came behind them.
+                let tails = whole.clone().filter(|kept| kept.entries == entries);
+                let tail = tails.map(|kept| kept.tail).min().unwrap_or_default();
+                ended.entries.insert(source.raw(), entries);
+                ended.tails.insert(source.raw(), tail);
+            } else {
+                uncounted.insert((log, source.raw()));
+            }
+            let whole = whole.count();
             match copies.clone().find(|kept| !is_whole(kept)) {
-                None => {
-                    // One that begins behind the others has fewer.
-                    let entries = copies.clone().map(|kept| kept.entries).max().unwrap_or_default();
-                    // Each that has them all says where they end; one may say it of entries of
-                    // others that came behind them.
-                    let tails = copies.filter(|kept| kept.entries == entries);
-                    let tail = tails.map(|kept| kept.tail).min().unwrap_or_default();
-                    ended.entries.insert(source.raw(), entries);
-                    ended.tails.insert(source.raw(), tail);
-                }
+                None => {}
                 Some(kept) => {
                     let has = match kept.state() {
                         ReplicaState::Absent => format!(
@@ -145,7 +153,7 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> Ended {
         // No file says that nothing was ever ordered.
         all.logs.extend(first_logs(entry).map(|log| (log, EndedLog::default())));
     }
-    all
+    (all, uncounted)
 }
 
 /// Logs of a topic that nothing is known of: that of its order, or those of its homes.
@@ -194,11 +202,12 @@ pub fn say_ended(pool: &Pool, epoch: u64, data: &[PathBuf]) -> Vec<String> {
     }
     let (mut all, mut notes) = (Vec::new(), Vec::new());
     for entry in live(pool) {
-        let ended = ended(pool, &entry, &mut notes);
+        let (ended, uncounted) = ended(pool, &entry, &mut notes);
         if !ended.logs.is_empty() {
             let topics: Vec<PathBuf> = directories_of(pool, &entry, data).collect();
             notes.extend(say_life(pool, &topics, latest_life(&topics).max(1)));
-            all.extend(topics.into_iter().map(|topic| (topic, ended.clone())));
+            let said = |topic| (topic, ended.clone(), uncounted.clone());
+            all.extend(topics.into_iter().map(said));
         }
     }
     if all.is_empty() {
@@ -209,11 +218,14 @@ pub fn say_ended(pool: &Pool, epoch: u64, data: &[PathBuf]) -> Vec<String> {
         // The next one may have looked already.
         return Vec::new();
     }
-    for (topic, ended) in all {
+    for (topic, ended, uncounted) in all {
         // The next leader has claimed its epoch before it takes anything back here, under the same
         // lock: what is said after it looked was said by nobody who still leads.
         let say = |file| match pool.leads(epoch) {
-            true => TopicFile { ended: Some(with_earlier(ended.clone(), &file)), ..file },
+            true => {
+                let ended = with_earlier(ended.clone(), &uncounted, &file);
+                TopicFile { ended: Some(ended), ..file }
+            }
             false => file,
         };
         notes.extend(change(pool, &topic, say).err().map(|error| error.to_string()));
@@ -221,15 +233,18 @@ pub fn say_ended(pool: &Pool, epoch: u64, data: &[PathBuf]) -> Vec<String> {
     notes
 }
 
-/// Adds what replicas had when the pool began, of brokers that landed nothing since.
-fn with_earlier(mut ended: Ended, file: &TopicFile) -> Ended {
+/// Adds what replicas had when the pool began, of brokers that landed nothing since. `uncounted`
+/// may have: an earlier count would call copies whole that have nothing of what came since.
+fn with_earlier(mut ended: Ended, uncounted: &Uncounted, file: &TopicFile) -> Ended {
     for (number, log) in &mut ended.logs {
         let began = file.began.as_ref().and_then(|began| began.logs.get(number));
-        for (source, entries) in began.iter().flat_map(|began| &began.entries) {
-            log.entries.entry(*source).or_insert(*entries);
-        }
-        for (source, tail) in began.iter().flat_map(|began| &began.tails) {
-            log.tails.entry(*source).or_insert(*tail);
+        let counts = |source: &u8| !uncounted.contains(&(*number, *source));
+        let Some(began) = began else { continue };
+        for (source, entries) in began.entries.iter().filter(|(source, _)| counts(source)) {
+            if !log.entries.contains_key(source) {
+                log.entries.insert(*source, *entries);
+                log.tails.extend(began.tails.get(source).map(|tail| (*source, *tail)));
+            }
         }
     }
     ended

@@ -115,12 +115,13 @@ impl Place {
         }
     }
 
-    /// Whether the log ended in good order before this pool, and the source had landed nothing.
+    /// Whether the log ended in good order before this pool, and the source had landed nothing: a
+    /// count that is not there says nothing of it.
     fn had_nothing(&self, pool: &Pool, (source, log): (BrokerId, usize)) -> bool {
         let uuid = pool.uuid_text();
         let said = self.said.iter().filter(|file| file.pool_uuid == uuid);
         let mut ends = said.filter_map(|file| file.began.as_ref()?.logs.get(&log)).peekable();
-        let had = |end: &EndedLog| end.entries.get(&source.raw()).is_some_and(|had| *had > 0);
+        let had = |end: &EndedLog| end.entries.get(&source.raw()).is_none_or(|had| *had > 0);
         ends.peek().is_some() && !ends.any(had)
     }
 

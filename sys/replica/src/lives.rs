@@ -20,7 +20,8 @@ pub struct Resumed {
     pub position: u64,
 }
 
-/// Where a log ended, and what its replicas had then: everything.
+/// Where a log ended, and what its replicas had then: everything. Of a broker that it does not name
+/// nobody knew how much there was.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedLog {
     /// Index behind the last entry.
@@ -38,11 +39,13 @@ pub struct EndedLog {
 impl EndedLog {
     /// Whether files of what `source` landed that have everything below log index `covers`, and
     /// `entries` entries, had all of it by then. As many entries may be others where the files are
-    /// older, or another disk's: it is the place that counts, wherever one is said.
+    /// older, or another disk's: it is the place that counts, wherever one is said. What is not
+    /// known is reached by nothing: files that were taken for whole are never filled.
     pub fn is_reached(&self, source: u8, covers: u64, entries: u64) -> bool {
-        match self.tails.get(&source) {
-            Some(tail) => covers >= *tail,
-            None => entries >= self.entries.get(&source).copied().unwrap_or_default(),
+        match (self.tails.get(&source), self.entries.get(&source)) {
+            (Some(tail), _) => covers >= *tail,
+            (None, Some(had)) => entries >= *had,
+            (None, None) => false,
         }
     }
 }
@@ -281,12 +284,13 @@ mod tests {
     #[test]
     fn it_is_the_place_that_counts_where_one_is_said() {
         let mut log = EndedLog { index: 90, position: 900, ..EndedLog::default() };
-        log.entries = BTreeMap::from([(0, 5), (1, 5)]);
+        log.entries = BTreeMap::from([(0, 5), (1, 5), (2, 0)]);
         log.tails = BTreeMap::from([(0, 70)]);
         assert!(log.is_reached(0, 70, 1) && !log.is_reached(0, 69, 5));
         // An earlier program said how many.
         assert!(log.is_reached(1, 3, 5) && !log.is_reached(1, 80, 4));
         assert!(log.is_reached(2, 0, 0), "it landed nothing");
+        assert!(!log.is_reached(3, 90, 9), "nobody knows what it landed");
     }
 
     #[test]

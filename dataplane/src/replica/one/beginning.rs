@@ -69,7 +69,7 @@ impl Replica {
         let said = self.others.said();
         let mut began = said.iter().filter(|file| file.pool_uuid == uuid).filter_map(|file| {
             let log = file.began.as_ref()?.logs.get(&self.log)?;
-            Some(log.entries.get(&source).is_some_and(|entries| *entries > 0))
+            Some(*log.entries.get(&source)? > 0)
         });
         if let Some(had) = began.next() {
             return had || began.any(|had| had);

@@ -69,6 +69,27 @@ fn what_the_source_never_landed_is_not_missing() {
     assert_eq!(line(&source), (10, 7, ReplicaState::Well, 0));
 }
 
+/// An end that was said before any broker came has no count of what the disks have.
+#[test]
+fn what_nobody_counted_is_copied_from_another_disk() {
+    let disks = six("uncounted");
+    let mut source = next_pool(9);
+    let uuid = source.pool.uuid_text();
+    let log = EndedLog { index: 9, position: 27, ..EndedLog::default() };
+    let began = Some(Ended { logs: BTreeMap::from([(0, log)]) });
+    let mut skips = Skips::default();
+    skips.add(Skipped { index: 6, to_index: 9, position: 18, to_position: 27 });
+    let skipped = BTreeMap::from([(0, skips)]);
+    let file = TopicFile::read(&disks.topic(1)).unwrap();
+    let file = TopicFile { began, skipped, pool_uuid: uuid, ..file };
+    file.replace(&disks.topic(1)).unwrap();
+    land(&mut source, 1);
+    assert_eq!(errors(&source, disks.data(0, true), 1), [""; 0]);
+    assert_eq!(line(&source), (10, 7, ReplicaState::Well, 0));
+    let (_, has) = disks.batches(0);
+    assert_eq!(has, 7, "those of the other disk, and the one that came since");
+}
+
 /// Disks that are replaced one at a time: each counts once it has all that was on the one before.
 #[test]
 fn a_directory_that_replaces_another_lacks_nothing_once_it_is_filled() {
