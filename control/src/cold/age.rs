@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use landfall_replica::Ended;
+use landfall_replica::{Ended, EndedLog, Resumed};
 
 /// What a topic's directory says of its age.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct Said {
     pub life: u64,
     /// Where the logs ended in good order.
     pub ended: Option<Ended>,
+    /// Where they had ended so when its pool began.
+    pub began: Option<Ended>,
 }
 
 /// The most that a directory knows.
@@ -70,6 +72,22 @@ pub fn end(said: &[Said]) -> Option<Ended> {
     end.cloned()
 }
 
+/// How far each log was at least: a log that went on behind an end was there.
+pub fn passed(said: &[Said]) -> impl Iterator<Item = (usize, Resumed)> {
+    let ends = said.iter().filter_map(|said| said.ended.as_ref());
+    ends.flat_map(|ended| &ended.logs)
+        .map(|(log, ended)| (*log, Resumed { index: ended.index, position: ended.position }))
+}
+
+/// What the copies of each log had when it ended in good order last, as far as the latest
+/// directories know. It stays on disk, whatever came after.
+pub fn had(said: &[Said]) -> impl Iterator<Item = (usize, &EndedLog)> {
+    let latest = latest(said);
+    let said = said.iter().filter(move |said| said.life == latest);
+    let ends = said.filter_map(|said| said.ended.as_ref().or(said.began.as_ref()));
+    ends.flat_map(|ended| &ended.logs).map(|(log, ended)| (*log, ended))
+}
+
 fn places(ended: &Ended) -> BTreeMap<usize, (u64, u64)> {
     ended.logs.iter().map(|(log, ended)| (*log, (ended.index, ended.position))).collect()
 }
@@ -87,6 +105,7 @@ mod tests {
             path: format!("broker-{number}").into(),
             life: *life,
             ended: at.map(|index| Ended { logs: [(32, log(index))].into() }),
+            began: Some(Ended { logs: [(32, log(1))].into() }),
         };
         said.iter().enumerate().map(one).collect()
     }
@@ -113,6 +132,20 @@ mod tests {
         assert_eq!(end_of(&[(1, Some(60)), (0, Some(60))]), Some(60));
         assert_eq!(end_of(&[(1, Some(60)), (0, None)]), None);
         assert_eq!(end_of(&[(1, Some(60)), (0, Some(50))]), None);
+    }
+
+    #[test]
+    fn an_end_that_does_not_count_is_still_one_that_the_log_passed() {
+        let passed = |said: &[(u64, Option<u64>)]| -> Vec<u64> {
+            passed(&all(said)).map(|(_, place)| place.index).collect()
+        };
+        assert_eq!(passed(&[(1, Some(60)), (0, None)]), [60]);
+        assert_eq!(passed(&[(1, Some(60)), (2, None), (2, Some(90))]), [60, 90]);
+        let had = |said: &[(u64, Option<u64>)]| -> Vec<u64> {
+            had(&all(said)).map(|(_, log)| log.index).collect()
+        };
+        assert_eq!(had(&[(1, Some(60)), (0, None)]), [60], "an older copy knows nothing of it");
+        assert_eq!(had(&[(1, Some(60)), (2, None)]), [1], "what it had when its pool began");
     }
 
     #[test]

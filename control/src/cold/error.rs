@@ -8,6 +8,8 @@ use landfall_replica::FileError;
 use landfall_replica::end::Behind;
 use landfall_replica::there::Absent;
 
+use super::fewer::Fewer;
+
 /// Why topics cannot be brought back. Nothing was served, and no file changed that would matter.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -89,6 +91,15 @@ pub enum ColdError {
         absent: Absent,
         /// Directories of which it is not known whose they are, and why.
         unknown: Vec<String>,
+    },
+    /// Of what a broker landed every copy that was named has less than was on disk.
+    Fewer {
+        /// The topic.
+        name: String,
+        /// What is missing.
+        fewer: Fewer,
+        /// The homes of the copies.
+        keepers: Vec<u8>,
     },
     /// Two files have other messages at the same positions.
     Twice {
@@ -212,6 +223,20 @@ impl fmt::Display for ColdError {
                     f,
                     ": mount its disk, or name its data directory; --forget-lost goes on without \
                      it, and what only it has is lost"
+                )
+            }
+            Self::Fewer { name, fewer: Fewer { source, had, has }, keepers } => {
+                let keepers: Vec<String> = keepers.iter().map(u8::to_string).collect();
+                write!(
+                    f,
+                    "topic {name}: broker {source} had {had} entries on disk when the log ended in \
+                     good order, and the fullest copy here has {}, up to log index {}: the disk of \
+                     broker {} is an older copy, or files are gone from it; mount the latest, or \
+                     name its data directory; --forget-lost goes on with what is here, and what \
+                     only the other has is lost",
+                    has.entries,
+                    has.covers,
+                    keepers.join(" or ")
                 )
             }
             Self::Twice { name, position, one, other } => write!(

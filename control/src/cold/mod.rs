@@ -15,6 +15,7 @@
 //! | [`sessions`] | whose batches may not be ordered again |
 //! | [`losses`] | what publishers lost, for brokers and for people |
 //! | [`whole`] | whether all directories were named |
+//! | [`fewer`] | whether their files have what they had |
 //! | [`tell`] | sentences |
 //! | [`end`] | the other end: what is written down when a pool is stopped in good order |
 
@@ -23,6 +24,7 @@ mod age;
 pub mod elsewhere;
 pub mod end;
 mod error;
+mod fewer;
 pub mod hold;
 mod losses;
 pub mod plan;
@@ -48,6 +50,7 @@ use landfall_replica::there::Disk;
 use landfall_replica::{Ended, EndedLog, FileError, Resumed, Skips, TopicFile};
 
 pub use error::ColdError;
+pub use fewer::Fewer;
 use plan::{Plan, Told, lost_below, plan};
 use read::{Found, FoundLog, find};
 use sessions::Sessions;
@@ -94,6 +97,13 @@ pub fn restore(
             Err(missing) if forgets_lost => {
                 notes.push(missing.to_string());
                 whole::forget(&mut found, &disks);
+            }
+            checked => checked?,
+        }
+        match fewer::check(&found) {
+            Err(error) if forgets_lost => {
+                notes.push(error.to_string());
+                fewer::forget(&mut found);
             }
             checked => checked?,
         }

@@ -17,6 +17,7 @@ use landfall_replica::{Begins, EndedLog, FileError, Resumed, Row, Skips, TopicFi
 use super::ColdError;
 use super::absent::Absent;
 use super::age::{self, Said};
+use super::fewer::Reach;
 use super::plan::{Span, Unread};
 use super::sessions::SessionOf;
 use super::tell;
@@ -54,6 +55,10 @@ pub struct FoundLog {
     pub skips: Skips,
     /// Where it ended in good order.
     pub ended: Option<EndedLog>,
+    /// What its copies had when it ended so last, as directories say.
+    pub had: Vec<EndedLog>,
+    /// How far the files go of what each broker landed, by its number.
+    pub reaches: BTreeMap<u8, Reach>,
     /// What files that do not hold may have had.
     pub unread: Unread,
     /// Where the copies of its brokers' batches begin.
@@ -149,8 +154,8 @@ fn read_topic(
                 return Ok(None);
             }
             Ok(mut file) => {
-                let ended = file.ended.take();
-                said.push(Said { path: listing.path.clone(), life: file.life, ended });
+                let (ended, began) = (file.ended.take(), file.began.clone());
+                said.push(Said { path: listing.path.clone(), life: file.life, ended, began });
                 match &mut found {
                     Some(found) => found.also_says(file),
                     None => found = Some(Found::of(file)),
@@ -185,18 +190,29 @@ fn read_topic(
         found.directories.push(listing.path.clone());
         for source in &listing.sources {
             let (mut files, mut copied) = (Vec::new(), Copied::new(source.source));
+            let mut reach = found.reach_of(source.source);
             for (first_index, path) in &source.files {
                 match found.read(source.source, *first_index, path, notes)? {
-                    None => copied.pass(*first_index),
+                    None => {
+                        copied.pass(*first_index);
+                        reach.is_damaged = true;
+                    }
                     Some(walk) => {
+                        reach.add(walk.place());
+                        reach.is_damaged |= walk.damage().iter().any(|it| it.behind.is_none());
                         copied.add(walk.header(), walk.damage(), walk.place());
                         files.push((*walk.header(), walk.place().index));
                     }
                 }
             }
+            if source.files.is_empty() {
+                continue;
+            }
+            let log = found.log_of(source.source);
+            let known = found.logs.entry(log).or_default();
+            known.reaches.insert(source.source.raw(), reach);
             if !files.is_empty() {
-                let log = found.log_of(source.source);
-                let begins = &mut found.logs.entry(log).or_default().begins;
+                let begins = &mut known.begins;
                 for row in Row::all(files.iter().map(|(header, end)| (header, *end))) {
                     begins.add(source.source, row);
                 }
@@ -274,16 +290,34 @@ impl Found {
     }
 
     /// Takes where the logs ended in good order, if the directories agree on it, and every one is
-    /// of that pool: in another one a log may have gone on behind it.
+    /// of that pool: in another one a log may have gone on behind it. Where they do not agree each
+    /// end is a place that the log came to all the same.
     fn judge_end(&mut self, said: &[Said], notes: &mut Vec<String>) {
         self.life = age::latest(said);
         notes.extend(age::older(&self.file.name, said));
+        for (log, had) in age::had(said) {
+            let known = &mut self.logs.entry(log).or_default().had;
+            if !known.contains(had) {
+                known.push(had.clone());
+            }
+        }
         if self.pools.len() > 1 {
             return;
         }
-        for (log, ended) in age::end(said).into_iter().flat_map(|ended| ended.logs) {
+        let end = age::end(said);
+        for (log, place) in age::passed(said).filter(|_| end.is_none()) {
+            let log = self.logs.entry(log).or_default();
+            log.reached = further(log.reached, place);
+        }
+        for (log, ended) in end.into_iter().flat_map(|ended| ended.logs) {
             self.logs.entry(log).or_default().ended = Some(ended);
         }
+    }
+
+    /// How far the files go of what a broker landed, as far as they are read.
+    fn reach_of(&self, source: BrokerId) -> Reach {
+        let log = self.logs.get(&self.log_of(source));
+        log.and_then(|log| log.reaches.get(&source.raw())).copied().unwrap_or_default()
     }
 
     fn order(&self) -> Option<Order> {

@@ -1,0 +1,74 @@
+//! Whether what copies had when their logs ended in good order is here: a disk may be put back from
+//! an older copy, which says nothing of what came after.
+
+use landfall_layout::replica::{Place, TAIL_UNKNOWN};
+
+use super::ColdError;
+use super::read::Found;
+
+/// How far the files of what one broker landed go, those of all directories together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Log index below which they have everything.
+    pub covers: u64,
+    /// Entries of the copy that has the most.
+    pub entries: u64,
+    /// The end of one of them does not hold, or one cannot be read: what that had is told as lost.
+    pub is_damaged: bool,
+}
+
+impl Reach {
+    /// Takes where a copy's last file ends.
+    pub fn add(&mut self, end: Place) {
+        self.covers = self.covers.max(end.index);
+        self.entries = self.entries.max(end.ordinal);
+    }
+}
+
+/// What a broker landed that was on disk when its log ended in good order, and is in no file here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fewer {
+    /// The broker.
+    pub source: u8,
+    /// Entries that were there.
+    pub had: u64,
+    /// How far the files go that are here.
+    pub has: Reach,
+}
+
+/// The brokers of whose batches every copy here ends before it did. Bounds let go of the beginning
+/// alone, and whoever stands in begins where the home ended.
+fn fewer(found: &Found) -> impl Iterator<Item = (usize, Fewer)> {
+    found.logs.iter().flat_map(|(number, log)| {
+        let counts = log
+            .had
+            .iter()
+            .flat_map(move |end| end.entries.iter().map(move |(source, had)| (end, *source, *had)));
+        counts.filter_map(move |(end, source, had)| {
+            let has = log.reaches.get(&source).copied().unwrap_or_default();
+            let is_known = had > 0 && end.tails.get(&source) != Some(&TAIL_UNKNOWN);
+            let is_here = has.is_damaged || end.is_reached(source, has.covers, has.entries);
+            (is_known && !is_here).then_some((*number, Fewer { source, had, has }))
+        })
+    })
+}
+
+/// Looks that nothing is missing that directories count.
+pub fn check(found: &Found) -> Result<(), ColdError> {
+    let Some((_, fewer)) = fewer(found).next() else { return Ok(()) };
+    let (homes, copies) = (found.file.replica_brokers.max(1), found.file.replicas);
+    let home = |copy: u8| ((u16::from(fewer.source) + u16::from(copy)) % u16::from(homes)) as u8;
+    let keepers = (0..copies.saturating_sub(1)).map(home).collect();
+    Err(ColdError::Fewer { name: found.file.name.clone(), fewer, keepers })
+}
+
+/// Nobody asks any more for what is not there: the copies that have the most are whole.
+pub fn forget(found: &mut Found) {
+    for (number, Fewer { source, has, .. }) in fewer(found).collect::<Vec<_>>() {
+        let Some(log) = found.logs.get_mut(&number) else { continue };
+        for end in log.had.iter_mut().chain(&mut log.ended) {
+            end.entries.insert(source, has.entries);
+            end.tails.insert(source, has.covers);
+        }
+    }
+}
