@@ -47,7 +47,10 @@ fn fewer(found: &Found) -> impl Iterator<Item = (usize, Fewer)> {
         counts.filter_map(move |(end, source, had)| {
             let has = log.reaches.get(&source).copied().unwrap_or_default();
             let is_known = had > 0 && end.tails.get(&source) != Some(&TAIL_UNKNOWN);
-            let is_here = has.is_damaged || end.is_reached(source, has.covers, has.entries);
+            // A file that a copy was to begin behind a hole may not have been begun yet.
+            let is_here = has.is_damaged
+                || has.entries >= had
+                || end.is_reached(source, has.covers, has.entries);
             (is_known && !is_here).then_some((*number, Fewer { source, had, has }))
         })
     })
