@@ -226,7 +226,7 @@ fn copies_that_no_live_broker_can_keep_are_refused() {
 
 /// A power cut takes the pool's table along: what was answered has to be on a disk.
 #[test]
-fn a_topic_with_copies_is_answered_for_once_a_disk_has_it() {
+fn a_topic_with_copies_is_answered_for_once_its_disks_have_it() {
     let system = System::with(64, options());
     let mut brokers = [0, 1].map(|i| with_disk(&system.pool, i, i as u64 + 1));
     beat(&system.pool, &[0, 1]);
@@ -242,6 +242,11 @@ fn a_topic_with_copies_is_answered_for_once_a_disk_has_it() {
         assert!(!asked.is_finished(), "no disk has the topic");
         brokers[1].ask(Request::TopicSaid { topic: TopicId(topic.0 ^ 1) });
         brokers[1].ask(Request::TopicSaid { topic });
+        for _ in 0..4 {
+            system.asker.ask_now(Ask::Health).unwrap();
+        }
+        assert!(!asked.is_finished(), "one disk has the topic, and a start asks for both");
+        brokers[0].ask(Request::TopicSaid { topic });
         assert_eq!(asked.join().unwrap().id, topic.0);
     });
     // In the pool alone there is nothing to wait for.

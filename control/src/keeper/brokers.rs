@@ -235,7 +235,7 @@ impl Keeper {
             }
             Request::Retired { segment, generation } => self.retired(broker, segment, generation),
             Request::TopicReleased { topic } => self.topic_released(broker, topic),
-            Request::TopicSaid { topic } => self.topic_said(topic),
+            Request::TopicSaid { topic } => self.topic_said(broker, topic),
             Request::Lost { segment } => self.lose(SegmentId(segment), Some(broker)),
             Request::Withhold { segment, generation } => {
                 self.named(broker, segment, generation);
