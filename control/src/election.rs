@@ -85,6 +85,17 @@ impl std::fmt::Display for NotElected {
 impl std::error::Error for NotElected {}
 
 impl NotElected {
+    /// Why a control stands by that was started to do so.
+    pub fn while_standing_by(&self) -> String {
+        match self {
+            Self::Led { epoch, pid, .. } => format!(
+                "another control leads this pool, in epoch {epoch}, as process {pid}; ask that \
+                 one, or wait until this one leads"
+            ),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether standing again may end otherwise without anybody doing anything.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Busy | Self::Led { beats: false, .. } | Self::NoSlot { waits: true })

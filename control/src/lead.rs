@@ -17,6 +17,7 @@ use landfall_pool::pool::Shape;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch::{Sender, channel};
 use tokio::task::AbortHandle;
 
 use crate::flags::Flags;
@@ -189,19 +190,32 @@ impl Busy {
 }
 
 /// Tells whoever asks that this control stands by, until it is dropped.
-struct Answering(AbortHandle);
+struct Answering {
+    task: AbortHandle,
+    why: Sender<String>,
+}
 
 impl Answering {
-    fn begin(listeners: &Listeners, why: &str) -> Result<Self, String> {
+    fn begin(listeners: &Listeners, why: String) -> Result<Self, String> {
         let shared = listeners.share().map_err(|error| format!("listen twice: {error}"))?;
-        let task = tokio::spawn(serve(shared, standing_by(why), std::future::pending()));
-        Ok(Self(task.abort_handle()))
+        let (why, told) = channel(why);
+        let task = tokio::spawn(serve(shared, standing_by(told), std::future::pending()));
+        Ok(Self { task: task.abort_handle(), why })
+    }
+
+    /// Why is another reason by now, perhaps.
+    fn tell(&self, why: String) {
+        self.why.send_if_modified(|told| {
+            let is_new = *told != why;
+            *told = why;
+            is_new
+        });
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -215,7 +229,7 @@ async fn elect(
     let mut signalled = std::pin::pin!(signalled);
     let silent_ns = flags.silent_ms.saturating_mul(1_000_000);
     let mut candidate = Candidate::new(pool, silent_ns).map_err(|error| error.to_string())?;
-    let mut told = None;
+    let mut told: Option<Answering> = None;
     let mut busy = Busy::default();
     loop {
         let (again, why) = match candidate.stand(pool) {
@@ -232,12 +246,16 @@ async fn elect(
             NotElected::Busy => busy.wait(flags.standby, boot_ns())?,
             _ => busy = Busy::default(),
         }
-        if told.is_none()
-            && !matches!(why, NotElected::Busy)
-            && (flags.standby || matches!(why, NotElected::NoSlot { .. }))
-        {
-            told = Some(Answering::begin(listeners, &why.to_string())?);
-            eprintln!("landfall-control: standing by: {why}");
+        let stands_by = flags.standby || matches!(why, NotElected::NoSlot { .. });
+        if stands_by && !matches!(why, NotElected::Busy) {
+            let why = why.while_standing_by();
+            match &told {
+                Some(told) => told.tell(why),
+                None => {
+                    eprintln!("landfall-control: standing by: {why}");
+                    told = Some(Answering::begin(listeners, why)?);
+                }
+            }
         }
         tokio::select! {
             () = &mut signalled => return Ok(None),

@@ -7,24 +7,33 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net as unix;
 
+use axum::Router;
 use fake::{Broker, System};
-use landfall_control::http::{Listeners, router, serve};
+use landfall_control::election::NotElected;
+use landfall_control::http::{Listeners, router, serve, standing_by};
 use landfall_layout::command::Command;
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// A server in a thread of its own; it stops when the sender is dropped.
 fn start(system: &System, unix: Option<String>) -> (SocketAddr, oneshot::Sender<()>) {
+    let asker = system.asker.clone();
+    serving(unix, move || router(asker))
+}
+
+fn serving(
+    unix: Option<String>,
+    router: impl FnOnce() -> Router + Send + 'static,
+) -> (SocketAddr, oneshot::Sender<()>) {
     let (told, address) = std::sync::mpsc::channel();
     let (stop, stopped) = oneshot::channel();
-    let asker = system.asker.clone();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listeners = Listeners::bind("127.0.0.1:0", unix.as_deref()).await.unwrap();
             told.send(listeners.address().unwrap()).unwrap();
             let until = async { drop(stopped.await) };
-            serve(listeners, router(asker), until).await.unwrap();
+            serve(listeners, router(), until).await.unwrap();
         });
     });
     (address.recv().unwrap(), stop)
@@ -153,4 +162,25 @@ fn a_token_is_with_its_broker_before_the_answer() {
     assert_ne!(seen[0], seen[1]);
     assert_eq!(ask("/v1/topics/none/tokens", r#"{"broker":0}"#).0, 404);
     assert_eq!(ask("/v1/topics/t/tokens", r#"{"broker":0,"x":1}"#).0, 400);
+}
+
+/// The one that led when it began may be gone.
+#[test]
+fn a_control_that_stands_by_names_who_leads_by_now() {
+    let led = |epoch, pid| NotElected::Led { epoch, pid, beats: true }.while_standing_by();
+    let (tell, told) = watch::channel(led(1, 12_108));
+    let (address, _stop) = serving(None, move || standing_by(told));
+    let ask = || {
+        let stream = TcpStream::connect(address).unwrap();
+        let (status, body) = exchange(stream, "GET", "/v1/health", "");
+        (status, body["error"]["message"].as_str().unwrap().to_owned())
+    };
+    let (status, text) = ask();
+    assert_eq!(status, 503);
+    assert!(text.contains("in epoch 1, as process 12108"), "{text}");
+    // It was started so.
+    assert!(!text.contains("--standby"), "{text}");
+    tell.send(led(2, 34)).unwrap();
+    let (_, text) = ask();
+    assert!(text.contains("in epoch 2, as process 34"), "{text}");
 }

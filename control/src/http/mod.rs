@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete as delete_route, get, post};
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::watch::Receiver;
 
 use crate::answers::{Problem, SCHEMA_VERSION, TokenSpec, TopicSpec};
 use crate::messages::Ask;
@@ -44,11 +45,12 @@ fn ok(value: &impl Serialize) -> Answer {
 }
 
 /// What a control says that stands by: without an answer whoever asks would wait until it leads.
-pub fn standing_by(why: &str) -> Router {
-    let problem = Problem::full("standing_by", format!("this control stands by: {why}"));
+/// Why is what it knows by then: another one may lead meanwhile.
+pub fn standing_by(why: Receiver<String>) -> Router {
     // Once it leads, nobody is to be told so on a connection from before.
     Router::new().fallback(move || {
-        let answer = ([(header::CONNECTION, "close")], problem.clone());
+        let text = format!("this control stands by: {}", *why.borrow());
+        let answer = ([(header::CONNECTION, "close")], Problem::full("standing_by", text));
         async { answer }
     })
 }
