@@ -12,6 +12,7 @@ use landfall_layout::geometry::CONTROL_BLOCK;
 use landfall_layout::limits::{
     COPY_MOVE_NS, ELSEWHERE_GONE_NS, HEARTBEAT_LEASE_NS, SESSION_LEASE_NS,
 };
+use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
 use landfall_pool::bell::{Bell, Ringer, Role};
 use landfall_pool::clock::{boot_ns, wall_ns};
@@ -205,7 +206,11 @@ impl Control {
             eprintln!("control: {note}");
             errors.note(&pool, now, note);
         }
-        let (graves, notes) = Graves::read(restore, bound);
+        let (graves, mut notes) = Graves::read(restore, bound);
+        let alive: Vec<TopicEntry> = cold::end::live(&pool).collect();
+        notes.extend(graves.take_back(|name, created_ns| {
+            alive.iter().any(|entry| (entry.name(), entry.created_ns) == (name, created_ns))
+        }));
         for note in notes {
             eprintln!("control: {note}");
         }

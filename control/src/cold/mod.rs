@@ -9,6 +9,7 @@
 //! | [`hold`] | keeping controls of other pools away meanwhile |
 //! | [`read`] | what the files have |
 //! | [`age`] | which directories are older than others |
+//! | [`gone`] | topics that were deleted, and disks that have them still |
 //! | [`absent`] | log indexes that no file has |
 //! | [`torn`] | where copies had what no file has any more |
 //! | [`plan`] | where a log goes on |
@@ -25,6 +26,7 @@ pub mod elsewhere;
 pub mod end;
 mod error;
 mod fewer;
+mod gone;
 pub mod hold;
 mod losses;
 pub mod plan;
@@ -87,7 +89,8 @@ pub fn restore(
         await_free(directory, &pool.uuid_text())?;
     }
     let mut notes = Vec::new();
-    let found = find(directories, &mut notes)?;
+    let deleted = gone::heard(directories)?;
+    let found = find(directories, &deleted, &mut notes)?;
     let mut sessions = Sessions::default();
     let mut entries: Vec<(TopicEntry, Found)> = Vec::new();
     let disks: Vec<Disk> = directories.iter().map(|path| Disk::look(path)).collect();
@@ -119,6 +122,7 @@ pub fn restore(
         entries.push((entry, found));
     }
     let had = sessions.restore(pool, &mut notes)?;
+    notes.extend(gone::tell(pool, directories, &deleted)?);
     for (entry, mut found) in entries {
         let mut lives = Vec::new();
         if found.logs.is_empty() {

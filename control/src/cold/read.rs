@@ -10,6 +10,7 @@ use landfall_layout::limits::{RECORDS_FILE_BYTES, SEQUENCED_LOG};
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, HeaderError, REPLICA_HEADER_BYTES, ReplicaHeader};
 use landfall_layout::topic::Order;
+use landfall_replica::deletions::Deletion;
 use landfall_replica::names::{TopicListing, list};
 use landfall_replica::walk::Sight;
 use landfall_replica::{Begins, EndedLog, FileError, Resumed, Row, Skips, TopicFile, Walk};
@@ -92,9 +93,11 @@ pub struct Found {
 }
 
 /// Finds the topics in the data directories of brokers. Of several topics of one name the latest
-/// counts. What does not hold becomes a sentence; what may not be passed over, an error.
+/// counts, and where that one is among `deleted`, none. What does not hold becomes a sentence; what
+/// may not be passed over, an error.
 pub fn find(
     directories: &[impl AsRef<Path>],
+    deleted: &BTreeSet<Deletion>,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Found>, ColdError> {
     let mut topics: BTreeMap<String, Vec<TopicListing>> = BTreeMap::new();
@@ -107,13 +110,14 @@ pub fn find(
     }
     let mut found = Vec::new();
     for listings in topics.into_values() {
-        found.extend(read_topic(listings, notes)?);
+        found.extend(read_topic(listings, deleted, notes)?);
     }
     Ok(found)
 }
 
 fn read_topic(
     listings: Vec<TopicListing>,
+    deleted: &BTreeSet<Deletion>,
     notes: &mut Vec<String>,
 ) -> Result<Option<Found>, ColdError> {
     let mut said: Vec<(TopicListing, Result<TopicFile, FileError>)> = Vec::new();
@@ -141,6 +145,13 @@ fn read_topic(
             notes.push(format!("{path} is of an earlier topic {name}: left alone"));
         }
     }
+    let is_deleted =
+        |listing: &TopicListing| deleted.contains(&(listing.name.clone(), listing.created_ns));
+    if let Some((listing, _)) = mine.first().filter(|(listing, _)| is_deleted(listing)) {
+        let name = &listing.name;
+        notes.extend(mine.iter().map(|(listing, _)| goes(name, &listing.path)));
+        return Ok(None);
+    }
     let mut found: Option<Found> = None;
     let mut said = Vec::new();
     let (mut unreadable, mut refused) = (None, None);
@@ -148,9 +159,7 @@ fn read_topic(
     for (listing, read) in mine {
         match read {
             Ok(file) if file.deleted => {
-                let (path, name) = (listing.path.display(), &listing.name);
-                notes
-                    .push(format!("topic {name} was deleted; {path} goes with its broker's start"));
+                notes.push(goes(&listing.name, &listing.path));
                 return Ok(None);
             }
             Ok(mut file) => {
@@ -236,6 +245,10 @@ fn aged(listings: &[TopicListing], said: &[Said]) -> BTreeSet<BrokerId> {
         has.map(|source| source.source).collect::<BTreeSet<_>>()
     };
     &sources(true) - &sources(false)
+}
+
+fn goes(name: &str, path: &Path) -> String {
+    format!("topic {name} was deleted; {} goes with its broker's start", path.display())
 }
 
 /// Whether there is anything of a topic in a directory: it may be only a name, also of sources.

@@ -2,15 +2,17 @@
 //!
 //! A broker that lives removes the files of a topic that is deleted. One that is dead keeps them,
 //! and a pool that is lost would bring the topic back. So control itself writes into every data
-//! directory that it was given that the topic was deleted, before it answers.
+//! directory that it was given that the topic was deleted, before it answers: into those that have
+//! it, and into the others too, since a disk that has it may be away.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use landfall_replica::ask::{self, Asked};
+use landfall_replica::deletions::{self, Deletion};
 use landfall_replica::names::{ages, topic_directory};
 use landfall_replica::{FileError, TopicFile};
 
@@ -22,26 +24,59 @@ pub struct Graves {
     data: Vec<PathBuf>,
     /// The age of the latest topic of each name.
     latest: HashMap<String, u64>,
+    /// What directories say was deleted.
+    said: Vec<(PathBuf, BTreeSet<Deletion>)>,
 }
 
 impl Graves {
     /// Reads names and ages. A directory that cannot be read has none: what cannot be read is not
     /// brought back either. One that is silent for `bound` is a sentence.
     pub fn read(data: &[PathBuf], bound: Duration) -> (Self, Vec<String>) {
-        let mut graves = Self { data: data.to_vec(), latest: HashMap::new() };
+        let mut graves = Self { data: data.to_vec(), ..Self::default() };
         let look = |data: &PathBuf| {
             let path = data.clone();
-            ask::begin_within(data, bound, move || ages(&path).unwrap_or_default())
+            ask::begin_within(data, bound, move || {
+                (ages(&path).unwrap_or_default(), deletions::heard(&path).unwrap_or_default())
+            })
         };
         let asked: Vec<Asked<_>> = data.iter().map(look).collect();
         let mut notes = Vec::new();
-        for asked in asked {
+        for (data, asked) in data.iter().zip(asked) {
             match asked.wait_and_tell(say_waiting) {
-                Ok(ages) => ages.iter().for_each(|(name, age)| graves.note(name, *age)),
+                Ok((ages, said)) => {
+                    ages.iter().chain(&said).for_each(|(name, age)| graves.note(name, *age));
+                    graves.said.push((data.clone(), said));
+                }
                 Err(silent) => notes.push(format!("{silent}; control goes on without it")),
             }
         }
         (graves, notes)
+    }
+
+    /// Takes back that a topic was deleted which is alive in a pool that nobody serves yet: it is
+    /// one that was put back, from before the deletion, and what is landed there now is not to be
+    /// passed over when it is lost. What could not be taken back is a sentence.
+    pub fn take_back(&self, is_alive: impl Fn(&str, u64) -> bool) -> Vec<String> {
+        let mut notes = Vec::new();
+        for (data, said) in &self.said {
+            for deletion in said.iter().filter(|(name, created_ns)| is_alive(name, *created_ns)) {
+                let (path, again) = (data.clone(), deletion.clone());
+                let asked = ask::begin(data, move || deletions::take_back(&path, &again));
+                let taken = asked.wait().unwrap_or_else(|silent| Err(silent.into()));
+                notes.extend(taken.err().map(|error| {
+                    format!(
+                        "topic {} is alive in this pool, and {} says that it was deleted: \
+                         {error}; remove {}@{} there, or the topic does not come back when this \
+                         pool is lost",
+                        deletion.0,
+                        data.join(deletions::DELETED).display(),
+                        deletion.0,
+                        deletion.1
+                    )
+                }));
+            }
+        }
+        notes
     }
 
     /// The data directories.
@@ -99,18 +134,38 @@ fn bury_in(data: &[PathBuf], name: &str, created_ns: u64) -> Vec<String> {
         .map(|data| {
             let topic = topic_directory(data, name, created_ns);
             let place = topic.clone();
-            (topic, ask::begin(data, move || if place.is_dir() { mark(&place) } else { Ok(()) }))
+            let (data, deletion) = (data.clone(), (name.to_owned(), created_ns));
+            (topic, ask::begin(&data.clone(), move || bury_one(&data, &place, &deletion)))
         })
         .collect();
-    let said = begun.into_iter().filter_map(|(topic, asked)| {
-        let error = asked.wait().unwrap_or_else(|silent| Err(silent.into())).err()?;
-        Some(format!(
-            "topic {name} is deleted, and {} may bring it back when the pool is lost: {error}; \
-             remove that directory",
-            topic.display()
-        ))
-    });
-    said.collect()
+    let (mut told, mut notes) = (0, Vec::new());
+    for (topic, asked) in begun {
+        match asked.wait().unwrap_or_else(|silent| Err(silent.into())) {
+            Ok(is_told) => told += u32::from(is_told),
+            Err(error) => notes.push(format!(
+                "topic {name} is deleted, and {} may bring it back when the pool is lost: {error}; \
+                 remove that directory",
+                topic.display()
+            )),
+        }
+    }
+    if told == 0 {
+        notes.push(format!(
+            "topic {name} is deleted, and no data directory could be told: a disk that is away \
+             may bring it back when the pool is lost"
+        ));
+    }
+    notes
+}
+
+/// Whether the directory is there and was told. One that has nothing of the topic, and cannot be
+/// told, brings nothing back.
+fn bury_one(data: &Path, topic: &Path, deletion: &Deletion) -> Result<bool, FileError> {
+    let is_told = deletions::say(data, [deletion]).is_ok();
+    if topic.is_dir() {
+        mark(topic)?;
+    }
+    Ok(is_told)
 }
 
 fn mark(topic: &Path) -> Result<(), FileError> {

@@ -9,6 +9,7 @@ use landfall_layout::fate::Fate;
 use landfall_layout::limits::TOPICS_MAX;
 use landfall_layout::topic::{TopicEntry, TopicState};
 use landfall_pool::Pool;
+use landfall_replica::deletions;
 use landfall_replica::mend::sync_directory;
 use landfall_replica::names::{TOPIC_FILE, TOPIC_GRAVE, TopicListing, list, topic_directory};
 use landfall_replica::{FileError, TopicFile};
@@ -22,6 +23,8 @@ pub fn remove_topic(data: &Path, name: &str, created_ns: u64) -> Result<(), File
         for kept in [&[TOPIC_FILE, TOPIC_GRAVE][..], &[TOPIC_GRAVE]] {
             remove_but(&directory, kept).map_err(FileError::io("empty", &directory))?;
         }
+        // Another disk that is away may have the topic still. On a full one there is room by now.
+        deletions::say(data, [&(name.to_owned(), created_ns)])?;
         fs::remove_dir_all(&directory).map_err(FileError::io("remove", &directory))?;
     }
     if let Some(parent) = directory.parent() {

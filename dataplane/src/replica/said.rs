@@ -16,7 +16,9 @@ use landfall_replica::end::{End, beyond};
 use landfall_replica::mend::create_directory;
 use landfall_replica::names::topic_directory;
 use landfall_replica::there::{Lack, Part};
-use landfall_replica::{Ended, EndedLog, FileError, Numbers, Resumed, TopicFile, numbers};
+use landfall_replica::{
+    Ended, EndedLog, FileError, Numbers, Resumed, TopicFile, deletions, numbers,
+};
 
 use super::duties::Duty;
 use super::had;
@@ -138,6 +140,10 @@ pub fn write_topic(
         let file = TopicFile { live_in: uuid, resumed, skipped, reached, made_at, life, ..mine };
         (Some(TopicFile { began: began_there, places, ..file }), Ok(began))
     })??;
+    // A pool from before the deletion was put back: what is landed now comes back with it.
+    if let Some(data) = directory.ancestors().nth(2) {
+        deletions::take_back(data, &(entry.name().to_owned(), entry.created_ns))?;
+    }
     place.tell(directory, entry, others);
     Ok(began)
 }

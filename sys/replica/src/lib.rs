@@ -15,6 +15,7 @@
 //! | [`topic`] | `topic.json`: a topic's identity and settings, in words |
 //! | `word` | what others say beside it, a file each |
 //! | `document` | its bytes: in two files, written over in place, of which one always holds |
+//! | [`deletions`] | which topics were deleted, also where nothing of them was |
 //! | [`lives`] | where logs ended and went on, from one pool to the next |
 //! | [`end`] | how far its files reach, against how far a pool is |
 //! | `landed` | whether a broker ever landed anything, where not every directory answers |
@@ -33,6 +34,7 @@
 pub mod ask;
 pub mod copy;
 pub mod damage;
+pub mod deletions;
 mod document;
 pub mod end;
 pub mod error;

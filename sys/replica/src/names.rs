@@ -6,6 +6,7 @@ use std::{fs, io};
 use landfall_layout::BrokerId;
 use landfall_layout::topic::check_name;
 
+use crate::deletions::DELETED;
 use crate::error::FileError;
 use crate::numbers::{NUMBERS_COPY, NUMBERS_FILE, NUMBERS_NEW};
 use crate::owner::{OWNER_FILE, SYSTEM_FILE};
@@ -26,7 +27,8 @@ const CUT: &str = ".cut-";
 const DIGITS: usize = 20;
 
 /// What a data directory has of its own beside topics.
-pub const OWN_FILES: [&str; 5] = [OWNER_FILE, SYSTEM_FILE, NUMBERS_FILE, NUMBERS_COPY, NUMBERS_NEW];
+pub const OWN_FILES: [&str; 6] =
+    [OWNER_FILE, SYSTEM_FILE, NUMBERS_FILE, NUMBERS_COPY, NUMBERS_NEW, DELETED];
 
 /// A topic's name as a directory's. `.` and `..` are names of topics too, and so are those of the
 /// data directory's own files; `%` is in none.

@@ -331,6 +331,12 @@ mod tests {
         let (kept, counts) = after("deleted", |topic| TopicFile::bury(topic).unwrap());
         assert_eq!((kept.topics.len(), counts), (0, [0, 0, 1]));
         // What it says of itself does not count either.
+        // Its disk was away then, and others know it.
+        let (kept, counts) = after("said", |topic| {
+            let data = topic.ancestors().nth(2).unwrap();
+            landfall_replica::deletions::say(data, [&("t".to_owned(), 7)]).unwrap();
+        });
+        assert_eq!((kept.topics.len(), counts), (0, [0, 0, 1]));
         let (kept, counts) = after("buried", |topic| {
             TopicFile::bury(topic).unwrap();
             fs::write(topic.join("topic.json"), "{").unwrap();

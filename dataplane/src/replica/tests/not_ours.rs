@@ -1,7 +1,7 @@
 //! Files that look like a deleted topic's, and whether they are.
 
 use landfall_layout::TopicId;
-use landfall_replica::numbers;
+use landfall_replica::{deletions, numbers};
 
 use super::*;
 use crate::replica::rig::lead;
@@ -208,4 +208,23 @@ fn a_topic_is_not_made_again_where_a_later_pool_was_served() {
     numbers::name(&bench.directory, me, "a later pool").unwrap();
     work(&mut bench.worker());
     assert_eq!((bench.batches(), bench.state().1), (2, ReplicaState::Well));
+}
+
+/// A disk that is away may have it still. Where it is served again, as in a pool that was put back
+/// from before, what is landed is to come back.
+#[test]
+fn that_a_topic_was_deleted_is_said_here_until_it_is_opened_again() {
+    let mut bench = Bench::new("said-deleted", 0);
+    bench.land(5, 100);
+    let deletion = ("t".to_owned(), CREATED_NS);
+    deletions::say(&bench.directory, [&deletion]).unwrap();
+    let mut worker = bench.worker();
+    worker.look_at_table(boot_ns());
+    assert!(deletions::heard(&bench.directory).unwrap().is_empty());
+    let mut entry = bench.pool.topic_in_slot(0).unwrap();
+    delete(&mut entry, TopicState::Deleting);
+    bench.pool.set_topic(&entry);
+    worker.look_at_table(boot_ns());
+    assert!(!bench.directory.join("t").exists());
+    assert_eq!(deletions::heard(&bench.directory).unwrap(), [deletion].into());
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use landfall_replica::deletions;
 use landfall_replica::names::{self, Listing, SourceListing, TopicListing};
 use landfall_replica::{Ended, FileError, Resumed, Skips, TopicFile, watch};
 
@@ -70,6 +71,10 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
     let mut deleted = BTreeSet::new();
     let directories = data_directories(path)?;
     let is_at_work = is_at_work(directories.iter().map(|(directory, _)| directory.as_path()));
+    let mut said = BTreeSet::new();
+    for (directory, _) in &directories {
+        said.extend(deletions::heard(directory)?);
+    }
     for (directory, listing) in directories {
         // What is not here may be in a directory that does not answer.
         let is_system = directory != path && !watch::leaves_out();
@@ -98,8 +103,9 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
             let read = TopicFile::read(&topic.path);
             match read {
                 Ok(file) if (&file.name, file.created_ns) == (&topic.name, topic.created_ns) => {
-                    if file.deleted {
-                        deleted.insert((topic.name, topic.created_ns));
+                    let key = (topic.name, topic.created_ns);
+                    if file.deleted || said.contains(&key) {
+                        deleted.insert(key);
                         let found = "the topic was deleted; what is here goes when its broker \
                                      starts, and is not judged";
                         kept.findings.push(in_file(Severity::Note, "deleted", &of, None, found));

@@ -1,0 +1,109 @@
+//! Topics that were deleted while a disk was away: they stay deleted when it is back.
+
+mod fake;
+
+use std::fs;
+use std::path::PathBuf;
+
+use fake::Memory;
+use fake::homes::{self, CREATED_NS, Two, lead};
+use landfall_control::cold::restore;
+use landfall_control::messages::Ask;
+use landfall_layout::topic::Order;
+use landfall_replica::{TopicFile, deletions};
+
+fn deletion() -> deletions::Deletion {
+    ("t".to_owned(), CREATED_NS)
+}
+
+/// Two disks with the topic, in each its directory.
+fn two(name: &str) -> (Two, [PathBuf; 2]) {
+    let two = Two::new(name);
+    let topics = two.topics();
+    for (number, topic) in topics.iter().enumerate() {
+        fs::create_dir_all(topic).unwrap();
+        homes::said(&homes::entry(Order::Strong, 2)).write(topic).unwrap();
+        homes::name(&two.data()[number], number);
+    }
+    (two, topics)
+}
+
+/// Deletes the topic in the pool into which it comes back, while the second disk is away.
+fn delete_without_the_second(two: &Two, back: bool) {
+    let [first, second] = two.data();
+    let memory = Memory::new();
+    let control = lead(&memory, &two.data()).unwrap();
+    let away = two.0.join("away");
+    fs::rename(&second, &away).unwrap();
+    // Its mount point.
+    fs::create_dir(&second).unwrap();
+    let asker = control.asker().unwrap();
+    asker.ask_now(|reply| Ask::Delete("t".into(), reply)).unwrap().unwrap();
+    control.stop();
+    // The first one's broker is there, and removes what it has.
+    fs::remove_dir_all(first.join("t")).unwrap();
+    fs::remove_dir_all(&second).unwrap();
+    if back {
+        fs::rename(&away, &second).unwrap();
+    }
+}
+
+#[test]
+fn a_topic_deleted_while_a_disk_was_away_is_not_asked_for_and_goes_there_too() {
+    let (two, topics) = two("gone");
+    delete_without_the_second(&two, true);
+    assert!(!TopicFile::read(&topics[1]).unwrap().deleted, "nobody could tell it");
+    let pool = Memory::new().pool(48);
+    let notes = restore(&pool, &two.data(), false, 1).unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("topic t was deleted")), "{notes:?}");
+    assert!(pool.topic_in_slot(0).unwrap().name().is_empty(), "it is not back");
+    // Its broker finds that there, and removes the files.
+    assert!(TopicFile::read(&topics[1]).unwrap().deleted);
+    for data in two.data() {
+        assert_eq!(deletions::heard(&data).unwrap(), [deletion()].into(), "{}", data.display());
+    }
+    // One more pool, of which only the disk that was away is left.
+    fs::remove_dir_all(&two.data()[0]).unwrap();
+    fs::create_dir(&two.data()[0]).unwrap();
+    let pool = Memory::new().pool(48);
+    restore(&pool, &two.data(), false, 1).unwrap();
+    assert!(pool.topic_in_slot(0).unwrap().name().is_empty());
+}
+
+/// A new disk in place of one that knew keeps what the others say.
+#[test]
+fn an_empty_disk_hears_what_was_deleted_when_it_comes_in_place_of_another() {
+    let (two, _) = two("gone-new");
+    delete_without_the_second(&two, false);
+    let [first, second] = two.data();
+    fs::create_dir(&second).unwrap();
+    restore(&Memory::new().pool(48), &[first, second.clone()], false, 1).unwrap();
+    assert_eq!(deletions::heard(&second).unwrap(), [deletion()].into());
+}
+
+/// As where the file of a pool was put back from before the deletion: what is landed there has to
+/// come back when it is lost.
+#[test]
+fn a_topic_that_is_alive_in_the_pool_is_no_deleted_one() {
+    let (two, topics) = two("gone-alive");
+    let memory = Memory::new();
+    let control = lead(&memory, &two.data()).unwrap();
+    control.stop();
+    for data in two.data() {
+        deletions::say(&data, [&deletion()]).unwrap();
+    }
+    let control = {
+        let pool = memory.pool(48);
+        let candidate = landfall_control::election::Candidate::new(&pool, 1).unwrap();
+        let Ok(elected) = candidate.stand(&pool) else { panic!("nobody else is there") };
+        let options = landfall_control::Options::default();
+        landfall_control::Control::lead(pool, &memory.path(), options, elected, &two.data())
+            .unwrap()
+    };
+    control.stop();
+    assert!(two.data().iter().all(|data| deletions::heard(data).unwrap().is_empty()));
+    let pool = Memory::new().pool(48);
+    restore(&pool, &two.data(), false, 1).unwrap();
+    assert_eq!(pool.topic_in_slot(0).unwrap().name(), "t");
+    assert!(topics.iter().all(|topic| !TopicFile::read(topic).unwrap().deleted));
+}
