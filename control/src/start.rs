@@ -163,7 +163,8 @@ impl Control {
         // A system that ran until now does without a disk that hangs.
         let bound = if reads_all { PATIENT } else { SILENT };
         if from.is_some() {
-            let notes = cold::elsewhere::check(&pool, restore, bound).map_err(StartError::Cold)?;
+            let notes = cold::elsewhere::check(&pool, restore, bound, options.forgets_lost);
+            let notes = notes.map_err(StartError::Cold)?;
             notes.iter().for_each(|note| eprintln!("control: {note}"));
         }
         // Memory in which somebody was seen to serve is that of a system that runs, and brokers
@@ -171,7 +172,8 @@ impl Control {
         if from.is_some() && !has_seen_leader {
             cold::elsewhere::check_files(&pool, restore, bound).map_err(StartError::Cold)?;
         }
-        let held = match cold::hold::hold_all(restore, &pool.uuid_text(), bound) {
+        let (waits, tell) = ((bound, from.is_none()), cold::hold::say_busy);
+        let held = match cold::hold::hold_all(restore, &pool.uuid_text(), waits, tell) {
             Ok((held, notes)) => {
                 notes.iter().for_each(|note| eprintln!("control: {note}"));
                 held

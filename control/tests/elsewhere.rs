@@ -56,16 +56,28 @@ fn a_pool_whose_topics_went_on_in_another_is_not_served_again() {
     lead(&second, &two.data()).unwrap();
 }
 
-/// One of its directories went on elsewhere: a control that ends for that would end all others.
+/// What it ordered would have positions that the later pool has used, though it still has a
+/// directory of its own.
 #[test]
-fn a_pool_that_still_has_a_directory_is_served() {
+fn a_pool_of_which_one_directory_went_on_is_served_only_where_that_is_given_up() {
     let two = two("one-elsewhere");
     let [first, second] = [Memory::new(), Memory::new()];
     lead(&first, &two.data()).unwrap().stop();
     lead(&second, &two.data()[1..]).unwrap().stop();
     let pools = two.topics().map(|topic| TopicFile::read(&topic).unwrap().pool_uuid);
     assert_eq!(pools, [first.pool(48).uuid_text(), second.pool(48).uuid_text()]);
-    lead(&first, &two.data()).unwrap();
+    let why = lead(&first, &two.data()).map(|_| ()).unwrap_err();
+    let later = second.pool(48).uuid_text();
+    assert!(
+        why.contains(&format!("went on in another pool since this one had it, {later}")),
+        "{why}"
+    );
+    assert!(why.contains("Start control on that pool") && why.contains("--forget-lost"), "{why}");
+    assert!(!why.contains("move it away"), "the later one's is no directory to move away: {why}");
+    let notes = check(&first.pool(48), &two.data(), Duration::from_secs(600), true).unwrap();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("a later pool") && notes[0].contains("start control on that pool"));
+    lead(&second, &two.data()[1..]).unwrap();
 }
 
 /// A copy of the pool's file from before was put back.
@@ -126,7 +138,7 @@ fn a_broker_that_lands_on_is_not_ahead_of_its_pool() {
     fs::remove_file(copy).unwrap();
     nix::unistd::mkfifo(&file, Mode::S_IRWXU).unwrap();
     thread::scope(|scope| {
-        let looks = scope.spawn(|| check(&pool, data, Duration::from_secs(600)));
+        let looks = scope.spawn(|| check(&pool, data, Duration::from_secs(600), false));
         let mut file = File::options().write(true).open(&file).unwrap();
         let line = FrontierLine { entries: place.index, position: place.position, ..here };
         pool.advance_frontier(id, 0, &line);

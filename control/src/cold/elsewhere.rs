@@ -47,16 +47,22 @@ fn later_pool(data: &Path, uuid: &str) -> Later {
     }
 }
 
-/// Looks before a pool that was led before is served. Directories that another pool has taken up,
-/// while others are this pool's still, are a sentence each: their brokers write nothing there. A
-/// directory is waited for until it was silent for `bound`.
+/// Looks before a pool that was led before is served. A directory is waited for until it was silent
+/// for `bound`. With `forgets_lost`, directories that another pool has taken up, while others are
+/// this pool's still, are a sentence each: their brokers write nothing there.
 ///
 /// # Errors
 ///
-/// [`ColdError::WentOn`]: all directories that say what a topic is are another pool's.
+/// [`ColdError::WentOn`]: a directory of a topic is another pool's, which is the later one: what
+/// this one ordered from here on would have positions that are used there.
 /// [`ColdError::GoneSince`]: none has a topic, and another pool was served there since.
 /// [`ColdError::Behind`]: one that is this pool's says that a log was further.
-pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<String>, ColdError> {
+pub fn check(
+    pool: &Pool,
+    data: &[PathBuf],
+    bound: Duration,
+    forgets_lost: bool,
+) -> Result<Vec<String>, ColdError> {
     let topics: Vec<TopicEntry> = live(pool).collect();
     if topics.is_empty() {
         return Ok(Vec::new());
@@ -93,9 +99,10 @@ pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<Strin
         let name = entry.name();
         let of_it = || all.iter().filter(|said| said.topic == entry.id);
         let elsewhere: Vec<&Said> = of_it().filter(|said| said.is_elsewhere).collect();
-        if let Some(one) = elsewhere.first().filter(|_| of_it().all(|said| said.is_elsewhere)) {
+        let is_whole = of_it().all(|said| said.is_elsewhere);
+        if let Some(one) = elsewhere.first().filter(|_| is_whole || !forgets_lost) {
             let (path, pool) = (one.path.clone(), one.pool.clone());
-            return Err(ColdError::WentOn { name: name.to_owned(), path, pool });
+            return Err(ColdError::WentOn { name: name.to_owned(), path, pool, is_whole });
         }
         if let Some((path, pool)) = later.clone().filter(|_| of_it().next().is_none()) {
             return Err(ColdError::GoneSince { name: name.to_owned(), path, pool });
@@ -112,8 +119,10 @@ pub fn check(pool: &Pool, data: &[PathBuf], bound: Duration) -> Result<Vec<Strin
         }
         notes.extend(elsewhere.iter().map(|said| {
             format!(
-                "topic {name}: {} went on in another pool, {}; its broker writes nothing there: \
-                 move it away, or end this system and start the other one",
+                "topic {name}: {} went on in a later pool, {}: what was acknowledged there is in \
+                 no log of this pool, which uses its positions again; this pool's brokers write \
+                 nothing there. To go on with the later one, end this system and start control on \
+                 that pool",
                 said.path.display(),
                 said.pool
             )

@@ -24,6 +24,13 @@ pub enum ColdError {
         /// The directory.
         path: PathBuf,
     },
+    /// Somebody is just taking a data directory, and does not end that.
+    Busy {
+        /// The directory.
+        path: PathBuf,
+        /// The process that does it, if the system says so.
+        process: Option<u32>,
+    },
     /// Another pool took a topic up while this control read its files.
     Elsewhere {
         /// The topic's directory.
@@ -37,6 +44,8 @@ pub enum ColdError {
         path: PathBuf,
         /// That pool, by its number.
         pool: String,
+        /// None of the topic's directories is this pool's any more.
+        is_whole: bool,
     },
     /// No directory has a topic, and another pool was served there since.
     GoneSince {
@@ -148,20 +157,39 @@ impl fmt::Display for ColdError {
                  stop it first, since two systems on one directory lose batches",
                 path.display()
             ),
+            Self::Busy { path, process } => {
+                let who = process.map_or_else(String::new, |id| format!(" (process {id})"));
+                write!(
+                    f,
+                    "{}: another control{who}, of this pool or another, is just taking the \
+                     directory and does not get on, as one that is stopped: let it go on, or end \
+                     it",
+                    path.display()
+                )
+            }
             Self::Elsewhere { path } => write!(
                 f,
                 "{}: another pool has taken this topic up since control read its files, and \
                  nothing more is written there; end that system, or this one",
                 path.display()
             ),
-            Self::WentOn { name, path, pool } => write!(
-                f,
-                "topic {name} went on in another pool since this one had it, {pool} ({}): what \
-                 this pool took from here on would be in no log. Start control on that pool; if \
-                 that is gone, remove this pool's file, which is older, and start with --restore: \
-                 what is durable comes back",
-                path.display()
-            ),
+            Self::WentOn { name, path, pool, is_whole } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "topic {name} went on in another pool since this one had it, {pool} ({path}): \
+                     what this pool took from here on would be in no log. Start control on that \
+                     pool; if that is gone, remove this pool's file, which is older, and start \
+                     with --restore: what is durable comes back"
+                )?;
+                match is_whole {
+                    true => Ok(()),
+                    false => f.write_str(
+                        "; --forget-lost goes on with this pool and without what the other one \
+                         has, whose positions are used again",
+                    ),
+                }
+            }
             Self::GoneSince { name, path, pool } => write!(
                 f,
                 "another pool was served on {} since, {pool}, and no directory has anything of \

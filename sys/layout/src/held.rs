@@ -103,6 +103,12 @@ impl fmt::Display for Held {
         match by {
             HeldBy::Behind => f.write_str("its disk is behind; wait, or publish less at once"),
             HeldBy::Absent => write!(f, "broker {keeper} has not begun it"),
+            // What files say is no answer of the system's.
+            HeldBy::Failed if *errno == 0 => write!(
+                f,
+                "it failed, and landfall errors says why; mend the cause and start broker {keeper} \
+                 again"
+            ),
             HeldBy::Failed => write!(
                 f,
                 "it failed with error {errno} (landfall errors); mend the cause and start broker \
