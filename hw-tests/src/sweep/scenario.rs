@@ -1,5 +1,6 @@
 //! The scenarios of the sweep: one story with different stress, told by the real processes.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -509,8 +510,9 @@ fn look_for_leftovers(stage: &Stage) -> Result<(), Failure> {
             "{name} was left behind by a clean end"
         );
         let mut replicas = if is_disk { files_under(&path)? } else { Vec::new() };
-        // Whose a data directory is stays there.
-        replicas.retain(|file| !names::OWN_FILES.iter().any(|name| file.ends_with(name)));
+        // Whose a data directory is stays there, and so does what was deleted.
+        let is_own = |part: &OsStr| names::OWN_FILES.iter().any(|name| part == *name);
+        replicas.retain(|file| !file.iter().any(is_own));
         ensure!(replicas.is_empty(), "replicas of a deleted topic were left behind: {replicas:?}");
     }
     Ok(())
