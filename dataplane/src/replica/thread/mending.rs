@@ -1,5 +1,4 @@
-//! What is done to files beside what is landed: those that bounds let go of are removed, and those
-//! that do not hold are written again.
+//! What is done to files beside what is landed: those that do not hold are written again.
 
 use super::Worker;
 
@@ -33,14 +32,5 @@ impl Worker {
             }
         }
         false
-    }
-
-    /// Removes what topics' bounds let go of.
-    pub fn let_go(&mut self, now: u64) {
-        for i in 0..self.replicas.len() {
-            if let Some(event) = self.replicas[i].let_go(&self.pool, now) {
-                self.heard(event);
-            }
-        }
     }
 }
