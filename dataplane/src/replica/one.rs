@@ -108,8 +108,7 @@ pub struct Replica {
     lacks: bool,
     /// Its line had more entries than its files when these were opened.
     is_older: bool,
-    /// Its source has an entry right below this log index: disks had it when the topic came back.
-    /// 0: that is not known.
+    /// Behind the source's last entry that disks had when the topic came back. 0: it is not known.
     wanted: u64,
     /// What it has to have before its directory lacks nothing of its source any more.
     open_lack: Option<OpenLack>,
@@ -575,8 +574,7 @@ impl Replica {
         &self.line
     }
 
-    /// Shows how far it is, if that is not shown yet. After the sync that covers it. What the line
-    /// said before.
+    /// Shows how far it is, after the sync that covers it; what the line said before if that differs.
     pub fn publish(&mut self, pool: &Pool, events: &mut Vec<Event>) -> Option<ReplicaLine> {
         if self.open_lack.is_some() {
             events.extend(self.settle_lack());
