@@ -5,8 +5,8 @@ mod lack;
 mod lost;
 mod place;
 mod row;
+mod shown;
 
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -572,29 +572,6 @@ impl Replica {
 
     pub fn line(&self) -> &ReplicaLine {
         &self.line
-    }
-
-    /// Shows how far it is, after the sync that covers it; what the line said before if that differs.
-    pub fn publish(&mut self, pool: &Pool, events: &mut Vec<Event>) -> Option<ReplicaLine> {
-        if self.open_lack.is_some() {
-            events.extend(self.settle_lack());
-        }
-        if self.line == self.shown {
-            return None;
-        }
-        pool.move_copy(self.at, &self.line);
-        Some(std::mem::replace(&mut self.shown, self.line))
-    }
-}
-
-impl fmt::Display for Replica {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Duty { source, replica, stand_in } = self.duty;
-        write!(f, "topic {}: replica {replica} of broker {source}", self.name)?;
-        match stand_in {
-            Some(_) => f.write_str(", kept in place of its home"),
-            None => Ok(()),
-        }
     }
 }
 
