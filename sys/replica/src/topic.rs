@@ -215,6 +215,14 @@ impl TopicFile {
             && Self::read_one(&topic.join(TOPIC_COPY)).is_ok_and(|(_, made)| made == 1)
     }
 
+    /// Whether both hold and one of them is the next that was to be written after the other: who
+    /// wrote them is at it, or ended in between.
+    pub fn is_half_written(topic: &Path) -> bool {
+        let generation = |name: &str| Some(Self::read_one(&topic.join(name)).ok()?.1);
+        let (file, copy) = (generation(TOPIC_FILE), generation(TOPIC_COPY));
+        file.zip(copy).is_some_and(|(file, copy)| file.abs_diff(copy) == 1)
+    }
+
     /// The same as [`faults`](Self::faults), where nobody writes them.
     pub fn faults_at_rest(topic: &Path) -> Vec<FileError> {
         let (path, copy) = (topic.join(TOPIC_FILE), topic.join(TOPIC_COPY));

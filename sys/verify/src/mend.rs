@@ -39,6 +39,8 @@ pub const OTHER_REPLICA: &str = "take it from another replica; keep this directo
 /// A disk that is not mounted looks like an empty directory.
 pub const MOUNT: &str = "mount its disk, or put its data directory beside the others, before a \
                          cold start";
+/// The broker does it by itself.
+pub const TOPIC_FILE: &str = "its broker writes both again when it starts";
 /// What one broker says in the directories of others.
 pub const WORD: &str = "a word has no copy beside it; whoever said it said it in the topic's other \
                         directories too: name all of them at the next cold start";

@@ -474,3 +474,25 @@ fn a_word_has_no_copy_and_a_strange_thing_with_its_name_is_only_noted() {
     assert!(has(&kept, "word", Error, "nothing that it said is read from here"));
     assert_eq!(kept.findings.count(Error), 1, "{:?}", kept.findings.kept());
 }
+
+#[test]
+fn who_died_between_a_topics_file_and_its_copy_left_no_damage() {
+    let scratch = Scratch::new("between", Odd::default());
+    let topic = scratch.replicas[0].parent().unwrap();
+    let file = TopicFile::read(topic).unwrap();
+    let copy = topic.join("topic.json.copy");
+    file.write(topic).unwrap();
+    let before = fs::read(&copy).unwrap();
+    let later = TopicFile { life: 5, ..file };
+    later.write(topic).unwrap();
+    assert!(scratch.look().findings.is_empty());
+    fs::write(&copy, &before).unwrap();
+    let kept = scratch.look();
+    assert_eq!(kept.findings.count(Error), 0, "{:?}", kept.findings.kept());
+    assert!(has(&kept, "topic", Warning, "or ended in between; the later one is read"));
+    // One that was never to stand beside it.
+    later.write(topic).unwrap();
+    later.write(topic).unwrap();
+    fs::write(&copy, &before).unwrap();
+    assert!(has(&scratch.look(), "topic", Error, "ought to say the same"));
+}

@@ -117,6 +117,16 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                         kept.findings.push(in_file(Severity::Warning, "topic", &of, None, found));
                     }
                     for fault in TopicFile::faults(&topic.path) {
+                        if TopicFile::is_half_written(&topic.path) {
+                            let found = format!("{fault}: who wrote them is at it, or ended in")
+                                + " between; the later one is read";
+                            let (severity, check) = (Severity::Warning, "topic");
+                            kept.findings.push(Finding {
+                                mend: mend::TOPIC_FILE,
+                                ..in_file(severity, check, &of, None, found)
+                            });
+                            continue;
+                        }
                         let check = if is_refused(&fault) { UNREAD } else { "topic" };
                         let found = format!("{fault}; its other copy is read");
                         kept.findings.push(in_file(Severity::Error, check, &of, None, found));

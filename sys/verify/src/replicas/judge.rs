@@ -468,7 +468,7 @@ fn say(of: &str, why: Missing, gaps: &[Gap], kept: &mut Kept) {
         ),
         Missing::Damaged => (
             Severity::Note,
-            "were ordered, and may have stood in files that do not hold any more",
+            "were ordered, and may have stood in files that are gone or do not hold any more",
             mend::DAMAGED,
         ),
         Missing::Unread => (
