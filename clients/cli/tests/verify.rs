@@ -201,6 +201,10 @@ fn a_directory_without_replicas_was_not_checked_and_another_level_is_named() {
         let (status, _, stderr) = run(&[command, &shown]);
         assert!(status == 2 && stderr.contains("whether its disk is mounted"), "{stderr}");
     }
+    // As /etc has postgresql/15.
+    fs::create_dir_all(root.join("postgresql/15/main")).unwrap();
+    let (status, _, stderr) = run(&["verify", &shown]);
+    assert!(status == 2 && stderr.contains("there is no topic in it"), "{stderr}");
     fs::write(broker.join(".brokers"), "0\n").unwrap();
     let (status, _, stderr) = run(&["verify", &shown]);
     assert!(status == 2 && stderr.contains("/data, which has brokers' files"), "{stderr}");
@@ -211,6 +215,22 @@ fn a_directory_without_replicas_was_not_checked_and_another_level_is_named() {
     assert_eq!(empty["topics"], Value::Array(Vec::new()), "{empty}");
     let (status, stdout, _) = run(&["recover", &data]);
     assert!(status == 0 && stdout.contains("looked at 0 topics"), "{stdout}");
+    // What cannot be read is neither whole nor damaged.
+    let topic = broker.join("t/77");
+    fs::create_dir_all(&topic).unwrap();
+    std::os::unix::fs::symlink("topic.json", topic.join("topic.json")).unwrap();
+    for command in ["verify", "recover"] {
+        let (status, stdout, stderr) = run(&[command, &data]);
+        assert!(status == 2 && stderr.contains("1 file in it could not be read"), "{stderr}");
+        assert!(stdout.contains("unread"), "{stdout}");
+    }
+    // What cannot be listed was not looked at.
+    std::os::unix::fs::symlink("b0", topic.join("b0")).unwrap();
+    for command in ["verify", "recover"] {
+        let (status, _, stderr) = run(&[command, &data]);
+        assert!(status == 2 && stderr.contains("Too many levels"), "{stderr}");
+    }
+    fs::remove_dir_all(broker.join("t")).unwrap();
     let (status, _, stderr) = run(&["up", "--data", &broker.display().to_string()]);
     assert!(status == 2 && stderr.contains("of a single broker"), "{stderr}");
     assert!(!broker.join("broker-0").exists(), "nothing is begun there");
