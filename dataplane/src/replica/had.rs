@@ -8,16 +8,21 @@ use landfall_layout::limits::STAND_INS_MAX;
 use landfall_layout::topic::TopicEntry;
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
+use landfall_replica::TopicFile;
+use landfall_replica::ask::ask_all;
 use landfall_replica::names::{list_source, source_directory, topic_directory};
-use landfall_replica::{TopicFile, ask};
 
 /// The brokers whose files are in some directory, a bit each, and whether every directory answered:
 /// what they landed before is to be kept whole also if they land nothing more.
 pub fn sources(own: &Path, others: &[PathBuf], entry: &TopicEntry) -> (u32, bool) {
     let (mut all, mut is_known) = (0, true);
-    for data in std::iter::once(own).chain(others.iter().map(PathBuf::as_path)) {
+    let data = std::iter::once(own).chain(others.iter().map(PathBuf::as_path));
+    let looks = data.map(|data| {
         let topic = topic_directory(data, entry.name(), entry.created_ns);
-        match ask(data, move || sources_in(&topic)) {
+        (data, move || sources_in(&topic))
+    });
+    for found in ask_all(looks) {
+        match found {
             Ok(sources) => all |= sources,
             Err(_) => is_known = false,
         }
@@ -65,10 +70,10 @@ pub fn said(pool: &Pool, topic: &Path, entry: &TopicEntry, others: &[PathBuf]) -
     if own.is_some_and(|own| own.made_at.is_empty() || !own.resumed.is_empty()) {
         return Vec::new();
     }
-    let read = |data: &PathBuf| {
+    let said = ask_all(others.iter().map(|data| {
         let topic = topic_directory(data, entry.name(), entry.created_ns);
-        // One that does not answer says nothing.
-        ask(data, move || TopicFile::read(&topic)).ok()?.ok()
-    };
-    others.iter().filter_map(read).filter(is_ours).collect()
+        (data, move || TopicFile::read(&topic))
+    }));
+    // One that does not answer says nothing.
+    said.into_iter().filter_map(|said| said.ok()?.ok()).filter(is_ours).collect()
 }

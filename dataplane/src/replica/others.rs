@@ -9,9 +9,10 @@ use landfall_layout::frame::GapReason;
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, NO_FILE, Record};
 use landfall_layout::topic::TopicEntry;
+use landfall_replica::ask::ask_all;
 use landfall_replica::merge::Wanted;
 use landfall_replica::names::{list_source, source_directory, topic_directory};
-use landfall_replica::{Merge, Skips, TopicFile, Walk, ask};
+use landfall_replica::{Merge, Skips, TopicFile, Walk};
 
 /// How often a directory is asked again that does not answer.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -62,11 +63,11 @@ impl Others {
     /// What the topic's directories that can be read say of it, this broker's own first.
     #[cold]
     pub fn said(&self) -> Vec<TopicFile> {
-        let read = |topic: &PathBuf| {
+        let said = ask_all(self.topics.iter().map(|topic| {
             let place = topic.clone();
-            ask(data_of_topic(topic), move || TopicFile::read(&place)).ok()?.ok()
-        };
-        self.topics.iter().filter_map(read).collect()
+            (data_of_topic(topic), move || TopicFile::read(&place))
+        }));
+        said.into_iter().filter_map(|said| said.ok()?.ok()).collect()
     }
 
     /// What a log passed over when pools were lost, as those say.
@@ -90,11 +91,11 @@ impl Others {
     pub fn beginnings(&self) -> Vec<Beginning> {
         let source = self.wanted.as_ref().and_then(|wanted| wanted.sources.first().copied());
         let Some(source) = source else { return Vec::new() };
-        let begins = self.topics.iter().skip(1).filter_map(|topic| {
+        let begins = ask_all(self.topics.iter().skip(1).map(|topic| {
             let place = source_directory(topic, source);
-            ask(data_of_topic(topic), move || beginning_of(&place)).ok()?
-        });
-        begins.collect()
+            (data_of_topic(topic), move || beginning_of(&place))
+        }));
+        begins.into_iter().filter_map(|begin| begin.ok()?).collect()
     }
 
     /// The next entry from log index `index` on and below `until` that another copy has, and

@@ -9,9 +9,10 @@ use landfall_layout::limits::LINE_BYTES;
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::clock::wall_ns;
 use landfall_pool::{Memory, Pool};
+use landfall_replica::ask::ask_all;
 use landfall_replica::names::topic_directory;
 use landfall_replica::there::{FORGOTTEN, Kept, Lack, Places, UNCOUNTED};
-use landfall_replica::{EndedLog, TopicFile, ask, numbers};
+use landfall_replica::{EndedLog, TopicFile, numbers};
 
 use super::duties::log_of;
 use super::said::{lacks, moved_on, tell_others};
@@ -31,11 +32,12 @@ impl Place {
     pub fn look(me: BrokerId, topic: &Path, entry: &TopicEntry, others: &[PathBuf]) -> Self {
         let data = topic.ancestors().nth(2);
         let disk = data.and_then(|data| numbers::number(data).ok()).unwrap_or_default();
-        let read = |data: &PathBuf| {
+        // Together: several that hang, one after the other, would be taken for this broker's own.
+        let said = ask_all(others.iter().map(|data| {
             let topic = topic_directory(data, entry.name(), entry.created_ns);
-            ask(data, move || TopicFile::read(&topic)).ok()?.ok()
-        };
-        Self { me, disk, said: others.iter().filter_map(read).collect() }
+            (data, move || TopicFile::read(&topic))
+        }));
+        Self { me, disk, said: said.into_iter().filter_map(|said| said.ok()?.ok()).collect() }
     }
 
     /// Says in `places`, of the topic's directory here, that this broker keeps it here; and what it

@@ -160,6 +160,13 @@ mod tests {
             assert_eq!(Held::from_words(held.words()), Ok(held));
             assert!(held.to_string().contains("broker 3"), "{held}");
         }
+        let failed = |errno| {
+            let (by, moved) = (HeldBy::Failed, false);
+            let (source, replica, keeper, durable, awaited) = (1, 2, 3, 4, 5);
+            Held { source, replica, keeper, moved, by, errno, durable, awaited }.to_string()
+        };
+        assert!(failed(5).contains("error 5"), "{}", failed(5));
+        assert!(!failed(0).contains("error 0"), "none of the system's: {}", failed(0));
         assert!(Held::from_words([2 << 24, 0, 0]).is_err());
         assert!(Held::from_words([6 << 32, 0, 0]).is_err());
     }

@@ -119,6 +119,16 @@ pub fn ask<T: Send + 'static>(
     begin(data, look).wait()
 }
 
+/// Looks at something in each of several data directories, at once: those that do not answer are
+/// waited for together. What is found in each, in their order.
+pub fn ask_all<P: AsRef<Path>, T: Send + 'static, L: FnOnce() -> T + Send + 'static>(
+    looks: impl IntoIterator<Item = (P, L)>,
+) -> Vec<Result<T, Silent>> {
+    let begun = looks.into_iter().map(|(data, look)| begin(data.as_ref(), look));
+    let asked: Vec<Asked<T>> = begun.collect();
+    asked.into_iter().map(Asked::wait).collect()
+}
+
 /// Has something in the data directory `data` looked at. A look that nobody waits for any more is
 /// done all the same, when the directory answers again.
 pub fn begin<T: Send + 'static>(
@@ -268,6 +278,16 @@ mod tests {
         let again = || ask(&hangs, || 4).ok();
         while again().is_none() {}
         assert_eq!(again(), Some(4));
+    }
+
+    /// One after the other the first would be given up before the second is asked.
+    #[test]
+    fn several_directories_are_waited_for_together() {
+        let (say, said) = channel::<()>();
+        let first: Job = Box::new(move || said.recv().unwrap());
+        let second: Job = Box::new(move || say.send(()).unwrap());
+        let looks = [(path("first"), first), (path("second"), second)];
+        assert_eq!(ask_all(looks), [Ok(()), Ok(())]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use landfall_layout::BrokerId;
 use landfall_layout::replica::{NO_FILE, Record, ReplicaHeader};
 
-use crate::ask::{Silent, ask};
+use crate::ask::{Silent, ask, ask_all};
 use crate::copy::{CopyReader, Says};
 use crate::lives::{Begins, Row, Skips};
 use crate::names::{data_of, list_source, source_directory, topic_directory};
@@ -35,13 +35,12 @@ impl Wanted {
     /// What a log passed over when pools were lost, as the topic's directories say.
     pub fn skips(&self, log: usize) -> Skips {
         let mut skips = Skips::default();
-        for data in &self.data {
+        let said = ask_all(self.data.iter().map(|data| {
             let topic = topic_directory(data, &self.name, self.created_ns);
-            if let Ok(Ok(file)) = ask(data, move || TopicFile::read(&topic))
-                && let Some(more) = file.skipped.get(&log)
-            {
-                skips.join(more);
-            }
+            (data, move || TopicFile::read(&topic))
+        }));
+        for file in said.into_iter().filter_map(|said| said.ok()?.ok()) {
+            file.skipped.get(&log).into_iter().for_each(|more| skips.join(more));
         }
         skips
     }
@@ -82,27 +81,30 @@ impl Wanted {
 
     /// The same, and which directories do not answer.
     pub(crate) fn look(&self) -> (Vec<CopyReader>, Vec<Silent>) {
+        self.look_in(&self.data)
+    }
+
+    /// The same in these data directories.
+    fn look_in(&self, data: &[PathBuf]) -> (Vec<CopyReader>, Vec<Silent>) {
+        let is_wanted = |source: &BrokerId| self.is_shared || self.sources.contains(source);
+        let looks = data.iter().map(|data| {
+            let topic = topic_directory(data, &self.name, self.created_ns);
+            let of = |source| (source, source_directory(&topic, source));
+            let all: Vec<_> = BrokerId::all().filter(is_wanted).map(of).collect();
+            let there = move || all.into_iter().filter(|(_, path)| path.is_dir()).collect();
+            (data, there)
+        });
+        let found: Vec<Result<Vec<(BrokerId, PathBuf)>, Silent>> = ask_all(looks);
         let (mut copies, mut silent) = (Vec::new(), Vec::new());
-        for data in &self.data {
-            match self.copies_in(data) {
-                Ok(more) => copies.extend(more),
+        let reader = |(source, path)| CopyReader::new(source, self.created_ns, path);
+        for there in found {
+            match there {
+                Ok(there) => copies.extend(there.into_iter().map(reader)),
                 Err(said) => silent.push(said),
             }
         }
         copies.sort_by_key(CopyReader::source);
         (copies, silent)
-    }
-
-    fn copies_in(&self, data: &Path) -> Result<Vec<CopyReader>, Silent> {
-        let is_wanted = |source: &BrokerId| self.is_shared || self.sources.contains(source);
-        let topic = topic_directory(data, &self.name, self.created_ns);
-        let of = |source| (source, source_directory(&topic, source));
-        let all: Vec<_> = BrokerId::all().filter(is_wanted).map(of).collect();
-        let there = ask(data, move || {
-            all.into_iter().filter(|(_, path)| path.is_dir()).collect::<Vec<_>>()
-        })?;
-        let reader = |(source, path)| CopyReader::new(source, self.created_ns, path);
-        Ok(there.into_iter().map(reader).collect())
     }
 }
 
@@ -277,11 +279,12 @@ impl Merge {
             };
             copy.reader.get_or_insert_with(new).look_again();
         }
-        for silent in std::mem::take(&mut self.silent) {
-            match self.wanted.copies_in(&silent.path) {
-                Ok(copies) => self.add(copies),
-                Err(silent) => self.silent.push(silent),
-            }
+        let silent = std::mem::take(&mut self.silent);
+        if !silent.is_empty() {
+            let silent: Vec<PathBuf> = silent.into_iter().map(|silent| silent.path).collect();
+            let (copies, silent) = self.wanted.look_in(&silent);
+            self.silent = silent;
+            self.add(copies);
         }
     }
 
