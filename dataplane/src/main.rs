@@ -21,6 +21,7 @@ use landfall_nic::fitness::{self, MemoryLock};
 use landfall_pool::Pool;
 use landfall_pool::map::MapError;
 use landfall_pool::pool::PoolError;
+use landfall_replica::ask::ask_all;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -181,6 +182,9 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
         read_data: flags.read_data.clone(),
         host_is_down: is_gone,
     };
+    for sentence in not_there(&flags.read_data) {
+        eprintln!("landfall-broker: {sentence}");
+    }
     let mut broker = Broker::start(pool, &config)?;
     let ended = broker.run(stop, |broker| {
         let (tcp, unix) = (broker.tcp_address(), broker.unix_address());
@@ -278,5 +282,38 @@ fn attach(path: &Path, stop: impl Fn() -> bool) -> Result<Option<Pool>, Failure>
             return Ok(None);
         }
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Directories of other brokers that are not there, a sentence each. They may come: a disk that is
+/// mounted later is read from then on. One that does not answer is told of by whoever needs it.
+fn not_there(read_data: &[PathBuf]) -> Vec<String> {
+    let looks = read_data.iter().map(|data| {
+        let path = data.clone();
+        (data, move || path.is_dir())
+    });
+    let found = ask_all(looks).into_iter().zip(read_data);
+    let missing = found.filter(|(is_there, _)| matches!(is_there, Ok(false)));
+    missing
+        .map(|(_, data)| {
+            format!(
+                "--read-data {}: there is no such directory; what only it has is not read until \
+                 it is there",
+                data.display()
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_to_read_that_is_not_there_is_said() {
+        let there = std::env::temp_dir();
+        let said = not_there(&[there, "/not/there".into()]);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("--read-data /not/there"), "{said:?}");
     }
 }
