@@ -8,6 +8,7 @@ pub mod verify;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use landfall_layout::limits::REPLICAS_MAX;
 use landfall_layout::topic::Durability;
 
 use crate::config::Flags;
@@ -151,7 +152,8 @@ pub struct TopicCreate {
     #[arg(long)]
     pub check_ingest: bool,
     /// Copies of each batch, the pool counted as the first
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N",
+        value_parser = clap::value_parser!(u8).range(1..=REPLICAS_MAX as i64))]
     pub replicas: Option<u8>,
     /// When copies on disk are synced: sync, each group at once; window, each 64 MiB or 250 ms, so
     /// that receipts say replicated and never durable [default: sync]

@@ -50,7 +50,13 @@ impl Failure {
 
     /// What the client library answered.
     pub fn client(what: impl Into<String>, error: landfall::Error) -> Self {
-        let failure = Self::failed(what, &error);
+        let failure = match &error {
+            // What was asked for cannot be, whatever the system does.
+            landfall::Error::Control { status: 400, .. }
+            | landfall::Error::Setting { .. }
+            | landfall::Error::Address { .. } => Self::usage(what, &error),
+            _ => Self::failed(what, &error),
+        };
         if let landfall::Error::Unreachable { who, address, why } = &error
             && who == "control"
             && why.starts_with("timeout")
@@ -131,6 +137,16 @@ mod tests {
             failure.to_string(),
             "cannot publish to topic a: it is full\n  next: landfall topic describe a"
         );
+    }
+
+    #[test]
+    fn what_control_calls_bad_input_is_a_wrong_command_line() {
+        let kind = |status| {
+            let (request, code, message) = (String::new(), String::new(), String::new());
+            let error = landfall::Error::Control { request, status, code, message };
+            Failure::client("cannot make topic x", error).kind
+        };
+        assert_eq!([400, 409, 503].map(kind), [Kind::Usage, Kind::Failed, Kind::Failed]);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use landfall::local::{LocalConfig, LocalSystem, rdma_address};
+use landfall_layout::geometry::Geometry;
+use landfall_layout::limits::BROKERS_MAX;
 use landfall_verify::replicas::{level_above, level_below};
 
 use crate::args::system::Up;
@@ -18,6 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub fn run(args: &Up, settings: &Settings) -> Outcome {
     let listen = listen_address(&settings.control.address)?;
+    check_size(args.pool.as_deref(), settings)?;
     args.data.as_deref().map(check_level).transpose()?;
     let config = LocalConfig {
         brokers: settings.up.brokers,
@@ -66,6 +69,22 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
     system.stop().map_err(|error| Failure::failed("not everything stopped by itself", error))
 }
 
+/// What no system can have is refused before anything is started.
+fn check_size(pool: Option<&Path>, settings: &Settings) -> Outcome {
+    let up = &settings.up;
+    let cannot = |why: String| Failure::usage("such a system cannot be", why);
+    if !(1..=BROKERS_MAX).contains(&up.brokers) {
+        let why = format!("{} brokers are not possible; say 1 to {BROKERS_MAX}", up.brokers);
+        return Err(cannot(why));
+    }
+    // A pool that is there is used as it is.
+    if pool.is_some_and(Path::exists) {
+        return Ok(());
+    }
+    let geometry = Geometry::new(up.pool_bytes.0, up.segment_bytes.0, up.sessions);
+    geometry.map(drop).map_err(|error| cannot(error.to_string()))
+}
+
 /// The directory is to have a `broker-N` for each broker: one that is a level off would seem empty.
 fn check_level(data: &Path) -> Outcome {
     if let Some(above) = level_above(data) {
@@ -107,6 +126,14 @@ fn listen_address(address: &str) -> Outcome<&str> {
             format!("{address:?} is a Unix socket, and control needs HOST:PORT as well"),
         )
         .next(format!("landfall up --unix {unix}")));
+    }
+    let port = listen.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    if port.and_then(|(_, port)| port.parse::<u16>().ok()).is_none() {
+        return Err(Failure::usage(
+            "the control address cannot be used",
+            format!("{address:?} is no HOST:PORT"),
+        )
+        .next("landfall up --control 127.0.0.1:7400"));
     }
     Ok(listen)
 }

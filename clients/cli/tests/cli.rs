@@ -57,7 +57,16 @@ fn wrong_command_lines_have_status_2_and_say_why_on_stderr() {
         (&["demo", "--chunk-bytes", "1G"], "131072"),
         (&["--config", "/nonexistent/x.toml", "topic", "ls"], "--config names it"),
         (&["--control", "ftp://x", "topic", "ls"], "no address"),
+        (&["topic", "create", "x", "--replicas", "0"], "1..=4"),
+        (&["topic", "create", "x", "--replicas", "9"], "1..=4"),
         (&["up", "--control", "unix:/tmp/x"], "--unix /tmp/x"),
+        (&["up", "--control", "nonsense"], "HOST:PORT"),
+        (&["up", "--control", "127.0.0.1:70000"], "HOST:PORT"),
+        (&["up", "--brokers", "99"], "1 to 32"),
+        (&["up", "--brokers", "0"], "1 to 32"),
+        (&["up", "--pool-bytes", "1"], "too small"),
+        (&["up", "--segment-bytes", "3M"], "a power of two"),
+        (&["up", "--sessions", "0"], "0 sessions"),
     ];
     for (arguments, said) in cases {
         let output = run(arguments);

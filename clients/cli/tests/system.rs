@@ -228,7 +228,6 @@ fn failures_have_status_1_and_a_next_command() {
     let cases: &[(&[&str], &str)] = &[
         (&["topic", "describe", "nope"], "next: landfall topic ls"),
         (&["topic", "rm", "nope"], "next: landfall topic ls"),
-        (&["topic", "create", "t", "--ring-slots", "5"], "power of two"),
         (&["publish", "nope"], "nope"),
         (&["subscribe", "nope"], "nope"),
     ];
@@ -238,6 +237,14 @@ fn failures_have_status_1_and_a_next_command() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
         assert!(stderr.contains(said), "{arguments:?} does not say {said:?}: {stderr}");
     }
+    // Control says so, and no other system would take it.
+    let wrong = system.run(&["topic", "create", "t", "--ring-slots", "5"], b"");
+    let stderr = text(&wrong.stderr);
+    assert_eq!(wrong.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("power of two"), "{stderr}");
+    // This one has no disk, and another may.
+    let disks = system.run(&["topic", "create", "t", "--replicas", "2"], b"");
+    assert_eq!(disks.status.code(), Some(1), "{}", text(&disks.stderr));
     system.ok(&["topic", "create", "t"], b"");
     let again = system.run(&["topic", "create", "t"], b"");
     assert_eq!(again.status.code(), Some(1));

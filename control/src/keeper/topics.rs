@@ -151,6 +151,11 @@ struct Disk {
 const FORGOTTEN: &str = "one that serves and is stopped in good order is forgotten when nothing is \
                          on it, a dead one by `landfall broker forget NUMBER`";
 
+/// A refusal for want of brokers with disks: there may be more.
+fn few_disks(message: String) -> Problem {
+    Problem::conflict("few_disks", message)
+}
+
 /// How many brokers keep the replicas of a topic with `replicas` copies: numbers 0 up to that.
 /// `known` are all brokers of the pool. Those that are gone keep theirs when they come back, and
 /// others do meanwhile, so there have to be as many live ones as there are copies on disk.
@@ -171,14 +176,14 @@ fn replica_brokers(replicas: u8, known: &[Disk]) -> Result<u8, Problem> {
         let above = known.iter().map(|known| known.broker).filter(|it| it.index() > missing);
         let above: Vec<String> = above.map(|broker| broker.to_string()).collect();
         let above = above.join(", ");
-        return Err(Problem::bad(format!(
+        return Err(few_disks(format!(
             "{replicas} replicas need brokers that are numbered from 0 on without a hole; of \
              {brokers} brokers none has number {missing}: start it with --data DIR, or do without \
              broker {above}: {FORGOTTEN}"
         )));
     }
     if let Some(Disk { broker, .. }) = known.iter().find(|known| !known.has_disk) {
-        return Err(Problem::bad(format!(
+        return Err(few_disks(format!(
             "{replicas} replicas need a disk at each broker, and broker {broker} has none: start \
              it with --data DIR, or do without it, if it has the highest number: {FORGOTTEN}"
         )));
@@ -187,7 +192,7 @@ fn replica_brokers(replicas: u8, known: &[Disk]) -> Result<u8, Problem> {
     if disks > live {
         let gone = known.iter().filter(|known| !known.is_live);
         let gone: Vec<String> = gone.map(|known| known.broker.to_string()).collect();
-        return Err(Problem::bad(format!(
+        return Err(few_disks(format!(
             "{replicas} replicas are the pool and {disks} {}, each of another live broker, and \
              {live} live {} a disk{}: start {} more with --data DIR, or ask for fewer replicas",
             if disks == 1 { "disk" } else { "disks" },
@@ -498,7 +503,8 @@ mod tests {
         known[0].is_live = false;
         assert_eq!(replica_brokers(3, &known).unwrap(), 3, "others keep what broker 0 would");
         known[2].is_live = false;
-        let text = replica_brokers(3, &known).unwrap_err().message;
+        let Problem { status, message: text, .. } = replica_brokers(3, &known).unwrap_err();
+        assert_eq!(status, 409, "it is no bad request: another may come");
         assert!(text.contains("2 disks") && text.contains("1 live broker has a disk"), "{text}");
         assert!(text.contains("(not live: 0, 2): start 1 more"), "{text}");
         assert_eq!(replica_brokers(2, &known).unwrap(), 3);
