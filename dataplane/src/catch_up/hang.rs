@@ -91,7 +91,7 @@ impl Shared {
     /// How a thread looks at its next task's directories.
     pub fn ask_as_told(&self) {
         // Relaxed: a hint. One that is late is seen to hang as well.
-        ask::ask_all(self.left.load(Ordering::Relaxed) > 0);
+        ask::ask_own_too(self.left.load(Ordering::Relaxed) > 0);
     }
 
     /// A thread that was left came back: the directory answers again.

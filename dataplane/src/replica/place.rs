@@ -148,3 +148,50 @@ fn requests_taken(pool: &Pool, me: BrokerId) -> u64 {
     pool.refresh(at, LINE_BYTES);
     pool.load(at)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use landfall_layout::topic::{Order, TopicState};
+    use landfall_replica::names::TOPIC_COPY;
+    use nix::sys::stat::Mode;
+
+    use super::*;
+
+    /// One after the other, the first is given up before the second is asked. Eight of them, and
+    /// the broker's own disk would count as one that hangs.
+    #[test]
+    fn others_directories_are_waited_for_together() {
+        let name = format!("landfall-place-{}", std::process::id());
+        let root = std::env::temp_dir().join(name);
+        let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
+        (entry.id, entry.state) = (TopicId::new(0, 1).0, TopicState::Live as u8);
+        (entry.order, entry.name_bytes, entry.name[0]) = (Order::Total.raw(), 1, b't');
+        let [own, first, second] = ["own", "first", "second"].map(|data| root.join(data));
+        let topic = |data: &Path| topic_directory(data, "t", entry.created_ns);
+        for data in [&own, &first, &second] {
+            fs::create_dir_all(topic(data)).unwrap();
+            let file = TopicFile::of(&entry, "a pool", 0).unwrap();
+            file.write(&topic(data)).unwrap();
+        }
+        // Who opens one for reading waits for who writes.
+        let copies = [&first, &second].map(|data| topic(data).join(TOPIC_COPY));
+        for copy in &copies {
+            fs::remove_file(copy).unwrap();
+            nix::unistd::mkfifo(copy, Mode::S_IRWXU).unwrap();
+        }
+        let me = BrokerId::new(0).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // The first answers once the second is being read.
+                let second = File::options().write(true).open(&copies[1]).unwrap();
+                drop(File::options().write(true).open(&copies[0]).unwrap());
+                drop(second);
+            });
+            let others = [first.clone(), second.clone()];
+            assert_eq!(Place::look(me, &topic(&own), &entry, &others).said.len(), 2);
+        });
+        fs::remove_dir_all(&root).unwrap();
+    }
+}

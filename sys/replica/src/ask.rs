@@ -69,7 +69,7 @@ thread_local! {
     /// In a directory's thread, its desk.
     static DESK: RefCell<Option<Arc<Desk>>> = const { RefCell::new(None) };
     /// See [`ask_all`].
-    static ASKS_ALL: Cell<bool> = const { Cell::new(false) };
+    static ASKS_OWN_TOO: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A look that was asked for.
@@ -102,13 +102,13 @@ pub fn here(data: &Path) {
 }
 
 /// From now on this thread has those directories too looked at by their threads, or not any more.
-pub fn ask_all(is_set: bool) {
-    ASKS_ALL.set(is_set);
+pub fn ask_own_too(is_set: bool) {
+    ASKS_OWN_TOO.set(is_set);
 }
 
 /// Whether somebody said so, and this thread goes by it.
 pub fn is_here(data: &Path) -> bool {
-    !ASKS_ALL.get() && in_place().iter().any(|here| here == data)
+    !ASKS_OWN_TOO.get() && in_place().iter().any(|here| here == data)
 }
 
 /// Looks at something in the data directory `data`, and waits for what is found.
