@@ -245,6 +245,7 @@ fn a_topic_with_copies_is_answered_for_once_its_disks_have_it() {
         for _ in 0..4 {
             system.asker.ask_now(Ask::Health).unwrap();
         }
+        std::thread::sleep(Duration::from_millis(50));
         assert!(!asked.is_finished(), "one disk has the topic, and a start asks for both");
         brokers[0].ask(Request::TopicSaid { topic });
         assert_eq!(asked.join().unwrap().id, topic.0);
