@@ -74,7 +74,8 @@ fn die() -> ! {
 
 impl Switch {
     /// Panics when what the environment says cannot be done: a sweep that counts nothing would
-    /// pass without having killed anything.
+    /// pass without having killed anything. A file that the system does not open just now, for
+    /// want of descriptors say, ends the process with a sentence, as the program's own files do.
     fn from_environment() -> Self {
         let kill_at = std::env::var(KILL_AT).map_or(0, |text| {
             text.parse().unwrap_or_else(|_| panic!("{KILL_AT}={text}: say a number of stores"))
@@ -83,7 +84,11 @@ impl Switch {
             || &*Box::leak(Box::new(AtomicU64::new(0))),
             |path| {
                 let words = words_in::<1>(&path);
-                &words.unwrap_or_else(|error| panic!("{STORES_FILE}={path:?}: {error}"))[0]
+                let end = |error| {
+                    eprintln!("{STORES_FILE}={path:?}: {error}");
+                    std::process::exit(1)
+                };
+                &words.unwrap_or_else(end)[0]
             },
         );
         Self { stores, kill_at }
