@@ -39,8 +39,12 @@ impl Replica {
         if !self.is_older || is_bounded && self.duty.stand_in.is_some() {
             return None;
         }
-        // Nobody counts these: a hole up to there is one, whatever the log passed over.
-        if is_bounded && before.tail != TAIL_UNKNOWN {
+        // Nobody counts these: a hole up to there is one, whatever the log passed over. Where the
+        // line stood behind such a place, control has said where the last entry before it is.
+        let skips = self.others.skips(self.log);
+        let is_behind =
+            self.wanted > 0 && skips.ranges().iter().any(|range| range.to_index == before.tail);
+        if is_bounded && before.tail != TAIL_UNKNOWN && !is_behind {
             self.wanted = self.wanted.max(before.tail);
         }
         let lack = Lack {

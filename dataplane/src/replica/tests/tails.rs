@@ -88,6 +88,27 @@ fn an_older_copy_is_filled_where_another_has_it() {
     assert_eq!((line(&source), lacks(&disks)), ((9, 6, ReplicaState::Well, 0), vec![]));
 }
 
+/// A topic with bounds, of which the disk was replaced: the line of the one before stood behind what
+/// the log passed over.
+#[test]
+fn one_that_is_filled_up_to_where_the_log_passed_over_is_well() {
+    let disks = six_in("tail-replaced", 0);
+    let source = came_back(&disks, 0);
+    let entry = source.pool.topic_in_slot(0).unwrap();
+    source.pool.set_topic(&TopicEntry { disk_bytes: 1 << 40, ..entry });
+    for incarnation in 1..3 {
+        assert_eq!(errors(&source, disks.data(0, false), incarnation), [""; 0]);
+    }
+    assert_eq!(line(&source), (9, 6, ReplicaState::Well, 0));
+    let [mine, theirs] = &disks.0;
+    let _ = fs::remove_dir_all(theirs);
+    assert!(Command::new("cp").arg("-a").args([mine, theirs]).status().unwrap().success());
+    fs::remove_dir_all(disks.topic(0).join("b0")).unwrap();
+    errors(&source, disks.data(0, true), 3);
+    assert_eq!((line(&source), lacks(&disks)), ((9, 6, ReplicaState::Well, 0), vec![]));
+    assert_eq!(errors(&source, disks.data(0, true), 4), [""; 0]);
+}
+
 /// Nobody counts what it has, and the log passed over as much once: that excuses nothing up to
 /// where its line says that the last entry was.
 #[test]
