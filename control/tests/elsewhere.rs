@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use fake::Memory;
-use fake::homes::{CREATED_NS, Two, broker, entry, lead, name, said};
+use fake::homes::{CREATED_NS, Two, broker, entry, lead, name, remove, said};
 use landfall_control::cold::elsewhere::check;
 use landfall_control::cold::restore;
 use landfall_control::election::Candidate;
@@ -202,7 +202,7 @@ fn a_pool_that_is_behind_its_files_is_not_served() {
         elsewhere.replace(&topic).unwrap();
         lead(&memory, &two.data()).unwrap().stop();
         [&file, &copy].iter().for_each(|path| fs::write(path, &text).unwrap());
-        fs::remove_dir_all(source_directory(&topic, broker(0))).unwrap();
+        remove(&source_directory(&topic, broker(0)));
     }
     lead(&memory, &two.data()).unwrap();
 }
@@ -300,7 +300,7 @@ fn a_pool_whose_topic_was_deleted_in_a_later_one_is_not_served() {
     let files: Vec<TopicFile> =
         two.topics().iter().map(|topic| TopicFile::read(topic).unwrap()).collect();
     // Wiped disks, of this pool still: brokers say anew what the topic is.
-    two.topics().iter().for_each(|topic| fs::remove_dir_all(topic).unwrap());
+    two.topics().iter().for_each(|topic| remove(topic));
     lead(&first, &two.data()).unwrap().stop();
     name_all("a later pool");
     let why = lead(&first, &two.data()).map(|_| ()).unwrap_err();
@@ -309,7 +309,7 @@ fn a_pool_whose_topic_was_deleted_in_a_later_one_is_not_served() {
     fs::create_dir_all(&two.topics()[0]).unwrap();
     files[0].replace(&two.topics()[0]).unwrap();
     lead(&first, &two.data()).unwrap().stop();
-    fs::remove_dir_all(&two.topics()[0]).unwrap();
+    remove(&two.topics()[0]);
     numbers::name(&two.data()[1], broker(1), &uuid).unwrap();
     lead(&first, &two.data()).unwrap();
 }

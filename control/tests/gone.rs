@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use fake::Memory;
-use fake::homes::{self, CREATED_NS, Two, lead};
+use fake::homes::{self, CREATED_NS, Two, lead, remove};
 use landfall_control::cold::restore;
 use landfall_control::messages::Ask;
 use landfall_layout::topic::Order;
@@ -41,8 +41,8 @@ fn delete_without_the_second(two: &Two, back: bool) {
     asker.ask_now(|reply| Ask::Delete("t".into(), reply)).unwrap().unwrap();
     control.stop();
     // The first one's broker is there, and removes what it has.
-    fs::remove_dir_all(first.join("t")).unwrap();
-    fs::remove_dir_all(&second).unwrap();
+    remove(&first.join("t"));
+    remove(&second);
     if back {
         fs::rename(&away, &second).unwrap();
     }
@@ -63,7 +63,7 @@ fn a_topic_deleted_while_a_disk_was_away_is_not_asked_for_and_goes_there_too() {
         assert_eq!(deletions::heard(&data).unwrap(), [deletion()].into(), "{}", data.display());
     }
     // One more pool, of which only the disk that was away is left.
-    fs::remove_dir_all(&two.data()[0]).unwrap();
+    remove(&two.data()[0]);
     fs::create_dir(&two.data()[0]).unwrap();
     let pool = Memory::new().pool(48);
     restore(&pool, &two.data(), false, 1).unwrap();

@@ -10,7 +10,7 @@ use landfall_layout::{BrokerId, TopicId};
 use landfall_replica::names::topic_directory;
 use landfall_replica::{TopicFile, numbers};
 
-use super::Memory;
+use super::{Memory, eventually};
 
 pub const CREATED_NS: u64 = 77;
 /// The pool in which directories had the topic.
@@ -33,6 +33,11 @@ impl Two {
     pub fn topics(&self) -> [PathBuf; 2] {
         self.data().map(|data| topic_directory(&data, "t", CREATED_NS))
     }
+}
+
+/// Removes a directory, into which a thread of a control that has ended may still write.
+pub fn remove(path: &Path) {
+    eventually("a directory to be removed", || fs::remove_dir_all(path).ok());
 }
 
 impl Drop for Two {
