@@ -412,9 +412,14 @@ impl Known<'_> {
             let mut sources = of(*writer);
             !has(writer) && sources.all(|source| is_taken(source) || goes_on(source))
         };
-        // It was on disk when the log ended in good order, if it was that broker's.
+        // It was on disk when the log ended in good order, if it was that broker's, and was not lost
+        // with a pool before.
+        let is_past = |tail: u64| {
+            skips.ranges().iter().any(|range| range.index > index && range.to_index <= tail)
+        };
+        let is_beyond = |tail: u64| tail > index && !is_past(tail);
         let is_short =
-            |writer: &u8| !has(writer) && self.tails.get(writer).is_some_and(|tail| *tail > index);
+            |writer: &u8| !has(writer) && self.tails.get(writer).is_some_and(|it| is_beyond(*it));
         if writers.iter().any(|writer| is_passed(writer) || is_short(writer)) {
             return Missing::Gone;
         }

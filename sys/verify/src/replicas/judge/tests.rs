@@ -157,6 +157,14 @@ fn what_the_topics_file_says_was_there_is_gone_where_no_record_saw_it() {
         sources(&known),
         [(3..4, Missing::Memory), (4..8, Missing::Gone), (8..10, Missing::Memory)]
     );
+    // A pool was lost before that, and this with it.
+    let mut skips = Skips::default();
+    skips.add(Skipped { position: 5, to_position: 7, index: 5, to_index: 7 });
+    known.skips = &skips;
+    assert_eq!(
+        sources(&known),
+        [(3..5, Missing::Past), (7..8, Missing::Gone), (8..10, Missing::Memory)]
+    );
 }
 
 #[test]
