@@ -88,8 +88,8 @@ fn an_older_copy_is_filled_where_another_has_it() {
     assert_eq!((line(&source), lacks(&disks)), ((9, 6, ReplicaState::Well, 0), vec![]));
 }
 
-/// A topic with bounds, of which the disk was replaced: the line of the one before stood behind what
-/// the log passed over.
+/// A topic with bounds, of which the disk was replaced: the line of the one before stood behind
+/// what the log passed over.
 #[test]
 fn one_that_is_filled_up_to_where_the_log_passed_over_is_well() {
     let disks = six_in("tail-replaced", 0);

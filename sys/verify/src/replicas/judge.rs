@@ -412,8 +412,8 @@ impl Known<'_> {
             let mut sources = of(*writer);
             !has(writer) && sources.all(|source| is_taken(source) || goes_on(source))
         };
-        // It was on disk when the log ended in good order, if it was that broker's, and was not lost
-        // with a pool before.
+        // It was on disk when the log ended in good order, if it was that broker's, and was not
+        // lost with a pool before.
         let is_past = |tail: u64| {
             skips.ranges().iter().any(|range| range.index > index && range.to_index <= tail)
         };
