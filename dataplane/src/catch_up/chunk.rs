@@ -359,6 +359,22 @@ mod tests {
         assert_eq!((frames(&chunk), chunk.place.next), (vec![Ok(3)], end));
     }
 
+    /// A broker that is out of descriptors for a while.
+    #[test]
+    fn what_is_in_a_file_that_was_not_opened_is_waited_for_and_not_called_lost() {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let (scratch, end) = replica("short", &[None, None]);
+        let (mut merge, skips) = (merge(&scratch), Skips::default());
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let start = Place::new(0, 0);
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        let chunk = read(&mut merge, 0, start, end, &lost(&skips));
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        assert_eq!((chunk.is_blind, chunk.bytes.len(), chunk.place), (true, 0, start));
+        let chunk = read(&mut merge, 0, start, end, &lost(&skips));
+        assert_eq!((frames(&chunk), chunk.place.next), (vec![Ok(0), Ok(3)], end));
+    }
+
     /// Memory, which says the rest, knows only what was passed over last.
     #[test]
     fn what_was_passed_over_at_a_log_s_end_is_not_lost() {

@@ -29,7 +29,7 @@ use landfall_layout::frame::From;
 use landfall_layout::order::OrderEntry;
 use landfall_replica::lookup::{Start, first, is_oldest_known};
 use landfall_replica::merge::Wanted;
-use landfall_replica::{Merge, Silent, Skips};
+use landfall_replica::{Merge, Silent, Skips, short};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::conns::Token;
@@ -356,8 +356,10 @@ fn find(lookup: &Lookup, from: From, faults: &mut Vec<String>) -> Result<Option<
     if from == From::Latest {
         return Ok(None);
     }
+    let short = short::times();
     if from == From::Earliest
         && let Some(start) = beginning(lookup)
+        && short == short::times()
     {
         return Ok(Some(start));
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use landfall_layout::replica::HeaderError;
 
+use crate::short;
 use crate::topic::SCHEMA_VERSION;
 
 /// The system's number for what may be tried again.
@@ -55,7 +56,10 @@ impl FileError {
     /// For `map_err`: names the call and the path.
     pub fn io(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { call, path, source }
+        move |source| {
+            short::note(&source);
+            Self::Io { call, path, source }
+        }
     }
 
     /// The system's error number; 0 where it was not the system's.

@@ -7,6 +7,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`ask`] | looks at directories that may not answer |
+//! | [`short`] | what was refused for want of something that comes back |
 //! | [`watch`] | looks at several in one go, without those that do not answer |
 //! | [`names`] | directories and files of topics and sources |
 //! | [`owner`] | whose a data directory is now |
@@ -49,6 +50,7 @@ mod own;
 pub mod owner;
 mod reach;
 mod rebuilt;
+pub mod short;
 pub mod survey;
 pub mod there;
 pub mod topic;

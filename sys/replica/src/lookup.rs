@@ -12,6 +12,7 @@ use crate::error::FileError;
 use crate::landed::Landed;
 use crate::merge::{Wanted, first_header};
 use crate::names::{data_of, list_source};
+use crate::short;
 use crate::walk::Walk;
 
 /// A place in the log, of a batch or a hole.
@@ -38,6 +39,7 @@ pub fn first<F>(wanted: &Wanted, until: u64, before: F, faults: &mut Vec<String>
 where
     F: Fn(&OrderEntry) -> bool + Copy + Send + 'static,
 {
+    let short = short::times();
     let (copies, silent) = wanted.look();
     let mut looked = Looked { start: None, silent: silent.into_iter().next() };
     for copy in copies.into_iter().map(CopyReader::naming_lost) {
@@ -54,6 +56,11 @@ where
             }
             Err(silent) => looked.silent = Some(silent),
         }
+    }
+    if short != short::times() {
+        // One that was not opened may have it.
+        let data = wanted.data.first().cloned();
+        looked.silent = looked.silent.or(data.map(|path| Silent { path }));
     }
     looked
 }

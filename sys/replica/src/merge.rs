@@ -12,6 +12,7 @@ use crate::ask::{Silent, ask, ask_all};
 use crate::copy::{CopyReader, Says};
 use crate::lives::{Begins, Row, Skips};
 use crate::names::{data_of, list_source, source_directory, topic_directory};
+use crate::short;
 use crate::topic::TopicFile;
 use crate::walk::Walk;
 
@@ -207,6 +208,8 @@ pub struct Merge {
     copies: Vec<Copy>,
     /// Directories that did not say yet what they have.
     silent: Vec<Silent>,
+    /// How often the system had been short of something at the last look.
+    short: u64,
     /// See [`Merge::naming_lost`].
     names_lost: bool,
     /// For each copy: it is the one of its broker that is read first.
@@ -228,12 +231,14 @@ impl Merge {
     }
 
     fn of(wanted: &Wanted, names_lost: bool) -> Self {
+        let short = short::times();
         let (copies, silent) = wanted.look();
         let mut merge = Self {
             wanted: wanted.clone(),
             sources: wanted.sources.clone(),
             copies: Vec::new(),
             silent,
+            short,
             names_lost,
             is_first: Vec::new(),
             says: Vec::with_capacity(copies.len()),
@@ -261,16 +266,28 @@ impl Merge {
         self.copies.is_empty()
     }
 
-    /// A directory that does not answer, if there is one: what is found nowhere may be there.
+    /// A directory that does not answer, if there is one, or one in which not all could be opened
+    /// since the last look: what is found nowhere may be there.
     pub fn silent(&self) -> Option<Silent> {
         let is_silent = |copy: &&Copy| copy.reader.is_none();
         let copy = self.copies.iter().find(is_silent);
         let of = |copy: &Copy| Silent { path: data_of(&copy.directory).to_owned() };
-        self.silent.first().cloned().or_else(|| copy.map(of))
+        let short = self.copies.first().filter(|_| self.is_short());
+        self.silent.first().cloned().or_else(|| copy.or(short).map(of))
+    }
+
+    /// Whether the system was short of something since the last look: readers have passed over what
+    /// was not opened then.
+    fn is_short(&self) -> bool {
+        self.short != short::times()
     }
 
     /// The files may have grown since the last look, and directories may answer again.
     pub fn look_again(&mut self) {
+        if self.is_short() {
+            self.short = short::times();
+            self.copies.iter_mut().for_each(|copy| copy.reader = None);
+        }
         for copy in &mut self.copies {
             let (source, created_ns) = (copy.source, self.wanted.created_ns);
             let new = || {
