@@ -157,7 +157,7 @@ impl Chunk {
         };
         self.is_blind = match next {
             Some(next) => is_spoilt || self.place.position < next && !is_passed(next),
-            None => !reasons.skips.has_entries(self.place.next, until),
+            None => !reasons.skips.has_passed(self.place.next, until),
         };
         if self.is_blind {
             self.faults.push(format!("readers wait for batches that may be there: {silent}"));

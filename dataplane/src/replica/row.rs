@@ -396,8 +396,10 @@ impl Row {
 
     /// Whether it is known that nothing lies between two log indexes.
     fn is_nothing(&self, from: u64, to: u64) -> bool {
+        let log = self.template.log.into();
+        let is_passed = || self.wanted.skips(log).has_passed(from, to);
         let found = || Merge::new(&self.wanted).next(from, to, &mut Vec::new());
-        from >= to || matches!(found(), (None, true))
+        from >= to || is_passed() || matches!(found(), (None, true))
     }
 
     /// Begins to write what is missing in front of a file.

@@ -262,7 +262,7 @@ impl Skips {
     }
 
     /// Whether the log passed over all entries from index `from` to below `to`, or there are none.
-    pub fn has_entries(&self, from: u64, to: u64) -> bool {
+    pub fn has_passed(&self, from: u64, to: u64) -> bool {
         from >= to || self.0.iter().any(|range| range.index <= from && to <= range.to_index)
     }
 }
@@ -298,8 +298,8 @@ mod tests {
         let skips = skips(&[range(500, 700), range(100, 200), range(200, 300), range(100, 200)]);
         assert_eq!(skips.ranges(), [range(100, 300), range(500, 700)]);
         assert_eq!((skips.positions(), skips.entries()), (400, 40));
-        assert!(skips.has_entries(12, 30) && skips.has_entries(5, 5));
-        assert!(!skips.has_entries(12, 31) && !skips.has_entries(40, 50));
+        assert!(skips.has_passed(12, 30) && skips.has_passed(5, 5));
+        assert!(!skips.has_passed(12, 31) && !skips.has_passed(40, 50));
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Replica {
         if self.others.beginning().is_some() || is_last_in((from, to), self.wanted) {
             return true;
         }
-        if self.others.skips(self.log).has_entries(from, to) {
+        if self.others.skips(self.log).has_passed(from, to) {
             return false;
         }
         if self.log != SEQUENCED_LOG {
@@ -222,7 +222,7 @@ impl Replica {
         }
         let skips = self.others.skips(self.log);
         let is_read = self.files.current.is_some() && !self.is_older_than_told();
-        let was_there = is_read || skips.has_entries(from, to);
+        let was_there = is_read || skips.has_passed(from, to);
         let ends = skips.ranges().iter().filter(|_| was_there).map(|range| range.to_index.min(to));
         let start = ends.filter(|end| (from..=to).contains(end)).max().unwrap_or(from);
         // Nothing leaves memory before its copies have it: of a copy that nobody kept in this pool

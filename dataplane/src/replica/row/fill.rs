@@ -14,7 +14,7 @@ use landfall_pool::log::{Found, LogReader};
 use landfall_replica::mend::sync_directory;
 use landfall_replica::merge::Wanted;
 use landfall_replica::names::{list_source, replica_file};
-use landfall_replica::{FileError, Merge};
+use landfall_replica::{FileError, Merge, Skips};
 
 use super::{End, Row, STEP_BYTES, Stage, Told, UNFINISHED};
 use crate::replica::files::new_mark;
@@ -49,6 +49,8 @@ pub struct Filling {
     unfinished: PathBuf,
     file: File,
     merge: Merge,
+    /// What the log passed over when pools were lost: each copy was begun anew behind it.
+    skips: Skips,
     at: u64,
     ordinal: u64,
     want: u64,
@@ -87,6 +89,7 @@ impl Filling {
             unfinished,
             file,
             merge: Merge::new(wanted),
+            skips: wanted.skips(header.log.into()),
             at: REPLICA_HEADER_BYTES,
             ordinal: header.first_ordinal,
             want: header.first_index,
@@ -161,7 +164,8 @@ impl Filling {
     /// Adds the next entry below `until` that a copy has; its index.
     fn copy(&mut self, group: &mut Group, until: u64) -> Option<u64> {
         let (picked, is_known) = self.merge.next(self.want, until, &mut Vec::new());
-        self.is_known &= is_known;
+        let next = picked.map_or(until, |picked| picked.index);
+        self.is_known &= is_known || self.skips.has_passed(self.want, next);
         let record = self.merge.record(picked?)?;
         let index = record.header.index;
         match record.body {

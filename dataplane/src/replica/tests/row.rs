@@ -2,8 +2,9 @@
 
 use landfall_layout::replica::HEADER_COPY_AT;
 use landfall_replica::names::{replica_file, source_directory};
+use landfall_replica::{Resumed, Skipped, Skips};
 
-use super::disks::{Disks, line};
+use super::disks::{Disks, land, line, next_pool};
 use super::*;
 
 /// What the tests do to the files of the first of two copies.
@@ -273,4 +274,36 @@ fn what_bounds_let_go_of_is_not_missing() {
     assert_eq!((two.files(0).len(), line(&two.source).3), (5, 0));
     let path = replica_file(files[0].parent().unwrap(), 3);
     assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), written, "it is no younger");
+}
+
+/// After each power cut a file is begun anew, in every copy, and says nothing of what lies before
+/// it: the log passed over that.
+#[test]
+fn a_file_between_two_lost_pools_is_written_again_from_another_copy() {
+    let disks = Disks::new("row-between");
+    let mut source = Source::new(pool(), 0);
+    let keep = |source: &mut Source| {
+        land(source, 1);
+        work(&mut source.worker(disks.data(1, false), Box::new(Plain), 1).unwrap());
+    };
+    keep(&mut source);
+    let mut passed = Skips::default();
+    for to_index in [9, 20] {
+        let index = source.frontier.entries;
+        let (position, to_position) = (3 * index, 3 * to_index);
+        passed.add(Skipped { position, to_position, index, to_index });
+        source = next_pool(to_index);
+        let entry = source.pool.topic_in_slot(0).unwrap();
+        let mut file = TopicFile::of(&entry, &source.pool.uuid_text(), 1 << 30).unwrap();
+        file.skipped.insert(0, passed.clone());
+        file.resumed.insert(0, Resumed { index: to_index, position: to_position });
+        file.replace(&disks.topic(1)).unwrap();
+        keep(&mut source);
+    }
+    copy_all(&disks.0[1], &disks.0[0]);
+    let two = Two { disks, source };
+    fs::remove_file(&two.files(0)[1]).unwrap();
+    let (_, said) = two.start(true, 2);
+    assert_eq!(two.files(0).len(), 3, "{said:?}");
+    assert_eq!(line(&two.source), (21, 3, ReplicaState::Well, 0), "{said:?}");
 }
