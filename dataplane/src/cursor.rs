@@ -130,10 +130,8 @@ impl Cursor {
         // What is not there any more of what was asked for is a gap, and has a reason.
         let position = if let From::Position(wanted) = from { begins.min(wanted) } else { begins };
         let skip_below = if let From::Position(position) = from { position } else { 0 };
-        // Nothing is left of it that the gap could be measured by. What copies on disk may have,
-        // its subscriber looks for when it is told that this is the end.
-        let has_copies = env.pool.topic(topic).is_some_and(|entry| entry.disk_replicas() > 0);
-        let gap_until = (next == end && position < begins && !has_copies).then_some(begins);
+        // Nothing is left of it that the gap could be measured by.
+        let gap_until = (next == end && position < begins).then_some(begins);
         Self {
             reader,
             next,

@@ -181,7 +181,8 @@ pub fn holes_come_back_as_holes_without_the_pool(rig: &Rig) -> Result<(), Failur
 }
 
 /// A subscriber that is in the middle when the pool goes, and still there when an empty one comes,
-/// reads on from disk, although nobody publishes any more; and then what is published.
+/// reads on from disk, although nobody publishes any more; and then what is published. So does one
+/// that comes back when more is published already.
 pub fn a_subscriber_outlives_the_pool(rig: &Rig) -> Result<(), Failure> {
     const BYTES: usize = 30_000;
     const FIRST: u64 = 20;
@@ -204,16 +205,20 @@ pub fn a_subscriber_outlives_the_pool(rig: &Rig) -> Result<(), Failure> {
     for order in [Order::Strong, Order::Broker] {
         let topic = site.topic_with(order, |spec| spec.replicas = Some(2))?;
         send(&site, &topic, 0..FIRST)?;
-        let builder = site.subscriber(&topic).transport(transport).ring_bytes(0);
-        let mut subscriber = builder.build()?;
-        let mut reading = Reading::default();
-        reading.read(&mut subscriber, Until::CaughtUp)?;
+        let subscriber = || site.subscriber(&topic).transport(transport).ring_bytes(0).build();
+        let mut begun = [(subscriber()?, Reading::default()), (subscriber()?, Reading::default())];
+        for (subscriber, reading) in &mut begun {
+            reading.read(subscriber, Until::CaughtUp)?;
+        }
         send(&site, &topic, FIRST..ALL)?;
-        reading.read(&mut subscriber, Until::Messages(FIRST + 10))?;
-        all.push((order, topic, subscriber, reading));
+        for (subscriber, reading) in &mut begun {
+            reading.read(subscriber, Until::Messages(FIRST + 10))?;
+        }
+        all.push((order, topic, begun));
     }
     lose_the_pool(&mut site)?;
-    for (order, topic, mut subscriber, mut reading) in all {
+    for (order, topic, begun) in all {
+        let [(mut subscriber, mut reading), (mut late, mut read_late)] = begun;
         reading.read(&mut subscriber, Until::Messages(ALL))?;
         ensure!(reading.missed == 0, "{} messages were told to be missed", reading.missed);
         check_sent(&reading, &[(1, ALL)], Promise::InOrderOnce)?;
@@ -222,7 +227,10 @@ pub fn a_subscriber_outlives_the_pool(rig: &Rig) -> Result<(), Failure> {
         // Positions that the lost pool may have shown are a gap.
         reading.read(&mut subscriber, Until::Messages(end + 10))?;
         check_sent(&reading, &[(1, ALL + 10)], Promise::InOrderOnce)?;
-        audit(order, &[&reading])?;
+        read_late.read(&mut late, Until::Messages(end + 10))?;
+        check_sent(&read_late, &[(1, ALL + 10)], Promise::InOrderOnce)?;
+        ensure!(read_late.missed == reading.missed, "{} were missed", read_late.missed);
+        audit(order, &[&reading, &read_late])?;
     }
     site.close()
 }

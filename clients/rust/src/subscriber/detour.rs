@@ -96,10 +96,10 @@ impl Subscriber {
     /// A gap that memory has: the copies on disk may not have it.
     #[cold]
     pub(super) fn found_gap(&mut self, gap: Step<Found>) -> Step<Found> {
-        let Step::Gap { log, reason: GapReason::Retention, missed, resume } = gap else {
+        let Step::Gap { log, reason, missed, resume } = gap else {
             return gap;
         };
-        if !self.may_detour() {
+        if !may_be_on_disk(reason) || !self.may_detour() {
             return gap;
         }
         self.places.resumed(log, resume - missed);
@@ -161,9 +161,26 @@ impl Subscriber {
     }
 }
 
+/// Whether copies on disk may have what memory calls missing for this reason. Behind a lost pool
+/// memory has nothing before the positions that the log passed over: who looks only there calls
+/// that lost.
+fn may_be_on_disk(reason: GapReason) -> bool {
+    match reason {
+        GapReason::Retention | GapReason::Lost => true,
+        GapReason::Unwritten | GapReason::Skipped | GapReason::Corrupt => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_memory_calls_lost_is_looked_for_on_disk() {
+        assert!(may_be_on_disk(GapReason::Lost));
+        assert!(may_be_on_disk(GapReason::Retention));
+        assert!(!may_be_on_disk(GapReason::Skipped));
+    }
 
     #[test]
     fn behind_a_detour_nothing_is_looked_for_again_until_a_connection_is_lost() {
