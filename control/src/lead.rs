@@ -32,7 +32,7 @@ const STAND_EVERY: Duration = Duration::from_millis(20);
 const RUNTIME_FILES: usize = 8;
 
 /// Runs until a signal, or until it cannot go on; then the sentence says why.
-pub fn run(flags: &Flags) -> Result<(), String> {
+pub fn run(flags: Flags) -> Result<(), String> {
     if let Some(parent) = flags.parent {
         die_with(parent)?;
     }
@@ -43,7 +43,10 @@ pub fn run(flags: &Flags) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("start the runtime: {error}"))?;
-    runtime.block_on(lead(flags))
+    let led = runtime.block_on(lead(&Arc::new(flags)));
+    // What a signal ended in the middle may wait for another process: the end of this one ends it.
+    runtime.shutdown_background();
+    led
 }
 
 /// Looks whether there are descriptors for the runtime: where it gets no sockets for signals it can
@@ -63,13 +66,13 @@ fn die_with(parent: u32) -> Result<(), String> {
     Ok(())
 }
 
-async fn lead(flags: &Flags) -> Result<(), String> {
+async fn lead(flags: &Arc<Flags>) -> Result<(), String> {
     // Before anything takes long, so that a signal is never the default death.
     let mut stop = Stop::new()?;
-    let pool = open_pool(flags)?;
-    if flags.prefault {
-        pool.prefault().map_err(|error| format!("touch every page of the pool: {error}"))?;
-    }
+    let asked = Arc::clone(flags);
+    let Some(pool) = stop.unless_signalled(move || touched_pool(&asked)).await? else {
+        return Ok(());
+    };
     let pool = Arc::new(pool);
     let unix = flags.unix.as_deref();
     let listeners = Listeners::bind(&flags.listen, unix).await.map_err(|e| e.to_string())?;
@@ -86,8 +89,12 @@ async fn lead(flags: &Flags) -> Result<(), String> {
     let Some(elected) = elect(&pool, flags, &listeners, stop.signalled()).await? else {
         return Ok(());
     };
-    let control = Control::lead(pool, &flags.pool, options, elected, &flags.restore)
-        .map_err(|error| error.to_string())?;
+    let asked = Arc::clone(flags);
+    let begin = move || {
+        Control::lead(pool, &asked.pool, options, elected, &asked.restore)
+            .map_err(|error| error.to_string())
+    };
+    let Some(control) = stop.unless_signalled(begin).await? else { return Ok(()) };
     let asker = control.asker().map_err(|error| format!("make a socket: {error}"))?;
     let address = listeners.address().map_err(|error| format!("ask for the address: {error}"))?;
     say_ready(&format!("http://{address}"))?;
@@ -154,6 +161,29 @@ impl Stop {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Does what can take long, as it does where it waits for another process, on a thread of its
+    /// own. `None`: a signal came first. The work is left as a death of the process would leave
+    /// it, from where the next control goes on.
+    async fn unless_signalled<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> Result<T, String> + Send + 'static,
+    ) -> Result<Option<T>, String> {
+        let task = tokio::task::spawn_blocking(work);
+        tokio::select! {
+            done = task => match done {
+                Ok(done) => done.map(Some),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            },
+            () = self.signalled() => {
+                eprintln!(
+                    "landfall-control: told to stop before it served; the next control goes on \
+                     with what this one began"
+                );
+                Ok(None)
+            }
         }
     }
 }
@@ -313,6 +343,15 @@ fn open_pool(flags: &Flags) -> Result<Pool, String> {
             let _ = std::fs::remove_file(path);
         }
     })
+}
+
+/// The pool, with its pages there if that is asked for.
+fn touched_pool(flags: &Flags) -> Result<Pool, String> {
+    let pool = open_pool(flags)?;
+    if flags.prefault {
+        pool.prefault().map_err(|error| format!("touch every page of the pool: {error}"))?;
+    }
+    Ok(pool)
 }
 
 fn create_or_attach(flags: &Flags, path: &Path) -> Result<Pool, String> {
