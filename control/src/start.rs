@@ -139,7 +139,29 @@ impl Control {
 
     /// Takes over as the one elected: its bells, everything that is in the pool, and the lead. On
     /// a pool that nobody ever led, topics come back from the data directories in `restore`.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Overtaken`]: another control has claimed the lead since. What seemed to be
+    /// wrong then is nothing to tell: this one compared its own tables, of when it was elected,
+    /// with what directories say now.
     pub fn lead(
+        pool: Arc<Pool>,
+        path: &Path,
+        options: Options,
+        elected: Elected,
+        restore: &[PathBuf],
+    ) -> Result<Self, StartError> {
+        let (claimed, epoch) = (Arc::clone(&pool), elected.epoch);
+        Self::take_over(pool, path, options, elected, restore).map_err(|error| {
+            match claimed.leads(epoch) {
+                true => error,
+                false => StartError::Overtaken { epoch: claimed.highest_epoch() },
+            }
+        })
+    }
+
+    fn take_over(
         pool: Arc<Pool>,
         path: &Path,
         options: Options,
@@ -209,9 +231,14 @@ impl Control {
             errors.note(&pool, now, note);
         }
         let (graves, mut notes) = Graves::read(restore, bound);
+        // Who leads now may have said some of it, and these tables know nothing of that.
+        if !pool.leads(epoch) {
+            return Err(StartError::Overtaken { epoch: pool.highest_epoch() });
+        }
         let alive: Vec<TopicEntry> = cold::end::live(&pool).collect();
         notes.extend(graves.take_back(|name, created_ns| {
-            alive.iter().any(|entry| (entry.name(), entry.created_ns) == (name, created_ns))
+            let is_it = |entry: &TopicEntry| (entry.name(), entry.created_ns) == (name, created_ns);
+            alive.iter().any(is_it) && pool.leads(epoch)
         }));
         for note in notes {
             eprintln!("control: {note}");

@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use fake::Memory;
 use fake::homes::{self, CREATED_NS, Two, lead, remove};
 use landfall_control::cold::restore;
+use landfall_control::election::Candidate;
 use landfall_control::messages::Ask;
+use landfall_control::{Control, Options, StartError};
+use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::topic::Order;
 use landfall_replica::{TopicFile, deletions};
 
@@ -94,11 +97,9 @@ fn a_topic_that_is_alive_in_the_pool_is_no_deleted_one() {
     }
     let control = {
         let pool = memory.pool(48);
-        let candidate = landfall_control::election::Candidate::new(&pool, 1).unwrap();
+        let candidate = Candidate::new(&pool, 1).unwrap();
         let Ok(elected) = candidate.stand(&pool) else { panic!("nobody else is there") };
-        let options = landfall_control::Options::default();
-        landfall_control::Control::lead(pool, &memory.path(), options, elected, &two.data())
-            .unwrap()
+        Control::lead(pool, &memory.path(), Options::default(), elected, &two.data()).unwrap()
     };
     control.stop();
     assert!(two.data().iter().all(|data| deletions::heard(data).unwrap().is_empty()));
@@ -106,4 +107,49 @@ fn a_topic_that_is_alive_in_the_pool_is_no_deleted_one() {
     restore(&pool, &two.data(), false, 1).unwrap();
     assert_eq!(pool.topic_in_slot(0).unwrap().name(), "t");
     assert!(topics.iter().all(|topic| !TopicFile::read(topic).unwrap().deleted));
+}
+
+/// As one does that was stopped while it took over, and deposed.
+#[test]
+fn who_is_deposed_takes_back_nothing_that_was_deleted_since() {
+    let (two, _) = two("gone-deposed");
+    let memory = Memory::new();
+    lead(&memory, &two.data()).unwrap().stop();
+    let (stopped, next) = (memory.pool(48), memory.pool(48));
+    let Ok(elected) = Candidate::new(&stopped, 1).unwrap().stand(&stopped) else {
+        panic!("nobody else is there")
+    };
+    let term = Term { epoch: next.highest_epoch() + 1, serves: false }.pack();
+    let (slot, _) = next.serving().unwrap();
+    assert!(next.claim(slot + 2, &LeaderLine { term, ..LeaderLine::default() }));
+    for data in two.data() {
+        deletions::say(&data, [&deletion()]).unwrap();
+    }
+    let led = Control::lead(stopped, &memory.path(), Options::default(), elected, &two.data());
+    let error = led.map(drop).unwrap_err();
+    assert!(matches!(error, StartError::Overtaken { .. }), "{error}");
+    for data in two.data() {
+        assert_eq!(deletions::heard(&data).unwrap(), [deletion()].into(), "{}", data.display());
+    }
+}
+
+/// It reads what the next leader's brokers have said since.
+#[test]
+fn who_is_deposed_calls_no_pool_older_than_its_directories() {
+    let (two, topics) = two("gone-older");
+    let memory = Memory::new();
+    lead(&memory, &two.data()).unwrap().stop();
+    let (stopped, next) = (memory.pool(48), memory.pool(48));
+    let Ok(elected) = Candidate::new(&stopped, 1).unwrap().stand(&stopped) else {
+        panic!("nobody else is there")
+    };
+    let other = homes::entry(Order::Strong, 2);
+    let other = TopicFile::of(&other, "a pool made since", 48 << 20).unwrap();
+    topics.iter().for_each(|topic| other.write(topic).unwrap());
+    let term = Term { epoch: next.highest_epoch() + 1, serves: false }.pack();
+    let (slot, _) = next.serving().unwrap();
+    assert!(next.claim(slot + 2, &LeaderLine { term, ..LeaderLine::default() }));
+    let led = Control::lead(stopped, &memory.path(), Options::default(), elected, &two.data());
+    let error = led.map(drop).unwrap_err();
+    assert!(matches!(error, StartError::Overtaken { .. }), "{error}");
 }
