@@ -56,6 +56,7 @@ impl Rig {
             pool_bytes: 128 << 20,
             segment_bytes: 2 << 20,
             sessions: 64,
+            start_wait: limit(),
             ..LocalConfig::default()
         };
         if self.transport == Transport::Verbs {

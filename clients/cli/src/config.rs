@@ -101,6 +101,8 @@ settings! {
         verbs_grant: words::Grant = words::Grant::Window,
         /// How long the keeper of a copy on disk is away before another takes it over.
         copy_move: Time = Time(std::time::Duration::from_nanos(COPY_MOVE_NS)),
+        /// The longest wait for one process at its start.
+        start_timeout: Time = Time(std::time::Duration::from_secs(300)),
     }
     /// `landfall bench`.
     Bench {

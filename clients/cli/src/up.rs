@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use landfall::local::{LocalConfig, LocalSystem, rdma_address};
+use landfall::local::{LocalConfig, LocalSystem, Starting, rdma_address};
 use landfall_layout::geometry::Geometry;
 use landfall_layout::limits::BROKERS_MAX;
 use landfall_verify::replicas::{level_above, level_below};
@@ -14,9 +14,13 @@ use crate::config::Settings;
 use crate::error::{Failure, Kind, Outcome, Tried};
 use crate::out::{self, Out};
 use crate::signals::Stop;
+use crate::units::Time;
 
 /// How often the children are looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How often it is said that the start waits.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Up, settings: &Settings) -> Outcome {
     let listen = listen_address(&settings.control.address)?;
@@ -39,10 +43,22 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         data: args.data.clone(),
         forget_lost: args.forget_lost,
         copy_move: settings.up.copy_move.0,
+        start_wait: settings.up.start_timeout.0,
         ..LocalConfig::default()
     };
     let stop = Stop::on_signals()?;
-    let mut system = LocalSystem::start(config).map_err(|error| explain(error, listen))?;
+    let mut told = Duration::ZERO;
+    let goes_on = |starting: Starting| {
+        if starting.waited >= told + TELL_EVERY {
+            told = starting.waited;
+            tell_wait(&starting, &settings.up.start_timeout);
+        }
+        !stop.asked()
+    };
+    let mut system = match LocalSystem::start_while(config, goes_on) {
+        Err(_) if stop.asked() => return Ok(()),
+        started => started.map_err(|error| explain(error, listen))?,
+    };
     for line in system.tick() {
         out::note(line);
     }
@@ -136,6 +152,17 @@ fn listen_address(address: &str) -> Outcome<&str> {
         .next("landfall up --control 127.0.0.1:7400"));
     }
     Ok(listen)
+}
+
+/// Says for whom the start waits.
+fn tell_wait(starting: &Starting, most: &Time) {
+    let Starting { name, waited, said } = starting;
+    let said = if said.is_empty() { "nothing yet" } else { said.trim_end() };
+    out::note(format_args!(
+        "{name} is not ready after {} s; it is waited for up to {most} (--start-timeout); it said: \
+         {said}",
+        waited.as_secs()
+    ));
 }
 
 fn explain(error: landfall::Error, listen: &str) -> Failure {

@@ -411,3 +411,31 @@ fn a_benchmark_of_somebodys_system_leaves_no_topic_behind() {
     let topics = system.json(&["topic", "ls", "-o", "json"]);
     assert_eq!(topics["topics"], serde_json::json!([]));
 }
+
+/// Control waits for a data directory that another one is just taking, as one does that is stopped.
+#[test]
+fn a_start_that_waits_is_told_of_ends_when_asked_and_has_a_bound() {
+    let data = std::env::temp_dir().join(format!("landfall-waits-{}", std::process::id()));
+    let first = data.join("broker-0");
+    std::fs::create_dir_all(&first).unwrap();
+    let taken = std::fs::File::create(first.join(".system")).unwrap();
+    taken.lock().unwrap();
+    let up = |more: &[&str]| {
+        let mut command = landfall();
+        command.args(["up", "--control", "127.0.0.1:0", "--pool-bytes", "256M", "--data"]);
+        command.arg(&data).args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let late = up(&["--start-timeout", "3s"]).wait_with_output().unwrap();
+    let said = text(&late.stderr);
+    assert_eq!(late.status.code(), Some(1), "{said}");
+    assert!(said.contains("control was not ready within 3") && said.contains("waiting"), "{said}");
+    let mut waits = up(&[]);
+    let mut lines = BufReader::new(waits.stderr.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
+    assert!(line.contains("control is not ready after") && line.contains("5m"), "{line}");
+    signal(waits.id(), Signal::SIGTERM);
+    assert_eq!(waits.wait().unwrap().code(), Some(0));
+    drop(taken);
+    std::fs::remove_dir_all(data).unwrap();
+}

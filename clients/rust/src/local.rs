@@ -26,8 +26,10 @@ use self::process::{Process, Waited};
 use self::spawner::Spawner;
 use crate::{Client, Error, Idle};
 
-/// Longest wait for a child's `ready` line. Creating and prefaulting a large pool takes seconds.
-const READY_WAIT: Duration = Duration::from_secs(30);
+/// Longest wait for a child's `ready` line where nothing else is asked for.
+const START_WAIT: Duration = Duration::from_secs(30);
+/// How often it is asked whether a child is still waited for.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Time between SIGTERM and SIGKILL.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
@@ -77,6 +79,9 @@ pub struct LocalConfig {
     /// Goes on without what only data directories have that are not there: it is lost, and they
     /// must never come back.
     pub forget_lost: bool,
+    /// Longest wait for one process at its start. Touching the pages of a large pool, or bringing
+    /// many topics back from slow disks, takes longer than the usual 30 s.
+    pub start_wait: Duration,
     /// Faults of a broker's disk, in the words of `landfall-broker --data-faults`. For tests.
     pub data_faults: Vec<(usize, String)>,
 }
@@ -104,6 +109,7 @@ impl Default for LocalConfig {
             copy_move: Duration::from_nanos(COPY_MOVE_NS),
             session_lease: Duration::from_nanos(SESSION_LEASE_NS),
             forget_lost: false,
+            start_wait: START_WAIT,
             data_faults: Vec::new(),
         }
     }
@@ -232,6 +238,17 @@ impl From<LocalError> for Error {
     }
 }
 
+/// A process that is waited for at its start.
+#[derive(Clone, Copy, Debug)]
+pub struct Starting<'a> {
+    /// Which one: `control` or `broker N`.
+    pub name: &'a str,
+    /// For how long so far.
+    pub waited: Duration,
+    /// What it has said on standard error.
+    pub said: &'a str,
+}
+
 /// Control and brokers, running. Dropping it kills them; [`LocalSystem::stop`] asks first.
 pub struct LocalSystem {
     config: LocalConfig,
@@ -250,10 +267,23 @@ pub struct LocalSystem {
 impl LocalSystem {
     /// Starts control and the brokers and returns when control has accepted every broker.
     pub fn start(config: LocalConfig) -> Result<Self, Error> {
-        Ok(Self::launch(config)?)
+        Self::start_while(config, |_| true)
     }
 
-    fn launch(config: LocalConfig) -> Result<Self, LocalError> {
+    /// The same as long as `goes_on` says so, which is asked again and again while a process is
+    /// waited for. What was started is killed when it says no, and the error is that of a process
+    /// that was not ready.
+    pub fn start_while(
+        config: LocalConfig,
+        mut goes_on: impl FnMut(Starting) -> bool,
+    ) -> Result<Self, Error> {
+        Ok(Self::launch(config, &mut goes_on)?)
+    }
+
+    fn launch(
+        config: LocalConfig,
+        goes_on: &mut dyn FnMut(Starting) -> bool,
+    ) -> Result<Self, LocalError> {
         if !(1..=BROKERS_MAX).contains(&config.brokers) {
             return Err(LocalError::Brokers { asked: config.brokers });
         }
@@ -276,7 +306,7 @@ impl LocalSystem {
         let mut control = Process::new("control".into());
         let mut command = control_command(&control_binary, &config, &pool, &config.control);
         control.start(&spawner, &mut command)?;
-        let address = ready(&mut control, READY_WAIT)?
+        let address = ready(&mut control, config.start_wait, goes_on)?
             .strip_prefix("ready ")
             .map(str::to_owned)
             .ok_or_else(|| LocalError::Address { why: "control named no address".into() })?;
@@ -300,7 +330,7 @@ impl LocalSystem {
             system.brokers.push(broker);
         }
         for broker in &mut system.brokers {
-            ready(broker, READY_WAIT)?;
+            ready(broker, system.config.start_wait, goes_on)?;
         }
         Ok(system)
     }
@@ -379,7 +409,7 @@ impl LocalSystem {
         if !broker.is_alive() {
             broker.start(&self.spawner, &mut command)?;
         }
-        ready(broker, READY_WAIT)?;
+        ready(broker, self.config.start_wait, &mut |_| true)?;
         Ok(())
     }
 
@@ -389,7 +419,7 @@ impl LocalSystem {
         if !self.control.is_alive() {
             self.control.start(&self.spawner, &mut command)?;
         }
-        ready(&mut self.control, READY_WAIT)?;
+        ready(&mut self.control, self.config.start_wait, &mut |_| true)?;
         Ok(())
     }
 
@@ -503,12 +533,24 @@ fn idle_word(idle: Idle) -> &'static str {
 }
 
 /// Waits for a child's `ready` line and returns it.
-fn ready(process: &mut Process, wait: Duration) -> Result<String, LocalError> {
-    let name = process.name().to_owned();
-    match process.wait_ready(wait) {
-        Waited::Ready(line) => Ok(line),
-        Waited::Died { status, said } => Err(LocalError::Died { name, status, said }),
-        Waited::Late { said } => Err(LocalError::NotReady { name, waited: wait, said }),
+fn ready(
+    process: &mut Process,
+    wait: Duration,
+    goes_on: &mut dyn FnMut(Starting) -> bool,
+) -> Result<String, LocalError> {
+    let (name, began) = (process.name().to_owned(), Instant::now());
+    loop {
+        let left = wait.saturating_sub(began.elapsed());
+        match process.wait_ready(left.min(ASK_EVERY)) {
+            Waited::Ready(line) => return Ok(line),
+            Waited::Died { status, said } => return Err(LocalError::Died { name, status, said }),
+            Waited::Late { said } => {
+                let waited = began.elapsed();
+                if waited >= wait || !goes_on(Starting { name: &name, waited, said: &said }) {
+                    return Err(LocalError::NotReady { name, waited, said });
+                }
+            }
+        }
     }
 }
 

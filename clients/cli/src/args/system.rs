@@ -59,6 +59,10 @@ pub struct Up {
     /// [default: 30s]
     #[arg(long, value_name = "TIME")]
     pub copy_move: Option<Time>,
+    /// The longest wait for one process at its start, as for a large pool or slow disks
+    /// [default: 5m]
+    #[arg(long, value_name = "TIME")]
+    pub start_timeout: Option<Time>,
     /// Go on without what only data directories have that are not there: it is lost, and they must
     /// never come back
     #[arg(long)]
@@ -74,6 +78,7 @@ impl Up {
         flags.set("up.idle", "--idle", self.idle);
         flags.set("up.verbs_grant", "--verbs-grant", self.verbs_grant);
         flags.set("up.copy_move", "--copy-move", self.copy_move);
+        flags.set("up.start_timeout", "--start-timeout", self.start_timeout);
         flags.set("up.prefault", "--prefault", self.prefault.then_some(true));
     }
 }
