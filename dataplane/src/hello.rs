@@ -168,8 +168,19 @@ impl Greeting {
     }
 }
 
-/// The entry of the topic a client names, and its order.
+/// The entry of the topic a client names, and its order. That there is none is not said by the
+/// table of a leader that another has claimed the lead from: whoever asks again finds out.
 pub fn find_topic(env: &Env, name: &str) -> Result<(TopicEntry, Order), Refused> {
+    let epoch = env.pool.epoch_number();
+    let found = find_in_table(env, name);
+    let is_final = |refused: &Refused| !matches!(refused.why, Refusal::NoControl);
+    if found.as_ref().is_err_and(is_final) && !env.pool.leads(epoch) {
+        return refused(Refusal::NoControl, "another control is taking the lead; try again");
+    }
+    found
+}
+
+fn find_in_table(env: &Env, name: &str) -> Result<(TopicEntry, Order), Refused> {
     if let Err(error) = check_name(name) {
         return refused(Refusal::NoTopic, error.to_string());
     }
@@ -277,8 +288,18 @@ mod tests {
         assert_eq!(why(find_topic(&env, "t")), Err(Refusal::NoControl));
         let term = Term { epoch: 1, serves: false }.pack();
         let line = LeaderLine { term, pid: 1, host: 1, started_ns: 1, ..LeaderLine::default() };
-        assert!(env.pool.claim(0, &line) && env.pool.serve(1));
+        let control = || {
+            let file = std::fs::File::from(env.pool.fd().try_clone_to_owned().expect("it is open"));
+            let path = std::path::Path::new("the pool");
+            landfall_pool::Pool::attach_file(file, path, true).expect("it is a pool")
+        };
+        let (leads, next) = (control(), control());
+        assert!(leads.claim(0, &line) && leads.serve(1));
         assert_eq!(why(find_topic(&env, "t")), Err(Refusal::NoTopic));
+        // The next leader may have a topic in its table that this one has not any more.
+        let term = Term { epoch: 2, serves: false }.pack();
+        assert!(next.claim(1, &LeaderLine { term, ..line }));
+        assert_eq!(why(find_topic(&env, "t")), Err(Refusal::NoControl));
     }
 
     #[test]

@@ -73,6 +73,10 @@ impl Keeper {
     }
 
     fn begin_deletion(&mut self, id: TopicId, reply: Option<Reply<Result<(), Problem>>>) {
+        // Tables that others read say it at once. Who asked has no answer of a deposed leader.
+        if !self.still_leads() {
+            return;
+        }
         let Some(topic) = self.topic_mut(id) else { return };
         topic.entry.state = TopicState::Deleting as u8;
         if reply.is_some() {
@@ -203,6 +207,9 @@ impl Keeper {
     /// Takes back everything of a topic that nobody touches any more. The entry in the table goes
     /// last, so a crash in between leaves a topic that is being deleted.
     fn erase(&mut self, id: TopicId) {
+        if !self.still_leads() {
+            return;
+        }
         let Some(topic) = self.topics[id.slot()].take() else { return };
         for log in 0..LOGS_PER_TOPIC {
             if self.pool.chain(id, log).is_some() {

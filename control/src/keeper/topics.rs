@@ -261,6 +261,10 @@ impl Keeper {
             self.tell_sequencer(ToSequencer::AddTopic(Box::new(new)));
         }
         self.forget_keepers(id);
+        // Tables that others read have it at once. A deposed leader's answer is never heard.
+        if !self.still_leads() {
+            return Err(Problem::full("stopping", "another control leads this pool; ask it"));
+        }
         self.pool.set_topic(&entry);
         let answer = self.answer_of(&topic);
         self.topics[id.slot()] = Some(topic);

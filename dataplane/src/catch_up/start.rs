@@ -87,9 +87,15 @@ impl Broker {
                 return self.refuse(slot, Refusal::Busy, &text);
             }
         };
+        let epoch = self.env.pool.epoch_number();
         let entry = self.env.pool.topic(topic);
         let order = entry.as_ref().and_then(TopicEntry::order);
         let (Some(entry), Some(order)) = (entry, order) else {
+            // The next leader may have it.
+            if !self.env.pool.leads(epoch) {
+                let text = "another control is taking the lead; try again";
+                return self.refuse(slot, Refusal::NoControl, text);
+            }
             return self.refuse(slot, Refusal::TopicGone, "the topic was deleted");
         };
         let welcomed = self.welcome_subscriber(slot, hello, &entry, order, looked);

@@ -153,12 +153,13 @@ fn foreign(path: &Path, file: &TopicFile, table: &[TopicEntry]) -> String {
     }
 }
 
-/// The table of the leader that serves; none where nobody does, or the table is being changed:
-/// nothing is known for sure then.
+/// The table of the leader that serves; none where nobody does, another has claimed the lead, which
+/// may not have copied all of that table, or the table is being changed: nothing is known for sure
+/// then.
 fn table(pool: &Pool) -> Option<Vec<TopicEntry>> {
     let serving = pool.serving()?;
     pool.follow();
     let table: Option<Vec<_>> = (0..TOPICS_MAX).map(|slot| pool.topic_in_slot(slot)).collect();
     // A slot that was left may be made anew meanwhile.
-    table.filter(|_| pool.serving() == Some(serving))
+    table.filter(|_| pool.serving() == Some(serving) && pool.leads(serving.1))
 }

@@ -26,6 +26,7 @@ use landfall_pool::clock::boot_ns;
 mod behind;
 mod came_back;
 mod damage;
+mod deposed;
 mod disks;
 mod holes;
 mod moved;

@@ -1,6 +1,7 @@
 //! The replicator's loop.
 
 mod mending;
+mod opening;
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -11,7 +12,6 @@ use std::time::{Duration, Instant};
 use landfall_layout::counters::{Counter, Stage};
 use landfall_layout::fate::Fate;
 use landfall_layout::limits::{SEQUENCED_LOG, TOPICS_MAX};
-use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::topic::{TopicEntry, TopicState};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
@@ -19,15 +19,14 @@ use landfall_pool::bell::{Ringer, Role};
 use landfall_pool::counters::Counters;
 use landfall_pool::disk::{Disk, Syncs, Writing, write_all};
 use landfall_pool::idle::{Idle, Waiter};
-use landfall_replica::FileError;
 use landfall_replica::names::topic_directory;
 
-use super::duties::{Duty, Lag, duties, log_of};
+use super::duties::{Duty, Lag};
 use super::given_back::GivenBack;
 use super::group::Buffers;
 use super::had;
-use super::one::{Event, Replica, is_short};
-use super::said::{Keeper, Named, lacks, tail_of_shut, write_topic};
+use super::one::{Event, Replica};
+use super::said::{Named, lacks, write_topic};
 use super::{Data, Shared};
 use crate::standing::Standing;
 use landfall_pool::clock::boot_ns;
@@ -40,7 +39,7 @@ const TABLE_EVERY_NS: u64 = 10_000_000;
 /// Bytes of groups that a round has in memory: the replicas that come behind them wait for the
 /// next.
 const ROUND_BYTES: u64 = 64 << 20;
-/// How often a replica whose disk was full when it was to be opened is tried again, nanoseconds.
+/// How often what could not be said or opened, as on a full disk, is tried again, nanoseconds.
 const REOPEN_NS: u64 = 250_000_000;
 
 /// A replica that could not be opened.
@@ -370,11 +369,13 @@ impl Worker {
     }
 
     /// Opens what is new in the topic table and closes what is gone. A table that no leader serves
-    /// says nothing: it may still be made.
+    /// says nothing: it may still be made. Nor does one of a leader that another has claimed the
+    /// lead from: what it says now the next one may not have copied, and then it is not so. That
+    /// is looked at after the entry was read: either the next leader copies it, or its claim is
+    /// found.
     pub fn look_at_table(&mut self, now: u64) {
-        if self.pool.serving().is_none() {
-            return;
-        }
+        let Some((_, epoch)) = self.pool.serving() else { return };
+        self.pool.follow();
         let mut are_said = true;
         for slot in 0..TOPICS_MAX {
             self.shared.calls.step(boot_ns());
@@ -383,6 +384,9 @@ impl Worker {
                 are_said = false;
                 continue;
             };
+            if self.is_news(slot, &entry) && !self.pool.leads(epoch) {
+                return;
+            }
             self.close_gone(slot, &entry);
             if entry.state() == TopicState::Live && entry.disk_replicas() > 0 {
                 self.look_for_files(slot, &entry);
@@ -395,6 +399,14 @@ impl Worker {
             let note = self.named.say(&self.pool, &self.data.directory, self.me, now);
             note.into_iter().for_each(|note| self.shared.note(note));
         }
+    }
+
+    /// Whether the entry says something that was not done here yet.
+    fn is_news(&self, slot: usize, entry: &TopicEntry) -> bool {
+        let known = self.topics.iter().find(|topic| topic.id.slot() == slot);
+        let is_live = entry.state() == TopicState::Live;
+        let is_known = known.is_none_or(|topic| topic.id.0 == entry.id && is_live);
+        !is_known || is_live && entry.disk_replicas() > 0 && self.looked[slot] != entry.id
     }
 
     /// A topic of which there are files here is known also while nothing is appended to them, as
@@ -492,102 +504,6 @@ impl Worker {
             Fate::Unknown => self.keep(&gone, entry.id),
         }
         self.shared.close_topic(slot);
-    }
-
-    fn open_new(&mut self, entry: &TopicEntry, now: u64) {
-        let id = TopicId(entry.id);
-        let pool = &self.pool;
-        let had = match self.looked[id.slot()] == entry.id {
-            true => self.had[id.slot()],
-            false => 0,
-        };
-        let lands = |source: &BrokerId| match log_of(entry, *source) == source.index() {
-            true => pool.frontier(id, source.index()).entries > 0,
-            false => pool.ring(id, *source).is_some() || had >> source.index() & 1 == 1,
-        };
-        let keepers = |source: BrokerId| pool.keepers(id, source);
-        let duties = duties(entry, self.me, BrokerId::all().filter(lands), keepers);
-        self.close_given_back(id, &duties);
-        for duty in duties {
-            let known = |topic: TopicId, other: Duty| topic == id && other == duty;
-            if self.replicas.iter().any(|replica| known(replica.topic, replica.duty)) {
-                continue;
-            }
-            if let Some(at) = self.broken.iter().position(|b| known(b.topic, b.duty)) {
-                if self.broken[at].retry_at_ns.is_none_or(|retry| retry > now) {
-                    continue;
-                }
-                self.broken.swap_remove(at);
-            }
-            self.open(entry, duty, now);
-        }
-    }
-
-    /// Closes what this broker kept in place of others and does not any more. Its files stay: they
-    /// may be all there is of what it kept.
-    fn close_given_back(&mut self, id: TopicId, duties: &[Duty]) {
-        let is_over = |topic: TopicId, duty: &Duty| {
-            topic == id && duty.stand_in.is_some() && !duties.contains(duty)
-        };
-        self.broken.retain(|broken| !is_over(broken.topic, &broken.duty));
-        if !self.replicas.iter().any(|replica| is_over(replica.topic, &replica.duty)) {
-            return;
-        }
-        // Places in the list change.
-        self.end_syncs(true);
-        self.begin_syncs(|replica| is_over(replica.topic, &replica.duty) && replica.is_unsynced());
-        self.end_syncs(true);
-        self.replicas.retain(|replica| !is_over(replica.topic, &replica.duty));
-    }
-
-    fn open(&mut self, entry: &TopicEntry, duty: Duty, now: u64) {
-        if !self.know(entry) {
-            return;
-        }
-        let keeper = Keeper {
-            me: self.me,
-            incarnation: self.incarnation,
-            now_ns: now,
-            file_bytes: self.data.file_bytes,
-        };
-        let Data { directory, others, .. } = &self.data;
-        match Replica::open(&self.pool, directory, entry, duty, keeper, others) {
-            Ok((replica, events)) => {
-                self.counters.add(&self.pool, Counter::ReplicaBytesCut, replica.cut_bytes());
-                self.replicas.push(replica);
-                events.into_iter().for_each(|event| self.heard(event));
-            }
-            Err(error) => self.cannot_open(entry, duty, &error, now),
-        }
-    }
-
-    /// Shows a replica that could not be opened: nothing of it is known to be on the disk.
-    fn cannot_open(&mut self, entry: &TopicEntry, duty: Duty, error: &FileError, now: u64) {
-        let is_short = match error {
-            FileError::Io { source, .. } => is_short(source),
-            FileError::Locked { .. } => true,
-            _ => false,
-        };
-        let (id, log) = (TopicId(entry.id), log_of(entry, duty.source));
-        let at = self.pool.copy_line(id, duty.source, duty.replica, duty.stand_in);
-        let state = if is_short { ReplicaState::Full } else { ReplicaState::Failed };
-        let line = ReplicaLine {
-            tail: tail_of_shut(&self.pool.copy_state(at), self.pool.oldest(id, log)),
-            topic: entry.id.into(),
-            state: state.raw(),
-            errno: error.errno(),
-            incarnation: self.incarnation,
-            ..ReplicaLine::default()
-        };
-        self.pool.start_copy(at, &line);
-        let Duty { source, replica, .. } = duty;
-        let text = format!("topic {}: replica {replica} of broker {source}: {error}", entry.name());
-        self.heard(match is_short {
-            true => Event::Full(text),
-            false => Event::Failed(text + "; mend the cause and start this broker again"),
-        });
-        let retry_at_ns = is_short.then_some(now + REOPEN_NS);
-        self.broken.push(Broken { topic: TopicId(entry.id), duty, retry_at_ns });
     }
 
     /// How far the replica that is furthest behind is.

@@ -87,6 +87,11 @@ impl Acts {
                 {
                     excused.extend([Who::Control, Who::Standby]);
                 }
+                // It may have the directory when the pool is lost under it: the next control does
+                // not take that from a broker of another pool.
+                Fault::Twin { who: who @ Who::Broker(_), .. } => {
+                    excused.extend([who, Who::Control, Who::Standby]);
+                }
                 Fault::Twin { who, .. } | Fault::Memory { who, .. } => {
                     excused.insert(who);
                 }

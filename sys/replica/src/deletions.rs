@@ -16,18 +16,20 @@ use crate::error::FileError;
 /// The directory of these names, in a data directory.
 pub const DELETED: &str = ".deleted";
 /// Deletions that one directory keeps. Nobody knows when a disk comes back, nor how old the copy is
-/// that somebody puts in its place, so none goes before others need the room: those of the topics
-/// that were created first.
+/// that somebody puts in its place, so none goes before others need the room: those that were said
+/// first.
 const DELETIONS_MAX: usize = 16_384;
 
 /// A topic that was deleted: its name, and when it was created.
 pub type Deletion = (String, u64);
 
-/// Says it in a data directory that is there, and makes it stay. It needs a name's room.
+/// Says it in a data directory that is there, and makes it stay. It needs a name's room. What is
+/// said now is not what goes for want of room.
 pub fn say<'a>(
     data: &Path,
     deletions: impl IntoIterator<Item = &'a Deletion>,
 ) -> Result<(), FileError> {
+    let deletions: BTreeSet<&Deletion> = deletions.into_iter().collect();
     let place = data.join(DELETED);
     match fs::create_dir(&place) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -35,15 +37,24 @@ pub fn say<'a>(
         }
         _ => {}
     }
-    for deletion in deletions {
+    for deletion in &deletions {
         let path = path_of(data, deletion);
         File::create(&path).map_err(FileError::io("create", &path))?;
     }
     let said = heard(data)?;
-    let mut by_age: Vec<&Deletion> = said.iter().collect();
-    by_age.sort_by_key(|(_, created_ns)| *created_ns);
-    for deletion in by_age.into_iter().take(said.len().saturating_sub(DELETIONS_MAX)) {
-        remove(data, deletion)?;
+    let excess = said.len().saturating_sub(DELETIONS_MAX);
+    if excess > 0 {
+        let mut earlier: Vec<&Deletion> =
+            said.iter().filter(|deletion| !deletions.contains(deletion)).collect();
+        // One that is gone meanwhile counts as the first.
+        let said_at = |deletion: &Deletion| {
+            fs::metadata(path_of(data, deletion)).and_then(|it| it.modified()).ok()
+        };
+        earlier.sort_by_cached_key(|deletion| (said_at(deletion), deletion.1));
+        earlier
+            .into_iter()
+            .take(excess)
+            .try_for_each(|deletion| remove(data, deletion).map(drop))?;
     }
     sync(&place)?;
     sync(data)
@@ -135,14 +146,23 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_go_where_there_are_too_many() {
+    fn what_was_said_first_goes_where_there_are_too_many() {
         let data = directory("many");
-        let said: Vec<Deletion> =
-            (0..DELETIONS_MAX as u64 + 2).map(|at| ("t".to_owned(), at)).collect();
+        let of = |at: u64| ("t".to_owned(), at);
+        let said: Vec<Deletion> = (2..DELETIONS_MAX as u64 + 2).map(of).collect();
         say(&data, &said).unwrap();
-        let heard = heard(&data).unwrap();
-        assert_eq!(heard.len(), DELETIONS_MAX);
-        assert_eq!(heard.iter().map(|(_, at)| *at).min(), Some(2));
+        let first = File::open(path_of(&data, &of(9))).unwrap();
+        first.set_modified(std::time::UNIX_EPOCH).unwrap();
+        // Of the topic that was created before all others.
+        say(&data, &[of(1)]).unwrap();
+        let after = heard(&data).unwrap();
+        assert_eq!(after.len(), DELETIONS_MAX);
+        assert!(after.contains(&of(1)) && after.contains(&of(2)) && !after.contains(&of(9)));
+        // More at once than there is room for: all of it is kept until the next.
+        let many: Vec<Deletion> = (0..DELETIONS_MAX as u64 + 2).map(of).collect();
+        say(&data, &many).unwrap();
+        let after = heard(&data).unwrap();
+        assert!(many.iter().all(|deletion| after.contains(deletion)));
         fs::remove_dir_all(&data).unwrap();
     }
 

@@ -272,10 +272,11 @@ impl MemoryReader {
     }
 
     fn is_live(&self) -> bool {
-        self.pool.follow();
-        // While control changes the entry there is none to be seen: the next look decides.
+        let epoch = self.pool.follow();
+        // While control changes the entry there is none to be seen: the next look decides. So it is
+        // while another control takes the lead, which may not have copied what is said here now.
         match self.pool.topic_in_slot(self.topic.slot()) {
-            Some(_) => self.pool.topic(self.topic).is_some(),
+            Some(_) => self.pool.topic(self.topic).is_some() || !self.pool.leads(epoch),
             None => true,
         }
     }
