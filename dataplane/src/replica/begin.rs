@@ -91,20 +91,43 @@ fn run_from(directory: &Path) -> Result<Option<u64>, FileError> {
     Ok(from)
 }
 
-/// The log indexes that the files of a directory leave out, where one of them begins anew behind
-/// another. Only what is in front of such a place is read.
-pub fn seams_of(directory: &Path) -> Vec<(u64, u64)> {
+/// Log indexes that the files of a directory leave out, where one of them begins anew behind
+/// another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seam {
+    /// Where the file in front ends.
+    pub from: u64,
+    /// Where the one behind begins.
+    pub to: u64,
+    /// Entries up to there, as the file in front has them.
+    pub has: u64,
+    /// The same, as the one behind says.
+    pub had: u64,
+}
+
+impl Seam {
+    /// Whether entries are gone that the copy had.
+    pub fn is_short(&self) -> bool {
+        self.has < self.had
+    }
+}
+
+/// The places where the files of a directory leave something out. Only what is in front of such a
+/// place is read.
+pub fn seams_of(directory: &Path) -> Vec<Seam> {
     let files = list_source(directory, &mut Vec::new()).unwrap_or_default();
     let is_anew = |path: &Path| {
         let header = *Walk::open(path).ok()?.header();
-        (header.previous_index == NO_FILE).then_some(header.first_index)
+        (header.previous_index == NO_FILE).then_some(header)
     };
     let seam = |pair: &[(u64, PathBuf)]| {
         let [(_, before), (_, after)] = pair else { return None };
-        let to = is_anew(after)?;
+        let header = is_anew(after)?;
+        let to = header.first_index;
         // What does not hold is told of as damage.
-        let from = FileSurvey::take(before).map_or(to, |survey| survey.end.index);
-        (from < to).then_some((from, to))
+        let survey = FileSurvey::take(before).ok()?;
+        let (from, has, had) = (survey.end.index, survey.end.ordinal, header.first_ordinal);
+        (from < to).then_some(Seam { from, to, has, had })
     };
     files.windows(2).filter_map(seam).collect()
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use landfall_layout::topic::TopicEntry;
-use landfall_pool::clock::wall_age_ns;
+use landfall_pool::clock::{wall_age_ns, wall_ns};
 use landfall_replica::FileError;
 use landfall_replica::mend::sync_directory;
 use landfall_replica::names::{list_cuts, list_source};
@@ -32,6 +32,14 @@ impl Bounds {
     /// Whether there are any.
     pub fn is_set(self) -> bool {
         self.bytes != 0 || self.ns != 0
+    }
+
+    /// Whether these may have let go of something in front of files with `bytes` bytes, of a topic
+    /// that was created at wall time `created_ns`: they leave what they are, and nothing was older
+    /// than the topic. A file that was written again may be smaller, by far less than `file_bytes`.
+    pub fn may_have_taken(self, (bytes, file_bytes): (u64, u64), created_ns: u64) -> bool {
+        let by_bytes = self.bytes != 0 && bytes.saturating_add(file_bytes) >= self.bytes;
+        by_bytes || self.ns != 0 && wall_age_ns(created_ns, wall_ns()) >= self.ns
     }
 }
 

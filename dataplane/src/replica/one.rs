@@ -24,7 +24,7 @@ use landfall_pool::log::{Found, LogReader};
 use landfall_replica::FileError;
 use landfall_replica::names::topic_directory;
 
-use super::begin::{Begin, Filled, fill, lacking, template};
+use super::begin::{Begin, Filled, Seam, fill, lacking, template};
 use super::duties::{Duty, Lag, Odometer, log_of};
 use super::files::Files;
 use super::group::{Buffers, Group};
@@ -106,6 +106,8 @@ pub struct Replica {
     others: Others,
     /// What other copies have, or may have, from the log's beginning on is not in its files.
     lacks: bool,
+    /// Places where its files go on anew and something may be missing in front.
+    seams: Vec<Seam>,
     /// Its line had more entries than its files when these were opened.
     is_older: bool,
     /// Behind the source's last entry that disks had when the topic came back. 0: it is not known.
@@ -237,6 +239,7 @@ impl Replica {
             others: Others::new(data, others, entry, duty.source),
             cut_bytes: opened.damaged_bytes(),
             lacks: false,
+            seams: Vec::new(),
             is_older: false,
             wanted: if duty.stand_in.is_none() { pool.tail_on_disk(topic, duty.source) } else { 0 },
             open_lack: None,

@@ -7,7 +7,7 @@ use landfall_layout::BrokerId;
 use landfall_layout::batch::BatchPreamble;
 use landfall_layout::frame::GapReason;
 use landfall_layout::order::OrderEntry;
-use landfall_layout::replica::{Body, NO_FILE, Record};
+use landfall_layout::replica::{Body, Record};
 use landfall_layout::topic::TopicEntry;
 use landfall_replica::ask::ask_all;
 use landfall_replica::merge::Wanted;
@@ -36,7 +36,7 @@ pub struct Beginning {
     pub index: u64,
     /// Entries of the copy before it.
     pub ordinal: u64,
-    /// It says that other files came before it.
+    /// It says that the copy had something before it.
     pub is_behind: bool,
     /// Who wrote it.
     pub broker: u8,
@@ -96,6 +96,18 @@ impl Others {
             (data_of_topic(topic), move || beginning_of(&place))
         }));
         begins.into_iter().filter_map(|begin| begin.ok()?).collect()
+    }
+
+    /// Bytes of the files of another copy that reach behind log index `index`: of the one that has
+    /// most, if one begins before that.
+    #[cold]
+    pub fn bytes_behind(&self, index: u64) -> Option<u64> {
+        let source = self.wanted.as_ref().and_then(|wanted| wanted.sources.first().copied())?;
+        let all = ask_all(self.topics.iter().skip(1).map(|topic| {
+            let place = source_directory(topic, source);
+            (data_of_topic(topic), move || bytes_behind(&place, index))
+        }));
+        all.into_iter().filter_map(|bytes| bytes.ok()?).max()
     }
 
     /// The next entry from log index `index` on and below `until` that another copy has, and
@@ -198,8 +210,16 @@ pub fn beginning_of(directory: &Path) -> Option<Beginning> {
     let files = list_source(directory, &mut Vec::new()).ok()?;
     let header = files.iter().find_map(|(_, path)| Some(*Walk::open(path).ok()?.header()))?;
     let (index, ordinal) = (header.first_index, header.first_ordinal);
-    let is_behind = header.previous_index != NO_FILE;
+    let is_behind = header.is_behind();
     Some(Beginning { index, ordinal, is_behind, broker: header.broker })
+}
+
+/// Bytes of the files of a directory that reach behind log index `index`, if the first one begins
+/// before that.
+fn bytes_behind(directory: &Path, index: u64) -> Option<u64> {
+    let files = list_source(directory, &mut Vec::new()).ok()?;
+    let behind = files.partition_point(|(first_index, _)| *first_index < index).checked_sub(1)?;
+    Some(files[behind..].iter().filter_map(|(_, path)| Some(path.metadata().ok()?.len())).sum())
 }
 
 #[cfg(test)]

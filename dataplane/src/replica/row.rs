@@ -3,6 +3,7 @@
 //!
 //! All that is done at once is bounded: what was landed meanwhile waits for no more than that.
 
+mod count;
 mod faults;
 mod fill;
 
@@ -22,7 +23,9 @@ use landfall_replica::names::list_source;
 use landfall_replica::walk::Sight;
 use landfall_replica::{FileError, Merge, Walk};
 
+use super::keep::Bounds;
 use super::one::is_short;
+use count::Counting;
 use faults::{Fault, is_damage, is_gone, say_broken};
 use fill::{Bound, Filling};
 
@@ -47,6 +50,7 @@ struct End {
 enum Stage {
     Look,
     Read { walk: Box<Walk>, first_index: u64 },
+    Count(Box<Counting>),
     Fill(Box<Filling>),
     Rest { until_ns: u64 },
 }
@@ -56,7 +60,9 @@ pub struct Row {
     directory: PathBuf,
     template: ReplicaHeader,
     file_bytes: u64,
-    /// Bounds let go of the oldest files.
+    bounds: Bounds,
+    others_have: u64,
+    /// Bounds let go of the oldest files, or may have.
     is_bounded: bool,
     /// The copy is this broker's own, and begins with the log.
     is_home: bool,
@@ -79,7 +85,9 @@ pub struct Row {
 pub struct Whose {
     pub template: ReplicaHeader,
     pub file_bytes: u64,
-    pub is_bounded: bool,
+    pub bounds: Bounds,
+    /// Where another copy that can be read begins before this one: bytes that it has from there on.
+    pub others_have: Option<u64>,
     pub is_home: bool,
     pub reader: LogReader,
     /// Data directories, this broker's own first.
@@ -90,14 +98,16 @@ impl Row {
     /// Looks at the headers of the files in `directory`, of which the last one begins at `last`:
     /// a file that is missing is seen at once. What was being written when a process ended goes.
     pub fn open(directory: &Path, last: Option<u64>, whose: Whose) -> (Self, Vec<Told>) {
-        let Whose { template, file_bytes, is_bounded, is_home, reader, data } = whose;
+        let Whose { template, file_bytes, bounds, others_have, is_home, reader, data } = whose;
         let (name, created_ns) = (template.name().to_owned(), template.created_ns);
         let sources = BrokerId::new(usize::from(template.source)).into_iter().collect();
         let mut row = Self {
             directory: directory.to_owned(),
             template,
             file_bytes,
-            is_bounded,
+            bounds,
+            others_have: others_have.unwrap_or_default(),
+            is_bounded: bounds.is_set() && others_have.is_none(),
             is_home,
             wanted: Wanted { data, name, created_ns, sources, is_shared: false },
             reader,
@@ -116,6 +126,7 @@ impl Row {
                 let _ = fs::remove_file(path);
             }
         }
+        row.look_at_bounds(&files);
         let told = row.look_at_heads(&files);
         (row, told)
     }
@@ -146,6 +157,22 @@ impl Row {
         told
     }
 
+    /// Where another copy begins before this one, looks whether bounds may have taken what is in
+    /// front of these files.
+    fn look_at_bounds(&mut self, files: &[(u64, PathBuf)]) {
+        if self.bounds.is_set() && !self.is_bounded {
+            let bytes = files.iter().filter_map(|(_, path)| Some(path.metadata().ok()?.len()));
+            // Of these some may be gone or cut.
+            let bytes = (bytes.sum::<u64>().max(self.others_have), self.file_bytes);
+            self.is_bounded = self.bounds.may_have_taken(bytes, self.template.created_ns);
+        }
+    }
+
+    /// Whether bounds let go of the oldest files, or may have.
+    pub fn is_bounded(&self) -> bool {
+        self.is_bounded
+    }
+
     /// Whether files are missing in front of the first one.
     fn is_beheaded(&self, header: &ReplicaHeader) -> bool {
         !self.is_bounded && (header.previous_index != NO_FILE || header.first_ordinal > 0)
@@ -159,6 +186,14 @@ impl Row {
     /// Entries are missing in the last file, and nobody has them.
     pub fn last_is_torn(&mut self) {
         self.is_last_torn = true;
+    }
+
+    /// Where the file in front of the one at log index `to` ends, if it was read: the index, and
+    /// entries up to there.
+    pub fn end_before(&self, to: u64) -> Option<(u64, u64)> {
+        let files = list_source(&self.directory, &mut Vec::new()).ok()?;
+        let (before, _) = files.into_iter().rev().find(|(first_index, _)| *first_index < to)?;
+        self.ends.get(&before).map(|end| (end.index, end.ordinal))
     }
 
     /// Does the next bit of what there is to do; nothing, if there is nothing for now.
@@ -175,6 +210,7 @@ impl Row {
             }
             Stage::Look => Some(self.look(now_ns)),
             Stage::Read { walk, first_index } => Some(self.read(walk, first_index)),
+            Stage::Count(counting) => Some(self.counted(counting, pool)),
             Stage::Fill(filling) => Some(self.fill(filling, pool)),
         }
     }
@@ -185,6 +221,7 @@ impl Row {
             self.stage = Stage::Rest { until_ns: now_ns + RETRY_NS };
             return Vec::new();
         };
+        self.look_at_bounds(&files);
         // Bounds took the others.
         let oldest = files.first().map_or(u64::MAX, |(first_index, _)| *first_index);
         self.faults.retain(|first_index, _| *first_index >= oldest || !self.is_bounded);
@@ -194,7 +231,6 @@ impl Row {
             return Vec::new();
         };
         let (first_index, path) = &files[i];
-        let before = i.checked_sub(1).map(|i| files[i].0);
         match settled(path) {
             Ok(walk) => self.compare(&files, i, walk),
             Err(error) if is_gone(&error) => {
@@ -207,12 +243,7 @@ impl Row {
                 Vec::new()
             }
             Err(error) if is_damage(&error) => {
-                let ordinal = match before {
-                    None if self.is_bounded => None,
-                    None => Some(0),
-                    Some(before) => self.ends.get(&before).map(|end| end.ordinal),
-                };
-                self.replace(&files, i, (None, ordinal), &error.to_string())
+                self.replace(&files, i, (None, None), &error.to_string())
             }
             Err(error) => self.leave(*first_index, path, &error.to_string()),
         }
@@ -246,10 +277,8 @@ impl Row {
         let begins = (header.first_index, header.first_ordinal);
         let wanted = end.map_or(header.first_ordinal, |end| end.ordinal);
         if header.first_index != first_index || is_rebuilt && begins.1 != wanted {
-            let is_first = i == 0 && !self.is_bounded;
-            let ordinal = end.map(|end| end.ordinal).or(is_first.then_some(0));
             let why = format!("it begins at log index {}, as it says", header.first_index);
-            return self.replace(files, i, (None, ordinal), &why);
+            return self.replace(files, i, (None, None), &why);
         }
         let gap = match (end, i) {
             (Some(end), _) if end.ordinal < header.first_ordinal => Some(end),
@@ -272,7 +301,8 @@ impl Row {
         let previous = match (before, end) {
             (Some(before), Some(end))
                 if header.previous_index != NO_FILE
-                    || is_rebuilt && self.is_nothing(end.index, first_index) =>
+                    || is_rebuilt && self.is_nothing(end.index, first_index)
+                    || self.faults.contains_key(&first_index) && end.index >= first_index =>
             {
                 before
             }
@@ -354,7 +384,7 @@ impl Row {
         (header.previous_index == first_index).then_some(header.first_ordinal)
     }
 
-    /// Begins to write a file anew that does not hold.
+    /// Begins to write a file anew that does not hold, or to count how many entries are before it.
     fn replace(
         &mut self,
         files: &[(u64, PathBuf)],
@@ -370,8 +400,7 @@ impl Row {
         let mut told: Vec<Told> =
             self.fault(first_index, path, (why, first_index..*next_index)).into_iter().collect();
         let Some(ordinal) = ordinal else {
-            self.tried.insert(first_index);
-            told.extend(self.nowhere(first_index, path));
+            told.extend(self.count(files, i, why));
             return told;
         };
         // Only its header said whether it was begun anew, behind what is in no file.

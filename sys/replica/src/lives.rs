@@ -265,6 +265,11 @@ impl Skips {
     pub fn has_passed(&self, from: u64, to: u64) -> bool {
         from >= to || self.0.iter().any(|range| range.index <= from && to <= range.to_index)
     }
+
+    /// Whether the log went on behind entry `from` and up to `to`, after something was passed over.
+    pub fn has_end(&self, from: u64, to: u64) -> bool {
+        self.0.iter().any(|range| from < range.to_index && range.to_index <= to)
+    }
 }
 
 #[cfg(test)]
@@ -300,6 +305,7 @@ mod tests {
         assert_eq!((skips.positions(), skips.entries()), (400, 40));
         assert!(skips.has_passed(12, 30) && skips.has_passed(5, 5));
         assert!(!skips.has_passed(12, 31) && !skips.has_passed(40, 50));
+        assert!(skips.has_end(12, 30) && skips.has_end(5, 31) && !skips.has_end(30, 69));
     }
 
     #[test]

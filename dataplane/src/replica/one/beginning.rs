@@ -8,7 +8,7 @@ use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
 
 use super::{Event, Replica};
-use crate::replica::begin::{is_last_in, seams_of};
+use crate::replica::begin::{Seam, is_last_in, seams_of};
 use crate::replica::others::beginning_of;
 
 impl Replica {
@@ -84,7 +84,7 @@ impl Replica {
     #[cold]
     fn compare_beginnings(&mut self, pool: &Pool, entry: &TopicEntry) -> Option<Event> {
         let mine = beginning_of(self.files.directory())?;
-        if !self.bounds.is_set() && (mine.is_behind || mine.ordinal > 0) {
+        if !self.row.is_bounded() && mine.is_behind {
             // What other copies have of it is written again in front of it.
             return Some(Event::Note(format!(
                 "{self}: it begins at log index {}, behind files that are gone: what broker {} \
@@ -146,9 +146,11 @@ impl Replica {
     /// Says that entries are not here, and shows it: `what` is wrong with the files.
     pub(super) fn lacking(&mut self, from: u64, to: u64, (what, more): (&str, &str)) -> Event {
         self.lacks = true;
-        if self.state() == ReplicaState::Well {
-            self.is_well();
-        }
+        self.show_row();
+        self.say_lacking((from, to), (what, more))
+    }
+
+    fn say_lacking(&self, (from, to): (u64, u64), (what, more): (&str, &str)) -> Event {
         let whether = match self.others.beginning() {
             Some(_) => "",
             None => "if there is another copy, ",
@@ -189,6 +191,8 @@ impl Replica {
         }
         if self.duty.stand_in.is_none() {
             let short = is_last_in((from, to), self.wanted).then(|| self.say_short()).flatten();
+            self.lacks = true;
+            self.show_row();
             return std::iter::once(self.hole(from, to)).chain(short).collect();
         }
         vec![Event::Note(format!(
@@ -198,7 +202,7 @@ impl Replica {
     }
 
     /// That what the source landed between two log indexes is not here, and cannot be had.
-    fn hole(&mut self, from: u64, to: u64) -> Event {
+    fn hole(&self, from: u64, to: u64) -> Event {
         let more = match self.others.beginning() {
             Some(_) => "no other copy that can be read here has them",
             None => "no other copy can be read here",
@@ -207,7 +211,7 @@ impl Replica {
             Some(_) => format!("it goes on at log index {to} and has everything only up to {from}"),
             None => format!("it begins at log index {to}"),
         };
-        self.lacking(from, to, (&what, more))
+        self.say_lacking((from, to), (&what, more))
     }
 
     /// From where on it is known that the source landed nothing that is not here, up to log index
@@ -287,12 +291,36 @@ impl Replica {
         homes.into_iter().any(|(copy, home)| is_whole(copy, home) && is_first(home))
     }
 
-    /// Says of each place where the files go on anew what is not in them, in front of it.
+    /// Says of each place where the files go on anew what is not in them, in front of it. What is
+    /// short there the row tells of, and writes again if it can.
     #[cold]
     pub(super) fn compare_seams(&mut self, pool: &Pool) -> Vec<Event> {
-        let seams = seams_of(self.files.directory());
-        let holes = seams.into_iter().filter(|hole| !self.judge(pool, *hole).1);
-        holes.collect::<Vec<_>>().into_iter().map(|(from, to)| self.hole(from, to)).collect()
+        let seams = seams_of(self.files.directory()).into_iter();
+        let (short, other): (Vec<_>, Vec<_>) = seams.partition(Seam::is_short);
+        let holes = other.into_iter().filter(|seam| !self.judge(pool, (seam.from, seam.to)).1);
+        self.seams = holes.collect();
+        let events = self.seams.iter().map(|seam| self.hole(seam.from, seam.to)).collect();
+        self.seams.extend(short);
+        self.show_row();
+        events
+    }
+
+    /// Judges those places again in front of which something was written again.
+    #[cold]
+    pub(super) fn judge_seams(&mut self, pool: &Pool) -> Vec<Event> {
+        let mut events = Vec::new();
+        for was in std::mem::take(&mut self.seams) {
+            let (from, has) = self.row.end_before(was.to).unwrap_or((was.from, was.has));
+            let seam = Seam { from, has, ..was };
+            let is_filled = from > was.from && !seam.is_short();
+            if is_filled && self.judge(pool, (from, seam.to)).1 {
+                continue;
+            }
+            let is_news = is_filled && was.is_short();
+            events.extend(is_news.then(|| self.hole(from, seam.to)));
+            self.seams.push(seam);
+        }
+        events
     }
 
     /// Whether the log ended in good order at `to` or behind it, before this pool, and the files
@@ -310,6 +338,13 @@ impl Replica {
     /// The line says that the replica follows its log, and whether all of it is here.
     pub(super) fn is_well(&mut self) {
         self.line.state = ReplicaState::Well.raw();
-        self.line.errno = if self.lacks || self.row.is_torn() { ENODATA } else { 0 };
+        let is_whole = !self.lacks && self.seams.is_empty() && !self.row.is_torn();
+        self.line.errno = if is_whole { 0 } else { ENODATA };
+    }
+
+    /// Whether something is not in its files that other copies have, or may have, and that its row
+    /// does not look for.
+    pub(super) fn has_hole(&self) -> bool {
+        self.lacks || self.seams.iter().any(|seam| !seam.is_short())
     }
 }

@@ -116,9 +116,10 @@ impl Replica {
         let entries = counted.max().unwrap_or(UNCOUNTED);
         if mine.iter().any(|lack| lack.is_torn && lack.entries == UNCOUNTED) {
             let mut seams = seams_of(self.files.directory()).into_iter();
-            let hole = seams.find(|(from, _)| *from < below && !self.lacks);
+            let hole = seams.find(|seam| seam.from < below && !self.has_hole());
             let what = "it goes on behind what its directory says that it lacks";
-            return hole.map(|(from, to)| self.lacking(from, to, (what, "nobody counted it")));
+            let more = (what, "nobody counted it");
+            return hole.map(|seam| self.lacking(seam.from, seam.to, more));
         }
         let is_torn = mine.iter().any(|lack| lack.is_torn);
         let is_counted = self.next >= below && entries != UNCOUNTED;
@@ -131,7 +132,7 @@ impl Replica {
     /// all that others had was copied.
     fn reaches(&self, tail: u64) -> bool {
         let seams = seams_of(self.files.directory());
-        self.tail >= tail && !seams.iter().any(|seam| is_last_in(*seam, tail))
+        self.tail >= tail && !seams.iter().any(|seam| is_last_in((seam.from, seam.to), tail))
     }
 
     /// Takes words back on what is lacking: it is there.
@@ -175,26 +176,26 @@ impl Replica {
         let open = self.open_lack?;
         let is_well = self.state() == ReplicaState::Well && self.line.errno == 0;
         let is_whole = is_well && self.line.durable >= open.below;
-        if !self.lacks && !is_whole {
+        if !self.has_hole() && !is_whole {
             return None;
         }
         self.open_lack = None;
         let has = open.has.filter(|has| *has < open.entries && open.entries != UNCOUNTED);
-        let event = has.filter(|_| !self.lacks).map(|has| {
+        let event = has.filter(|_| !self.has_hole()).map(|has| {
             let what = format!(
                 "its directory had {} entries below log index {} and {has} are here",
                 open.entries, open.below
             );
             self.lacking(0, open.below, (&what, "the log has gone on without the rest"))
         });
-        if !(self.lacks && open.is_torn) {
+        if !(self.has_hole() && open.is_torn) {
             self.say_settled();
         }
         event
     }
 
     fn say_settled(&self) {
-        let is_torn = self.lacks;
+        let is_torn = self.has_hole();
         let topic = self.files.directory().parent().unwrap_or(self.files.directory());
         let said = TopicFile::change(topic, |file| {
             let said = file.map(|mut file| {

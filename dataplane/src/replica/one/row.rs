@@ -8,7 +8,8 @@ use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
 use landfall_pool::log::LogReader;
 
-use super::{Bounds, Duty, Event, Files, Replica};
+use super::{Bounds, Duty, Event, Files, Others, Replica};
+use crate::replica::others::beginning_of;
 use crate::replica::row::{Row, Told, Whose};
 
 /// The row of a replica whose files were opened in the data directory `own`.
@@ -19,11 +20,18 @@ pub fn row_of(
     file_bytes: u64,
 ) -> (Row, Vec<Told>) {
     let template = *files.template();
+    let bounds = Bounds::of(entry);
+    let others_have = || {
+        let mine = beginning_of(files.directory()).filter(|mine| mine.is_behind)?;
+        Others::new(own, others, entry, duty.source).bytes_behind(mine.index)
+    };
+    let others_have = bounds.is_set().then(others_have).flatten();
     let own = std::iter::once(own.to_owned());
     let whose = Whose {
         template,
         file_bytes,
-        is_bounded: Bounds::of(entry).is_set(),
+        bounds,
+        others_have,
         is_home: duty.stand_in.is_none(),
         reader: LogReader::new(TopicId(entry.id), usize::from(template.log)),
         data: own.chain(others.iter().cloned()).collect(),
@@ -39,8 +47,13 @@ impl Replica {
             return None;
         }
         let told = self.row.step(pool, now_ns)?;
+        let is_mended = told.iter().any(|told| matches!(told, Told::Mended(_)));
+        let mut events: Vec<Event> = told.into_iter().map(|told| self.told(told)).collect();
+        if is_mended && !self.seams.is_empty() {
+            events.extend(self.judge_seams(pool));
+        }
         self.show_row();
-        Some(told.into_iter().map(|told| self.told(told)).collect())
+        Some(events)
     }
 
     /// The line says whether all of it is here.

@@ -21,7 +21,7 @@ use crate::replica::files::new_mark;
 use crate::replica::group::{Group, Marks};
 
 /// Log indexes that are looked at at once.
-const LOOKS_MAX: u64 = 1 << 14;
+pub const LOOKS_MAX: u64 = 1 << 14;
 
 /// Where what is missing ends.
 #[derive(Clone, Copy, Debug)]
@@ -165,8 +165,14 @@ impl Filling {
     fn copy(&mut self, group: &mut Group, until: u64) -> Option<u64> {
         let (picked, is_known) = self.merge.next(self.want, until, &mut Vec::new());
         let next = picked.map_or(until, |picked| picked.index);
-        self.is_known &= is_known || self.skips.has_passed(self.want, next);
-        let record = self.merge.record(picked?)?;
+        let is_passed = is_known || self.skips.has_passed(self.want, next);
+        let record = picked.and_then(|picked| self.merge.record(picked));
+        // A copy's file ends where its last entry is when a pool is lost, and what others landed
+        // behind that was not passed over: the copy that goes on counts as many entries as this.
+        let goes_on = record.is_some_and(|record| record.header.ordinal == group.ordinal)
+            && self.skips.has_end(self.want, next);
+        self.is_known &= is_passed || goes_on;
+        let record = record?;
         let index = record.header.index;
         match record.body {
             Body::Batch { entry, preamble, payload } => {
@@ -276,10 +282,8 @@ impl Row {
             Err(error) => return self.cannot(key, &filling.path, &error),
         };
         let index = filling.want.min(filling.to.index);
+        // The file that it is about is compared with what is before it once more.
         self.ends.insert(first_index, End { index, ordinal: filling.ordinal });
-        if filling.replaces {
-            self.faults.remove(&key);
-        }
         let path = replica_file(&self.directory, first_index);
         let entries = filling.ordinal - filling.header.first_ordinal;
         vec![Told::Mended(format!(

@@ -4,7 +4,7 @@ use landfall_layout::replica::HEADER_COPY_AT;
 use landfall_replica::names::{replica_file, source_directory};
 use landfall_replica::{Resumed, Skipped, Skips};
 
-use super::disks::{Disks, land, line, next_pool};
+use super::disks::{Disks, follow, land, line, next_pool};
 use super::*;
 
 /// What the tests do to the files of the first of two copies.
@@ -103,7 +103,7 @@ fn cut(path: &PathBuf, bytes: u64) {
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(bytes).unwrap();
 }
 
-const SPOILS: [(&str, Spoil); 15] = [
+const SPOILS: [(&str, Spoil); 22] = [
     ("headers", |files| [20, HEADER_COPY_AT + 20].iter().for_each(|at| flip(&files[3], *at))),
     ("headers-and-byte", |files| {
         [20, HEADER_COPY_AT + 20, 5000].iter().for_each(|at| flip(&files[3], *at));
@@ -120,6 +120,25 @@ const SPOILS: [(&str, Spoil); 15] = [
     ("gone", |files| fs::remove_file(&files[2]).unwrap()),
     ("gone-first", |files| fs::remove_file(&files[0]).unwrap()),
     ("gone-three", |files| files[1..4].iter().for_each(|path| fs::remove_file(path).unwrap())),
+    ("first-and-header", |files| {
+        fs::remove_file(&files[0]).unwrap();
+        cut(&files[1], 400);
+    }),
+    ("first-and-headers", |files| {
+        fs::remove_file(&files[0]).unwrap();
+        files[1..3].iter().for_each(zero);
+    }),
+    ("second-and-header", |files| {
+        fs::remove_file(&files[2]).unwrap();
+        cut(&files[3], 400);
+    }),
+    ("gone-and-headers-flipped", |files| {
+        fs::remove_file(&files[2]).unwrap();
+        [20, HEADER_COPY_AT + 20].iter().for_each(|at| flip(&files[3], *at));
+    }),
+    ("zero-first-three", |files| files[..3].iter().for_each(zero)),
+    ("zero-three", |files| files[2..5].iter().for_each(zero)),
+    ("zero-all-but-the-last", |files| files[..6].iter().for_each(zero)),
     ("swapped", |files| {
         let bytes = fs::read(&files[1]).unwrap();
         fs::copy(&files[4], &files[1]).unwrap();
@@ -137,7 +156,7 @@ fn what_older_files_lost_is_written_again_from_another_copy() {
         assert!(!two.is_whole(), "{name}");
         let (_, said) = two.start(true, 2);
         assert!(two.is_whole(), "{name}: {said:?}");
-        assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 0), "{name}");
+        assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 0), "{name} {said:?}");
         assert!(said.iter().any(|text| text.contains("written again")), "{name}: {said:?}");
         // Nothing is found the next time.
         assert_eq!(two.start(true, 3), (0, Vec::new()), "{name}");
@@ -152,6 +171,30 @@ fn what_older_files_lost_is_written_again_from_memory() {
         let (_, said) = two.start(false, 2);
         assert!(two.is_whole(), "{name}: {said:?}");
         assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 0), "{name}");
+    }
+}
+
+/// With bounds too, which are far from what there is.
+#[test]
+fn what_bounds_are_no_reason_for_is_written_again() {
+    for (name, spoil) in SPOILS {
+        for reads in [true, false] {
+            let two = Two::new(&format!("row-bounded-{name}-{reads}"));
+            let entry = two.source.pool.topic_in_slot(0).unwrap();
+            two.source.pool.set_topic(&TopicEntry { disk_bytes: 1 << 40, ..entry });
+            if reads {
+                let entries = two.source.frontier.entries;
+                two.source.pool.raise_oldest(two.source.topic, 0, entries, entries * 3);
+            } else if matches!(name, "gone-first" | "first-and-header" | "first-and-headers") {
+                // Without another copy nobody knows that they were not let go of.
+                continue;
+            }
+            spoil(&two.files(0));
+            let (_, said) = two.start(reads, 2);
+            assert!(two.is_whole(), "{name} {reads}: {said:?}");
+            assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 0), "{name} {reads}");
+            assert_eq!(two.start(reads, 3), (0, Vec::new()), "{name} {reads}");
+        }
     }
 }
 
@@ -260,8 +303,9 @@ fn a_file_of_another_version_is_not_touched() {
 fn what_bounds_let_go_of_is_not_missing() {
     let two = Two::new("row-bounds");
     let entry = two.source.pool.topic_in_slot(0).unwrap();
-    two.source.pool.set_topic(&TopicEntry { disk_bytes: 1 << 30, ..entry });
     let files = two.files(0);
+    let left = files[2..].iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    two.source.pool.set_topic(&TopicEntry { disk_bytes: left, ..entry });
     files[..2].iter().for_each(|path| fs::remove_file(path).unwrap());
     let entries = two.source.frontier.entries;
     two.source.pool.raise_oldest(two.source.topic, 0, entries, entries * 3);
@@ -277,14 +321,48 @@ fn what_bounds_let_go_of_is_not_missing() {
 }
 
 /// After each power cut a file is begun anew, in every copy, and says nothing of what lies before
-/// it: the log passed over that.
+/// it: the log passed over that, but for what others landed behind the copy's last entry.
 #[test]
 fn a_file_between_two_lost_pools_is_written_again_from_another_copy() {
-    let disks = Disks::new("row-between");
+    let spoils: [(&str, Spoil); 6] = [
+        ("gone", |files| fs::remove_file(&files[1]).unwrap()),
+        ("gone-both", |files| files[..2].iter().for_each(|path| fs::remove_file(path).unwrap())),
+        ("cut", |files| cut(&files[1], 4200)),
+        ("zero", |files| zero(&files[1])),
+        ("zero-first", |files| zero(&files[0])),
+        ("first-and-header", |files| {
+            fs::remove_file(&files[0]).unwrap();
+            zero(&files[1]);
+        }),
+    ];
+    for (name, spoil) in spoils {
+        for (others, disk_bytes) in [(0, 0), (3, 0), (0, 1 << 40), (3, 1 << 40)] {
+            let two = between_lost_pools(others, disk_bytes);
+            spoil(&two.files(0));
+            let what = format!("{name} {others} {disk_bytes}");
+            let (_, said) = two.start(true, 2);
+            let entries = two.source.frontier.entries;
+            let whole = (entries, 3, ReplicaState::Well, 0);
+            assert_eq!(line(&two.source), whole, "{what}: {said:?}");
+            assert_eq!(
+                two.survey(0).unwrap().files.iter().map(|file| file.batches).sum::<u64>(),
+                3
+            );
+            assert!(!said.iter().any(|text| text.contains("away")), "{what}: {said:?}");
+            assert_eq!(two.start(true, 3), (0, Vec::new()), "{what}");
+        }
+    }
+}
+
+/// Two copies with a batch of each of three pools, of which two were lost. Others landed as many
+/// entries behind each.
+fn between_lost_pools(others: u64, disk_bytes: u64) -> Two {
+    let disks = Disks::new(&format!("row-between-{others}-{disk_bytes}"));
     let mut source = Source::new(pool(), 0);
     let keep = |source: &mut Source| {
         land(source, 1);
         work(&mut source.worker(disks.data(1, false), Box::new(Plain), 1).unwrap());
+        follow(source, others);
     };
     keep(&mut source);
     let mut passed = Skips::default();
@@ -293,7 +371,11 @@ fn a_file_between_two_lost_pools_is_written_again_from_another_copy() {
         let (position, to_position) = (3 * index, 3 * to_index);
         passed.add(Skipped { position, to_position, index, to_index });
         source = next_pool(to_index);
+        // The last entry that a disk had.
+        source.pool.set_tail_on_disk(source.topic, broker(0), index - others);
         let entry = source.pool.topic_in_slot(0).unwrap();
+        let entry = TopicEntry { disk_bytes, ..entry };
+        source.pool.set_topic(&entry);
         let mut file = TopicFile::of(&entry, &source.pool.uuid_text(), 1 << 30).unwrap();
         file.skipped.insert(0, passed.clone());
         file.resumed.insert(0, Resumed { index: to_index, position: to_position });
@@ -301,9 +383,5 @@ fn a_file_between_two_lost_pools_is_written_again_from_another_copy() {
         keep(&mut source);
     }
     copy_all(&disks.0[1], &disks.0[0]);
-    let two = Two { disks, source };
-    fs::remove_file(&two.files(0)[1]).unwrap();
-    let (_, said) = two.start(true, 2);
-    assert_eq!(two.files(0).len(), 3, "{said:?}");
-    assert_eq!(line(&two.source), (21, 3, ReplicaState::Well, 0), "{said:?}");
+    Two { disks, source }
 }
