@@ -7,11 +7,15 @@ use std::fs;
 
 use fake::Memory;
 use landfall_control::cold::end::say_ended;
-use landfall_layout::order::{ChainLine, FrontierLine};
+use landfall_layout::keepers::StandIn;
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::order::{ChainLine, FrontierLine, OrderEntry};
 use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
+use landfall_layout::segment::{SegmentHeader, SegmentKind, SegmentState, What};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
+use landfall_pool::log::LogSegment;
 use landfall_replica::names::topic_directory;
 use landfall_replica::{Ended, EndedLog, TopicFile};
 
@@ -61,7 +65,8 @@ fn end(
     pool.set_chain(id, 1, &chain);
     let begin = |replica, state: ReplicaState, durable| {
         let (topic, state) = (id.0.into(), state.raw());
-        let line = ReplicaLine { topic, durable, entries: durable, state, ..Default::default() };
+        let line = ReplicaLine { topic, durable, tail: durable, state, ..Default::default() };
+        let line = ReplicaLine { entries: durable, ..line };
         pool.start_replica(id, source, replica, &ReplicaLine { incarnation: 3, ..line });
     };
     for (replica, (state, durable)) in [home, other].into_iter().enumerate() {
@@ -109,4 +114,99 @@ fn what_only_memory_has_is_told_and_what_another_disk_has_is_told_so() {
     assert!(said.contains("is on 1 other disk") && !said.contains("alone"), "{said}");
     let said = notes("behind", 3, ReplicaState::Well, 4).join("\n");
     assert!(said.contains("below log index 4 of 5") && !said.contains("alone"), "{said}");
+}
+
+/// A pool that is stopped in good order after broker 1 had left it with three entries, of which the
+/// log had others' behind them; how many of them memory has, or what a line of somebody who stood
+/// in for it says: how far it goes, and behind which entry.
+fn left(name: &str, in_memory: &[u8], stand_in: Option<(u64, u64)>) -> (Vec<String>, Option<u64>) {
+    let folder = std::env::temp_dir().join(format!("landfall-left-{name}-{}", std::process::id()));
+    let data = [folder.clone()];
+    let memory = Memory::new();
+    let pool = memory.pool(48);
+    let term = Term { epoch: 1, serves: false }.pack();
+    assert!(pool.claim(0, &LeaderLine { term, ..LeaderLine::default() }));
+    pool.copy_tables(None);
+    assert!(pool.serve(1));
+    let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
+    let (id, source, log) = (TopicId::new(0, 1), BrokerId::new(1).unwrap(), SEQUENCED_LOG);
+    (entry.id, entry.state) = (id.0, TopicState::Live as u8);
+    (entry.order, entry.replicas, entry.replica_brokers) = (Order::Total.raw(), 2, 2);
+    (entry.ring_slots, entry.name_bytes, entry.created_ns) = (16, 1, 77);
+    entry.name[0] = b't';
+    pool.set_topic(&entry);
+    let topic = topic_directory(&folder, "t", 77);
+    fs::create_dir_all(&topic).unwrap();
+    TopicFile::of(&entry, &pool.uuid_text(), 48 << 20).unwrap().write(&topic).unwrap();
+    let what = What {
+        kind: SegmentKind::OrderLog,
+        state: SegmentState::Open,
+        owner: 0,
+        log: log as u8,
+        topic: id,
+    };
+    let none = SegmentId::NONE.0;
+    let header = SegmentHeader {
+        what: what.pack(),
+        generation: 1,
+        previous: none,
+        next: none,
+        ..SegmentHeader::from_words([0; SegmentHeader::WORDS])
+    };
+    pool.give_segment(SegmentId(1), &header);
+    let oldest_index = 6 - in_memory.len() as u64;
+    let chain =
+        ChainLine { topic: id.0.into(), head: 1, tail: 1, oldest_index, ..Default::default() };
+    pool.set_chain(id, log, &chain);
+    let at = pool.geometry().segment(SegmentId(1)).unwrap();
+    let capacity = pool.geometry().entries_per_segment();
+    let segment = LogSegment { segment: SegmentId(1), at, base: 0, capacity };
+    for (index, broker) in (oldest_index..6).zip(in_memory) {
+        segment.write(
+            &*pool,
+            index,
+            &OrderEntry { broker: *broker, count: 1, ..Default::default() },
+        );
+    }
+    pool.start_frontier(id, log);
+    let line = FrontierLine { topic: id.0.into(), entries: 6, position: 60, ..Default::default() };
+    pool.advance_frontier(id, log, &line);
+    let of = |durable, tail| ReplicaLine {
+        durable,
+        tail,
+        entries: 3,
+        incarnation: 3,
+        state: ReplicaState::Well.raw(),
+        ..Default::default()
+    };
+    let home = pool.copy_line(id, source, 0, None);
+    pool.start_copy(home, &of(4, 3));
+    if let Some((durable, tail)) = stand_in {
+        let other = StandIn { broker: BrokerId::new(0).unwrap(), line: 0 };
+        pool.start_copy(pool.copy_line(id, source, 0, Some(other)), &of(durable, tail));
+    }
+    let notes = say_ended(&pool, 1, &data);
+    let ended = TopicFile::read(&topic).unwrap().ended.unwrap();
+    fs::remove_dir_all(&folder).unwrap();
+    (notes, ended.logs[&log].entries.get(&1).copied())
+}
+
+#[test]
+fn what_a_broker_had_that_left_before_others_went_on_is_counted() {
+    let whole = (Vec::new(), Some(3));
+    // What it has not followed is in memory, and others landed it.
+    assert_eq!(left("memory", &[1, 0, 0], None), whole);
+    assert_eq!(left("memory-behind", &[0, 0], None), whole);
+    // Memory has let go of it, and who stood in says so.
+    assert_eq!(left("stand-in", &[], Some((6, 3))), whole);
+    for (name, in_memory, stand_in) in [
+        ("landed", &[0, 1][..], None),
+        ("landed-before", &[0], None),
+        ("kept", &[], Some((6, 5))),
+        ("kept-less", &[], Some((5, 3))),
+    ] {
+        let (notes, counted) = left(name, in_memory, stand_in);
+        assert!(notes.join(" ").contains("is in the pool alone"), "{name}: {notes:?}");
+        assert_eq!(counted, None, "{name}");
+    }
 }

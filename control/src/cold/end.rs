@@ -14,6 +14,7 @@ use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::topic::{TopicEntry, TopicState};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
+use landfall_pool::log::{Found, LogReader};
 use landfall_replica::names::topic_directory;
 use landfall_replica::{Ended, EndedLog, FileError, TopicFile};
 
@@ -102,7 +103,9 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
                 continue;
             }
             let is_whole = |kept: &ReplicaLine| {
-                kept.state() == ReplicaState::Well && kept.durable >= line.entries
+                kept.state() == ReplicaState::Well
+                    && (kept.durable >= line.entries
+                        || landed_nothing(pool, (id, log), source, (kept.durable, line.entries)))
             };
             let whole = copies.clone().filter(is_whole);
             // One that begins behind the others has fewer.
@@ -154,6 +157,29 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
         all.logs.extend(first_logs(entry).map(|log| (log, EndedLog::default())));
     }
     (all, uncounted)
+}
+
+/// Whether a broker landed nothing from log index `from` to below `to`, where the log ends: a line
+/// of its copies goes so far and none has an entry there, or memory has all of the log from there
+/// on. A stand-in's line says nothing of what came before it began; another's does then.
+fn landed_nothing(
+    pool: &Pool,
+    (topic, log): (TopicId, usize),
+    source: BrokerId,
+    (from, to): (u64, u64),
+) -> bool {
+    let lines = pool.copy_lines(topic, source).map(|(_, line)| line);
+    let lines: Vec<_> = lines.filter(|line| line.incarnation != 0).collect();
+    if lines.iter().any(|line| line.tail > from) {
+        return false;
+    }
+    let mut reader = LogReader::new(topic, log);
+    let is_anothers = |index| match reader.entry(pool, index) {
+        Found::Entry(entry) => entry.broker != source.raw(),
+        Found::Lapped { .. } | Found::Gone => false,
+    };
+    lines.iter().any(|line| line.durable >= to)
+        || pool.oldest(topic, log) <= from && (from..to).all(is_anothers)
 }
 
 /// Logs of a topic that nothing is known of: that of its order, or those of its homes.

@@ -98,6 +98,23 @@ impl<M: Memory> Pool<M> {
         move_keepers(self, self.geometry().keepers(topic.slot(), source), keepers);
     }
 
+    /// What the lines of all copies of `source` say, of whoever keeps one or may have kept it.
+    pub fn copy_lines(
+        &self,
+        topic: TopicId,
+        source: BrokerId,
+    ) -> impl Iterator<Item = (CopyLine, ReplicaLine)> {
+        let stand_ins = BrokerId::all()
+            .flat_map(|broker| (0..STAND_INS_MAX).map(move |line| Some(StandIn { broker, line })));
+        let keepers = std::iter::once(None).chain(stand_ins);
+        let copies =
+            keepers.flat_map(|keeper| (0..DISK_REPLICAS_MAX).map(move |copy| (copy, keeper)));
+        copies.map(move |(copy, keeper)| {
+            let at = self.copy_line(topic, source, copy, keeper);
+            (at, self.copy_state(at))
+        })
+    }
+
     /// Log index behind the last entry of `source` that a disk had when `topic` came back into this
     /// pool; 0: none had one, as far as could be read, or the topic was made here.
     pub fn tail_on_disk(&self, topic: TopicId, source: BrokerId) -> u64 {

@@ -1,8 +1,7 @@
 //! Where a replica's files begin, and what is not in them although other copies have it, or may.
 
 use landfall_layout::BrokerId;
-use landfall_layout::keepers::StandIn;
-use landfall_layout::limits::{DISK_REPLICAS_MAX, SEQUENCED_LOG, STAND_INS_MAX};
+use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::replica::{ENODATA, ReplicaLine, ReplicaState};
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
@@ -250,16 +249,9 @@ impl Replica {
     /// Whether another copy of this pool says that the source landed nothing from log index `from`
     /// to below `to`.
     fn landed_nothing(&self, pool: &Pool, (from, to): (u64, u64)) -> bool {
-        let stand_ins = BrokerId::all()
-            .flat_map(|broker| (0..STAND_INS_MAX).map(move |line| Some(StandIn { broker, line })));
-        let keepers: Vec<_> = std::iter::once(None).chain(stand_ins).collect();
-        let source = self.duty.source;
-        let line = |replica, stand_in| pool.copy_line(self.topic, source, replica, stand_in);
-        (0..DISK_REPLICAS_MAX)
-            .flat_map(|replica| keepers.iter().map(move |stand_in| line(replica, *stand_in)))
-            .filter(|line| line.at != self.at.at)
-            .map(|line| pool.copy_state(line))
-            .any(|line| line.incarnation != 0 && line.tail <= from && line.durable >= to)
+        pool.copy_lines(self.topic, self.duty.source)
+            .filter(|(line, _)| line.at != self.at.at)
+            .any(|(_, line)| line.incarnation != 0 && line.tail <= from && line.durable >= to)
     }
 
     /// Whether a home has all that the source ever landed, as its line says, and the first entry of
