@@ -4,13 +4,16 @@ mod fake;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use fake::Memory;
 use fake::homes::{self, Two, said};
 use landfall_control::cold::{ColdError, Restored, restore};
 use landfall_layout::TopicId;
 use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::replica::{NO_FILE, ReplicaHeader};
 use landfall_layout::topic::{Order, TopicEntry};
+use landfall_replica::names::{replica_file, source_directory};
 use landfall_replica::{Ended, EndedLog, Resumed, TopicFile};
 
 /// One copy of what each of two brokers landed.
@@ -97,4 +100,53 @@ fn what_was_there_when_the_lost_pool_began_is_asked_for_after_a_power_cut() {
     let reached = BTreeMap::from([(SEQUENCED_LOG, Resumed { index: 60, position: 600 })]);
     let two = homes_say("began", &TopicFile { life: 2, began: end(), reached, ..file });
     assert!(refused(&two) > 60);
+}
+
+/// A file of what `source` landed, in its own directory, that was begun at log index `first_index`
+/// with nothing in front of it.
+fn begin_file(topic: &Path, source: usize, first_index: u64) -> PathBuf {
+    let mut header = ReplicaHeader::from_bytes([0; ReplicaHeader::BYTES as usize]);
+    let of = entry();
+    (header.first_index, header.previous_index) = (first_index, NO_FILE);
+    (header.created_ns, header.topic, header.mark) = (of.created_ns, of.id, 5);
+    (header.log, header.order, header.opened_ns) = (SEQUENCED_LOG as u8, of.order, 1);
+    (header.source, header.broker) = (source as u8, source as u8);
+    (header.name_bytes, header.name) = (of.name_bytes, of.name);
+    let directory = source_directory(topic, homes::broker(source));
+    fs::create_dir_all(&directory).unwrap();
+    let path = replica_file(&directory, first_index);
+    fs::write(&path, header.seal().page()).unwrap();
+    path
+}
+
+/// A new disk whose broker could read nobody's files when it began: it goes on behind all that.
+#[test]
+fn a_copy_that_was_begun_behind_what_is_missing_does_not_have_it() {
+    let two = homes_say("behind", &TopicFile { life: 1, ended: end(), ..said(&entry()) });
+    begin_file(&two.topics()[1], 1, 60);
+    assert_eq!(refused(&two), 60);
+}
+
+#[test]
+fn a_copy_that_is_not_here_is_asked_for_where_the_one_that_is_here_is_damaged() {
+    let both = TopicEntry { replicas: 3, ..entry() };
+    let two = homes_say("damaged", &TopicFile { life: 1, ended: end(), ..said(&both) });
+    let [first, second] = two.topics();
+    for (topic, source) in [(&first, 0), (&first, 1)] {
+        begin_file(topic, source, 0);
+    }
+    let file = begin_file(&first, 1, 0);
+    fs::write(file, [7; 5000]).unwrap();
+    let away = two.0.join("away");
+    fs::rename(&two.data()[1], &away).unwrap();
+    fs::create_dir_all(&two.data()[1]).unwrap();
+    let error = start(&two, false).unwrap_err();
+    assert!(matches!(&error, ColdError::Damaged { source: 1, keepers, .. } if *keepers == [1]));
+    assert!(error.to_string().contains("broker 1 keeps one"), "{error}");
+    // Nobody else has one where both are here.
+    fs::remove_dir(&two.data()[1]).unwrap();
+    fs::rename(&away, &two.data()[1]).unwrap();
+    assert!(second.is_dir());
+    let (restored, _) = start(&two, false).unwrap();
+    assert!(restored.notes.iter().any(|note| note.contains("are lost")), "{:?}", restored.notes);
 }

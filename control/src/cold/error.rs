@@ -101,6 +101,15 @@ pub enum ColdError {
         /// Directories of which it is not known whose they are, and why.
         unknown: Vec<String>,
     },
+    /// Files have not what they had, and a home of another copy is not here.
+    Damaged {
+        /// The topic.
+        name: String,
+        /// The broker that landed it.
+        source: u8,
+        /// Brokers that keep other copies.
+        keepers: Vec<u8>,
+    },
     /// Of what a broker landed every copy that was named has less than was on disk.
     Fewer {
         /// The topic.
@@ -251,6 +260,18 @@ impl fmt::Display for ColdError {
                     f,
                     ": mount its disk, or name its data directory; --forget-lost goes on without \
                      it, and what only it has is lost"
+                )
+            }
+            Self::Damaged { name, source, keepers } => {
+                let keepers: Vec<String> = keepers.iter().map(u8::to_string).collect();
+                write!(
+                    f,
+                    "topic {name}: files of what broker {source} landed are damaged or gone, and \
+                     no other copy that is here has all of that; broker {} keeps one, and no \
+                     directory that --restore names is of such a broker: mount its disk, or name \
+                     its data directory; --forget-lost goes on without it, and what only it has is \
+                     lost",
+                    keepers.join(" and ")
                 )
             }
             Self::Fewer { name, fewer: Fewer { source, had, has }, keepers } => {

@@ -18,9 +18,12 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Takes where a copy's last file ends.
-    pub fn add(&mut self, end: Place) {
-        self.covers = self.covers.max(end.index);
+    /// Takes where a copy's last file ends. `stands`: there is something in front of its first, or
+    /// nothing was. One that was begun behind a hole covers nothing by where it is.
+    pub fn add(&mut self, end: Place, stands: bool) {
+        if stands {
+            self.covers = self.covers.max(end.index);
+        }
         self.entries = self.entries.max(end.ordinal);
     }
 }
@@ -39,6 +42,15 @@ pub struct Fewer {
 /// The brokers of whose batches every copy here ends before it did. Bounds let go of the beginning
 /// alone, and whoever stands in begins where the home ended.
 fn fewer(found: &Found) -> impl Iterator<Item = (usize, Fewer)> {
+    behind(found).filter(|(_, fewer)| !fewer.has.is_damaged)
+}
+
+/// The brokers of whose batches copies here end before they did, where that may be for damage.
+pub fn damaged(found: &Found) -> impl Iterator<Item = u8> {
+    behind(found).filter(|(_, fewer)| fewer.has.is_damaged).map(|(_, fewer)| fewer.source)
+}
+
+fn behind(found: &Found) -> impl Iterator<Item = (usize, Fewer)> {
     found.logs.iter().flat_map(|(number, log)| {
         let counts = log
             .had
@@ -48,9 +60,7 @@ fn fewer(found: &Found) -> impl Iterator<Item = (usize, Fewer)> {
             let has = log.reaches.get(&source).copied().unwrap_or_default();
             let is_known = had > 0 && end.tails.get(&source) != Some(&TAIL_UNKNOWN);
             // A file that a copy was to begin behind a hole may not have been begun yet.
-            let is_here = has.is_damaged
-                || has.entries >= had
-                || end.is_reached(source, has.covers, has.entries);
+            let is_here = has.entries >= had || end.is_reached(source, has.covers, has.entries);
             (is_known && !is_here).then_some((*number, Fewer { source, had, has }))
         })
     })

@@ -22,6 +22,7 @@
 
 mod absent;
 mod age;
+mod damaged;
 pub mod elsewhere;
 pub mod end;
 mod error;
@@ -101,6 +102,10 @@ pub fn restore(
                 notes.push(missing.to_string());
                 whole::forget(&mut found, &disks);
             }
+            checked => checked?,
+        }
+        match damaged::check(&found, &disks) {
+            Err(damaged) if forgets_lost => notes.push(damaged.to_string()),
             checked => checked?,
         }
         match fewer::check(&found) {

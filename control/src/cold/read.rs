@@ -66,6 +66,8 @@ pub struct FoundLog {
     pub begins: Begins,
     /// Log indexes among which they lost something, see [`torn`].
     pub torn: Vec<(u64, u64)>,
+    /// The brokers of whose batches those are.
+    pub torn_of: BTreeSet<BrokerId>,
 }
 
 /// A topic on disk.
@@ -200,6 +202,7 @@ fn read_topic(
         for source in &listing.sources {
             let (mut files, mut copied) = (Vec::new(), Copied::new(source.source));
             let mut reach = found.reach_of(source.source);
+            let mut stands = false;
             for (first_index, path) in &source.files {
                 match found.read(source.source, *first_index, path, notes)? {
                     None => {
@@ -207,7 +210,8 @@ fn read_topic(
                         reach.is_damaged = true;
                     }
                     Some(walk) => {
-                        reach.add(walk.place());
+                        stands |= found.is_behind_something(walk.header());
+                        reach.add(walk.place(), stands);
                         reach.is_damaged |= walk.damage().iter().any(|it| it.behind.is_none());
                         copied.add(walk.header(), walk.damage(), walk.place());
                         files.push((*walk.header(), walk.place().index));
@@ -230,7 +234,8 @@ fn read_topic(
         }
     }
     for (log, copies) in copies {
-        found.logs.entry(log).or_default().torn = torn(&copies);
+        let known = found.logs.entry(log).or_default();
+        (known.torn, known.torn_of) = torn(&copies);
     }
     found.bound_missing();
     Ok(Some(found))
@@ -325,6 +330,15 @@ impl Found {
         for (log, ended) in end.into_iter().flat_map(|ended| ended.logs) {
             self.logs.entry(log).or_default().ended = Some(ended);
         }
+    }
+
+    /// Whether a copy's file is not the beginning of what its home kept anew behind a hole. Who
+    /// stood in for the home begins where that ended.
+    fn is_behind_something(&self, header: &ReplicaHeader) -> bool {
+        let homes = self.file.replica_brokers.max(1);
+        let home = (u16::from(header.source) + u16::from(header.replica)) % u16::from(homes);
+        let is_home = home == u16::from(header.broker);
+        header.first_index == 0 || header.first_ordinal > 0 || !is_home
     }
 
     /// How far the files go of what a broker landed, as far as they are read.

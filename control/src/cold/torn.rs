@@ -1,5 +1,7 @@
 //! Where copies had something that no file has any more: bounds did not let go of that.
 
+use std::collections::BTreeSet;
+
 use landfall_layout::BrokerId;
 use landfall_layout::replica::{NO_FILE, Place, ReplicaHeader};
 use landfall_replica::Damage;
@@ -59,9 +61,9 @@ impl Copied {
 }
 
 /// Log indexes, in ascending order, among which copies lost something that no other copy of the
-/// same broker is known to have or not to have had.
-pub fn torn(copies: &[Copied]) -> Vec<(u64, u64)> {
-    let mut torn = Vec::new();
+/// same broker is known to have or not to have had; and those brokers.
+pub fn torn(copies: &[Copied]) -> (Vec<(u64, u64)>, BTreeSet<BrokerId>) {
+    let (mut torn, mut sources) = (Vec::new(), BTreeSet::new());
     for (number, copy) in copies.iter().enumerate() {
         let others = copies.iter().enumerate();
         let others = others.filter(|(n, other)| *n != number && other.source == copy.source);
@@ -70,10 +72,11 @@ pub fn torn(copies: &[Copied]) -> Vec<(u64, u64)> {
             let cut = |(from, to): (u64, u64)| [(from, to.min(start)), (from.max(end), to)];
             left = left.into_iter().flat_map(cut).filter(|(from, to)| from < to).collect();
         }
+        sources.extend((!left.is_empty()).then_some(copy.source));
         torn.extend(left);
     }
     torn.sort_unstable();
-    torn
+    (torn, sources)
 }
 
 /// Whether some of it lies in these log indexes.
@@ -84,6 +87,10 @@ pub fn is_torn(torn: &[(u64, u64)], from: u64, to: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn torn(copies: &[Copied]) -> Vec<(u64, u64)> {
+        super::torn(copies).0
+    }
 
     /// A copy of files: first index, index of the one before, entries before, and its end.
     fn copied(source: usize, files: &[(u64, u64, u64, (u64, u64))]) -> Copied {

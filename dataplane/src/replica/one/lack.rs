@@ -129,8 +129,13 @@ impl Replica {
     }
 
     /// Whether the files have the entry right below log index `tail`: where they were moved away,
-    /// all that others had was copied.
+    /// all that others had was copied. Files that begin there, behind nothing, have it not.
     fn reaches(&self, tail: u64) -> bool {
+        let files = list_source(self.files.directory(), &mut Vec::new()).unwrap_or_default();
+        let first = files.first().and_then(|(_, path)| Some(*Walk::open(path).ok()?.header()));
+        if first.is_some_and(|first| first.first_index >= tail && first.first_ordinal == 0) {
+            return false;
+        }
         let seams = seams_of(self.files.directory());
         self.tail >= tail && !seams.iter().any(|seam| is_last_in((seam.from, seam.to), tail))
     }

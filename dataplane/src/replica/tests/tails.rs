@@ -59,6 +59,7 @@ fn a_disk_that_was_wiped_before_its_broker_began_is_not_well() {
         let said = errors(&source, disks.data(0, true), incarnation).concat();
         assert!(said.contains("is not on this disk"), "{said}");
         assert_eq!((line(&source).2, line(&source).3), (ReplicaState::Well, ENODATA));
+        assert_eq!(lacks(&disks), [(6, true)], "what begins behind it does not have it");
     }
 }
 
