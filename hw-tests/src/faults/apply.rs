@@ -149,7 +149,7 @@ fn lose_tables(troupe: &mut Troupe, seed: u64) -> Result<(), Failure> {
 }
 
 /// The pool is gone; a control makes another from the replicas.
-fn lose_pool(troupe: &mut Troupe, how: End) -> Result<(), Failure> {
+pub(super) fn lose_pool(troupe: &mut Troupe, how: End) -> Result<(), Failure> {
     let servers: Vec<Who> = troupe.seats.keys().copied().filter(|who| who.is_server()).collect();
     let (mut order, controls): (Vec<Who>, Vec<Who>) =
         servers.iter().copied().partition(|who| !who.is_control());

@@ -8,7 +8,8 @@ use landfall::api::TopicSpec;
 use landfall_layout::replica::ReplicaState;
 
 use super::acts::Acts;
-use super::fault::{Fault, Kind, Timed, Who};
+use super::apply;
+use super::fault::{End, Fault, Kind, Timed, Who};
 use super::judge::{self, Allowed};
 use super::scene::{PUBLISHERS, SUBSCRIBERS, Scene};
 use super::troupe::{Ends, Troupe, patience};
@@ -105,12 +106,15 @@ fn act(scene: &Scene, faults: &[Timed], troupe: &mut Troupe) -> Result<Vec<Repor
     }
     troupe.tell("the faults are over");
     calm(troupe)?;
-    heal(scene, troupe)?;
+    let mut faults = faults.to_vec();
+    if heal(scene, &faults, troupe)? {
+        faults.push(Timed { at: 0, fault: Fault::Cold { end: End::Kill } });
+    }
     progress(troupe)?;
     std::fs::write(&stop, "")?;
     let publishers: Vec<Who> = PUBLISHERS.iter().map(|it| Who::Publisher(it.0)).collect();
     troupe.wait_until("the end of the publishers", |troupe| Ok(troupe.are_done(&publishers)))?;
-    let allowed = Allowed::of(scene, faults);
+    let allowed = Allowed::of(scene, &faults);
     let counts = judge::counts(troupe)?;
     read_everything(troupe, &allowed)?;
     std::fs::write(&read_on, "")?;
@@ -292,10 +296,12 @@ fn create(scene: &Scene, troupe: &mut Troupe, name: &str) -> Result<(), Failure>
     })
 }
 
-/// A broker whose replica failed is started again, as it says that it has to be.
-fn heal(scene: &Scene, troupe: &mut Troupe) -> Result<(), Failure> {
+/// A broker whose replica failed is started again, as it says that it has to be. Where a second
+/// system took the directories while the first was down, that one's pool is an older one from then
+/// on, and gives way to another. Whether it did.
+fn heal(scene: &Scene, faults: &[Timed], troupe: &mut Troupe) -> Result<bool, Failure> {
     if scene.replicas < 2 {
-        return Ok(());
+        return Ok(false);
     }
     let failed = troupe.meanwhile("asking for the replicas", |client| {
         let topics = patiently(|| client.topics())?;
@@ -306,12 +312,22 @@ fn heal(scene: &Scene, troupe: &mut Troupe) -> Result<(), Failure> {
         failed.dedup();
         Ok(failed)
     })?;
+    let has_second = faults.iter().any(|timed| matches!(timed.fault, Fault::TwinData { .. }));
+    if has_second && !failed.is_empty() {
+        let said = troupe.meanwhile("asking for errors", |client| patiently(|| client.errors()))?;
+        if said.iter().any(|error| error.text.contains("went on in another pool since")) {
+            troupe.tell("the second system has the directories: the pool is made anew");
+            apply::lose_pool(troupe, End::Kill)?;
+            calm(troupe)?;
+            return Ok(true);
+        }
+    }
     for broker in failed {
         troupe.tell(format!("a replica of broker {broker} failed: it is started again"));
         troupe.stop(&[Who::Broker(broker)])?;
         troupe.go_on(&[Who::Broker(broker)])?;
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Everybody gets on, also when the faults are over: each publisher has receipts for what it sends

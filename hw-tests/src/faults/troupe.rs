@@ -53,8 +53,13 @@ pub struct Troupe {
     /// What ended how, for a failure.
     story: Vec<String>,
     began: Instant,
+    /// When the processes were looked after last.
+    tended: Instant,
     keep: bool,
 }
+
+/// A time without a look that a standby may take for the leader's, where there is one.
+const AWAY: Duration = Duration::from_secs(1);
 
 impl Troupe {
     /// Nobody yet, in a folder on tmpfs.
@@ -79,6 +84,7 @@ impl Troupe {
             ends: Ends::default(),
             story: Vec::new(),
             began: Instant::now(),
+            tended: Instant::now(),
             keep: false,
         })
     }
@@ -128,6 +134,13 @@ impl Troupe {
 
     /// Does what is due, and looks after the processes.
     pub fn tend(&mut self) -> Result<(), Failure> {
+        let away = self.tended.elapsed();
+        self.tended = Instant::now();
+        if away > AWAY && self.seats.contains_key(&Who::Standby) {
+            // The machine stood still, or had no time: so it was for a leader, perhaps.
+            self.excused.extend([Who::Control, Who::Standby]);
+            self.tell(format!("nobody looked after the processes for {} ms", away.as_millis()));
+        }
         Acts::act(self)?;
         let parts: Vec<Who> = self.seats.keys().copied().collect();
         for who in parts {
