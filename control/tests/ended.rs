@@ -120,6 +120,18 @@ fn what_only_memory_has_is_told_and_what_another_disk_has_is_told_so() {
 /// log had others' behind them; how many of them memory has, or what a line of somebody who stood
 /// in for it says: how far it goes, and behind which entry.
 fn left(name: &str, in_memory: &[u8], stand_in: Option<(u64, u64)>) -> (Vec<String>, Option<u64>) {
+    let (notes, log) = left_or_away(name, true, in_memory, stand_in);
+    assert!(!log.entries.contains_key(&1) || log.tails[&1] == 3);
+    (notes, log.entries.get(&1).copied())
+}
+
+/// The same, also of one that never came in this pool.
+fn left_or_away(
+    name: &str,
+    came: bool,
+    in_memory: &[u8],
+    stand_in: Option<(u64, u64)>,
+) -> (Vec<String>, EndedLog) {
     let folder = std::env::temp_dir().join(format!("landfall-left-{name}-{}", std::process::id()));
     let data = [folder.clone()];
     let memory = Memory::new();
@@ -179,8 +191,10 @@ fn left(name: &str, in_memory: &[u8], stand_in: Option<(u64, u64)>) -> (Vec<Stri
         state: ReplicaState::Well.raw(),
         ..Default::default()
     };
-    let home = pool.copy_line(id, source, 0, None);
-    pool.start_copy(home, &of(4, 3));
+    if came {
+        pool.start_copy(pool.copy_line(id, source, 0, None), &of(4, 3));
+    }
+    pool.set_tail_on_disk(id, source, 3);
     if let Some((durable, tail)) = stand_in {
         let other = StandIn { broker: BrokerId::new(0).unwrap(), line: 0 };
         pool.start_copy(pool.copy_line(id, source, 0, Some(other)), &of(durable, tail));
@@ -188,7 +202,7 @@ fn left(name: &str, in_memory: &[u8], stand_in: Option<(u64, u64)>) -> (Vec<Stri
     let notes = say_ended(&pool, 1, &data);
     let ended = TopicFile::read(&topic).unwrap().ended.unwrap();
     fs::remove_dir_all(&folder).unwrap();
-    (notes, ended.logs[&log].entries.get(&1).copied())
+    (notes, ended.logs[&log].clone())
 }
 
 #[test]
@@ -209,4 +223,11 @@ fn what_a_broker_had_that_left_before_others_went_on_is_counted() {
         assert!(notes.join(" ").contains("is in the pool alone"), "{name}: {notes:?}");
         assert_eq!(counted, None, "{name}");
     }
+}
+
+/// After a power cut, which nobody counts anything at.
+#[test]
+fn what_disks_had_of_a_broker_that_never_came_is_said() {
+    let (notes, log) = left_or_away("away", false, &[0, 0], None);
+    assert_eq!((notes, log.tails.get(&1), log.entries.get(&1)), (Vec::new(), Some(&3), None));
 }

@@ -100,6 +100,10 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
             // Of one that landed before this pool, and not since, what is looked after.
             let copies = copies.filter(|kept| lands(source) || kept.incarnation != 0);
             if copies.clone().next().is_none() {
+                // It landed nothing in this pool: what disks had when the topic came back is all.
+                let tail = Some(pool.tail_on_disk(id, source));
+                let tail = tail.filter(|tail| is_sequenced && *tail > 0);
+                ended.tails.extend(tail.map(|tail| (source.raw(), tail)));
                 continue;
             }
             let is_whole = |kept: &ReplicaLine| {
