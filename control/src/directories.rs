@@ -64,7 +64,7 @@ mod tests {
         mkfifo(&topic.join("topic.json"), Mode::S_IRWXU).unwrap();
         fs::create_dir_all(topic_directory(&well, "t", 70)).unwrap();
         let all = [hangs.clone(), well.clone(), well.join("not there")];
-        assert_eq!(silent(&all), [Silent { path: hangs.clone() }]);
+        assert_eq!(silent(&all), [Silent::new(hangs.clone())]);
         fs::remove_dir_all(&well).unwrap();
         fs::remove_dir_all(&hangs).unwrap();
     }

@@ -5,7 +5,7 @@ use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, GapReason};
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::Body;
 use landfall_replica::merge::Wanted;
-use landfall_replica::{Merge, Resumed, Skips};
+use landfall_replica::{Merge, Resumed, Silent, Skips};
 
 use super::{Missing, Place};
 
@@ -49,6 +49,8 @@ struct Gap {
 pub struct Reasons<'a> {
     /// What it passed over when pools were lost.
     pub skips: &'a Skips,
+    /// What may say more of that, and could not be read.
+    pub unread: Option<&'a Silent>,
     /// Where its files are, if bounds let go of the oldest. Otherwise they keep everything.
     pub bounded: Option<&'a Wanted>,
 }
@@ -140,7 +142,7 @@ fn first_position(body: Body<'_>) -> Option<u64> {
 
 impl Chunk {
     /// Whether what no file has, up to position `next` or else to log index `until`, may be where
-    /// nobody answers. `is_known`: everybody's files say that there is nothing. `is_spoilt`: at
+    /// nobody answers, or nothing can be read now. `is_known`: everybody's files say that there is nothing. `is_spoilt`: at
     /// `next` is a batch that does not hold where it could be read.
     fn is_in_doubt(
         &mut self,
@@ -149,7 +151,8 @@ impl Chunk {
         (is_known, is_spoilt): (bool, bool),
         reasons: &Reasons<'_>,
     ) -> bool {
-        let Some(silent) = merge.silent().filter(|_| !is_known || is_spoilt) else { return false };
+        let silent = merge.silent().or_else(|| reasons.unread.cloned());
+        let Some(silent) = silent.filter(|_| !is_known || is_spoilt) else { return false };
         let is_passed = |next: u64| {
             let from = Resumed { index: self.place.next, position: self.place.position };
             let parts = reasons.skips.reasons(from, next, 0);
@@ -284,7 +287,7 @@ mod tests {
 
     /// Reasons where files keep everything.
     fn lost(skips: &Skips) -> Reasons<'_> {
-        Reasons { skips, bounded: None }
+        Reasons { skips, unread: None, bounded: None }
     }
 
     /// The frames of a block: first positions of batches, and gaps.
@@ -404,7 +407,7 @@ mod tests {
             bytes[4096 + byte] ^= 1;
             std::fs::write(&path, bytes).unwrap();
             let start = Place::new(0, 0);
-            let reasons = Reasons { skips: &skips, bounded };
+            let reasons = Reasons { skips: &skips, unread: None, bounded };
             let chunk = read(&mut merge(&scratch), 0, start, end, &reasons);
             assert_eq!(frames(&chunk), [Err((GapReason::Lost, 3, 3)), Ok(3), Ok(6)]);
         }
@@ -433,14 +436,66 @@ mod tests {
         (scratch, files.into_iter().map(|(_, path)| path).collect())
     }
 
+    /// A disk or a host that answers with an error for a moment, or rights that are taken away.
+    #[test]
+    fn what_cannot_be_read_for_a_moment_is_waited_for_and_not_called_lost() {
+        let (scratch, files) = row("refused");
+        let (skips, all) = (Skips::default(), [0, 3, 6, 9, 12, 15].map(Ok));
+        let source = files[0].parent().unwrap();
+        let mut places: Vec<_> = files.iter().map(PathBuf::as_path).collect();
+        places.extend([source, source.parent().unwrap(), &scratch.0]);
+        for (at, path) in places.into_iter().enumerate() {
+            // A file, or what it lies in.
+            let readable = if at < files.len() { at } else { 0 };
+            let kept = path.with_extension("kept");
+            std::fs::rename(path, &kept).unwrap();
+            std::os::unix::fs::symlink(path, path).unwrap();
+            let mut merge = merge(&scratch);
+            let mut read = |place| read(&mut merge, 0, place, 6, &lost(&skips));
+            let first = read(Place::new(0, 0));
+            assert_eq!((frames(&first), first.is_blind), (all[..readable].to_vec(), true), "{at}");
+            let told = first.faults.last().unwrap();
+            assert!(told.contains("may be there") && told.contains("os error 40"), "{told}");
+            std::fs::remove_file(path).unwrap();
+            std::fs::rename(&kept, path).unwrap();
+            let rest = read(first.place);
+            assert_eq!((frames(&rest), rest.is_blind), (all[readable..].to_vec(), false), "{at}");
+        }
+    }
+
+    /// A mount point that lost its disk looks like a directory without files.
+    #[test]
+    fn what_is_on_a_disk_that_went_away_is_waited_for_and_not_called_lost() {
+        let (scratch, _files) = row("unmounted");
+        let skips = Skips::default();
+        landfall_replica::numbers::name(&scratch.0, BrokerId::new(0).unwrap(), "p").unwrap();
+        let kept = Scratch(scratch.0.with_extension("kept"));
+        for is_open in [false, true] {
+            let mut merge = merge(&scratch);
+            let mut read = |place, until| read(&mut merge, 0, place, until, &lost(&skips));
+            let begun = if is_open { read(Place::new(0, 0), 1).place } else { Place::new(0, 0) };
+            std::fs::rename(&scratch.0, &kept.0).unwrap();
+            std::fs::create_dir(&scratch.0).unwrap();
+            let none = read(begun, 6);
+            // The next one's file was open.
+            let had = [Ok(3)][..usize::from(is_open)].to_vec();
+            assert_eq!((frames(&none), none.is_blind), (had, true), "{is_open}");
+            assert!(none.faults.last().unwrap().contains("mount its disk again"));
+            std::fs::remove_dir(&scratch.0).unwrap();
+            std::fs::rename(&kept.0, &scratch.0).unwrap();
+            assert_eq!(frames(&read(none.place, 6)).last(), Some(&Ok(15)), "{is_open}");
+        }
+    }
+
     /// No file has anything up to where memory began, and memory has moved on since.
     #[test]
     fn what_retention_took_while_it_was_read_is_not_lost_though_a_block_ends_in_it() {
         let (scratch, files) = row("overtaken");
         let (wanted, skips) = (wanted(&scratch), Skips::default());
         let (mut merge, bounded) = (merge(&scratch), Some(&wanted));
-        let mut read =
-            |place, until| read(&mut merge, 0, place, until, &Reasons { skips: &skips, bounded });
+        let mut read = |place, until| {
+            read(&mut merge, 0, place, until, &Reasons { skips: &skips, unread: None, bounded })
+        };
         let first = read(Place::new(0, 0), 1);
         assert_eq!(frames(&first), [Ok(0)]);
         // The second file is open by now.
@@ -460,8 +515,9 @@ mod tests {
         let (scratch, files) = row("lost-at-the-end");
         let (wanted, skips) = (wanted(&scratch), Skips::default());
         let (mut merge, bounded) = (merge(&scratch), Some(&wanted));
-        let mut read =
-            |place, until| read(&mut merge, 0, place, until, &Reasons { skips: &skips, bounded });
+        let mut read = |place, until| {
+            read(&mut merge, 0, place, until, &Reasons { skips: &skips, unread: None, bounded })
+        };
         std::fs::write(&files[1], [7; 9000]).unwrap();
         let first = read(Place::new(0, 0), 2);
         assert_eq!((frames(&first), first.place.next), (vec![Ok(0)], 2));

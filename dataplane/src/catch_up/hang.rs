@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use landfall_layout::frame::From;
 use landfall_replica::watch::{self, Moves};
-use landfall_replica::{Silent, ask};
+use landfall_replica::{Silent, ask, away};
 
 use super::{CatchUp, Lookup, Shared, Task, locked};
 use crate::conns::Token;
@@ -21,6 +21,8 @@ use crate::conns::Token;
 const STILL_NS: u64 = 1_500_000_000;
 /// What one look counts at most: who looks was stopped as well, if it is longer.
 const LOOK_NS: u64 = 500_000_000;
+/// How often others' directories are looked at for the number that says that their disk is there.
+const WATCH_NS: u64 = 1_000_000_000;
 
 /// What a thread is at, to be done by another one.
 #[derive(Clone)]
@@ -116,6 +118,11 @@ impl CatchUp {
     pub fn leave_hung(&mut self, now_ns: u64) -> (Vec<(Token, usize)>, Option<String>) {
         let passed = now_ns.saturating_sub(self.looked_ns).min(LOOK_NS);
         self.looked_ns = now_ns;
+        if now_ns.saturating_sub(self.watched_ns) >= WATCH_NS {
+            self.watched_ns = now_ns;
+            // This broker's own is named by its replicator, in this process.
+            self.data.iter().skip(1).for_each(|data| away::watch(data));
+        }
         let (mut again, mut told) = (Vec::new(), None);
         for at in 0..self.works.len() {
             let (old, seen) = &mut self.works[at];
@@ -132,7 +139,7 @@ impl CatchUp {
             old.is_left = true;
             if self.shared.left.fetch_add(1, Ordering::Relaxed) == 0 {
                 told = self.data.first().map(|own| {
-                    let silent = Silent { path: own.clone() };
+                    let silent = Silent::new(own.clone());
                     format!("readers are served without this broker's own files: {silent}")
                 });
             }
@@ -149,7 +156,7 @@ impl CatchUp {
     /// This broker's own directory, where it does not answer.
     pub fn silent(&self) -> Option<Silent> {
         let path = self.data.first()?.clone();
-        (self.shared.left.load(Ordering::Relaxed) > 0).then_some(Silent { path })
+        (self.shared.left.load(Ordering::Relaxed) > 0).then_some(Silent::new(path))
     }
 }
 

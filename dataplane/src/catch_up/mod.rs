@@ -29,7 +29,7 @@ use landfall_layout::frame::From;
 use landfall_layout::order::OrderEntry;
 use landfall_replica::lookup::{Start, first, is_oldest_known};
 use landfall_replica::merge::Wanted;
-use landfall_replica::{Merge, Silent, Skips, short};
+use landfall_replica::{Merge, Silent, Skips, away, short};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::conns::Token;
@@ -55,6 +55,8 @@ pub struct Reader {
     /// directories say.
     skips: Skips,
     last_skip: Option<(u64, u64)>,
+    /// What of that could not be read yet.
+    unread: Option<Silent>,
     /// Bounds let go of the oldest files.
     is_bounded: bool,
     /// Counts the readers there are.
@@ -184,6 +186,7 @@ pub struct CatchUp {
     /// What each is at, but for those that are left, and what was seen of it.
     works: Vec<(Arc<Mutex<Work>>, Seen)>,
     looked_ns: u64,
+    watched_ns: u64,
     permit: Arc<()>,
 }
 
@@ -200,13 +203,14 @@ impl CatchUp {
             left: AtomicU32::new(0),
             bell: EventFd::from_value_and_flags(0, flags)?,
         });
+        data.iter().for_each(|data| away::watch(data));
         let (mut threads, mut works) = (Vec::with_capacity(THREADS), Vec::with_capacity(THREADS));
         for _ in 0..THREADS {
             let work = Arc::default();
             threads.push(hang::begin(&shared, &work)?);
             works.push((work, Seen::default()));
         }
-        Ok(Self { data, shared, threads, works, looked_ns: 0, permit: Arc::new(()) })
+        Ok(Self { data, shared, threads, works, looked_ns: 0, watched_ns: 0, permit: Arc::new(()) })
     }
 
     /// Becomes readable when a task is done.
@@ -239,7 +243,8 @@ impl CatchUp {
     pub fn reader(&self, lookup: Lookup) -> Option<Box<Reader>> {
         let (merge, skips, _permit) = (None, Skips::default(), self.permit.clone());
         let Lookup { wanted, last_skip, is_bounded, .. } = lookup;
-        let reader = || Reader { wanted, merge, skips, last_skip, is_bounded, _permit };
+        let unread = None;
+        let reader = || Reader { wanted, merge, skips, last_skip, unread, is_bounded, _permit };
         self.has_room().then(|| Box::new(reader()))
     }
 
@@ -319,12 +324,13 @@ fn carry_out(task: Task) -> Done {
             Done::Start { token, looked, faults }
         }
         Task::Read { token, log, mut reader, place, until } => {
-            let Reader { wanted, merge, skips, last_skip, is_bounded, .. } = &mut *reader;
-            let merge = merge.get_or_insert_with(|| {
-                *skips = skips_of(wanted, log, *last_skip);
-                Merge::naming_lost(wanted)
-            });
-            let reasons = Reasons { skips, bounded: is_bounded.then_some(&*wanted) };
+            let Reader { wanted, merge, skips, last_skip, unread, is_bounded, .. } = &mut *reader;
+            if merge.is_none() || unread.is_some() {
+                (*skips, *unread) = short::during(|| skips_of(wanted, log, *last_skip));
+            }
+            let merge = merge.get_or_insert_with(|| Merge::naming_lost(wanted));
+            let (bounded, unread) = (is_bounded.then_some(&*wanted), unread.as_ref());
+            let reasons = Reasons { skips, unread, bounded };
             let chunk = chunk::read(merge, log as u8, place, until, &reasons);
             Done::Read { token, log, reader, chunk }
         }
@@ -356,10 +362,8 @@ fn find(lookup: &Lookup, from: From, faults: &mut Vec<String>) -> Result<Option<
     if from == From::Latest {
         return Ok(None);
     }
-    let short = short::times();
     if from == From::Earliest
-        && let Some(start) = beginning(lookup)
-        && short == short::times()
+        && let (Some(start), None) = short::during(|| beginning(lookup))
     {
         return Ok(Some(start));
     }

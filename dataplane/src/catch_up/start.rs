@@ -83,7 +83,8 @@ impl Broker {
         let looked = match looked {
             Ok(looked) => looked,
             Err(silent) => {
-                let text = format!("the first batch may be on a disk that hangs: {silent}");
+                let text =
+                    format!("the first batch may be where nothing can be read now: {silent}");
                 return self.refuse(slot, Refusal::Busy, &text);
             }
         };

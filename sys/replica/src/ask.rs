@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::FileError;
-use crate::watch;
+use crate::{short, watch};
 
 /// A directory from which nothing came for this long does not answer. A disk that spins up, or a
 /// path that fails over, may need as long; who reads waits no longer than it has to.
@@ -32,16 +32,33 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 const WHY: &str = "does not answer: its disk, or the host that has it, hangs (dmesg may say more)";
 
-/// A data directory that does not answer.
+/// A data directory that does not answer, or a file or directory that cannot be read now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Silent {
-    /// The directory.
+    /// Which.
     pub path: PathBuf,
+    /// What the system said; none: nothing.
+    pub(crate) why: Option<String>,
+}
+
+impl Silent {
+    /// A directory that does not answer.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, why: None }
+    }
+
+    /// What cannot be read now, for a reason that names it.
+    pub(crate) fn refused(path: &Path, why: String) -> Self {
+        Self { path: path.to_owned(), why: Some(why) }
+    }
 }
 
 impl fmt::Display for Silent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {WHY}", self.path.display())
+        match &self.why {
+            None => write!(f, "{} {WHY}", self.path.display()),
+            Some(why) => f.write_str(why),
+        }
     }
 }
 
@@ -49,7 +66,8 @@ impl std::error::Error for Silent {}
 
 impl From<Silent> for FileError {
     fn from(silent: Silent) -> Self {
-        let source = io::Error::new(io::ErrorKind::TimedOut, format!("it {WHY}"));
+        let why = silent.why.unwrap_or_else(|| format!("it {WHY}"));
+        let source = io::Error::new(io::ErrorKind::TimedOut, why);
         FileError::Io { call: "look at", path: silent.path, source }
     }
 }
@@ -77,9 +95,12 @@ pub struct Asked<T>(Stand<T>);
 
 enum Stand<T> {
     Done(T),
-    Waits { desk: Arc<Desk>, path: PathBuf, answer: Receiver<T>, bound: Duration },
+    Waits { desk: Arc<Desk>, path: PathBuf, answer: Receiver<Answer<T>>, bound: Duration },
     Silent(Silent),
 }
+
+/// What was found, and what the system refused meanwhile.
+type Answer<T> = (T, Option<Silent>);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -147,7 +168,7 @@ pub fn begin_within<T: Send + 'static>(
     if is_here(data) {
         return Asked(Stand::Done(watch::in_place(look)));
     }
-    let silent = || Asked(Stand::Silent(Silent { path: data.to_owned() }));
+    let silent = || Asked(Stand::Silent(Silent::new(data.to_owned())));
     let Some(desk) = desk(data) else { return silent() };
     if desk.is_silent(bound) {
         return silent();
@@ -155,7 +176,7 @@ pub fn begin_within<T: Send + 'static>(
     let (say, answer) = channel();
     desk.take(Box::new(move || {
         // Whoever asked may have gone.
-        let _ = say.send(look());
+        let _ = say.send(short::during(look));
     }));
     Asked(Stand::Waits { desk, path: data.to_owned(), answer, bound })
 }
@@ -237,13 +258,17 @@ impl<T> Asked<T> {
         loop {
             let left = bound.min(SILENT).saturating_sub(desk.still_for());
             match answer.recv_timeout(left.max(LOOK_EVERY)) {
-                Ok(found) => return Ok(found),
-                Err(RecvTimeoutError::Disconnected) => return Err(Silent { path }),
+                Ok((found, refused)) => {
+                    // What was refused there was refused to who asked.
+                    refused.into_iter().for_each(|refused| short::say(|| refused));
+                    return Ok(found);
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(Silent::new(path)),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let still = desk.still_for();
             if still >= bound {
-                return Err(Silent { path });
+                return Err(Silent::new(path));
             }
             if still >= SILENT && told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
                 told = Some(Instant::now());
@@ -270,7 +295,7 @@ mod tests {
         // Behind it, and not in its place.
         let second = begin(&hangs, || 2);
         assert_eq!(ask(&works, || 1), Ok(1));
-        let silent = Silent { path: hangs.clone() };
+        let silent = Silent::new(hangs.clone());
         assert_eq!(first.wait(), Err(silent.clone()));
         assert_eq!(second.wait(), Err(silent.clone()));
         assert_eq!(ask(&hangs, || 3), Err(silent));

@@ -308,7 +308,7 @@ impl CopyReader {
     /// Goes on in a later file. `is_whole`: the one before it was read to its end.
     fn go_to(&mut self, walk: Walk, (first_index, path): (u64, PathBuf), is_whole: bool) {
         // Bounds take files from the front, also those that are being read.
-        let is_taken = self.open.as_ref().is_some_and(|open| !open.path.exists());
+        let is_taken = self.open.as_ref().is_some_and(|open| is_taken(&open.path));
         let before = self.open.as_ref().map(|open| (open.first_index, open.walk.place()));
         let header = walk.header();
         let follows = |(here, place): (u64, Place)| {
@@ -386,6 +386,12 @@ impl CopyReader {
             ),
         })
     }
+}
+
+/// Whether a file is not there any more.
+fn is_taken(path: &Path) -> bool {
+    let found = path.symlink_metadata().map_err(FileError::io("look at", path));
+    found.is_err_and(|error| is_gone(&error))
 }
 
 /// Whether retention, or the topic's end, was first.

@@ -57,7 +57,7 @@ impl FileError {
     pub fn io(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| {
-            short::note(&source);
+            short::note(call, &path, &source);
             Self::Io { call, path, source }
         }
     }

@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ask;
+pub mod away;
 pub mod copy;
 pub mod damage;
 pub mod deletions;

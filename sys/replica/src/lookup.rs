@@ -24,12 +24,12 @@ pub struct Start {
     pub position: u64,
 }
 
-/// What was found, and a directory that does not answer and may have an earlier one.
+/// What was found, and what does not answer, or cannot be read, and may have an earlier one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Looked {
     /// The first there is.
     pub start: Option<Start>,
-    /// It does not answer.
+    /// It is not known what is there.
     pub silent: Option<Silent>,
 }
 
@@ -39,15 +39,17 @@ pub fn first<F>(wanted: &Wanted, until: u64, before: F, faults: &mut Vec<String>
 where
     F: Fn(&OrderEntry) -> bool + Copy + Send + 'static,
 {
-    let short = short::times();
     let (copies, silent) = wanted.look();
     let mut looked = Looked { start: None, silent: silent.into_iter().next() };
     for copy in copies.into_iter().map(CopyReader::naming_lost) {
         let data = data_of(copy.directory()).to_owned();
-        let found = ask(&data, move || {
-            let mut faults = Vec::new();
-            (first_of(copy, until, &before, &mut faults), faults)
+        let (found, refused) = short::during(|| {
+            ask(&data, move || {
+                let mut faults = Vec::new();
+                (first_of(copy, until, &before, &mut faults), faults)
+            })
         });
+        looked.silent = looked.silent.or(refused);
         match found {
             Ok((start, more)) => {
                 let all = looked.start.into_iter().chain(start);
@@ -56,11 +58,6 @@ where
             }
             Err(silent) => looked.silent = Some(silent),
         }
-    }
-    if short != short::times() {
-        // One that was not opened may have it.
-        let data = wanted.data.first().cloned();
-        looked.silent = looked.silent.or(data.map(|path| Silent { path }));
     }
     looked
 }

@@ -11,10 +11,10 @@ use landfall_layout::replica::{NO_FILE, Record, ReplicaHeader};
 use crate::ask::{Silent, ask, ask_all};
 use crate::copy::{CopyReader, Says};
 use crate::lives::{Begins, Row, Skips};
-use crate::names::{data_of, list_source, source_directory, topic_directory};
-use crate::short;
+use crate::names::{data_of, is_directory, list_source, source_directory, topic_directory};
 use crate::topic::TopicFile;
 use crate::walk::Walk;
+use crate::{away, short};
 
 /// Which replicas are to be read.
 #[derive(Clone, Debug)]
@@ -75,12 +75,12 @@ impl Wanted {
     }
 
     /// A reader for each copy that may be there, those of one broker beside each other. Directories
-    /// that do not answer have none.
+    /// that do not answer, or are refused, have none.
     pub fn copies(&self) -> Vec<CopyReader> {
         self.look().0
     }
 
-    /// The same, and which directories do not answer.
+    /// The same, and which directories those are.
     pub(crate) fn look(&self) -> (Vec<CopyReader>, Vec<Silent>) {
         self.look_in(&self.data)
     }
@@ -92,14 +92,24 @@ impl Wanted {
             let topic = topic_directory(data, &self.name, self.created_ns);
             let of = |source| (source, source_directory(&topic, source));
             let all: Vec<_> = BrokerId::all().filter(is_wanted).map(of).collect();
-            let there = move || all.into_iter().filter(|(_, path)| path.is_dir()).collect();
+            let path = data.clone();
+            let there = move || {
+                let (there, refused) = short::during(|| {
+                    away::note(&path);
+                    let is_there = |(_, path): &(_, PathBuf)| is_directory(path).unwrap_or(false);
+                    all.into_iter().filter(is_there).collect()
+                });
+                // The whole of it is looked at again.
+                refused.map_or(Ok(there), |refused| Err(Silent { path, ..refused }))
+            };
             (data, there)
         });
-        let found: Vec<Result<Vec<(BrokerId, PathBuf)>, Silent>> = ask_all(looks);
+        type There = Vec<(BrokerId, PathBuf)>;
+        let found: Vec<Result<Result<There, Silent>, Silent>> = ask_all(looks);
         let (mut copies, mut silent) = (Vec::new(), Vec::new());
         let reader = |(source, path)| CopyReader::new(source, self.created_ns, path);
         for there in found {
-            match there {
+            match there.and_then(|there| there) {
                 Ok(there) => copies.extend(there.into_iter().map(reader)),
                 Err(said) => silent.push(said),
             }
@@ -174,12 +184,14 @@ struct Copy {
     directory: PathBuf,
     /// None: its directory did not answer when it was asked last.
     reader: Option<CopyReader>,
+    /// What was not read since the last look: the reader has passed over what may be there.
+    refused: Option<Silent>,
 }
 
 impl Copy {
     fn of(reader: CopyReader) -> Self {
         let (source, directory) = (reader.source(), reader.directory().to_owned());
-        Self { source, directory, reader: Some(reader) }
+        Self { source, directory, reader: Some(reader), refused: None }
     }
 
     /// Goes to the first batch or hole at or above `want`, in its directory's thread. The reader is
@@ -189,12 +201,20 @@ impl Copy {
             return Some(says);
         }
         let mut reader = self.reader.take()?;
-        let (reader, says, found) = ask(data_of(&self.directory), move || {
-            let mut faults = Vec::new();
-            let says = reader.seek(want, until, &mut faults);
-            (reader, says, faults)
-        })
-        .ok()?;
+        let data = data_of(&self.directory);
+        let path = data.to_owned();
+        let (asked, refused) = short::during(|| {
+            ask(data, move || {
+                let mut faults = Vec::new();
+                let says = reader.seek(want, until, &mut faults);
+                if says.next.is_none() || says.known_from > want {
+                    away::note(&path);
+                }
+                (reader, says, faults)
+            })
+        });
+        self.refused = self.refused.take().or(refused);
+        let (reader, says, found) = asked.ok()?;
         self.reader = Some(reader);
         faults.extend(found);
         Some(says)
@@ -208,8 +228,6 @@ pub struct Merge {
     copies: Vec<Copy>,
     /// Directories that did not say yet what they have.
     silent: Vec<Silent>,
-    /// How often the system had been short of something at the last look.
-    short: u64,
     /// See [`Merge::naming_lost`].
     names_lost: bool,
     /// For each copy: it is the one of its broker that is read first.
@@ -231,14 +249,12 @@ impl Merge {
     }
 
     fn of(wanted: &Wanted, names_lost: bool) -> Self {
-        let short = short::times();
         let (copies, silent) = wanted.look();
         let mut merge = Self {
             wanted: wanted.clone(),
             sources: wanted.sources.clone(),
             copies: Vec::new(),
             silent,
-            short,
             names_lost,
             is_first: Vec::new(),
             says: Vec::with_capacity(copies.len()),
@@ -266,29 +282,22 @@ impl Merge {
         self.copies.is_empty()
     }
 
-    /// A directory that does not answer, if there is one, or one in which not all could be opened
-    /// since the last look: what is found nowhere may be there.
+    /// A directory that does not answer, if there is one, or what could not be read since the last
+    /// look: what is found nowhere may be there.
     pub fn silent(&self) -> Option<Silent> {
-        let is_silent = |copy: &&Copy| copy.reader.is_none();
-        let copy = self.copies.iter().find(is_silent);
-        let of = |copy: &Copy| Silent { path: data_of(&copy.directory).to_owned() };
-        let short = self.copies.first().filter(|_| self.is_short());
-        self.silent.first().cloned().or_else(|| copy.or(short).map(of))
-    }
-
-    /// Whether the system was short of something since the last look: readers have passed over what
-    /// was not opened then.
-    fn is_short(&self) -> bool {
-        self.short != short::times()
+        let of = |copy: &Copy| match copy.reader {
+            None => Some(Silent::new(data_of(&copy.directory).to_owned())),
+            Some(_) => copy.refused.clone(),
+        };
+        self.silent.first().cloned().or_else(|| self.copies.iter().find_map(of))
     }
 
     /// The files may have grown since the last look, and directories may answer again.
     pub fn look_again(&mut self) {
-        if self.is_short() {
-            self.short = short::times();
-            self.copies.iter_mut().for_each(|copy| copy.reader = None);
-        }
         for copy in &mut self.copies {
+            if copy.refused.take().is_some() {
+                copy.reader = None;
+            }
             let (source, created_ns) = (copy.source, self.wanted.created_ns);
             let new = || {
                 let reader = CopyReader::new(source, created_ns, copy.directory.clone());

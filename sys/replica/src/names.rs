@@ -181,7 +181,7 @@ fn entries(path: &Path) -> Result<Vec<(Option<String>, PathBuf)>, FileError> {
 
 /// Whether there is a directory. What the system does not say is no answer: taken for none, what
 /// lies in it would be passed over in silence.
-fn is_directory(path: &Path) -> Result<bool, FileError> {
+pub(crate) fn is_directory(path: &Path) -> Result<bool, FileError> {
     watch::at(path);
     match fs::metadata(path) {
         Ok(found) => Ok(found.is_dir()),

@@ -12,7 +12,7 @@ use landfall_layout::BrokerId;
 use landfall_layout::batch::crc32c;
 
 use crate::error::FileError;
-use crate::watch;
+use crate::{away, watch};
 
 /// The file, in a data directory.
 pub const NUMBERS_FILE: &str = ".brokers";
@@ -175,6 +175,7 @@ pub fn name(data: &Path, broker: BrokerId, pool: &str) -> Result<(), FileError> 
         && !Numbers::is_half_written(data)
         && data.join(NUMBERS_COPY).exists();
     if is_said && is_whole {
+        away::note(data);
         return Ok(());
     }
     // Of an earlier program's number nobody knows the pool; this one says more.
@@ -186,7 +187,9 @@ pub fn name(data: &Path, broker: BrokerId, pool: &str) -> Result<(), FileError> 
         known.of.remove(oldest);
     }
     known.of.push((broker.raw(), pool.to_owned()));
-    save(data, known).map(|_| ())
+    save(data, known)?;
+    away::note(data);
+    Ok(())
 }
 
 /// The data directory's own number, which is drawn and written where it has none. No broker is

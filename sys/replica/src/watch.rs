@@ -163,12 +163,12 @@ fn watched_for<T: Send + 'static>(
         };
         // Nobody waits for its end: it may be in a call that does not return.
         let thread = std::thread::Builder::new().name("look".to_owned()).spawn(body);
-        let Ok(thread) = thread else { return Err(Silent { path: root.to_owned() }) };
+        let Ok(thread) = thread else { return Err(Silent::new(root.to_owned())) };
         let mut still = Still { seen: None, since: Instant::now() };
         let hung = loop {
             match answer.recv_timeout(LOOK_EVERY) {
                 Ok(found) => {
-                    let silent = aside.into_iter().map(|path| Silent { path }).collect();
+                    let silent = aside.into_iter().map(Silent::new).collect();
                     return Ok((found, silent));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -183,7 +183,7 @@ fn watched_for<T: Send + 'static>(
         };
         // The directory right below `root` that it is in.
         let below = hung.strip_prefix(root).ok().and_then(|rest| rest.iter().next());
-        let silent = Silent { path: below.map_or(root.to_owned(), |name| root.join(name)) };
+        let silent = Silent::new(below.map_or(root.to_owned(), |name| root.join(name)));
         if below.is_none() || aside.contains(&silent.path) {
             return Err(silent);
         }
@@ -224,14 +224,14 @@ mod tests {
         nix::unistd::mkfifo(&hung, nix::sys::stat::Mode::S_IRWXU).unwrap();
         fs::write(root.join("broker-1").join("file"), "").unwrap();
         let (whole, mut told) = (root.clone(), Vec::new());
-        let hangs = Silent { path: root.join("broker-0") };
+        let hangs = Silent::new(root.join("broker-0"));
         let found = watched_for(&root, SOON, move || look(&whole), |it| told.push(it.clone()));
         assert_eq!(found, Ok((vec!["broker-1"], vec![hangs.clone()])));
         assert_eq!(told, vec![hangs]);
         // The only one that there is.
         let (whole, own) = (root.clone(), root.join("broker-0"));
         let found = watched_for(&own, SOON, move || look(&whole), |_| {});
-        assert_eq!(found, Err(Silent { path: own }));
+        assert_eq!(found, Err(Silent::new(own)));
         // It computes, and says of no path that it gets on.
         let works = || {
             let (begun, mut sum) = (Instant::now(), 0_u64);
