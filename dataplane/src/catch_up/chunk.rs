@@ -142,8 +142,8 @@ fn first_position(body: Body<'_>) -> Option<u64> {
 
 impl Chunk {
     /// Whether what no file has, up to position `next` or else to log index `until`, may be where
-    /// nobody answers, or nothing can be read now. `is_known`: everybody's files say that there is nothing. `is_spoilt`: at
-    /// `next` is a batch that does not hold where it could be read.
+    /// nobody answers, or nothing can be read now. `is_known`: everybody's files say that there is
+    /// nothing. `is_spoilt`: at `next` is a batch that does not hold where it could be read.
     fn is_in_doubt(
         &mut self,
         merge: &Merge,

@@ -38,6 +38,8 @@ pub struct Files {
     file_bytes: u64,
     /// Entries that they have: batches and holes.
     pub ordinal: u64,
+    /// A file that was begun, failed, and could not be removed again: nothing is in it.
+    left: Option<PathBuf>,
 }
 
 /// What was there when a replica's files were opened.
@@ -125,7 +127,8 @@ impl Files {
         // Who began the last of them may have died before its name was made to stay.
         sync_directory(&directory)?;
         let mut listed = list_source(&directory, &mut Vec::new())?;
-        let mut files = Self { directory, template, current: None, file_bytes, ordinal: 0 };
+        let mut files =
+            Self { directory, template, current: None, file_bytes, ordinal: 0, left: None };
         let mut opened = Opened {
             covers: 0,
             ordered: None,
@@ -237,13 +240,22 @@ impl Files {
         header.opened_ns = now_ns;
         header.mark = new_mark()?;
         let path = replica_file(&self.directory, first_index);
+        if let Some(left) = &self.left {
+            match std::fs::remove_file(left) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(FileError::io("remove", left)(error));
+                }
+                _ => self.left = None,
+            }
+        }
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         let file = file.map_err(FileError::io("create", &path))?;
         let begun = begin(disk, &file, &path, &header);
         if let Err(error) = begun.and_then(|()| sync_directory(&self.directory)) {
-            // Nothing is in it, and the next try makes it anew; if it stays, the next start
-            // removes it.
-            let _ = std::fs::remove_file(&path);
+            // Nothing is in it, and the next try makes it anew.
+            if std::fs::remove_file(&path).is_err() {
+                self.left = Some(path);
+            }
             return Err(error);
         }
         let at = REPLICA_HEADER_BYTES;

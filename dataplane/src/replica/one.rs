@@ -531,9 +531,15 @@ impl Replica {
         }
     }
 
+    /// The next file was not made. Nothing is in it that could be lost, so it is tried again
+    /// whatever the system said; not where it is made, or somebody made it, or its directory is
+    /// gone.
     fn file_failed(&mut self, error: &FileError, now_ns: u64) -> Event {
+        use io::ErrorKind::{AlreadyExists, NotADirectory, NotFound};
         match error {
-            FileError::Io { source, .. } if is_short(source) => {
+            FileError::Io { source, .. }
+                if !matches!(source.kind(), AlreadyExists | NotADirectory | NotFound) =>
+            {
                 self.full(error.errno(), &error.to_string(), now_ns)
             }
             _ => self.fail(error.errno(), &error.to_string()),

@@ -83,3 +83,39 @@ fn descriptors_that_are_short_are_waited_for() {
         assert_eq!((bench.state(), bench.batches()), ((41, ReplicaState::Well), 41), "{spare}");
     }
 }
+
+/// What is not there yet has nothing to lose, whatever the system says.
+#[test]
+fn an_error_for_a_moment_where_the_next_file_is_made_is_waited_for() {
+    let plan = |write_fails, sync_fails| Plan { write_fails, sync_fails, ..Plan::default() };
+    let ways = [("name", plan(None, None)), ("header", plan(Some(1), None))];
+    for (name, plan) in ways.into_iter().chain([("sync", plan(None, Some(1)))]) {
+        let mut bench = Bench::new(&format!("moment-{name}"), 0);
+        bench.land(40, 1000);
+        let mut worker = bench.worker_of(16 << 10);
+        work(&mut worker);
+        assert_eq!(bench.state(), (40, ReplicaState::Well), "{name}");
+        let source = topic_directory(&bench.directory, "t", CREATED_NS).join("b0");
+        let kept = source.with_extension("kept");
+        if name == "name" {
+            std::fs::rename(&source, &kept).expect("it can be moved");
+            std::os::unix::fs::symlink(&source, &source).expect("it can be made");
+        }
+        bench.faults.set(plan);
+        bench.land(1, 1000);
+        work(&mut worker);
+        let errno = if name == "name" { 40 } else { 5 };
+        assert_eq!(
+            (bench.state(), bench.line().errno),
+            ((40, ReplicaState::Full), errno),
+            "{name}"
+        );
+        if name == "name" {
+            std::fs::remove_file(&source).expect("it is there");
+            std::fs::rename(&kept, &source).expect("it can be moved");
+        }
+        bench.faults.set(Plan::default());
+        while worker.round(boot_ns() + 300_000_000) {}
+        assert_eq!((bench.state(), bench.batches()), ((41, ReplicaState::Well), 41), "{name}");
+    }
+}
