@@ -125,6 +125,11 @@ impl fmt::Display for Held {
                 "another process keeps the lock of its directory (landfall errors); let it go on, \
                  or end it"
             ),
+            HeldBy::Full if !matches!(errno, 0 | 28 | 122) => write!(
+                f,
+                "broker {keeper} cannot make its next file (error {errno}; landfall errors names \
+                 it) and tries again until it can; mend the cause"
+            ),
             HeldBy::Full => write!(f, "the disk of broker {keeper} is full; make room"),
             HeldBy::Gone | HeldBy::Silent => write!(
                 f,
@@ -160,11 +165,14 @@ mod tests {
             assert_eq!(Held::from_words(held.words()), Ok(held));
             assert!(held.to_string().contains("broker 3"), "{held}");
         }
-        let failed = |errno| {
-            let (by, moved) = (HeldBy::Failed, false);
-            let (source, replica, keeper, durable, awaited) = (1, 2, 3, 4, 5);
+        let held = |by, errno| {
+            let (source, replica, keeper, moved, durable, awaited) = (1, 2, 3, false, 4, 5);
             Held { source, replica, keeper, moved, by, errno, durable, awaited }.to_string()
         };
+        let failed = |errno| held(HeldBy::Failed, errno);
+        assert!(held(HeldBy::Full, 28).contains("make room"));
+        let refused = held(HeldBy::Full, 5);
+        assert!(refused.contains("error 5") && !refused.contains("room"), "{refused}");
         assert!(failed(5).contains("error 5"), "{}", failed(5));
         assert!(!failed(0).contains("error 0"), "none of the system's: {}", failed(0));
         assert!(Held::from_words([2 << 24, 0, 0]).is_err());
