@@ -16,6 +16,9 @@ use landfall_replica::{Merge, Skips, TopicFile, Walk};
 
 /// How often a directory is asked again that does not answer.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Looks at what the system refuses: some seconds. An error that lasts longer may last for ever,
+/// and nothing more of any copy would become durable.
+const REFUSED_LOOKS: u32 = 50;
 
 /// An entry of a log, and why nothing is there, should it be a hole.
 pub type Kept = (OrderEntry, GapReason);
@@ -190,17 +193,21 @@ fn data_of_topic(topic: &Path) -> &Path {
 #[derive(Default)]
 struct Waits {
     is_said: bool,
+    /// Looks that were refused.
+    refused: u32,
 }
 
 impl Waits {
-    /// Waits a little, where some directory does not answer. Whether it did.
+    /// Waits a little, where some directory does not answer, or for a moment cannot be read.
+    /// Whether it did.
     fn for_answer(&mut self, merge: &Merge) -> bool {
         let Some(silent) = merge.silent() else { return false };
         if !std::mem::replace(&mut self.is_said, true) {
             eprintln!("replicas wait for a batch that is nowhere else and may be there: {silent}");
         }
+        self.refused += u32::from(silent.may_last());
         std::thread::sleep(LOOK_EVERY);
-        true
+        self.refused < REFUSED_LOOKS
     }
 }
 
@@ -397,6 +404,21 @@ mod tests {
             let line = line(&source);
             assert_eq!((line.durable, line.entries, line.state()), (6, 6, ReplicaState::Well));
         }
+    }
+
+    /// The other disk answers with an error, for as long as it is looked at.
+    #[test]
+    fn what_another_disk_refuses_is_not_waited_for_for_ever() {
+        let two = Two::new("refuses");
+        let source = source(6);
+        let mut worker = source.worker(two.data(0), Box::new(Plain), 1).unwrap();
+        lose(&source, 5);
+        std::os::unix::fs::symlink(&two.0[1], &two.0[1]).unwrap();
+        work(&mut worker);
+        std::fs::remove_file(&two.0[1]).unwrap();
+        let (line, lost) =
+            (line(&source), source.pool.lost(source.topic, BrokerId::new(0).unwrap()));
+        assert_eq!((line.durable, line.state(), lost.count), (6, ReplicaState::Well, 1));
     }
 
     #[test]

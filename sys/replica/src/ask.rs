@@ -39,17 +39,24 @@ pub struct Silent {
     pub path: PathBuf,
     /// What the system said; none: nothing.
     pub(crate) why: Option<String>,
+    /// That may last for ever: it is nothing that this process, or the system, is short of.
+    pub(crate) may_last: bool,
 }
 
 impl Silent {
     /// A directory that does not answer.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, why: None }
+        Self { path, why: None, may_last: false }
+    }
+
+    /// Whether the system said no, and may say so for ever.
+    pub fn may_last(&self) -> bool {
+        self.may_last
     }
 
     /// What cannot be read now, for a reason that names it.
     pub(crate) fn refused(path: &Path, why: String) -> Self {
-        Self { path: path.to_owned(), why: Some(why) }
+        Self { path: path.to_owned(), why: Some(why), may_last: true }
     }
 }
 

@@ -9,6 +9,8 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use nix::errno::Errno::{self, EMFILE, ENFILE, ENOMEM};
+
 use crate::ask::Silent;
 
 thread_local! {
@@ -26,7 +28,10 @@ pub fn is_refusal(error: &io::Error) -> bool {
 /// Keeps an error in mind if it is of that kind.
 pub(crate) fn note(call: &str, path: &Path, error: &io::Error) {
     if is_refusal(error) {
-        say(|| Silent::refused(path, format!("{call} {}: {error}", path.display())));
+        let is_short =
+            matches!(error.raw_os_error().map(Errno::from_raw), Some(EMFILE | ENFILE | ENOMEM));
+        let why = || format!("{call} {}: {error}", path.display());
+        say(|| Silent { may_last: !is_short, ..Silent::refused(path, why()) });
     }
 }
 
