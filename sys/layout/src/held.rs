@@ -127,8 +127,8 @@ impl fmt::Display for Held {
             ),
             HeldBy::Full if !matches!(errno, 0 | 28 | 122) => write!(
                 f,
-                "broker {keeper} cannot make its next file (error {errno}; landfall errors names \
-                 it) and tries again until it can; mend the cause"
+                "broker {keeper} cannot open or make a file of it (error {errno}; landfall errors \
+                 names it) and tries again until it can; mend the cause"
             ),
             HeldBy::Full => write!(f, "the disk of broker {keeper} is full; make room"),
             HeldBy::Gone | HeldBy::Silent => write!(

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use landfall_layout::replica::ReplicaState;
 use landfall_pool::clock::boot_ns;
 use landfall_pool::disk::faulty::Plan;
-use landfall_replica::names::topic_directory;
+use landfall_replica::names::{replica_file, topic_directory};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{Bench, CREATED_NS, work};
@@ -118,4 +118,26 @@ fn an_error_for_a_moment_where_the_next_file_is_made_is_waited_for() {
         while worker.round(boot_ns() + 300_000_000) {}
         assert_eq!((bench.state(), bench.batches()), ((41, ReplicaState::Well), 41), "{name}");
     }
+}
+
+/// So it is where the files are opened when their broker starts.
+#[test]
+fn an_error_for_a_moment_where_the_files_are_opened_is_waited_for() {
+    let mut bench = Bench::new("moment-open", 0);
+    bench.land(2, 1000);
+    work(&mut bench.worker());
+    let source = topic_directory(&bench.directory, "t", CREATED_NS).join("b0");
+    let path = replica_file(&source, 0);
+    let kept = path.with_extension("kept");
+    std::fs::rename(&path, &kept).expect("it can be moved");
+    std::os::unix::fs::symlink(&path, &path).expect("it can be made");
+    let mut worker = bench.worker();
+    work(&mut worker);
+    assert_eq!((bench.state().1, bench.line().errno), (ReplicaState::Full, 40));
+    std::fs::remove_file(&path).expect("it is there");
+    std::fs::rename(&kept, &path).expect("it can be moved");
+    bench.land(1, 1000);
+    worker.look_at_table(boot_ns() + 2_000_000_000);
+    work(&mut worker);
+    assert_eq!((bench.state(), bench.batches()), ((3, ReplicaState::Well), 3));
 }

@@ -8,7 +8,7 @@ use landfall_replica::FileError;
 use super::{Broken, REOPEN_NS, Worker};
 use crate::replica::Data;
 use crate::replica::duties::{Duty, duties, log_of};
-use crate::replica::one::{Event, Replica, is_short};
+use crate::replica::one::{Event, Replica, may_open};
 use crate::replica::said::{Keeper, tail_of_shut};
 use landfall_layout::counters::Counter;
 
@@ -82,11 +82,7 @@ impl Worker {
 
     /// Shows a replica that could not be opened: nothing of it is known to be on the disk.
     fn cannot_open(&mut self, entry: &TopicEntry, duty: Duty, error: &FileError, now: u64) {
-        let is_short = match error {
-            FileError::Io { source, .. } => is_short(source),
-            FileError::Locked { .. } => true,
-            _ => false,
-        };
+        let is_short = may_open(error);
         let (id, log) = (TopicId(entry.id), log_of(entry, duty.source));
         let at = self.pool.copy_line(id, duty.source, duty.replica, duty.stand_in);
         let state = if is_short { ReplicaState::Full } else { ReplicaState::Failed };
