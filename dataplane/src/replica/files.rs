@@ -1,5 +1,6 @@
 //! The files of one replica: opened, rolled.
 
+use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +14,9 @@ use landfall_layout::replica::{
 };
 use landfall_pool::clock::wall_ns;
 use landfall_pool::disk::{Disk, Writing, sync_all, write_all};
-use landfall_replica::mend::{Cut, create_directory, settle_and_cut, sync_directory, write_header};
+use landfall_replica::mend::{
+    Cut, create_directory, set_aside, settle_and_cut, sync_directory, write_header,
+};
 use landfall_replica::names::{list_source, replica_file, source_directory};
 use landfall_replica::{Damage, FileError, FileSurvey};
 
@@ -57,6 +60,40 @@ pub struct Opened {
     pub damage: Vec<Damage>,
     /// What was wrong with the last one's header, which was written again.
     pub header_fault: Option<HeaderError>,
+    /// Files behind it in which nothing held, and which are under other names now.
+    pub aside: Vec<Aside>,
+}
+
+/// A file in which nothing held: neither its header nor a record.
+#[derive(Debug)]
+pub struct Aside {
+    path: PathBuf,
+    /// The name that it has now.
+    now: PathBuf,
+    bytes: u64,
+    why: HeaderError,
+}
+
+impl Aside {
+    /// Sets the file aside.
+    fn set(path: PathBuf, why: HeaderError) -> Result<Self, FileError> {
+        let metadata = path.metadata().map_err(FileError::io("look at", &path))?;
+        let now = set_aside(&path)?;
+        Ok(Self { path, now, bytes: metadata.len(), why })
+    }
+}
+
+impl fmt::Display for Aside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let now = self.now.file_name().unwrap_or_default().display();
+        write!(
+            f,
+            "{}: {}, and no record in it holds: it is set aside as {now}, and what was in it is \
+             written again if memory or another copy that can be read here has it",
+            self.path.display(),
+            self.why
+        )
+    }
 }
 
 /// What a file's name says of it.
@@ -95,12 +132,14 @@ impl Opened {
     /// Bytes that did not hold.
     pub fn damaged_bytes(&self) -> u64 {
         let tail = self.cut.as_ref().map(|cut| &cut.tail);
-        self.damage.iter().chain(tail).map(|damage| damage.bytes).sum()
+        let damaged: u64 = self.damage.iter().chain(tail).map(|damage| damage.bytes).sum();
+        damaged + self.aside.iter().map(|aside| aside.bytes).sum::<u64>()
     }
 
     /// Sentences about what does not hold.
     pub fn faults(&self, files: &Files) -> Vec<String> {
-        let mut faults: Vec<String> = self.cut.iter().map(ToString::to_string).collect();
+        let mut faults: Vec<String> = self.aside.iter().map(ToString::to_string).collect();
+        faults.extend(self.cut.iter().map(ToString::to_string));
         if let Some(current) = &files.current {
             let path = current.path.display();
             let say = |damage: &Damage| format!("{path}: {damage}");
@@ -114,7 +153,8 @@ impl Opened {
 
 impl Files {
     /// Opens the files in `topic`'s directory: reads the last one as the disk has it, cuts off an
-    /// end in which nothing holds, and goes on behind it.
+    /// end in which nothing holds, and goes on behind it. One in which nothing at all holds is set
+    /// aside, and the one before it is the last.
     pub fn open(
         topic: &Path,
         template: ReplicaHeader,
@@ -136,10 +176,21 @@ impl Files {
             cut: None,
             damage: Vec::new(),
             header_fault: None,
+            aside: Vec::new(),
         };
         // A file that was begun and never had a header is gone then, and the one before is last.
         while let Some((first_index, path)) = listed.pop() {
-            let Some((survey, cut)) = settle_and_cut(&path)? else { continue };
+            let settled = match settle_and_cut(&path) {
+                // What another version wrote holds.
+                Err(FileError::Header { why, .. })
+                    if !matches!(why, HeaderError::Version { .. }) =>
+                {
+                    opened.aside.push(Aside::set(path, why)?);
+                    continue;
+                }
+                settled => settled?,
+            };
+            let Some((survey, cut)) = settled else { continue };
             files.check(&survey.header, &path)?;
             if survey.header_fault.is_some() {
                 write_header(&path, &files.whole_header(&survey.header))?;

@@ -9,7 +9,7 @@ use landfall_layout::topic::TopicEntry;
 use landfall_pool::clock::{wall_age_ns, wall_ns};
 use landfall_replica::FileError;
 use landfall_replica::mend::sync_directory;
-use landfall_replica::names::{list_cuts, list_source};
+use landfall_replica::names::{list_aside, list_cuts, list_source};
 
 /// How often a bounded replica's files are looked at, nanoseconds.
 pub const LOOK_EVERY_NS: u64 = 500_000_000;
@@ -119,13 +119,13 @@ pub fn files(directory: &Path) -> Result<Vec<Kept>, FileError> {
 }
 
 /// Removes the first `beyond` files, oldest first, so that what is left has no hole whenever this
-/// is interrupted; before them, what was cut off them and kept.
+/// is interrupted; before them, what was cut off them and kept, and what was set aside.
 pub fn remove(directory: &Path, files: &[Kept], beyond: usize) -> Result<(), FileError> {
     let (files, left) = files.split_at(beyond.min(files.len()));
     let Some(left) = left.first().filter(|_| !files.is_empty()) else { return Ok(()) };
-    for (first_index, cut) in list_cuts(directory)? {
+    for (first_index, beside) in list_cuts(directory)?.into_iter().chain(list_aside(directory)?) {
         if first_index < left.first_index {
-            fs::remove_file(&cut).map_err(FileError::io("remove", &cut))?;
+            fs::remove_file(&beside).map_err(FileError::io("remove", &beside))?;
         }
     }
     for file in files {

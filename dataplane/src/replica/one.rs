@@ -188,7 +188,7 @@ impl Replica {
         let has_all = before.tail <= opened.covers;
         let followed = followed(&before, elsewhere, oldest);
         let covers = if has_all { opened.covers.max(followed) } else { opened.covers };
-        let is_whole = opened.cut.is_none() && opened.damage.is_empty();
+        let is_whole = opened.cut.is_none() && opened.damage.is_empty() && opened.aside.is_empty();
         let has = (is_whole && duty.stand_in.is_none()).then_some((opened.covers, files.ordinal));
         let covers = covers.max(began_at(began, duty, log, has));
         let resumes = before.incarnation != 0;
@@ -276,7 +276,7 @@ impl Replica {
             events.extend(replica.say_fewer(&directory, &before));
             // What another kept meanwhile is looked for first, in its files.
             replica.show_row();
-            let is_new = is_first && replica.files.current.is_none();
+            let is_new = is_first && replica.files.current.is_none() && opened.aside.is_empty();
             events.extend(replica.begin(pool, entry, (oldest, is_new)));
             events.extend(replica.look_for_lack(&directory));
             replica.odometer = Odometer::at(&frontier, replica.ahead(pool, &frontier));

@@ -11,6 +11,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::damage::Damage;
 use crate::error::FileError;
+use crate::names::aside_file;
 use crate::survey::FileSurvey;
 use crate::walk::Walk;
 
@@ -93,6 +94,19 @@ pub fn settle_and_cut(path: &Path) -> Result<Option<(FileSurvey, Option<Cut>)>, 
     file.sync_all().map_err(FileError::io("sync", path))?;
     survey.bytes = tail.at;
     Ok(Some((survey, Some(Cut { path: path.to_owned(), tail }))))
+}
+
+/// Gives a source's last file in which nothing holds another name, so that the one before it is the
+/// last: whoever wants to look at it has all of its bytes. The name that it has now.
+pub fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
+    let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
+    let mut names = (0..).map(|number| aside_file(path, number));
+    let aside = names.find(|name| !is_there(name)).unwrap_or_else(|| aside_file(path, 0));
+    fs::rename(path, &aside).map_err(FileError::io("rename", path))?;
+    if let Some(directory) = path.parent() {
+        sync_directory(directory)?;
+    }
+    Ok(aside)
 }
 
 /// Writes a file's header again, in both its places, and makes it stay. Records are not touched.

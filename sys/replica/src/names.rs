@@ -23,6 +23,8 @@ pub const TOPIC_GRAVE: &str = "topic.json.deleted";
 pub const SUFFIX: &str = ".replica";
 /// What stands between a replica file's name and a byte of it, in the name of what was cut off it.
 const CUT: &str = ".cut-";
+/// What stands between a replica file's name and a number, in the name of one that was set aside.
+const ASIDE: &str = ".aside-";
 /// Digits of a replica file's first index: as many as the largest has, so that names sort.
 const DIGITS: usize = 20;
 
@@ -90,6 +92,20 @@ pub fn cut_from(path: &Path) -> Option<(PathBuf, u64)> {
     cut_of(path)?;
     let (file, at) = path.file_name()?.to_str()?.split_once(CUT)?;
     Some((path.with_file_name(file), number(at)?))
+}
+
+/// Where a replica file in which nothing holds is kept, beside those that hold: the first of such
+/// names is number 0.
+pub fn aside_file(file: &Path, number: u64) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(format!("{ASIDE}{number}"));
+    PathBuf::from(name)
+}
+
+/// First index of the replica file that was set aside here, by its name.
+pub fn aside_of(path: &Path) -> Option<u64> {
+    let (file, at) = path.file_name()?.to_str()?.split_once(ASIDE)?;
+    number(at).and(first_index(file))
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -280,6 +296,15 @@ pub fn list_cuts(source: &Path) -> Result<Vec<(u64, PathBuf)>, FileError> {
     Ok(strangers.into_iter().filter_map(cut).collect())
 }
 
+/// Replica files in a source's directory that were set aside: first index that the name had, and
+/// path.
+pub fn list_aside(source: &Path) -> Result<Vec<(u64, PathBuf)>, FileError> {
+    let mut strangers = Vec::new();
+    list_source(source, &mut strangers)?;
+    let aside = |path: PathBuf| Some((aside_of(&path)?, path));
+    Ok(strangers.into_iter().filter_map(aside).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,6 +343,13 @@ mod tests {
         for wrong in ["4711.replica.cut-1", "00000000000000004711.replica.cut-", "x.cut-7"] {
             assert_eq!(cut_of(Path::new(wrong)), None, "{wrong}");
         }
+        let aside = aside_file(&file, 1);
+        assert_eq!(aside, Path::new("d/00000000000000004711.replica.aside-1"));
+        assert_eq!((aside_of(&aside), aside_of(&file), aside_of(&cut)), (Some(4711), None, None));
+        assert_eq!(
+            (cut_of(&aside), first_index("00000000000000004711.replica.aside-1")),
+            (None, None)
+        );
         let path = replica_file(
             &source_directory(&topic_directory(Path::new("d"), "..", 77), broker(3)),
             12,

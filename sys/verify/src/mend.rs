@@ -58,6 +58,9 @@ pub const HEADER_BEFORE: &str = "landfall recover writes it again while its brok
 /// What was cut off.
 pub const CUT_OFF: &str = "landfall recover puts it back where its file still ends there; \
                            otherwise it goes with its file or its topic";
+/// A file that was set aside.
+pub const ASIDE: &str = "its broker writes what was in it again; it may be removed, and goes with \
+                         its topic, or with its place where bounds are set";
 /// What no disk has.
 pub const ONLY_MEMORY: &str = "as long as the pool is there it has them; without it they are lost, \
                                and no copy that is here ever reached them";

@@ -1,7 +1,9 @@
 //! Files behind which others were begun: a byte, an end, a header, or a whole one is gone.
 
+mod last;
+
 use landfall_layout::replica::HEADER_COPY_AT;
-use landfall_replica::names::{replica_file, source_directory};
+use landfall_replica::names::{aside_of, replica_file, source_directory};
 use landfall_replica::{Resumed, Skipped, Skips};
 
 use super::disks::{Disks, follow, land, line, next_pool};
@@ -44,6 +46,7 @@ impl Two {
         let directory = source_directory(&self.disks.topic(which), broker(0));
         let mut strangers = Vec::new();
         let files = landfall_replica::names::list_source(&directory, &mut strangers).unwrap();
+        strangers.retain(|path| aside_of(path).is_none());
         assert!(strangers.is_empty(), "{strangers:?}");
         files.into_iter().map(|(_, path)| path).collect()
     }

@@ -251,6 +251,15 @@ pub(super) fn has_topic(topic: &TopicListing) -> bool {
 }
 
 fn strange(stranger: &Path, kept: &mut Kept) {
+    if names::aside_of(stranger).is_some() {
+        let bytes = std::fs::metadata(stranger).map_or(0, |metadata| metadata.len());
+        let of = stranger.display().to_string();
+        let found =
+            format!("{bytes} bytes of a file in which nothing held, and which was set aside");
+        let (severity, check, mend) = (Severity::Note, "aside", mend::ASIDE);
+        kept.findings.push(Finding { severity, check, of, at: None, found, mend });
+        return;
+    }
     if names::cut_of(stranger).is_none() {
         let found = "nothing that a replica has";
         kept.findings.push(in_file(Severity::Note, "name", stranger, None, found));
