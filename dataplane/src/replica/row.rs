@@ -355,8 +355,8 @@ impl Row {
                     {
                         break format!("it ends with entry {ordinal}, and had {wanted}");
                     }
+                    // What is missing before it stays known until that is compared once more.
                     self.ends.insert(first_index, End { index, ordinal });
-                    self.faults.remove(&first_index);
                     // What was read once leaves room for what is read again.
                     let _ = File::open(walk.path()).map(|file| settle(&file, walk.path()));
                     return Vec::new();

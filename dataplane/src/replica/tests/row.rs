@@ -106,7 +106,7 @@ fn cut(path: &PathBuf, bytes: u64) {
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(bytes).unwrap();
 }
 
-const SPOILS: [(&str, Spoil); 22] = [
+const SPOILS: [(&str, Spoil); 25] = [
     ("headers", |files| [20, HEADER_COPY_AT + 20].iter().for_each(|at| flip(&files[3], *at))),
     ("headers-and-byte", |files| {
         [20, HEADER_COPY_AT + 20, 5000].iter().for_each(|at| flip(&files[3], *at));
@@ -139,6 +139,20 @@ const SPOILS: [(&str, Spoil); 22] = [
         fs::remove_file(&files[2]).unwrap();
         [20, HEADER_COPY_AT + 20].iter().for_each(|at| flip(&files[3], *at));
     }),
+    ("gone-and-bytes-around", |files| {
+        [0, 2].iter().for_each(|at| flip(&files[*at], 5000));
+        fs::remove_file(&files[1]).unwrap();
+    }),
+    ("gone-and-three-around", |files| {
+        cut(&files[1], 5000);
+        zero(&files[2]);
+        fs::remove_file(&files[3]).unwrap();
+        flip(&files[4], 5000);
+    }),
+    ("gone-and-zero-before", |files| {
+        zero(&files[1]);
+        fs::remove_file(&files[2]).unwrap();
+    }),
     ("zero-first-three", |files| files[..3].iter().for_each(zero)),
     ("zero-three", |files| files[2..5].iter().for_each(zero)),
     ("zero-all-but-the-last", |files| files[..6].iter().for_each(zero)),
@@ -161,6 +175,7 @@ fn what_older_files_lost_is_written_again_from_another_copy() {
         assert!(two.is_whole(), "{name}: {said:?}");
         assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 0), "{name} {said:?}");
         assert!(said.iter().any(|text| text.contains("written again")), "{name}: {said:?}");
+        assert!(!said.iter().any(|text| text.contains("neither memory")), "{name}: {said:?}");
         // Nothing is found the next time.
         assert_eq!(two.start(true, 3), (0, Vec::new()), "{name}");
     }
@@ -174,6 +189,7 @@ fn what_older_files_lost_is_written_again_from_memory() {
         let (_, said) = two.start(false, 2);
         assert!(two.is_whole(), "{name}: {said:?}");
         assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 0), "{name}");
+        assert!(!said.iter().any(|text| text.contains("neither memory")), "{name}: {said:?}");
     }
 }
 
@@ -236,7 +252,7 @@ fn what_nobody_has_is_told_and_shown_for_as_long_as_it_is_missing() {
         }
         work(&mut worker);
         assert_eq!(line(&two.source), (7, 7, ReplicaState::Well, 0), "{name}");
-        assert!(two.is_whole(), "{name}");
+        assert!(two.is_whole(), "{name}: {:?}", worker.notes());
     }
 }
 
