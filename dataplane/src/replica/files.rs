@@ -88,8 +88,8 @@ impl fmt::Display for Aside {
         let now = self.now.file_name().unwrap_or_default().display();
         write!(
             f,
-            "{}: {}, and no record in it holds: it is set aside as {now}, and what was in it is \
-             written again if memory or another copy that can be read here has it",
+            "{}: nothing in it holds: it is set aside as {now}; what was in it is written again if \
+             memory or another copy that can be read here has it ({})",
             self.path.display(),
             self.why
         )
