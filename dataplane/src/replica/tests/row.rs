@@ -106,7 +106,7 @@ fn cut(path: &PathBuf, bytes: u64) {
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(bytes).unwrap();
 }
 
-const SPOILS: [(&str, Spoil); 25] = [
+const SPOILS: [(&str, Spoil); 27] = [
     ("headers", |files| [20, HEADER_COPY_AT + 20].iter().for_each(|at| flip(&files[3], *at))),
     ("headers-and-byte", |files| {
         [20, HEADER_COPY_AT + 20, 5000].iter().for_each(|at| flip(&files[3], *at));
@@ -152,6 +152,14 @@ const SPOILS: [(&str, Spoil); 25] = [
     ("gone-and-zero-before", |files| {
         zero(&files[1]);
         fs::remove_file(&files[2]).unwrap();
+    }),
+    ("gone-before-the-last", |files| {
+        zero(&files[4]);
+        fs::remove_file(&files[5]).unwrap();
+    }),
+    ("gone-and-cut-before", |files| {
+        cut(&files[3], 4500);
+        [2, 4].iter().for_each(|at| fs::remove_file(&files[*at]).unwrap());
     }),
     ("zero-first-three", |files| files[..3].iter().for_each(zero)),
     ("zero-three", |files| files[2..5].iter().for_each(zero)),
