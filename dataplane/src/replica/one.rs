@@ -21,8 +21,8 @@ use landfall_pool::Pool;
 use landfall_pool::copies::CopyLine;
 use landfall_pool::disk::Disk;
 use landfall_pool::log::{Found, LogReader};
+use landfall_replica::FileError;
 use landfall_replica::names::topic_directory;
-use landfall_replica::{FileError, short};
 
 use super::begin::{Begin, Filled, Seam, fill, lacking, template};
 use super::duties::{Duty, Lag, Odometer, log_of};
@@ -58,19 +58,6 @@ pub fn is_short(error: &io::Error) -> bool {
     let number = error.raw_os_error().map(Errno::from_raw);
     let short = [Errno::ENOSPC, Errno::EDQUOT, Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
     number.is_some_and(|number| short.contains(&number))
-}
-
-/// Whether files that could not be opened are opened again: another process keeps their lock, or a
-/// look was refused, by which nothing was lost.
-pub fn may_open(error: &FileError) -> bool {
-    match error {
-        FileError::Io { call: "open" | "list" | "read" | "look at", source, .. } => {
-            short::is_refusal(source)
-        }
-        FileError::Io { source, .. } => is_short(source),
-        FileError::Locked { .. } => true,
-        _ => false,
-    }
 }
 
 /// A replica that this broker keeps.

@@ -3,12 +3,12 @@
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::topic::TopicEntry;
 use landfall_layout::{BrokerId, TopicId};
-use landfall_replica::FileError;
+use landfall_replica::{FileError, short};
 
 use super::{Broken, REOPEN_NS, Worker};
 use crate::replica::Data;
 use crate::replica::duties::{Duty, duties, log_of};
-use crate::replica::one::{Event, Replica, may_open};
+use crate::replica::one::{Event, Replica, is_short};
 use crate::replica::said::{Keeper, tail_of_shut};
 use landfall_layout::counters::Counter;
 
@@ -103,5 +103,18 @@ impl Worker {
         });
         let retry_at_ns = is_short.then_some(now + REOPEN_NS);
         self.broken.push(Broken { topic: TopicId(entry.id), duty, retry_at_ns });
+    }
+}
+
+/// Whether files that could not be opened are opened again: another process keeps their lock, or a
+/// look was refused, by which nothing was lost.
+fn may_open(error: &FileError) -> bool {
+    match error {
+        FileError::Io { call: "open" | "list" | "read" | "look at", source, .. } => {
+            short::is_refusal(source)
+        }
+        FileError::Io { source, .. } => is_short(source),
+        FileError::Locked { .. } => true,
+        _ => false,
     }
 }
