@@ -288,7 +288,7 @@ impl Control {
                 session_lease_ns: options.session_lease_ns,
                 ballot: Arc::clone(&ballot),
                 earlier,
-                graves,
+                graves: graves.clone(),
             },
             recovered.state,
         );
@@ -300,7 +300,7 @@ impl Control {
             sequencer.run();
         })?;
         control.spawn("keeper", move || keeper.run())?;
-        control.say_alive(restore)?;
+        control.say_alive(restore, graves, alive)?;
         Ok(control)
     }
 
@@ -317,15 +317,25 @@ impl Control {
         Ok(())
     }
 
-    /// Lets the data directories know that what came back is served. A thread does it that nobody
-    /// waits for: disks may be slow, and what is not said is said by the next control.
-    fn say_alive(&self, restore: &[PathBuf]) -> Result<(), StartError> {
+    /// Lets the data directories know that what came back is served, and what was deleted. A thread
+    /// does it that nobody waits for: disks may be slow, and what is not said is said by the next
+    /// control.
+    fn say_alive(
+        &self,
+        restore: &[PathBuf],
+        graves: Graves,
+        alive: Vec<TopicEntry>,
+    ) -> Result<(), StartError> {
         if restore.is_empty() {
             return Ok(());
         }
-        let (pool, restore) = (Arc::clone(&self.pool), restore.to_vec());
+        let (pool, restore, epoch) = (Arc::clone(&self.pool), restore.to_vec(), self.epoch);
         let body = move || {
-            for note in cold::end::say_alive(&pool, &restore) {
+            let is_alive = |name: &str, created_ns: u64| {
+                alive.iter().any(|entry| (entry.name(), entry.created_ns) == (name, created_ns))
+            };
+            let passed_on = graves.pass_on(is_alive, || pool.leads(epoch));
+            for note in cold::end::say_alive(&pool, &restore).into_iter().chain(passed_on) {
                 eprintln!("control: {note}");
             }
         };

@@ -153,3 +153,33 @@ fn who_is_deposed_calls_no_pool_older_than_its_directories() {
     let error = led.map(drop).unwrap_err();
     assert!(matches!(error, StartError::Overtaken { .. }), "{error}");
 }
+
+/// A disk that was replaced while the pool lived: those that know may be replaced next.
+#[test]
+fn a_new_disk_hears_what_was_deleted_from_the_next_control_of_the_pool() {
+    let (two, _) = two("gone-replaced");
+    let memory = Memory::new();
+    let control = lead(&memory, &two.data()).unwrap();
+    let asker = control.asker().unwrap();
+    asker.ask_now(|reply| Ask::Delete("t".into(), reply)).unwrap().unwrap();
+    control.stop();
+    let [_, second] = two.data();
+    remove(&second);
+    fs::create_dir(&second).unwrap();
+    let control = lead(&memory, &two.data()).unwrap();
+    fake::eventually("the word on the new disk", || {
+        (deletions::heard(&second).unwrap() == [deletion()].into()).then_some(())
+    });
+    control.stop();
+}
+
+#[test]
+fn what_cannot_be_read_of_deletions_is_given_up_only_when_that_is_asked_for() {
+    let (two, _) = two("gone-refused");
+    let loops = two.data()[1].join(deletions::DELETED);
+    std::os::unix::fs::symlink(&loops, &loops).unwrap();
+    let error = restore(&Memory::new().pool(48), &two.data(), false, 1).unwrap_err().to_string();
+    assert!(error.contains(deletions::DELETED) && error.contains("--forget-lost"), "{error}");
+    let notes = restore(&Memory::new().pool(48), &two.data(), true, 1).unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("not known from there")), "{notes:?}");
+}

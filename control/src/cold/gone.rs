@@ -10,11 +10,23 @@ use landfall_replica::names::topic_directory;
 
 use super::ColdError;
 
-/// What was deleted, as any of the data directories says.
-pub fn heard(directories: &[PathBuf]) -> Result<BTreeSet<Deletion>, ColdError> {
+/// What was deleted, as any of the data directories says. With `forgets_lost`, one that cannot be
+/// read is a sentence.
+pub fn heard(
+    directories: &[PathBuf],
+    forgets_lost: bool,
+    notes: &mut Vec<String>,
+) -> Result<BTreeSet<Deletion>, ColdError> {
     let mut said = BTreeSet::new();
     for data in directories {
-        said.extend(deletions::heard(data).map_err(|error| ColdError::Directory { error })?);
+        match deletions::heard(data) {
+            Ok(here) => said.extend(here),
+            Err(error) if forgets_lost => notes.push(format!(
+                "{error}; which topics were deleted is not known from there, and one that a disk \
+                 still has may be back"
+            )),
+            Err(error) => return Err(ColdError::Refused { error }),
+        }
     }
     Ok(said)
 }

@@ -90,7 +90,7 @@ pub fn restore(
         await_free(directory, &pool.uuid_text())?;
     }
     let mut notes = Vec::new();
-    let deleted = gone::heard(directories)?;
+    let deleted = gone::heard(directories, forgets_lost, &mut notes)?;
     let found = find(directories, &deleted, &mut notes)?;
     let mut sessions = Sessions::default();
     let mut entries: Vec<(TopicEntry, Found)> = Vec::new();

@@ -19,7 +19,7 @@ use landfall_replica::{FileError, TopicFile};
 use crate::directories::say_waiting;
 
 /// The data directories of brokers, and what topics there were.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Graves {
     data: Vec<PathBuf>,
     /// The age of the latest topic of each name.
@@ -75,6 +75,33 @@ impl Graves {
                     )
                 }));
             }
+        }
+        notes
+    }
+
+    /// Says in each directory what others say was deleted: a disk that was replaced has nothing of
+    /// it, and those that have may be replaced next. Asked before each whether this may be said
+    /// still. What could not be said is a sentence.
+    pub fn pass_on(
+        &self,
+        is_alive: impl Fn(&str, u64) -> bool,
+        may: impl Fn() -> bool,
+    ) -> Vec<String> {
+        let all = self.said.iter().flat_map(|(_, said)| said);
+        let all: BTreeSet<&Deletion> = all.filter(|(name, age)| !is_alive(name, *age)).collect();
+        let mut notes = Vec::new();
+        for (data, said) in &self.said {
+            let missing: Vec<Deletion> =
+                all.iter().filter(|it| !said.contains(**it)).map(|it| (*it).clone()).collect();
+            if missing.is_empty() || !may() {
+                continue;
+            }
+            let path = data.clone();
+            let asked = ask::begin(data, move || deletions::say(&path, &missing));
+            let told = asked.wait().unwrap_or_else(|silent| Err(silent.into()));
+            notes.extend(told.err().map(|error| {
+                format!("{error}; topics that were deleted while it was away may come back")
+            }));
         }
         notes
     }

@@ -21,6 +21,7 @@ use landfall_layout::TopicId;
 use landfall_layout::limits::{LEADERS_MAX, LINE_BYTES, SEQUENCED_LOG, TOPICS_MAX};
 use landfall_layout::order::FrontierLine;
 use landfall_layout::pool::{LeaderLine, Term};
+use landfall_layout::topic::TopicEntry;
 
 use crate::lines::store_keyed;
 use crate::log::{Found, LogReader};
@@ -229,8 +230,24 @@ impl<M: Memory> Pool<M> {
             });
         }
         if let Some(from) = from {
-            (0..TOPICS_MAX).for_each(|slot| self.copy_frontier(from, slot));
+            for slot in 0..TOPICS_MAX {
+                self.copy_topic(from, slot);
+                self.copy_frontier(from, slot);
+            }
             self.copy_sessions(from);
+        }
+    }
+
+    /// Copies a topic's entry as it was at one moment: a leader that was just deposed may write it
+    /// once more while it is copied, and an even version in front of words of before and after
+    /// would make a topic of them that never was.
+    fn copy_topic(&self, from: usize, slot: usize) {
+        let (source, at) = (self.geometry_of(from).topic(slot), self.geometry().topic(slot));
+        for _ in 0..COPIES_MAX {
+            // The version only grows: what is the same twice was there all the while.
+            if !self.copy_words(Some(source), at, 8 * TopicEntry::WORDS as u64) {
+                return;
+            }
         }
     }
 
