@@ -72,6 +72,15 @@ impl Acts {
     /// Servers that these faults allow to end with a sentence.
     pub(super) fn excused(&self) -> BTreeSet<Who> {
         let mut excused = BTreeSet::new();
+        let is_any = |is_it: fn(&Fault) -> bool| self.faults.iter().any(|it| is_it(&it.fault));
+        let makes_pool = is_any(|fault| matches!(fault, Fault::Cold { .. } | Fault::Pool { .. }));
+        if makes_pool
+            && is_any(|fault| matches!(fault, Fault::Pause { who, .. } if who.is_control()))
+        {
+            // One that is stopped while it makes the next pool keeps the other one from it, and
+            // brokers wait for a pool for 10 s.
+            excused.extend(Who::ALL.into_iter().filter(|who| who.is_server() && !who.is_control()));
+        }
         for timed in &self.faults {
             match timed.fault {
                 // One that was away may have been deposed, and then ends.
