@@ -70,10 +70,10 @@ async fn lead(flags: &Arc<Flags>) -> Result<(), String> {
     // Before anything takes long, so that a signal is never the default death.
     let mut stop = Stop::new()?;
     let asked = Arc::clone(flags);
-    let Some(pool) = stop.unless_signalled(move || touched_pool(&asked)).await? else {
+    let pool = Arc::new(stop.unless_signalled(move || touched_pool(&asked)).await?);
+    if stop.asked {
         return Ok(());
-    };
-    let pool = Arc::new(pool);
+    }
     let unix = flags.unix.as_deref();
     let listeners = Listeners::bind(&flags.listen, unix).await.map_err(|e| e.to_string())?;
     let options = Options {
@@ -94,7 +94,7 @@ async fn lead(flags: &Arc<Flags>) -> Result<(), String> {
         Control::lead(pool, &asked.pool, options, elected, &asked.restore)
             .map_err(|error| error.to_string())
     };
-    let Some(control) = stop.unless_signalled(begin).await? else { return Ok(()) };
+    let control = stop.unless_signalled(begin).await?;
     let asker = control.asker().map_err(|error| format!("make a socket: {error}"))?;
     let address = listeners.address().map_err(|error| format!("ask for the address: {error}"))?;
     say_ready(&format!("http://{address}"))?;
@@ -142,10 +142,16 @@ async fn watch(control: &Control) -> String {
     }
 }
 
+/// How long a control that is told to stop before it serves still tries to, so that it ends in good
+/// order: where logs ended was taken back, and has to be said again.
+const LAST_TRY: Duration = Duration::from_secs(3);
+
 /// The signals that end the process in order.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
+    /// One came.
+    asked: bool,
 }
 
 impl Stop {
@@ -154,36 +160,41 @@ impl Stop {
         Ok(Self {
             terminate: take(SignalKind::terminate())?,
             interrupt: take(SignalKind::interrupt())?,
+            asked: false,
         })
     }
 
     async fn signalled(&mut self) {
+        if self.asked {
+            return;
+        }
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+        self.asked = true;
     }
 
     /// Does what can take long, as it does where it waits for another process, on a thread of its
-    /// own. `None`: a signal came first. The work is left as a death of the process would leave
-    /// it, from where the next control goes on.
+    /// own. A signal does not end it at once: see [`LAST_TRY`]. What is not done by then is left as
+    /// a death of the process would leave it, from where the next control goes on.
     async fn unless_signalled<T: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> Result<T, String> + Send + 'static,
-    ) -> Result<Option<T>, String> {
-        let task = tokio::task::spawn_blocking(work);
-        tokio::select! {
-            done = task => match done {
-                Ok(done) => done.map(Some),
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            },
-            () = self.signalled() => {
-                eprintln!(
-                    "landfall-control: told to stop before it served; the next control goes on \
-                     with what this one began"
-                );
-                Ok(None)
-            }
+    ) -> Result<T, String> {
+        let mut task = tokio::task::spawn_blocking(work);
+        let done = tokio::select! {
+            done = &mut task => Ok(done),
+            () = self.signalled() => tokio::time::timeout(LAST_TRY, &mut task).await,
+        };
+        match done {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(format!(
+                "told to stop before it served, and not ready to within {} s: no directory says \
+                 where logs ended; the next control goes on with what this one began",
+                LAST_TRY.as_secs()
+            )),
         }
     }
 }

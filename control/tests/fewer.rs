@@ -7,13 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fake::Memory;
-use fake::homes::{self, Two, said};
+use fake::homes::{self, Two, remove, said};
 use landfall_control::cold::{ColdError, Restored, restore};
 use landfall_layout::TopicId;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::replica::{NO_FILE, ReplicaHeader};
 use landfall_layout::topic::{Order, TopicEntry};
-use landfall_replica::names::{replica_file, source_directory};
+use landfall_replica::names::{self, replica_file, source_directory};
+use landfall_replica::there::Part;
 use landfall_replica::{Ended, EndedLog, Resumed, TopicFile};
 
 /// One copy of what each of two brokers landed.
@@ -127,26 +128,64 @@ fn a_copy_that_was_begun_behind_what_is_missing_does_not_have_it() {
     assert_eq!(refused(&two), 60);
 }
 
+/// Two homes, each with a copy of what both landed, of which the first has a file of broker 1's that
+/// does not hold.
+fn first_is_damaged(name: &str) -> Two {
+    let both = TopicEntry { replicas: 3, ..entry() };
+    let two = homes_say(name, &TopicFile { life: 1, ended: end(), ..said(&both) });
+    begin_file(&two.topics()[0], 0, 0);
+    fs::write(begin_file(&two.topics()[0], 1, 0), [7; 5000]).unwrap();
+    two
+}
+
+fn asks_for_the_second(two: &Two) -> bool {
+    match start(two, false) {
+        Err(error @ ColdError::Damaged { source: 1, .. }) => {
+            let error = error.to_string();
+            assert!(error.contains("broker 1 keeps one"), "{error}");
+            true
+        }
+        other => other.map(|_| false).unwrap(),
+    }
+}
+
 #[test]
 fn a_copy_that_is_not_here_is_asked_for_where_the_one_that_is_here_is_damaged() {
-    let both = TopicEntry { replicas: 3, ..entry() };
-    let two = homes_say("damaged", &TopicFile { life: 1, ended: end(), ..said(&both) });
-    let [first, second] = two.topics();
-    for (topic, source) in [(&first, 0), (&first, 1)] {
-        begin_file(topic, source, 0);
-    }
-    let file = begin_file(&first, 1, 0);
-    fs::write(file, [7; 5000]).unwrap();
-    let away = two.0.join("away");
-    fs::rename(&two.data()[1], &away).unwrap();
-    fs::create_dir_all(&two.data()[1]).unwrap();
-    let error = start(&two, false).unwrap_err();
-    assert!(matches!(&error, ColdError::Damaged { source: 1, keepers, .. } if *keepers == [1]));
-    assert!(error.to_string().contains("broker 1 keeps one"), "{error}");
-    // Nobody else has one where both are here.
-    fs::remove_dir(&two.data()[1]).unwrap();
-    fs::rename(&away, &two.data()[1]).unwrap();
-    assert!(second.is_dir());
+    let two = first_is_damaged("damaged");
+    let [first, second] = two.data();
+    remove(&second);
+    fs::create_dir_all(&second).unwrap();
+    assert!(asks_for_the_second(&two));
+    // The mount point of another disk, on which the broker was started once.
+    homes::name(&second, 1);
+    let topic = names::topic_directory(&first, "t", entry().created_ns);
+    let mut said = TopicFile::read(&topic).unwrap();
+    said.places.keep(1, 77, 0);
+    said.write(&topic).unwrap();
+    assert!(asks_for_the_second(&two));
+    // What is given up once is not asked for again.
+    let (restored, _) = start(&two, true).unwrap();
+    let told = |what: &str| restored.notes.iter().any(|note| note.contains(what));
+    assert!(told("broker 1 keeps one") && told("are lost"), "{:?}", restored.notes);
+    assert!(!asks_for_the_second(&two));
+}
+
+#[test]
+fn what_is_damaged_is_lost_where_all_copies_are_here() {
+    let two = first_is_damaged("damaged-all");
     let (restored, _) = start(&two, false).unwrap();
     assert!(restored.notes.iter().any(|note| note.contains("are lost")), "{:?}", restored.notes);
+}
+
+/// A broker stood in for a home: what it kept is nowhere else.
+#[test]
+fn who_stood_in_is_asked_for_too() {
+    let two = first_is_damaged("damaged-stand-in");
+    for topic in two.topics() {
+        let mut said = TopicFile::read(&topic).unwrap();
+        said.places.add(Part { source: 1, copy: 1, keeper: 2, from: 40 });
+        said.write(&topic).unwrap();
+    }
+    let error = start(&two, false).unwrap_err();
+    assert!(matches!(&error, ColdError::Damaged { source: 1, keepers, .. } if *keepers == [2]));
 }

@@ -1,11 +1,20 @@
-//! A control that is told to stop while it waits for another process.
+//! A control that is told to stop before it serves.
 
+mod fake;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio, id};
+use std::thread;
+use std::time::Duration;
 
+use fake::homes::{self, Two};
+use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::topic::Order;
 use landfall_replica::owner::SYSTEM_FILE;
+use landfall_replica::{Ended, EndedLog, TopicFile};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -36,7 +45,43 @@ fn a_control_that_waits_for_a_directory_hears_that_it_is_to_stop() {
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
     let ends = said.next().expect("it says that it was told to stop");
     assert!(ends.contains("told to stop before it served"), "{ends}");
-    assert!(child.wait().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(1), "that is no end in good order");
     drop(taken);
     fs::remove_dir_all(folder).unwrap();
+}
+
+/// The pool before ended in good order, and directories say where: so they do when the next control
+/// was told to stop at once, wherever it was by then.
+#[test]
+fn a_stop_before_it_serves_forgets_no_end_in_good_order() {
+    let two = Two::new("told-ended");
+    let entries = BTreeMap::from([(0, 0), (1, 0)]);
+    let log = EndedLog { index: 60, position: 600, entries, ..EndedLog::default() };
+    let ended = Ended { logs: [(SEQUENCED_LOG, log)].into() };
+    for (number, (data, topic)) in two.data().iter().zip(two.topics()).enumerate() {
+        fs::create_dir_all(&topic).unwrap();
+        homes::name(data, number);
+        let file = homes::said(&homes::entry(Order::Strong, 2));
+        TopicFile { life: 1, ended: Some(ended.clone()), ..file }.write(&topic).unwrap();
+    }
+    let pool = Path::new("/dev/shm").join(format!("landfall-told-pool-{}", id()));
+    for wait_ms in [0, 3, 8, 15, 30, 60, 120] {
+        let mut control = Command::new(env!("CARGO_BIN_EXE_landfall-control"));
+        control.arg("--pool").arg(&pool).args(["--pool-bytes", "48M", "--segment-bytes", "2M"]);
+        control.args(["--sessions", "64", "--listen", "127.0.0.1:0"]);
+        for data in two.data() {
+            control.arg("--restore").arg(data);
+        }
+        let mut child = control.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        thread::sleep(Duration::from_millis(wait_ms));
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        let status = child.wait().unwrap();
+        // Killed by it: it had done nothing yet.
+        let is_in_order = status.success() || status.code().is_none();
+        for topic in two.topics().iter().filter(|_| is_in_order) {
+            let said = TopicFile::read(topic).unwrap();
+            assert!(said.ended.is_some(), "{wait_ms} ms: {status}");
+        }
+    }
+    let _ = fs::remove_file(pool);
 }

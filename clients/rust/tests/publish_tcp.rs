@@ -440,6 +440,7 @@ fn settings_that_cannot_be_are_refused_by_name() {
     let build = |builder: PublisherBuilder| builder.build().err().unwrap().to_string();
     assert!(build(client.publisher("t").batch_bytes(10)).starts_with("batch_bytes: 10 bytes"));
     assert!(build(client.publisher("t").memory_bytes(10)).starts_with("memory_bytes: 10 bytes"));
+    assert!(build(client.publisher("t").timeout(Duration::ZERO)).starts_with("timeout: 0"));
     assert!(build(client.publisher("t").broker(32)).starts_with("broker: 32"));
     assert!(build(client.publisher("t").broker(1).spread(true)).starts_with("spread: on"));
     let (client, script) = broker(|connections| {

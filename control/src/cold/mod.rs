@@ -105,7 +105,10 @@ pub fn restore(
             checked => checked?,
         }
         match damaged::check(&found, &disks) {
-            Err(damaged) if forgets_lost => notes.push(damaged.to_string()),
+            Err(damaged) if forgets_lost => {
+                notes.push(damaged.to_string());
+                damaged::forget(&mut found, &disks);
+            }
             checked => checked?,
         }
         match fewer::check(&found) {

@@ -28,7 +28,11 @@ pub struct ServeError {
 
 impl std::fmt::Display for ServeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "listen on {}: {}", self.address, self.source)
+        write!(f, "listen on {}: {}", self.address, self.source)?;
+        if self.source.kind() == io::ErrorKind::AddrInUse {
+            f.write_str("; a second control, as a standby, listens on an address of its own")?;
+        }
+        Ok(())
     }
 }
 

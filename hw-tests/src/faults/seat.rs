@@ -156,7 +156,7 @@ impl Seat {
             _ => vec![Signal::SIGABRT as i32],
         };
         let no_memory = status.signal().is_some_and(|signal| aborts.contains(&signal))
-            && said.contains("memory allocation of");
+            && (said.contains("memory allocation of") || said.contains("Cannot allocate memory"));
         // A page of the pool is gone: there is nothing else to do.
         let no_pool = status.signal() == Some(Signal::SIGBUS as i32)
             && said.contains("the pool's memory cannot be read at byte")

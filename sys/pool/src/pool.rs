@@ -12,6 +12,7 @@ use landfall_layout::geometry::{Geometry, GeometryError};
 use landfall_layout::ids::SegmentId;
 use landfall_layout::limits::LEADERS_MAX;
 use landfall_layout::pool::{Attach, Coherence, MAGIC, PoolHeader, VERSION, inspect};
+use landfall_layout::replica::REPLICA_MAGIC;
 
 use crate::map::{Backing, MapError, Mapping, check_room, examine};
 use crate::memory::Memory;
@@ -73,6 +74,11 @@ impl std::fmt::Display for PoolError {
                     Attach::NotYet => write!(
                         f,
                         "{path} holds no pool yet: its first word is 0; start control to create one"
+                    ),
+                    Attach::Foreign { magic } if *magic == REPLICA_MAGIC => write!(
+                        f,
+                        "{path} is a file of a replica, and no pool; landfall verify and recover \
+                         take the broker's data directory that it is in"
                     ),
                     Attach::Foreign { magic } => write!(
                         f,

@@ -310,20 +310,15 @@ fn has(
     disks: &[Disk],
     reach: &Reach<'_>,
 ) -> Result<(), Vec<PathBuf>> {
-    let known = file.places.disks.get(&keeper).map(|kept| kept.disk);
-    let known = known.filter(|disk| *disk != FORGOTTEN);
     let mut others = Vec::new();
     for disk in disks {
         let topic = topics.iter().find(|topic| is_in(topic, &disk.path));
+        let is_it = is_its((keeper, is_home), (file, pools), disk, topic);
         let Some(topic) = topic else {
-            if is_home && known.is_none() && disk.numbers.is_under(keeper, pools) {
+            if is_it {
                 return Ok(());
             }
             continue;
-        };
-        let is_it = match (known, disk.numbers.id) {
-            (None, _) | (Some(_), 0) => disk.brokers(topic).contains(&keeper),
-            (Some(known), id) => known == id,
         };
         let lacks = lacks_of(topic, file).into_iter();
         let mut lacks = lacks.filter(|lack| (lack.keeper, lack.source) == (keeper, source));
@@ -338,6 +333,52 @@ fn has(
         }
     }
     Err(others)
+}
+
+/// Whether a data directory is the one that the broker keeps the topic in, or would keep it in.
+fn is_its(
+    (keeper, is_home): (u8, bool),
+    (file, pools): (&TopicFile, &BTreeSet<String>),
+    disk: &Disk,
+    topic: Option<&PathBuf>,
+) -> bool {
+    let known = file.places.disks.get(&keeper).map(|kept| kept.disk);
+    let known = known.filter(|disk| *disk != FORGOTTEN);
+    let Some(topic) = topic else {
+        return is_home && known.is_none() && disk.numbers.is_under(keeper, pools);
+    };
+    match (known, disk.numbers.id) {
+        (None, _) | (Some(_), 0) => disk.brokers(topic).contains(&keeper),
+        (Some(known), id) => known == id,
+    }
+}
+
+/// Those who keep something of what `source` landed, at home or in place of others, and of whom no
+/// directory is here, whatever it lacks; but for those that are given up. `file`, `pools`, `topics`
+/// and `disks` are as for [`absent`].
+pub fn away(
+    file: &TopicFile,
+    pools: &BTreeSet<String>,
+    topics: &[PathBuf],
+    disks: &[Disk],
+    source: u8,
+) -> BTreeSet<u8> {
+    let homes = u16::from(file.replica_brokers.max(1));
+    let home = |copy: u8| ((u16::from(source) + u16::from(copy)) % homes) as u8;
+    let at_home = (0..file.replicas.saturating_sub(1)).map(|copy| (home(copy), true));
+    let of = |part: &&Part| part.source == source;
+    let stood_in = file.places.parts.iter().filter(of).map(|part| (part.keeper, false));
+    let is_given_up =
+        |keeper: u8| file.places.disks.get(&keeper).is_some_and(|kept| kept.disk == FORGOTTEN);
+    let is_here = |whose| {
+        disks.iter().any(|disk| {
+            let topic = topics.iter().find(|topic| is_in(topic, &disk.path));
+            is_its(whose, (file, pools), disk, topic)
+        })
+    };
+    let all = at_home.chain(stood_in);
+    let away = all.filter(|whose| !is_given_up(whose.0) && !is_here(*whose));
+    away.map(|(keeper, _)| keeper).collect()
 }
 
 /// Whether a topic's directory lies in the data directory.

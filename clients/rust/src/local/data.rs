@@ -8,9 +8,14 @@ use super::LocalError;
 pub(super) fn make_data_directories(data: &Path, brokers: usize) -> Result<(), LocalError> {
     let all = (0..brokers).map(|number| data.join(format!("broker-{number}")));
     let sync = |path: &Path| std::fs::File::open(path).and_then(|directory| directory.sync_all());
-    let made = all.map(std::fs::create_dir_all).collect::<Result<Vec<_>, _>>();
-    made.and_then(|_| sync(data))
-        .map_err(|error| LocalError::Data { path: data.to_owned(), why: error.to_string() })
+    let failed = |path: &Path, error: std::io::Error| {
+        let (path, why) = (path.to_owned(), error.to_string());
+        LocalError::Data { path, why }
+    };
+    for path in all {
+        std::fs::create_dir_all(&path).map_err(|error| failed(&path, error))?;
+    }
+    sync(data).map_err(|error| failed(data, error))
 }
 
 /// The data directories of brokers below `data`, by number: also those of more brokers than there

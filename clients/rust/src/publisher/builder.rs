@@ -154,6 +154,9 @@ impl PublisherBuilder {
             );
             return no("memory_bytes", why);
         }
+        if self.timeout.is_zero() {
+            return no("timeout", "0; nothing is done without any wait: say 10s".to_owned());
+        }
         if let Some(broker) = self.broker {
             if usize::from(broker) >= BROKERS_MAX {
                 return no("broker", format!("{broker}; brokers are 0 to {}", BROKERS_MAX - 1));
