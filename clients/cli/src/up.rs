@@ -46,9 +46,14 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         start_wait: settings.up.start_timeout.0,
         ..LocalConfig::default()
     };
+    if settings.up.start_timeout.0.is_zero() {
+        return Err(Failure::usage("--start-timeout 0s is not possible", "a start takes time"));
+    }
     let stop = Stop::on_signals()?;
     let mut told = Duration::ZERO;
     let goes_on = |starting: Starting| {
+        // Another process is waited for.
+        told = told.min(starting.waited);
         if starting.waited >= told + TELL_EVERY {
             told = starting.waited;
             tell_wait(&starting, &settings.up.start_timeout);

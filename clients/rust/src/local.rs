@@ -163,7 +163,7 @@ impl LocalSystem {
     }
 
     /// The same as long as `goes_on` says so, which is asked again and again while a process is
-    /// waited for. What was started is killed when it says no, and the error is that of a process
+    /// waited for. What was started is stopped when it says no, and the error is that of a process
     /// that was not ready.
     pub fn start_while(
         config: LocalConfig,
@@ -198,7 +198,7 @@ impl LocalSystem {
         let mut control = Process::new("control".into());
         let mut command = control_command(&control_binary, &config, &pool, &config.control);
         control.start(&spawner, &mut command)?;
-        let address = ready(&mut control, config.start_wait, goes_on)?
+        let address = ready(&mut control, config.start_wait, goes_on, &mut [])?
             .strip_prefix("ready ")
             .map(str::to_owned)
             .ok_or_else(|| LocalError::Address { why: "control named no address".into() })?;
@@ -221,8 +221,13 @@ impl LocalSystem {
             broker.start(&system.spawner, &mut system.broker_command(number))?;
             system.brokers.push(broker);
         }
-        for broker in &mut system.brokers {
-            ready(broker, system.config.start_wait, goes_on)?;
+        let wait = system.config.start_wait;
+        for number in 0..system.brokers.len() {
+            // Whoever ends meanwhile is not waited for, nor are those that wait for it.
+            let (before, rest) = system.brokers.split_at_mut(number);
+            let mut others = vec![&mut system.control];
+            others.extend(before);
+            ready(&mut rest[0], wait, goes_on, &mut others)?;
         }
         Ok(system)
     }
@@ -301,7 +306,7 @@ impl LocalSystem {
         if !broker.is_alive() {
             broker.start(&self.spawner, &mut command)?;
         }
-        ready(broker, self.config.start_wait, &mut |_| true)?;
+        ready(broker, self.config.start_wait, &mut |_| true, &mut [])?;
         Ok(())
     }
 
@@ -311,7 +316,7 @@ impl LocalSystem {
         if !self.control.is_alive() {
             self.control.start(&self.spawner, &mut command)?;
         }
-        ready(&mut self.control, self.config.start_wait, &mut |_| true)?;
+        ready(&mut self.control, self.config.start_wait, &mut |_| true, &mut [])?;
         Ok(())
     }
 
@@ -424,11 +429,12 @@ fn idle_word(idle: Idle) -> &'static str {
     }
 }
 
-/// Waits for a child's `ready` line and returns it.
+/// Waits for a child's `ready` line and returns it. None of `others` may end meanwhile.
 fn ready(
     process: &mut Process,
     wait: Duration,
     goes_on: &mut dyn FnMut(Starting) -> bool,
+    others: &mut [&mut Process],
 ) -> Result<String, LocalError> {
     let (name, began) = (process.name().to_owned(), Instant::now());
     loop {
@@ -437,8 +443,25 @@ fn ready(
             Waited::Ready(line) => return Ok(line),
             Waited::Died { status, said } => return Err(LocalError::Died { name, status, said }),
             Waited::Late { said } => {
+                for other in &mut *others {
+                    if let Some((status, said)) = other.death() {
+                        let name = other.name().to_owned();
+                        return Err(LocalError::Died { name, status, said });
+                    }
+                }
                 let waited = began.elapsed();
-                if waited >= wait || !goes_on(Starting { name: &name, waited, said: &said }) {
+                let goes_on = goes_on(Starting { name: &name, waited, said: &said });
+                if !goes_on {
+                    // In good order, control last, or no directory says where logs ended.
+                    for one in
+                        std::iter::once(process).chain(others.iter_mut().rev().map(|it| &mut **it))
+                    {
+                        one.terminate();
+                        one.wait_gone(Instant::now() + STOP_WAIT);
+                    }
+                    return Err(LocalError::NotReady { name, waited, said });
+                }
+                if waited >= wait {
                     return Err(LocalError::NotReady { name, waited, said });
                 }
             }

@@ -94,10 +94,10 @@ impl fmt::Display for LocalError {
             Self::Pool { why } => write!(f, "no memory for the pool: {why}"),
             Self::Spawn { name, source } => write!(f, "{name} could not be started: {source}"),
             Self::Died { name, status, said } if said.is_empty() => {
-                write!(f, "{name} ended before it was ready ({status}) and said nothing")
+                write!(f, "{name} ended before the system was ready ({status}) and said nothing")
             }
             Self::Died { name, status, said } => {
-                write!(f, "{name} ended before it was ready ({status}): {said}")
+                write!(f, "{name} ended before the system was ready ({status}): {said}")
             }
             Self::NotReady { name, waited, said } => {
                 write!(f, "{name} was not ready within {waited:?}; it said: {said:?}")

@@ -177,16 +177,23 @@ impl Process {
             if let Some(line) = lock(&self.output).ready.clone() {
                 return Waited::Ready(line);
             }
-            if !self.is_alive() {
-                self.finish_reading();
-                let said = lock(&self.output).said();
-                return Waited::Died { status: describe(self.status), said };
+            if let Some((status, said)) = self.death() {
+                return Waited::Died { status, said };
             }
             if Instant::now() >= deadline {
                 return Waited::Late { said: lock(&self.output).said() };
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// How it ended and what it said, where it does not live any more.
+    pub(super) fn death(&mut self) -> Option<(String, String)> {
+        if self.is_alive() {
+            return None;
+        }
+        self.finish_reading();
+        Some((describe(self.status), lock(&self.output).said()))
     }
 
     /// Lets the readers take in what a dead child left in its pipes.

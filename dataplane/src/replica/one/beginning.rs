@@ -5,6 +5,7 @@ use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::replica::{ENODATA, ReplicaLine, ReplicaState};
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
+use landfall_replica::Skips;
 
 use super::{Event, Replica};
 use crate::replica::begin::{Seam, is_last_in, seams_of};
@@ -226,8 +227,7 @@ impl Replica {
         let skips = self.others.skips(self.log);
         let is_read = self.files.current.is_some() && !self.is_older_than_told();
         let was_there = is_read || skips.has_passed(from, to);
-        let ends = skips.ranges().iter().filter(|_| was_there).map(|range| range.to_index.min(to));
-        let start = ends.filter(|end| (from..=to).contains(end)).max().unwrap_or(from);
+        let start = if was_there { passed_over(&skips, (from, to)) } else { from };
         // Nothing leaves memory before its copies have it: of a copy that nobody kept in this pool
         // nothing has come since the log went on here, nor of a source that never had a ring.
         let never_landed =
@@ -338,5 +338,37 @@ impl Replica {
     /// does not look for.
     pub(super) fn has_hole(&self) -> bool {
         self.lacks || self.seams.iter().any(|seam| !seam.is_short())
+    }
+}
+
+/// Up to where the log passed something over in the hole `from` to `to`; `from`: nowhere. What it
+/// passed over behind the hole says nothing of it.
+fn passed_over(skips: &Skips, (from, to): (u64, u64)) -> u64 {
+    let within = skips.ranges().iter().filter(|range| range.index < to);
+    let ends = within.map(|range| range.to_index.min(to));
+    ends.filter(|end| *end >= from).max().unwrap_or(from)
+}
+
+#[cfg(test)]
+mod tests {
+    use landfall_replica::Skipped;
+
+    use super::*;
+
+    #[test]
+    fn what_was_passed_over_behind_a_hole_is_none_of_it() {
+        let mut skips = Skips::default();
+        skips.add(Skipped { position: 960, to_position: 7_865_280, index: 96, to_index: 786_528 });
+        for (hole, start) in [
+            ((70, 71), 70),
+            ((70, 96), 70),
+            ((70, 97), 97),
+            ((90, 786_528), 786_528),
+            ((90, 786_600), 786_528),
+            ((786_528, 786_600), 786_528),
+            ((786_600, 786_700), 786_600),
+        ] {
+            assert_eq!(passed_over(&skips, hole), start, "{hole:?}");
+        }
     }
 }
