@@ -128,7 +128,8 @@ fn a_copy_that_was_begun_behind_what_is_missing_does_not_have_it() {
     assert_eq!(refused(&two), 60);
 }
 
-/// Two homes, each with a copy of what both landed. A file of broker 1's does not hold in the first.
+/// Two homes, each with a copy of what both landed. In the first a file of broker 1's does not
+/// hold.
 fn first_is_damaged(name: &str) -> Two {
     let both = TopicEntry { replicas: 3, ..entry() };
     let two = homes_say(name, &TopicFile { life: 1, ended: end(), ..said(&both) });

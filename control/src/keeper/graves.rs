@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use landfall_replica::ask::{self, Asked};
-use landfall_replica::deletions::{self, Deletion};
+use landfall_replica::deletions::{self, DELETIONS_MAX, Deletion};
 use landfall_replica::names::{ages, topic_directory};
 use landfall_replica::{FileError, TopicFile};
 
@@ -79,8 +79,9 @@ impl Graves {
         notes
     }
 
-    /// Says in each directory what others say was deleted: a disk that was replaced has nothing of
-    /// it, and those that have may be replaced next. Asked before each whether this may be said
+    /// Says in each directory what others say was deleted, as much as there is room for: a disk
+    /// that was replaced has nothing of it, and those that have may be replaced next. Of what does
+    /// not fit, the topics that were created last are said. Asked before each whether this may be said
     /// still. What could not be said is a sentence.
     pub fn pass_on(
         &self,
@@ -91,8 +92,11 @@ impl Graves {
         let all: BTreeSet<&Deletion> = all.filter(|(name, age)| !is_alive(name, *age)).collect();
         let mut notes = Vec::new();
         for (data, said) in &self.said {
-            let missing: Vec<Deletion> =
+            let mut missing: Vec<Deletion> =
                 all.iter().filter(|it| !said.contains(**it)).map(|it| (*it).clone()).collect();
+            // What is said in place of others could be older than they are.
+            missing.sort_unstable_by_key(|(_, created_ns)| std::cmp::Reverse(*created_ns));
+            missing.truncate(DELETIONS_MAX.saturating_sub(said.len()));
             if missing.is_empty() || !may() {
                 continue;
             }

@@ -18,7 +18,7 @@ pub const DELETED: &str = ".deleted";
 /// Deletions that one directory keeps. Nobody knows when a disk comes back, nor how old the copy is
 /// that somebody puts in its place, so none goes before others need the room: those that were said
 /// first.
-const DELETIONS_MAX: usize = 16_384;
+pub const DELETIONS_MAX: usize = 16_384;
 
 /// A topic that was deleted: its name, and when it was created.
 pub type Deletion = (String, u64);
