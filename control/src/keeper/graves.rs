@@ -81,8 +81,8 @@ impl Graves {
 
     /// Says in each directory what others say was deleted, as much as there is room for: a disk
     /// that was replaced has nothing of it, and those that have may be replaced next. Of what does
-    /// not fit, the topics that were created last are said. Asked before each whether this may be said
-    /// still. What could not be said is a sentence.
+    /// not fit, the topics that were created last are said. Before each it is asked whether this
+    /// may be said still. What could not be said is a sentence.
     pub fn pass_on(
         &self,
         is_alive: impl Fn(&str, u64) -> bool,
