@@ -210,8 +210,10 @@ fn read_topic(
                         reach.is_damaged = true;
                     }
                     Some(walk) => {
-                        stands |= found.is_behind_something(walk.header());
+                        let begin = walk.header().first_index;
+                        stands |= *first_index == begin && found.is_behind_something(walk.header());
                         reach.add(walk.place(), stands);
+                        copied.behead(*first_index, begin);
                         reach.is_damaged |= walk.damage().iter().any(|it| it.behind.is_none());
                         copied.add(walk.header(), walk.damage(), walk.place());
                         files.push((*walk.header(), walk.place().index));

@@ -52,6 +52,14 @@ impl Copied {
         self.last = Some((begin, end));
     }
 
+    /// Its next file, which is named `name`, is added then, and what can be read of it begins at
+    /// `begin`: its header and first records are gone.
+    pub fn behead(&mut self, name: u64, begin: u64) {
+        if name < begin {
+            self.torn.push((name, begin));
+        }
+    }
+
     /// Its next file cannot be read.
     pub fn pass(&mut self, first_index: u64) {
         if self.last.is_none() {
@@ -115,6 +123,10 @@ mod tests {
         assert_eq!(torn(&[copied(0, &gap), copied(0, &row[..1])]), [(10, 20)]);
         let late = [(15, 10, 7, (20, 9)), (20, 15, 9, (30, 12))];
         assert_eq!(torn(&[copied(0, &gap), copied(0, &late)]), [(10, 15)]);
+        let mut beheaded = Copied::new(BrokerId::new(0).unwrap());
+        beheaded.behead(0, 5);
+        beheaded.behead(10, 10);
+        assert_eq!(torn(&[beheaded]), [(0, 5)]);
         // It was begun anew; bounds took its first files; one of them cannot be read.
         assert_eq!(torn(&[copied(0, &[row[0], (20, NO_FILE, 9, (30, 12))])]), []);
         assert_eq!(torn(&[copied(0, &row[2..])]), []);

@@ -374,12 +374,13 @@ fn find(lookup: &Lookup, from: From, faults: &mut Vec<String>) -> Result<Option<
     };
     let looked = first(wanted, *until, is_before, faults);
     let found = looked.start;
-    let is_sure = match from {
-        From::Position(position) => found.is_some_and(|found| found.position <= position),
-        From::Earliest => looked.silent.is_none() || is_oldest_known(wanted),
-        From::Latest | From::Time(_) => false,
+    let is_there = |position| found.is_some_and(|found| found.position <= position);
+    let is_sure = || match from {
+        From::Position(position) if is_there(position) => true,
+        // Where others have all that there ever was, a disk that is dead holds nobody up.
+        _ => is_oldest_known(wanted),
     };
-    if let Some(silent) = looked.silent.filter(|_| !is_sure) {
+    if let Some(silent) = looked.silent.filter(|_| !is_sure()) {
         return Err(silent);
     }
     let From::Position(_) = from else { return Ok(found) };
