@@ -225,9 +225,10 @@ impl LocalSystem {
         for number in 0..system.brokers.len() {
             // Whoever ends meanwhile is not waited for, nor are those that wait for it.
             let (before, rest) = system.brokers.split_at_mut(number);
+            let Some((broker, after)) = rest.split_first_mut() else { break };
             let mut others = vec![&mut system.control];
-            others.extend(before);
-            ready(&mut rest[0], wait, goes_on, &mut others)?;
+            others.extend(before.iter_mut().chain(after));
+            ready(broker, wait, goes_on, &mut others)?;
         }
         Ok(system)
     }
