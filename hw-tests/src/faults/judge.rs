@@ -6,7 +6,7 @@ use landfall_verify::Severity;
 
 use super::fault::{Fault, Kind, Page, Space, Timed};
 use super::scene::Scene;
-use super::story::{DISKS, TOPICS};
+use super::story::{DISKS, MESSAGES, TOPICS};
 use super::troupe::Troupe;
 use crate::Failure;
 use crate::history::{Event, Promises, Report, check, file};
@@ -17,6 +17,8 @@ use crate::sweep::client::patiently;
 pub struct Allowed {
     /// Batches in the pool that may have changed where there is no other copy.
     pub spoilt: u64,
+    /// Batches in the pool that may have changed before there was another copy.
+    pub spoilt_early: u64,
     /// The pool was lost: what was not durable may be gone, and is told of.
     pub pool_lost: bool,
     /// Files were damaged.
@@ -40,8 +42,9 @@ impl Allowed {
                 }
                 Fault::Pool { page: Page::Payload, .. } => {
                     allowed.pool_damaged = true;
-                    if scene.replicas < 2 {
-                        allowed.spoilt += 1;
+                    match scene.replicas {
+                        0 | 1 => allowed.spoilt += 1,
+                        _ => allowed.spoilt_early += 1,
                     }
                 }
                 Fault::Space { space, .. } if *space != Space::Pid => allowed.no_tcp = true,
@@ -84,8 +87,10 @@ pub(super) fn topic(
     ensure!(report.finished >= 2, "two readers were to see everything: {report}");
     // Everything is kept, in memory or on disk: what is missed is what the faults made so.
     let may_miss = allowed.spoilt > 0 || allowed.pool_lost || allowed.hostile;
-    // What changed in memory before any copy had it was not acknowledged, and that is told.
-    let unacknowledged = report.sent.saturating_sub(report.acked) * report.readers;
+    // What changed in memory before any copy had it was not acknowledged, and that is told: its
+    // publisher may have sent it again since.
+    let early = allowed.spoilt_early * MESSAGES;
+    let unacknowledged = report.sent.saturating_sub(report.acked).max(early) * report.readers;
     let most = if allowed.pool_damaged { unacknowledged } else { 0 };
     ensure!(may_miss || report.missed <= most, "the topic keeps everything: {report}");
     let spoilt = allowed.spoilt > 0 || allowed.hostile;

@@ -30,7 +30,7 @@ const SEGMENT_BYTES: u64 = 2 << 20;
 const KEPT_MS: u64 = 2000;
 const GRACE_MS: u64 = 600;
 /// One, since a library that reconnects seals a batch that is not full.
-const MESSAGES: u64 = 1;
+pub(super) const MESSAGES: u64 = 1;
 const BYTES: usize = 400;
 /// Larger, where little of it is to stay in memory.
 const BYTES_SHORT: usize = 60_000;
