@@ -56,6 +56,25 @@ fn takeover_by_seal() {
 }
 
 #[test]
+fn deletion_and_takeover() {
+    holds(&explore::deletion::family());
+}
+
+#[test]
+fn a_broker_that_believes_a_deposed_leaders_deletion_is_caught() {
+    let failure = explore::deletion::believing().expect("files of a living topic are removed");
+    println!("{failure}");
+    assert!(failure.what.contains("alive and gone from disks"), "{}", failure.what);
+}
+
+#[test]
+fn an_entry_that_is_copied_once_is_caught_in_pieces() {
+    let failure = explore::deletion::copied_once().expect("an entry of before and after");
+    println!("{failure}");
+    assert!(failure.what.contains("in pieces"), "{}", failure.what);
+}
+
+#[test]
 fn late_release() {
     holds(&explore::late_release::family());
 }

@@ -5,6 +5,7 @@
 //! directory that it was given that the topic was deleted, before it answers: into those that have
 //! it, and into the others too, since a disk that has it may be away.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -92,11 +93,7 @@ impl Graves {
         let all: BTreeSet<&Deletion> = all.filter(|(name, age)| !is_alive(name, *age)).collect();
         let mut notes = Vec::new();
         for (data, said) in &self.said {
-            let mut missing: Vec<Deletion> =
-                all.iter().filter(|it| !said.contains(**it)).map(|it| (*it).clone()).collect();
-            // What is said in place of others could be older than they are.
-            missing.sort_unstable_by_key(|(_, created_ns)| std::cmp::Reverse(*created_ns));
-            missing.truncate(DELETIONS_MAX.saturating_sub(said.len()));
+            let missing = to_pass_on(&all, said);
             if missing.is_empty() || !may() {
                 continue;
             }
@@ -155,6 +152,17 @@ impl Graves {
             }
         }
     }
+}
+
+/// What of all deletions is to be said where some of them are said: those whose topics were created
+/// last, as many as there is room for. What is said in place of others could be older than they
+/// are.
+fn to_pass_on(all: &BTreeSet<&Deletion>, said: &BTreeSet<Deletion>) -> Vec<Deletion> {
+    let missing = all.iter().filter(|deletion| !said.contains(**deletion));
+    let mut missing: Vec<Deletion> = missing.map(|deletion| (*deletion).clone()).collect();
+    missing.sort_unstable_by_key(|(_, created_ns)| Reverse(*created_ns));
+    missing.truncate(DELETIONS_MAX.saturating_sub(said.len()));
+    missing
 }
 
 /// Says in all of these directories at once that the topic was deleted; a sentence for each that it
@@ -226,6 +234,18 @@ mod tests {
         assert_eq!((graves.age("t", 50), graves.age("t", 50), graves.age("u", 50)), (91, 92, 50));
         assert_eq!(graves.age("t", 200), 200);
         fs::remove_dir_all(&data).unwrap();
+    }
+
+    #[test]
+    fn what_is_passed_on_takes_nobodys_place() {
+        let of = |age: u64| ("t".to_owned(), age);
+        let said: BTreeSet<Deletion> = (10..10 + DELETIONS_MAX as u64 - 2).map(of).collect();
+        let others: Vec<Deletion> = [3, 1, 2, u64::MAX].map(of).into();
+        let all: BTreeSet<&Deletion> = said.iter().chain(&others).collect();
+        assert_eq!(to_pass_on(&all, &said), [of(u64::MAX), of(3)]);
+        let full: BTreeSet<Deletion> = (10..10 + DELETIONS_MAX as u64).map(of).collect();
+        assert_eq!(to_pass_on(&all, &full), []);
+        assert_eq!(to_pass_on(&all, &BTreeSet::new()).len(), DELETIONS_MAX);
     }
 
     /// The disk of a broker that is gone does not answer.

@@ -16,6 +16,7 @@ use landfall_model::mutate::{Bounds, Subject, Table, mutate};
 use landfall_model::{HostId, Scenario};
 
 pub mod counted;
+pub mod deletion;
 pub mod grant;
 pub mod hold;
 pub mod landing;
@@ -55,6 +56,7 @@ pub fn families() -> Vec<Family> {
         log::family(),
         hold::family(),
         takeover::family(),
+        deletion::family(),
         late_release::family(),
         landing::family(),
         grant::family(),

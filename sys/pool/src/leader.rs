@@ -241,7 +241,7 @@ impl<M: Memory> Pool<M> {
     /// Copies a topic's entry as it was at one moment: a leader that was just deposed may write it
     /// once more while it is copied, and an even version in front of words of before and after
     /// would make a topic of them that never was.
-    fn copy_topic(&self, from: usize, slot: usize) {
+    pub fn copy_topic(&self, from: usize, slot: usize) {
         let (source, at) = (self.geometry_of(from).topic(slot), self.geometry().topic(slot));
         for _ in 0..COPIES_MAX {
             // The version only grows: what is the same twice was there all the while.
