@@ -5,7 +5,7 @@ use landfall_layout::frame::{Delivery, FRAME_BYTES, Frame, GapReason};
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::Body;
 use landfall_replica::merge::Wanted;
-use landfall_replica::{Merge, Resumed, Silent, Skips};
+use landfall_replica::{Merge, Resumed, Skips, Unheard};
 
 use super::{Missing, Place};
 
@@ -50,7 +50,7 @@ pub struct Reasons<'a> {
     /// What it passed over when pools were lost.
     pub skips: &'a Skips,
     /// What may say more of that, and could not be read.
-    pub unread: Option<&'a Silent>,
+    pub unread: &'a [Unheard],
     /// Where its files are, if bounds let go of the oldest. Otherwise they keep everything.
     pub bounded: Option<&'a Wanted>,
 }
@@ -86,12 +86,8 @@ pub fn read(merge: &mut Merge, log: u8, place: Place, until: u64, reasons: &Reas
         }
         let (picked, known) = merge.next(chunk.place.next, until, &mut chunk.faults);
         let next = picked.and_then(|picked| first_position(merge.record(picked)?.body));
-        let is_spoilt = picked.and_then(|picked| merge.record(picked)).is_some_and(|record| {
-            let Body::Hole { reason, .. } = record.body else { return false };
-            matches!(reason, GapReason::Corrupt | GapReason::Lost)
-        });
         if (picked.is_none() || next.is_some())
-            && chunk.is_in_doubt(merge, (next, until), (known, is_spoilt), reasons)
+            && chunk.is_in_doubt(merge, (next, until), known, reasons)
         {
             break;
         }
@@ -143,28 +139,32 @@ fn first_position(body: Body<'_>) -> Option<u64> {
 impl Chunk {
     /// Whether what no file has, up to position `next` or else to log index `until`, may be where
     /// nobody answers, or nothing can be read now. `is_known`: everybody's files say that there is
-    /// nothing. `is_spoilt`: at `next` is a batch that does not hold where it could be read.
+    /// nothing. At `next` may be a batch that does not hold where it could be read.
     fn is_in_doubt(
         &mut self,
         merge: &Merge,
         (next, until): (Option<u64>, u64),
-        (is_known, is_spoilt): (bool, bool),
+        is_known: bool,
         reasons: &Reasons<'_>,
     ) -> bool {
-        let silent = merge.silent().or_else(|| reasons.unread.cloned());
-        let Some(silent) = silent.filter(|_| !is_known || is_spoilt) else { return false };
+        let is_spoilt = merge.is_spoilt();
+        if is_known && !is_spoilt {
+            return false;
+        }
         let is_passed = |next: u64| {
             let from = Resumed { index: self.place.next, position: self.place.position };
             let parts = reasons.skips.reasons(from, next, 0);
             parts.iter().all(|(_, reason)| *reason == GapReason::Skipped)
         };
-        self.is_blind = match next {
+        let is_missing = match next {
             Some(next) => is_spoilt || self.place.position < next && !is_passed(next),
             None => !reasons.skips.has_passed(self.place.next, until),
         };
-        if self.is_blind {
+        let silent = if is_missing { merge.silent_or(reasons.unread) } else { None };
+        if let Some(silent) = &silent {
             self.faults.push(format!("readers wait for batches that may be there: {silent}"));
         }
+        self.is_blind = silent.is_some();
         self.is_blind
     }
 
@@ -278,6 +278,7 @@ mod tests {
             created_ns: CREATED_NS,
             sources: vec![BrokerId::new(0).unwrap()],
             is_shared: false,
+            stood_in: Some(Vec::new()),
         }
     }
 
@@ -287,7 +288,7 @@ mod tests {
 
     /// Reasons where files keep everything.
     fn lost(skips: &Skips) -> Reasons<'_> {
-        Reasons { skips, unread: None, bounded: None }
+        Reasons { skips, unread: &[], bounded: None }
     }
 
     /// The frames of a block: first positions of batches, and gaps.
@@ -407,7 +408,7 @@ mod tests {
             bytes[4096 + byte] ^= 1;
             std::fs::write(&path, bytes).unwrap();
             let start = Place::new(0, 0);
-            let reasons = Reasons { skips: &skips, unread: None, bounded };
+            let reasons = Reasons { skips: &skips, unread: &[], bounded };
             let chunk = read(&mut merge(&scratch), 0, start, end, &reasons);
             assert_eq!(frames(&chunk), [Err((GapReason::Lost, 3, 3)), Ok(3), Ok(6)]);
         }
@@ -494,7 +495,7 @@ mod tests {
         let (wanted, skips) = (wanted(&scratch), Skips::default());
         let (mut merge, bounded) = (merge(&scratch), Some(&wanted));
         let mut read = |place, until| {
-            read(&mut merge, 0, place, until, &Reasons { skips: &skips, unread: None, bounded })
+            read(&mut merge, 0, place, until, &Reasons { skips: &skips, unread: &[], bounded })
         };
         let first = read(Place::new(0, 0), 1);
         assert_eq!(frames(&first), [Ok(0)]);
@@ -516,7 +517,7 @@ mod tests {
         let (wanted, skips) = (wanted(&scratch), Skips::default());
         let (mut merge, bounded) = (merge(&scratch), Some(&wanted));
         let mut read = |place, until| {
-            read(&mut merge, 0, place, until, &Reasons { skips: &skips, unread: None, bounded })
+            read(&mut merge, 0, place, until, &Reasons { skips: &skips, unread: &[], bounded })
         };
         std::fs::write(&files[1], [7; 9000]).unwrap();
         let first = read(Place::new(0, 0), 2);

@@ -71,6 +71,7 @@ impl Disk {
             created_ns: self.created_ns,
             sources,
             is_shared: log == SEQUENCED_LOG,
+            stood_in: Some(env.pool.stood_in(topic)),
         }
     }
 }
@@ -172,7 +173,8 @@ impl Delivering {
                 .reader
                 .take()
                 .or_else(|| catch_up.reader(disk.lookup(env, catch_up, topic, (log, until))));
-            let Some(reader) = opened else { continue };
+            let Some(mut reader) = opened else { continue };
+            reader.wanted.stood_in = Some(env.pool.stood_in(topic));
             feed.is_asked = true;
             let place =
                 Place { missing: cursor.missing, ..Place::new(cursor.next, cursor.position) };

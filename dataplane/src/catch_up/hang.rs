@@ -199,7 +199,8 @@ mod tests {
         let data = vec![own.clone(), other];
         let mut catch_up = CatchUp::start(data.clone()).unwrap();
         let (sources, name) = (vec![source], "t".to_owned());
-        let wanted = Wanted { data, name, created_ns: CREATED_NS, sources, is_shared: false };
+        let (created_ns, stood_in) = (CREATED_NS, None);
+        let wanted = Wanted { data, name, created_ns, sources, is_shared: false, stood_in };
         let lookup = Lookup { log: 0, wanted, until: 3, last_skip: None, is_bounded: false };
         let from = From::Position(4);
         let token = Token(0);

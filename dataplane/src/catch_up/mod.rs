@@ -15,6 +15,8 @@
 mod chunk;
 mod feed;
 mod hang;
+#[cfg(test)]
+mod held_back;
 mod start;
 
 use std::collections::VecDeque;
@@ -27,9 +29,9 @@ use std::thread::JoinHandle;
 
 use landfall_layout::frame::From;
 use landfall_layout::order::OrderEntry;
-use landfall_replica::lookup::{Start, first, is_oldest_known};
+use landfall_replica::lookup::{Start, first, may_have_older};
 use landfall_replica::merge::Wanted;
-use landfall_replica::{Merge, Silent, Skips, away, short};
+use landfall_replica::{Merge, Silent, Skips, Unheard, away, short};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::conns::Token;
@@ -56,7 +58,7 @@ pub struct Reader {
     skips: Skips,
     last_skip: Option<(u64, u64)>,
     /// What of that could not be read yet.
-    unread: Option<Silent>,
+    unread: Vec<Unheard>,
     /// Bounds let go of the oldest files.
     is_bounded: bool,
     /// Counts the readers there are.
@@ -243,7 +245,7 @@ impl CatchUp {
     pub fn reader(&self, lookup: Lookup) -> Option<Box<Reader>> {
         let (merge, skips, _permit) = (None, Skips::default(), self.permit.clone());
         let Lookup { wanted, last_skip, is_bounded, .. } = lookup;
-        let unread = None;
+        let unread = Vec::new();
         let reader = || Reader { wanted, merge, skips, last_skip, unread, is_bounded, _permit };
         self.has_room().then(|| Box::new(reader()))
     }
@@ -325,11 +327,12 @@ fn carry_out(task: Task) -> Done {
         }
         Task::Read { token, log, mut reader, place, until } => {
             let Reader { wanted, merge, skips, last_skip, unread, is_bounded, .. } = &mut *reader;
-            if merge.is_none() || unread.is_some() {
-                (*skips, *unread) = short::during(|| skips_of(wanted, log, *last_skip));
+            if merge.is_none() || !unread.is_empty() {
+                (*skips, *unread) = skips_of(wanted, log, *last_skip);
             }
             let merge = merge.get_or_insert_with(|| Merge::naming_lost(wanted));
-            let (bounded, unread) = (is_bounded.then_some(&*wanted), unread.as_ref());
+            wanted.stood_in.iter().for_each(|stood_in| merge.hear_of(stood_in));
+            let bounded = is_bounded.then_some(&*wanted);
             let reasons = Reasons { skips, unread, bounded };
             let chunk = chunk::read(merge, log as u8, place, until, &reasons);
             Done::Read { token, log, reader, chunk }
@@ -337,11 +340,12 @@ fn carry_out(task: Task) -> Done {
     }
 }
 
-/// What a log passed over when pools were lost, as its directories say, and the pool.
-fn skips_of(wanted: &Wanted, log: usize, last: Option<(u64, u64)>) -> Skips {
-    let mut skips = wanted.skips(log);
+/// What a log passed over when pools were lost, as its directories say, and the pool; and which
+/// directories could not be read.
+fn skips_of(wanted: &Wanted, log: usize, last: Option<(u64, u64)>) -> (Skips, Vec<Unheard>) {
+    let (mut skips, unread) = wanted.skips(log);
     last.into_iter().for_each(|last| skips.add_positions(last));
-    skips
+    (skips, unread)
 }
 
 fn look_all(logs: &[Lookup], from: From, faults: &mut Vec<String>) -> Result<Looked, Silent> {
@@ -362,10 +366,10 @@ fn find(lookup: &Lookup, from: From, faults: &mut Vec<String>) -> Result<Option<
     if from == From::Latest {
         return Ok(None);
     }
-    if from == From::Earliest
-        && let (Some(start), None) = short::during(|| beginning(lookup))
-    {
-        return Ok(Some(start));
+    let begins = (from == From::Earliest).then(|| short::during(|| beginning(lookup)));
+    let (begins, refused) = begins.unwrap_or_default();
+    if begins.is_some() && refused.is_none() {
+        return Ok(begins);
     }
     let is_before = move |entry: &OrderEntry| match from {
         From::Position(position) => entry.end_position() <= position,
@@ -375,13 +379,17 @@ fn find(lookup: &Lookup, from: From, faults: &mut Vec<String>) -> Result<Option<
     let looked = first(wanted, *until, is_before, faults);
     let found = looked.start;
     let is_there = |position| found.is_some_and(|found| found.position <= position);
-    let is_sure = || match from {
-        From::Position(position) if is_there(position) => true,
+    let may_be_older = match from {
+        From::Position(position) if is_there(position) => None,
         // Where others have all that there ever was, a disk that is dead holds nobody up.
-        _ => is_oldest_known(wanted),
+        _ => may_have_older(wanted, &looked.unheard),
     };
-    if let Some(silent) = looked.silent.filter(|_| !is_sure()) {
+    if let Some(silent) = may_be_older {
         return Err(silent);
+    }
+    if begins.is_some() {
+        // What was refused has no part in it.
+        return Ok(begins);
     }
     let From::Position(_) = from else { return Ok(found) };
     // What is missing before the first that there is begins with the log.
@@ -402,7 +410,7 @@ fn beginning(lookup: &Lookup) -> Option<Start> {
         return (merge.torn() == Some(0)).then_some(Start { index: 0, position: 0 });
     }
     // Nobody had landed anything where it passed over its very beginning.
-    let skips = skips_of(wanted, *log, *last_skip);
+    let (skips, _) = skips_of(wanted, *log, *last_skip);
     let passed = skips.behind(0).filter(|range| range.position == 0);
     let position = passed.map_or(0, |range| range.to_position);
     Some(Start { index: 0, position })
@@ -417,7 +425,8 @@ mod tests {
     fn a_log_begins_where_it_began_though_that_is_lost() {
         let sources = Vec::new();
         let (data, name) = (Vec::new(), "t".to_owned());
-        let wanted = Wanted { data, name, created_ns: 1, sources, is_shared: false };
+        let wanted =
+            Wanted { data, name, created_ns: 1, sources, is_shared: false, stood_in: None };
         let lookup = |last_skip| Lookup {
             log: 1,
             wanted: wanted.clone(),

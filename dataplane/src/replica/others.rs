@@ -53,8 +53,9 @@ impl Others {
         let all = own.chain(data.iter().map(PathBuf::as_path));
         let topics = all.map(|data| topic_directory(data, &name, created_ns)).collect();
         let sources = vec![source];
-        let wanted = Wanted { data: data.to_vec(), name, created_ns, sources, is_shared: false };
-        Self { wanted: (!data.is_empty()).then_some(wanted), merge: None, topics }
+        let (data, is_shared, stood_in) = (data.to_vec(), false, None);
+        let wanted = Wanted { data, name, created_ns, sources, is_shared, stood_in };
+        Self { wanted: (!wanted.data.is_empty()).then_some(wanted), merge: None, topics }
     }
 
     /// The same copies, read anew.
@@ -322,6 +323,7 @@ mod tests {
                 created_ns: crate::replica::rig::CREATED_NS,
                 sources: vec![BrokerId::new(0).unwrap()],
                 is_shared: false,
+                stood_in: None,
             };
             let (mut mine, mut theirs) = (Merge::new(&wanted(0)), Merge::new(&wanted(1)));
             for index in 0..entries {

@@ -109,7 +109,7 @@ impl Row {
             others_have: others_have.unwrap_or_default(),
             is_bounded: bounds.is_set() && others_have.is_none(),
             is_home,
-            wanted: Wanted { data, name, created_ns, sources, is_shared: false },
+            wanted: Wanted { data, name, created_ns, sources, is_shared: false, stood_in: None },
             reader,
             last: last.unwrap_or_default(),
             ends: BTreeMap::new(),
@@ -426,7 +426,7 @@ impl Row {
     /// Whether it is known that nothing lies between two log indexes.
     fn is_nothing(&self, from: u64, to: u64) -> bool {
         let log = self.template.log.into();
-        let is_passed = || self.wanted.skips(log).has_passed(from, to);
+        let is_passed = || self.wanted.skips(log).0.has_passed(from, to);
         let found = || Merge::new(&self.wanted).next(from, to, &mut Vec::new());
         from >= to || is_passed() || matches!(found(), (None, true))
     }

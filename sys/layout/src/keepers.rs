@@ -61,6 +61,12 @@ pub fn stand_in_key(topic: TopicId, source: BrokerId, replica: usize) -> u64 {
     u64::from(topic.0) | (u64::from(source.raw()) + 1) << 32 | (replica as u64 + 1) << 40
 }
 
+/// Whether a stand-in's line that says `key` is about a copy of `topic`, whichever, or is being
+/// begun, so that nobody knows.
+pub fn is_stand_in_of(topic: TopicId, key: u64) -> bool {
+    key == u64::MAX || key as u32 == topic.0 && key >> 32 != 0
+}
+
 const _: () = {
     assert!(DISK_REPLICAS_MAX * 16 <= 64, "all copies of a source are in one word");
     assert!(BROKERS_MAX < 0xff && STAND_INS_MAX <= 0xff, "a byte each");
@@ -104,5 +110,8 @@ mod tests {
         keys.dedup();
         assert_eq!(keys.len(), all);
         assert_eq!(stand_in_key(topic, broker(2), 1), 0x0000_0203_0123_4567);
+        assert!(keys.iter().all(|key| is_stand_in_of(topic, *key) == (*key >> 32 != 0)));
+        assert!(!keys.iter().any(|key| is_stand_in_of(TopicId(topic.0 + 1), *key)));
+        assert!(is_stand_in_of(topic, u64::MAX), "it is being begun");
     }
 }

@@ -9,14 +9,14 @@
 //! goes by it all the same. The keepers' word is therefore loaded once more behind the lines: what
 //! was read of a keeper that has been replaced meanwhile does not count.
 
-use landfall_layout::keepers::{Keepers, StandIn, stand_in_key};
+use landfall_layout::keepers::{Keepers, StandIn, is_stand_in_of, stand_in_key};
 use landfall_layout::limits::{DISK_REPLICAS_MAX, STAND_INS_MAX};
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::{BrokerId, TopicId};
 
 use crate::memory::Memory;
 use crate::pool::Pool;
-use crate::replica::{move_replica, read_copy_line, start_replica};
+use crate::replica::{move_replica, read_copy_line, replica_key, start_replica};
 
 /// A line that says how far a copy is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +113,18 @@ impl<M: Memory> Pool<M> {
             let at = self.copy_line(topic, source, copy, keeper);
             (at, self.copy_state(at))
         })
+    }
+
+    /// Brokers that stood in for the home of some copy of `topic`, whoever landed what it has: a
+    /// line that serves another copy of the topic later is one of theirs still.
+    pub fn stood_in(&self, topic: TopicId) -> Vec<BrokerId> {
+        let is_its = |broker| {
+            (0..STAND_INS_MAX).any(|line| {
+                let at = self.geometry().stand_in(topic.slot(), broker, line);
+                is_stand_in_of(topic, replica_key(self, at))
+            })
+        };
+        BrokerId::all().filter(|broker| is_its(*broker)).collect()
     }
 
     /// Log index behind the last entry of `source` that a disk had when `topic` came back into this

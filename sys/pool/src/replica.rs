@@ -45,6 +45,12 @@ pub fn read_copy_line(memory: &impl Memory, at: u64, key: u64) -> ReplicaLine {
     ReplicaLine::from_words(words)
 }
 
+/// What the replica line at `at` is about; all ones while it is begun anew.
+pub fn replica_key(memory: &impl Memory, at: u64) -> u64 {
+    memory.refresh(at, LINE_BYTES);
+    memory.load(at + REPLICA_TOPIC)
+}
+
 /// Begins the replica line at `at` for another topic, or with other numbers than it had: what was
 /// read again from the disk may be less than a line from before says.
 pub fn start_replica(memory: &impl Memory, at: u64, line: &ReplicaLine) {

@@ -1,11 +1,13 @@
-//! Whether a broker ever landed anything in a topic, as far as directories that answer can say it:
-//! where others do not answer, its batches may be there and nowhere else.
+//! Whether a broker ever landed anything in a topic, and who keeps it, as far as directories that
+//! answer can say it: where others do not answer, its batches may be there and nowhere else.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use landfall_layout::BrokerId;
 
 use crate::ask::ask;
+use crate::away;
 use crate::merge::Wanted;
 use crate::names::{list_topic, topic_directory};
 use crate::numbers::Numbers;
@@ -42,6 +44,8 @@ impl Directory {
 pub(crate) struct Landed {
     directories: Vec<Directory>,
     places: Places,
+    /// See [`Wanted::stood_in`].
+    stood_in: Option<Vec<BrokerId>>,
 }
 
 impl Landed {
@@ -62,21 +66,49 @@ impl Landed {
             places.join(&directory.own.places);
             directories.push(directory);
         }
-        Self { directories, places }
+        Self { directories, places, stood_in: wanted.stood_in.clone() }
     }
 
     /// Whether `source` is known to have landed nothing: the home of a copy that nobody else kept
     /// a part of has none.
     pub fn has_nothing_of(&self, source: BrokerId) -> bool {
-        let source = source.raw();
-        let Some(any) = self.directories.first() else { return false };
-        let (homes, copies) = (u16::from(any.own.replica_brokers), any.own.replicas.max(1) - 1);
-        let is_parted = self.places.parts.iter().any(|part| part.source == source);
-        let mut its = (0..copies).filter(|_| homes > 0 && !is_parted);
-        its.any(|copy| {
-            let home = ((u16::from(source) + u16::from(copy)) % homes) as u8;
+        if self.parts(source).next().is_some() {
+            return false;
+        }
+        self.homes(source).any(|home| {
             let mut all = self.directories.iter();
-            all.any(|it| it.is_of(home, &self.places) && it.never_had(home, source))
+            all.any(|it| it.is_of(home, &self.places) && it.never_had(home, source.raw()))
         })
+    }
+
+    /// Whether some of what `source` landed may be in a data directory that does not answer, or is
+    /// refused: in that of a home of its copies, or of who stood in for one. One that never said to
+    /// this process whose it is may be anybody's, and so may each where nobody says who keeps what.
+    pub fn may_be_in(&self, data: &Path, source: BrokerId) -> bool {
+        let (Some(said), Some(stood_in)) = (away::last_said(data), &self.stood_in) else {
+            return true;
+        };
+        let had = said.brokers();
+        let is_here = |keeper: u8| {
+            let kept = self.places.disks.get(&keeper).map(|kept| kept.disk);
+            had.contains(&keeper) || kept.is_some_and(|disk| disk != FORGOTTEN && disk == said.id)
+        };
+        let stood_in = stood_in.iter().map(|broker| broker.raw());
+        let mut all = self.homes(source).chain(self.parts(source)).chain(stood_in);
+        self.directories.is_empty() || all.any(is_here)
+    }
+
+    /// The homes of the copies of what `source` landed.
+    fn homes(&self, source: BrokerId) -> impl Iterator<Item = u8> {
+        let rule = |any: &Directory| (u16::from(any.own.replica_brokers), any.own.replicas.max(1));
+        let (homes, copies) = self.directories.first().map_or((0, 1), rule);
+        let all = (0..copies - 1).filter(move |_| homes > 0);
+        all.map(move |copy| ((source.index() as u16 + u16::from(copy)) % homes) as u8)
+    }
+
+    /// Who kept a part of them in place of a home.
+    fn parts(&self, source: BrokerId) -> impl Iterator<Item = u8> {
+        let of = self.places.parts.iter().filter(move |part| part.source == source.raw());
+        of.map(|part| part.keeper)
     }
 }

@@ -19,7 +19,8 @@
 //! | [`deletions`] | which topics were deleted, also where nothing of them was |
 //! | [`lives`] | where logs ended and went on, from one pool to the next |
 //! | [`end`] | how far its files reach, against how far a pool is |
-//! | `landed` | whether a broker ever landed anything, where not every directory answers |
+//! | `landed` | what a broker landed, and who keeps it, where not every directory answers |
+//! | `unheard` | what does not answer, or is refused |
 //! | `reach` | how far a topic's logs are whole, whoever kept them |
 //! | [`walk`] | the records of one file, one after the other, checked, over what does not hold |
 //! | [`damage`] | bytes that do not hold, and what is known of what was there |
@@ -55,6 +56,7 @@ pub mod short;
 pub mod survey;
 pub mod there;
 pub mod topic;
+mod unheard;
 pub mod walk;
 pub mod watch;
 mod word;
@@ -67,4 +69,5 @@ pub use merge::{Merge, Picked};
 pub use numbers::Numbers;
 pub use survey::{FileSurvey, SourceSurvey};
 pub use topic::TopicFile;
+pub use unheard::Unheard;
 pub use walk::{Sight, Step, Walk};

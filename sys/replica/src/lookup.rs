@@ -13,6 +13,7 @@ use crate::landed::Landed;
 use crate::merge::{Wanted, first_header};
 use crate::names::{data_of, list_source};
 use crate::short;
+use crate::unheard::Unheard;
 use crate::walk::Walk;
 
 /// A place in the log, of a batch or a hole.
@@ -24,13 +25,13 @@ pub struct Start {
     pub position: u64,
 }
 
-/// What was found, and what does not answer, or cannot be read, and may have an earlier one.
+/// What was found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Looked {
     /// The first there is.
     pub start: Option<Start>,
-    /// It is not known what is there.
-    pub silent: Option<Silent>,
+    /// What does not answer, or cannot be read.
+    pub unheard: Vec<Unheard>,
 }
 
 /// The first entry in the log for which `before` is false; entries are sorted by it. Looked for in
@@ -39,36 +40,42 @@ pub fn first<F>(wanted: &Wanted, until: u64, before: F, faults: &mut Vec<String>
 where
     F: Fn(&OrderEntry) -> bool + Copy + Send + 'static,
 {
-    let (copies, silent) = wanted.look();
-    let mut looked = Looked { start: None, silent: silent.into_iter().next() };
+    let (copies, unheard) = wanted.look();
+    let mut looked = Looked { start: None, unheard };
     for copy in copies.into_iter().map(CopyReader::naming_lost) {
-        let data = data_of(copy.directory()).to_owned();
+        let (source, directory) = (copy.source(), copy.directory().to_owned());
+        let data = data_of(&directory).to_owned();
         let (found, refused) = short::during(|| {
             ask(&data, move || {
                 let mut faults = Vec::new();
                 (first_of(copy, until, &before, &mut faults), faults)
             })
         });
-        looked.silent = looked.silent.or(refused);
-        match found {
+        let silent = match found {
             Ok((start, more)) => {
                 let all = looked.start.into_iter().chain(start);
                 looked.start = all.min_by_key(|start| start.index);
                 faults.extend(more);
+                refused
             }
-            Err(silent) => looked.silent = Some(silent),
-        }
+            Err(silent) => Some(silent),
+        };
+        looked.unheard.extend(silent.map(|silent| Unheard::of(source, &directory, silent)));
     }
     looked
 }
 
-/// Whether copies in directories that answer have all that there ever was of each source, or know
-/// that bounds let go of what is before it: then nothing earlier is anywhere else. A source without
-/// such a copy may have it where nobody answers. In a shared log so may one that has not landed in
-/// this life of the pool, unless a home of its batches says that there never were any.
-pub fn is_oldest_known(wanted: &Wanted) -> bool {
+/// Which of `unheard` may have something earlier than the first that there is. Of a source of which
+/// other copies have all that there ever was, or know that bounds let go of what is before it,
+/// nothing earlier is anywhere else. One without such a copy may have it where nobody answers, if
+/// that is where its batches are kept. In a shared log so may one that has not landed in this life
+/// of the pool, unless a home of its batches says that there never were any.
+pub fn may_have_older(wanted: &Wanted, unheard: &[Unheard]) -> Option<Silent> {
+    let is_of = |it: &Unheard, copy: &CopyReader| {
+        it.data == data_of(copy.directory()) && it.source.is_none_or(|of| of == copy.source())
+    };
     let mut settled = BTreeSet::new();
-    for copy in wanted.copies() {
+    for copy in wanted.copies().iter().filter(|copy| !unheard.iter().any(|it| is_of(it, copy))) {
         let directory = copy.directory().to_owned();
         let header = ask(data_of(copy.directory()), move || first_header(&directory));
         if let Ok(Some(header)) = header
@@ -77,13 +84,19 @@ pub fn is_oldest_known(wanted: &Wanted) -> bool {
             settled.insert(copy.source());
         }
     }
-    if !wanted.sources.iter().all(|source| settled.contains(source)) {
-        return false;
-    }
-    let landed = wanted.is_shared.then(|| Landed::look(wanted));
-    let is_known =
-        |landed: &Landed, source| settled.contains(&source) || landed.has_nothing_of(source);
-    landed.is_none_or(|landed| BrokerId::all().all(|source| is_known(&landed, source)))
+    let landed = Landed::look(wanted);
+    let is_open = |source: &BrokerId| match wanted.sources.contains(source) {
+        true => !settled.contains(source),
+        false => wanted.is_shared && !settled.contains(source) && !landed.has_nothing_of(*source),
+    };
+    let open: Vec<BrokerId> = BrokerId::all().filter(is_open).collect();
+    let may_have = |it: &&Unheard| {
+        open.iter().any(|source| match it.source {
+            Some(of) => of == *source,
+            None => landed.may_be_in(&it.data, *source),
+        })
+    };
+    unheard.iter().find(may_have).map(|it| it.silent.clone())
 }
 
 fn first_of(

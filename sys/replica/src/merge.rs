@@ -3,16 +3,20 @@
 //! Each broker's batches are in files of their own, and there may be several copies of them. A
 //! copy is read as long as it has everything; what it lacks is looked for in the others.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
-use landfall_layout::replica::{NO_FILE, Record, ReplicaHeader};
+use landfall_layout::frame::GapReason;
+use landfall_layout::replica::{Body, NO_FILE, Record, ReplicaHeader};
 
 use crate::ask::{Silent, ask, ask_all};
 use crate::copy::{CopyReader, Says};
+use crate::landed::Landed;
 use crate::lives::{Begins, Row, Skips};
 use crate::names::{data_of, is_directory, list_source, source_directory, topic_directory};
 use crate::topic::TopicFile;
+use crate::unheard::Unheard;
 use crate::walk::Walk;
 use crate::{away, short};
 
@@ -30,20 +34,27 @@ pub struct Wanted {
     /// Other brokers' too, where there are files of theirs: they landed in another life of the pool
     /// and have not landed since.
     pub is_shared: bool,
+    /// Brokers that stood in for a home of the topic's copies, as its pool says. None: nobody asked
+    /// it, and each may have.
+    pub stood_in: Option<Vec<BrokerId>>,
 }
 
 impl Wanted {
-    /// What a log passed over when pools were lost, as the topic's directories say.
-    pub fn skips(&self, log: usize) -> Skips {
-        let mut skips = Skips::default();
+    /// What a log passed over when pools were lost, as the topic's directories say, and which of
+    /// them the system did not let say it.
+    pub fn skips(&self, log: usize) -> (Skips, Vec<Unheard>) {
+        let (mut skips, mut unread) = (Skips::default(), Vec::new());
         let said = ask_all(self.data.iter().map(|data| {
             let topic = topic_directory(data, &self.name, self.created_ns);
-            (data, move || TopicFile::read(&topic))
+            (data, move || short::during(|| TopicFile::read(&topic)))
         }));
-        for file in said.into_iter().filter_map(|said| said.ok()?.ok()) {
-            file.skipped.get(&log).into_iter().for_each(|more| skips.join(more));
+        for (data, said) in self.data.iter().zip(said) {
+            let Ok((file, refused)) = said else { continue };
+            unread.extend(refused.map(|refused| Unheard::whole(data, refused)));
+            let skipped = file.ok().and_then(|mut file| file.skipped.remove(&log));
+            skipped.iter().for_each(|more| skips.join(more));
         }
-        skips
+        (skips, unread)
     }
 
     /// Log index below which bounds may have let go of files, see [`Begins`]. A copy's last file
@@ -81,12 +92,12 @@ impl Wanted {
     }
 
     /// The same, and which directories those are.
-    pub(crate) fn look(&self) -> (Vec<CopyReader>, Vec<Silent>) {
+    pub(crate) fn look(&self) -> (Vec<CopyReader>, Vec<Unheard>) {
         self.look_in(&self.data)
     }
 
     /// The same in these data directories.
-    fn look_in(&self, data: &[PathBuf]) -> (Vec<CopyReader>, Vec<Silent>) {
+    fn look_in(&self, data: &[PathBuf]) -> (Vec<CopyReader>, Vec<Unheard>) {
         let is_wanted = |source: &BrokerId| self.is_shared || self.sources.contains(source);
         let looks = data.iter().map(|data| {
             let topic = topic_directory(data, &self.name, self.created_ns);
@@ -106,16 +117,16 @@ impl Wanted {
         });
         type There = Vec<(BrokerId, PathBuf)>;
         let found: Vec<Result<Result<There, Silent>, Silent>> = ask_all(looks);
-        let (mut copies, mut silent) = (Vec::new(), Vec::new());
+        let (mut copies, mut unheard) = (Vec::new(), Vec::new());
         let reader = |(source, path)| CopyReader::new(source, self.created_ns, path);
-        for there in found {
+        for (data, there) in data.iter().zip(found) {
             match there.and_then(|there| there) {
                 Ok(there) => copies.extend(there.into_iter().map(reader)),
-                Err(said) => silent.push(said),
+                Err(silent) => unheard.push(Unheard::whole(data, silent)),
             }
         }
         copies.sort_by_key(CopyReader::source);
-        (copies, silent)
+        (copies, unheard)
     }
 }
 
@@ -141,13 +152,13 @@ fn row_beyond(source: &Path, cut: u64) -> Option<Row> {
 }
 
 /// What comes next, and what is not there before it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Choice {
     /// Which of the sayings it is, and its log index; none: nothing is there.
     pub next: Option<(usize, u64)>,
-    /// Whether every broker's files say that there is nothing in between: it was lost, or never
-    /// was. Otherwise it may be on a disk that cannot be read here.
-    pub is_known: bool,
+    /// Brokers whose files do not say that there is nothing in between: of theirs it may be on a
+    /// disk that cannot be read here. None: it was lost, or never was.
+    pub open: Vec<BrokerId>,
     /// The first log index from which on a broker that does not say so lost some of what it had:
     /// of what lies in between, retention did not take all. None: nothing says that.
     pub torn: Option<u64>,
@@ -163,11 +174,12 @@ pub fn choose(want: u64, until: u64, says: &[Says], sources: &[BrokerId]) -> Cho
     let end = next.map_or(until, |(_, index)| index);
     let covers = |says: &Says| says.known_from <= want && says.known_to >= end;
     let of = |source: BrokerId| says.iter().filter(move |says| says.source == source);
-    let mut open = sources.iter().filter(|source| !of(**source).any(covers)).peekable();
-    let is_known = open.peek().is_none();
-    let torn = open.flat_map(|source| of(*source)).map(|says| says.torn);
+    let open = sources.iter().copied().filter(|source| !of(*source).any(covers));
+    let open: Vec<BrokerId> = open.collect();
+    let torn = open.iter().flat_map(|source| of(*source)).map(|says| says.torn);
     let torn = torn.filter(|(from, to)| *from < end && want < *to);
-    Choice { next, is_known, torn: torn.map(|(from, _)| from).min() }
+    let torn = torn.map(|(from, _)| from).min();
+    Choice { next, open, torn }
 }
 
 /// A batch or hole that was found.
@@ -227,7 +239,7 @@ pub struct Merge {
     sources: Vec<BrokerId>,
     copies: Vec<Copy>,
     /// Directories that did not say yet what they have.
-    silent: Vec<Silent>,
+    unheard: Vec<Unheard>,
     /// See [`Merge::naming_lost`].
     names_lost: bool,
     /// For each copy: it is the one of its broker that is read first.
@@ -235,6 +247,12 @@ pub struct Merge {
     says: Vec<Says>,
     said_by: Vec<usize>,
     torn: Option<u64>,
+    /// Brokers of which something may be missing before what was found last.
+    open: Vec<BrokerId>,
+    /// Broker of what was found last, where its batch does not hold.
+    spoilt: Option<BrokerId>,
+    /// Who keeps what, by those who answered when it was asked first since the last look.
+    landed: OnceCell<Landed>,
 }
 
 impl Merge {
@@ -249,17 +267,20 @@ impl Merge {
     }
 
     fn of(wanted: &Wanted, names_lost: bool) -> Self {
-        let (copies, silent) = wanted.look();
+        let (copies, unheard) = wanted.look();
         let mut merge = Self {
             wanted: wanted.clone(),
             sources: wanted.sources.clone(),
             copies: Vec::new(),
-            silent,
+            unheard,
             names_lost,
             is_first: Vec::new(),
             says: Vec::with_capacity(copies.len()),
             said_by: Vec::with_capacity(copies.len()),
             torn: None,
+            open: BrokerId::all().collect(),
+            spoilt: None,
+            landed: OnceCell::new(),
         };
         merge.add(copies);
         merge
@@ -282,18 +303,62 @@ impl Merge {
         self.copies.is_empty()
     }
 
-    /// A directory that does not answer, if there is one, or what could not be read since the last
-    /// look: what is found nowhere may be there.
+    /// A directory that does not answer, or what could not be read since the last look, where what
+    /// was not found before what was found last, or in its place, may be.
     pub fn silent(&self) -> Option<Silent> {
+        self.silent_or(&[])
+    }
+
+    /// The same, or one of `others` of which that is true.
+    pub fn silent_or(&self, others: &[Unheard]) -> Option<Silent> {
         let of = |copy: &Copy| match copy.reader {
             None => Some(Silent::new(data_of(&copy.directory).to_owned())),
             Some(_) => copy.refused.clone(),
         };
-        self.silent.first().cloned().or_else(|| self.copies.iter().find_map(of))
+        let of = |copy| of(copy).filter(|_| self.is_open(copy.source));
+        let whole = |all: &[Unheard]| {
+            let mut all = all.iter().filter(|it| self.may_be_in(it, |source| self.is_open(source)));
+            all.next().map(|it| it.silent.clone())
+        };
+        let silent = whole(&self.unheard).or_else(|| self.copies.iter().find_map(of));
+        silent.or_else(|| whole(others))
+    }
+
+    /// Whether something of a broker may be missing before what was found last, or in its place.
+    fn is_open(&self, source: BrokerId) -> bool {
+        self.open.contains(&source) || self.spoilt == Some(source) || self.is_alone(source)
+    }
+
+    /// Whether a broker may have landed something of which nobody who answers has any file.
+    fn is_alone(&self, source: BrokerId) -> bool {
+        let is_wanted = self.wanted.is_shared && !self.sources.contains(&source);
+        is_wanted && !self.landed().has_nothing_of(source)
+    }
+
+    /// Whether a data directory may have some of what those landed of whom `is_asked` says yes.
+    fn may_be_in(&self, it: &Unheard, is_asked: impl Fn(BrokerId) -> bool) -> bool {
+        let mut all = BrokerId::all();
+        all.any(|source| is_asked(source) && self.landed().may_be_in(&it.data, source))
+    }
+
+    fn landed(&self) -> &Landed {
+        self.landed.get_or_init(|| Landed::look(&self.wanted))
+    }
+
+    /// Whether what was found last is a batch that does not hold.
+    pub fn is_spoilt(&self) -> bool {
+        self.spoilt.is_some()
+    }
+
+    /// Who stood in for a home meanwhile, see [`Wanted::stood_in`].
+    pub fn hear_of(&mut self, stood_in: &[BrokerId]) {
+        self.wanted.stood_in = Some(stood_in.to_vec());
+        self.landed.take();
     }
 
     /// The files may have grown since the last look, and directories may answer again.
     pub fn look_again(&mut self) {
+        self.landed.take();
         for copy in &mut self.copies {
             if copy.refused.take().is_some() {
                 copy.reader = None;
@@ -305,11 +370,11 @@ impl Merge {
             };
             copy.reader.get_or_insert_with(new).look_again();
         }
-        let silent = std::mem::take(&mut self.silent);
-        if !silent.is_empty() {
-            let silent: Vec<PathBuf> = silent.into_iter().map(|silent| silent.path).collect();
-            let (copies, silent) = self.wanted.look_in(&silent);
-            self.silent = silent;
+        let unheard = std::mem::take(&mut self.unheard);
+        if !unheard.is_empty() {
+            let unheard: Vec<PathBuf> = unheard.into_iter().map(|it| it.data).collect();
+            let (copies, unheard) = self.wanted.look_in(&unheard);
+            self.unheard = unheard;
             self.add(copies);
         }
     }
@@ -339,9 +404,19 @@ impl Merge {
         if let Some(picked) = picked {
             self.prefer(picked.copy);
         }
-        // A source may have files there alone.
-        let may_be_there = self.wanted.is_shared && !self.silent.is_empty();
-        (picked, choice.is_known && !may_be_there)
+        let is_known = choice.open.is_empty();
+        self.open = choice.open;
+        self.spoilt = picked.and_then(|picked| self.spoilt_in(picked));
+        let is_next = picked.is_some_and(|picked| picked.index == want);
+        let is_alone = |it: &Unheard| self.may_be_in(it, |source| self.is_alone(source));
+        (picked, is_known && (is_next || !self.unheard.iter().any(is_alone)))
+    }
+
+    /// Broker of a batch that does not hold.
+    fn spoilt_in(&self, picked: Picked) -> Option<BrokerId> {
+        let Body::Hole { reason, .. } = self.record(picked)?.body else { return None };
+        let is_spoilt = matches!(reason, GapReason::Corrupt | GapReason::Lost);
+        is_spoilt.then(|| self.copies[picked.copy].source)
     }
 
     /// Asks the copies of one broker, up to the first that left nothing out.
@@ -405,13 +480,9 @@ mod tests {
         let all = [broker(0), broker(1)];
         let here = [says(0, 0, Some(7), 7), says(1, 0, Some(5), 5)];
         let choice = choose(5, 100, &here, &all);
-        assert_eq!(choice, Choice { next: Some((1, 5)), is_known: true, torn: None });
+        assert_eq!(choice, Choice { next: Some((1, 5)), open: vec![], torn: None });
         let choice = choose(4, 100, &here, &all);
-        assert_eq!(
-            choice,
-            Choice { next: Some((1, 5)), is_known: true, torn: None },
-            "4 is nowhere"
-        );
+        assert_eq!(choice, Choice { next: Some((1, 5)), open: vec![], torn: None }, "4 is nowhere");
     }
 
     #[test]
@@ -420,18 +491,18 @@ mod tests {
         let here = [says(0, 6, Some(7), 7), says(1, 0, Some(9), 9)];
         assert_eq!(
             choose(5, 100, &here, &all),
-            Choice { next: Some((0, 7)), is_known: false, torn: None }
+            Choice { next: Some((0, 7)), open: vec![broker(0)], torn: None }
         );
         // Another copy of the same broker has it, or knows that there is nothing.
         let other = [here[0], here[1], says(0, 0, Some(5), 5)];
         assert_eq!(
             choose(5, 100, &other, &all),
-            Choice { next: Some((2, 5)), is_known: true, torn: None }
+            Choice { next: Some((2, 5)), open: vec![], torn: None }
         );
         let other = [here[0], here[1], says(0, 0, None, 8)];
         assert_eq!(
             choose(5, 100, &other, &all),
-            Choice { next: Some((0, 7)), is_known: true, torn: None }
+            Choice { next: Some((0, 7)), open: vec![], torn: None }
         );
     }
 
@@ -441,9 +512,9 @@ mod tests {
         let all = [broker(0), broker(1)];
         assert_eq!(
             choose(7, 100, &here, &all),
-            Choice { next: Some((0, 7)), is_known: false, torn: None }
+            Choice { next: Some((0, 7)), open: vec![broker(1)], torn: None }
         );
-        assert!(choose(7, 100, &here, &all[..1]).is_known);
+        assert!(choose(7, 100, &here, &all[..1]).open.is_empty());
     }
 
     #[test]
@@ -471,8 +542,12 @@ mod tests {
     fn nothing_is_taken_from_beyond_the_bound() {
         let all = [broker(0)];
         let choice = choose(5, 20, &[says(0, 0, Some(20), 20)], &all);
-        assert_eq!(choice, Choice { next: None, is_known: true, torn: None });
+        assert_eq!(choice, Choice { next: None, open: vec![], torn: None });
         let choice = choose(5, 20, &[says(0, 0, None, 9)], &all);
-        assert_eq!(choice, Choice { next: None, is_known: false, torn: None }, "it may come yet");
+        assert_eq!(
+            choice,
+            Choice { next: None, open: vec![broker(0)], torn: None },
+            "it may come yet"
+        );
     }
 }

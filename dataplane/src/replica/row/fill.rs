@@ -89,7 +89,7 @@ impl Filling {
             unfinished,
             file,
             merge: Merge::new(wanted),
-            skips: wanted.skips(header.log.into()),
+            skips: wanted.skips(header.log.into()).0,
             at: REPLICA_HEADER_BYTES,
             ordinal: header.first_ordinal,
             want: header.first_index,

@@ -117,6 +117,7 @@ fn a_stand_in_says_what_it_keeps_here_and_there_and_what_another_directory_had()
     assert_eq!(said(&two.other).parts, [part].into());
     assert_eq!(said(&two.bench.directory).parts, [part].into());
     assert_eq!(said(&two.other).lacks, [].into());
+    assert_eq!(two.bench.pool.stood_in(two.bench.topic), [broker(1)]);
     assert_eq!(Numbers::read(&two.other).unwrap().brokers(), [1].into());
     // Its disk is not mounted, and it is started on the mount point, also after all is given back.
     for keepers in [Some(other_keeps()), None] {
