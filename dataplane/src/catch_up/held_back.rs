@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
+use landfall_layout::frame::From;
 use landfall_pool::clock::boot_ns;
 use landfall_pool::disk::plain::Plain;
+use landfall_replica::lookup::Start;
 use landfall_replica::merge::Wanted;
 use landfall_replica::names::{list_source, source_directory, topic_directory};
 use landfall_replica::numbers::NUMBERS_COPY;
@@ -15,7 +17,7 @@ use landfall_replica::{Merge, Numbers, Skips, TopicFile, numbers};
 use nix::sys::stat::Mode;
 
 use super::chunk::{self, Reasons};
-use super::{Chunk, Place};
+use super::{Chunk, Lookup, Place, find};
 use crate::replica::Data;
 use crate::replica::rig::{CREATED_NS, Source};
 
@@ -142,6 +144,13 @@ impl Scene {
     fn goes_on(&self) -> bool {
         went_on(&self.read())
     }
+
+    /// Where a reader begins.
+    fn find(&self, from: From) -> Result<Option<Start>, PathBuf> {
+        let (wanted, last_skip) = (self.wanted.clone(), None);
+        let lookup = Lookup { log: 0, wanted, until: 3, last_skip, is_bounded: false };
+        find(&lookup, from, &mut Vec::new()).map_err(|silent| silent.path)
+    }
 }
 
 fn broker(number: usize) -> BrokerId {
@@ -237,5 +246,44 @@ fn a_directory_of_which_nobody_knows_whose_it_is_holds_readers_back() {
         assert!(scene.goes_on(), "{how:?}");
         fs::remove_dir_all(scene.topic()).unwrap();
         assert!(scene.read().is_blind, "{how:?}: nobody says who keeps what");
+    }
+}
+
+/// No disk holds up who looks for a time or a position that others are known to have first.
+#[test]
+fn a_reader_by_time_or_position_is_not_refused_where_another_copy_has_all() {
+    let all = [From::Time(2), From::Position(4), From::Time(0), From::Position(0)];
+    for how in ALL {
+        // Nobody knows whose it is, or it is a home's.
+        for whose in [None, Some(0)].into_iter().skip(usize::from(matches!(how, How::Away))) {
+            let scene = Scene::new("whole", whose, how);
+            let second = Start { index: 1, position: 3 };
+            let first = Start { index: 0, position: 0 };
+            let found = all.map(|from| scene.find(from));
+            let want = [second, second, first, first].map(|start| Ok(Some(start)));
+            assert_eq!(found, want, "{how:?} {whose:?}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_by_time_or_position_is_refused_where_only_a_silent_disk_may_have_it() {
+    // The position is not the oldest: the one that is there begins behind it.
+    let all = [From::Time(0), From::Time(2), From::Position(0), From::Position(4)];
+    for how in ALL {
+        let mut scene = Scene::new("older", Some(1), how);
+        // As if the copy was begun anew behind what it lacks.
+        let source = source_directory(&scene.topic(), broker(0));
+        fs::remove_dir_all(source).unwrap();
+        let nothing = all.map(|from| scene.find(from));
+        assert_eq!(nothing, [(); 4].map(|()| Ok(None)), "{how:?}: of no home, memory has the rest");
+        scene.change(|file| (file.replicas, file.replica_brokers) = (3, 2));
+        let refused = all.map(|from| scene.find(from));
+        assert!(refused.iter().all(Result::is_err), "{how:?}: {refused:?}");
+        scene.change(|file| (file.replicas, file.replica_brokers) = (2, 1));
+        scene.wanted.sources.push(broker(1));
+        assert!(all.iter().all(|from| scene.find(*from) == Ok(None)), "{how:?}");
+        Part { source: 1, copy: 0, keeper: 1, from: 0 }.say(&scene.topic()).unwrap();
+        assert!(all.iter().all(|from| scene.find(*from).is_err()), "{how:?}: it stood in for one");
     }
 }
