@@ -9,6 +9,7 @@ use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
 use landfall::Client;
+use landfall_pool::process::is_stopped;
 
 use crate::error::{Failure, Outcome};
 use crate::out::note;
@@ -77,7 +78,7 @@ pub fn listener(address: &str) -> Option<Listener> {
         }
     };
     let pid = holder(&inode)?;
-    let is_stopped = is_stopped(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
+    let is_stopped = is_stopped(pid);
     Some(Listener { pid, address: address.to_owned(), is_stopped })
 }
 
@@ -118,13 +119,6 @@ fn holder(inode: &str) -> Option<u32> {
     pids.find(has_it)
 }
 
-/// Whether `/proc/PID/stat` says that the process is stopped. Its name, in brackets, may contain
-/// anything.
-fn is_stopped(stat: &str) -> bool {
-    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
-    state.is_some_and(|state| state.starts_with(['T', 't']))
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -152,13 +146,5 @@ mod tests {
         drop(unix);
         assert_eq!(listener(&format!("unix:@{name}")), None);
         assert_eq!(listener("192.0.2.1:7400"), None, "another host's");
-    }
-
-    #[test]
-    fn a_stopped_process_is_told_by_the_kernels_word_and_not_by_its_name() {
-        assert!(is_stopped("17 (landfall-contro) T 1 17"));
-        assert!(is_stopped("17 (a) S (b) t 1 17"));
-        assert!(!is_stopped("17 (a) T) S 1 17"));
-        assert!(!is_stopped(""));
     }
 }

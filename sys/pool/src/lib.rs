@@ -18,7 +18,7 @@
 //! | [`clock`], [`silence`], [`attention`] | time that passes, and time that is shown |
 //! | [`bell`], [`idle`] | how a loop waits, and waking a process that sleeps |
 //! | [`host`], [`leftovers`] | which host this is; what may be left in its caches |
-//! | [`lock`] | which processes are there, as the kernel knows it |
+//! | [`lock`], [`process`] | which processes are there, as the kernel knows it |
 //! | [`disk`], [`replica`] | writing to files, and the lines that say how far that is |
 //! | [`copies`] | who keeps each copy on disk now |
 //! | [`counters`] | counters and distinct errors that survive their process |
@@ -47,6 +47,7 @@ pub mod memory;
 pub mod payload_writer;
 pub mod poison;
 pub mod pool;
+pub mod process;
 pub mod replica;
 pub mod shared;
 pub mod silence;

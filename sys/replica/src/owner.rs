@@ -6,8 +6,10 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use landfall_pool::process::holder;
 
 /// The file in a data directory that names the pool of the broker which has the directory, or had
 /// it last. Read only where the directory is locked.
@@ -109,16 +111,7 @@ pub fn hold(directory: &Path, pool: &str) -> io::Result<Held> {
 /// The process that is just taking the data directory, by its number, as far as the system's table
 /// of locks says it.
 pub fn taker(directory: &Path) -> Option<u32> {
-    let inode = fs::metadata(directory.join(SYSTEM_FILE)).ok()?.ino().to_string();
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    // 1: FLOCK  ADVISORY  WRITE 708 00:13:1524 0 EOF. File systems name devices in two ways.
-    locks.lines().find_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let (kind, _, mode) = (words.next()?, words.next()?, words.next()?);
-        let (process, file) = (words.next()?, words.next()?);
-        let is_it = kind == "FLOCK" && mode == "WRITE" && file.rsplit(':').next()? == inode;
-        process.parse().ok().filter(|_| is_it)
-    })
+    holder(&directory.join(SYSTEM_FILE)).map(|holder| holder.pid)
 }
 
 #[cfg(test)]
