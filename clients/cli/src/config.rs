@@ -103,6 +103,8 @@ settings! {
         copy_move: Time = Time(std::time::Duration::from_nanos(COPY_MOVE_NS)),
         /// The longest wait for one process at its start.
         start_timeout: Time = Time(std::time::Duration::from_secs(300)),
+        /// The longest wait for a process at its end.
+        stop_timeout: Time = Time(std::time::Duration::from_secs(30)),
     }
     /// `landfall bench`.
     Bench {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use landfall::local::{LocalConfig, LocalSystem, Starting, rdma_address};
+use landfall::local::{Lingering, LocalConfig, LocalSystem, Starting, Stopping, rdma_address};
 use landfall_layout::geometry::Geometry;
 use landfall_layout::limits::BROKERS_MAX;
 use landfall_verify::replicas::{level_above, level_below};
@@ -44,6 +44,7 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         forget_lost: args.forget_lost,
         copy_move: settings.up.copy_move.0,
         start_wait: settings.up.start_timeout.0,
+        stop_wait: settings.up.stop_timeout.0,
         ..LocalConfig::default()
     };
     if settings.up.start_timeout.0.is_zero() {
@@ -60,9 +61,13 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         }
         !stop.asked()
     };
-    let mut system = match LocalSystem::start_while(config, goes_on) {
-        Err(_) if stop.asked() => return Ok(()),
-        started => started.map_err(|error| explain(error, listen))?,
+    let tell_stop = |stopping: Stopping| tell_stop(&stopping, &settings.up.stop_timeout);
+    let not_stopped = |error| Failure::failed("not everything stopped by itself", error);
+    let mut system = match LocalSystem::start_while(config, goes_on, tell_stop) {
+        Ok(Some(system)) => system,
+        Ok(None) => return Ok(()),
+        Err(error) if stop.asked() => return Err(not_stopped(error)),
+        Err(error) => return Err(explain(error, listen)),
     };
     for line in system.tick() {
         out::note(line);
@@ -87,7 +92,7 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    system.stop().map_err(|error| Failure::failed("not everything stopped by itself", error))
+    system.stop_and_tell(tell_stop).map_err(not_stopped)
 }
 
 /// What no system can have is refused before anything is started.
@@ -167,6 +172,17 @@ fn tell_wait(starting: &Starting, most: &Time) {
         "{name} is not ready after {} s; it is waited for up to {most} (--start-timeout); it said: \
          {said}",
         waited.as_secs()
+    ));
+}
+
+/// Says for whom the stop waits.
+fn tell_stop(stopping: &Stopping, most: &Time) {
+    let left: Vec<_> = stopping.left.iter().map(Lingering::to_string).collect();
+    out::note(format_args!(
+        "{} {} not ended after {} s: waiting for up to {most} (--stop-timeout), then killing",
+        left.join(", "),
+        if left.len() == 1 { "has" } else { "have" },
+        stopping.waited.as_secs()
     ));
 }
 

@@ -45,9 +45,14 @@ struct System {
 
 impl System {
     fn start(brokers: u32) -> Self {
+        Self::start_with(brokers, &[])
+    }
+
+    fn start_with(brokers: u32, more: &[&str]) -> Self {
         let mut child = landfall()
             .args(["up", "--control", "127.0.0.1:0", "--pool-bytes", "256M"])
             .args(["--brokers", &brokers.to_string()])
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -95,10 +100,7 @@ impl System {
     /// Asks the system to stop and returns its status and what it said.
     fn stop(mut self) -> (Option<i32>, String) {
         signal(self.child.id(), Signal::SIGTERM);
-        let status = self.child.wait().unwrap();
-        let mut stderr = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-        (status.code(), stderr)
+        end(&mut self.child)
     }
 }
 
@@ -112,6 +114,28 @@ impl Drop for System {
 
 fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+}
+
+/// Stops a process until it is told to go on.
+fn stop(pid: u32) {
+    signal(pid, Signal::SIGSTOP);
+    let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    until("it is stopped", || stat().contains(") T "));
+}
+
+/// Waits for the end of a process: its status, and what it said.
+fn end(child: &mut Child) -> (Option<i32>, String) {
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    (child.wait().unwrap().code(), stderr)
+}
+
+/// Processes that one has started.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let of = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children"));
+    let all: Vec<String> = tasks.filter_map(|task| of(task).ok()).collect();
+    all.join(" ").split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 fn lives(pid: u64) -> bool {
@@ -436,6 +460,36 @@ fn a_start_that_waits_is_told_of_ends_when_asked_and_has_a_bound() {
     assert!(line.contains("control is not ready after") && line.contains("5m"), "{line}");
     signal(waits.id(), Signal::SIGTERM);
     assert_eq!(waits.wait().unwrap().code(), Some(0));
+    // Control cannot end in good order: somebody has stopped it.
+    let mut frozen = up(&["--stop-timeout", "1s"]);
+    let mut control = Vec::new();
+    until("control is started", || {
+        control = children(frozen.id());
+        !control.is_empty()
+    });
+    stop(control[0]);
+    signal(frozen.id(), Signal::SIGTERM);
+    let (status, said) = end(&mut frozen);
+    assert_eq!(status, Some(1), "{said}");
+    let who = format!("control (process {}, which was stopped by a signal)", control[0]);
+    assert!(said.contains(&who) && said.contains("was killed"), "{said}");
+    assert!(!lives(control[0].into()), "{who}");
     drop(taken);
     std::fs::remove_dir_all(data).unwrap();
+}
+
+#[test]
+fn who_does_not_end_at_a_stop_is_told_of_killed_and_named() {
+    let mut system = System::start_with(2, &["--stop-timeout", "6s"]);
+    let brokers = system.json(&["cluster", "-o", "json"])["brokers"].clone();
+    let frozen = brokers[1]["pid"].as_u64().unwrap();
+    stop(frozen as u32);
+    signal(system.child.id(), Signal::SIGTERM);
+    let (status, said) = end(&mut system.child);
+    assert_eq!(status, Some(1), "{said}");
+    let who = format!("broker 1 (process {frozen}, which was stopped by a signal)");
+    let told = format!("{who} has not ended after 5 s: waiting for up to 6s");
+    let killed = format!("{who} did not end within 6s of SIGTERM and was killed");
+    assert!(said.contains(&told) && said.contains(&killed), "{said}");
+    assert!(!said.contains("broker 0") && !said.contains("control"), "{said}");
 }

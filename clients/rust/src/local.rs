@@ -7,6 +7,7 @@ mod data;
 mod error;
 mod process;
 mod spawner;
+mod stop;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -25,14 +26,18 @@ use self::data::{data_directories, make_data_directories};
 use self::error::LocalError;
 use self::process::{Process, Waited};
 use self::spawner::Spawner;
+use self::stop::stop_all;
 use crate::{Client, Error, Idle};
+
+pub use self::stop::{Lingering, Stopping};
 
 /// Longest wait for a child's `ready` line where nothing else is asked for.
 const START_WAIT: Duration = Duration::from_secs(30);
 /// How often it is asked whether a child is still waited for.
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// Time between SIGTERM and SIGKILL.
-const STOP_WAIT: Duration = Duration::from_secs(5);
+/// Time between SIGTERM and SIGKILL where nothing else is asked for. A process that is killed has
+/// not said where its logs ended, and a slow disk takes a while to have what it is given last.
+const STOP_WAIT: Duration = Duration::from_secs(30);
 
 /// What a local system shall be.
 #[derive(Clone, Debug)]
@@ -83,6 +88,8 @@ pub struct LocalConfig {
     /// Longest wait for one process at its start. Touching the pages of a large pool, or bringing
     /// many topics back from slow disks, takes longer than the usual 30 s.
     pub start_wait: Duration,
+    /// Longest wait for a process at its end: then it is killed.
+    pub stop_wait: Duration,
     /// Faults of a broker's disk, in the words of `landfall-broker --data-faults`. For tests.
     pub data_faults: Vec<(usize, String)>,
 }
@@ -111,6 +118,7 @@ impl Default for LocalConfig {
             session_lease: Duration::from_nanos(SESSION_LEASE_NS),
             forget_lost: false,
             start_wait: START_WAIT,
+            stop_wait: STOP_WAIT,
             data_faults: Vec::new(),
         }
     }
@@ -159,23 +167,26 @@ pub struct LocalSystem {
 impl LocalSystem {
     /// Starts control and the brokers and returns when control has accepted every broker.
     pub fn start(config: LocalConfig) -> Result<Self, Error> {
-        Self::start_while(config, |_| true)
+        let system = Self::start_while(config, |_| true, |_| {})?;
+        Ok(system.ok_or(LocalError::Unwanted)?)
     }
 
     /// The same as long as `goes_on` says so, which is asked again and again while a process is
-    /// waited for. What was started is stopped when it says no, and the error is that of a process
-    /// that was not ready.
+    /// waited for. When it says no, what was started is stopped in good order, of which `tell`
+    /// hears where that takes long, and there is no system. An error names who had to be killed.
     pub fn start_while(
         config: LocalConfig,
         mut goes_on: impl FnMut(Starting) -> bool,
-    ) -> Result<Self, Error> {
-        Ok(Self::launch(config, &mut goes_on)?)
+        mut tell: impl FnMut(Stopping),
+    ) -> Result<Option<Self>, Error> {
+        Ok(Self::launch(config, &mut goes_on, &mut tell)?)
     }
 
     fn launch(
         config: LocalConfig,
         goes_on: &mut dyn FnMut(Starting) -> bool,
-    ) -> Result<Self, LocalError> {
+        tell: &mut dyn FnMut(Stopping),
+    ) -> Result<Option<Self>, LocalError> {
         if !(1..=BROKERS_MAX).contains(&config.brokers) {
             return Err(LocalError::Brokers { asked: config.brokers });
         }
@@ -198,7 +209,15 @@ impl LocalSystem {
         let mut control = Process::new("control".into());
         let mut command = control_command(&control_binary, &config, &pool, &config.control);
         control.start(&spawner, &mut command)?;
-        let address = ready(&mut control, config.start_wait, goes_on, &mut [])?
+        let line = match ready(&mut control, config.start_wait, goes_on, &mut []) {
+            Err(LocalError::Unwanted) => {
+                let mut killed = Vec::new();
+                stop_all(&mut [&mut control], config.stop_wait, tell, &mut killed);
+                return all_ended(killed, config.stop_wait).map(|()| None);
+            }
+            line => line?,
+        };
+        let address = line
             .strip_prefix("ready ")
             .map(str::to_owned)
             .ok_or_else(|| LocalError::Address { why: "control named no address".into() })?;
@@ -228,9 +247,12 @@ impl LocalSystem {
             let Some((broker, after)) = rest.split_first_mut() else { break };
             let mut others = vec![&mut system.control];
             others.extend(before.iter_mut().chain(after));
-            ready(broker, wait, goes_on, &mut others)?;
+            match ready(broker, wait, goes_on, &mut others) {
+                Err(LocalError::Unwanted) => return system.end(tell).map(|()| None),
+                ready => drop(ready?),
+            }
         }
-        Ok(system)
+        Ok(Some(system))
     }
 
     /// Control's address: `http://127.0.0.1:PORT`. It stays the same when control restarts.
@@ -337,13 +359,22 @@ impl LocalSystem {
     }
 
     /// Stops all: brokers first, so that control hears them leave. SIGTERM, then SIGKILL after
-    /// five seconds, which is an error that names who had to be killed.
-    pub fn stop(mut self) -> Result<(), Error> {
-        let mut names = Vec::new();
+    /// [`LocalConfig::stop_wait`], which is an error that names who had to be killed.
+    pub fn stop(self) -> Result<(), Error> {
+        self.stop_and_tell(|_| {})
+    }
+
+    /// The same. Where it takes long, `tell` hears for whom it waits.
+    pub fn stop_and_tell(self, mut tell: impl FnMut(Stopping)) -> Result<(), Error> {
+        Ok(self.end(&mut tell)?)
+    }
+
+    fn end(mut self, tell: &mut dyn FnMut(Stopping)) -> Result<(), LocalError> {
+        let (wait, mut killed) = (self.config.stop_wait, Vec::new());
         let mut brokers: Vec<&mut Process> = self.brokers.iter_mut().collect();
-        stop_all(&mut brokers, &mut names);
-        stop_all(&mut [&mut self.control], &mut names);
-        if names.is_empty() { Ok(()) } else { Err(LocalError::Killed { names }.into()) }
+        stop_all(&mut brokers, wait, tell, &mut killed);
+        stop_all(&mut [&mut self.control], wait, tell, &mut killed);
+        all_ended(killed, wait)
     }
 
     fn broker_command(&self, number: usize) -> Command {
@@ -430,6 +461,11 @@ fn idle_word(idle: Idle) -> &'static str {
     }
 }
 
+/// An error where somebody had to be killed.
+fn all_ended(killed: Vec<Lingering>, waited: Duration) -> Result<(), LocalError> {
+    if killed.is_empty() { Ok(()) } else { Err(LocalError::Killed { killed, waited }) }
+}
+
 /// Waits for a child's `ready` line and returns it. None of `others` may end meanwhile.
 fn ready(
     process: &mut Process,
@@ -451,16 +487,8 @@ fn ready(
                     }
                 }
                 let waited = began.elapsed();
-                let goes_on = goes_on(Starting { name: &name, waited, said: &said });
-                if !goes_on {
-                    // In good order, control last, or no directory says where logs ended.
-                    for one in
-                        std::iter::once(process).chain(others.iter_mut().rev().map(|it| &mut **it))
-                    {
-                        one.terminate();
-                        one.wait_gone(Instant::now() + STOP_WAIT);
-                    }
-                    return Err(LocalError::NotReady { name, waited, said });
+                if !goes_on(Starting { name: &name, waited, said: &said }) {
+                    return Err(LocalError::Unwanted);
                 }
                 if waited >= wait {
                     return Err(LocalError::NotReady { name, waited, said });
@@ -479,19 +507,6 @@ fn restarted(
     match process.start(spawner, command) {
         Ok(()) => notes.push(format!("{} was started again", process.name())),
         Err(error) => notes.push(error.to_string()),
-    }
-}
-
-fn stop_all(processes: &mut [&mut Process], killed: &mut Vec<String>) {
-    for process in processes.iter_mut() {
-        process.terminate();
-    }
-    let deadline = Instant::now() + STOP_WAIT;
-    for process in processes.iter_mut() {
-        if !process.wait_gone(deadline) {
-            process.kill();
-            killed.push(process.name().to_owned());
-        }
     }
 }
 

@@ -12,9 +12,10 @@ use crate::words;
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Prints `ready http://127.0.0.1:7400` on stdout when every broker is accepted, and stays in the
-foreground. SIGINT or SIGTERM stops all of it, with status 0. A process that dies is started again
-after 100 ms, then after twice as long each time, up to 5 s, and stderr says so. The pool is
-anonymous memory unless --pool names a file, so nothing is left behind.
+foreground. SIGINT or SIGTERM stops all of it, with status 0, or 1 where a process had to be killed.
+A process that dies is started again after 100 ms, then after twice as long each time, up to 5 s,
+and stderr says so. The pool is anonymous memory unless --pool names a file, so nothing is left
+behind.
 
 Examples:
   landfall up --brokers 4
@@ -63,6 +64,10 @@ pub struct Up {
     /// [default: 5m]
     #[arg(long, value_name = "TIME")]
     pub start_timeout: Option<Time>,
+    /// The longest wait for a process at its end, as for slow disks: then it is killed
+    /// [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub stop_timeout: Option<Time>,
     /// Go on without what only data directories have that are not there: it is lost, and they must
     /// never come back
     #[arg(long)]
@@ -79,6 +84,7 @@ impl Up {
         flags.set("up.verbs_grant", "--verbs-grant", self.verbs_grant);
         flags.set("up.copy_move", "--copy-move", self.copy_move);
         flags.set("up.start_timeout", "--start-timeout", self.start_timeout);
+        flags.set("up.stop_timeout", "--stop-timeout", self.stop_timeout);
         flags.set("up.prefault", "--prefault", self.prefault.then_some(true));
     }
 }

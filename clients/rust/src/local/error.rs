@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use landfall_layout::limits::BROKERS_MAX;
 
-use super::STOP_WAIT;
+use super::Lingering;
 use crate::Error;
 
 /// Why a local system did not start or stop.
@@ -61,10 +61,14 @@ pub(super) enum LocalError {
         /// The last it said on stderr.
         said: String,
     },
-    /// A child did not stop on SIGTERM and was killed.
+    /// It was told to stop before it was ready.
+    Unwanted,
+    /// Children did not stop on SIGTERM and were killed.
     Killed {
-        /// Their parts.
-        names: Vec<String>,
+        /// They.
+        killed: Vec<Lingering>,
+        /// How long each was given.
+        waited: Duration,
     },
     /// Control's address cannot be used by a client.
     Address {
@@ -102,11 +106,13 @@ impl fmt::Display for LocalError {
             Self::NotReady { name, waited, said } => {
                 write!(f, "{name} was not ready within {waited:?}; it said: {said:?}")
             }
-            Self::Killed { names } => write!(
-                f,
-                "{} did not stop within {STOP_WAIT:?} of SIGTERM and was killed",
-                names.join(", ")
-            ),
+            Self::Unwanted => f.write_str("it was told to stop before it was ready"),
+            Self::Killed { killed, waited } => {
+                let names: Vec<_> = killed.iter().map(Lingering::to_string).collect();
+                let were = if names.len() == 1 { "was" } else { "were" };
+                let names = names.join(", ");
+                write!(f, "{names} did not end within {waited:?} of SIGTERM and {were} killed")
+            }
             Self::Address { why } => f.write_str(why),
         }
     }

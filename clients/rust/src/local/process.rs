@@ -208,17 +208,6 @@ impl Process {
         self.signal(Signal::SIGTERM);
     }
 
-    /// Waits for the end until `deadline`. False: it still lives.
-    pub(super) fn wait_gone(&mut self, deadline: Instant) -> bool {
-        while self.is_alive() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        true
-    }
-
     /// Kills the child and waits until it is gone.
     pub(super) fn kill(&mut self) {
         if let Some(child) = &mut self.child {
@@ -349,19 +338,5 @@ mod tests {
         assert!(process.look(later, true, &mut notes), "time to start it again");
         assert!(!process.look(later, false, &mut notes), "nobody wants it again");
         assert_eq!(notes.len(), 2, "said once");
-    }
-
-    #[test]
-    fn a_child_that_ignores_sigterm_is_not_gone_until_killed() {
-        let spawner = Spawner::start().unwrap();
-        let mut process = Process::new("broker 1".into());
-        process
-            .start(&spawner, &mut shell("trap '' TERM; echo ready; echo ready now; exec sleep 60"))
-            .unwrap();
-        process.wait_ready(Duration::from_secs(10));
-        process.terminate();
-        assert!(!process.wait_gone(Instant::now() + Duration::from_millis(50)));
-        process.kill();
-        assert!(process.wait_gone(Instant::now()));
     }
 }
