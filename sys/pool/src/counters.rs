@@ -113,19 +113,31 @@ impl ErrorLog {
     }
 }
 
-/// What says that a sentence goes on where it is cut.
-const CUT: &str = " ...";
+/// What stands for the middle of a sentence that is too long.
+const CUT: &str = " ... ";
 /// Bytes of the longest sentence that is kept whole.
 const TEXT_BYTES: usize = size_of::<ErrorEntry>() - std::mem::offset_of!(ErrorEntry, text);
 
-/// The sentence, or as much of it as an entry has room for and the mark that it goes on.
+/// Bytes of either end of a longer one that are kept.
+const END_BYTES: usize = (TEXT_BYTES - CUT.len()) / 2;
+
+/// The sentence, or as much of both its ends as an entry has room for: a sentence begins with what
+/// it is about, and ends with what to do.
 fn fitting(text: &str) -> std::borrow::Cow<'_, str> {
     if text.len() <= TEXT_BYTES {
         return text.into();
     }
-    let mut end = TEXT_BYTES - CUT.len();
+    let (mut end, mut start) = (END_BYTES, text.len() - END_BYTES);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}{CUT}", &text[..end]).into()
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    let (head, tail) = (&text[..end], &text[start..]);
+    // Between words, where there is a blank near by: a path has none.
+    let is_near = |at: &usize| *at <= END_BYTES / 3;
+    let head = head.rfind(' ').filter(|at| is_near(&(end - at))).map_or(head, |at| &head[..at]);
+    let tail = tail.find(' ').filter(is_near).map_or(tail, |at| &tail[at + 1..]);
+    format!("{head}{CUT}{tail}").into()
 }

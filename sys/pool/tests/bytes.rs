@@ -191,13 +191,22 @@ fn errors_are_kept_once_each() {
         assert_eq!(now.len(), ERRORS_MAX);
         assert!(now.iter().any(|(text, _)| text == "first"), "seen at 30");
         assert!(!now.iter().any(|(text, _)| text == "second"), "seen at 20");
-        // A long sentence is cut between characters, says so, and is the same sentence when it
-        // comes again.
+        // Of a long sentence the middle is left out, between characters, and it is the same
+        // sentence when it comes again.
         let long = "é".repeat(300);
         log.note(pool, 1_000, &long);
         log.note(pool, 1_001, &long);
         let cut = seen(&log).into_iter().find(|(text, _)| text.starts_with('é')).expect("noted");
-        assert_eq!(cut, ("é".repeat(110) + " ...", 2));
+        assert_eq!(cut, (format!("{0} ... {0}", "é".repeat(54)), 2));
+        // Whole words of both ends are kept: whom it is about, and what to do.
+        let about = "/data/broker-0/orders/1700000000000000000/b0/00000000000000000000.replica";
+        let (why, advice) = ("of which nothing holds ".repeat(9), "remove it, and start it again");
+        let whole = format!("{about}: it is a file {why}; {advice}");
+        log.note(pool, 1_003, &whole);
+        let (cut, _) = seen(&log).into_iter().find(|(text, _)| text.starts_with('/')).unwrap();
+        assert!(cut.starts_with(about) && cut.ends_with(advice), "{cut}");
+        let (head, tail) = cut.split_once(" ... ").expect("its middle is left out");
+        assert!(whole.starts_with(&format!("{head} ")) && whole.ends_with(&format!(" {tail}")));
         // One that just fits is whole.
         let fits = "e".repeat(224);
         log.note(pool, 1_002, &fits);
