@@ -14,6 +14,7 @@ use landfall_control::{Control, Options};
 use landfall_pool::Pool;
 use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::pool::Shape;
+use landfall_pool::process;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -305,6 +306,12 @@ async fn elect(
     }
 }
 
+/// Who keeps the lock of a file, in words.
+fn keeper(path: &Path) -> String {
+    let unknown = || "a process that lslocks shows".to_owned();
+    process::holder(path).map_or_else(unknown, |holder| holder.to_string())
+}
+
 /// Locks the pool's file while it is looked at or made, which takes seconds at most.
 fn lock(mut file: File, path: &Path) -> Result<Flock<File>, String> {
     let began = boot_ns();
@@ -318,8 +325,9 @@ fn lock(mut file: File, path: &Path) -> Result<Flock<File>, String> {
         if !told && boot_ns() - began > BUSY_TOLD_NS {
             told = true;
             eprintln!(
-                "landfall-control: waiting: another process keeps the lock of {}, as a control \
-                 does that makes the pool, or is stopped (lslocks shows which)",
+                "landfall-control: waiting: {} keeps the lock of {}, as a control does that makes \
+                 the pool",
+                keeper(path),
                 path.display()
             );
         }

@@ -21,6 +21,7 @@ use landfall_nic::fitness::{self, MemoryLock};
 use landfall_pool::Pool;
 use landfall_pool::map::MapError;
 use landfall_pool::pool::PoolError;
+use landfall_pool::process;
 use landfall_replica::ask::ask_all;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -142,7 +143,7 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
         pin(core)?;
     }
     raise_descriptors()?;
-    let Some(pool) = attach(&flags.pool, stop)? else { return Ok(()) };
+    let Some(pool) = attach(&flags.pool, POOL_WAIT, stop)? else { return Ok(()) };
     if flags.verbs.is_some() {
         raise_memory_lock(pool.geometry().pool_bytes())?;
     }
@@ -261,7 +262,7 @@ fn raise_memory_lock(pool_bytes: u64) -> Result<(), Failure> {
 }
 
 /// Attaches to the pool, waiting for control to make it. `None` when a signal came first.
-fn attach(path: &Path, stop: impl Fn() -> bool) -> Result<Option<Pool>, Failure> {
+fn attach(path: &Path, wait: Duration, stop: impl Fn() -> bool) -> Result<Option<Pool>, Failure> {
     let since = Instant::now();
     loop {
         let error = match Pool::attach(path) {
@@ -275,8 +276,18 @@ fn attach(path: &Path, stop: impl Fn() -> bool) -> Result<Option<Pool>, Failure>
             }
             _ => false,
         };
-        if !is_early || since.elapsed() > POOL_WAIT {
+        if !is_early {
             return Err(error.into());
+        }
+        if since.elapsed() > wait {
+            // Another control would wait for the same lock.
+            let Some(holder) = process::holder(path) else { return Err(error.into()) };
+            let path = path.display();
+            return Err(format!(
+                "{path} holds no pool yet, and {holder} has the lock of it, as a control does that \
+                 makes the pool: start this broker again when it has"
+            )
+            .into());
         }
         if stop() {
             return Ok(None);
@@ -307,7 +318,22 @@ fn not_there(read_data: &[PathBuf]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+
     use super::*;
+
+    #[test]
+    fn who_keeps_the_lock_of_a_pool_that_is_being_made_is_named() {
+        let file = File::from(landfall_pool::map::memfd("made", 4096).unwrap());
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let why = || attach(&path, Duration::ZERO, || false).map(drop).unwrap_err().to_string();
+        assert!(why().contains("start control"), "{}", why());
+        file.lock().unwrap();
+        let told = why();
+        let me = format!("process {} has the lock", std::process::id());
+        assert!(told.contains(&me) && !told.contains("start control"), "{told}");
+    }
 
     #[test]
     fn a_directory_to_read_that_is_not_there_is_said() {
