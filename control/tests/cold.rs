@@ -20,7 +20,7 @@ use landfall_layout::topic::{Order, TopicEntry};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE, topic_directory};
 use landfall_replica::there::{Kept, Lack, Part};
-use landfall_replica::{Ended, EndedLog, Numbers, Resumed, TopicFile, numbers, owner};
+use landfall_replica::{Ended, EndedLog, Numbers, Resumed, TopicFile, Unkept, numbers, owner};
 
 const LEADER: LeaderLine =
     LeaderLine { term: 0, pid: 0, host: 0, started_ns: 0, locked: 0, ended: 0, reserved: [0; 2] };
@@ -216,6 +216,7 @@ fn what_no_disk_had_at_the_end_is_counted_and_told() {
     let source = BrokerId::new(0).unwrap();
     let kept =
         ReplicaLine { topic: topic.0.into(), durable: 2, entries: 2, ..ReplicaLine::default() };
+    let kept = ReplicaLine { tail: 2, incarnation: 1, ..kept };
     let kept = ReplicaLine { state: ReplicaState::Full.raw(), ..kept };
     pool.start_replica(topic, source, 0, &kept);
     let notes = say_ended(&pool, 1, &two.data());
@@ -223,6 +224,7 @@ fn what_no_disk_had_at_the_end_is_counted_and_told() {
     assert!(note.contains("is full") && note.contains("log index 2 of 5"), "{note}");
     let ended = TopicFile::read(&one).unwrap().ended.unwrap();
     let log = EndedLog { index: 5, position: 50, ..EndedLog::default() };
+    let log = EndedLog { unkept: [(0, 2)].into(), ..log };
     assert_eq!(ended, Ended { logs: [(0, log)].into() });
     // The pool is lost. Its directory says how far it was, and no file has anything.
     let memory = Memory::new();
@@ -232,6 +234,15 @@ fn what_no_disk_had_at_the_end_is_counted_and_told() {
     assert!(notes.iter().any(|note| note.contains("positions 0 to 49 were ordered")), "{notes:?}");
     let chain = next.chain(topic, 0).unwrap();
     assert_eq!((chain.oldest_index, chain.oldest_position, chain.skipped()), (5, 50, None));
+    // That what lies between was in that pool alone stays known, whatever becomes of the next one.
+    let known = |file: &TopicFile| Vec::from_iter(file.places.unkept.iter().copied());
+    let unkept = [Unkept { index: 2, to_index: 5, log: 0, source: 0 }];
+    let file = TopicFile::read(&one).unwrap();
+    let left = file.began.as_ref().unwrap().logs[&0].unkept.len();
+    assert_eq!((known(&file), left), (unkept.into(), 0));
+    let memory = Memory::new();
+    restore(&memory.pool(48), &two.data(), true, 2).unwrap();
+    assert_eq!(known(&TopicFile::read(&one).unwrap()), unkept);
 }
 
 #[test]

@@ -11,12 +11,13 @@ use landfall_layout::keepers::StandIn;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::{ChainLine, FrontierLine, OrderEntry};
 use landfall_layout::pool::{LeaderLine, Term};
-use landfall_layout::replica::{ReplicaLine, ReplicaState};
+use landfall_layout::replica::{ReplicaLine, ReplicaState, TAIL_UNKNOWN};
 use landfall_layout::segment::{SegmentHeader, SegmentKind, SegmentState, What};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::log::LogSegment;
 use landfall_replica::names::topic_directory;
+use landfall_replica::there::Lack;
 use landfall_replica::{Ended, EndedLog, TopicFile};
 
 /// What is said at the end of a pool in which log 1 has 5 entries, `oldest` and later in memory,
@@ -34,6 +35,20 @@ fn end(
     other: (ReplicaState, u64),
     had: Option<u64>,
 ) -> (Vec<String>, Option<u64>) {
+    let kept = |(state, durable)| (state, durable, durable);
+    let (notes, log) = end_of(name, oldest, [kept(home), kept(other)], had, false);
+    (notes, log.entries.get(&1).copied())
+}
+
+/// The same of copies by state, how far they are, and where their files end; what is said of the
+/// log. `lacks`: the directory says that it lacks something of it.
+fn end_of(
+    name: &str,
+    oldest: u64,
+    copies: [(ReplicaState, u64, u64); 2],
+    had: Option<u64>,
+    lacks: bool,
+) -> (Vec<String>, EndedLog) {
     let folder = std::env::temp_dir().join(format!("landfall-ended-{name}-{}", std::process::id()));
     let data = [folder.clone()];
     let memory = Memory::new();
@@ -53,7 +68,9 @@ fn end(
     fs::create_dir_all(&topic).unwrap();
     let counted = |had| EndedLog { entries: BTreeMap::from([(1, had)]), ..EndedLog::default() };
     let began = had.map(|had| Ended { logs: BTreeMap::from([(1, counted(had))]) });
-    let file = TopicFile::of(&entry, &pool.uuid_text(), 48 << 20).unwrap();
+    let mut file = TopicFile::of(&entry, &pool.uuid_text(), 48 << 20).unwrap();
+    let lack = Lack { keeper: 0, source: 1, entries: 9, below: 3, disk: 0, is_torn: false };
+    file.places.lacks.extend(lacks.then_some(lack));
     TopicFile { began, ..file }.write(&topic).unwrap();
     let (id, source) = (TopicId(entry.id), BrokerId::new(1).unwrap());
     pool.start_frontier(id, 1);
@@ -63,21 +80,42 @@ fn end(
     let chain =
         ChainLine { topic: id.0.into(), head, oldest_index: oldest, ..ChainLine::default() };
     pool.set_chain(id, 1, &chain);
-    let begin = |replica, state: ReplicaState, durable| {
+    let begin = |replica, state: ReplicaState, durable, tail| {
         let (topic, state) = (id.0.into(), state.raw());
-        let line = ReplicaLine { topic, durable, tail: durable, state, ..Default::default() };
+        let line = ReplicaLine { topic, durable, tail, state, ..Default::default() };
         let line = ReplicaLine { entries: durable, ..line };
         pool.start_replica(id, source, replica, &ReplicaLine { incarnation: 3, ..line });
     };
-    for (replica, (state, durable)) in [home, other].into_iter().enumerate() {
+    for (replica, (state, durable, tail)) in copies.into_iter().enumerate() {
         if state != ReplicaState::Absent {
-            begin(replica, state, durable);
+            begin(replica, state, durable, tail);
         }
     }
     let notes = say_ended(&pool, 1, &data);
     let ended = TopicFile::read(&topic).unwrap().ended.unwrap();
     fs::remove_dir_all(&folder).unwrap();
-    (notes, ended.logs[&1].entries.get(&1).copied())
+    (notes, ended.logs[&1].clone())
+}
+
+/// What a copy had is not in the pool alone, though it is in no file once somebody removes it.
+#[test]
+fn what_is_in_the_pool_alone_begins_where_the_fullest_copy_ends() {
+    use ReplicaState::{Absent, Failed, Full, Well};
+    let unkept = |name, oldest, copies, lacks| {
+        let (_, log) = end_of(&format!("alone-{name}"), oldest, copies, None, lacks);
+        (log.unkept.get(&1).copied(), log.entries.contains_key(&1))
+    };
+    let none = (Absent, 0, 0);
+    assert_eq!(unkept("failed", 0, [(Failed, 3, 2), none], false), (Some(2), false));
+    assert_eq!(unkept("fullest", 0, [(Failed, 3, 3), (Full, 4, 4)], false), (Some(4), false));
+    assert_eq!(unkept("never", 3, [none, none], false), (Some(3), false), "before this pool");
+    assert_eq!(unkept("filled", 3, [(Failed, 2, 2), none], false), (Some(3), false), "the same");
+    assert_eq!(unkept("shut", 0, [(Failed, 0, 4), (Full, 3, 3)], false), (Some(4), false));
+    // Nobody knows what files have, or had.
+    assert_eq!(unkept("unknown", 0, [(Failed, 0, TAIL_UNKNOWN), none], false), (None, false));
+    assert_eq!(unkept("lacks", 0, [(Failed, 3, 3), none], true), (None, false));
+    // Or one has all of it.
+    assert_eq!(unkept("whole", 0, [(Failed, 3, 3), (Well, 5, 5)], false), (None, true));
 }
 
 /// A new pool after a power cut, stopped before any broker came: its end counts what no line says

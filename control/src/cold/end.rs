@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use landfall_layout::limits::{LOGS_PER_TOPIC, SEQUENCED_LOG, TOPICS_MAX};
 use landfall_layout::pool::BrokerState;
-use landfall_layout::replica::{ReplicaLine, ReplicaState};
-use landfall_layout::topic::{TopicEntry, TopicState};
+use landfall_layout::replica::{ReplicaLine, ReplicaState, TAIL_UNKNOWN};
+use landfall_layout::topic::{Durability, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::log::{Found, LogReader};
@@ -122,6 +122,8 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
                 ended.tails.insert(source.raw(), tail);
             } else {
                 uncounted.insert((log, source.raw()));
+                let from = on_disk_below(pool, entry, source, oldest);
+                ended.unkept.extend(from.map(|from| (source.raw(), from)));
             }
             let whole = whole.count();
             match copies.clone().find(|kept| !is_whole(kept)) {
@@ -163,6 +165,27 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
     (all, uncounted)
 }
 
+/// Log index from which on no file has anything of what `source` landed, of which no copy is whole:
+/// behind the last entry that the copy has which got furthest, and of what lay before this pool, at
+/// log indexes below `oldest`, nothing. None: nobody knows how far files go.
+fn on_disk_below(pool: &Pool, entry: &TopicEntry, source: BrokerId, oldest: u64) -> Option<u64> {
+    let lines = pool.copy_lines(TopicId(entry.id), source).map(|(_, line)| line);
+    let lines: Vec<_> = lines.filter(|line| line.incarnation != 0).collect();
+    if lines.iter().any(|line| line.tail == TAIL_UNKNOWN) {
+        return None;
+    }
+    let durable = lines.iter().map(|line| line.durable).max().unwrap_or_default();
+    // Each that got so far says where the last entry is; one may say it of entries of others that
+    // came behind it. Of a copy that cannot be opened only this says what its files have.
+    let furthest = lines.iter().filter(|line| line.durable == durable).map(|line| line.tail).min();
+    let shut = lines.iter().filter(|line| line.durable == 0).map(|line| line.tail).max();
+    let before = if durable < oldest { oldest } else { 0 };
+    // What a receipt was given for without a sync is missing where it is not there.
+    let is_window = entry.durability() == Durability::Window;
+    let written = lines.iter().filter(|_| is_window).map(|line| line.written).max();
+    [furthest, shut, written].into_iter().flatten().chain([before]).max()
+}
+
 /// Whether a broker landed nothing from log index `from` to below `to`, where the log ends: a line
 /// of its copies goes so far and none has an entry there, or memory has all of the log from there
 /// on. A stand-in's line says nothing of what came before it began; another's does then.
@@ -192,6 +215,12 @@ pub fn first_logs(entry: &TopicEntry) -> std::ops::Range<usize> {
         true => SEQUENCED_LOG..SEQUENCED_LOG + 1,
         false => 0..usize::from(entry.replica_brokers).min(SEQUENCED_LOG),
     }
+}
+
+/// The brokers of whose batches directories lack some: their lines are not all that files had.
+fn lacked(topics: &[PathBuf]) -> BTreeSet<u8> {
+    let said = topics.iter().filter_map(|topic| TopicFile::read(topic).ok());
+    said.flat_map(|file| file.places.lacks).map(|lack| lack.source).collect()
 }
 
 /// The most that topic directories say of how often the topic went on.
@@ -232,9 +261,12 @@ pub fn say_ended(pool: &Pool, epoch: u64, data: &[PathBuf]) -> Vec<String> {
     }
     let (mut all, mut notes) = (Vec::new(), Vec::new());
     for entry in live(pool) {
-        let (ended, uncounted) = ended(pool, &entry, &mut notes);
+        let (mut ended, uncounted) = ended(pool, &entry, &mut notes);
         if !ended.logs.is_empty() {
             let topics: Vec<PathBuf> = directories_of(pool, &entry, data).collect();
+            let lacked = lacked(&topics);
+            let logs = ended.logs.values_mut();
+            logs.for_each(|log| log.unkept.retain(|source, _| !lacked.contains(source)));
             notes.extend(say_life(pool, &topics, latest_life(&topics).max(1)));
             let said = |topic| (topic, ended.clone(), uncounted.clone());
             all.extend(topics.into_iter().map(said));

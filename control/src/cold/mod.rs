@@ -240,7 +240,12 @@ fn adopt(
         if !life.skips.ranges().is_empty() {
             file.skipped.insert(log, life.skips);
         }
-        began.logs.extend(life.ended.map(|ended| (log, ended)));
+        if let Some(mut ended) = life.ended {
+            // It was in the pool before this one.
+            file.places.add_unkept(ended.unkept(log).collect::<Vec<_>>().into_iter());
+            ended.unkept.clear();
+            began.logs.insert(log, ended);
+        }
     }
     file.began = (!began.logs.is_empty()).then_some(began);
     let (mut notes, mut last) = (Vec::new(), None);

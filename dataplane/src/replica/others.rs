@@ -1,5 +1,6 @@
 //! Batches that the pool has no more whole, in other brokers' replicas of the same source.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use landfall_layout::topic::TopicEntry;
 use landfall_replica::ask::ask_all;
 use landfall_replica::merge::Wanted;
 use landfall_replica::names::{list_source, source_directory, topic_directory};
-use landfall_replica::{Merge, Skips, TopicFile, Walk};
+use landfall_replica::{Merge, Skips, TopicFile, Unkept, Walk};
 
 /// How often a directory is asked again that does not answer.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -82,6 +83,12 @@ impl Others {
             file.skipped.get(&log).into_iter().for_each(|more| skips.join(more));
         }
         skips
+    }
+
+    /// What was in pools alone that are gone, as those say.
+    #[cold]
+    pub fn unkept(&self) -> BTreeSet<Unkept> {
+        self.said().into_iter().flat_map(|file| file.places.unkept).collect()
     }
 
     /// Where the files of the other copy begin that goes back furthest.

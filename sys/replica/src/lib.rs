@@ -64,7 +64,7 @@ mod word;
 pub use ask::{Silent, ask};
 pub use damage::Damage;
 pub use error::FileError;
-pub use lives::{Begins, Ended, EndedLog, Resumed, Row, Skipped, Skips};
+pub use lives::{Begins, Ended, EndedLog, Resumed, Row, Skipped, Skips, Unkept};
 pub use merge::{Merge, Picked};
 pub use numbers::Numbers;
 pub use survey::{FileSurvey, SourceSurvey};

@@ -34,9 +34,20 @@ pub struct EndedLog {
     /// earlier programs do not say.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tails: BTreeMap<u8, u64>,
+    /// Log index from which on no file has anything of what these brokers landed: their copies
+    /// failed or were not kept, and the rest is in the pool alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unkept: BTreeMap<u8, u64>,
 }
 
 impl EndedLog {
+    /// What the pool alone had of log number `log`, which ended here.
+    pub fn unkept(&self, log: usize) -> impl Iterator<Item = Unkept> {
+        let to_index = self.index;
+        let all = self.unkept.iter().filter(move |(_, index)| **index < to_index);
+        all.map(move |(source, index)| Unkept { index: *index, to_index, log, source: *source })
+    }
+
     /// Whether files of what `source` landed that have everything below log index `covers`, and
     /// `entries` entries, had all of it by then. As many entries may be others where the files are
     /// older, or another disk's: it is the place that counts, wherever one is said. What is not
@@ -47,6 +58,32 @@ impl EndedLog {
             (None, Some(had)) => entries >= *had,
             (None, None) => false,
         }
+    }
+}
+
+/// What a broker landed that was in a pool alone when that was stopped in good order: no file ever
+/// had an entry of it among these log indexes. The pool is gone, and the log went on behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Unkept {
+    /// The first log index.
+    pub index: u64,
+    /// Log index at which the log had ended.
+    pub to_index: u64,
+    /// Number of the log.
+    pub log: usize,
+    /// The broker.
+    pub source: u8,
+}
+
+impl Unkept {
+    /// Whether it is what `source` landed in a log.
+    pub fn is_of(&self, log: usize, source: u8) -> bool {
+        (self.log, self.source) == (log, source)
+    }
+
+    /// Whether a log index is among them.
+    pub fn contains(&self, index: u64) -> bool {
+        (self.index..self.to_index).contains(&index)
     }
 }
 

@@ -13,7 +13,7 @@ use landfall_layout::replica::Body;
 use serde::{Deserialize, Serialize};
 
 use crate::error::FileError;
-use crate::lives::Skips;
+use crate::lives::{Skips, Unkept};
 use crate::names::{list_source, list_topic, source_directory};
 use crate::numbers::Numbers;
 use crate::reach::Reach;
@@ -121,7 +121,15 @@ pub struct Places {
     /// takes it up as its own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub skipped: BTreeMap<usize, Skips>,
+    /// What was in pools alone that were stopped in good order and are gone, as far back as
+    /// [`UNKEPT_MAX`] of them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub unkept: BTreeSet<Unkept>,
 }
+
+/// What is remembered of what only pools had. Of more the oldest look as if files of theirs were
+/// gone.
+const UNKEPT_MAX: usize = 1024;
 
 impl Places {
     /// Nothing is known but what the rule says.
@@ -153,6 +161,15 @@ impl Places {
         self.join_disks(other);
         for (log, skips) in &other.skipped {
             self.skipped.entry(*log).or_default().join(skips);
+        }
+        self.add_unkept(other.unkept.iter().copied());
+    }
+
+    /// Adds what was in a pool alone.
+    pub fn add_unkept(&mut self, unkept: impl Iterator<Item = Unkept>) {
+        self.unkept.extend(unkept);
+        while self.unkept.len() > UNKEPT_MAX {
+            self.unkept.pop_first();
         }
     }
 

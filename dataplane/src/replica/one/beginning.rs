@@ -228,6 +228,7 @@ impl Replica {
         let is_read = self.files.current.is_some() && !self.is_older_than_told();
         let was_there = is_read || skips.has_passed(from, to);
         let start = if was_there { passed_over(&skips, (from, to)) } else { from };
+        let start = self.in_no_file((start, to));
         // Nothing leaves memory before its copies have it: of a copy that nobody kept in this pool
         // nothing has come since the log went on here, nor of a source that never had a ring.
         let never_landed =
@@ -244,6 +245,15 @@ impl Replica {
             || self.is_first_behind(pool, to)
             || matches!(self.others.again().next(start, to), Some((None, true)));
         if is_empty { (start, true) } else { (to, false) }
+    }
+
+    /// Up to where nothing that the source landed in the hole `from` to `to` was in any file when a
+    /// pool was stopped in good order, with which it is gone; `from`: nowhere.
+    fn in_no_file(&self, (from, to): (u64, u64)) -> u64 {
+        let unkept = self.others.unkept().into_iter();
+        let mine = unkept.filter(|it| it.is_of(self.log, self.duty.source.raw()));
+        let within = mine.filter(|it| it.index <= from && it.to_index <= to);
+        within.map(|it| it.to_index).fold(from, u64::max)
     }
 
     /// Whether another copy of this pool says that the source landed nothing from log index `from`

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use landfall_layout::keepers::StandIn;
 use landfall_layout::replica::ENODATA;
 use landfall_replica::there::{Lack, UNCOUNTED};
-use landfall_replica::{Resumed, Skipped, Skips};
+use landfall_replica::{Resumed, Skipped, Skips, Unkept};
 
 use super::disks::{Disks, copied_back, errors, follow, land, line, move_on, next_pool, six_in};
 use super::*;
@@ -66,6 +66,33 @@ fn what_no_disk_had_when_a_pool_was_lost_is_no_hole_in_a_copy() {
         match incarnation {
             1 => follow(&mut source, 5),
             _ => land(&mut source, 1),
+        }
+    }
+}
+
+/// The pool before was stopped in good order, with a copy that had failed: the log goes on where it
+/// ended.
+#[test]
+fn what_only_a_pool_had_that_is_gone_is_no_hole_in_a_copy() {
+    for (from, of, is_none) in [(6, 0, true), (7, 0, false), (6, 1, false)] {
+        let disks = six(&format!("alone-{from}-{of}"));
+        let mut source = next_pool(20);
+        let topic = disks.topic(0);
+        let mut file = TopicFile::read(&topic).unwrap();
+        file.pool_uuid = source.pool.uuid_text();
+        file.resumed.insert(0, Resumed { index: 20, position: 60 });
+        let unkept = Unkept { index: from, to_index: 20, log: 0, source: of };
+        file.places.add_unkept([unkept].into_iter());
+        file.replace(&topic).unwrap();
+        for incarnation in 1..4 {
+            let said = errors(&source, disks.data(0, false), incarnation);
+            assert_eq!(said.is_empty(), is_none, "{from} of {of}: {said:?}");
+            let (durable, _, state, errno) = line(&source);
+            assert_eq!((durable, state), (source.frontier.entries, ReplicaState::Well));
+            assert_eq!(errno, if is_none { 0 } else { ENODATA }, "{from} of {of}");
+            assert!(TopicFile::read(&topic).unwrap().places.unkept.contains(&unkept));
+            move_on(&source);
+            land(&mut source, 1);
         }
     }
 }

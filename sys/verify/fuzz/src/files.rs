@@ -41,7 +41,15 @@ pub struct Odd {
     pub again: Option<u64>,
     /// The topic is of order `token`, and this entry a hole.
     pub hole: Option<u64>,
+    /// What broker 0 landed from [`UNKEPT`] on and before its second file is in no replica, as
+    /// where only a pool had it that is gone, and that file begins anew in another pool.
+    pub is_anew: bool,
 }
+
+/// Entry at which a further file of broker 0's begins in such a sample.
+pub const MIDDLE_FILE: u64 = 10;
+/// Entry from which on such a sample has nothing of broker 0 before the second file.
+pub const UNKEPT: u64 = 16;
 
 impl Odd {
     fn order(self) -> Order {
@@ -187,10 +195,17 @@ fn topic_file(order: Order) -> String {
 fn replica(directory: &Path, source: u8, keeper: u8, odd: Odd) -> std::io::Result<()> {
     let order = odd.order();
     let mut file = File::new(source, 0, 0, (NO_FILE, order));
+    let is_anew = odd.is_anew && source == 0;
+    let mut first = 0;
     for index in 0..ENTRIES {
-        if index == SECOND_FILE {
-            fs::write(replica_file(directory, 0), &file.bytes)?;
-            file = File::new(source, index, file.ordinal, (0, order));
+        if index == SECOND_FILE || is_anew && index == MIDDLE_FILE {
+            fs::write(replica_file(directory, first), &file.bytes)?;
+            let previous = if is_anew && index == SECOND_FILE { NO_FILE } else { first };
+            file = File::new(source, index, file.ordinal, (previous, order));
+            first = index;
+        }
+        if is_anew && (UNKEPT..SECOND_FILE).contains(&index) {
+            continue;
         }
         let is_own = index % 2 == u64::from(source);
         if is_own && odd.hole == Some(index) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use landfall_replica::deletions;
 use landfall_replica::names::{self, Listing, SourceListing, TopicListing};
-use landfall_replica::{Ended, FileError, Resumed, Skips, TopicFile, watch};
+use landfall_replica::{Ended, FileError, Resumed, Skips, TopicFile, Unkept, watch};
 
 use super::Kept;
 use super::homes::Homes;
@@ -37,6 +37,10 @@ pub struct Group {
     /// Brokers whose directory of the topic is here, and how far each log's memory had moved on
     /// when it was made.
     pub homes: BTreeMap<u8, BTreeMap<usize, u64>>,
+    /// What was in pools alone that are gone, as all directories say.
+    pub unkept: BTreeSet<Unkept>,
+    /// What is in the pool alone whose end the latest directories say.
+    pub in_pool: BTreeSet<Unkept>,
     /// Its replicas.
     pub sources: Vec<SourceListing>,
 }
@@ -60,6 +64,17 @@ impl Group {
             }
         }
         tails
+    }
+
+    /// Takes what one more of its files says that only pools have or had. Those before it know of
+    /// `latest` times that the topic went on: an end that it went on behind is none any more.
+    fn also_says_of_pools(&mut self, file: &TopicFile, latest: u64) {
+        self.unkept.extend(&file.places.unkept);
+        if file.life > latest {
+            self.in_pool.clear();
+        }
+        let ended = file.ended.iter().filter(|_| file.life >= latest).flat_map(|it| &it.logs);
+        self.in_pool.extend(ended.flat_map(|(log, ended)| ended.unkept(*log)));
     }
 }
 
@@ -97,6 +112,8 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                 is_unread: false,
                 is_at_work,
                 homes: BTreeMap::new(),
+                unkept: BTreeSet::new(),
+                in_pool: BTreeSet::new(),
                 sources: Vec::new(),
             });
             let of = topic.path.join(names::TOPIC_FILE);
@@ -148,6 +165,8 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                     for broker in homes.brokers(&topic.path) {
                         group.homes.insert(broker, file.made_at.clone());
                     }
+                    let latest = lives.iter().map(|(_, life)| *life).max().unwrap_or_default();
+                    group.also_says_of_pools(&file, latest);
                     lives.push((of.clone(), file.life));
                     homes.add(&topic.path, &file);
                     group.ended.extend(file.began.iter().chain(&file.ended).cloned());

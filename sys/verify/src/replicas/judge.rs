@@ -1,5 +1,7 @@
 //! What all replicas of a topic have together.
 
+mod pools;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -7,6 +9,8 @@ use landfall_layout::BrokerId;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::Order;
 use landfall_replica::{Begins, Skipped, Skips};
+
+use pools::Pools;
 
 use super::find::Group;
 use super::gone;
@@ -79,6 +83,7 @@ fn log(
             .map(|(broker, made)| (*broker, made.get(&log).copied().unwrap_or_default()))
             .collect(),
         tails: if group.is_system { group.tails(log) } else { BTreeMap::new() },
+        pools: Pools::of(group, log),
         gone_from: (group.is_system && !group.is_at_work)
             .then(|| seen.max(written.map_or(0, |(entries, _)| entries))),
     };
@@ -308,7 +313,7 @@ fn split(
     let ends = sources.iter().flat_map(|s| s.kept.covers.iter().flat_map(|c| [c.start, c.end]));
     let ends = ends.chain(sources.iter().map(|source| source.made_at));
     let ends = ends.chain(known.homes.values().chain(known.tails.values()).copied());
-    let ends = ends.chain(known.gone_from);
+    let ends = ends.chain(known.gone_from).chain(known.pools.ends());
     let mut cuts: Vec<u64> = ends.filter(|cut| entries.contains(cut)).collect();
     cuts.extend([entries.start, entries.end]);
     cuts.sort_unstable();
@@ -344,6 +349,7 @@ struct Known<'a> {
     /// Log indexes that files of each broker had come to when the log ended in good order, where
     /// those of all brokers are here.
     tails: BTreeMap<u8, u64>,
+    pools: Pools,
     /// From here on only the topic's file says that there was something: not one record saw it
     /// ordered, as the first one of a file does. None: it may be on its way, or lie elsewhere.
     gone_from: Option<u64>,
@@ -353,6 +359,9 @@ impl Known<'_> {
     /// Why there is no entry at an index.
     fn why(&self, index: u64) -> Missing {
         let is_said = self.gone_from.is_some_and(|from| index >= from);
+        if let Some(why) = self.in_no_file(index).filter(|_| !self.is_unread) {
+            return why;
+        }
         match self.why_by_files(index) {
             _ if self.is_unread => Missing::Unread,
             // Something is passed over only when a pool is lost.

@@ -1,4 +1,4 @@
-use landfall_replica::Row;
+use landfall_replica::{Row, Unkept};
 
 use super::*;
 use crate::replicas::SourceKept;
@@ -64,6 +64,7 @@ fn known<'a>(skips: &'a Skips, sources: &'a [&'a Source]) -> Known<'a> {
         is_unread: false,
         homes: BTreeMap::new(),
         tails: BTreeMap::new(),
+        pools: Pools::default(),
         gone_from: None,
     }
 }
@@ -185,4 +186,44 @@ fn a_broker_that_never_landed_anything_hides_no_loss() {
     // What another one of it had is not known of one that was made later.
     known.homes = [(0, 0), (1, 5)].into();
     assert_eq!(found(&known), [(3..5, Missing::Elsewhere), (8..9, Missing::Memory)]);
+}
+
+#[test]
+fn what_only_a_pool_had_is_in_no_file_that_could_be_gone() {
+    let (none, here) = (Skips::default(), [0, 1, 2, 8, 9]);
+    let alone = |source, index, to_index| Unkept { index, to_index, log: 32, source };
+    let found = |sources: &[Source], lost: &[Unkept], in_pool: &[Unkept]| {
+        let sources: Vec<&Source> = sources.iter().collect();
+        let mut known = known(&none, &sources);
+        // It ended in good order behind this, with broker 0's copy whole, and once before.
+        known.tails = [(0, 10)].into();
+        known.gone_from = Some(3);
+        known.pools = Pools { lost: lost.to_vec(), here: in_pool.to_vec() };
+        let gaps = gaps(&seen(&here), 0, Some((10, 10)), &known);
+        gaps.into_iter().map(|gap| (gap.entries, gap.why)).collect::<Vec<_>>()
+    };
+    use Missing::{Gone, Memory, Past};
+    let (failed, other) = (source(0, &[(0, 3), (8, 10)]), source(1, &[(0, 10)]));
+    let both = [failed.clone(), other.clone()];
+    assert_eq!(found(&both, &[alone(0, 3, 8)], &[]), [(3..8, Past)]);
+    assert_eq!(found(&both, &[alone(0, 2, 8)], &[alone(0, 2, 8)]), [(3..8, Past)]);
+    assert_eq!(found(&both, &[], &[]), [(3..8, Gone)]);
+    assert_eq!(found(&both, &[], &[alone(0, 3, 8)]), [(3..8, Memory)], "that pool is there");
+    // Its last file was cut short since, or a copy that goes on had more and is gone.
+    assert_eq!(found(&both, &[alone(0, 5, 8)], &[]), [(3..5, Gone), (5..8, Past)]);
+    // Another log index, or another broker, which has all of it.
+    assert_eq!(found(&both, &[alone(0, 8, 9)], &[]), [(3..8, Gone)]);
+    assert_eq!(found(&both, &[alone(1, 3, 8)], &[]), [(3..8, Gone)]);
+    // Both failed, one of them later.
+    let late = source(1, &[(0, 6), (8, 10)]);
+    let lost = [alone(0, 3, 8), alone(1, 6, 8)];
+    assert_eq!(found(&[failed.clone(), late.clone()], &lost, &[]), [(3..8, Past)]);
+    assert_eq!(found(&[failed.clone(), late], &lost[..1], &[]), [(3..6, Past), (6..8, Gone)]);
+    // A file in the middle was taken: what the other one's pool had does not stand for it.
+    let mut taken = source(1, &[(0, 3), (8, 10)]);
+    taken.taken.push(3..8);
+    assert_eq!(found(&[failed, taken], &lost[..1], &[]), [(3..8, Gone)]);
+    // A broker that joined later has no copies of its own.
+    let all = [source(0, &[(0, 10)]), other];
+    assert_eq!(found(&all, &[alone(5, 3, 8)], &[]), [(3..8, Past)]);
 }
