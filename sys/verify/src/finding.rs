@@ -173,6 +173,27 @@ impl Findings {
         both
     }
 
+    /// The same with notes in place of errors, which say `more` and what to do instead. What could
+    /// not be read stays an error.
+    #[must_use]
+    pub fn as_notes(self, more: &str, mend: &'static str) -> Self {
+        let is_softer = |check, severity| severity == Severity::Error && check != UNREAD;
+        let mut notes = Self::default();
+        for ((check, severity), seen) in self.seen {
+            let severity = if is_softer(check, severity) { Severity::Note } else { severity };
+            *notes.seen.entry((check, severity)).or_default() += seen;
+        }
+        let soften = |finding: Finding| match is_softer(finding.check, finding.severity) {
+            true => {
+                let found = format!("{}; {more}", finding.found);
+                Finding { severity: Severity::Note, found, mend, ..finding }
+            }
+            false => finding,
+        };
+        notes.kept = self.kept.into_iter().map(soften).collect();
+        notes
+    }
+
     /// All but those of a check.
     pub fn leave_out(&mut self, check: &str) {
         self.kept.retain(|finding| finding.check != check);
@@ -218,6 +239,24 @@ mod tests {
         let mut all = findings.clone();
         all.add(findings);
         assert_eq!((all.count(Severity::Error), all.count(Severity::Note)), (2000, 2));
+    }
+
+    #[test]
+    fn what_became_a_note_is_counted_as_one_and_what_was_not_read_is_none() {
+        let mut findings = Findings::default();
+        for index in 0..100 {
+            findings.error("row", index, 0, "a file is missing", "put it back");
+        }
+        findings.error(UNREAD, 1, 0, "no right", "let it read");
+        findings.note("row", 1, 0, "anew", "");
+        let notes = findings.as_notes("others have it", "remove it");
+        let counts = [Severity::Error, Severity::Note].map(|severity| notes.count(severity));
+        assert_eq!((counts, notes.unread()), ([1, 101], 1));
+        let first = &notes.kept()[0];
+        assert_eq!(
+            (first.found.as_str(), first.mend),
+            ("a file is missing; others have it", "remove it")
+        );
     }
 
     #[test]

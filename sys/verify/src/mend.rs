@@ -58,6 +58,9 @@ pub const HEADER_BEFORE: &str = "landfall recover writes it again while its brok
 /// What was cut off.
 pub const CUT_OFF: &str = "landfall recover puts it back where its file still ends there; \
                            otherwise it goes with its file or its topic";
+/// What is missing in files that nobody keeps any more.
+pub const LEFT_OVER: &str = "nothing is lost: the files of that directory may be removed while its \
+                             broker is stopped, or stay; they go with their topic";
 /// A file that was set aside.
 pub const ASIDE: &str = "its broker writes what was in it again; it may be removed, and goes with \
                          its topic, or with its place where bounds are set";

@@ -4,6 +4,7 @@ mod find;
 mod gone;
 mod homes;
 mod judge;
+mod left;
 mod level;
 mod source;
 mod work;

@@ -1,5 +1,7 @@
 //! Replica files as they should be, and as crashes, disks and people leave them.
 
+mod scratch;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,59 +10,11 @@ use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_replica::names::{TOPIC_FILE, list, replica_file, topic_directory};
 use landfall_replica::numbers::{NUMBERS_COPY, NUMBERS_FILE};
 use landfall_replica::there::Part;
-use landfall_replica::{Ended, EndedLog, Resumed, Skipped, Skips, TopicFile, Unkept, numbers};
-use landfall_verify::Severity::{self, Error, Note, Warning};
+use landfall_replica::{Ended, EndedLog, Resumed, Skipped, Skips, TopicFile, numbers};
+use landfall_verify::Severity::{Error, Note, Warning};
 use landfall_verify::replicas::{Kept, Missing, look_at_rest as look};
-use landfall_verify_fuzz::files::{ENTRIES, MIDDLE_FILE, Odd, SECOND_FILE, write};
-
-/// A directory of its own for each test, removed at its end.
-struct Scratch {
-    data: PathBuf,
-    /// Broker 0's batches in its own directory and in broker 1's, then broker 1's.
-    replicas: [PathBuf; 4],
-}
-
-impl Scratch {
-    fn new(name: &str, odd: Odd) -> Self {
-        let data = std::env::temp_dir().join(format!("verify-{name}-{}", std::process::id()));
-        let replicas = write(&data, odd).unwrap();
-        Self { data, replicas }
-    }
-
-    fn look(&self) -> Kept {
-        look(&self.data).unwrap()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.data);
-    }
-}
-
-fn has(kept: &Kept, check: &str, severity: Severity, word: &str) -> bool {
-    let is = |f: &&landfall_verify::Finding| {
-        f.check == check && f.severity == severity && f.found.contains(word)
-    };
-    let found = kept.findings.kept().iter().find(is).is_some();
-    if !found {
-        let all: Vec<String> = kept.findings.kept().iter().map(ToString::to_string).collect();
-        eprintln!("no {check} with {word:?} in\n  {}", all.join("\n  "));
-    }
-    found
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
+use landfall_verify_fuzz::files::{ENTRIES, Odd, SECOND_FILE};
+use scratch::{Scratch, copy, has};
 
 #[test]
 fn who_keeps_a_part_and_is_not_there_is_named_and_so_is_a_directory_that_says_nothing() {
@@ -385,59 +339,6 @@ fn what_the_topics_file_says_was_there_is_missed() {
         "entries 20 to 30, positions 40 to 60, were ordered and are lost"
     ));
     assert_eq!(missing(&kept), [(20..30, Some(40..60), Missing::Past)]);
-}
-
-/// A copy that had failed when a pool was stopped goes on in the next one, behind what was in that
-/// pool alone.
-#[test]
-fn what_only_a_pool_had_is_missed_by_nobody_and_what_files_had_is() {
-    let scratch = Scratch::new("alone", Odd { is_anew: true, ..Odd::default() });
-    let copies = &scratch.replicas[..2];
-    let topic = copies[0].parent().unwrap();
-    let plain = TopicFile::read(topic).unwrap();
-    let missing = |kept: &Kept| -> Vec<(u64, Missing)> {
-        let gaps = kept.topics[0].logs[0].gaps.iter();
-        gaps.flat_map(|gap| gap.entries.clone().map(|index| (index, gap.why))).collect()
-    };
-    let all = |why| [(16, why), (18, why)];
-    assert_eq!(missing(&scratch.look()), all(Missing::Gone));
-    // The place behind the last entry that a file had, by the end of that pool.
-    let unkept = Unkept { index: 15, to_index: SECOND_FILE, log: SEQUENCED_LOG, source: 0 };
-    let mut file = plain.clone();
-    file.places.add_unkept([unkept].into_iter());
-    file.write(topic).unwrap();
-    let kept = scratch.look();
-    assert_eq!((kept.findings.count(Error), missing(&kept)), (0, all(Missing::Past).into()));
-    assert!(has(&kept, "gap", Note, "the pool that had them is gone"));
-    // Files that were there are missed all the same: one in the middle, and the end of the last one
-    // before the other pool.
-    let middle = copies.iter().map(|copy| replica_file(copy, MIDDLE_FILE));
-    let whole: Vec<_> = middle.map(|path| (fs::read(&path).unwrap(), path)).collect();
-    whole.iter().for_each(|(_, path)| fs::remove_file(path).unwrap());
-    let kept = scratch.look();
-    assert!(has(&kept, "row", Error, "3 entries of broker 0 stood before it"));
-    assert_eq!(missing(&kept)[2..].first(), Some(&(14, Missing::Gone)));
-    for (bytes, path) in &whole {
-        // Its header and the first of its three batches.
-        fs::write(path, &bytes[..4096 + 256]).unwrap();
-    }
-    let kept = scratch.look();
-    assert!(kept.findings.count(Error) > 0, "{:?}", kept.findings.kept());
-    let gone = [(12, Missing::Gone), (14, Missing::Gone)];
-    assert_eq!(missing(&kept)[..2], gone);
-    whole.iter().for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
-    // That pool stands still: it has them.
-    let log = EndedLog { index: SECOND_FILE, position: 2 * SECOND_FILE, ..EndedLog::default() };
-    let log = EndedLog { unkept: [(0, 15)].into(), ..log };
-    let ended = Some(Ended { logs: [(SEQUENCED_LOG, log)].into() });
-    let said = TopicFile { ended, life: 2, ..plain.clone() };
-    said.write(topic).unwrap();
-    let kept = scratch.look();
-    assert_eq!((kept.findings.count(Error), missing(&kept)), (0, all(Missing::Memory).into()));
-    // It went on behind that end, as a later directory says: its files had them then.
-    let later = copies[1].parent().unwrap();
-    TopicFile { life: 3, ..plain }.write(later).unwrap();
-    assert_eq!(missing(&scratch.look()), all(Missing::Gone));
 }
 
 /// A file that the system refuses to read is in a loop of links here: it does so for root too.

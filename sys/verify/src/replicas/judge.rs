@@ -14,16 +14,18 @@ use pools::Pools;
 
 use super::find::Group;
 use super::gone;
+use super::left;
 use super::source::{self, Seen, Source};
 use super::{Gap, Kept, LogKept, Missing, TopicKept};
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, Findings, Severity};
 use crate::mend;
 use crate::sequence::Sequences;
 
 /// Looks at every replica of a topic, and at all of them together.
 pub fn topic(group: &Group, kept: &mut Kept) -> TopicKept {
-    let sources: Vec<Source> =
+    let looked: Vec<(Source, Findings)> =
         group.sources.iter().map(|listing| source::look(group, listing, kept)).collect();
+    let sources = left::told(group, looked, kept);
     let said = group.file.as_ref().and_then(|file| file.order());
     let order = said.or_else(|| sources.iter().find_map(|s| Order::from_raw(s.order?)));
     let mut by_log: BTreeMap<u8, Vec<&Source>> = BTreeMap::new();

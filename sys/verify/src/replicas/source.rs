@@ -13,7 +13,7 @@ use landfall_replica::{FileError, FileSurvey, Row, Skips, TopicFile, Walk};
 use super::find::{Group, in_file, is_refused};
 use super::{Kept, SourceKept};
 use crate::finding::Severity::{Error, Note, Warning};
-use crate::finding::{Finding, UNREAD};
+use crate::finding::{Finding, Findings, UNREAD};
 use crate::mend;
 
 /// Times that a directory is listed anew because files of it were taken while it was read. Each
@@ -92,11 +92,15 @@ pub struct Source {
     pub made_at: u64,
     /// Its files, by where they were begun anew.
     pub rows: Vec<Row>,
+    /// Log indexes among which something is missing that files had, or may have had.
+    pub lost: Vec<Range<u64>>,
+    /// Something that is no file of it lies among them.
+    pub is_strange: bool,
 }
 
 /// Reads a source's files. Those of a system that runs change meanwhile: bounds take them from the
-/// front. Where one is missing, what is there by then is what is judged.
-pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
+/// front. Where one is missing, what is there by then is what is judged. What was found comes with it.
+pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> (Source, Findings) {
     let mut listing = listing.clone();
     let mut listings = 0;
     loop {
@@ -105,11 +109,10 @@ pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> Source {
         let is_last = listings == LISTINGS_MAX;
         match read(group, &listing, &mut own, |listing| changed(listing).filter(|_| !is_last)) {
             Ok(source) => {
-                kept.findings.add(own.findings);
                 kept.tally.files += own.tally.files;
                 kept.tally.bytes += own.tally.bytes;
                 kept.tally.batches += own.tally.batches;
-                return source;
+                return (source, own.findings);
             }
             Err(files) => listing.files = files,
         }
@@ -153,6 +156,8 @@ fn read(
         taken: Vec::new(),
         made_at: 0,
         rows: Vec::new(),
+        lost: Vec::new(),
+        is_strange: false,
     };
     let mut surveys = Vec::new();
     for (number, (first_index, path)) in listing.files.iter().enumerate() {
@@ -160,12 +165,15 @@ fn read(
         kept.tally.files += 1;
         match file(path, &mut source, kept) {
             Ok(survey) => {
-                header(group, listing, *first_index, &survey, kept);
+                source.is_strange |= !header(group, listing, *first_index, &survey, kept);
                 damage(&survey, is_last, kept);
                 source.log.get_or_insert(survey.header.log);
                 source.order.get_or_insert(survey.header.order);
                 source.kept.torn_bytes += survey.damaged_bytes();
                 source.is_whole &= survey.damaged_bytes() == 0;
+                if is_last && survey.tail.is_some() {
+                    source.lost.push(survey.end.index..u64::MAX);
+                }
                 surveys.push(survey);
             }
             Err(error) => {
@@ -204,12 +212,15 @@ fn read(
                     (false, _) => in_file(Error, "file", path, Some(0), error.to_string()),
                 };
                 source.is_whole &= unfinished && is_last && had.is_none();
+                let next = listing.files.get(number + 1);
+                source.lost.push(*first_index..next.map_or(u64::MAX, |(next, _)| *next));
                 kept.findings.push(finding);
             }
         }
     }
     source.kept.covers = covers(&surveys);
     let seams = seams(&surveys);
+    source.is_strange |= seams.iter().any(|seam| matches!(seam, Seam::Stranger { .. }));
     let is_broken = |seam: &Seam| !matches!(seam, Seam::Hole { .. });
     source.is_whole &= !seams.iter().any(is_broken);
     source.ordinal = surveys.last().map_or(0, |survey| survey.end.ordinal);
@@ -224,6 +235,8 @@ fn read(
     {
         return Err(files);
     }
+    let between = source.kept.covers.windows(2).map(|pair| pair[0].end..pair[1].start);
+    source.lost.extend(between.chain(source.taken.iter().cloned()));
     source.reach_ends(group, source.ordinal);
     source.rows = Row::all(surveys.iter().map(|survey| (&survey.header, survey.end.index)));
     if let (Some(topic), Some(log)) = (listing.path.parent(), source.log)
@@ -336,9 +349,11 @@ fn header(
     first_index: u64,
     survey: &FileSurvey,
     kept: &mut Kept,
-) {
+) -> bool {
     let header = &survey.header;
+    let mut is_its = true;
     let mut wrong = |found: String| {
+        is_its = false;
         kept.findings.push(in_file(Error, "file", &survey.path, Some(0), found));
     };
     if header.name() != group.name || header.created_ns != group.created_ns {
@@ -350,6 +365,7 @@ fn header(
     if header.first_index != first_index {
         wrong(format!("it begins at entry {} and is called otherwise", header.first_index));
     }
+    is_its
 }
 
 /// What does not hold in a file.

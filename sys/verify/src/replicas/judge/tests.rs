@@ -36,6 +36,8 @@ fn source(source: u8, covers: &[(u64, u64)]) -> Source {
         taken: Vec::new(),
         made_at: 0,
         rows: covers.iter().map(row).collect(),
+        lost: Vec::new(),
+        is_strange: false,
     }
 }
 
