@@ -111,8 +111,9 @@ fn what_is_in_the_pool_alone_begins_where_the_fullest_copy_ends() {
     assert_eq!(unkept("never", 3, [none, none], false), (Some(3), false), "before this pool");
     assert_eq!(unkept("filled", 3, [(Failed, 2, 2), none], false), (Some(3), false), "the same");
     assert_eq!(unkept("shut", 0, [(Failed, 0, 4), (Full, 3, 3)], false), (Some(4), false));
-    // Nobody knows what files have, or had.
-    assert_eq!(unkept("unknown", 0, [(Failed, 0, TAIL_UNKNOWN), none], false), (None, false));
+    let shut = (Failed, 0, TAIL_UNKNOWN);
+    assert_eq!(unkept("before", 3, [shut, none], false), (Some(3), false), "it never came here");
+    // Nobody knows what files had.
     assert_eq!(unkept("lacks", 0, [(Failed, 3, 3), none], true), (None, false));
     // Or one has all of it.
     assert_eq!(unkept("whole", 0, [(Failed, 3, 3), (Well, 5, 5)], false), (None, true));

@@ -123,7 +123,7 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
             } else {
                 uncounted.insert((log, source.raw()));
                 let from = on_disk_below(pool, entry, source, oldest);
-                ended.unkept.extend(from.map(|from| (source.raw(), from)));
+                ended.unkept.insert(source.raw(), from);
             }
             let whole = whole.count();
             match copies.clone().find(|kept| !is_whole(kept)) {
@@ -167,13 +167,12 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
 
 /// Log index from which on no file has anything of what `source` landed, of which no copy is whole:
 /// behind the last entry that the copy has which got furthest, and of what lay before this pool, at
-/// log indexes below `oldest`, nothing. None: nobody knows how far files go.
-fn on_disk_below(pool: &Pool, entry: &TopicEntry, source: BrokerId, oldest: u64) -> Option<u64> {
+/// log indexes below `oldest`, nothing.
+fn on_disk_below(pool: &Pool, entry: &TopicEntry, source: BrokerId, oldest: u64) -> u64 {
     let lines = pool.copy_lines(TopicId(entry.id), source).map(|(_, line)| line);
-    let lines: Vec<_> = lines.filter(|line| line.incarnation != 0).collect();
-    if lines.iter().any(|line| line.tail == TAIL_UNKNOWN) {
-        return None;
-    }
+    // Of one that was shut before it had come to this pool no file has anything of it.
+    let lines = lines.filter(|line| line.incarnation != 0 && line.tail != TAIL_UNKNOWN);
+    let lines: Vec<_> = lines.collect();
     let durable = lines.iter().map(|line| line.durable).max().unwrap_or_default();
     // Each that got so far says where the last entry is; one may say it of entries of others that
     // came behind it. Of a copy that cannot be opened only this says what its files have.
@@ -183,7 +182,7 @@ fn on_disk_below(pool: &Pool, entry: &TopicEntry, source: BrokerId, oldest: u64)
     // What a receipt was given for without a sync is missing where it is not there.
     let is_window = entry.durability() == Durability::Window;
     let written = lines.iter().filter(|_| is_window).map(|line| line.written).max();
-    [furthest, shut, written].into_iter().flatten().chain([before]).max()
+    [furthest, shut, written].into_iter().flatten().fold(before, u64::max)
 }
 
 /// Whether a broker landed nothing from log index `from` to below `to`, where the log ends: a line

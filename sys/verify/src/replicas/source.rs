@@ -99,7 +99,8 @@ pub struct Source {
 }
 
 /// Reads a source's files. Those of a system that runs change meanwhile: bounds take them from the
-/// front. Where one is missing, what is there by then is what is judged. What was found comes with it.
+/// front. Where one is missing, what is there by then is what is judged. What is wrong with them
+/// comes with it.
 pub fn look(group: &Group, listing: &SourceListing, kept: &mut Kept) -> (Source, Findings) {
     let mut listing = listing.clone();
     let mut listings = 0;
