@@ -270,3 +270,12 @@ fn what_disks_had_of_a_broker_that_never_came_is_said() {
     let (notes, log) = left_or_away("away", false, &[0, 0], None);
     assert_eq!((notes, log.tails.get(&1), log.entries.get(&1)), (Vec::new(), Some(&3), None));
 }
+
+/// Whose a missing entry is is not known, so of each home it is said from where on it has none.
+#[test]
+fn what_is_in_the_pool_alone_is_said_of_all_who_may_have_landed_it() {
+    let (_, log) = left_or_away("others", true, &[0, 1], None);
+    assert_eq!(log.unkept, BTreeMap::from([(0, 4), (1, 3)]));
+    let (_, log) = left_or_away("others-none", true, &[0, 0], None);
+    assert_eq!(log.unkept, BTreeMap::new(), "it is on disk");
+}

@@ -156,6 +156,9 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
                 }
             }
         }
+        if is_sequenced && !ended.unkept.is_empty() {
+            say_of_others(&mut ended, entry.replica_brokers, oldest);
+        }
         all.logs.insert(log, ended);
     }
     if all.logs.is_empty() {
@@ -163,6 +166,17 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
         all.logs.extend(first_logs(entry).map(|log| (log, EndedLog::default())));
     }
     (all, uncounted)
+}
+
+/// Says of the homes that are not said to have landed anything that only the pool has from which
+/// log index on there is nothing of theirs: the log has the batches of all. Of one that landed
+/// nothing in this pool that is where its memory begins.
+fn say_of_others(ended: &mut EndedLog, homes: u8, oldest: u64) {
+    for source in 0..homes {
+        let counted = ended.tails.get(&source).filter(|_| ended.entries.contains_key(&source));
+        let from = counted.copied().unwrap_or(oldest);
+        ended.unkept.entry(source).or_insert(from);
+    }
 }
 
 /// Log index from which on no file has anything of what `source` landed, of which no copy is whole:
