@@ -33,17 +33,33 @@ pub const BROKER_RESUMES: &str = "the broker finds it again when it starts";
 /// A replica that stopped.
 pub const RESTART_BROKER: &str = "see landfall errors; a full disk needs room, a failed one a \
                                   restart of its broker";
-/// Replicas that are damaged.
-pub const OTHER_REPLICA: &str = "take it from another replica; keep this directory as it is until \
-                                 then";
+/// Replica files that are damaged or gone.
+pub const BROKER_FILLS: &str = "its broker writes it again when it starts, from the pool or from \
+                                other brokers' directories that it can read (--read-data), as far \
+                                as they have it; keep the files until then";
+/// Replicas that contradict each other, or themselves.
+pub const CONTRADICT: &str = "files of another time or another system may be among these: move \
+                              those away, and keep all of them as they are until then";
+/// What all replicas lack.
+pub const NOWHERE: &str = "only the pool as long as it is there, or a backup of the files, can \
+                           have them: keep both";
+/// What changed before anybody copied it.
+pub const SPOILT: &str = "nobody has it: its publisher was told that it is lost, and can publish \
+                          its messages anew";
+/// Files that lie where they do not belong.
+pub const STRANGE: &str = "move it away, or to where it belongs, while its broker is stopped";
+/// Neither the topic's file nor its copy can be read.
+pub const TOPIC_BACK: &str = "put topic.json back from another broker's directory of the topic, \
+                              while the broker of this one is stopped";
 /// A disk that is not mounted looks like an empty directory.
 pub const MOUNT: &str = "mount its disk, or put its data directory beside the others, before a \
                          cold start";
 /// The broker does it by itself.
 pub const TOPIC_FILE: &str = "its broker writes both again when it starts";
 /// What one broker says in the directories of others.
-pub const WORD: &str = "a word has no copy beside it; whoever said it said it in the topic's other \
-                        directories too: name all of them at the next cold start";
+pub const WORD: &str = "name all of the topic's directories at the next cold start (--restore): \
+                        what it said is said in the others too. The start removes it, and so may \
+                        you: nobody reads it";
 /// The broker does it by itself.
 pub const BROKER_NAMES: &str = "its broker writes it again when it starts on a pool that is served";
 /// A torn end.
@@ -74,11 +90,12 @@ pub const PAST: &str = "control told of them when it started on the next pool; o
 pub const UNREAD: &str = "let whoever runs this read it (its rights, its disk), and look again: \
                           nothing says that it is damaged";
 /// What a damaged file may have had.
-pub const DAMAGED: &str = "some of them may have been acknowledged as durable: take them from \
-                           another replica, or from the pool as long as it is there";
+pub const DAMAGED: &str = "some of them may have been acknowledged as durable: put directories of \
+                           other copies beside these, or start the brokers on the pool as long as \
+                           it is there: they write again what it has";
 /// Files that are gone.
-pub const GONE: &str = "put the files back that were there, or take them from the pool as long as \
-                        it is there";
+pub const GONE: &str = "put the files back that were there, or start their brokers on the pool as \
+                        long as it is there: they write again what it has";
 /// A disk that does not answer.
 pub const HANGS: &str =
     "mend its disk, or the host that has it (dmesg may say more), and look again";

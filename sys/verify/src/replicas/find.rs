@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use landfall_replica::deletions;
 use landfall_replica::names::{self, Listing, SourceListing, TopicListing};
@@ -41,6 +42,8 @@ pub struct Group {
     pub unkept: BTreeSet<Unkept>,
     /// What is in the pool alone whose end the latest directories say.
     pub in_pool: BTreeSet<Unkept>,
+    /// Words that do not hold, and the topic's files beside which they lie.
+    pub word_faults: Vec<(PathBuf, Arc<FileError>)>,
     /// Its replicas.
     pub sources: Vec<SourceListing>,
 }
@@ -114,6 +117,7 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                 homes: BTreeMap::new(),
                 unkept: BTreeSet::new(),
                 in_pool: BTreeSet::new(),
+                word_faults: Vec::new(),
                 sources: Vec::new(),
             });
             let of = topic.path.join(names::TOPIC_FILE);
@@ -144,15 +148,15 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                             });
                             continue;
                         }
-                        let check = if is_refused(&fault) { UNREAD } else { "topic" };
+                        let is_refused = is_refused(&fault);
+                        let check = if is_refused { UNREAD } else { "topic" };
                         let found = format!("{fault}; its other copy is read");
-                        kept.findings.push(in_file(Severity::Error, check, &of, None, found));
+                        let found = in_file(Severity::Error, check, &of, None, found);
+                        let mend = if is_refused { found.mend } else { mend::TOPIC_FILE };
+                        kept.findings.push(Finding { mend, ..found });
                     }
-                    for fault in TopicFile::word_faults(&topic.path) {
-                        let check = if is_refused(&fault) { UNREAD } else { "word" };
-                        let found = format!("{fault}; nothing that it said is read from here");
-                        kept.findings.push(in_file(Severity::Error, check, &of, None, found));
-                    }
+                    let faults = TopicFile::word_faults(&topic.path).into_iter();
+                    group.word_faults.extend(faults.map(|fault| (of.clone(), Arc::new(fault))));
                     for (log, skips) in &file.skipped {
                         group.skips.entry(*log).or_default().join(skips);
                     }
@@ -175,7 +179,8 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                 Ok(file) => {
                     let found = format!("it is about topic {}, created", file.name)
                         + &format!(" at {} ns", file.created_ns);
-                    kept.findings.push(in_file(Severity::Error, "topic", &of, None, found));
+                    let found = in_file(Severity::Error, "topic", &of, None, found);
+                    kept.findings.push(Finding { mend: mend::STRANGE, ..found });
                 }
                 Err(FileError::Io { source, .. })
                     if source.kind() == std::io::ErrorKind::NotFound =>
@@ -192,7 +197,7 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                             Severity::Error,
                             format!(
                                 "there is none, and {count} files of {bytes} bytes lie beside "
-                            ) + "it: put it back from another broker's directory of the topic",
+                            ) + "it",
                         ),
                     };
                     kept.findings.push(in_file(severity, "topic", &of, None, found));
@@ -210,11 +215,27 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
     }
     groups.retain(|key, _| !deleted.contains(key));
     lives.retain(|key, _| !deleted.contains(key));
+    for (key, group) in &groups {
+        let others = lives.get(key).map_or(0, Vec::len).saturating_sub(1);
+        group.word_faults.iter().for_each(|(of, fault)| word(of, fault, others, kept));
+    }
     lives.into_values().for_each(|lives| older(lives, kept));
     for group in groups.values().filter(|group| group.is_system) {
         homes.judge(group, kept);
     }
     Ok(groups.into_values().collect())
+}
+
+/// Says which word does not hold. Where `others` of the topic's directories are here nothing is
+/// lost: who said it said it in all of them.
+fn word(of: &Path, fault: &FileError, others: usize, kept: &mut Kept) {
+    let (severity, check) = match (is_refused(fault), others) {
+        (true, _) => (Severity::Error, UNREAD),
+        (false, 0) => (Severity::Error, "word"),
+        (false, _) => (Severity::Warning, "word"),
+    };
+    let found = format!("{fault}; nothing that it said is read from here");
+    kept.findings.push(in_file(severity, check, of, None, found));
 }
 
 /// Notes which of a topic's files are older than others: a process that died leaves them so, and so
@@ -242,7 +263,8 @@ pub(super) fn in_file(
     let mend = match (severity, check) {
         (_, UNREAD) => mend::UNREAD,
         (_, "word") => mend::WORD,
-        (Severity::Error, _) => mend::OTHER_REPLICA,
+        (Severity::Error, "topic") => mend::TOPIC_BACK,
+        (Severity::Error, _) => mend::BROKER_FILLS,
         (_, "tail") => mend::RECOVER_FILES,
         _ => "",
     };

@@ -141,7 +141,7 @@ impl Seen {
 }
 
 pub(super) fn wrong(check: &'static str, of: &str, found: String) -> Finding {
-    let (severity, mend) = (Severity::Error, mend::OTHER_REPLICA);
+    let (severity, mend) = (Severity::Error, mend::CONTRADICT);
     Finding { severity, check, of: of.to_owned(), at: None, found, mend }
 }
 
@@ -198,7 +198,8 @@ fn follows(of: &str, order: Option<Order>, entries: &[Seen], kept: &mut Kept) {
             let (index, count) = (seen.index, seen.count);
             let found = format!("entry {index}, {count} messages of client {:#x},", seen.client)
                 + " is lost in every copy: its bytes changed before they were copied";
-            kept.findings.push(Finding { severity: Severity::Warning, ..wrong("lost", of, found) });
+            let (severity, mend) = (Severity::Warning, mend::SPOILT);
+            kept.findings.push(Finding { severity, mend, ..wrong("lost", of, found) });
         } else if seen.is_hole() {
             if order.is_some_and(|order| order != Order::Token) {
                 let found = format!("entry {} is a hole, which only order token has", seen.index);
@@ -463,7 +464,7 @@ fn say(of: &str, why: Missing, gaps: &[Gap], kept: &mut Kept) {
         Missing::Lost => (
             Severity::Error,
             "are in no replica, and all of them say that they have everything there",
-            mend::OTHER_REPLICA,
+            mend::NOWHERE,
         ),
         Missing::Memory => (
             Severity::Note,

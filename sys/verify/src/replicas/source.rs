@@ -355,7 +355,8 @@ fn header(
     let mut is_its = true;
     let mut wrong = |found: String| {
         is_its = false;
-        kept.findings.push(in_file(Error, "file", &survey.path, Some(0), found));
+        let found = in_file(Error, "file", &survey.path, Some(0), found);
+        kept.findings.push(Finding { mend: mend::STRANGE, ..found });
     };
     if header.name() != group.name || header.created_ns != group.created_ns {
         wrong(format!("it is of topic {}, created at {}", header.name(), header.created_ns));
@@ -439,6 +440,7 @@ fn unexplained(hole: Range<u64>, skips: Option<&Skips>) -> Option<Range<u64>> {
 /// What is wrong from one file to the next.
 fn rows(seams: Vec<Seam>, skips: Option<&Skips>, kept: &mut Kept) {
     for seam in seams {
+        let is_strange = matches!(seam, Seam::Stranger { .. });
         let (severity, path, found) = match seam {
             Seam::Missing { path, wanted, found } => {
                 let found = found.map_or("none".to_owned(), |found| format!("that from {found}"));
@@ -473,7 +475,9 @@ fn rows(seams: Vec<Seam>, skips: Option<&Skips>, kept: &mut Kept) {
                 "it is not of the same topic, broker and log as the one before".into(),
             ),
         };
-        kept.findings.push(in_file(severity, "row", &path, None, found));
+        let found = in_file(severity, "row", &path, None, found);
+        let mend = if is_strange { mend::STRANGE } else { found.mend };
+        kept.findings.push(Finding { mend, ..found });
     }
 }
 
