@@ -250,6 +250,7 @@ fn adopt(
     file.began = (!began.logs.is_empty()).then_some(began);
     let (mut notes, mut last) = (Vec::new(), None);
     for directory in &found.directories {
+        file.holes = found.holes.get(directory).cloned().unwrap_or_default();
         // It may be damaged here and whole elsewhere: what counts was put together from all.
         let may = |there: Option<&TopicFile>| may_adopt(pool, found, directory, there);
         match wait::for_lock(|| file.replace_if(directory, may)) {

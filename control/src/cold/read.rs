@@ -11,6 +11,7 @@ use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, HeaderError, REPLICA_HEADER_BYTES, ReplicaHeader};
 use landfall_layout::topic::Order;
 use landfall_replica::deletions::Deletion;
+use landfall_replica::holes::Hole;
 use landfall_replica::names::{TopicListing, list};
 use landfall_replica::walk::Sight;
 use landfall_replica::{Begins, EndedLog, FileError, Resumed, Row, Skips, TopicFile, Walk};
@@ -22,7 +23,7 @@ use super::fewer::Reach;
 use super::plan::{Span, Unread};
 use super::sessions::SessionOf;
 use super::tell;
-use super::torn::{Copied, torn};
+use super::torn::{Copied, holes, torn};
 
 /// A publisher's batch on disk, but for what it holds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -90,6 +91,8 @@ pub struct Found {
     pub tails: BTreeMap<BrokerId, u64>,
     /// Sources of which only directories have files that others are later than.
     pub aged: BTreeSet<BrokerId>,
+    /// Holes that its directories say of their own copies, and that others have something of.
+    pub holes: BTreeMap<PathBuf, BTreeSet<Hole>>,
     /// What the system refused to read first. It may be whole, so nothing is known of what it has.
     pub refused: Option<FileError>,
 }
@@ -155,7 +158,7 @@ fn read_topic(
         return Ok(None);
     }
     let mut found: Option<Found> = None;
-    let mut said = Vec::new();
+    let (mut said, mut words) = (Vec::new(), BTreeMap::new());
     let (mut unreadable, mut refused) = (None, None);
     let mut listings = Vec::new();
     for (listing, read) in mine {
@@ -166,6 +169,7 @@ fn read_topic(
             }
             Ok(mut file) => {
                 let (ended, began) = (file.ended.take(), file.began.clone());
+                words.insert(listing.path.clone(), std::mem::take(&mut file.holes));
                 said.push(Said { path: listing.path.clone(), life: file.life, ended, began });
                 match &mut found {
                     Some(found) => found.also_says(file),
@@ -193,14 +197,15 @@ fn read_topic(
             (None, None) => Ok(None),
         };
     };
-    found.refused = refused;
+    (found.refused, found.holes) = (refused, words);
     found.judge_end(&said, notes);
     let mut copies: BTreeMap<usize, Vec<Copied>> = BTreeMap::new();
     found.aged = aged(&listings, &said);
     for listing in &listings {
         found.directories.push(listing.path.clone());
         for source in &listing.sources {
-            let (mut files, mut copied) = (Vec::new(), Copied::new(source.source));
+            let holes = found.holes_of(&listing.path, source.source);
+            let (mut files, mut copied) = (Vec::new(), Copied::new(source.source).with(holes));
             let mut reach = found.reach_of(source.source);
             let mut stands = false;
             for (first_index, path) in &source.files {
@@ -235,10 +240,26 @@ fn read_topic(
             }
         }
     }
+    for source in BrokerId::all() {
+        let has = |listing: &&TopicListing| {
+            listing.sources.iter().any(|it| it.source == source && !it.files.is_empty())
+        };
+        for listing in listings.iter().filter(|listing| !has(listing)) {
+            let holes = found.holes_of(&listing.path, source);
+            let copied = Copied::new(source).with(holes);
+            copies.entry(found.log_of(source)).or_default().push(copied);
+        }
+    }
+    let mut stay = BTreeSet::new();
     for (log, copies) in copies {
+        let below = found.logs.get(&log).map_or(0, |known| found.retired_below(known));
         let known = found.logs.entry(log).or_default();
         (known.torn, known.torn_of) = torn(&copies);
+        let holes = holes(&copies, &known.skips, &known.spans, below);
+        known.torn_of.extend(holes.of);
+        stay.extend(holes.stay);
     }
+    found.holes.values_mut().for_each(|holes| holes.retain(|hole| stay.contains(hole)));
     found.bound_missing();
     Ok(Some(found))
 }
@@ -285,6 +306,7 @@ impl Found {
             batches: BTreeMap::new(),
             tails: BTreeMap::new(),
             aged: BTreeSet::new(),
+            holes: BTreeMap::new(),
             refused: None,
         };
         found.also_says(file);
@@ -341,6 +363,12 @@ impl Found {
         let home = (u16::from(header.source) + u16::from(header.replica)) % u16::from(homes);
         let is_home = home == u16::from(header.broker);
         header.first_index == 0 || header.first_ordinal > 0 || !is_home
+    }
+
+    /// What a directory says of holes in its copy of a source.
+    fn holes_of(&self, directory: &Path, source: BrokerId) -> Vec<Hole> {
+        let said = self.holes.get(directory).into_iter().flatten();
+        said.filter(|hole| hole.source == source.raw()).copied().collect()
     }
 
     /// How far the files go of what a broker landed, as far as they are read.

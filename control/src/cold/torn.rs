@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use landfall_layout::BrokerId;
 use landfall_layout::replica::{NO_FILE, Place, ReplicaHeader};
-use landfall_replica::Damage;
+use landfall_replica::holes::{Hole, left};
+use landfall_replica::{Damage, Skips};
+
+use super::plan::Span;
 
 /// One copy of what a broker landed, by its files.
 #[derive(Debug)]
@@ -18,12 +21,26 @@ pub struct Copied {
     last: Option<(u64, Place)>,
     /// First index of a file that cannot be read, with nothing in front of it.
     unread: Option<u64>,
+    /// What its directory calls holes of it.
+    holes: Vec<Hole>,
 }
 
 impl Copied {
     /// A copy of which no file was read yet.
     pub fn new(source: BrokerId) -> Self {
-        Self { source, covers: Vec::new(), torn: Vec::new(), last: None, unread: None }
+        Self {
+            source,
+            covers: Vec::new(),
+            torn: Vec::new(),
+            last: None,
+            unread: None,
+            holes: Vec::new(),
+        }
+    }
+
+    /// The same, of which its directory says that it has those holes.
+    pub fn with(self, holes: Vec<Hole>) -> Self {
+        Self { holes, ..self }
     }
 
     /// Adds its next file, which was read up to `end`.
@@ -75,16 +92,55 @@ pub fn torn(copies: &[Copied]) -> (Vec<(u64, u64)>, BTreeSet<BrokerId>) {
     for (number, copy) in copies.iter().enumerate() {
         let others = copies.iter().enumerate();
         let others = others.filter(|(n, other)| *n != number && other.source == copy.source);
-        let mut left = copy.torn.clone();
-        for (start, end) in others.flat_map(|(_, other)| other.covers.iter().copied()) {
-            let cut = |(from, to): (u64, u64)| [(from, to.min(start)), (from.max(end), to)];
-            left = left.into_iter().flat_map(cut).filter(|(from, to)| from < to).collect();
-        }
+        let covers: Vec<_> = others.flat_map(|(_, other)| other.covers.iter().copied()).collect();
+        let all = copy.torn.iter().flat_map(|torn| left(*torn, covers.iter().copied()));
+        let left: Vec<_> = all.collect();
         sources.extend((!left.is_empty()).then_some(copy.source));
         torn.extend(left);
     }
     torn.sort_unstable();
     (torn, sources)
+}
+
+/// What holes come to that directories tell of.
+#[derive(Debug, Default)]
+pub struct Holes {
+    /// Brokers of whose batches something may lie there that no copy here has.
+    pub of: BTreeSet<BrokerId>,
+    /// Those of which others have something: who has them says so on.
+    pub stay: BTreeSet<Hole>,
+}
+
+/// Judges the holes of the copies of a log, of which nothing below `retired_below` is asked for,
+/// nor what was passed over, or is another broker's, as `spans` say.
+pub fn holes(copies: &[Copied], skips: &Skips, spans: &[Span], retired_below: u64) -> Holes {
+    let mut holes = Holes::default();
+    for (number, copy) in copies.iter().enumerate() {
+        let others = copies.iter().enumerate();
+        let others = others.filter(|(n, other)| *n != number && other.source == copy.source);
+        let covers: Vec<_> = others.flat_map(|(_, other)| other.covers.iter().copied()).collect();
+        let passed = skips.ranges().iter().map(|range| (range.index, range.to_index));
+        let known: Vec<_> =
+            copy.covers.iter().copied().chain(passed).chain([(0, retired_below)]).collect();
+        for hole in &copy.holes {
+            let lacks = left((hole.from, hole.to), known.iter().copied());
+            let of = |range: &(u64, u64)| left(*range, covers.iter().copied());
+            let nowhere: Vec<_> = lacks.iter().flat_map(of).collect();
+            if nowhere != lacks {
+                holes.stay.insert(*hole);
+            }
+            if nowhere.iter().any(|range| !is_anothers(*range, spans)) {
+                holes.of.insert(copy.source);
+            }
+        }
+    }
+    holes
+}
+
+/// Whether every index of a range has an entry.
+fn is_anothers((from, to): (u64, u64), spans: &[Span]) -> bool {
+    let within = spans.iter().map(|span| span.index).filter(|index| (from..to).contains(index));
+    within.collect::<BTreeSet<_>>().len() as u64 == to - from
 }
 
 /// Whether some of it lies in these log indexes.

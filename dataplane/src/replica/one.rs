@@ -1,6 +1,7 @@
 //! One replica: it follows a log and appends what one broker landed to its files.
 
 mod beginning;
+mod hole;
 mod lack;
 mod lost;
 mod place;
@@ -22,6 +23,7 @@ use landfall_pool::copies::CopyLine;
 use landfall_pool::disk::Disk;
 use landfall_pool::log::{Found, LogReader};
 use landfall_replica::FileError;
+use landfall_replica::holes::Hole;
 use landfall_replica::names::topic_directory;
 
 use super::begin::{Begin, Filled, Seam, fill, lacking, template};
@@ -114,6 +116,8 @@ pub struct Replica {
     wanted: u64,
     /// What it has to have before its directory lacks nothing of its source any more.
     open_lack: Option<OpenLack>,
+    /// Words of its directory on what it lacks that are not struck yet.
+    holes: Vec<Hole>,
     /// Its files that were there at the start, but for the last one.
     row: Row,
 }
@@ -243,6 +247,7 @@ impl Replica {
             is_older: false,
             wanted: if duty.stand_in.is_none() { pool.tail_on_disk(topic, duty.source) } else { 0 },
             open_lack: None,
+            holes: Vec::new(),
         };
         events.extend(said.into_iter().map(|said| replica.told(said)));
         let frontier = pool.frontier(topic, log);
@@ -266,6 +271,7 @@ impl Replica {
             let is_new = is_first && replica.files.current.is_none() && opened.aside.is_empty();
             events.extend(replica.begin(pool, entry, (oldest, is_new)));
             events.extend(replica.look_for_lack(&directory));
+            events.extend(replica.look_for_holes(pool, &directory));
             replica.odometer = Odometer::at(&frontier, replica.ahead(pool, &frontier));
         }
         pool.start_copy(at, &replica.line);

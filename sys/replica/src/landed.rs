@@ -35,7 +35,8 @@ impl Directory {
     /// of no other directory that had.
     fn never_had(&self, home: u8, source: u8) -> bool {
         let mut lacks = self.own.places.lacks.iter();
-        let lacks_some = lacks.any(|lack| (lack.keeper, lack.source) == (home, source));
+        let lacks_some = lacks.any(|lack| (lack.keeper, lack.source) == (home, source))
+            || self.own.holes.iter().any(|hole| hole.source == source);
         self.own.made_at.is_empty() && !lacks_some && !self.sources.contains(&source)
     }
 }

@@ -18,6 +18,7 @@
 //! | `document` | its bytes: in two files, written over in place, of which one always holds |
 //! | [`deletions`] | which topics were deleted, also where nothing of them was |
 //! | [`lives`] | where logs ended and went on, from one pool to the next |
+//! | [`holes`] | what its own copies lack |
 //! | [`end`] | how far its files reach, against how far a pool is |
 //! | `landed` | what a broker landed, and who keeps it, where not every directory answers |
 //! | `unheard` | what does not answer, or is refused |
@@ -41,6 +42,7 @@ pub mod deletions;
 mod document;
 pub mod end;
 pub mod error;
+pub mod holes;
 mod landed;
 pub mod lives;
 pub mod lookup;

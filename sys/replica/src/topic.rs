@@ -2,7 +2,7 @@
 //!
 //! It is what is left of the topic's entry when the pool is gone: enough to make the topic again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document;
 use crate::error::FileError;
+use crate::holes::Hole;
 use crate::lives::{Ended, Resumed, Skips};
 use crate::names::{TOPIC_COPY, TOPIC_FILE, TOPIC_GRAVE};
 use crate::own::lock;
@@ -90,6 +91,9 @@ pub struct TopicFile {
     /// Set while the pool `pool_uuid` stands still, stopped in good order: where each log ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
+    /// What this directory's own copies may lack, of what was not known to be nothing.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub holes: BTreeSet<Hole>,
     /// Which directories have the topic, beside those that the rule names: a cold start asks for
     /// them.
     #[serde(default, skip_serializing_if = "Places::is_empty")]
@@ -128,6 +132,7 @@ impl TopicFile {
             began: None,
             life: 0,
             ended: None,
+            holes: BTreeSet::new(),
             places: Places::default(),
         })
     }

@@ -25,7 +25,7 @@ impl Replica {
             return Vec::new();
         }
         if self.files.current.is_some() {
-            let mut events: Vec<Event> = self.compare_beginnings(pool, entry).into_iter().collect();
+            let mut events = self.compare_beginnings(pool, entry);
             events.extend(self.compare_seams(pool));
             return events;
         }
@@ -82,38 +82,41 @@ impl Replica {
 
     /// Says what is in other copies, in front of where this one's files begin.
     #[cold]
-    fn compare_beginnings(&mut self, pool: &Pool, entry: &TopicEntry) -> Option<Event> {
-        let mine = beginning_of(self.files.directory())?;
+    fn compare_beginnings(&mut self, pool: &Pool, entry: &TopicEntry) -> Vec<Event> {
+        let Some(mine) = beginning_of(self.files.directory()) else { return Vec::new() };
         if !self.row.is_bounded() && mine.is_behind {
             // What other copies have of it is written again in front of it.
-            return Some(Event::Note(format!(
+            return vec![Event::Note(format!(
                 "{self}: it begins at log index {}, behind files that are gone: what broker {} \
                  landed before that is not on this disk, and nothing here let go of it; it is \
                  written again if another copy that can be read here (--read-data) has it",
                 mine.index, self.duty.source
-            )));
+            ))];
         }
         if mine.is_behind {
-            return None;
+            return Vec::new();
         }
         let theirs = self.others.beginning().filter(|theirs| theirs.index < mine.index);
         if let Some(theirs) = theirs {
             // Its reader goes forward only, and is wanted again where these files end.
             let mut others = self.others.again();
-            let (found, _) = others.next(theirs.index, mine.index)?;
-            let first = found?.header.index;
+            let found = others.next(theirs.index, mine.index).and_then(|(found, _)| found);
+            let Some(first) = found.map(|found| found.header.index) else { return Vec::new() };
             let what = format!("it begins at log index {}", mine.index);
             let more = "other copies have some of them";
-            return Some(self.lacking(first, mine.index, (&what, more)));
+            let said = self.say_hole((first, mine.index));
+            let told = self.lacking(first, mine.index, (&what, more));
+            return std::iter::once(told).chain(said).collect();
         }
         // Where no other copy says more, it counts how far the log was when the directory came.
-        let made_at = self.others.said().first()?.made_at.get(&self.log).copied()?;
-        let is_unknown = made_at <= mine.index
+        let said = self.others.said();
+        let made_at = said.first().and_then(|own| own.made_at.get(&self.log)).copied();
+        let is_unknown = made_at.is_some_and(|made_at| made_at <= mine.index)
             && self.others.beginning().is_none()
             && self.may_have_landed(pool, entry, (0, mine.index));
         let what = format!("it begins at log index {}", mine.index);
         let more = "no other copy of them can be read here";
-        is_unknown.then(|| self.lacking(0, mine.index, (&what, more)))
+        is_unknown.then(|| self.lacking(0, mine.index, (&what, more))).into_iter().collect()
     }
 
     /// That the files do not reach what the line said they have to: how far they reach, and how
@@ -190,15 +193,20 @@ impl Replica {
             return Vec::new();
         }
         if self.duty.stand_in.is_none() {
-            let short = is_last_in((from, to), self.wanted).then(|| self.say_short()).flatten();
+            let said = match is_last_in((from, to), self.wanted) {
+                true => self.say_short(),
+                false => self.say_hole((from, to)),
+            };
             self.lacks = true;
             self.show_row();
-            return std::iter::once(self.hole(from, to)).chain(short).collect();
+            return std::iter::once(self.hole(from, to)).chain(said).collect();
         }
-        vec![Event::Note(format!(
+        let said = self.say_hole((from, to));
+        let note = Event::Note(format!(
             "{self}: the log begins at index {to} and the replica had everything up to {from}: \
              what lay between is not on this disk"
-        ))]
+        ));
+        std::iter::once(note).chain(said).collect()
     }
 
     /// That what the source landed between two log indexes is not here, and cannot be had.
@@ -220,7 +228,7 @@ impl Replica {
     /// read when a pool was lost, and was told of then; where there is no file, it is not known
     /// that this disk was one of them, nor where the files are older than their line and nobody
     /// counts what they lack.
-    fn judge(&self, pool: &Pool, (from, to): (u64, u64)) -> (u64, bool) {
+    pub(super) fn judge(&self, pool: &Pool, (from, to): (u64, u64)) -> (u64, bool) {
         if is_last_in((from, to), self.wanted) {
             return (to, false);
         }
@@ -318,8 +326,10 @@ impl Replica {
             if is_filled && self.judge(pool, (from, seam.to)).1 {
                 continue;
             }
-            let is_news = is_filled && was.is_short();
-            events.extend(is_news.then(|| self.hole(from, seam.to)));
+            if is_filled && was.is_short() {
+                events.push(self.hole(from, seam.to));
+                events.extend(self.say_hole((from, seam.to)));
+            }
             self.seams.push(seam);
         }
         events

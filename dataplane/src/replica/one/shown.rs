@@ -15,6 +15,7 @@ impl Replica {
         if self.open_lack.is_some() {
             events.extend(self.settle_lack());
         }
+        self.settle_holes();
         if self.line == self.shown {
             return None;
         }

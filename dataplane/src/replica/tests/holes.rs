@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use landfall_layout::keepers::StandIn;
 use landfall_layout::replica::ENODATA;
+use landfall_replica::holes::Hole;
 use landfall_replica::there::{Lack, UNCOUNTED};
 use landfall_replica::{Resumed, Skipped, Skips, Unkept};
 
-use super::disks::{Disks, copied_back, errors, follow, land, line, move_on, next_pool, six_in};
+use super::disks::{
+    Disks, copied_back, errors, follow, land, line, move_on, next_pool, six, six_in,
+};
 use super::*;
 
 /// Entries of another broker, which no copy of this one has, and which have left memory.
@@ -18,7 +21,7 @@ fn pass(source: &mut Source, entries: u64) -> u64 {
 }
 
 /// A disk with six batches, of a pool that is lost.
-fn six(name: &str) -> Disks {
+fn six_here(name: &str) -> Disks {
     six_in(name, 0)
 }
 
@@ -55,7 +58,7 @@ fn a_hole_in_the_middle_is_shown_for_as_long_as_it_is_there() {
 
 #[test]
 fn what_no_disk_had_when_a_pool_was_lost_is_no_hole_in_a_copy() {
-    let disks = six("told");
+    let disks = six_here("told");
     let mut source = next_pool(20);
     came_back(&disks, &source, (8, 20));
     for incarnation in 1..5 {
@@ -128,7 +131,7 @@ fn what_an_older_disk_lacks_in_front_of_a_lost_pool_is_a_hole() {
 /// An empty disk in place of one whose line had entries on both sides of what the log passed over.
 #[test]
 fn what_is_filled_around_what_was_passed_over_is_whole() {
-    let disks = six("around");
+    let disks = six_here("around");
     let mut source = next_pool(20);
     came_back(&disks, &source, (6, 20));
     land(&mut source, 2);
@@ -146,7 +149,7 @@ fn what_is_filled_around_what_was_passed_over_is_whole() {
 /// The first of two files is gone, and the other was begun anew behind a lost pool.
 #[test]
 fn files_that_are_gone_from_the_front_are_missed() {
-    let disks = six("front");
+    let disks = six_here("front");
     let mut source = next_pool(20);
     came_back(&disks, &source, (6, 20));
     land(&mut source, 1);
@@ -162,7 +165,7 @@ fn files_that_are_gone_from_the_front_are_missed() {
 /// Others land, and its broker comes when that has left memory.
 #[test]
 fn a_broker_that_comes_late_after_a_cold_start_lacks_nothing() {
-    let disks = six("late");
+    let disks = six_here("late");
     let mut source = next_pool(20);
     came_back(&disks, &source, (6, 20));
     pass(&mut source, 5);
@@ -196,6 +199,53 @@ fn what_another_keeper_says_was_never_landed_is_not_missing() {
     let said = errors(&source, disks.data(0, false), 3);
     assert!(said[0].contains("landed at indexes 10 to 14 is not on this disk"), "{said:?}");
     assert_eq!(line(&source), (14, 6, ReplicaState::Well, ENODATA));
+}
+
+/// Control asks for the disk that has it for as long as the word stands.
+#[test]
+fn a_hole_is_said_in_its_directory_until_it_is_filled() {
+    let disks = Disks::new("said");
+    let mut source = Source::new(pool(), 0);
+    land(&mut source, 6);
+    work(&mut source.worker(disks.data(0, false), Box::new(Plain), 1).unwrap());
+    let was = line_of(&source);
+    land(&mut source, 4);
+    // Another keeper has all of it.
+    work(&mut source.worker(disks.data(1, false), Box::new(Plain), 2).unwrap());
+    let at = |stand_in| source.pool.copy_line(source.topic, broker(0), 0, stand_in);
+    let (home, other) = (at(None), at(Some(StandIn { broker: broker(3), line: 0 })));
+    source.pool.start_copy(other, &line_of(&source));
+    source.pool.start_copy(home, &was);
+    move_on(&source);
+    let said = || TopicFile::read(&disks.topic(0)).unwrap().holes;
+    let hole = Hole { source: 0, from: 6, to: 10 };
+    for incarnation in 3..5 {
+        let told = errors(&source, disks.data(0, false), incarnation);
+        assert!(told[0].contains("landed at indexes 6 to 10 is not on this disk"), "{told:?}");
+        assert_eq!((line(&source).3, said()), (ENODATA, [hole].into()), "{incarnation}");
+        land(&mut source, 1);
+    }
+    fs::remove_dir_all(disks.topic(0).join("b0")).unwrap();
+    errors(&source, disks.data(0, true), 5);
+    assert_eq!(errors(&source, disks.data(0, true), 6), [""; 0]);
+    assert_eq!((line(&source), said()), ((12, 12, ReplicaState::Well, 0), [].into()));
+}
+
+/// No place between two files tells of it.
+#[test]
+fn a_hole_in_front_of_all_files_is_known_by_its_word() {
+    let disks = six("said-front");
+    let mut source = next_pool(6);
+    land(&mut source, 2);
+    errors(&source, disks.data(0, false), 1);
+    let said = || TopicFile::read(&disks.topic(0)).unwrap();
+    let hole = Hole { source: 0, from: 0, to: 6 };
+    assert_eq!(said().holes, [hole].into());
+    let file = TopicFile { made_at: BTreeMap::new(), ..said() };
+    file.replace(&disks.topic(0)).unwrap();
+    let told = errors(&source, disks.data(0, false), 2);
+    assert!(told[0].contains("landed at indexes 0 to 6 is not on this disk"), "{told:?}");
+    assert_eq!((line(&source).3, said().holes), (ENODATA, [hole].into()));
 }
 
 fn line_of(source: &Source) -> ReplicaLine {
