@@ -15,7 +15,7 @@ use landfall_layout::replica::{NO_FILE, ReplicaHeader};
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_replica::names::{self, replica_file, source_directory};
 use landfall_replica::there::Part;
-use landfall_replica::{Ended, EndedLog, Resumed, TopicFile};
+use landfall_replica::{Ended, EndedLog, Resumed, TopicFile, Walk};
 
 /// One copy of what each of two brokers landed.
 fn entry() -> TopicEntry {
@@ -100,6 +100,65 @@ fn what_was_there_when_the_lost_pool_began_is_asked_for_after_a_power_cut() {
     let file = said(&entry());
     let reached = BTreeMap::from([(SEQUENCED_LOG, Resumed { index: 60, position: 600 })]);
     let two = homes_say("began", &TopicFile { life: 2, began: end(), reached, ..file });
+    assert!(refused(&two) > 60);
+}
+
+/// A file of broker 1's that has all of its 5 entries.
+fn has_five(two: &Two) -> PathBuf {
+    let path = begin_file(&two.topics()[1], 1, 55);
+    let mut header = *Walk::open(&path).unwrap().header();
+    (header.first_ordinal, header.previous_index) = (5, 0);
+    fs::write(&path, header.seal().page()).unwrap();
+    path
+}
+
+/// The second goes on behind positions that it passes over, and no broker comes in either.
+#[test]
+fn what_was_there_at_the_last_end_is_asked_for_however_often_pools_are_lost() {
+    let reached = BTreeMap::from([(SEQUENCED_LOG, Resumed { index: 60, position: 600 })]);
+    let file = TopicFile { life: 2, began: end(), reached, ..said(&entry()) };
+    let two = homes_say("often", &file);
+    let path = has_five(&two);
+    for _ in 0..3 {
+        let (restored, _) = start(&two, false).unwrap();
+        assert!(restored.notes.iter().any(|note| note.contains("are passed over")));
+        let file = TopicFile::read(&two.topics()[0]).unwrap();
+        assert!(file.began.is_none(), "no copy is whole for it");
+    }
+    // An older copy of broker 1's disk.
+    fs::remove_file(path).unwrap();
+    said(&entry()).write(&two.topics()[1]).unwrap();
+    assert!(refused(&two) > 60);
+}
+
+/// Files whose end does not hold are no older copy, and are cut when their broker comes.
+#[test]
+fn what_was_told_as_lost_is_not_asked_for_at_the_next_start() {
+    let two = homes_say("told", &TopicFile { life: 2, began: end(), ..said(&entry()) });
+    let path = has_five(&two);
+    start(&two, false).unwrap();
+    fs::write(&path, [7; 5000]).unwrap();
+    let (restored, _) = start(&two, false).unwrap();
+    assert!(restored.notes.iter().any(|note| note.contains("no record of it can be read")));
+    fs::remove_file(&path).unwrap();
+    start(&two, false).expect("it was told");
+}
+
+/// A pool that is kept takes its end back when it goes on, and is lost then.
+#[test]
+fn what_was_there_when_a_kept_pool_was_stopped_is_asked_for() {
+    let two = homes_say("kept", &TopicFile { life: 2, ended: end(), ..said(&entry()) });
+    let path = has_five(&two);
+    let memory = Memory::new();
+    homes::lead(&memory, &two.data()).unwrap().close(&two.data());
+    // All that is known of it is what the end said.
+    for topic in two.topics() {
+        let file = TopicFile::read(&topic).unwrap();
+        assert!(file.ended.is_some());
+        TopicFile { had: None, began: None, ..file }.write(&topic).unwrap();
+    }
+    homes::lead(&memory, &two.data()).unwrap().stop();
+    fs::remove_file(path).unwrap();
     assert!(refused(&two) > 60);
 }
 

@@ -19,6 +19,8 @@ pub struct Said {
     pub ended: Option<Ended>,
     /// Where they had ended so when its pool began.
     pub began: Option<Ended>,
+    /// What copies had at earlier ends.
+    pub had: Option<Ended>,
 }
 
 /// The most that a directory knows.
@@ -80,12 +82,22 @@ pub fn passed(said: &[Said]) -> impl Iterator<Item = (usize, Resumed)> {
 }
 
 /// What the copies of each log had when it ended in good order last, as far as the latest
-/// directories know. It stays on disk, whatever came after.
-pub fn had(said: &[Said]) -> impl Iterator<Item = (usize, &EndedLog)> {
+/// directories know, and of whom that end does not count, at the end before. It stays on disk,
+/// whatever came after.
+pub fn had(said: &[Said]) -> Vec<(usize, EndedLog)> {
     let latest = latest(said);
-    let said = said.iter().filter(move |said| said.life == latest);
-    let ends = said.filter_map(|said| said.ended.as_ref().or(said.began.as_ref()));
-    ends.flat_map(|ended| &ended.logs).map(|(log, ended)| (*log, ended))
+    let said = said.iter().filter(|said| said.life == latest);
+    let ends =
+        said.flat_map(|said| [said.ended.as_ref().or(said.began.as_ref()), said.had.as_ref()]);
+    let ends: Vec<_> = ends.flatten().flat_map(|ended| &ended.logs).collect();
+    let last = |(log, end): &(&usize, &EndedLog)| {
+        let is_later = |other: &&(&usize, &EndedLog)| other.0 == *log && other.1.index > end.index;
+        let later: Vec<_> = ends.iter().filter(is_later).collect();
+        let mut end = (*end).clone();
+        end.entries.retain(|source, _| later.iter().all(|it| !it.1.entries.contains_key(source)));
+        (**log, end)
+    };
+    ends.iter().map(last).collect()
 }
 
 fn places(ended: &Ended) -> BTreeMap<usize, (u64, u64)> {
@@ -106,6 +118,7 @@ mod tests {
             life: *life,
             ended: at.map(|index| Ended { logs: [(32, log(index))].into() }),
             began: Some(Ended { logs: [(32, log(1))].into() }),
+            had: None,
         };
         said.iter().enumerate().map(one).collect()
     }
@@ -142,10 +155,30 @@ mod tests {
         assert_eq!(passed(&[(1, Some(60)), (0, None)]), [60]);
         assert_eq!(passed(&[(1, Some(60)), (2, None), (2, Some(90))]), [60, 90]);
         let had = |said: &[(u64, Option<u64>)]| -> Vec<u64> {
-            had(&all(said)).map(|(_, log)| log.index).collect()
+            had(&all(said)).into_iter().map(|(_, log)| log.index).collect()
         };
         assert_eq!(had(&[(1, Some(60)), (0, None)]), [60], "an older copy knows nothing of it");
         assert_eq!(had(&[(1, Some(60)), (2, None)]), [1], "what it had when its pool began");
+    }
+
+    #[test]
+    fn of_each_broker_the_last_end_counts_that_names_it() {
+        let end = |index, entries: &[(u8, u64)]| {
+            let entries = entries.iter().copied().collect();
+            let log = EndedLog { index, entries, ..EndedLog::default() };
+            Some(Ended { logs: [(32, log)].into() })
+        };
+        let counts = |said: Said| -> Vec<Vec<(u8, u64)>> {
+            had(&[said]).into_iter().map(|(_, log)| log.entries.into_iter().collect()).collect()
+        };
+        let said = Said { path: "broker-0".into(), life: 1, ended: None, began: None, had: None };
+        let both = end(40, &[(0, 9), (1, 7)]);
+        assert_eq!(counts(Said { had: both.clone(), ..said.clone() }), [vec![(0, 9), (1, 7)]]);
+        // A disk was replaced since, and had less when the log ended again.
+        let later = Said { ended: end(60, &[(0, 3)]), had: both.clone(), ..said.clone() };
+        assert_eq!(counts(later), [vec![(0, 3)], vec![(1, 7)]]);
+        let earlier = Said { began: end(20, &[(0, 3), (2, 1)]), had: both, ..said };
+        assert_eq!(counts(earlier), [vec![(2, 1)], vec![(0, 9), (1, 7)]]);
     }
 
     #[test]

@@ -326,7 +326,13 @@ fn with_earlier(mut ended: Ended, uncounted: &Uncounted, file: &TopicFile) -> En
 }
 
 fn take_back(pool: &Pool, topic: &Path, life: u64) -> Result<(), FileError> {
-    change(pool, topic, |file| TopicFile { ended: None, life, ..file })
+    change(pool, topic, |mut file| {
+        // What was on disk by then stays there.
+        if let Some(ended) = file.ended.take() {
+            file.had.get_or_insert_with(|| file.began.clone().unwrap_or_default()).go_on(&ended);
+        }
+        TopicFile { life, ..file }
+    })
 }
 
 /// Before a control serves a pool whose last leader stopped it in good order, in slot `from`: the

@@ -3,8 +3,10 @@
 
 use landfall_layout::replica::{Place, TAIL_UNKNOWN};
 
+use landfall_replica::EndedLog;
+
 use super::ColdError;
-use super::read::Found;
+use super::read::{Found, FoundLog};
 
 /// How far the files of what one broker landed go, those of all directories together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +52,29 @@ pub fn damaged(found: &Found) -> impl Iterator<Item = u8> {
     behind(found).filter(|(_, fewer)| fewer.has.is_damaged).map(|(_, fewer)| fewer.source)
 }
 
+/// What the next starts count of a log, at least. What of it is not here was told as lost, or is
+/// to be forgotten.
+pub fn carried(log: &FoundLog) -> Option<EndedLog> {
+    let mut ends: Vec<&EndedLog> = log.had.iter().collect();
+    ends.sort_by_key(|end| end.index);
+    let mut all = EndedLog::default();
+    ends.into_iter().for_each(|end| all.go_on(end));
+    for (source, had) in all.entries.clone() {
+        let has = log.reaches.get(&source).copied().unwrap_or_default();
+        if !is_here(&all, (source, had), has) {
+            all.entries.insert(source, has.entries);
+            all.tails.insert(source, has.covers);
+        }
+    }
+    (!all.entries.is_empty()).then_some(all)
+}
+
+/// Whether files that go so far have what a copy had at that end.
+fn is_here(end: &EndedLog, (source, had): (u8, u64), has: Reach) -> bool {
+    // A file that a copy was to begin behind a hole may not have been begun yet.
+    has.entries >= had || end.is_reached(source, has.covers, has.entries)
+}
+
 fn behind(found: &Found) -> impl Iterator<Item = (usize, Fewer)> {
     found.logs.iter().flat_map(|(number, log)| {
         let counts = log
@@ -59,8 +84,7 @@ fn behind(found: &Found) -> impl Iterator<Item = (usize, Fewer)> {
         counts.filter_map(move |(end, source, had)| {
             let has = log.reaches.get(&source).copied().unwrap_or_default();
             let is_known = had > 0 && end.tails.get(&source) != Some(&TAIL_UNKNOWN);
-            // A file that a copy was to begin behind a hole may not have been begun yet.
-            let is_here = has.entries >= had || end.is_reached(source, has.covers, has.entries);
+            let is_here = is_here(end, (source, had), has);
             (is_known && !is_here).then_some((*number, Fewer { source, had, has }))
         })
     })

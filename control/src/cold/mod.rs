@@ -163,6 +163,8 @@ struct Life {
     skips: Skips,
     /// It goes on right where it ended.
     ended: Option<EndedLog>,
+    /// What its copies had at ends in good order, at least.
+    had: Option<EndedLog>,
     /// Log index behind the last entry that no file has and nothing let go of; 0: there is none.
     lost_below: u64,
 }
@@ -194,12 +196,13 @@ fn begin(
     let plan = plan(&mut known.spans, &told);
     let lost_below = lost_below(&known.spans, &told);
     notes.extend(tell::sentences(&found.file.name, log, &plan, &told));
+    let had = fewer::carried(&known);
     let mut skips = known.skips;
     let ended = known.ended.filter(|_| plan.skipped.is_none());
     plan.skipped.into_iter().for_each(|skipped| skips.add(skipped));
     begin_log(pool, TopicId(entry.id), log, &plan, &skips, now_ns);
     let resumed = Resumed { index: plan.index, position: plan.position };
-    Life { resumed, skips, ended, lost_below }
+    Life { resumed, skips, ended, had, lost_below }
 }
 
 /// Waits until no process of another pool has the directory. One of this pool may have it, which
@@ -233,7 +236,7 @@ fn adopt(
     let Some(mut file) = mine else { return Ok(Vec::new()) };
     file.places = found.file.places.clone();
     file.life = entry.life;
-    let mut began = Ended::default();
+    let (mut began, mut had) = (Ended::default(), Ended::default());
     for (log, life) in lives {
         file.resumed.insert(log, life.resumed);
         file.reached.insert(log, life.resumed);
@@ -246,7 +249,9 @@ fn adopt(
             ended.unkept.clear();
             began.logs.insert(log, ended);
         }
+        had.logs.extend(life.had.map(|had| (log, had)));
     }
+    file.had = (!had.logs.is_empty()).then_some(had);
     file.began = (!began.logs.is_empty()).then_some(began);
     let (mut notes, mut last) = (Vec::new(), None);
     for directory in &found.directories {

@@ -170,7 +170,8 @@ fn read_topic(
             Ok(mut file) => {
                 let (ended, began) = (file.ended.take(), file.began.clone());
                 words.insert(listing.path.clone(), std::mem::take(&mut file.holes));
-                said.push(Said { path: listing.path.clone(), life: file.life, ended, began });
+                let (had, path) = (file.had.take(), listing.path.clone());
+                said.push(Said { path, life: file.life, ended, began, had });
                 match &mut found {
                     Some(found) => found.also_says(file),
                     None => found = Some(Found::of(file)),
@@ -339,8 +340,8 @@ impl Found {
         notes.extend(age::older(&self.file.name, said));
         for (log, had) in age::had(said) {
             let known = &mut self.logs.entry(log).or_default().had;
-            if !known.contains(had) {
-                known.push(had.clone());
+            if !known.contains(&had) {
+                known.push(had);
             }
         }
         if self.pools.len() > 1 {

@@ -115,7 +115,7 @@ pub fn write_topic(
             TopicFile { made_at: moved, reached, ..mine.clone() }
         });
         let TopicFile { mut resumed, mut skipped, mut reached, mut places, .. } = kept;
-        let TopicFile { made_at, began, pool_uuid, holes, .. } = kept;
+        let TopicFile { made_at, began, had, pool_uuid, holes, .. } = kept;
         // What another pool began with says nothing of this one.
         let began = began.filter(|_| pool_uuid == uuid);
         let mut began_there = began.clone();
@@ -138,7 +138,7 @@ pub fn write_topic(
         // An end that is said here was not taken back: this is a copy from before, or was away.
         let life = kept.life.saturating_add((kept.ended.is_some() && pool_uuid == uuid).into());
         let file = TopicFile { live_in: uuid, resumed, skipped, reached, made_at, life, ..mine };
-        (Some(TopicFile { began: began_there, holes, places, ..file }), Ok(began))
+        (Some(TopicFile { began: began_there, had, holes, places, ..file }), Ok(began))
     })??;
     // A pool from before the deletion was put back: what is landed now comes back with it.
     if let Some(data) = directory.ancestors().nth(2) {

@@ -87,11 +87,33 @@ impl Unkept {
     }
 }
 
+impl EndedLog {
+    /// Takes what a later end counts: who is in both counts as that one says.
+    pub fn go_on(&mut self, later: &Self) {
+        for (source, entries) in &later.entries {
+            self.tails.remove(source);
+            self.tails.extend(later.tails.get(source).map(|tail| (*source, *tail)));
+            self.entries.insert(*source, *entries);
+        }
+        self.index = self.index.max(later.index);
+        self.position = self.position.max(later.position);
+    }
+}
+
 /// A pool that was stopped in good order: nothing was ordered behind this.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     /// The logs whose every entry was on stable storage, by number.
     pub logs: BTreeMap<usize, EndedLog>,
+}
+
+impl Ended {
+    /// What is known of copies after a later end, too.
+    pub fn go_on(&mut self, later: &Self) {
+        for (log, later) in &later.logs {
+            self.logs.entry(*log).or_default().go_on(later);
+        }
+    }
 }
 
 /// What a log passed over when a pool was lost. No disk has anything of it. Some of it may have

@@ -83,6 +83,10 @@ pub struct TopicFile {
     /// replicas had then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began: Option<Ended>,
+    /// What replicas had at earlier ends, at least, as far as later ones do not count it: whatever
+    /// came after stays behind it. No copy is whole for having that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub had: Option<Ended>,
     /// Counts how often the topic went on behind a place where it may have ended: in a new pool, or
     /// in one that had been stopped in good order. A directory with less than another is older. 0:
     /// that is not known here.
@@ -130,6 +134,7 @@ impl TopicFile {
             reached: BTreeMap::new(),
             made_at: BTreeMap::new(),
             began: None,
+            had: None,
             life: 0,
             ended: None,
             holes: BTreeSet::new(),
