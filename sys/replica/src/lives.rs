@@ -59,6 +59,17 @@ impl EndedLog {
             (None, None) => false,
         }
     }
+
+    /// Takes what a later end counts: who is in both counts as that one says.
+    pub fn go_on(&mut self, later: &Self) {
+        for (source, entries) in &later.entries {
+            self.tails.remove(source);
+            self.tails.extend(later.tails.get(source).map(|tail| (*source, *tail)));
+            self.entries.insert(*source, *entries);
+        }
+        self.index = self.index.max(later.index);
+        self.position = self.position.max(later.position);
+    }
 }
 
 /// What a broker landed that was in a pool alone when that was stopped in good order: no file ever
@@ -84,19 +95,6 @@ impl Unkept {
     /// Whether a log index is among them.
     pub fn contains(&self, index: u64) -> bool {
         (self.index..self.to_index).contains(&index)
-    }
-}
-
-impl EndedLog {
-    /// Takes what a later end counts: who is in both counts as that one says.
-    pub fn go_on(&mut self, later: &Self) {
-        for (source, entries) in &later.entries {
-            self.tails.remove(source);
-            self.tails.extend(later.tails.get(source).map(|tail| (*source, *tail)));
-            self.entries.insert(*source, *entries);
-        }
-        self.index = self.index.max(later.index);
-        self.position = self.position.max(later.position);
     }
 }
 
