@@ -1,5 +1,7 @@
 //! Counters and distinct errors in the pool, for whoever looks, even when the process is stuck.
 
+use std::borrow::Cow;
+
 use landfall_layout::counters::{Counter, ErrorEntry, Stage, bucket};
 use landfall_layout::limits::ERRORS_MAX;
 
@@ -70,9 +72,15 @@ impl ErrorLog {
     }
 
     /// Notes an error: the same sentence again only counts. When there is no room for another
-    /// sentence, the one not seen for longest makes place.
+    /// sentence, the one not seen for longest makes place. One that is longer than an entry takes
+    /// two: it ends with what to do.
     pub fn note(&self, pool: &Pool, now_ns: u64, text: &str) {
-        let text = &*fitting(text);
+        for part in parts(text) {
+            self.note_part(pool, now_ns, &part);
+        }
+    }
+
+    fn note_part(&self, pool: &Pool, now_ns: u64, text: &str) {
         let entries: Vec<ErrorEntry> = self.entries(pool);
         let same = entries.iter().position(|entry| entry.count > 0 && entry.text() == text);
         let place = same.unwrap_or_else(|| {
@@ -113,31 +121,29 @@ impl ErrorLog {
     }
 }
 
-/// What stands for the middle of a sentence that is too long.
-const CUT: &str = " ... ";
+/// What says that a sentence goes on in another entry, and that it began in one.
+const CUT: &str = " ...";
+const REST: &str = "... ";
 /// Bytes of the longest sentence that is kept whole.
 const TEXT_BYTES: usize = size_of::<ErrorEntry>() - std::mem::offset_of!(ErrorEntry, text);
 
-/// Bytes of either end of a longer one that are kept.
-const END_BYTES: usize = (TEXT_BYTES - CUT.len()) / 2;
-
-/// The sentence, or as much of both its ends as an entry has room for: a sentence begins with what
-/// it is about, and ends with what to do.
-fn fitting(text: &str) -> std::borrow::Cow<'_, str> {
+/// The sentence, or its beginning and its rest. Of one that is too long for two entries the middle
+/// is in neither.
+fn parts(text: &str) -> Vec<Cow<'_, str>> {
     if text.len() <= TEXT_BYTES {
-        return text.into();
+        return vec![text.into()];
     }
-    let (mut end, mut start) = (END_BYTES, text.len() - END_BYTES);
+    let mut end = TEXT_BYTES - CUT.len();
     while !text.is_char_boundary(end) {
         end -= 1;
     }
+    // Between words, but for one that is very long.
+    let word = text[..end].rfind(' ').filter(|at| *at > end / 2);
+    let end = word.unwrap_or(end);
+    let mut start = end.max(text.len() - (TEXT_BYTES - REST.len()));
     while !text.is_char_boundary(start) {
         start += 1;
     }
-    let (head, tail) = (&text[..end], &text[start..]);
-    // Between words, where there is a blank near by: a path has none.
-    let is_near = |at: &usize| *at <= END_BYTES / 3;
-    let head = head.rfind(' ').filter(|at| is_near(&(end - at))).map_or(head, |at| &head[..at]);
-    let tail = tail.find(' ').filter(is_near).map_or(tail, |at| &tail[at + 1..]);
-    format!("{head}{CUT}{tail}").into()
+    let rest = text[start..].trim_start();
+    vec![format!("{}{CUT}", &text[..end]).into(), format!("{REST}{rest}").into()]
 }
