@@ -60,6 +60,9 @@ pub struct Opened {
     pub damage: Vec<Damage>,
     /// What was wrong with the last one's header, which was written again.
     pub header_fault: Option<HeaderError>,
+    /// The last one's header and first records are gone: it is written again once another one is
+    /// behind it.
+    pub is_beheaded: bool,
     /// Files behind it in which nothing held, and which are under other names now.
     pub aside: Vec<Aside>,
 }
@@ -176,6 +179,7 @@ impl Files {
             cut: None,
             damage: Vec::new(),
             header_fault: None,
+            is_beheaded: false,
             aside: Vec::new(),
         };
         // A file that was begun and never had a header is gone then, and the one before is last.
@@ -203,6 +207,7 @@ impl Files {
             opened.cut = cut;
             opened.damage = survey.damage;
             opened.header_fault = survey.header_fault;
+            opened.is_beheaded = survey.header.first_index != first_index;
             opened.bytes = survey.bytes;
             let (at, mark) = (survey.end.at, survey.end.mark);
             files.current = Some(Current { file: file.into(), path, first_index, at, mark });

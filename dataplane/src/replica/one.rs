@@ -90,7 +90,7 @@ pub struct Replica {
     pending: Option<Pending>,
     /// Entries up to this index, exclusive, are missing: the next file begins anew.
     anew: bool,
-    /// Where that file begins, if there is a hole that no file tells of yet.
+    /// Where that file begins, if it is to be begun though nothing lands.
     seam: Option<u64>,
     /// Nobody had kept this copy in this pool when it was opened.
     is_first: bool,
@@ -233,7 +233,7 @@ impl Replica {
             files,
             pending: None,
             anew,
-            seam: None,
+            seam: Some(covers).filter(|_| opened.is_beheaded && !anew),
             is_first,
             unsynced_bytes: 0,
             unsynced_since_ns: 0,

@@ -85,7 +85,11 @@ impl Counting {
         }
         let left = to.ordinal.checked_sub(*entries)?;
         let is_alone = self.is_known && (self.goes_on || self.is_in_memory);
-        let fits = before.is_none_or(|end| end.ordinal <= left);
+        // Where the one before it reaches up to it, nothing lies between them.
+        let fits = before.is_none_or(|end| match end.index >= self.first_index {
+            true => end.ordinal == left,
+            false => end.ordinal <= left,
+        });
         (fits && (is_alone || self.theirs == Some(left))).then_some(left)
     }
 }

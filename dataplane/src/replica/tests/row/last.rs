@@ -3,6 +3,7 @@
 use landfall_replica::names::{aside_of, list_aside};
 use landfall_replica::survey::Seam;
 
+use super::super::disks::move_on;
 use super::*;
 
 const LAST: [(&str, Spoil); 7] = [
@@ -30,11 +31,15 @@ fn aside(two: &Two) -> usize {
 
 /// Everything is there. Only a header said that a file was not begun anew, right where it begins.
 fn has_all(two: &Two) -> bool {
+    has(two, 7)
+}
+
+fn has(two: &Two, all: u64) -> bool {
     let is_empty = |seam: &Seam| matches!(seam, Seam::Hole { indexes, .. } if indexes.is_empty());
     two.survey(0).is_some_and(|survey| {
         let batches: u64 = survey.files.iter().map(|file| file.batches).sum();
         let is_whole = survey.files.iter().all(|file| file.is_whole());
-        is_whole && batches == 7 && survey.seams.iter().all(is_empty)
+        is_whole && batches == all && survey.seams.iter().all(is_empty)
     })
 }
 
@@ -111,4 +116,62 @@ fn a_last_file_of_another_version_stays_where_it_is() {
     assert!(said.iter().any(|text| text.contains("version")), "{said:?}");
     assert_eq!((fs::read(&path).unwrap(), aside(&two)), (bytes, 0));
     assert_eq!(line(&two.source).2, ReplicaState::Failed);
+}
+
+/// Two copies whose last file has four batches. The header and the first of them are gone in one.
+fn beheaded(name: &str) -> Two {
+    let mut two = Two::new(name);
+    for batch in 7..10 {
+        let entry = two.source.place(&vec![batch; 3000], true);
+        two.source.append(&entry);
+    }
+    two.source.publish();
+    let data = Data { file_bytes: 1 << 20, ..two.disks.data(1, false) };
+    work(&mut two.source.worker(data, Box::new(Plain), 1).unwrap());
+    fs::remove_dir_all(&two.disks.0[0]).unwrap();
+    copy_all(&two.disks.0[1], &two.disks.0[0]);
+    let file = fs::OpenOptions::new().write(true).open(&two.files(0)[6]).unwrap();
+    file.write_all_at(&[7; 4096 + 500], 0).unwrap();
+    two
+}
+
+/// Starts the broker of the first copy. A file that has nothing yet is not full.
+fn start(two: &Two, reads: bool, incarnation: u64) -> (u32, Vec<String>) {
+    let data = Data { file_bytes: 1 << 20, ..two.disks.data(0, reads) };
+    let mut worker = two.source.worker(data, Box::new(Plain), incarnation).unwrap();
+    work(&mut worker);
+    let first = line(&two.source).3;
+    rest(&mut worker);
+    (first, worker.notes())
+}
+
+#[test]
+fn a_last_file_without_its_beginning_is_written_again() {
+    for reads in [true, false] {
+        let two = beheaded(&format!("row-last-beheaded-{reads}"));
+        if reads {
+            move_on(&two.source);
+        }
+        let (first, said) = start(&two, reads, 2);
+        assert_eq!((first, line(&two.source)), (61, (10, 10, ReplicaState::Well, 0)), "{said:?}");
+        assert!(has(&two, 10), "{said:?}");
+        assert_eq!(start(&two, reads, 3), (0, Vec::new()), "{reads}");
+    }
+}
+
+/// Nobody has what it lacks: what it has stays, and one file more is enough.
+#[test]
+fn a_last_file_whose_beginning_nobody_has_is_shown() {
+    let two = beheaded("row-last-beheaded-nobody");
+    move_on(&two.source);
+    for incarnation in 2..4 {
+        let (_, said) = start(&two, false, incarnation);
+        assert_eq!(line(&two.source).3, 61, "{said:?}");
+        assert!(said.iter().any(|text| text.contains("neither memory nor a copy")), "{said:?}");
+        let batches: u64 = two.survey(0).unwrap().files.iter().map(|file| file.batches).sum();
+        assert_eq!((two.files(0).len(), batches), (8, 9), "{said:?}");
+    }
+    let (_, said) = start(&two, true, 4);
+    assert_eq!(line(&two.source), (10, 10, ReplicaState::Well, 0), "{said:?}");
+    assert!(has(&two, 10), "{said:?}");
 }
