@@ -225,6 +225,10 @@ impl Control {
         let may = (ballot.locks(), latest);
         let recovered = recover(&pool, epoch, &shared.last_entries, kept, may, &had)
             .map_err(StartError::Topic)?;
+        // Who was deposed meanwhile found no segment, since it may take none.
+        if !pool.leads(epoch) {
+            return Err(StartError::Overtaken { epoch: pool.highest_epoch() });
+        }
         let errors = ErrorLog::new(&pool, CONTROL_BLOCK);
         for note in &recovered.notes {
             eprintln!("control: {note}");

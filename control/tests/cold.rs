@@ -225,7 +225,8 @@ fn what_no_disk_had_at_the_end_is_counted_and_told() {
     let ended = TopicFile::read(&one).unwrap().ended.unwrap();
     let log = EndedLog { index: 5, position: 50, ..EndedLog::default() };
     let log = EndedLog { unkept: [(0, 2)].into(), ..log };
-    assert_eq!(ended, Ended { logs: [(0, log)].into() });
+    let logs = [(0, log), (1, EndedLog::default())].into();
+    assert_eq!(ended, Ended { logs }, "nobody landed anything in the other log");
     // The pool is lost. Its directory says how far it was, and no file has anything.
     let memory = Memory::new();
     let next = memory.pool(48);

@@ -18,7 +18,7 @@ use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::log::LogSegment;
 use landfall_replica::names::topic_directory;
 use landfall_replica::there::Lack;
-use landfall_replica::{Ended, EndedLog, TopicFile};
+use landfall_replica::{Ended, EndedLog, Resumed, TopicFile};
 
 /// What is said at the end of a pool in which log 1 has 5 entries, `oldest` and later in memory,
 /// and of whose copies broker 1 keeps the first, as `home` says, and broker 0 the second.
@@ -49,6 +49,18 @@ fn end_of(
     had: Option<u64>,
     lacks: bool,
 ) -> (Vec<String>, EndedLog) {
+    let (notes, mut ended) = ends_of(name, oldest, copies, (had, lacks), None);
+    (notes, ended.logs.remove(&1).unwrap())
+}
+
+/// The same, with what is said of all logs. `other`: where the directory says that log 0 went on.
+fn ends_of(
+    name: &str,
+    oldest: u64,
+    copies: [(ReplicaState, u64, u64); 2],
+    (had, lacks): (Option<u64>, bool),
+    other: Option<Resumed>,
+) -> (Vec<String>, Ended) {
     let folder = std::env::temp_dir().join(format!("landfall-ended-{name}-{}", std::process::id()));
     let data = [folder.clone()];
     let memory = Memory::new();
@@ -71,6 +83,7 @@ fn end_of(
     let mut file = TopicFile::of(&entry, &pool.uuid_text(), 48 << 20).unwrap();
     let lack = Lack { keeper: 0, source: 1, entries: 9, below: 3, disk: 0, is_torn: false };
     file.places.lacks.extend(lacks.then_some(lack));
+    file.resumed.extend(other.map(|at| (0, at)));
     TopicFile { began, ..file }.write(&topic).unwrap();
     let (id, source) = (TopicId(entry.id), BrokerId::new(1).unwrap());
     pool.start_frontier(id, 1);
@@ -94,7 +107,21 @@ fn end_of(
     let notes = say_ended(&pool, 1, &data);
     let ended = TopicFile::read(&topic).unwrap().ended.unwrap();
     fs::remove_dir_all(&folder).unwrap();
-    (notes, ended.logs[&1].clone())
+    (notes, ended)
+}
+
+/// What is not named may have been anywhere, and positions of it would be passed over.
+#[test]
+fn of_a_log_in_which_nobody_landed_anything_the_end_is_said_too() {
+    let well = (ReplicaState::Well, 5, 5);
+    let end = |name, other| {
+        let (_, ended) = ends_of(&format!("empty-{name}"), 0, [well; 2], (None, false), other);
+        ended.logs.get(&0).cloned()
+    };
+    let at = |index| Some(Resumed { index, position: 10 * index });
+    assert_eq!(end("never", None), Some(EndedLog::default()));
+    assert_eq!(end("resumed", at(0)), Some(EndedLog::default()));
+    assert_eq!(end("had-some", at(3)), None, "this pool knows nothing of it");
 }
 
 /// What a copy had is not in the pool alone, though it is in no file once somebody removes it.

@@ -16,7 +16,7 @@ use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::log::{Found, LogReader};
 use landfall_replica::names::topic_directory;
-use landfall_replica::{Ended, EndedLog, FileError, TopicFile};
+use landfall_replica::{Ended, EndedLog, FileError, Resumed, TopicFile};
 
 use super::ColdError;
 use super::wait::for_lock;
@@ -161,11 +161,20 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
         }
         all.logs.insert(log, ended);
     }
-    if all.logs.is_empty() {
-        // No file says that nothing was ever ordered.
-        all.logs.extend(first_logs(entry).map(|log| (log, EndedLog::default())));
-    }
     (all, uncounted)
+}
+
+/// Logs in which nobody ever landed anything: no file says so, and one of which no end is said may
+/// have been anywhere.
+fn empty_logs(pool: &Pool, entry: &TopicEntry, topics: &[PathBuf]) -> BTreeSet<usize> {
+    let said = topics.iter().filter_map(|topic| TopicFile::read(topic).ok());
+    let resumed: Vec<(usize, Resumed)> = said.flat_map(|file| file.resumed).collect();
+    let had_some = |log: usize| {
+        pool.frontier(TopicId(entry.id), log).entries > 0
+            || resumed.iter().any(|(of, at)| *of == log && at.index > 0)
+    };
+    let known = resumed.iter().map(|(log, _)| *log);
+    first_logs(entry).chain(known).filter(|log| !had_some(*log)).collect()
 }
 
 /// Says of the homes that are not said to have landed anything that only the pool has from which
@@ -274,9 +283,11 @@ pub fn say_ended(pool: &Pool, epoch: u64, data: &[PathBuf]) -> Vec<String> {
     }
     let (mut all, mut notes) = (Vec::new(), Vec::new());
     for entry in live(pool) {
+        let topics: Vec<PathBuf> = directories_of(pool, &entry, data).collect();
         let (mut ended, uncounted) = ended(pool, &entry, &mut notes);
+        let empty = empty_logs(pool, &entry, &topics).into_iter();
+        ended.logs.extend(empty.map(|log| (log, EndedLog::default())));
         if !ended.logs.is_empty() {
-            let topics: Vec<PathBuf> = directories_of(pool, &entry, data).collect();
             let lacked = lacked(&topics);
             let logs = ended.logs.values_mut();
             logs.for_each(|log| log.unkept.retain(|source, _| !lacked.contains(source)));
