@@ -1,6 +1,7 @@
 //! One replica: it follows a log and appends what one broker landed to its files.
 
 mod beginning;
+mod doubt;
 mod hole;
 mod lack;
 mod lost;
@@ -36,6 +37,7 @@ use super::row::Row;
 use super::said::{Keeper, began_at, followed, say_part, write_topic};
 use super::spoilt::SpoiltBatch;
 use crate::env::Unfaithful;
+use doubt::Doubts;
 use lack::OpenLack;
 use row::row_of;
 
@@ -108,6 +110,8 @@ pub struct Replica {
     others: Others,
     /// What other copies have, or may have, from the log's beginning on is not in its files.
     lacks: bool,
+    /// What may be missing, as far as is known.
+    doubts: Doubts,
     /// Places where its files go on anew and something may be missing in front.
     seams: Vec<Seam>,
     /// Its line had more entries than its files when these were opened.
@@ -243,6 +247,7 @@ impl Replica {
             others: Others::new(data, others, entry, duty.source),
             cut_bytes: opened.damaged_bytes(),
             lacks: false,
+            doubts: Doubts::default(),
             seams: Vec::new(),
             is_older: false,
             wanted: if duty.stand_in.is_none() { pool.tail_on_disk(topic, duty.source) } else { 0 },

@@ -68,7 +68,17 @@ impl Others {
     /// What the topic's directories that can be read say of it, this broker's own first.
     #[cold]
     pub fn said(&self) -> Vec<TopicFile> {
-        let said = ask_all(self.topics.iter().map(|topic| {
+        Self::said_in(&self.topics)
+    }
+
+    /// The same of other directories than this broker's own.
+    #[cold]
+    pub fn said_elsewhere(&self) -> Vec<TopicFile> {
+        Self::said_in(self.topics.get(1..).unwrap_or_default())
+    }
+
+    fn said_in(topics: &[PathBuf]) -> Vec<TopicFile> {
+        let said = ask_all(topics.iter().map(|topic| {
             let place = topic.clone();
             (data_of_topic(topic), move || TopicFile::read(&place))
         }));

@@ -28,6 +28,7 @@ mod came_back;
 mod damage;
 mod deposed;
 mod disks;
+mod doubts;
 mod holes;
 mod moved;
 mod not_ours;

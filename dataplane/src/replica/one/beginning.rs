@@ -1,11 +1,9 @@
 //! Where a replica's files begin, and what is not in them although other copies have it, or may.
 
-use landfall_layout::BrokerId;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::replica::{ENODATA, ReplicaLine, ReplicaState};
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
-use landfall_replica::Skips;
 
 use super::{Event, Replica};
 use crate::replica::begin::{Seam, is_last_in, seams_of};
@@ -24,6 +22,7 @@ impl Replica {
         if self.duty.stand_in.is_some() {
             return Vec::new();
         }
+        self.look_for_old_words();
         if self.files.current.is_some() {
             let mut events = self.compare_beginnings(pool, entry);
             events.extend(self.compare_seams(pool));
@@ -113,10 +112,11 @@ impl Replica {
         let made_at = said.first().and_then(|own| own.made_at.get(&self.log)).copied();
         let is_unknown = made_at.is_some_and(|made_at| made_at <= mine.index)
             && self.others.beginning().is_none()
-            && self.may_have_landed(pool, entry, (0, mine.index));
+            && self.may_have_landed(pool, entry, (0, mine.index))
+            && !self.is_nothing(pool, (0, mine.index));
         let what = format!("it begins at log index {}", mine.index);
         let more = "no other copy of them can be read here";
-        is_unknown.then(|| self.lacking(0, mine.index, (&what, more))).into_iter().collect()
+        is_unknown.then(|| self.doubtful((0, mine.index), (&what, more))).into_iter().collect()
     }
 
     /// That the files do not reach what the line said they have to: how far they reach, and how
@@ -153,7 +153,7 @@ impl Replica {
         self.say_lacking((from, to), (what, more))
     }
 
-    fn say_lacking(&self, (from, to): (u64, u64), (what, more): (&str, &str)) -> Event {
+    pub(super) fn say_lacking(&self, (from, to): (u64, u64), (what, more): (&str, &str)) -> Event {
         let whether = match self.others.beginning() {
             Some(_) => "",
             None => "if there is another copy, ",
@@ -174,11 +174,12 @@ impl Replica {
     pub(super) fn leave_hole(&mut self, pool: &Pool, to: u64) -> Vec<Event> {
         let from = self.next;
         let was_whole = !is_last_in((from, to), self.wanted) && self.was_whole(pool, to);
-        // Where the files go on to have everything.
-        let (begin, is_known) = match was_whole {
+        let (start, is_known) = match was_whole {
             true => (from, true),
             false => self.judge(pool, (from, to)),
         };
+        // Where the files go on to have everything.
+        let begin = if is_known { start } else { to };
         self.next = to;
         self.line.written = to;
         if begin > from {
@@ -197,7 +198,10 @@ impl Replica {
                 true => self.say_short(),
                 false => self.say_hole((from, to)),
             };
-            self.lacks = true;
+            match is_last_in((from, to), self.wanted) {
+                true => self.lacks = true,
+                false => self.doubts.add((start, to)),
+            }
             self.show_row();
             return std::iter::once(self.hole(from, to)).chain(said).collect();
         }
@@ -220,85 +224,6 @@ impl Replica {
             None => format!("it begins at log index {to}"),
         };
         self.say_lacking((from, to), (&what, more))
-    }
-
-    /// From where on it is known that the source landed nothing that is not here, up to log index
-    /// `to`, of a hole that begins at `from`; and whether nothing of the hole can be laid to these
-    /// files. What lay between their end and what the log passed over was on no disk that could be
-    /// read when a pool was lost, and was told of then; where there is no file, it is not known
-    /// that this disk was one of them, nor where the files are older than their line and nobody
-    /// counts what they lack.
-    pub(super) fn judge(&self, pool: &Pool, (from, to): (u64, u64)) -> (u64, bool) {
-        if is_last_in((from, to), self.wanted) {
-            return (to, false);
-        }
-        let skips = self.others.skips(self.log);
-        let is_read = self.files.current.is_some() && !self.is_older_than_told();
-        let was_there = is_read || skips.has_passed(from, to);
-        let start = if was_there { passed_over(&skips, (from, to)) } else { from };
-        let start = self.in_no_file((start, to));
-        // Nothing leaves memory before its copies have it: of a copy that nobody kept in this pool
-        // nothing has come since the log went on here, nor of a source that never had a ring.
-        let never_landed =
-            self.log == SEQUENCED_LOG && pool.ring(self.topic, self.duty.source).is_none();
-        let resumed = || {
-            let uuid = pool.uuid_text();
-            let said = self.others.said();
-            let mut said = said.iter().filter(|file| file.pool_uuid == uuid);
-            said.find_map(|file| file.resumed.get(&self.log).map(|resumed| resumed.index))
-        };
-        let is_empty = start >= to
-            || (self.is_first || never_landed) && resumed().is_some_and(|index| index <= start)
-            || self.landed_nothing(pool, (start, to))
-            || self.is_first_behind(pool, to)
-            || matches!(self.others.again().next(start, to), Some((None, true)));
-        if is_empty { (start, true) } else { (to, false) }
-    }
-
-    /// Up to where nothing that the source landed in the hole `from` to `to` was in any file when a
-    /// pool was stopped in good order, with which it is gone; `from`: nowhere.
-    fn in_no_file(&self, (from, to): (u64, u64)) -> u64 {
-        let unkept = self.others.unkept().into_iter();
-        let mine = unkept.filter(|it| it.is_of(self.log, self.duty.source.raw()));
-        let within = mine.filter(|it| it.index <= from && it.to_index <= to);
-        within.map(|it| it.to_index).fold(from, u64::max)
-    }
-
-    /// Whether another copy of this pool says that the source landed nothing from log index `from`
-    /// to below `to`.
-    fn landed_nothing(&self, pool: &Pool, (from, to): (u64, u64)) -> bool {
-        pool.copy_lines(self.topic, self.duty.source)
-            .filter(|(line, _)| line.at != self.at.at)
-            .any(|(_, line)| line.incarnation != 0 && line.tail <= from && line.durable >= to)
-    }
-
-    /// Whether a home has all that the source ever landed, as its line says, and the first entry of
-    /// that lies at log index `to` or behind it. One that says of its directory that it lacks
-    /// something may have begun there for want of it.
-    fn is_first_behind(&self, pool: &Pool, to: u64) -> bool {
-        let Some(entry) = pool.topic(self.topic) else { return false };
-        let source = self.duty.source;
-        let begins = self.others.beginnings();
-        let said = self.others.said();
-        let lacks = |home: BrokerId| {
-            let mut lacks = said.iter().flat_map(|file| &file.places.lacks);
-            lacks.any(|lack| (lack.keeper, lack.source) == (home.raw(), source.raw()))
-        };
-        let is_whole = |copy: usize, home: BrokerId| {
-            let line = pool.replica(self.topic, source, copy);
-            let is_well = line.state() == ReplicaState::Well && line.errno == 0;
-            line.incarnation != 0 && is_well && line.durable >= to && !lacks(home)
-        };
-        let is_first = |home: BrokerId| {
-            let mut its = begins.iter().filter(|begin| begin.broker == home.raw()).peekable();
-            let Some(from) = its.peek().map(|it| it.index) else { return false };
-            // Its file begins where the log went on, and entries of others may come first.
-            its.all(|it| (it.index, it.ordinal, it.is_behind) == (from, 0, false))
-                && (from >= to || matches!(self.others.again().next(from, to), Some((None, true))))
-        };
-        let copies = (0..entry.disk_replicas()).filter(|copy| *copy != self.duty.replica);
-        let homes = copies.filter_map(|copy| Some((copy, entry.replica_broker(source, copy)?)));
-        homes.into_iter().any(|(copy, home)| is_whole(copy, home) && is_first(home))
     }
 
     /// Says of each place where the files go on anew what is not in them, in front of it. What is
@@ -335,60 +260,18 @@ impl Replica {
         events
     }
 
-    /// Whether the log ended in good order at `to` or behind it, before this pool, and the files
-    /// reach as far as any copy had to then: there is nothing that they lack.
-    fn was_whole(&self, pool: &Pool, to: u64) -> bool {
-        let (uuid, source) = (pool.uuid_text(), self.duty.source.raw());
-        self.others.said().iter().filter(|file| file.pool_uuid == uuid).any(|file| {
-            let log = file.began.as_ref().and_then(|began| began.logs.get(&self.log));
-            log.is_some_and(|log| {
-                log.index >= to && log.is_reached(source, self.next, self.files.ordinal)
-            })
-        })
-    }
-
     /// The line says that the replica follows its log, and whether all of it is here.
     pub(super) fn is_well(&mut self) {
         self.line.state = ReplicaState::Well.raw();
-        let is_whole = !self.lacks && self.seams.is_empty() && !self.row.is_torn();
+        let is_torn = self.lacks || !self.doubts.is_empty() || self.row.is_torn();
+        let is_whole = !is_torn && self.seams.is_empty();
         self.line.errno = if is_whole { 0 } else { ENODATA };
     }
 
     /// Whether something is not in its files that other copies have, or may have, and that its row
     /// does not look for.
     pub(super) fn has_hole(&self) -> bool {
-        self.lacks || self.seams.iter().any(|seam| !seam.is_short())
-    }
-}
-
-/// Up to where the log passed something over in the hole `from` to `to`; `from`: nowhere. What it
-/// passed over behind the hole says nothing of it.
-fn passed_over(skips: &Skips, (from, to): (u64, u64)) -> u64 {
-    let within = skips.ranges().iter().filter(|range| range.index < to);
-    let ends = within.map(|range| range.to_index.min(to));
-    ends.filter(|end| *end >= from).max().unwrap_or(from)
-}
-
-#[cfg(test)]
-mod tests {
-    use landfall_replica::Skipped;
-
-    use super::*;
-
-    #[test]
-    fn what_was_passed_over_behind_a_hole_is_none_of_it() {
-        let mut skips = Skips::default();
-        skips.add(Skipped { position: 960, to_position: 7_865_280, index: 96, to_index: 786_528 });
-        for (hole, start) in [
-            ((70, 71), 70),
-            ((70, 96), 70),
-            ((70, 97), 97),
-            ((90, 786_528), 786_528),
-            ((90, 786_600), 786_528),
-            ((786_528, 786_600), 786_528),
-            ((786_600, 786_700), 786_600),
-        ] {
-            assert_eq!(passed_over(&skips, hole), start, "{hole:?}");
-        }
+        let is_hole = self.lacks || !self.doubts.is_empty();
+        is_hole || self.seams.iter().any(|seam| !seam.is_short())
     }
 }

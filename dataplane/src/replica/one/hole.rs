@@ -43,7 +43,7 @@ impl Replica {
         }
         let what = format!("it begins at log index {}", first.index);
         let more = "its directory says that it is a hole";
-        Some(self.lacking(from, to, (&what, more)))
+        Some(self.doubtful((from, to), (&what, more)))
     }
 
     /// Strikes those words once the copy has everything there, or it is known that nothing was.

@@ -112,20 +112,38 @@ impl Replica {
         let filled = short.into_iter().filter(|lack| self.reaches(lack.below)).copied().collect();
         self.strike(topic, filled);
         let below = mine.iter().map(|lack| lack.below).max()?;
-        let counted = mine.iter().map(|lack| lack.entries).filter(|entries| *entries != UNCOUNTED);
-        let entries = counted.max().unwrap_or(UNCOUNTED);
         if mine.iter().any(|lack| lack.is_torn && lack.entries == UNCOUNTED) {
-            let mut seams = seams_of(self.files.directory()).into_iter();
-            let hole = seams.find(|seam| seam.from < below && !self.has_hole());
+            let is_said = self.has_hole();
+            let seams = seams_of(self.files.directory()).into_iter();
+            let holes: Vec<_> = seams.filter(|seam| seam.from < below).collect();
+            holes.iter().for_each(|seam| self.doubts.add((seam.from, seam.to)));
+            self.show_row();
+            let first = holes.first().filter(|_| !is_said)?;
             let what = "it goes on behind what its directory says that it lacks";
-            let more = (what, "nobody counted it");
-            return hole.map(|seam| self.lacking(seam.from, seam.to, more));
+            return Some(self.say_lacking((first.from, first.to), (what, "nobody counted it")));
         }
         let is_torn = mine.iter().any(|lack| lack.is_torn);
+        let mine: Vec<Lack> = mine.into_iter().copied().collect();
+        self.begin_lack(&mine, is_torn);
+        None
+    }
+
+    /// Takes those words up once more after it turned out that no hole is one.
+    #[cold]
+    pub(super) fn take_up_lacks(&mut self) {
+        let topic = self.files.directory().parent().and_then(|topic| TopicFile::read(topic).ok());
+        let lacks = topic.into_iter().flat_map(|file| file.places.lacks);
+        let mine: Vec<Lack> = lacks.filter(|lack| self.is_lack(lack)).collect();
+        self.begin_lack(&mine, false);
+    }
+
+    fn begin_lack(&mut self, mine: &[Lack], is_torn: bool) {
+        let Some(below) = mine.iter().map(|lack| lack.below).max() else { return };
+        let counted = mine.iter().map(|lack| lack.entries).filter(|entries| *entries != UNCOUNTED);
+        let entries = counted.max().unwrap_or(UNCOUNTED);
         let is_counted = self.next >= below && entries != UNCOUNTED;
         let has = is_counted.then(|| entries_below(self.files.directory(), below));
         self.open_lack = Some(OpenLack { below, entries, has, is_torn });
-        None
     }
 
     /// Whether the files have the entry right below log index `tail`: where they were moved away,

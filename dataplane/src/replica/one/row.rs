@@ -46,6 +46,9 @@ impl Replica {
         if self.state() == ReplicaState::Failed {
             return None;
         }
+        if let Some(events) = self.look_at_holes(pool, now_ns) {
+            return Some(events);
+        }
         let told = self.row.step(pool, now_ns)?;
         let is_mended = told.iter().any(|told| matches!(told, Told::Mended(_)));
         let mut events: Vec<Event> = told.into_iter().map(|told| self.told(told)).collect();

@@ -14,7 +14,7 @@ use landfall_pool::log::{Found, LogReader};
 use landfall_replica::mend::sync_directory;
 use landfall_replica::merge::Wanted;
 use landfall_replica::names::{list_source, replica_file};
-use landfall_replica::{FileError, Merge, Skips};
+use landfall_replica::{FileError, Merge, Skips, TopicFile};
 
 use super::{End, Row, STEP_BYTES, Stage, Told, UNFINISHED};
 use crate::replica::files::new_mark;
@@ -56,6 +56,9 @@ pub struct Filling {
     want: u64,
     /// Nothing was left out, as far as copies know.
     is_known: bool,
+    /// The directory says of no hole in this copy, so that the count of the file behind is one of
+    /// all that the source had landed.
+    is_counted: bool,
     buffer: Vec<u8>,
 }
 
@@ -94,6 +97,7 @@ impl Filling {
             ordinal: header.first_ordinal,
             want: header.first_index,
             is_known: true,
+            is_counted: to.ordinal.is_some() && !says_hole(path, header.source),
             buffer: Vec::new(),
         })
     }
@@ -169,11 +173,17 @@ impl Filling {
         let record = picked.and_then(|picked| self.merge.record(picked));
         // A copy's file ends where its last entry is when a pool is lost, and what others landed
         // behind that was not passed over: the copy that goes on counts as many entries as this.
-        let goes_on = record.is_some_and(|record| record.header.ordinal == group.ordinal)
-            && self.skips.has_end(self.want, next);
-        self.is_known &= is_passed || goes_on;
+        // So it is in front of a copy's first entry, and the file behind says whether that is all.
+        let is_alike = record.is_some_and(|record| record.header.ordinal == group.ordinal);
+        let goes_on = is_alike && self.skips.has_end(self.want, next);
+        let is_first = is_alike && group.ordinal == 0 && self.is_counted;
+        self.is_known &= is_passed || goes_on || is_first;
         let record = record?;
         let index = record.header.index;
+        if !is_passed && is_first && !self.replaces {
+            // Who reads it knows nothing of what lies before, as of the copy that it is from.
+            self.header.first_index = index;
+        }
         match record.body {
             Body::Batch { entry, preamble, payload } => {
                 group.add_copy(index, &entry, &(preamble, payload.to_vec()));
@@ -249,6 +259,17 @@ impl Filling {
         sync_directory(directory)?;
         Ok(Some(self.header.first_index))
     }
+}
+
+/// Whether the topic's directory says of a hole in the copy of `source` that the file `path` is of,
+/// or of something that it went on without.
+fn says_hole(path: &Path, source: u8) -> bool {
+    let topic = path.ancestors().nth(2).and_then(|topic| TopicFile::read(topic).ok());
+    topic.is_none_or(|topic| {
+        let mut lacks = topic.places.lacks.iter();
+        lacks.any(|lack| lack.source == source && lack.is_torn)
+            || topic.holes.iter().any(|hole| hole.source == source)
+    })
 }
 
 impl Row {

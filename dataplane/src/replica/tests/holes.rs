@@ -78,7 +78,7 @@ fn what_no_disk_had_when_a_pool_was_lost_is_no_hole_in_a_copy() {
 #[test]
 fn what_only_a_pool_had_that_is_gone_is_no_hole_in_a_copy() {
     for (from, of, is_none) in [(6, 0, true), (7, 0, false), (6, 1, false)] {
-        let disks = six(&format!("alone-{from}-{of}"));
+        let disks = six_here(&format!("alone-{from}-{of}"));
         let mut source = next_pool(20);
         let topic = disks.topic(0);
         let mut file = TopicFile::read(&topic).unwrap();

@@ -2,7 +2,8 @@
 
 mod last;
 
-use landfall_layout::replica::HEADER_COPY_AT;
+use landfall_layout::replica::{ENODATA, HEADER_COPY_AT};
+use landfall_replica::holes::Hole;
 use landfall_replica::names::{aside_of, replica_file, source_directory};
 use landfall_replica::{Resumed, Skipped, Skips};
 
@@ -364,7 +365,7 @@ fn a_file_between_two_lost_pools_is_written_again_from_another_copy() {
     ];
     for (name, spoil) in spoils {
         for (others, disk_bytes) in [(0, 0), (3, 0), (0, 1 << 40), (3, 1 << 40)] {
-            let two = between_lost_pools(others, disk_bytes);
+            let two = between_lost_pools(0, others, disk_bytes);
             spoil(&two.files(0));
             let what = format!("{name} {others} {disk_bytes}");
             let (_, said) = two.start(true, 2);
@@ -381,11 +382,46 @@ fn a_file_between_two_lost_pools_is_written_again_from_another_copy() {
     }
 }
 
+/// Others landed before the source did: its copies begin behind that, and say nothing of it.
+#[test]
+fn a_first_file_that_begins_late_is_written_again_from_another_copy() {
+    let spoils: [(&str, Spoil); 2] = [
+        ("gone", |files| fs::remove_file(&files[0]).unwrap()),
+        ("gone-both", |files| files[..2].iter().for_each(|path| fs::remove_file(path).unwrap())),
+    ];
+    for (name, spoil) in spoils {
+        for has_hole in [false, true] {
+            let two = between_lost_pools(2, 3, 0);
+            if has_hole {
+                let hole = Hole { source: 0, from: 0, to: 2 };
+                hole.say(&two.disks.topic(0)).unwrap();
+            }
+            spoil(&two.files(0));
+            let (_, said) = two.start(true, 2);
+            let (.., entries, _, errno) = line(&two.source);
+            let expected = if has_hole { ENODATA } else { 0 };
+            assert_eq!((entries, errno), (3, expected), "{name} {has_hole}: {said:?}");
+            if !has_hole {
+                assert_eq!(two.disks.batches(0), (2, 3), "{name}");
+                assert_eq!(two.start(true, 3), (0, Vec::new()), "{name}");
+            }
+        }
+    }
+}
+
 /// Two copies with a batch of each of three pools, of which two were lost. Others landed as many
-/// entries behind each.
-fn between_lost_pools(others: u64, disk_bytes: u64) -> Two {
-    let disks = Disks::new(&format!("row-between-{others}-{disk_bytes}"));
-    let mut source = Source::new(pool(), 0);
+/// entries behind each, and so many in front of all.
+fn between_lost_pools(first: u64, others: u64, disk_bytes: u64) -> Two {
+    let disks = Disks::new(&format!("row-between-{first}-{others}-{disk_bytes}"));
+    let mut source = if first == 0 { Source::new(pool(), 0) } else { next_pool(first) };
+    if first > 0 {
+        let entry = source.pool.topic_in_slot(0).unwrap();
+        let mut file = TopicFile::of(&entry, &source.pool.uuid_text(), 1 << 30).unwrap();
+        let passed = file.skipped.entry(0).or_default();
+        passed.add(Skipped { position: 0, to_position: 3 * first, index: 0, to_index: first });
+        fs::create_dir_all(disks.topic(1)).unwrap();
+        file.replace(&disks.topic(1)).unwrap();
+    }
     let keep = |source: &mut Source| {
         land(source, 1);
         work(&mut source.worker(disks.data(1, false), Box::new(Plain), 1).unwrap());

@@ -1,0 +1,147 @@
+//! Holes that turn out to be none, and those that do not.
+
+use std::collections::BTreeMap;
+
+use landfall_layout::replica::ENODATA;
+use landfall_replica::holes::Hole;
+use landfall_replica::{Ended, EndedLog, Resumed, Skipped};
+
+use super::disks::{Disks, errors, land, line, next_pool, six};
+use super::*;
+
+/// What the end in good order before this pool says in a directory: where the log ended, how many
+/// entries of the source there were, and how far files had to reach.
+fn say_end(disks: &Disks, which: usize, source: &Source, (index, had, tail): (u64, u64, u64)) {
+    let log = EndedLog {
+        index,
+        position: index * 3,
+        entries: BTreeMap::from([(0, had)]),
+        tails: BTreeMap::from([(0, tail)]),
+        ..EndedLog::default()
+    };
+    let mut file = TopicFile::read(&disks.topic(which)).unwrap();
+    file.pool_uuid = source.pool.uuid_text();
+    file.began = Some(Ended { logs: BTreeMap::from([(0, log)]) });
+    // As control writes it at a cold start.
+    file.made_at = BTreeMap::new();
+    file.replace(&disks.topic(which)).unwrap();
+}
+
+/// Looks again for some minutes, of which so many have passed.
+fn look_again(worker: &mut Worker, minutes: u64) {
+    let now = boot_ns() + minutes * 60_000_000_000;
+    for second in 1..180 {
+        worker.mend(now + second * 1_000_000_000);
+    }
+    work(worker);
+}
+
+fn holes(disks: &Disks) -> usize {
+    TopicFile::read(&disks.topic(0)).unwrap().holes.len()
+}
+
+/// The directory of broker 1, whose copy of what broker 0 landed begins behind log index 6: it had
+/// landed nothing before.
+fn begins_late(name: &str) -> (Disks, Source, Worker) {
+    let disks = Disks::new(name);
+    let mut source = next_pool(6);
+    let mut entry = source.pool.topic_in_slot(0).unwrap();
+    (entry.replicas, entry.replica_brokers) = (3, 2);
+    source.pool.set_topic(&entry);
+    land(&mut source, 2);
+    let topic = disks.topic(1);
+    fs::create_dir_all(&topic).unwrap();
+    let mut file = TopicFile::of(&entry, &source.pool.uuid_text(), 1 << 20).unwrap();
+    file.resumed.insert(0, Resumed { index: 6, position: 18 });
+    let passed = Skipped { index: 0, to_index: 6, position: 0, to_position: 18 };
+    file.skipped.entry(0).or_default().add(passed);
+    file.replace(&topic).unwrap();
+    let data = Data { others: Vec::new(), ..Data::new(&disks.0[1]) };
+    let mut other = source.worker_at(broker(1), data, Box::new(Plain), 1).unwrap();
+    work(&mut other);
+    // Others had landed there: it was not passed over.
+    let mut file = TopicFile::read(&topic).unwrap();
+    file.skipped.clear();
+    file.replace(&topic).unwrap();
+    (disks, source, other)
+}
+
+/// A disk that was replaced is started before the other home is.
+#[test]
+fn a_hole_is_judged_again_when_another_home_has_begun() {
+    let (disks, source, _other) = begins_late("judged-again");
+    let at = source.pool.copy_line(source.topic, broker(0), 1, None);
+    let its = source.pool.copy_state(at);
+    assert_eq!((its.durable, its.errno), (8, 0));
+    source.pool.start_copy(at, &ReplicaLine::default());
+    let mut worker = source.worker(disks.data(0, true), Box::new(Plain), 1).unwrap();
+    work(&mut worker);
+    look_again(&mut worker, 0);
+    assert_eq!((line(&source), holes(&disks)), ((8, 2, ReplicaState::Well, ENODATA), 1));
+    // It is not known to be whole.
+    source.pool.start_copy(at, &ReplicaLine { errno: ENODATA, ..its });
+    look_again(&mut worker, 3);
+    assert_eq!((line(&source).3, holes(&disks)), (ENODATA, 1));
+    source.pool.start_copy(at, &its);
+    look_again(&mut worker, 6);
+    assert_eq!((line(&source), holes(&disks)), ((8, 2, ReplicaState::Well, 0), 0));
+    let lacks = TopicFile::read(&disks.topic(0)).unwrap().places.lacks;
+    assert!(lacks.is_empty(), "{lacks:?}");
+    drop(worker);
+    assert_eq!(errors(&source, disks.data(0, true), 2), [""; 0]);
+    assert_eq!(line(&source).3, 0);
+}
+
+/// Nobody but the count of the end says that there was nothing in front.
+#[test]
+fn a_copy_that_has_as_many_entries_as_there_were_has_no_hole() {
+    for (had, is_whole) in [(2, true), (3, false)] {
+        let (disks, source, other) = begins_late(&format!("as-many-{had}"));
+        drop((source, other));
+        let source = next_pool(8);
+        say_end(&disks, 1, &source, (8, had, 8));
+        let mut worker = source.worker(disks.data(0, true), Box::new(Plain), 1).unwrap();
+        work(&mut worker);
+        look_again(&mut worker, 0);
+        let errno = if is_whole { 0 } else { ENODATA };
+        assert_eq!(line(&source), (8, 2, ReplicaState::Well, errno), "{:?}", worker.notes());
+        assert_eq!(holes(&disks) == 0, is_whole);
+    }
+}
+
+/// The copies that were counted went on behind what was passed over, and others landed there.
+#[test]
+fn what_comes_behind_as_many_entries_as_there_were_is_no_hole() {
+    for (had, word, is_whole) in [(6, false, true), (7, false, false), (6, true, false)] {
+        let disks = six(&format!("behind-as-many-{had}-{word}"));
+        let source = next_pool(30);
+        say_end(&disks, 1, &source, (30, had, 20));
+        if word {
+            // A copy that has a hole was counted.
+            Hole { source: 0, from: 3, to: 5 }.say(&disks.topic(1)).unwrap();
+        }
+        let said = errors(&source, disks.data(0, true), 1);
+        assert_eq!(said.is_empty(), is_whole, "{had} {word}: {said:?}");
+        let errno = if is_whole { 0 } else { ENODATA };
+        assert_eq!(line(&source), (30, 6, ReplicaState::Well, errno), "{had} {word}");
+    }
+}
+
+/// The only copy had a hole when it was counted.
+#[test]
+fn a_count_of_a_copy_with_a_hole_makes_none_whole() {
+    let disks = Disks::new("counted-hole");
+    let mut source = next_pool(6);
+    land(&mut source, 2);
+    errors(&source, disks.data(0, false), 1);
+    assert_eq!((line(&source).3, holes(&disks)), (ENODATA, 1));
+    let source = next_pool(8);
+    say_end(&disks, 0, &source, (8, 2, 8));
+    for incarnation in 1..3 {
+        let data = disks.data(0, false);
+        let mut worker = source.worker(data, Box::new(Plain), incarnation).unwrap();
+        work(&mut worker);
+        look_again(&mut worker, 0);
+        assert_eq!((line(&source).3, holes(&disks)), (ENODATA, 1), "{incarnation}");
+    }
+}
