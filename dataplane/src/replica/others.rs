@@ -13,7 +13,7 @@ use landfall_layout::topic::TopicEntry;
 use landfall_replica::ask::ask_all;
 use landfall_replica::merge::Wanted;
 use landfall_replica::names::{list_source, source_directory, topic_directory};
-use landfall_replica::{Merge, Skips, TopicFile, Unkept, Walk};
+use landfall_replica::{Merge, Numbers, Skips, TopicFile, Unkept, Walk};
 
 /// How often a directory is asked again that does not answer.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -44,6 +44,8 @@ pub struct Beginning {
     pub is_behind: bool,
     /// Who wrote it.
     pub broker: u8,
+    /// Number of the data directory that it is in. 0: nobody asked.
+    pub disk: u64,
 }
 
 impl Others {
@@ -114,7 +116,12 @@ impl Others {
         let Some(source) = source else { return Vec::new() };
         let begins = ask_all(self.topics.iter().skip(1).map(|topic| {
             let place = source_directory(topic, source);
-            (data_of_topic(topic), move || beginning_of(&place))
+            let data = data_of_topic(topic).to_owned();
+            let look = move || {
+                let disk = Numbers::read(&data).map_or(0, |numbers| numbers.id);
+                Some(Beginning { disk, ..beginning_of(&place)? })
+            };
+            (data_of_topic(topic), look)
         }));
         begins.into_iter().filter_map(|begin| begin.ok()?).collect()
     }
@@ -236,7 +243,7 @@ pub fn beginning_of(directory: &Path) -> Option<Beginning> {
     let header = files.iter().find_map(|(_, path)| Some(*Walk::open(path).ok()?.header()))?;
     let (index, ordinal) = (header.first_index, header.first_ordinal);
     let is_behind = header.is_behind();
-    Some(Beginning { index, ordinal, is_behind, broker: header.broker })
+    Some(Beginning { index, ordinal, is_behind, broker: header.broker, disk: 0 })
 }
 
 /// Bytes of the files of a directory that reach behind log index `index`, if the first one begins

@@ -6,10 +6,12 @@ use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::replica::{Body, ReplicaState};
 use landfall_pool::Pool;
 use landfall_replica::names::list_source;
+use landfall_replica::there::Places;
 use landfall_replica::{Skips, TopicFile, Walk};
 
 use super::{Event, Replica};
 use crate::replica::begin::{Seam, is_last_in};
+use crate::replica::others::Beginning;
 
 /// How often holes are judged again where nothing is known to have changed, nanoseconds.
 const LOOK_EVERY_NS: u64 = 60_000_000_000;
@@ -234,6 +236,9 @@ impl Replica {
         let source = self.duty.source;
         let begins = self.others.beginnings();
         let said = self.others.said();
+        let mut places = Places::default();
+        said.iter().for_each(|file| places.join(&file.places));
+        let disks = places.disks;
         let lacks = |home: BrokerId| {
             let mut lacks = said.iter().flat_map(|file| &file.places.lacks);
             lacks.any(|lack| (lack.keeper, lack.source) == (home.raw(), source.raw()))
@@ -244,7 +249,13 @@ impl Replica {
             line.incarnation != 0 && is_well && line.durable >= to && !lacks(home)
         };
         let is_first = |home: BrokerId| {
-            let mut its = begins.iter().filter(|begin| begin.broker == home.raw()).peekable();
+            // Its disk may have been another's when the file was written.
+            let disk = disks.get(&home.raw()).map(|kept| kept.disk).filter(|disk| *disk != 0);
+            let is_its = |begin: &&Beginning| match disk {
+                Some(disk) => begin.disk == disk,
+                None => begin.broker == home.raw(),
+            };
+            let mut its = begins.iter().filter(is_its).peekable();
             let Some(from) = its.peek().map(|it| it.index) else { return false };
             // Its file begins where the log went on, and entries of others may come first.
             its.all(|it| (it.index, it.ordinal, it.is_behind) == (from, 0, false))

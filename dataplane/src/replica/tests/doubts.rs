@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use landfall_layout::replica::ENODATA;
 use landfall_replica::holes::Hole;
-use landfall_replica::{Ended, EndedLog, Resumed, Skipped};
+use landfall_replica::there::Kept;
+use landfall_replica::{Ended, EndedLog, Numbers, Resumed, Skipped};
 
 use super::disks::{Disks, errors, land, line, next_pool, six};
 use super::*;
@@ -56,12 +57,27 @@ fn begins_late(name: &str) -> (Disks, Source, Worker) {
     let passed = Skipped { index: 0, to_index: 6, position: 0, to_position: 18 };
     file.skipped.entry(0).or_default().add(passed);
     file.replace(&topic).unwrap();
-    let data = Data { others: Vec::new(), ..Data::new(&disks.0[1]) };
-    let mut other = source.worker_at(broker(1), data, Box::new(Plain), 1).unwrap();
-    work(&mut other);
+    // The disk was broker 2's when its file was begun.
+    let begin = |me, copy| {
+        let data = Data { others: Vec::new(), ..Data::new(&disks.0[1]) };
+        let at = source.pool.copy_line(source.topic, broker(0), copy, None);
+        let mut worker = source.worker_at(broker(me), data, Box::new(Plain), 1).unwrap();
+        work(&mut worker);
+        (worker, at)
+    };
+    (entry.replicas, entry.replica_brokers) = (4, 3);
+    source.pool.set_topic(&entry);
+    let (worker, at) = begin(2, 2);
+    drop(worker);
+    source.pool.start_copy(at, &ReplicaLine::default());
+    (entry.replicas, entry.replica_brokers) = (3, 2);
+    source.pool.set_topic(&entry);
+    let (other, _) = begin(1, 1);
     // Others had landed there: it was not passed over.
     let mut file = TopicFile::read(&topic).unwrap();
     file.skipped.clear();
+    let disk = Numbers::read(&disks.0[1]).unwrap().id;
+    file.places.disks.insert(1, Kept { disk, said_ns: 1, ..Kept::default() });
     file.replace(&topic).unwrap();
     (disks, source, other)
 }
