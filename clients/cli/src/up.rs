@@ -175,14 +175,18 @@ fn tell_wait(starting: &Starting, most: &Time) {
     ));
 }
 
-/// Says for whom the stop waits.
+/// Says what was said at the end, and for whom the stop waits.
 fn tell_stop(stopping: &Stopping, most: &Time) {
-    let left: Vec<_> = stopping.left.iter().map(Lingering::to_string).collect();
+    let (left, waited) = match stopping {
+        Stopping::Said(line) => return out::note(line),
+        Stopping::Waits { left, waited } => (left, waited),
+    };
+    let left: Vec<_> = left.iter().map(Lingering::to_string).collect();
     out::note(format_args!(
         "{} {} not ended after {} s: waiting for up to {most} (--stop-timeout), then killing",
         left.join(", "),
         if left.len() == 1 { "has" } else { "have" },
-        stopping.waited.as_secs()
+        waited.as_secs()
     ));
 }
 

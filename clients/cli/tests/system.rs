@@ -493,3 +493,54 @@ fn who_does_not_end_at_a_stop_is_told_of_killed_and_named() {
     assert!(said.contains(&told) && said.contains(&killed), "{said}");
     assert!(!said.contains("broker 0") && !said.contains("control"), "{said}");
 }
+
+/// A system with data, stopped in good order, whose next start ends in some way: what it said, and
+/// its status. The start behind it goes on where the logs ended.
+fn ends_in_good_order(name: &str, next: impl FnOnce(&str) -> (Option<i32>, String)) {
+    let data = std::env::temp_dir().join(format!("landfall-{name}-{}", std::process::id()));
+    let path = data.to_str().unwrap();
+    let system = System::start_with(1, &["--data", path]);
+    system.ok(&["topic", "create", "t", "--order", "strong", "--replicas", "2"], b"");
+    system.ok(&["publish", "t", "--ack", "durable"], b"one\ntwo\n");
+    let (status, said) = system.stop();
+    assert_eq!(status, Some(0), "{said}");
+    let (_, between) = next(path);
+    let system = System::start_with(1, &["--data", path]);
+    system.ok(&["publish", "t", "--ack", "durable"], b"three\n");
+    let read = system.run(&["subscribe", "t", "--until-end"], b"");
+    let (status, said) = system.stop();
+    assert_eq!((status, text(&read.stdout)), (Some(0), "one\ntwo\nthree\n".into()), "{said}");
+    let all = format!("{between}{said}{}", text(&read.stderr));
+    assert!(!all.contains("passed over"), "{all}");
+    std::fs::remove_dir_all(data).unwrap();
+}
+
+#[test]
+fn a_start_that_fails_takes_no_good_order_along() {
+    ends_in_good_order("fails", |data| {
+        // An address that no RDMA device has: the broker cannot start, and control can.
+        let output = landfall()
+            .args(["up", "--control", "127.0.0.1:0", "--pool-bytes", "256M"])
+            .args(["--data", data, "--verbs", "127.0.0.1"])
+            .output()
+            .unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("broker 0 ended before the system was ready"), "{said}");
+        (output.status.code(), said)
+    });
+}
+
+#[test]
+fn a_stop_between_two_lives_of_control_is_in_good_order() {
+    ends_in_good_order("between", |data| {
+        let system = System::start_with(1, &["--data", data]);
+        let comm = |pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let is_control = |pid: &u32| comm(*pid).starts_with("landfall-contro");
+        let control = children(system.child.id()).into_iter().find(is_control).unwrap();
+        signal(control, Signal::SIGKILL);
+        let (status, said) = system.stop();
+        assert_eq!(status, Some(0), "{said}");
+        (status, said)
+    });
+}

@@ -26,7 +26,7 @@ use self::data::{data_directories, make_data_directories};
 use self::error::LocalError;
 use self::process::{Process, Waited};
 use self::spawner::Spawner;
-use self::stop::stop_all;
+use self::stop::{Ends, stop_all};
 use crate::{Client, Error, Idle};
 
 pub use self::stop::{Lingering, Stopping};
@@ -209,20 +209,17 @@ impl LocalSystem {
         let mut control = Process::new("control".into());
         let mut command = control_command(&control_binary, &config, &pool, &config.control);
         control.start(&spawner, &mut command)?;
-        let line = match ready(&mut control, config.start_wait, goes_on, &mut []) {
-            Err(LocalError::Unwanted) => {
-                let mut killed = Vec::new();
-                stop_all(&mut [&mut control], config.stop_wait, tell, &mut killed);
-                return all_ended(killed, config.stop_wait).map(|()| None);
+        let found = ready(&mut control, config.start_wait, goes_on, &mut []).and_then(serves_at);
+        let (address, client) = match found {
+            Ok(found) => found,
+            Err(why) => {
+                // It may serve already, or be about to: only a stop in good order says where logs
+                // end.
+                let mut ends = Ends::default();
+                stop_all(&mut [&mut control], config.stop_wait, tell, &mut ends);
+                return gave_up(why, all_ended(ends, config.stop_wait));
             }
-            line => line?,
         };
-        let address = line
-            .strip_prefix("ready ")
-            .map(str::to_owned)
-            .ok_or_else(|| LocalError::Address { why: "control named no address".into() })?;
-        let client = Client::new(&address)
-            .map_err(|error| LocalError::Address { why: error.to_string() })?;
         let mut system = Self {
             config,
             pool,
@@ -235,24 +232,33 @@ impl LocalSystem {
             brokers: Vec::new(),
             spawner,
         };
-        for number in 0..system.config.brokers {
+        match system.start_brokers(goes_on) {
+            Ok(()) => Ok(Some(system)),
+            // Control serves, and has taken back where logs ended: what was stopped in good order
+            // before is so again.
+            Err(why) => gave_up(why, system.end(tell)),
+        }
+    }
+
+    fn start_brokers(
+        &mut self,
+        goes_on: &mut dyn FnMut(Starting) -> bool,
+    ) -> Result<(), LocalError> {
+        for number in 0..self.config.brokers {
             let mut broker = Process::new(format!("broker {number}"));
-            broker.start(&system.spawner, &mut system.broker_command(number))?;
-            system.brokers.push(broker);
+            broker.start(&self.spawner, &mut self.broker_command(number))?;
+            self.brokers.push(broker);
         }
-        let wait = system.config.start_wait;
-        for number in 0..system.brokers.len() {
+        let wait = self.config.start_wait;
+        for number in 0..self.brokers.len() {
             // Whoever ends meanwhile is not waited for, nor are those that wait for it.
-            let (before, rest) = system.brokers.split_at_mut(number);
+            let (before, rest) = self.brokers.split_at_mut(number);
             let Some((broker, after)) = rest.split_first_mut() else { break };
-            let mut others = vec![&mut system.control];
+            let mut others = vec![&mut self.control];
             others.extend(before.iter_mut().chain(after));
-            match ready(broker, wait, goes_on, &mut others) {
-                Err(LocalError::Unwanted) => return system.end(tell).map(|()| None),
-                ready => drop(ready?),
-            }
+            ready(broker, wait, goes_on, &mut others)?;
         }
-        Ok(Some(system))
+        Ok(())
     }
 
     /// Control's address: `http://127.0.0.1:PORT`. It stays the same when control restarts.
@@ -335,12 +341,16 @@ impl LocalSystem {
 
     /// Starts dead control again, now, at the address it had, and returns when it serves.
     pub fn start_control(&mut self) -> Result<(), Error> {
+        Ok(self.restart_control(self.config.start_wait)?)
+    }
+
+    /// Waits until control serves, and starts it where it does not live.
+    fn restart_control(&mut self, wait: Duration) -> Result<(), LocalError> {
         let mut command = self.control_again();
         if !self.control.is_alive() {
             self.control.start(&self.spawner, &mut command)?;
         }
-        ready(&mut self.control, self.config.start_wait, &mut |_| true, &mut [])?;
-        Ok(())
+        ready(&mut self.control, wait, &mut |_| true, &mut []).map(drop)
     }
 
     /// Changes the faults of brokers' disks, for brokers that are started from now on. For tests.
@@ -359,22 +369,31 @@ impl LocalSystem {
     }
 
     /// Stops all: brokers first, so that control hears them leave. SIGTERM, then SIGKILL after
-    /// [`LocalConfig::stop_wait`], which is an error that names who had to be killed.
+    /// [`LocalConfig::stop_wait`], which is an error that names who had to be killed. So is one
+    /// that ended with an error. Where control is between two lives and has directories to write
+    /// into where logs ended, it is started once more for that.
     pub fn stop(self) -> Result<(), Error> {
         self.stop_and_tell(|_| {})
     }
 
-    /// The same. Where it takes long, `tell` hears for whom it waits.
+    /// The same. `tell` hears what they said at their end and, where it takes long, for whom it
+    /// waits.
     pub fn stop_and_tell(self, mut tell: impl FnMut(Stopping)) -> Result<(), Error> {
         Ok(self.end(&mut tell)?)
     }
 
     fn end(mut self, tell: &mut dyn FnMut(Stopping)) -> Result<(), LocalError> {
-        let (wait, mut killed) = (self.config.stop_wait, Vec::new());
+        let (wait, mut ends) = (self.config.stop_wait, Ends::default());
+        // Only a control that serves writes down where logs end.
+        let control = match self.config.restart && self.config.data.is_some() {
+            true => self.restart_control(self.config.start_wait.min(wait)),
+            false => Ok(()),
+        };
+        let control = control.map_err(|why| LocalError::NoControl { why: Box::new(why) });
         let mut brokers: Vec<&mut Process> = self.brokers.iter_mut().collect();
-        stop_all(&mut brokers, wait, tell, &mut killed);
-        stop_all(&mut [&mut self.control], wait, tell, &mut killed);
-        all_ended(killed, wait)
+        stop_all(&mut brokers, wait, tell, &mut ends);
+        stop_all(&mut [&mut self.control], wait, tell, &mut ends);
+        LocalError::all(control.err().into_iter().chain(all_ended(ends, wait).err()))
     }
 
     fn broker_command(&self, number: usize) -> Command {
@@ -461,9 +480,31 @@ fn idle_word(idle: Idle) -> &'static str {
     }
 }
 
-/// An error where somebody had to be killed.
-fn all_ended(killed: Vec<Lingering>, waited: Duration) -> Result<(), LocalError> {
-    if killed.is_empty() { Ok(()) } else { Err(LocalError::Killed { killed, waited }) }
+/// An error where somebody had to be killed, or ended with one.
+fn all_ended(Ends { killed, failed }: Ends, waited: Duration) -> Result<(), LocalError> {
+    let killed = (!killed.is_empty()).then_some(LocalError::Killed { killed, waited });
+    let failed = (!failed.is_empty()).then_some(LocalError::Failed { failed });
+    LocalError::all(killed.into_iter().chain(failed))
+}
+
+/// A start that came to nothing, and what was started is stopped. That nobody wants it any more is
+/// no error.
+fn gave_up(
+    why: LocalError,
+    stopped: Result<(), LocalError>,
+) -> Result<Option<LocalSystem>, LocalError> {
+    let why = (!matches!(why, LocalError::Unwanted)).then_some(why);
+    LocalError::all(why.into_iter().chain(stopped.err())).map(|()| None)
+}
+
+/// Where control serves, by its `ready` line, and a client of it.
+fn serves_at(line: String) -> Result<(String, Client), LocalError> {
+    let named = line.strip_prefix("ready ").ok_or("control named no address".to_owned());
+    let found = named.and_then(|address| match Client::new(address) {
+        Ok(client) => Ok((address.to_owned(), client)),
+        Err(error) => Err(error.to_string()),
+    });
+    found.map_err(|why| LocalError::Address { why })
 }
 
 /// Waits for a child's `ready` line and returns it. None of `others` may end meanwhile.
@@ -529,25 +570,4 @@ fn find(name: &'static str, given: Option<&Path>) -> Result<PathBuf, LocalError>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_program_is_named_with_the_folders_and_the_remedy() {
-        let config =
-            LocalConfig { binaries: Some("/nonexistent".into()), ..LocalConfig::default() };
-        let Err(error) = LocalSystem::start(config) else { panic!("started from nowhere") };
-        let text = error.to_string();
-        assert!(text.contains("landfall-control is not in /nonexistent"), "{text}");
-        assert!(text.contains("cargo build --workspace --bins"), "{text}");
-    }
-
-    #[test]
-    fn no_broker_and_too_many_are_refused_with_the_bound() {
-        for asked in [0, BROKERS_MAX + 1] {
-            let config = LocalConfig { brokers: asked, ..LocalConfig::default() };
-            let Err(error) = LocalSystem::start(config) else { panic!("{asked} brokers") };
-            assert!(error.to_string().contains("say 1 to 32"), "{error}");
-        }
-    }
-}
+mod tests;

@@ -70,6 +70,23 @@ pub(super) enum LocalError {
         /// How long each was given.
         waited: Duration,
     },
+    /// Children ended with an error when they were told to stop.
+    Failed {
+        /// Which, and how each ended.
+        failed: Vec<(String, String)>,
+    },
+    /// Control had ended before everything was stopped, and could not be started for the end.
+    NoControl {
+        /// Why not.
+        why: Box<LocalError>,
+    },
+    /// One thing went wrong, and then another.
+    Both {
+        /// The first.
+        first: Box<LocalError>,
+        /// What went wrong behind it.
+        then: Box<LocalError>,
+    },
     /// Control's address cannot be used by a client.
     Address {
         /// The address and what is wrong.
@@ -113,8 +130,27 @@ impl fmt::Display for LocalError {
                 let names = names.join(", ");
                 write!(f, "{names} did not end within {waited:?} of SIGTERM and {were} killed")
             }
+            Self::Failed { failed } => {
+                let one = |(name, status): &(String, String)| format!("{name} ({status})");
+                let names: Vec<_> = failed.iter().map(one).collect();
+                write!(f, "{} ended with an error when told to stop", names.join(", "))
+            }
+            Self::NoControl { why } => write!(
+                f,
+                "control had ended before the stop, and could not be started once more for the \
+                 end, so no directory says where logs ended: {why}"
+            ),
+            Self::Both { first, then } => write!(f, "{first}; then {then}"),
             Self::Address { why } => f.write_str(why),
         }
+    }
+}
+
+impl LocalError {
+    /// The errors of a stop as one; none where there are none.
+    pub(super) fn all(errors: impl IntoIterator<Item = Self>) -> Result<(), Self> {
+        let both = |first, then| Self::Both { first: Box::new(first), then: Box::new(then) };
+        errors.into_iter().reduce(both).map_or(Ok(()), Err)
     }
 }
 

@@ -153,9 +153,7 @@ impl Process {
         if had && !alive {
             self.finish_reading();
         }
-        let fresh = std::mem::take(&mut lock(&self.output).fresh);
-        let said = fresh.iter().map(|line| without_name(&self.name, line));
-        notes.extend(said.map(|line| format!("{}: {line}", self.name)));
+        notes.extend(self.fresh());
         if had && !alive {
             let status = describe(self.status);
             let Some(again) = self.again_at.filter(|_| restart) else {
@@ -169,6 +167,27 @@ impl Process {
             ));
         }
         !alive && restart && self.again_at.is_some_and(|at| now >= at)
+    }
+
+    /// What it said since the last look, a line each.
+    fn fresh(&self) -> Vec<String> {
+        let fresh = std::mem::take(&mut lock(&self.output).fresh);
+        let said = fresh.iter().map(|line| without_name(&self.name, line));
+        said.map(|line| format!("{}: {line}", self.name)).collect()
+    }
+
+    /// What one that has ended said since the last look.
+    pub(super) fn last_words(&mut self) -> Vec<String> {
+        self.finish_reading();
+        self.fresh()
+    }
+
+    /// How it ended, where that is an error. SIGTERM is none: it may come to one that has no
+    /// handler for it yet, and then there is nothing to end.
+    pub(super) fn failure(&self) -> Option<String> {
+        let status = self.status.filter(|status| !status.success())?;
+        let is_told = status.signal() == Some(Signal::SIGTERM as i32);
+        (!is_told).then(|| describe(Some(status)))
     }
 
     pub(super) fn wait_ready(&mut self, wait: Duration) -> Waited {
@@ -193,7 +212,10 @@ impl Process {
             return None;
         }
         self.finish_reading();
-        Some((describe(self.status), lock(&self.output).said()))
+        let mut output = lock(&self.output);
+        // It is told with the death, and not once more at the stop.
+        output.fresh.clear();
+        Some((describe(self.status), output.said()))
     }
 
     /// Lets the readers take in what a dead child left in its pipes.

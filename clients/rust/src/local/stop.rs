@@ -30,41 +30,60 @@ impl fmt::Display for Lingering {
     }
 }
 
-/// A stop that waits.
+/// What is heard of a stop.
 #[derive(Clone, Copy, Debug)]
-pub struct Stopping<'a> {
-    /// For whom.
-    pub left: &'a [Lingering],
-    /// For how long so far.
-    pub waited: Duration,
+pub enum Stopping<'a> {
+    /// It waits.
+    Waits {
+        /// For whom.
+        left: &'a [Lingering],
+        /// For how long so far.
+        waited: Duration,
+    },
+    /// What a process said at its end, or since it was looked after last.
+    Said(&'a str),
 }
 
-/// Stops processes, together, and kills those that have not ended after `wait`, which `killed`
-/// gets. Every few seconds `tell` hears of those that are waited for.
+/// How a stop went wrong, as far as it is known.
+#[derive(Default, Debug)]
+pub(super) struct Ends {
+    /// Those that had to be killed.
+    pub(super) killed: Vec<Lingering>,
+    /// Those that ended with an error: which, and its status.
+    pub(super) failed: Vec<(String, String)>,
+}
+
+/// Stops processes, together, and kills those that have not ended after `wait`. Every few seconds
+/// `tell` hears of those that are waited for, and at the end what all of them said.
 pub(super) fn stop_all(
     processes: &mut [&mut Process],
     wait: Duration,
     tell: &mut dyn FnMut(Stopping),
-    killed: &mut Vec<Lingering>,
+    ends: &mut Ends,
 ) {
+    let lived: Vec<bool> = processes.iter_mut().map(|process| process.is_alive()).collect();
     processes.iter().for_each(|process| process.terminate());
     let (began, mut tell_at) = (Instant::now(), TELL_EVERY);
-    loop {
+    while processes.iter_mut().any(|process| process.is_alive()) {
         let waited = began.elapsed();
-        if !processes.iter_mut().any(|process| process.is_alive()) {
-            return;
-        }
         if waited >= wait {
             break;
         }
         if waited >= tell_at {
             tell_at += TELL_EVERY;
-            tell(Stopping { left: &lingering(processes), waited });
+            tell(Stopping::Waits { left: &lingering(processes), waited });
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    killed.extend(lingering(processes));
-    processes.iter_mut().for_each(|process| process.kill());
+    let killed = lingering(processes);
+    for (process, lived) in processes.iter_mut().zip(lived) {
+        process.kill();
+        process.last_words().iter().for_each(|line| tell(Stopping::Said(line)));
+        let name = process.name().to_owned();
+        let was_killed = killed.iter().any(|lingering| lingering.name == name);
+        ends.failed.extend(process.failure().filter(|_| lived && !was_killed).map(|s| (name, s)));
+    }
+    ends.killed.extend(killed);
 }
 
 /// Those that live.
@@ -107,13 +126,33 @@ mod tests {
             "trap 'sleep 7; exit 0' TERM; echo ready x; while :; do sleep 0.01; done",
         );
         let mut quick = begin("quick", "echo ready x; exec sleep 600");
-        let (mut told, mut killed) = (Vec::new(), Vec::new());
-        let mut tell = |stopping: Stopping| {
-            told.extend(stopping.left.iter().map(|left| (left.name.clone(), left.is_stopped)));
+        let (mut told, mut ends) = (Vec::new(), Ends::default());
+        let mut tell = |stopping: Stopping| match stopping {
+            Stopping::Waits { left, .. } => {
+                told.extend(left.iter().map(|left| (left.name.clone(), left.is_stopped)));
+            }
+            Stopping::Said(line) => panic!("nobody said {line}"),
         };
-        stop_all(&mut [&mut quick, &mut slow], Duration::from_secs(600), &mut tell, &mut killed);
-        assert_eq!((killed, told), (vec![], vec![("slow".to_owned(), false)]));
+        stop_all(&mut [&mut quick, &mut slow], Duration::from_secs(600), &mut tell, &mut ends);
+        assert_eq!((ends.killed, told), (vec![], vec![("slow".to_owned(), false)]));
+        assert_eq!(ends.failed, [], "SIGTERM may come before there is a handler for it");
         assert!(slow.pid().is_none() && quick.pid().is_none());
+    }
+
+    #[test]
+    fn what_is_said_at_the_end_is_told_and_an_error_is_named() {
+        let spawner = Spawner::start().unwrap();
+        let script = "trap 'echo control: is in the pool alone >&2; exit 3' TERM; echo ready x; \
+                      while :; do sleep 0.01; done";
+        let mut control = process(&spawner, "control", script);
+        let (mut said, mut ends) = (Vec::new(), Ends::default());
+        let mut tell = |stopping: Stopping| match stopping {
+            Stopping::Said(line) => said.push(line.to_owned()),
+            Stopping::Waits { .. } => {}
+        };
+        stop_all(&mut [&mut control], Duration::from_secs(600), &mut tell, &mut ends);
+        assert_eq!(said, ["control: is in the pool alone"]);
+        assert_eq!(ends.failed, [("control".to_owned(), "exit status 3".to_owned())]);
     }
 
     #[test]
@@ -127,10 +166,11 @@ mod tests {
         while !is_stopped(pids[1]) {
             std::thread::yield_now();
         }
-        let mut killed = Vec::new();
+        let mut ends = Ends::default();
         let all = &mut [&mut deaf, &mut frozen];
-        stop_all(all, Duration::from_millis(300), &mut |_| {}, &mut killed);
-        let told: Vec<String> = killed.iter().map(Lingering::to_string).collect();
+        stop_all(all, Duration::from_millis(300), &mut |_| {}, &mut ends);
+        let told: Vec<String> = ends.killed.iter().map(Lingering::to_string).collect();
+        assert_eq!(ends.failed, [], "who was killed is named once");
         let [one, other] = pids;
         let want = [
             format!("broker 7 (process {one})"),
