@@ -9,7 +9,9 @@ use std::os::unix::net::UnixStream;
 use landfall_layout::TopicId;
 use landfall_layout::channel::CLIENT_PARKED_AT;
 use landfall_layout::command::Body;
-use landfall_layout::frame::{Ack, FRAME_BYTES, Frame, FrameError, Refusal, Stall, TAIL_BYTES_MAX};
+use landfall_layout::frame::{
+    Ack, FRAME_BYTES, Frame, FrameError, LogPlace, Refusal, Stall, TAIL_BYTES_MAX,
+};
 use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
 use landfall_pool::Mapping;
 use landfall_pool::channel::{HOLD, is_parked};
@@ -218,17 +220,21 @@ impl Out {
         self.bytes.resize(lines, 0);
     }
 
-    pub fn push(&mut self, frame: Frame, tail: &str) {
-        let mut end = tail.len().min(TAIL_BYTES_MAX);
-        while !tail.is_char_boundary(end) {
+    pub fn push(&mut self, frame: Frame, sentence: &str) {
+        let mut end = sentence.len().min(TAIL_BYTES_MAX);
+        while !sentence.is_char_boundary(end) {
             end -= 1;
         }
-        if self.sent > 0 && self.bytes.len() + FRAME_BYTES + end > self.bytes.capacity() {
+        self.push_bytes(frame, &sentence.as_bytes()[..end]);
+    }
+
+    fn push_bytes(&mut self, frame: Frame, tail: &[u8]) {
+        if self.sent > 0 && self.bytes.len() + FRAME_BYTES + tail.len() > self.bytes.capacity() {
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
-        self.bytes.extend_from_slice(&frame.encode(end));
-        self.bytes.extend_from_slice(&tail.as_bytes()[..end]);
+        self.bytes.extend_from_slice(&frame.encode(tail.len()));
+        self.bytes.extend_from_slice(tail);
     }
 
     /// Bytes of something that was begun already.
@@ -310,6 +316,15 @@ impl Conn {
             _ => false,
         };
         is_free && self.out.is_empty()
+    }
+
+    /// Queues where each log ends.
+    #[cold]
+    pub fn tell_ends(&mut self, ends: &[LogPlace]) {
+        self.out.push_bytes(Frame::Ends, &LogPlace::encode_all(ends));
+        if self.socket.is_verbs() {
+            self.out.round_up();
+        }
     }
 
     /// Queues a refusal. Lines of a channel have no tail, so there only the reason travels.

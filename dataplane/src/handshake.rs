@@ -6,11 +6,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use landfall_layout::TopicId;
 use landfall_layout::command::{Denial, Request};
 use landfall_layout::counters::Counter;
-use landfall_layout::frame::{Carrier, Frame, Hello, Refusal, Role, Welcome};
+use landfall_layout::frame::{Carrier, Frame, From, Hello, Refusal, Role, Welcome};
 use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_layout::verbs::GrantMode;
 use landfall_pool::clock::boot_ns;
+use landfall_pool::ends::ends;
 use landfall_pool::lock::lend_to_writer;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
@@ -392,6 +393,11 @@ impl Broker {
         let disk = Disk::of(entry).filter(|_| reads_files);
         delivering.checked = hello.checked;
         let start = delivering.begin_on_disk(disk, &looked.starts).unwrap_or(start);
+        // Behind the look at where each log ends that its delivery begins with: what came between
+        // the two it is sent and passes over. Who reads memory looks for itself.
+        let wants_ends = !sequenced && hello.from == From::Latest;
+        let is_told = wants_ends && hello.carrier != Carrier::Memory;
+        let ends = is_told.then(|| ends(&env.pool, topic));
         let welcome = Frame::Welcome(Welcome {
             topic,
             order: order.raw(),
@@ -418,6 +424,9 @@ impl Broker {
         }
         let Self { env, conns, .. } = self;
         let Some(conn) = conns.get(slot) else { return Ok(()) };
+        if let Some(ends) = ends {
+            conn.tell_ends(&ends);
+        }
         env.count(Counter::Subscribers, 1);
         match hello.carrier {
             Carrier::Verbs if reading.is_some() => {

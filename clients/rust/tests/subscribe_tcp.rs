@@ -351,6 +351,73 @@ fn with_a_log_for_each_broker_it_says_where_it_is_in_those_it_has_seen() {
 }
 
 #[test]
+fn from_the_latest_it_comes_back_to_where_each_log_ended_when_it_began() {
+    let end = LogPlace { log: 3, next: 7, position: 70 };
+    let (client, script) = broker(move |connections| {
+        // Nothing has begun where the connection is lost before it is known where logs end.
+        let (mut peer, hello, _) = connections.greet_at();
+        assert_eq!(hello.from, From::Latest);
+        peer.send(Frame::Welcome(welcome(Order::Broker, 0, 0)));
+        drop(peer);
+        let (mut peer, hello, places) = connections.greet_at();
+        assert_eq!((hello.from, places), (From::Latest, vec![]));
+        peer.send(Frame::Welcome(welcome(Order::Broker, 0, 0)));
+        peer.send_tail(Frame::Ends, &LogPlace::encode_all(&[end]));
+        peer.send(Frame::CaughtUp);
+        drop(peer);
+        let (mut peer, hello, places) = connections.greet_at();
+        assert_eq!(hello.from, From::Earliest, "no clock says what came since");
+        let begun = |log| LogPlace { log, next: 0, position: 0 };
+        let all: Vec<_> = (0..32).map(|log| if log == 3 { end } else { begun(log) }).collect();
+        assert_eq!(places, all);
+        peer.send(Frame::Welcome(welcome(Order::Broker, 0, 0)));
+        peer.deliver_in(3, 6, 69, &[b"from before"]);
+        peer.deliver_in(3, 7, 70, &[b"a"]);
+        peer.deliver_in(5, 0, 0, &[b"b"]);
+        peer.until_closed();
+    });
+    let mut subscriber = subscribe(&client, From::Latest).unwrap();
+    while matches!(subscriber.next(Duration::ZERO).unwrap(), Event::CaughtUp | Event::Idle) {
+        if subscriber.transport() == Transport::Auto {
+            break;
+        }
+    }
+    let seen: Vec<_> = (0..2).map(|_| next(&mut subscriber).1).collect();
+    assert_eq!(seen, [&b"a"[..], b"b"]);
+    drop(subscriber);
+    script.join().unwrap();
+}
+
+#[test]
+fn ends_of_logs_that_make_no_sense_are_an_error() {
+    for (says, why) in [(Some(&[3; 16][..]), "16 bytes are no places"), (None, "before it sends")] {
+        let (client, script) = broker(move |connections| {
+            let (mut peer, _) = connections.greet();
+            peer.send(Frame::Welcome(welcome(Order::Broker, 0, 0)));
+            match says {
+                Some(tail) => peer.send_tail(Frame::Ends, tail),
+                None => peer.deliver_in(3, 0, 0, &[b"a"]),
+            }
+            peer.until_closed();
+        });
+        let error = subscribe(&client, From::Latest).map(drop).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+        script.join().unwrap();
+    }
+    let (client, script) = broker(|connections| {
+        let (mut peer, _) = connections.greet();
+        start(&mut peer, 0, 0);
+        peer.send_tail(Frame::Ends, &[]);
+        peer.until_closed();
+    });
+    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    let error = subscriber.next(WAIT).map(|event| format!("{event:?}")).unwrap_err();
+    assert!(error.to_string().contains("nobody asked for"), "{error}");
+    drop(subscriber);
+    script.join().unwrap();
+}
+
+#[test]
 fn a_deleted_topic_is_said_and_said_again() {
     let (client, script) = broker(|connections| {
         let (mut peer, _) = connections.greet();

@@ -407,7 +407,31 @@ fn a_subscriber_that_says_where_it_is_goes_on_there() {
     }
     let (_, frame, sentence) = Client::hello_tail(rig.tcp(), hello, b"own\0abc");
     assert_eq!(frame, Frame::Refused(Refusal::Malformed));
-    assert!(sentence.contains("3 bytes follow"), "{sentence}");
+    assert!(sentence.contains("3 bytes are no places"), "{sentence}");
+}
+
+#[test]
+fn a_subscriber_from_the_latest_is_told_where_each_log_ends() {
+    let rig = Rig::with(2, Idle::Backoff);
+    rig.control().topic("own", Order::Broker, 64, 0);
+    let told = |places: &[LogPlace]| {
+        let mut read = Client::welcomed(rig.tcp(), subscriber(From::Latest), "own");
+        let (frame, tail) = read.frame();
+        assert_eq!((frame, tail.as_bytes()), (Frame::Ends, &LogPlace::encode_all(places)[..]));
+        assert_eq!(read.frame().0, Frame::CaughtUp);
+        read
+    };
+    told(&[]);
+    let mut publish = Client::welcomed(&rig.brokers[1].tcp, publisher(1), "own");
+    for seq in 0..3 {
+        publish.publish(1, seq, b"m");
+        publish.receipt();
+    }
+    let mut read = told(&[LogPlace { log: 1, next: 3, position: 3 }]);
+    publish.publish(1, 3, b"m");
+    assert_eq!(read.delivery().0.index, 3);
+    let mut old = Client::welcomed(rig.tcp(), subscriber(From::Earliest), "own");
+    assert!(matches!(old.frame().0, Frame::Delivery(_)), "nobody else is told");
 }
 
 #[test]

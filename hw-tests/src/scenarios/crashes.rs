@@ -10,6 +10,7 @@ use landfall::{Ack, Order};
 use crate::flow::{Promise, Until, audit, check_sent, message, name_of, publish, read};
 use crate::raw::Session;
 use crate::rig::patience;
+use crate::scenarios::cold::Data;
 use crate::scenarios::tools::tool;
 use crate::{Failure, Rig, Site};
 
@@ -233,5 +234,60 @@ pub fn everything_killed_and_started_again(rig: &Rig) -> Result<(), Failure> {
     check_sent(&after, &[(1, 500), (2, 500)], Promise::InOrderOnce)?;
     ensure!(after.messages.iter().all(|read| name_of(&read.payload).is_some()), "bytes changed");
     audit(Order::Strong, &[&before, &after])?;
+    site.close()
+}
+
+/// A subscriber from the latest loses its broker before it has seen anything of another's log. What
+/// lands there meanwhile is shown, and what was there before is not. Its clock is ahead of the
+/// brokers' by a minute, in builds where clocks can be set.
+pub fn what_lands_while_a_reader_of_the_latest_is_away_is_shown(rig: &Rig) -> Result<(), Failure> {
+    let mut site = rig.start()?;
+    let folder = Data::new(&format!("latest-{}-{}-{}", rig.transport, rig.brokers, rig.flush))?;
+    let clock = folder.0.join("clock");
+    let words = [60_000_000_000_i64.to_le_bytes(), [0; 8]].concat();
+    std::fs::write(&clock, words)?;
+    let other = rig.brokers - 1;
+    for order in [Order::None, Order::Broker] {
+        let topic = site.topic(order)?;
+        let say = |site: &Site, broker: usize, what: &str| -> Result<(), Failure> {
+            let mut publisher = site.publisher(&topic).broker(broker as u8).build()?;
+            publisher.publish(what.as_bytes())?;
+            Ok(publisher.close()?)
+        };
+        say(&site, other, "before")?;
+        let shown = folder.0.join(topic.name.clone());
+        let mut reader = Command::new(tool("landfall")?)
+            .args(["subscribe", &topic.name, "--control", site.system.address()])
+            .args(["--from", "latest", "--broker", "0"])
+            .args(["--transport", &site.rig.transport.to_string()])
+            .env("LANDFALL_CLOCK_FILE", &clock)
+            .stdout(std::fs::File::create(&shown)?)
+            .stderr(Stdio::null())
+            .spawn()?;
+        let lines = || -> Result<Vec<String>, Failure> {
+            Ok(std::fs::read_to_string(&shown)?.lines().map(str::to_owned).collect())
+        };
+        let mut read = || -> Result<Vec<String>, Failure> {
+            site.wait_until("that it has begun", |_| {
+                say(&site, 0, "begun")?;
+                Ok(!lines()?.is_empty())
+            })?;
+            site.system.kill_broker(0);
+            if other > 0 {
+                say(&site, other, "away")?;
+            }
+            site.system.start_broker(0)?;
+            say(&site, other, "later")?;
+            site.wait_until("that it goes on", |_| Ok(lines()?.contains(&"later".to_owned())))?;
+            lines()
+        };
+        let read = read();
+        reader.kill()?;
+        reader.wait()?;
+        let read = read?;
+        let times = |what: &str| read.iter().filter(|line| *line == what).count();
+        let counts = (times("before"), times("away"), times("later"));
+        ensure!(counts == (0, usize::from(other > 0), 1), "in order {order} it showed {read:?}");
+    }
     site.close()
 }

@@ -90,6 +90,7 @@ macro_rules! for_each_scenario {
                 a_broker_killed_and_started_again
                 control_killed_and_started_again
                 everything_killed_and_started_again
+                what_lands_while_a_reader_of_the_latest_is_away_is_shown
             }
             lives {
                 stops_in_good_order_leave_no_gap

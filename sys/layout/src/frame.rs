@@ -239,6 +239,10 @@ pub enum Frame {
     },
     /// Broker: which copy on disk holds the publisher's durable receipts back.
     Held(Held),
+    /// Broker, to a subscriber from the latest of a topic with several logs, before all else but
+    /// `Welcome`: where each log ends that has anything; tail: [`LogPlace`]s. What comes there is
+    /// the subscriber's, over whatever connection.
+    Ends,
     /// Either side: no more will come, everything before it counts.
     Bye,
     /// Broker, over sockets: it is there, and may have nothing else to say.
@@ -398,6 +402,7 @@ impl Frame {
                 (17, [small, durable, awaited, 0, 0, 0, 0])
             }
             Self::Beat => (18, [0; 7]),
+            Self::Ends => (19, [0; 7]),
         }
     }
 
@@ -526,6 +531,7 @@ impl Frame {
             16 => Self::Reserved { request: low(a), first: b, count: high(a) },
             17 => Self::Held(Held::from_words([a, b, c]).map_err(|value| bad("held", value))?),
             18 => Self::Beat,
+            19 => Self::Ends,
             _ => return Err(bad("kind", kind.into())),
         })
     }

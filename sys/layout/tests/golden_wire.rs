@@ -197,6 +197,7 @@ fn frames_about_batches() {
         awaited: 6,
     };
     frame(Frame::Held(held), 0, "4c464631 02 11 0000 0102030103001c00 0500000000000000 06 .");
+    frame(Frame::Ends, 17, "4c464631 02 13 1100 .");
     frame(Frame::Bye, 0, "4c464631 02 0a .");
     frame(Frame::Beat, 0, "4c464631 02 12 .");
 }

@@ -9,6 +9,7 @@
 //! | [`map`], [`pool`] | mappings, kinds of memory, creating a pool and attaching to one |
 //! | [`memory`] | the `Memory` trait and the coherence instructions |
 //! | [`line_ring`], [`slot_ring`], [`log`], [`lines`] | the shared-line protocols |
+//! | [`ends`] | where logs end, for who begins there |
 //! | [`leader`] | who leads, and taking over |
 //! | [`hold`], [`channel`] | memory clients: what they read must not be reused |
 //! | [`payload_writer`], [`stream`], [`io`] | bytes into the mapping, and descriptors |
@@ -30,6 +31,7 @@ pub mod clock;
 pub mod copies;
 pub mod counters;
 pub mod disk;
+pub mod ends;
 pub mod hold;
 pub mod host;
 pub mod idle;

@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use landfall_layout::TopicId;
-use landfall_layout::frame::{Ack, From, Hello, Refusal, Role, Welcome};
+use landfall_layout::frame::{Ack, From, Hello, LogPlace, Refusal, Role, Welcome};
 use landfall_layout::limits::BATCH_BYTES_MAX;
 use landfall_layout::topic::Order;
 use landfall_layout::verbs::{FRAME_RING_LINES, GrantMode, Intent};
 use landfall_pool::Mapping;
-use landfall_pool::idle::Idle;
+use landfall_pool::idle::{Idle, Waiter};
 
 use super::memory::MemoryReader;
 use super::one_sided::{self, OneSided};
 use super::places::Places;
 use super::tcp::StreamReader;
 use super::verbs::PushReader;
-use super::{Subscriber, Via, Wanted};
+use super::{SLEEP_MAX, Step, Subscriber, Via, Wanted};
 use crate::connect::{Accepted, Transport, Way};
 use crate::error::Error;
 use crate::route::{Opened, is_final};
@@ -70,8 +70,9 @@ impl Subscriber {
             self.setup.from
         } else {
             let sequenced = self.order.is_sequenced();
-            self.places.resume_from(sequenced, self.setup.from, self.began_ns)
+            self.places.resume_from(sequenced, self.setup.from)
         };
+        let checked = self.detour.is_checked();
         let hello = |carrier| Hello {
             role: Role::Subscribe,
             carrier,
@@ -81,9 +82,9 @@ impl Subscriber {
             life: 0,
             comes_back: false,
             from,
-            checked: self.detour.is_checked(),
+            checked,
         };
-        let turn = self.began_ns.wrapping_add(self.reconnects.attempts().into());
+        let turn = self.turn.wrapping_add(self.reconnects.attempts().into());
         // Readers of the pool look for themselves.
         let went_on = match self.way() {
             Transport::Tcp | Transport::Auto if !self.order.is_sequenced() => self.places.seen(),
@@ -120,11 +121,22 @@ impl Subscriber {
                 Ok(Opened::Yes((via, welcome))) => {
                     self.via = via;
                     self.broker = broker.broker;
+                    let order = Order::from_raw(welcome.order).expect("it was checked");
+                    if first && from == From::Latest && !order.is_sequenced() {
+                        match self.hear_ends() {
+                            Ok(ends) => self.places.begin(&ends),
+                            Err(error) => {
+                                self.via = Via::Down;
+                                attempts.push(error);
+                                continue;
+                            }
+                        }
+                    }
                     self.detour.connected(welcome.end, welcome.copies);
                     self.silence.heard();
                     if first {
                         self.topic = Some(welcome.topic);
-                        self.order = Order::from_raw(welcome.order).expect("it was checked");
+                        self.order = order;
                         (self.start, self.end) = (welcome.start, welcome.end);
                         let start = self.order.is_sequenced().then_some(welcome.start);
                         self.places.expect_start(from, start);
@@ -140,6 +152,41 @@ impl Subscriber {
             }
         }
         Err(self.route.nobody(attempts))
+    }
+}
+
+impl Subscriber {
+    /// Where the logs of the connection's topic end, which have a place each. Until that is known
+    /// the subscription has not begun: where the connection were lost before, what came meanwhile
+    /// could not be told from what was there.
+    fn hear_ends(&mut self) -> Result<Vec<LogPlace>, Error> {
+        if let Via::Memory(reader) = &self.via {
+            return Ok(reader.ends());
+        }
+        let began = Instant::now();
+        let mut waiter = Waiter::new(self.setup.idle);
+        loop {
+            match self.step()? {
+                Step::Ends(ends) => return Ok(ends),
+                Step::Nothing => {}
+                Step::TopicGone => {
+                    return Err(Error::TopicGone { topic: self.setup.topic.clone() });
+                }
+                Step::Batch(_) | Step::Gap { .. } | Step::CaughtUp => {
+                    let what = "does not say where logs end before it sends what is in them";
+                    return Err(Error::Unexpected { broker: self.broker, what: what.to_owned() });
+                }
+            }
+            let left = self.setup.timeout.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                let awaited = format!("broker {} to say where logs end", self.broker);
+                let waited = began.elapsed();
+                return Err(Error::Timeout { awaited, waited, stalled: None, held: None });
+            }
+            if waiter.rest() {
+                self.park(left.min(SLEEP_MAX));
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io;
 
 use landfall_layout::batch::PREAMBLE_BYTES;
-use landfall_layout::frame::{Delivery, Frame, GapReason, Refusal};
+use landfall_layout::frame::{Delivery, Frame, GapReason, LogPlace, Refusal};
 
 use super::places::{Arrival, Places};
 use super::{Place, Step};
@@ -22,7 +22,7 @@ pub(crate) struct Said<T> {
 pub(crate) fn step<T>(
     broker: u8,
     frame: Frame,
-    sentence: &[u8],
+    tail: &[u8],
     places: &mut Places,
 ) -> Result<Said<T>, Error> {
     let step = match frame {
@@ -43,13 +43,17 @@ pub(crate) fn step<T>(
             if missed == 0 { Step::Nothing } else { Step::Gap { log, reason, missed, resume } }
         }
         Frame::CaughtUp => Step::CaughtUp,
+        Frame::Ends => Step::Ends(LogPlace::decode_all(tail).map_err(|why| {
+            let what = format!("says where logs end: {why}");
+            Error::Unexpected { broker, what }
+        })?),
         Frame::Bye => {
             let source = io::Error::other("it said goodbye");
             return Err(Error::Connection { broker, doing: "subscribing", source });
         }
         Frame::Refused(Refusal::TopicGone | Refusal::NoTopic) => Step::TopicGone,
         Frame::Refused(why) => {
-            let sentence = refusal_text(why, sentence);
+            let sentence = refusal_text(why, tail);
             return Err(Error::Refused { broker, why, sentence });
         }
         Frame::Stalled { .. } | Frame::Held(_) | Frame::Beat => Step::Nothing,

@@ -8,10 +8,11 @@ use std::sync::atomic::{Ordering, fence};
 use landfall_layout::TopicId;
 use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES};
 use landfall_layout::channel::CLIENT_PARKED_AT;
-use landfall_layout::frame::{Frame, From, GapReason, Refusal};
+use landfall_layout::frame::{Frame, From, GapReason, LogPlace, Refusal};
 use landfall_layout::limits::{BROKERS_MAX, SEQUENCED_LOG};
 use landfall_layout::order::OrderEntry;
 use landfall_pool::channel::{HOLD, TO_CLIENT, open as open_channel, set_parked};
+use landfall_pool::ends::ends;
 use landfall_pool::hold::{EntryName, Hold};
 use landfall_pool::line_ring::LineConsumer;
 use landfall_pool::log::{Found, LogReader};
@@ -145,6 +146,11 @@ impl MemoryReader {
             let at_end = next == end;
             self.cursors.push(Cursor { reader, next, frontier: end, goal, at_end });
         }
+    }
+
+    /// Where the brokers' own logs end.
+    pub(crate) fn ends(&self) -> Vec<LogPlace> {
+        ends(&self.pool, self.topic)
     }
 
     /// Whether everything that was there at the start has been read.

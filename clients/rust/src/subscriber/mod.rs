@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use landfall_layout::TopicId;
-use landfall_layout::frame::GapReason;
+use landfall_layout::frame::{GapReason, LogPlace};
 use landfall_layout::topic::Order;
 use landfall_pool::Mapping;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -40,7 +40,7 @@ use crate::error::Error;
 use crate::route::{Route, is_final, may_pass};
 use crate::silence::Silence;
 use crate::wait::{Reconnects, random_id};
-use landfall_pool::clock::{coarse_ns, wall_ns};
+use landfall_pool::clock::coarse_ns;
 use landfall_pool::idle::Waiter;
 
 /// Longest sleep: a safety net under the bells, not a clock.
@@ -53,8 +53,15 @@ const ONE_SIDED_SLEEP: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) enum Step<T> {
     Batch(T),
-    Gap { log: u8, reason: GapReason, missed: u64, resume: u64 },
+    Gap {
+        log: u8,
+        reason: GapReason,
+        missed: u64,
+        resume: u64,
+    },
     CaughtUp,
+    /// Where logs ended when the subscription began.
+    Ends(Vec<LogPlace>),
     TopicGone,
     Nothing,
 }
@@ -70,6 +77,7 @@ impl<T> Step<T> {
             Self::Batch(batch) => Step::Batch(with(batch)),
             Self::Gap { log, reason, missed, resume } => Step::Gap { log, reason, missed, resume },
             Self::CaughtUp => Step::CaughtUp,
+            Self::Ends(ends) => Step::Ends(ends),
             Self::TopicGone => Step::TopicGone,
             Self::Nothing => Step::Nothing,
         }
@@ -108,8 +116,8 @@ pub struct Subscriber {
     order: Order,
     start: u64,
     end: u64,
-    /// Wall clock when the subscription began.
-    began_ns: u64,
+    /// Drawn at random: the broker that it begins with.
+    turn: u64,
     broker: u8,
     caught_up: bool,
     gone: bool,
@@ -137,7 +145,7 @@ impl Subscriber {
             order: Order::None,
             start: 0,
             end: 0,
-            began_ns: wall_ns(),
+            turn: random_id(),
             broker: 0,
             caught_up: false,
             gone: false,
@@ -215,7 +223,7 @@ impl Subscriber {
             Step::Gap { log, reason, missed, resume } => Event::Gap { log, reason, missed, resume },
             Step::CaughtUp => Event::CaughtUp,
             Step::TopicGone => Event::TopicGone,
-            Step::Nothing => Event::Idle,
+            Step::Ends(_) | Step::Nothing => Event::Idle,
         })
     }
 
@@ -253,8 +261,31 @@ impl Subscriber {
         if self.gone {
             return Ok(Step::TopicGone);
         }
+        match self.step() {
+            Ok(Step::CaughtUp) => {
+                let is_new = self.found_end() && !std::mem::replace(&mut self.caught_up, true);
+                Ok(if is_new { Step::CaughtUp } else { Step::Nothing })
+            }
+            Ok(gap @ Step::Gap { .. }) => Ok(self.found_gap(gap)),
+            Ok(Step::Nothing) => Ok(self.caught_up_by_itself()),
+            Ok(Step::TopicGone) => {
+                self.gone = true;
+                Ok(Step::TopicGone)
+            }
+            Ok(Step::Ends(_)) => {
+                let what = "says where logs end, which nobody asked for".to_owned();
+                self.suffer(Error::Unexpected { broker: self.broker, what })
+            }
+            Ok(step) => Ok(step),
+            Err(error) => self.suffer(error),
+        }
+    }
+
+    /// What the connection has next.
+    #[inline]
+    fn step(&mut self) -> Result<Step<Found>, Error> {
         let verify = self.setup.verify;
-        let looked = match &mut self.via {
+        match &mut self.via {
             Via::Memory(reader) => match reader.check_alive_sometimes() {
                 Ok(true) if reader.has_looked => {
                     self.listen(coarse_ns());
@@ -276,20 +307,6 @@ impl Subscriber {
                 reader.step(&mut self.places, verify).map(|step| step.map(Found::Tcp))
             }
             Via::Down => Ok(Step::Nothing),
-        };
-        match looked {
-            Ok(Step::CaughtUp) => {
-                let is_new = self.found_end() && !std::mem::replace(&mut self.caught_up, true);
-                Ok(if is_new { Step::CaughtUp } else { Step::Nothing })
-            }
-            Ok(gap @ Step::Gap { .. }) => Ok(self.found_gap(gap)),
-            Ok(Step::Nothing) => Ok(self.caught_up_by_itself()),
-            Ok(Step::TopicGone) => {
-                self.gone = true;
-                Ok(Step::TopicGone)
-            }
-            Ok(step) => Ok(step),
-            Err(error) => self.suffer(error),
         }
     }
 

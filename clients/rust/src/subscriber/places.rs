@@ -2,7 +2,7 @@
 //! twice, and what was missed meanwhile is counted.
 
 use landfall_layout::frame::{From, LogPlace};
-use landfall_layout::limits::{LOGS_PER_TOPIC, SEQUENCED_LOG};
+use landfall_layout::limits::{BROKERS_MAX, LOGS_PER_TOPIC, SEQUENCED_LOG};
 
 /// A place in one log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,21 +100,30 @@ impl Places {
         self.logs.iter().enumerate().filter_map(seen).collect()
     }
 
-    /// What to ask a broker for when the connection is replaced. `began_ns`: when the
-    /// subscription began.
+    /// A subscription from the latest has begun where the brokers' own logs end. What is not named
+    /// has nothing yet, and everything that comes there is new.
+    pub(crate) fn begin(&mut self, ends: &[LogPlace]) {
+        self.logs[..BROKERS_MAX].fill(Seen { next: Some(0), position: Some(0) });
+        for LogPlace { log, next, position } in ends {
+            self.go_back(*log, *next, *position);
+        }
+    }
+
+    /// What to ask a broker for when the connection is replaced.
     ///
     /// With one log it is the position. With several, each is at its own position ([`seen`]), and a
     /// log that nothing came from yet may have batches that were never shown: for those everything
     /// that was asked for at first is asked for again. What was seen is passed over by its index,
-    /// should it come once more.
+    /// should it come once more. From the latest each log has a place from the
+    /// [beginning](Self::begin): no clock says what came since, since the logs' are others.
     ///
     /// [`seen`]: Self::seen
-    pub(crate) fn resume_from(&self, sequenced: bool, from: From, began_ns: u64) -> From {
+    pub(crate) fn resume_from(&self, sequenced: bool, from: From) -> From {
         if sequenced && let Some(position) = self.logs[SEQUENCED_LOG].position {
             return From::Position(position);
         }
         match from {
-            From::Latest => From::Time(began_ns),
+            From::Latest => From::Earliest,
             from => from,
         }
     }
@@ -145,7 +154,7 @@ mod tests {
         places.go_back(LOG, 5, 50);
         assert_eq!(places.judge(LOG, 4, 40, 50), Arrival::Old);
         assert_eq!(places.judge(LOG, 5, 50, 60), Arrival::Next);
-        assert_eq!(places.resume_from(true, From::Earliest, 9), From::Position(50));
+        assert_eq!(places.resume_from(true, From::Earliest), From::Position(50));
     }
 
     #[test]
@@ -170,14 +179,29 @@ mod tests {
     #[test]
     fn a_reconnect_goes_on_where_it_was() {
         let mut places = Places::new();
-        assert_eq!(places.resume_from(true, From::Earliest, 9), From::Earliest);
-        assert_eq!(places.resume_from(true, From::Latest, 9), From::Time(9));
+        assert_eq!(places.resume_from(true, From::Earliest), From::Earliest);
         places.expect_start(From::Latest, Some(100));
-        assert_eq!(places.resume_from(true, From::Latest, 9), From::Position(100));
+        assert_eq!(places.resume_from(true, From::Latest), From::Position(100));
         places.shown(LOG, 7, 130);
-        assert_eq!(places.resume_from(true, From::Latest, 9), From::Position(130));
-        assert_eq!(places.resume_from(false, From::Latest, 9), From::Time(9));
-        assert_eq!(places.resume_from(false, From::Earliest, 9), From::Earliest);
+        assert_eq!(places.resume_from(true, From::Latest), From::Position(130));
+        assert_eq!(places.resume_from(false, From::Earliest), From::Earliest);
+        assert_eq!(places.resume_from(false, From::Time(9)), From::Time(9));
+    }
+
+    #[test]
+    fn from_the_latest_each_log_has_a_place_from_the_beginning() {
+        let mut places = Places::new();
+        places.begin(&[LogPlace { log: 3, next: 7, position: 70 }]);
+        assert_eq!(places.resume_from(false, From::Latest), From::Earliest);
+        assert_eq!(places.judge(3, 6, 60, 70), Arrival::Old);
+        assert_eq!(places.judge(3, 7, 70, 71), Arrival::Next);
+        assert_eq!(places.judge(3, 9, 75, 80), Arrival::AfterGap { missed: 5 });
+        assert_eq!(places.judge(4, 0, 0, 5), Arrival::Next);
+        assert_eq!(places.judge(4, 1, 5, 6), Arrival::AfterGap { missed: 5 });
+        let seen = places.seen();
+        assert_eq!(seen.len(), BROKERS_MAX);
+        assert_eq!(seen[3], LogPlace { log: 3, next: 7, position: 70 });
+        assert_eq!(seen[4], LogPlace { log: 4, next: 0, position: 0 });
     }
 
     #[test]

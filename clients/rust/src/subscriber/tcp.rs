@@ -90,8 +90,8 @@ impl StreamReader {
             self.need = whole;
             return Ok(Step::Nothing);
         }
-        let sentence = &here[FRAME_BYTES..whole];
-        let Said { step, is_all } = frames::step(broker, frame, sentence, places)?;
+        let tail = &here[FRAME_BYTES..whole];
+        let Said { step, is_all } = frames::step(broker, frame, tail, places)?;
         if is_all {
             self.pass(whole);
         }

@@ -90,8 +90,8 @@ impl PushReader {
         if let Frame::Delivery(delivery) = frame {
             return self.parse_batch(delivery, places, verify);
         }
-        let sentence = if tail > 0 { self.wire.ring.text(tail) } else { Vec::new() };
-        let Said { step, is_all } = frames::step(broker, frame, &sentence, places)?;
+        let tail_bytes = if tail > 0 { self.wire.ring.text(tail) } else { Vec::new() };
+        let Said { step, is_all } = frames::step(broker, frame, &tail_bytes, places)?;
         if is_all {
             self.pass(1 + lines_of(tail));
         }

@@ -256,6 +256,11 @@ impl Peer {
         self.stream.write_all(sentence.as_bytes()).unwrap();
     }
 
+    pub fn send_tail(&mut self, frame: Frame, tail: &[u8]) {
+        self.stream.write_all(&frame.encode(tail.len())).unwrap();
+        self.stream.write_all(tail).unwrap();
+    }
+
     /// The next batch, checked; `None` at goodbye or the connection's end.
     pub fn batch(&mut self) -> Option<(BatchPreamble, Vec<u8>)> {
         let mut head = [0; 64];

@@ -8,7 +8,7 @@
 use landfall_layout::batch::{BatchPreamble, MESSAGE_HEADER_BYTES, Messages, crc32c};
 use landfall_layout::command::{Body, Command, Request};
 use landfall_layout::counters::ErrorEntry;
-use landfall_layout::frame::{FRAME_BYTES, Frame, FrameError, HelloTail, TAIL_BYTES_MAX};
+use landfall_layout::frame::{FRAME_BYTES, Frame, FrameError, HelloTail, LogPlace, TAIL_BYTES_MAX};
 use landfall_layout::geometry::Geometry;
 use landfall_layout::limits::BATCH_BYTES_MAX;
 use landfall_layout::pool::{Attach, BrokerAddress, PoolHeader, inspect};
@@ -63,10 +63,15 @@ pub fn frame(bytes: &[u8]) {
     let _ = Frame::from_line(words(&bytes));
 }
 
-/// The tail of a `Hello`: what decodes is encoded to the same bytes; an error says something.
+/// The tail of a `Hello`, and of an `Ends`: what decodes is encoded to the same bytes; an error
+/// says something.
 pub fn hello(bytes: &[u8]) {
     match HelloTail::decode(bytes) {
         Ok(tail) => assert_eq!(tail.encode(), bytes),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+    match LogPlace::decode_all(bytes) {
+        Ok(places) => assert_eq!(LogPlace::encode_all(&places), bytes),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }

@@ -1,4 +1,5 @@
-//! What follows a `Hello`: the topic's name, and of a subscriber that comes back its places.
+//! What follows a `Hello`: the topic's name, and of a subscriber that comes back its places. What
+//! follows an `Ends`: places alone.
 
 use std::fmt;
 use std::str::Utf8Error;
@@ -19,6 +20,37 @@ pub struct LogPlace {
     pub position: u64,
 }
 
+impl LogPlace {
+    /// Places as they go over the wire: [`PLACE_BYTES`] each, by rising numbers of their logs.
+    pub fn encode_all(places: &[Self]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(places.len() * PLACE_BYTES);
+        for Self { log, next, position } in places {
+            bytes.push(*log);
+            bytes.extend_from_slice(&next.to_le_bytes());
+            bytes.extend_from_slice(&position.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// The places that bytes from the wire say; none where there are no bytes.
+    pub fn decode_all(bytes: &[u8]) -> Result<Vec<Self>, TailError> {
+        if bytes.len() % PLACE_BYTES != 0 {
+            return Err(TailError::Places { bytes: bytes.len() });
+        }
+        let mut places: Vec<Self> = Vec::with_capacity(bytes.len() / PLACE_BYTES);
+        for place in bytes.chunks_exact(PLACE_BYTES) {
+            let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| place[at + i]));
+            let log = place[0];
+            let is_next = places.last().is_none_or(|last| last.log < log);
+            if usize::from(log) >= LOGS_PER_TOPIC || !is_next {
+                return Err(TailError::Log { log });
+            }
+            places.push(Self { log, next: word(1), position: word(9) });
+        }
+        Ok(places)
+    }
+}
+
 /// The tail of a `Hello`: the topic's name and, behind a zero byte, places of [`PLACE_BYTES`] each,
 /// by rising numbers of their logs. Without places there is no zero byte.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,12 +61,12 @@ pub struct HelloTail {
     pub places: Vec<LogPlace>,
 }
 
-/// Why bytes are no tail of a `Hello`.
+/// Why bytes are no tail of a `Hello`, or of an `Ends`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TailError {
     /// The topic's name is no text.
     Name(Utf8Error),
-    /// The bytes behind the name are no whole number of places.
+    /// The bytes are no whole number of places, or none behind a name and a zero.
     Places {
         /// Bytes found.
         bytes: usize,
@@ -53,11 +85,7 @@ impl HelloTail {
         if !self.places.is_empty() {
             bytes.push(0);
         }
-        for LogPlace { log, next, position } in &self.places {
-            bytes.push(*log);
-            bytes.extend_from_slice(&next.to_le_bytes());
-            bytes.extend_from_slice(&position.to_le_bytes());
-        }
+        bytes.extend_from_slice(&LogPlace::encode_all(&self.places));
         bytes
     }
 
@@ -69,20 +97,10 @@ impl HelloTail {
         };
         let topic = std::str::from_utf8(name).map_err(TailError::Name)?.to_owned();
         let is_told = name.len() < bytes.len();
-        if rest.len() % PLACE_BYTES != 0 || is_told && rest.is_empty() {
-            return Err(TailError::Places { bytes: rest.len() });
+        if is_told && rest.is_empty() {
+            return Err(TailError::Places { bytes: 0 });
         }
-        let mut places: Vec<LogPlace> = Vec::with_capacity(rest.len() / PLACE_BYTES);
-        for place in rest.chunks_exact(PLACE_BYTES) {
-            let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| place[at + i]));
-            let log = place[0];
-            let is_next = places.last().is_none_or(|last| last.log < log);
-            if usize::from(log) >= LOGS_PER_TOPIC || !is_next {
-                return Err(TailError::Log { log });
-            }
-            places.push(LogPlace { log, next: word(1), position: word(9) });
-        }
-        Ok(Self { topic, places })
+        Ok(Self { topic, places: LogPlace::decode_all(rest)? })
     }
 }
 
@@ -92,8 +110,8 @@ impl fmt::Display for TailError {
             Self::Name(error) => write!(f, "the topic's name: {error}"),
             Self::Places { bytes } => write!(
                 f,
-                "{bytes} bytes follow the topic's name and a zero; places of {PLACE_BYTES} bytes \
-                 each do, at least one"
+                "{bytes} bytes are no places in logs; those take {PLACE_BYTES} bytes each, and at \
+                 least one follows a topic's name and a zero"
             ),
             Self::Log { log } => write!(
                 f,
@@ -140,11 +158,21 @@ mod tests {
     }
 
     #[test]
+    fn places_alone_may_be_none() {
+        let places = [place(0), place(31)];
+        assert_eq!(LogPlace::decode_all(&LogPlace::encode_all(&places)), Ok(places.to_vec()));
+        assert_eq!(LogPlace::decode_all(&LogPlace::encode_all(&[])), Ok(vec![]));
+        assert_eq!(LogPlace::decode_all(&[1; 16]), Err(TailError::Places { bytes: 16 }));
+        let falling = LogPlace::encode_all(&[place(2), place(1)]);
+        assert_eq!(LogPlace::decode_all(&falling), Err(TailError::Log { log: 1 }));
+    }
+
+    #[test]
     fn what_is_no_tail_says_why() {
         let why = |bytes: &[u8]| HelloTail::decode(bytes).unwrap_err().to_string();
         assert!(why(&[0xff]).contains("the topic's name"));
-        assert!(why(b"t\0").contains("0 bytes follow"), "{}", why(b"t\0"));
-        assert!(why(&[b't', 0, 1, 2]).contains("2 bytes follow"));
+        assert!(why(b"t\0").contains("0 bytes are no places"), "{}", why(b"t\0"));
+        assert!(why(&[b't', 0, 1, 2]).contains("2 bytes are no places"));
         let twice = HelloTail { topic: "t".into(), places: vec![place(4), place(4)] };
         assert!(why(&twice.encode()).contains("log 4"));
         let beyond = HelloTail { topic: "t".into(), places: vec![place(LOGS_PER_TOPIC as u8)] };

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use landfall_layout::batch::PREAMBLE_BYTES;
-use landfall_layout::frame::{Frame, From};
+use landfall_layout::frame::{Frame, From, LogPlace};
 use landfall_layout::verbs::Said;
 use landfall_nic::Remote;
 use landfall_pool::Mapping;
@@ -70,6 +70,8 @@ pub(crate) struct OneSided {
     /// When it last got on, how far it had got, and bursts since.
     got_on: (u64, u64, u32),
     ended: Option<Error>,
+    /// The broker is to say where it begins. What lines say that are read before then is later.
+    awaits_ends: bool,
 }
 
 impl OneSided {
@@ -110,6 +112,7 @@ impl OneSided {
             pauses: Pauses { backs_off: idle == Idle::Backoff, pause_ns: 0, until_ns: 0 },
             got_on: (now, 0, 0),
             ended: None,
+            awaits_ends: !sequenced && from == From::Latest,
         })
     }
 
@@ -164,6 +167,10 @@ impl OneSided {
                 Came::Nothing => return Ok(Step::Nothing),
                 Came::Something => {}
                 Came::TopicGone => return Ok(Step::TopicGone),
+                Came::Ends(ends) => {
+                    self.awaits_ends = false;
+                    return Ok(Step::Ends(ends));
+                }
             }
         }
     }
@@ -180,6 +187,7 @@ impl OneSided {
         while let Some(step) = self.next_frame(places)? {
             match step {
                 Step::TopicGone => return Ok(Came::TopicGone),
+                Step::Ends(ends) => return Ok(Came::Ends(ends)),
                 _ => came = Came::Something,
             }
         }
@@ -201,6 +209,9 @@ impl OneSided {
 
     /// Plans bursts and posts them, as long as there is something to read.
     fn post(&mut self) {
+        if self.awaits_ends {
+            return;
+        }
         while self.wire.send_room() >= READS_MAX as u32 && self.wire.backlog() == 0 {
             let looks = self.machine.is_behind() || !self.pauses.is_resting();
             let planned = looks && self.machine.plan(&mut self.reads, &mut self.say);
@@ -254,8 +265,8 @@ impl OneSided {
                 Step::Nothing
             }
             frame => {
-                let sentence = self.wire.ring.text(tail);
-                frames::step(broker, frame, &sentence, places)?.step
+                let tail = self.wire.ring.text(tail);
+                frames::step(broker, frame, &tail, places)?.step
             }
         };
         self.wire.ring.cursor.pass(1 + lines_of(tail));
@@ -339,6 +350,7 @@ pub(crate) enum Rest {
 enum Came {
     Nothing,
     Something,
+    Ends(Vec<LogPlace>),
     TopicGone,
 }
 
