@@ -24,7 +24,8 @@ fn on_a_small_disk(name: &str, test: impl Fn(PathBuf)) {
         eprintln!("NOT RUN: this process may not make a mount namespace (unshare -m true)");
         return;
     }
-    let disk = std::env::temp_dir().join(format!("landfall-small-{}", std::process::id()));
+    let number = std::process::id();
+    let disk = std::env::temp_dir().join(format!("landfall-small-{name}-{number}"));
     fs::create_dir_all(&disk).unwrap();
     let program = std::env::current_exe().unwrap();
     let script =
