@@ -29,6 +29,7 @@ mod damage;
 mod deposed;
 mod disks;
 mod doubts;
+mod full;
 mod holes;
 mod moved;
 mod not_ours;

@@ -201,9 +201,16 @@ struct Copy {
 }
 
 impl Copy {
-    fn of(reader: CopyReader) -> Self {
+    fn of(reader: CopyReader, names_lost: bool) -> Self {
         let (source, directory) = (reader.source(), reader.directory().to_owned());
+        let reader = if names_lost { reader.naming_lost() } else { reader };
         Self { source, directory, reader: Some(reader), refused: None }
+    }
+
+    /// The same copy, read from its beginning.
+    fn anew(&self, (created_ns, names_lost): (u64, bool)) -> Self {
+        let reader = CopyReader::new(self.source, created_ns, self.directory.clone());
+        Self::of(reader, names_lost)
     }
 
     /// Goes to the first batch or hole at or above `want`, in its directory's thread. The reader is
@@ -233,9 +240,11 @@ impl Copy {
     }
 }
 
-/// A log read from replicas. It only goes forward.
+/// A log read from replicas. It goes forward; for what lies behind it, files are opened anew.
 pub struct Merge {
     wanted: Wanted,
+    /// Log index that was asked for last: readers have passed over what lies before it.
+    asked: u64,
     sources: Vec<BrokerId>,
     copies: Vec<Copy>,
     /// Directories that did not say yet what they have.
@@ -270,6 +279,7 @@ impl Merge {
         let (copies, unheard) = wanted.look();
         let mut merge = Self {
             wanted: wanted.clone(),
+            asked: 0,
             sources: wanted.sources.clone(),
             copies: Vec::new(),
             unheard,
@@ -287,9 +297,8 @@ impl Merge {
     }
 
     fn add(&mut self, copies: Vec<CopyReader>) {
-        let names_lost = self.names_lost;
-        let reader = |reader: CopyReader| if names_lost { reader.naming_lost() } else { reader };
-        self.copies.extend(copies.into_iter().map(reader).map(Copy::of));
+        let new = copies.into_iter().map(|reader| Copy::of(reader, self.names_lost));
+        self.copies.extend(new);
         self.copies.sort_by_key(|copy| copy.source);
         self.sources.extend(self.copies.iter().map(|copy| copy.source));
         self.sources.sort_unstable();
@@ -359,16 +368,12 @@ impl Merge {
     /// The files may have grown since the last look, and directories may answer again.
     pub fn look_again(&mut self) {
         self.landed.take();
+        let how = (self.wanted.created_ns, self.names_lost);
         for copy in &mut self.copies {
-            if copy.refused.take().is_some() {
-                copy.reader = None;
+            if copy.refused.is_some() || copy.reader.is_none() {
+                *copy = copy.anew(how);
             }
-            let (source, created_ns) = (copy.source, self.wanted.created_ns);
-            let new = || {
-                let reader = CopyReader::new(source, created_ns, copy.directory.clone());
-                if self.names_lost { reader.naming_lost() } else { reader }
-            };
-            copy.reader.get_or_insert_with(new).look_again();
+            copy.reader.iter_mut().for_each(CopyReader::look_again);
         }
         let unheard = std::mem::take(&mut self.unheard);
         if !unheard.is_empty() {
@@ -381,13 +386,19 @@ impl Merge {
 
     /// The next batch or hole from log index `want` on and below `until`, all of which was written
     /// before this was asked. The second value says whether what lies in between, or up to `until`,
-    /// is known to be nowhere. What does not hold is named in `faults`.
+    /// is known to be nowhere. What does not hold is named in `faults`. Who could not keep what was
+    /// found, as on a full disk, asks for it again: a lower index than the last time costs a look
+    /// through each file that it is in, from its beginning.
     pub fn next(
         &mut self,
         want: u64,
         until: u64,
         faults: &mut Vec<String>,
     ) -> (Option<Picked>, bool) {
+        if want < self.asked {
+            self.go_back();
+        }
+        self.asked = want;
         self.says.clear();
         self.said_by.clear();
         let mut start = 0;
@@ -410,6 +421,14 @@ impl Merge {
         let is_next = picked.is_some_and(|picked| picked.index == want);
         let is_alone = |it: &Unheard| self.may_be_in(it, |source| self.is_alone(source));
         (picked, is_known && (is_next || !self.unheard.iter().any(is_alone)))
+    }
+
+    /// Reads from the beginning whatever answers; what does not is asked at the next look.
+    fn go_back(&mut self) {
+        let how = (self.wanted.created_ns, self.names_lost);
+        for copy in self.copies.iter_mut().filter(|copy| copy.reader.is_some()) {
+            *copy = Copy { refused: copy.refused.take(), ..copy.anew(how) };
+        }
     }
 
     /// Broker of a batch that does not hold.

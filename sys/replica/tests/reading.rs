@@ -141,7 +141,10 @@ fn spoil(path: &Path, record: u64) {
 
 /// Indexes from `from` to `until` as they are read, and what did not hold.
 fn read(wanted: &Wanted, from: u64, until: u64) -> (Vec<u64>, Vec<String>) {
-    let mut merge = Merge::new(wanted);
+    read_on(&mut Merge::new(wanted), from, until)
+}
+
+fn read_on(merge: &mut Merge, from: u64, until: u64) -> (Vec<u64>, Vec<String>) {
     let (mut indexes, mut faults) = (Vec::new(), Vec::new());
     let mut next = from;
     while let (Some(picked), _) = merge.next(next, until, &mut faults) {
@@ -503,6 +506,18 @@ fn what_is_appended_is_seen_at_the_next_look() {
     assert_eq!(next(&mut merge, 1), Some(1));
     assert_eq!(next(&mut merge, 2), Some(2));
     assert_eq!(next(&mut merge, 3), None);
+}
+
+/// Whoever could not keep what was found asks for it again.
+#[test]
+fn what_is_asked_for_again_is_found_again() {
+    let scratch = Scratch::new("again");
+    two_brokers(&scratch, "a");
+    let mut merge = Merge::new(&scratch.wanted(2));
+    let all = read_on(&mut merge, 0, 100);
+    for from in [5, 0, 3, 3, 1] {
+        assert_eq!(read_on(&mut merge, from, 100), (all.0[from as usize..].to_vec(), vec![]));
+    }
 }
 
 /// A file that its broker goes on with, and finishes, while it is read: as it is at first, then

@@ -97,7 +97,7 @@ impl Replica {
         }
         let theirs = self.others.beginning().filter(|theirs| theirs.index < mine.index);
         if let Some(theirs) = theirs {
-            // Its reader goes forward only, and is wanted again where these files end.
+            // Its own reader is wanted where these files end, and is not to go back from there.
             let mut others = self.others.again();
             let found = others.next(theirs.index, mine.index).and_then(|(found, _)| found);
             let Some(first) = found.map(|found| found.header.index) else { return Vec::new() };
