@@ -40,6 +40,10 @@ pub const BROKER_FILLS: &str = "its broker writes it again when it starts, from 
 /// Replicas that contradict each other, or themselves.
 pub const CONTRADICT: &str = "files of another time or another system may be among these: move \
                               those away, and keep all of them as they are until then";
+/// What one copy lacks without a word.
+pub const LEFT_OUT: &str = "stop the broker of the copy that left them out, move that directory \
+                            away, let the broker read the others' directories (--read-data), and \
+                            start it again: it copies what they have";
 /// What all replicas lack.
 pub const NOWHERE: &str = "only the pool as long as it is there, or a backup of the files, can \
                            have them: keep both";

@@ -1,5 +1,6 @@
 //! What all replicas of a topic have together.
 
+mod agree;
 mod pools;
 
 use std::collections::BTreeMap;
@@ -104,6 +105,7 @@ fn log(
     }
     say_skipped(&of, skips, kept);
     follows(&of, order, &entries, kept);
+    agree::left_out(&of, sources, kept);
     let holes = entries.iter().filter(|seen| seen.is_hole()).count() as u64;
     let first = entries.first();
     let last = entries.last();

@@ -229,3 +229,39 @@ fn what_only_a_pool_had_is_in_no_file_that_could_be_gone() {
     let all = [source(0, &[(0, 10)]), other];
     assert_eq!(found(&all, &[alone(5, 3, 8)], &[]), [(3..8, Past)]);
 }
+
+/// Of two copies of what broker 0 landed, the other has everything in `covers` by its own word.
+fn left_out(here: &[u64], covers: &[(u64, u64)], there: &[u64]) -> Vec<String> {
+    let mut kept = Kept::default();
+    let with = |covers: &[(u64, u64)], indexes: &[u64], path: &str| {
+        let mut source = Source { entries: seen(indexes), ..source(0, covers) };
+        source.kept.path = path.into();
+        source
+    };
+    let copies = [with(&[(0, 10)], here, "one"), with(covers, there, "other")];
+    // Another broker's says nothing of these.
+    let sources = [&copies[0], &copies[1], &source(1, &[(0, 10)])];
+    agree::left_out("t", &sources, &mut kept);
+    kept.findings.kept().iter().map(|finding| finding.to_string()).collect()
+}
+
+#[test]
+fn a_copy_that_left_out_what_another_one_has_is_wrong() {
+    let all = [1, 3, 4, 8];
+    for (covers, there) in [
+        (&[(0, 10)][..], &all[..]),
+        // It ends before, begins behind, or goes on anew, as it says.
+        (&[(0, 4)], &[1, 3]),
+        (&[(4, 9)], &[4, 8]),
+        (&[(0, 3), (8, 10)], &[1, 8]),
+    ] {
+        assert_eq!(left_out(&all, covers, there), [""; 0], "{covers:?}");
+    }
+    let found = left_out(&all, &[(2, 9)], &[8]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let says = "other has everything of broker 0 from entry 2 to 9, as it says, and not entry 3 \
+                and 1 behind it, which one has";
+    assert!(found[0].contains("agree") && found[0].contains(says), "{found:?}");
+    // Each may have what the other has not.
+    assert_eq!(left_out(&all[..3], &[(0, 10)], &all[1..]).len(), 2);
+}
