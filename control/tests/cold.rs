@@ -271,6 +271,34 @@ fn a_pool_goes_on_without_directories_that_are_lost_only_where_that_is_said() {
     go_on(&pool, Some(0), &[], true).unwrap();
 }
 
+#[test]
+fn a_directory_that_says_nothing_of_an_end_is_named() {
+    let two = Two::new("says-nothing");
+    let memory = Memory::new();
+    let pool = memory.pool(48);
+    let term = Term { epoch: 1, serves: false }.pack();
+    assert!(pool.claim(0, &LeaderLine { term, ..LEADER }) && pool.serve(1));
+    pool.set_topic(&entry());
+    for topic in two.topics() {
+        fs::create_dir_all(&topic).unwrap();
+        TopicFile::of(&entry(), &pool.uuid_text(), 48 << 20).unwrap().write(&topic).unwrap();
+    }
+    assert_eq!(say_ended(&pool, 1, &two.data()), [""; 0]);
+    let [_, other] = two.topics().map(|topic| [TOPIC_FILE, TOPIC_COPY].map(|it| topic.join(it)));
+    other.iter().for_each(|path| fs::write(path, "{").unwrap());
+    let damaged = go_on(&pool, Some(0), &two.data(), false).unwrap_err().to_string();
+    other.iter().for_each(|path| fs::remove_file(path).unwrap());
+    let gone = go_on(&pool, Some(0), &two.data(), false).unwrap_err().to_string();
+    for error in [damaged, gone] {
+        assert!(
+            error.contains("2 topic directories") && error.contains("and 1 of them"),
+            "{error}"
+        );
+        assert!(error.contains(other[0].to_str().unwrap()), "{error}");
+    }
+    go_on(&pool, Some(0), &two.data(), true).unwrap();
+}
+
 /// Nobody published to it, or what was ordered was in memory alone: an end in good order tells.
 #[test]
 fn a_topic_without_a_file_goes_on_at_its_begin_only_if_it_ended_there() {

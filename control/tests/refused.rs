@@ -99,6 +99,18 @@ fn a_topic_file_that_the_system_refuses_ends_the_start_also_where_another_is_the
     two.restore(false).unwrap();
 }
 
+/// Files of the topic are there: the directory is as one whose topic's file does not hold.
+#[test]
+fn a_topic_file_that_is_gone_is_no_refusal() {
+    let two = Refused::new("gone");
+    let path = replica_file(&source_directory(&two.topic(1), broker(0)), 60);
+    fs::write(&path, vec![7; 1 << 14]).unwrap();
+    for name in [TOPIC_FILE, "topic.json.copy"] {
+        fs::remove_file(two.topic(1).join(name)).unwrap();
+    }
+    assert!(two.restore(false).unwrap() > 60, "what is there counts");
+}
+
 #[test]
 fn a_directory_that_the_system_does_not_look_at_is_not_passed_over() {
     let two = Refused::new("directory");

@@ -41,6 +41,13 @@ fn directories_of<'a>(
     all.filter(move |topic| TopicFile::read(topic).is_ok_and(|file| file.pool_uuid == uuid))
 }
 
+/// Why directories of a topic that are there do not say what it is: theirs may be the ends that are
+/// missed.
+fn saying_nothing(entry: &TopicEntry, data: &[PathBuf]) -> Vec<FileError> {
+    let all = data.iter().map(|data| topic_directory(data, entry.name(), entry.created_ns));
+    all.filter(|topic| topic.is_dir()).filter_map(|topic| TopicFile::read(&topic).err()).collect()
+}
+
 /// Changes what a directory says of a topic of this pool, for as long as this control leads it: one
 /// that was stopped and wakes when another leads changes nothing. It looks under the lock, so who
 /// claims the lead after that look writes after it.
@@ -359,8 +366,9 @@ pub fn go_on(
     if said == 0 {
         return Ok(());
     }
-    let mut found = 0;
+    let (mut found, mut silent) = (0, Vec::new());
     for entry in live(pool) {
+        silent.extend(saying_nothing(&entry, data));
         let topics: Vec<PathBuf> = directories_of(pool, &entry, data).collect();
         let life = latest_life(&topics).saturating_add(1);
         for topic in topics {
@@ -370,6 +378,6 @@ pub fn go_on(
     }
     match found >= said || forgets {
         true => Ok(()),
-        false => Err(ColdError::Ended { said, found }),
+        false => Err(ColdError::Ended { said, found, silent }),
     }
 }

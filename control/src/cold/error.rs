@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use landfall_layout::limits::TOPICS_MAX;
 use landfall_replica::FileError;
 use landfall_replica::end::Behind;
+use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE};
 use landfall_replica::there::Absent;
 
 use super::fewer::Fewer;
@@ -143,6 +144,8 @@ pub enum ColdError {
         said: u64,
         /// Those that were found.
         found: u64,
+        /// Why others that are there say nothing.
+        silent: Vec<FileError>,
     },
     /// A directory says where a log ended, and that could not be taken back.
     Unsaid {
@@ -302,14 +305,26 @@ impl fmt::Display for ColdError {
                  on, and should this pool be lost, positions would be used twice: let control \
                  write into one of them, or make room there, and start again"
             ),
-            Self::Ended { said, found } => write!(
-                f,
-                "this pool was stopped in good order, {said} topic directories say where its logs \
-                 ended, and {found} of them are in what --restore names and are this pool's still: \
-                 name the data directory of every broker again; where another pool took one up, \
-                 go on with that pool; if some are lost for good, start once with --forget-lost, \
-                 which goes on with what this pool and the others have"
-            ),
+            Self::Ended { said, found, silent } => {
+                write!(
+                    f,
+                    "this pool was stopped in good order, {said} topic directories say where its \
+                     logs ended, and {found} of them are in what --restore names and are this \
+                     pool's still: "
+                )?;
+                for error in silent {
+                    write!(
+                        f,
+                        "one says nothing any more ({error}; its broker makes its {TOPIC_FILE} \
+                         anew where that and {TOPIC_COPY} are moved away); "
+                    )?;
+                }
+                f.write_str(
+                    "name the data directory of every broker again; where another pool took one \
+                     up, go on with that pool; if some are lost for good, or say nothing, start \
+                     once with --forget-lost, which goes on with what this pool and the others have",
+                )
+            }
             Self::Unsaid { error } => write!(
                 f,
                 "{error}; it says where a log ended, and has to be changed before the log goes on: \

@@ -183,7 +183,7 @@ fn read_topic(
             }
             Err(error) => {
                 notes.push(format!("{error}; what other directories say of the topic counts"));
-                match is_refusal(&error) {
+                match is_refusal(&error) && !is_missing(&error) {
                     true => refused = refused.or(Some(error)),
                     false => unreadable = Some(error),
                 }
@@ -283,10 +283,13 @@ fn goes(name: &str, path: &Path) -> String {
 /// Whether there is anything of a topic in a directory: it may be only a name, also of sources.
 /// What cannot be read may be anything.
 fn is_topic(listing: &TopicListing, read: &Result<TopicFile, FileError>) -> bool {
-    let is_missing = matches!(
-        read, Err(FileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound
-    );
-    !is_missing || listing.sources.iter().any(|source| !source.files.is_empty())
+    !read.as_ref().is_err_and(is_missing)
+        || listing.sources.iter().any(|source| !source.files.is_empty())
+}
+
+/// Whether a topic's file is not there: it says as little as one that does not hold.
+fn is_missing(error: &FileError) -> bool {
+    matches!(error, FileError::Io { source, .. } if source.kind() == ErrorKind::NotFound)
 }
 
 fn further(one: Option<Resumed>, other: Resumed) -> Option<Resumed> {

@@ -14,7 +14,7 @@ use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_replica::end::{End, beyond};
 use landfall_replica::mend::create_directory;
-use landfall_replica::names::topic_directory;
+use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE, topic_directory};
 use landfall_replica::there::{Lack, Part};
 use landfall_replica::{
     Ended, EndedLog, FileError, Numbers, Resumed, TopicFile, deletions, numbers,
@@ -139,7 +139,8 @@ pub fn write_topic(
         let life = kept.life.saturating_add((kept.ended.is_some() && pool_uuid == uuid).into());
         let file = TopicFile { live_in: uuid, resumed, skipped, reached, made_at, life, ..mine };
         (Some(TopicFile { began: began_there, had, holes, places, ..file }), Ok(began))
-    })??;
+    })
+    .map_err(says_nothing)??;
     // A pool from before the deletion was put back: what is landed now comes back with it.
     if let Some(data) = directory.ancestors().nth(2) {
         deletions::take_back(data, &(entry.name().to_owned(), entry.created_ns))?;
@@ -161,6 +162,17 @@ fn refuse_deleted(directory: &Path, uuid: &str) -> Result<(), FileError> {
          --restore, which brings back what is durable"
     );
     Err(FileError::Topic { path: directory.to_owned(), why })
+}
+
+/// How to go on where neither the topic's file nor its copy holds. What they said may matter, so
+/// they are not written over here.
+fn says_nothing(error: FileError) -> FileError {
+    let FileError::Topic { path, why } = error else { return error };
+    let why = format!(
+        "{why}; nor does a copy of it hold. Stop this broker, move {TOPIC_FILE} and {TOPIC_COPY} \
+         away, and start it again: they are made anew from what the pool and other directories say"
+    );
+    FileError::Topic { path, why }
 }
 
 /// What is wrong with a directory that another pool has taken up: what this pool wrote there would
