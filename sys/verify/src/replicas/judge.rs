@@ -105,7 +105,6 @@ fn log(
     }
     say_skipped(&of, skips, kept);
     follows(&of, order, &entries, kept);
-    agree::left_out(&of, sources, kept);
     let holes = entries.iter().filter(|seen| seen.is_hole()).count() as u64;
     let first = entries.first();
     let last = entries.last();
@@ -176,6 +175,7 @@ fn merge(of: &str, sources: &[&Source], kept: &mut Kept) -> Vec<Seen> {
             _ => merged.push((seen, number)),
         }
     }
+    agree::left_out(of, sources, kept);
     merged.into_iter().map(|(seen, _)| seen).collect()
 }
 

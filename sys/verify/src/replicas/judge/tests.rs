@@ -241,7 +241,7 @@ fn left_out(here: &[u64], covers: &[(u64, u64)], there: &[u64]) -> Vec<String> {
     let copies = [with(&[(0, 10)], here, "one"), with(covers, there, "other")];
     // Another broker's says nothing of these.
     let sources = [&copies[0], &copies[1], &source(1, &[(0, 10)])];
-    agree::left_out("t", &sources, &mut kept);
+    merge("t", &sources, &mut kept);
     kept.findings.kept().iter().map(|finding| finding.to_string()).collect()
 }
 
