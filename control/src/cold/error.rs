@@ -322,7 +322,8 @@ impl fmt::Display for ColdError {
                 f.write_str(
                     "name the data directory of every broker again; where another pool took one \
                      up, go on with that pool; if some are lost for good, or say nothing, start \
-                     once with --forget-lost, which goes on with what this pool and the others have",
+                     once with --forget-lost, which goes on with what this pool and the others \
+                     have",
                 )
             }
             Self::Unsaid { error } => write!(

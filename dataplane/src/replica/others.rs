@@ -28,7 +28,7 @@ pub type Kept = (OrderEntry, GapReason);
 #[derive(Default)]
 pub struct Others {
     wanted: Option<Wanted>,
-    /// Opened for the first batch that did not hold. A group that was not written is asked for again.
+    /// Opened for the first batch that did not hold. What was not written is asked for again.
     merge: Option<Merge>,
     /// The topic's directories that can be read here, this broker's own first.
     topics: Vec<PathBuf>,
