@@ -34,7 +34,7 @@ impl LogPlace {
 
     /// The places that bytes from the wire say; none where there are no bytes.
     pub fn decode_all(bytes: &[u8]) -> Result<Vec<Self>, TailError> {
-        if bytes.len() % PLACE_BYTES != 0 {
+        if !bytes.len().is_multiple_of(PLACE_BYTES) {
             return Err(TailError::Places { bytes: bytes.len() });
         }
         let mut places: Vec<Self> = Vec::with_capacity(bytes.len() / PLACE_BYTES);
