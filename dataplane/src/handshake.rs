@@ -244,6 +244,7 @@ impl Broker {
         let has_bounds = entry.is_some_and(|entry| entry.disk_bytes != 0 || entry.disk_ns != 0);
         let welcome = Frame::Welcome(Welcome {
             topic: id,
+            created_ns: topic.created_ns,
             order: topic.order.raw(),
             broker: env.me.raw(),
             in_flight_max: IN_FLIGHT_BATCHES_MAX,
@@ -400,6 +401,7 @@ impl Broker {
         let ends = is_told.then(|| ends(&env.pool, topic));
         let welcome = Frame::Welcome(Welcome {
             topic,
+            created_ns: entry.created_ns,
             order: order.raw(),
             broker: env.me.raw(),
             in_flight_max: IN_FLIGHT_BATCHES_MAX,

@@ -25,6 +25,8 @@ const OWN_IN_FLIGHT: usize = 4096;
 /// A topic that somebody published to through this broker.
 pub struct Topic {
     pub id: TopicId,
+    /// When it was made: what tells it from others of its name.
+    pub created_ns: u64,
     me: u8,
     pub order: Order,
     pub check_ingest: bool,
@@ -213,6 +215,7 @@ impl Topic {
             }),
             awaiting: VecDeque::new(),
             confirming: Vec::new(),
+            created_ns: entry.created_ns,
             disk_replicas: entry.disk_replicas(),
             waited: Waited::default(),
             durability: entry.durability(),

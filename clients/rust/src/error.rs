@@ -212,6 +212,16 @@ pub enum Error {
         /// Its name.
         topic: String,
     },
+    /// The topic was deleted, or went with its pool, and made again: one of its name is there, and
+    /// it is another one.
+    MadeAgain {
+        /// Its name.
+        topic: String,
+        /// Of a publisher: batches without a receipt. None of them is in the topic that is there.
+        batches: u64,
+        /// Their messages.
+        messages: u64,
+    },
     /// A process of a local system could not be started or stopped.
     Local {
         /// What happened, to which process.
@@ -389,6 +399,24 @@ impl fmt::Display for Error {
                 write!(f, "batch {index} of log {log}, from position {position}, is corrupt: {why}")
             }
             Self::TopicGone { topic } => write!(f, "topic {topic:?} was deleted"),
+            Self::MadeAgain { topic, batches, messages } => {
+                write!(
+                    f,
+                    "topic {topic:?} was deleted, or went with its pool, and was made again: the \
+                     one of that name that is there is another one"
+                )?;
+                match batches {
+                    0 => f.write_str(
+                        ", and nothing was read from it or published to it: read it with a new \
+                         subscriber, from the earliest, and publish with a new publisher",
+                    ),
+                    _ => write!(
+                        f,
+                        ". {messages} messages in {batches} batches have no receipt, and are not \
+                         in it: publish them again with a new publisher"
+                    ),
+                }
+            }
             Self::Local { what } => f.write_str(what),
         }
     }

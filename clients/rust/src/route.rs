@@ -294,6 +294,7 @@ pub(crate) fn is_final(error: &Error) -> bool {
         Error::Frame { .. }
         | Error::Setting { .. }
         | Error::TopicGone { .. }
+        | Error::MadeAgain { .. }
         | Error::Superseded { .. } => true,
         // All brokers hand over the same pool.
         Error::Pool { source, .. } => matches!(
@@ -382,6 +383,7 @@ mod tests {
         let refused = |why| Error::Refused { broker: 0, why, sentence: String::new() };
         for error in [
             Error::TopicGone { topic: "t".into() },
+            Error::MadeAgain { topic: "t".into(), batches: 0, messages: 0 },
             Error::Superseded { client: 7, epoch: 1, now: 2 },
             attach(Attach::Other { theirs: 9, ours: 6 }),
             attach(Attach::Foreign { magic: 1 }),

@@ -5,8 +5,9 @@ mod common;
 use std::io::Write;
 use std::time::Duration;
 
-use common::{LOG, Peer, batch, broker, broker_with_copies, checksum_of, welcome};
+use common::{LOG, Peer, TOPIC, batch, broker, broker_with_copies, checksum_of, welcome};
 use landfall::{Client, Error, Event, From, GapReason, Subscriber, Transport};
+use landfall_layout::TopicId;
 use landfall_layout::batch::BatchPreamble;
 use landfall_layout::frame::{Delivery, Frame, LogPlace, Refusal, Role, Welcome};
 use landfall_layout::topic::Order;
@@ -428,6 +429,38 @@ fn a_deleted_topic_is_said_and_said_again() {
     let mut subscriber = subscribe(&client, From::Earliest).unwrap();
     assert!(matches!(subscriber.next(WAIT).unwrap(), Event::TopicGone));
     assert!(matches!(subscriber.next(WAIT).unwrap(), Event::TopicGone));
+    drop(subscriber);
+    script.join().unwrap();
+}
+
+/// One that was made again may have the very id of the one before, where the pool is another one.
+#[test]
+fn a_topic_that_was_made_again_is_not_gone_on_with() {
+    let first = welcome(Order::Strong, 0, 0);
+    let (client, script) = broker(move |connections| {
+        let (mut peer, _) = connections.greet();
+        start(&mut peer, 0, 1);
+        peer.deliver(0, 0, &[b"old"]);
+        drop(peer);
+        // It came back with the pool's disks, under another id.
+        let (mut peer, _) = connections.greet();
+        peer.send(Frame::Welcome(Welcome { topic: TopicId(TOPIC.0 + 1), start: 1, ..first }));
+        drop(peer);
+        for _ in 0..2 {
+            let (mut peer, _) = connections.greet();
+            let created_ns = first.created_ns + 1;
+            peer.send(Frame::Welcome(Welcome { created_ns, start: 1, end: 9, ..first }));
+            peer.deliver(1, 1, &[b"new"]);
+            peer.until_closed();
+        }
+    });
+    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    assert_eq!(next(&mut subscriber), (0, b"old".to_vec()));
+    for _ in 0..2 {
+        let error = subscriber.next(WAIT).unwrap_err();
+        assert!(matches!(error, Error::MadeAgain { .. }), "{error}");
+        assert!(error.to_string().contains("from the earliest"), "{error}");
+    }
     drop(subscriber);
     script.join().unwrap();
 }

@@ -130,17 +130,9 @@ fn what_comes_back_to_a_log_that_has_less_of_it_leaves_no_hole() {
     }
 }
 
-/// Another topic of that name, of an order that nobody knows, or none.
 #[test]
 fn a_topic_that_is_gone_is_not_asked_for_again() {
-    let another =
-        Welcome { topic: TopicId(TOPIC.0 + 1), order: 99, ..welcome(Order::Strong, 1, 0) };
-    let answers = [
-        Frame::Welcome(another),
-        Frame::Refused(Refusal::NoTopic),
-        Frame::Refused(Refusal::TopicGone),
-    ];
-    for answer in answers {
+    for answer in [Frame::Refused(Refusal::NoTopic), Frame::Refused(Refusal::TopicGone)] {
         let (client, script) = broker(move |connections| {
             let mut peer = connections.publisher(1, 0);
             peer.batch().unwrap();
@@ -156,4 +148,54 @@ fn a_topic_that_is_gone_is_not_asked_for_again() {
         assert!(matches!(publisher.publish(b"b"), Err(Error::Failed { .. })));
         script.join().unwrap();
     }
+}
+
+/// Another topic of that name: of another id, of an order that nobody knows, and of the very id and
+/// order of the one before, as a new pool gives them again.
+#[test]
+fn batches_do_not_go_into_a_topic_that_was_made_again() {
+    let same = welcome(Order::Strong, 2, 0);
+    let again = Welcome { created_ns: same.created_ns + 1, ..same };
+    for answer in [again, Welcome { topic: TopicId(TOPIC.0 + 1), order: 99, ..again }] {
+        let (client, script) = broker(move |connections| {
+            let mut peer = connections.publisher(1, 0);
+            peer.batch().unwrap();
+            drop(peer);
+            let (mut peer, _) = connections.greet();
+            peer.send(Frame::Welcome(answer));
+            peer.until_closed();
+        });
+        let mut publisher = build(&client);
+        for text in [b"a", b"b", b"c"] {
+            publisher.publish(text).unwrap();
+            publisher.seal().unwrap();
+        }
+        let error = publisher.flush().unwrap_err();
+        let is_told = matches!(error, Error::MadeAgain { batches: 3, messages: 3, .. });
+        assert!(is_told, "{answer:?}: {error}");
+        assert!(matches!(publisher.publish(b"d"), Err(Error::Failed { .. })));
+        script.join().unwrap();
+    }
+}
+
+/// A topic that came back keeps the time it was made, and may have another id in the next pool.
+#[test]
+fn a_topic_that_came_back_is_gone_on_with_whatever_its_id() {
+    let (client, script) = broker(|connections| {
+        let mut peer = connections.publisher(1, 0);
+        peer.batch().unwrap();
+        drop(peer);
+        let (mut peer, _) = connections.greet();
+        let id = TopicId(TOPIC.0 + 1);
+        peer.send(Frame::Welcome(Welcome { topic: id, ..welcome(Order::Strong, 2, 0) }));
+        let (preamble, _) = peer.batch().unwrap();
+        assert_eq!((preamble.topic, preamble.batch_seq), (id.0, 0));
+        peer.receipt(&preamble, 0);
+        peer.until_closed();
+    });
+    let mut publisher = build(&client);
+    publisher.publish(b"a").unwrap();
+    publisher.flush().unwrap();
+    drop(publisher);
+    script.join().unwrap();
 }

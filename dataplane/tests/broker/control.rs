@@ -14,6 +14,7 @@ use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::bell::{Ringer, Role};
+use landfall_pool::clock::wall_ns;
 use landfall_pool::line_ring::{LineConsumer, LineProducer, LineRing};
 use landfall_pool::log::LogSegment;
 use landfall_pool::slot_ring::SlotReader;
@@ -118,6 +119,7 @@ impl Control {
         entry.order = order.raw();
         entry.flags = flags;
         entry.ring_slots = ring_slots;
+        entry.created_ns = wall_ns();
         entry.name_bytes = name.len() as u32;
         entry.name[..name.len()].copy_from_slice(name.as_bytes());
         self.topics.push((id, order));

@@ -50,6 +50,21 @@ fn receipt(member: &mut Member) -> (u64, Reached, u64) {
     }
 }
 
+/// Another pool may give its id to another topic of that name.
+#[test]
+fn whoever_connects_is_told_when_the_topic_was_made() {
+    let rig = Rig::new();
+    let id = rig.control().topic("made", Order::Strong, 64, 0);
+    let made = rig.pool.topic(id).unwrap().created_ns;
+    assert_ne!(made, 0);
+    for (client, hello) in [(1, publisher(1)), (0, subscriber(From::Earliest))] {
+        let stream = Client::welcomed(rig.tcp(), hello, "made").welcome();
+        assert_eq!((stream.topic, stream.created_ns), (id, made), "client {client}");
+        let memory = Member::new(rig.unix(), hello, "made").welcome;
+        assert_eq!((memory.topic, memory.created_ns), (id, made), "client {client}");
+    }
+}
+
 #[test]
 fn a_publisher_writes_its_extents_itself() {
     let rig = Rig::new();

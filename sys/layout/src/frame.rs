@@ -30,6 +30,8 @@ pub const TAIL_BYTES_MAX: usize = 768;
 pub struct Welcome {
     /// Topic id.
     pub topic: TopicId,
+    /// When the topic was made. Another pool may give its id to another topic of that name.
+    pub created_ns: u64,
     /// The topic's order level, raw.
     pub order: u8,
     /// This broker's number.
@@ -348,7 +350,7 @@ impl Frame {
                     w.start,
                     w.end,
                     small,
-                    0,
+                    w.created_ns,
                 ];
                 (2, body)
             }
@@ -407,7 +409,7 @@ impl Frame {
     }
 
     fn from_body(kind: u8, body: Body) -> Result<Self, FrameError> {
-        let [a, b, c, d, e, g, _] = body;
+        let [a, b, c, d, e, g, h] = body;
         let bad = |field, value| FrameError::Field { kind, field, value };
         Ok(match kind {
             1 => Self::Hello(Hello {
@@ -451,6 +453,7 @@ impl Frame {
             }),
             2 => Self::Welcome(Welcome {
                 topic: TopicId(low(a)),
+                created_ns: h,
                 session_epoch: high(a),
                 session_index: low(b),
                 batch_bytes_max: high(b),
@@ -562,18 +565,17 @@ impl Frame {
     /// [`TAIL_BYTES_MAX`]).
     pub fn encode(self, tail_bytes: usize) -> [u8; FRAME_BYTES] {
         assert!(tail_bytes <= TAIL_BYTES_MAX, "a tail of {tail_bytes} bytes");
-        let mut line = self.to_line();
-        line[0] |= (tail_bytes as u64) << 48;
-        let [a, b, c, d, e, g, h] = line;
-        zerocopy::transmute!([a, b, c, d, e, g, h, 0])
+        let [head, a, b, c, d, e, g] = self.to_line();
+        let (_, [.., h]) = self.body();
+        zerocopy::transmute!([head | (tail_bytes as u64) << 48, a, b, c, d, e, g, h])
     }
 
     /// The frame that bytes from the wire say, and the length of its tail.
     pub fn decode(bytes: [u8; FRAME_BYTES]) -> Result<(Self, usize), FrameError> {
         let words: [u64; 8] = zerocopy::transmute!(bytes);
         let (kind, tail) = check_head(words[0])?;
-        let [_, a, b, c, d, e, g, _] = words;
-        Ok((Self::from_body(kind, [a, b, c, d, e, g, 0])?, tail))
+        let [_, body @ ..] = words;
+        Ok((Self::from_body(kind, body)?, tail))
     }
 }
 

@@ -15,7 +15,8 @@ fn frame(frame: Frame, tail: usize, expected: &str) {
     let bytes = frame.encode(tail);
     golden(&bytes, expected);
     assert_eq!(Frame::decode(bytes), Ok((frame, tail)));
-    if tail == 0 {
+    // It never travels through a channel, whose lines have no room for its last word.
+    if tail == 0 && !matches!(frame, Frame::Welcome(_)) {
         assert_eq!(Frame::from_line(frame.to_line()), Ok(frame));
     }
 }
@@ -74,6 +75,7 @@ fn frames_that_open_a_connection() {
     );
     let welcome = Welcome {
         topic: TopicId(1),
+        created_ns: 9,
         order: 5,
         broker: 31,
         in_flight_max: 512,
@@ -91,7 +93,7 @@ fn frames_that_open_a_connection() {
         Frame::Welcome(welcome),
         0,
         "4c464631 02 02 0000 01000000 02000000 03000000 04000000 0500000000000000 \
-         0600000000000000 0700000000000000 05 1f 0002 08 01 01 .",
+         0600000000000000 0700000000000000 05 1f 0002 08 01 01 00 09 .",
     );
     let refusals = [
         Refusal::Malformed,

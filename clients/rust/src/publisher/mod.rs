@@ -111,6 +111,8 @@ pub struct Publisher {
     links: Vec<Link>,
     next_link: usize,
     topic: Option<TopicId>,
+    /// When that topic was made: another pool may give its id to another one.
+    made_ns: u64,
     order: Order,
     epoch: u32,
     batch_bytes_max: u32,
@@ -171,6 +173,7 @@ impl Publisher {
             links: Vec::new(),
             next_link: 0,
             topic: None,
+            made_ns: 0,
             order: Order::None,
             epoch: 0,
             batch_bytes_max: 0,

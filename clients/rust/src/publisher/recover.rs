@@ -287,6 +287,20 @@ impl Publisher {
         })
     }
 
+    /// The topic that is there is another one: what has no receipt is not in it.
+    fn made_again(&self) -> Error {
+        let sealed = self.session.unsettled().filter_map(|seq| self.session.get(seq));
+        let filled = self.lanes.iter().flat_map(|lane| &lane.filled);
+        let counts = sealed.map(|batch| &batch.filled).chain(filled).map(|it| it.count.into());
+        let open = self.lanes.iter().filter_map(|lane| lane.open.as_ref());
+        let counts: Vec<u64> = counts.chain(open.map(|it| it.count.into())).collect();
+        Error::MadeAgain {
+            topic: self.setup.topic.clone(),
+            batches: counts.len() as u64,
+            messages: counts.iter().sum(),
+        }
+    }
+
     /// Opens connections: one, or one to each live broker.
     fn dial(&mut self) -> Result<Welcome, Error> {
         self.route.refresh(self.setup.timeout)?;
@@ -323,8 +337,8 @@ impl Publisher {
             let opened =
                 self.route.open(broker, hello, said, &wants, self.setup.timeout, |accepted| {
                     let welcome = accepted.welcome;
-                    if self.topic.is_some_and(|topic| topic != welcome.topic) {
-                        return Err(Error::TopicGone { topic: self.setup.topic.clone() });
+                    if self.topic.is_some() && self.made_ns != welcome.created_ns {
+                        return Err(self.made_again());
                     }
                     check_welcome(broker.broker, &welcome, self.setup.ack)?;
                     let purpose = Purpose {
@@ -379,7 +393,7 @@ impl Publisher {
             // Whatever the epoch was before, one hello made this one.
             self.hellos = self.hellos.saturating_sub(1);
         }
-        self.topic = Some(welcome.topic);
+        (self.topic, self.made_ns) = (Some(welcome.topic), welcome.created_ns);
         self.pool_uuid.clone_from(&self.route.pool_uuid);
         self.order = order;
         self.epoch = welcome.session_epoch;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use landfall_layout::TopicId;
 use landfall_layout::frame::{Ack, From, Hello, LogPlace, Refusal, Role, Welcome};
 use landfall_layout::limits::BATCH_BYTES_MAX;
 use landfall_layout::topic::Order;
@@ -65,7 +64,7 @@ impl Subscriber {
             let most = self.route.batch_bytes_max();
             self.landing = Some(one_sided::landing(self.setup.ring_bytes, most)?);
         }
-        let first = self.topic.is_none();
+        let first = self.made_ns.is_none();
         let from = if first {
             self.setup.from
         } else {
@@ -92,7 +91,7 @@ impl Subscriber {
         };
         let mut attempts = Vec::new();
         for broker in &self.route.candidates(turn, lost) {
-            let (places, topic) = (&self.places, self.topic);
+            let (places, made_ns) = (&self.places, self.made_ns);
             let name = &self.setup.topic;
             let landing = self.landing.as_ref();
             let wants = Wants {
@@ -114,7 +113,7 @@ impl Subscriber {
                 self.setup.timeout,
                 |accepted| {
                     let own = Own { places, landing, idle: self.setup.idle };
-                    adopt(broker.broker, accepted, from, own, topic, name)
+                    adopt(broker.broker, accepted, from, own, made_ns, name)
                 },
             );
             match opened {
@@ -135,7 +134,7 @@ impl Subscriber {
                     self.detour.connected(welcome.end, welcome.copies);
                     self.silence.heard();
                     if first {
-                        self.topic = Some(welcome.topic);
+                        self.made_ns = Some(welcome.created_ns);
                         self.order = order;
                         (self.start, self.end) = (welcome.start, welcome.end);
                         let start = self.order.is_sequenced().then_some(welcome.start);
@@ -204,12 +203,12 @@ fn adopt(
     accepted: Accepted,
     from: From,
     Own { places, landing, idle }: Own<'_>,
-    topic: Option<TopicId>,
+    made_ns: Option<u64>,
     name: &str,
 ) -> Result<(Via, Welcome), Error> {
     let welcome = accepted.welcome;
-    if topic.is_some_and(|topic| topic != welcome.topic) {
-        return Err(Error::TopicGone { topic: name.to_owned() });
+    if made_ns.is_some_and(|made_ns| made_ns != welcome.created_ns) {
+        return Err(Error::MadeAgain { topic: name.to_owned(), batches: 0, messages: 0 });
     }
     let Some(order) = Order::from_raw(welcome.order) else {
         let what =

@@ -23,7 +23,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use landfall_layout::TopicId;
 use landfall_layout::frame::{GapReason, LogPlace};
 use landfall_layout::topic::Order;
 use landfall_pool::Mapping;
@@ -112,7 +111,8 @@ pub struct Subscriber {
     places: Places,
     /// Memory that READs land in, of a subscriber that reads by itself.
     landing: Option<Arc<Mapping>>,
-    topic: Option<TopicId>,
+    /// When the topic was made that it reads: another pool may give its id to another one.
+    made_ns: Option<u64>,
     order: Order,
     start: u64,
     end: u64,
@@ -141,7 +141,7 @@ impl Subscriber {
             via: Via::Down,
             places: Places::new(),
             landing: None,
-            topic: None,
+            made_ns: None,
             order: Order::None,
             start: 0,
             end: 0,

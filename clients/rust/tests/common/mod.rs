@@ -216,6 +216,7 @@ impl Connections {
 pub fn welcome(order: Order, session_epoch: u32, next_seq: u64) -> Welcome {
     Welcome {
         topic: TOPIC,
+        created_ns: 7,
         order: order.raw(),
         broker: 0,
         in_flight_max: 512,

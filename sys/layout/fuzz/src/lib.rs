@@ -51,7 +51,10 @@ pub fn frame(bytes: &[u8]) {
         Ok((frame, tail)) => {
             assert!(tail <= TAIL_BYTES_MAX, "a tail of {tail} bytes");
             assert_eq!(Frame::decode(frame.encode(tail)), Ok((frame, tail)));
-            assert_eq!(Frame::from_line(frame.to_line()), Ok(frame));
+            // It never travels through a channel, whose lines have no room for its last word.
+            if !matches!(frame, Frame::Welcome(_)) {
+                assert_eq!(Frame::from_line(frame.to_line()), Ok(frame));
+            }
         }
         Err(error) => {
             assert!(!error.to_string().is_empty());
