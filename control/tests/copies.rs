@@ -115,6 +115,36 @@ fn a_copy_whose_keeper_stays_away_goes_to_another_and_back() {
     assert_eq!((shown(&system).broker, shown(&system).state), (1, "well"));
 }
 
+/// Its disk may have been wiped or replaced since: what its process of before said is of no disk
+/// that is there.
+#[test]
+fn a_broker_that_has_not_looked_at_its_disk_yet_is_not_shown_as_well() {
+    let system = System::with(64, options());
+    let pool = Arc::clone(&system.pool);
+    let mut brokers: Vec<_> = (0..2).map(|i| with_disk(&pool, i, i as u64 + 1)).collect();
+    beat(&pool, &[0, 1]);
+    let both = TopicSpec { replicas: Some(3), ..spec("a", "total") };
+    let created = create_on_disk(&system.asker, &both, &mut brokers[0]);
+    let topic = TopicId(created.unwrap().id);
+    brokers[0].open_ring(topic);
+    let home = pool.copy_line(topic, brokers[0].id, 1, None);
+    pool.start_copy(home, &line(4, 2));
+    let facts = shown(&system);
+    assert_eq!((facts.broker, facts.durable, facts.state), (1, 4, "well"));
+    let gone = brokers.remove(1);
+    gone.stop_beating();
+    drop(gone);
+    let _again = with_disk(&pool, 1, 9);
+    let facts = eventually("that it is seen again", || {
+        beat(&pool, &[0, 1]);
+        Some(shown(&system)).filter(|facts| facts.state != "keeper gone")
+    });
+    assert_eq!((facts.durable, facts.written, facts.state), (0, 0, "absent"));
+    pool.start_copy(home, &line(3, 9));
+    let facts = shown(&system);
+    assert_eq!((facts.durable, facts.state), (3, "well"));
+}
+
 /// Its process is there, and says so.
 #[test]
 fn a_copy_whose_disk_hangs_goes_to_another_and_back_when_it_answers() {

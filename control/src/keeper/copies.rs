@@ -328,7 +328,7 @@ impl Keeper {
                 let stand_in = keepers.stand_in(replica);
                 let broker = stand_in.map_or(home, |stand_in| stand_in.broker);
                 let line = self.pool.copy_line(topic.id, source, replica, stand_in);
-                let line = self.pool.copy_state(line);
+                let line = self.of_this_life(broker, self.pool.copy_state(line));
                 let hangs = self.pool.broker(broker).disk == DISK_HANGS;
                 facts.push(ReplicaFacts {
                     broker: broker.raw(),

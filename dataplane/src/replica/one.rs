@@ -2,6 +2,7 @@
 
 mod beginning;
 mod doubt;
+mod event;
 mod hole;
 mod lack;
 mod lost;
@@ -38,6 +39,7 @@ use super::said::{Keeper, began_at, followed, say_part, write_topic};
 use super::spoilt::SpoiltBatch;
 use crate::env::Unfaithful;
 use doubt::Doubts;
+pub use event::Event;
 use lack::OpenLack;
 use row::row_of;
 
@@ -112,6 +114,8 @@ pub struct Replica {
     lacks: bool,
     /// What may be missing, as far as is known.
     doubts: Doubts,
+    /// Log index below which others have all, while it is filled up to there; else 0.
+    owes: u64,
     /// Places where its files go on anew and something may be missing in front.
     seams: Vec<Seam>,
     /// Its line had more entries than its files when these were opened.
@@ -139,23 +143,6 @@ struct Covered {
     index: u64,
     ordinal: u64,
     tail: u64,
-}
-
-/// What became of a step, for people and counters.
-#[derive(Debug)]
-pub enum Event {
-    /// The replica stopped.
-    Failed(String),
-    /// The disk is full, or descriptors or memory are short.
-    Full(String),
-    /// A batch that did not hold in the pool was copied from another replica.
-    Repaired(String),
-    /// A batch holds nowhere.
-    Lost(String),
-    /// Whose batch did not hold.
-    Unfaithful(Unfaithful),
-    /// Something else to know.
-    Note(String),
 }
 
 impl Replica {
@@ -246,6 +233,7 @@ impl Replica {
             retry_at_ns: 0,
             others: Others::new(data, others, entry, duty.source),
             cut_bytes: opened.damaged_bytes(),
+            owes: 0,
             lacks: false,
             doubts: Doubts::default(),
             seams: Vec::new(),
@@ -278,6 +266,7 @@ impl Replica {
             events.extend(replica.look_for_lack(&directory));
             events.extend(replica.look_for_holes(pool, &directory));
             replica.odometer = Odometer::at(&frontier, replica.ahead(pool, &frontier));
+            replica.owe(pool, oldest);
         }
         pool.start_copy(at, &replica.line);
         replica.shown = replica.line;

@@ -79,6 +79,19 @@ impl Replica {
         is_young && source < entry.replica_brokers && !all
     }
 
+    /// Until it has what other copies have, what disks had when the topic came back, and what left
+    /// memory, which `oldest` says, it is shown as one that lacks something.
+    pub(super) fn owe(&mut self, pool: &Pool, oldest: u64) {
+        if self.duty.stand_in.is_some() {
+            return;
+        }
+        let lines = pool.copy_lines(self.topic, self.duty.source);
+        let others = lines.filter(|(line, _)| line.at != self.at.at).map(|(_, line)| line.durable);
+        let owes = others.fold(oldest.max(self.wanted), u64::max);
+        self.owes = if self.line.durable < owes { owes } else { 0 };
+        self.show_row();
+    }
+
     /// Says what is in other copies, in front of where this one's files begin.
     #[cold]
     fn compare_beginnings(&mut self, pool: &Pool, entry: &TopicEntry) -> Vec<Event> {
@@ -264,7 +277,7 @@ impl Replica {
     pub(super) fn is_well(&mut self) {
         self.line.state = ReplicaState::Well.raw();
         let is_torn = self.lacks || !self.doubts.is_empty() || self.row.is_torn();
-        let is_whole = !is_torn && self.seams.is_empty();
+        let is_whole = !is_torn && self.owes == 0 && self.seams.is_empty();
         self.line.errno = if is_whole { 0 } else { ENODATA };
     }
 

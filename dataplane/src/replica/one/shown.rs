@@ -12,6 +12,10 @@ impl Replica {
     /// Shows how far it is, if that is not shown yet. After the sync that covers it. What the line
     /// said before.
     pub fn publish(&mut self, pool: &Pool, events: &mut Vec<Event>) -> Option<ReplicaLine> {
+        if self.owes > 0 && self.line.durable >= self.owes {
+            self.owes = 0;
+            self.show_row();
+        }
         if self.open_lack.is_some() {
             events.extend(self.settle_lack());
         }

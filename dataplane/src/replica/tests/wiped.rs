@@ -21,6 +21,18 @@ fn a_wiped_disk_is_filled_from_other_copies_after_a_cold_start() {
 }
 
 #[test]
+fn a_wiped_disk_is_not_shown_as_well_before_it_is_filled() {
+    let disks = six("filling");
+    let mut source = next_pool(6);
+    land(&mut source, 2);
+    let mut worker = source.worker(disks.data(0, true), Box::new(Plain), 1).unwrap();
+    worker.look_at_table(boot_ns());
+    assert_eq!(line(&source), (0, 0, ReplicaState::Well, ENODATA));
+    work(&mut worker);
+    assert_eq!(line(&source), (8, 8, ReplicaState::Well, 0));
+}
+
+#[test]
 fn what_a_wiped_disk_lacks_is_an_error_and_is_shown() {
     let disks = six("lacking");
     let mut source = next_pool(6);
