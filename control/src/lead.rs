@@ -192,8 +192,8 @@ impl Stop {
             Ok(Ok(done)) => done,
             Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Err(format!(
-                "told to stop before it served, and not ready to within {} s: no directory says \
-                 where logs ended; the next control goes on with what this one began",
+                "told to stop before it served, and not ready to within {} s: directories may not \
+                 say any more where logs ended; the next control goes on with what this one began",
                 LAST_TRY.as_secs()
             )),
         }

@@ -459,7 +459,10 @@ fn a_start_that_waits_is_told_of_ends_when_asked_and_has_a_bound() {
     let line = lines.next().unwrap().unwrap();
     assert!(line.contains("control is not ready after") && line.contains("5m"), "{line}");
     signal(waits.id(), Signal::SIGTERM);
-    assert_eq!(waits.wait().unwrap().code(), Some(0));
+    let said: Vec<String> = lines.map_while(Result::ok).collect();
+    assert_eq!(waits.wait().unwrap().code(), Some(1), "{said:?}");
+    let is_told = said.iter().any(|line| line.contains("told to stop before it served"));
+    assert!(is_told, "control ends without good order, and says so: {said:?}");
     // Control cannot end in good order: somebody has stopped it.
     let mut frozen = up(&["--stop-timeout", "1s"]);
     let mut control = Vec::new();
@@ -491,7 +494,8 @@ fn who_does_not_end_at_a_stop_is_told_of_killed_and_named() {
     let told = format!("{who} has not ended after 5 s: waiting for up to 6s");
     let killed = format!("{who} did not end within 6s of SIGTERM and was killed");
     assert!(said.contains(&told) && said.contains(&killed), "{said}");
-    assert!(!said.contains("broker 0") && !said.contains("control"), "{said}");
+    let error = said.lines().find(|line| line.starts_with("error: ")).unwrap();
+    assert!(!error.contains("broker 0") && !error.contains("control"), "{said}");
 }
 
 /// A system with data, stopped in good order, whose next start ends in some way: what it said, and

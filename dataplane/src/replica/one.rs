@@ -37,7 +37,6 @@ use super::others::Others;
 use super::row::Row;
 use super::said::{Keeper, began_at, followed, say_part, write_topic};
 use super::spoilt::SpoiltBatch;
-use crate::env::Unfaithful;
 use doubt::Doubts;
 pub use event::Event;
 use lack::OpenLack;
