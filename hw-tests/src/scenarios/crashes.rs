@@ -270,6 +270,8 @@ pub fn what_lands_while_a_reader_of_the_latest_is_away_is_shown(rig: &Rig) -> Re
         let mut read = || -> Result<Vec<String>, Failure> {
             site.wait_until("that it has begun", |_| {
                 say(&site, 0, "begun")?;
+                // What it shows may wait in its buffer while more comes.
+                std::thread::sleep(Duration::from_millis(300));
                 Ok(!lines()?.is_empty())
             })?;
             site.system.kill_broker(0);
