@@ -8,12 +8,13 @@ use std::path::Path;
 use fake::Memory;
 use fake::homes::{self, Two, said};
 use landfall_control::cold::{ColdError, restore};
+use landfall_layout::TopicId;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::replica::{NO_FILE, RecordHeader, ReplicaHeader};
 use landfall_layout::topic::{Order, TopicEntry};
-use landfall_replica::TopicFile;
 use landfall_replica::holes::Hole;
 use landfall_replica::names::{replica_file, source_directory};
+use landfall_replica::{Resumed, TopicFile};
 
 const HOLE: Hole = Hole { source: 0, from: 3, to: 6 };
 
@@ -142,4 +143,24 @@ fn a_hole_in_which_nothing_was_asks_for_nobody() {
     bytes[..header.seal().page().len()].copy_from_slice(&header.seal().page());
     fs::write(&file, bytes).unwrap();
     without_the_first(&two, false).unwrap();
+}
+
+/// A log for each broker that there can be would have positions passed over that nobody had.
+#[test]
+fn only_logs_that_directories_know_of_come_back() {
+    let two = Two::new("logs");
+    let entry = homes::entry(Order::Broker, 2);
+    for (number, topic) in two.topics().iter().enumerate() {
+        fs::create_dir_all(topic).unwrap();
+        homes::name(&two.data()[number], number);
+        let mut file = said(&entry);
+        file.resumed.extend((0..2).map(|log| (log, Resumed { index: 0, position: 0 })));
+        file.write(topic).unwrap();
+    }
+    let pool = Memory::new().pool(48);
+    restore(&pool, &two.data(), false, 1).unwrap();
+    let back = (0..32).filter(|log| pool.chain(TopicId(entry.id), *log).is_some());
+    assert_eq!(back.collect::<Vec<usize>>(), [0, 1]);
+    let said = TopicFile::read(&two.topics()[0]).unwrap();
+    assert_eq!(said.resumed.into_keys().collect::<Vec<usize>>(), [0, 1]);
 }

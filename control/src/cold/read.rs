@@ -241,12 +241,12 @@ fn read_topic(
             }
         }
     }
-    for source in BrokerId::all() {
-        let has = |listing: &&TopicListing| {
-            listing.sources.iter().any(|it| it.source == source && !it.files.is_empty())
-        };
-        for listing in listings.iter().filter(|listing| !has(listing)) {
-            let holes = found.holes_of(&listing.path, source);
+    for (listing, source) in listings.iter().flat_map(|it| BrokerId::all().map(move |of| (it, of)))
+    {
+        let has = listing.sources.iter().any(|it| it.source == source && !it.files.is_empty());
+        let holes = found.holes_of(&listing.path, source);
+        // A log that nobody says anything of does not come back.
+        if !has && !holes.is_empty() {
             let copied = Copied::new(source).with(holes);
             copies.entry(found.log_of(source)).or_default().push(copied);
         }
