@@ -10,7 +10,9 @@ use landfall::{
     Transport,
 };
 use landfall_layout::batch::Messages;
-use landfall_layout::frame::{Carrier, Frame, Receipt, Refusal, Role, Stall};
+use landfall_layout::frame::{
+    Carrier, FRAME_MAGIC, FRAME_VERSION, Frame, Receipt, Refusal, Role, Stall,
+};
 use landfall_layout::session::first_epoch_after;
 use landfall_layout::topic::Order;
 
@@ -473,7 +475,8 @@ fn answers_that_are_no_protocol_are_errors_and_nothing_worse() {
             let mut bytes = noise(seed, 64 + seed as usize);
             if seed % 2 == 0 {
                 // A head that is right, and fields that are not.
-                bytes[..6].copy_from_slice(b"LFF1\x02\x02");
+                bytes[..4].copy_from_slice(&FRAME_MAGIC.to_le_bytes());
+                bytes[4..6].copy_from_slice(&[FRAME_VERSION, 2]);
                 bytes[6..8].copy_from_slice(&[0; 2]);
             }
             let _ = peer.stream.write_all(&bytes);

@@ -18,7 +18,7 @@ pub use tail::{HelloTail, LogPlace, TailError};
 /// First word of a frame: "LFF1".
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"LFF1");
 /// Version of the frames; a broker refuses a `Hello` of any other.
-pub const FRAME_VERSION: u8 = 2;
+pub const FRAME_VERSION: u8 = 3;
 /// Bytes of a frame without its tail.
 pub const FRAME_BYTES: usize = 64;
 /// Bytes of the longest tail: a topic's name and a place in each of its logs fit.

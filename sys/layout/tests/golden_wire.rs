@@ -46,32 +46,32 @@ fn frames_that_open_a_connection() {
     frame(
         Frame::Hello(publish),
         5,
-        "4c464631 02 01 0500 00 00 00 0000000000 0102030405060708 09000000 .",
+        "4c464631 03 01 0500 00 00 00 0000000000 0102030405060708 09000000 .",
     );
     frame(
         Frame::Hello(Hello { ack: Ack::Ordered, ..hello(From::Latest) }),
         512,
-        "4c464631 02 01 0002 01 01 01 0100000000 0102030405060708 09000000 .",
+        "4c464631 03 01 0002 01 01 01 0100000000 0102030405060708 09000000 .",
     );
     frame(
         Frame::Hello(hello(From::Position(7))),
         0,
-        "4c464631 02 01 0000 01 01 02 0200000000 0102030405060708 0900000000000000 07 .",
+        "4c464631 03 01 0000 01 01 02 0200000000 0102030405060708 0900000000000000 07 .",
     );
     frame(
         Frame::Hello(hello(From::Time(8))),
         0,
-        "4c464631 02 01 0000 01 01 02 0300000000 0102030405060708 0900000000000000 08 .",
+        "4c464631 03 01 0000 01 01 02 0300000000 0102030405060708 0900000000000000 08 .",
     );
     frame(
         Frame::Hello(Hello { checked: true, ..hello(From::Position(7)) }),
         0,
-        "4c464631 02 01 0000 01 01 02 0201000000 0102030405060708 0900000000000000 07 .",
+        "4c464631 03 01 0000 01 01 02 0201000000 0102030405060708 0900000000000000 07 .",
     );
     frame(
         Frame::Hello(Hello { life: 3, comes_back: true, ..publish }),
         5,
-        "4c464631 02 01 0500 00 00 00 0000010000 0102030405060708 09000000 03000000 .",
+        "4c464631 03 01 0500 00 00 00 0000010000 0102030405060708 09000000 03000000 .",
     );
     let welcome = Welcome {
         topic: TopicId(1),
@@ -92,7 +92,7 @@ fn frames_that_open_a_connection() {
     frame(
         Frame::Welcome(welcome),
         0,
-        "4c464631 02 02 0000 01000000 02000000 03000000 04000000 0500000000000000 \
+        "4c464631 03 02 0000 01000000 02000000 03000000 04000000 0500000000000000 \
          0600000000000000 0700000000000000 05 1f 0002 08 01 01 00 09 .",
     );
     let refusals = [
@@ -108,7 +108,7 @@ fn frames_that_open_a_connection() {
         Refusal::TopicGone,
     ];
     for (raw, refusal) in (1..).zip(refusals) {
-        frame(Frame::Refused(refusal), 3, &format!("4c464631 02 03 0300 {raw:02x} ."));
+        frame(Frame::Refused(refusal), 3, &format!("4c464631 03 03 0300 {raw:02x} ."));
     }
 }
 
@@ -137,7 +137,7 @@ fn frames_about_batches() {
             Frame::Receipt(receipt),
             0,
             &format!(
-                "4c464631 02 04 0000 {raw:02x}00 0102 06000000 0300000000000000 04000000 00000000 \
+                "4c464631 03 04 0000 {raw:02x}00 0102 06000000 0300000000000000 04000000 00000000 \
                  05 ."
             ),
         );
@@ -145,7 +145,7 @@ fn frames_about_batches() {
     frame(
         Frame::Fenced { session_epoch: 1, next_seq: 2 },
         0,
-        "4c464631 02 05 0000 0100000000000000 02 .",
+        "4c464631 03 05 0000 0100000000000000 02 .",
     );
     let delivery = Delivery {
         log: 32,
@@ -160,7 +160,7 @@ fn frames_about_batches() {
     frame(
         Frame::Delivery(delivery),
         0,
-        "4c464631 02 06 0000 20 01 0200 03000000 0400000000000000 0500000000000000 \
+        "4c464631 03 06 0000 20 01 0200 03000000 0400000000000000 0500000000000000 \
          0600000000000000 07 .",
     );
     let reasons = [
@@ -174,19 +174,19 @@ fn frames_about_batches() {
         frame(
             Frame::Gap { log: 32, reason, missed: 1, resume: 2 },
             0,
-            &format!("4c464631 02 07 0000 20{raw:02x}000000000000 0100000000000000 02 ."),
+            &format!("4c464631 03 07 0000 20{raw:02x}000000000000 0100000000000000 02 ."),
         );
     }
-    frame(Frame::CaughtUp, 0, "4c464631 02 08 .");
+    frame(Frame::CaughtUp, 0, "4c464631 03 08 .");
     frame(
         Frame::Stalled { why: Stall::RingFull, used: 1, of: 2 },
         0,
-        "4c464631 02 09 0000 0000000000000000 01000000 02 .",
+        "4c464631 03 09 0000 0000000000000000 01000000 02 .",
     );
     frame(
         Frame::Stalled { why: Stall::PoolFull, used: 1, of: 2 },
         0,
-        "4c464631 02 09 0000 0100000000000000 01000000 02 .",
+        "4c464631 03 09 0000 0100000000000000 01000000 02 .",
     );
     let held = Held {
         source: 1,
@@ -198,27 +198,27 @@ fn frames_about_batches() {
         durable: 5,
         awaited: 6,
     };
-    frame(Frame::Held(held), 0, "4c464631 02 11 0000 0102030103001c00 0500000000000000 06 .");
-    frame(Frame::Ends, 17, "4c464631 02 13 1100 .");
-    frame(Frame::Bye, 0, "4c464631 02 0a .");
-    frame(Frame::Beat, 0, "4c464631 02 12 .");
+    frame(Frame::Held(held), 0, "4c464631 03 11 0000 0102030103001c00 0500000000000000 06 .");
+    frame(Frame::Ends, 17, "4c464631 03 13 1100 .");
+    frame(Frame::Bye, 0, "4c464631 03 0a .");
+    frame(Frame::Beat, 0, "4c464631 03 12 .");
 }
 
 #[test]
 fn frames_of_memory_publishers() {
-    frame(Frame::ExtentWanted { bytes: 0x1000 }, 0, "4c464631 02 0b 0000 0010 .");
+    frame(Frame::ExtentWanted { bytes: 0x1000 }, 0, "4c464631 03 0b 0000 0010 .");
     frame(
         Frame::Extent { extent: 1, segment: 2, generation: 3, offset: 4, bytes: 5, key: 6, at: 7 },
         0,
-        "4c464631 02 0c 0000 01000000 02000000 0300000000000000 0400000005000000 \
+        "4c464631 03 0c 0000 01000000 02000000 0300000000000000 0400000005000000 \
          0600000000000000 07 .",
     );
     frame(
         Frame::Written { extent: 1, offset: 2, bytes: 3, batch_seq: 4 },
         0,
-        "4c464631 02 0d 0000 0100000000000000 02000000 03000000 04 .",
+        "4c464631 03 0d 0000 0100000000000000 02000000 03000000 04 .",
     );
-    frame(Frame::ExtentDone { extent: 1 }, 0, "4c464631 02 0e 0000 01 .");
+    frame(Frame::ExtentDone { extent: 1 }, 0, "4c464631 03 0e 0000 01 .");
 }
 
 #[test]
@@ -226,12 +226,12 @@ fn frames_about_positions() {
     frame(
         Frame::Reserve { request: 1, count: 2, whole: true },
         0,
-        "4c464631 02 0f 0000 01000000 02000000 01 .",
+        "4c464631 03 0f 0000 01000000 02000000 01 .",
     );
     frame(
         Frame::Reserved { request: 1, first: 3, count: 2 },
         0,
-        "4c464631 02 10 0000 01000000 02000000 03 .",
+        "4c464631 03 10 0000 01000000 02000000 03 .",
     );
 }
 

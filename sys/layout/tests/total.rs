@@ -2,7 +2,9 @@
 
 use landfall_layout::batch::*;
 use landfall_layout::command::{Command, Request};
-use landfall_layout::frame::{FRAME_BYTES, Frame, FrameError, TAIL_BYTES_MAX};
+use landfall_layout::frame::{
+    FRAME_BYTES, FRAME_MAGIC, FRAME_VERSION, Frame, FrameError, TAIL_BYTES_MAX,
+};
 use landfall_layout::limits::*;
 use landfall_layout::pool::BrokerAddress;
 use landfall_layout::segment::What;
@@ -116,10 +118,10 @@ proptest! {
     }
 
     #[test]
-    fn any_line_is_a_frame_or_an_error(mut bytes in line(), ours: bool, kind in 0_u8..20) {
+    fn any_line_is_a_frame_or_an_error(mut bytes in line(), ours: bool, kind in 0_u8..21) {
         if ours {
-            bytes[..6].copy_from_slice(b"LFF1\x02\0");
-            bytes[5] = kind;
+            bytes[..4].copy_from_slice(&FRAME_MAGIC.to_le_bytes());
+            bytes[4..6].copy_from_slice(&[FRAME_VERSION, kind]);
         }
         match Frame::decode(bytes) {
             Ok((frame, tail)) => {
@@ -239,7 +241,9 @@ fn frames_of_other_versions_and_tails_past_the_bound_are_named() {
         bytes[at] = value;
         Frame::decode(bytes).expect_err("changed")
     };
-    assert_eq!(with(4, 3), FrameError::Version { found: 3 });
+    for found in [FRAME_VERSION - 1, FRAME_VERSION + 1] {
+        assert_eq!(with(4, found), FrameError::Version { found });
+    }
     assert_eq!(with(7, 0xff), FrameError::Tail { bytes: 0xff00 });
     assert_eq!(with(5, 0), FrameError::Field { kind: 0, field: "kind", value: 0 });
     assert_eq!(with(0, b'X'), FrameError::Magic { found: u32::from_le_bytes(*b"XFF1") });

@@ -1,4 +1,6 @@
 //! The target `batch` under libFuzzer.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| landfall_layout_fuzz::batch(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    landfall_layout_fuzz::batch(bytes);
+});

@@ -1,4 +1,6 @@
 //! The target `name` under libFuzzer.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| landfall_layout_fuzz::name(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    landfall_layout_fuzz::name(bytes);
+});

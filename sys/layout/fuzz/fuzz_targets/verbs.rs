@@ -1,4 +1,6 @@
 //! The target `verbs` under libFuzzer.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| landfall_layout_fuzz::verbs(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    landfall_layout_fuzz::verbs(bytes);
+});

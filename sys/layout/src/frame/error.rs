@@ -43,7 +43,11 @@ impl fmt::Display for FrameError {
                  batch with {BATCH_MAGIC:#010x}"
             ),
             Self::Version { found } => {
-                write!(f, "frame has protocol version {found}; this program speaks {FRAME_VERSION}")
+                write!(
+                    f,
+                    "frame has protocol version {found}; this program speaks {FRAME_VERSION}: use \
+                     programs of one release"
+                )
             }
             Self::Field { kind, field, value } => {
                 write!(f, "frame of kind {kind} has {field} = {value}, which does not exist")
