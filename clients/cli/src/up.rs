@@ -50,7 +50,7 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
     if settings.up.start_timeout.0.is_zero() {
         return Err(Failure::usage("--start-timeout 0s is not possible", "a start takes time"));
     }
-    let stop = Stop::on_signals()?;
+    let stop = Stop::on_patient_signals()?;
     let mut told = Duration::ZERO;
     let goes_on = |starting: Starting| {
         // Another process is waited for.

@@ -498,6 +498,28 @@ fn who_does_not_end_at_a_stop_is_told_of_killed_and_named() {
     assert!(!error.contains("broker 0") && !error.contains("control"), "{said}");
 }
 
+#[test]
+fn a_second_signal_is_no_power_cut_and_a_third_is_if_it_was_meant() {
+    let mut system = System::start_with(1, &["--stop-timeout", "60s"]);
+    let brokers = system.json(&["cluster", "-o", "json"])["brokers"].clone();
+    stop(brokers[0]["pid"].as_u64().unwrap() as u32);
+    let up = system.child.id();
+    signal(up, Signal::SIGTERM);
+    let mut lines = BufReader::new(system.child.stderr.take().unwrap()).lines();
+    // It waits for the broker, so that each of these comes in its stop.
+    let waits = lines.find(|line| line.as_ref().unwrap().contains("has not ended after"));
+    assert!(waits.is_some());
+    signal(up, Signal::SIGINT);
+    let told = lines.find(|line| line.as_ref().unwrap().contains("a further SIGINT or SIGTERM"));
+    assert!(told.is_some());
+    signal(up, Signal::SIGINT);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(system.child.try_wait().unwrap().is_none(), "it came too soon to be meant");
+    signal(up, Signal::SIGINT);
+    assert_eq!(system.child.wait().unwrap().code(), Some(1));
+    assert!(lines.any(|line| line.unwrap().contains("ended at once, as asked")));
+}
+
 /// A system with data, stopped in good order, whose next start ends in some way: what it said, and
 /// its status. The start behind it goes on where the logs ended.
 fn ends_in_good_order(name: &str, next: impl FnOnce(&str) -> (Option<i32>, String)) {
