@@ -81,6 +81,15 @@ pub enum ColdError {
         /// What went wrong in one of them, with its path.
         error: FileError,
     },
+    /// A topic hides another one of its name, which nothing says was deleted.
+    Hidden {
+        /// Their name.
+        name: String,
+        /// A directory of the one that was made first.
+        earlier: PathBuf,
+        /// A directory of the other.
+        later: PathBuf,
+    },
     /// There are more topics than a pool has.
     Topics {
         /// One that has no place.
@@ -230,6 +239,15 @@ impl fmt::Display for ColdError {
                 f,
                 "{error}; no other directory says what the topic is: put the file back from a \
                  copy, or move the topic's directory away to go on without it"
+            ),
+            Self::Hidden { name, earlier, later } => write!(
+                f,
+                "topic {name}: {} is of a topic of that name that was made before the one of {}, \
+                 and nothing says that it was deleted: perhaps one of the two disks is another \
+                 system's. Mount the right one, or move the directory of the topic that is not \
+                 wanted away; --forget-lost goes on with the later one and leaves the other alone",
+                earlier.display(),
+                later.display()
             ),
             Self::Topics { name } => write!(
                 f,

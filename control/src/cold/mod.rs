@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`hold`] | keeping controls of other pools away meanwhile |
 //! | [`read`] | what the files have |
+//! | [`named`] | which of several topics of one name counts |
 //! | [`age`] | which directories are older than others |
 //! | [`gone`] | topics that were deleted, and disks that have them still |
 //! | [`absent`] | log indexes that no file has |
@@ -30,6 +31,7 @@ mod fewer;
 mod gone;
 pub mod hold;
 mod losses;
+mod named;
 pub mod plan;
 pub mod read;
 mod sessions;
@@ -97,6 +99,10 @@ pub fn restore(
     let disks: Vec<Disk> = directories.iter().map(|path| Disk::look(path)).collect();
     notes.extend(whole::unknown(&disks));
     for mut found in found {
+        match named::check(&found) {
+            Err(hidden) if forgets_lost => notes.push(hidden.to_string()),
+            checked => checked?,
+        }
         match whole::check(&found, &disks) {
             Err(missing) if forgets_lost => {
                 notes.push(missing.to_string());

@@ -20,6 +20,7 @@ use super::ColdError;
 use super::absent::Absent;
 use super::age::{self, Said};
 use super::fewer::Reach;
+use super::named::{self, Latest, Listed};
 use super::plan::{Span, Unread};
 use super::sessions::SessionOf;
 use super::tell;
@@ -95,6 +96,8 @@ pub struct Found {
     pub holes: BTreeMap<PathBuf, BTreeSet<Hole>>,
     /// What the system refused to read first. It may be whole, so nothing is known of what it has.
     pub refused: Option<FileError>,
+    /// Directories of an earlier topic of its name that nothing says was given up.
+    pub earlier: Vec<PathBuf>,
 }
 
 /// Finds the topics in the data directories of brokers. Of several topics of one name the latest
@@ -125,7 +128,7 @@ fn read_topic(
     deleted: &BTreeSet<Deletion>,
     notes: &mut Vec<String>,
 ) -> Result<Option<Found>, ColdError> {
-    let mut said: Vec<(TopicListing, Result<TopicFile, FileError>)> = Vec::new();
+    let mut said: Vec<Listed> = Vec::new();
     for listing in listings {
         let read = TopicFile::read(&listing.path);
         if read.is_ok() {
@@ -136,20 +139,7 @@ fn read_topic(
         }
         said.push((listing, read));
     }
-    let latest = said.iter().filter(|(listing, read)| is_topic(listing, read));
-    let latest = latest.map(|(listing, _)| listing.created_ns).max();
-    let mut mine = Vec::new();
-    for (listing, read) in said {
-        let (path, name) = (listing.path.display(), &listing.name);
-        if !is_topic(&listing, &read) {
-            // A broker that died while it made the directory, or a full disk.
-            notes.push(format!("{path} has neither topic.json nor a file of topic {name}: passed"));
-        } else if Some(listing.created_ns) == latest {
-            mine.push((listing, read));
-        } else {
-            notes.push(format!("{path} is of an earlier topic {name}: left alone"));
-        }
-    }
+    let Latest { mine, earlier } = named::latest(said, deleted, notes);
     let is_deleted =
         |listing: &TopicListing| deleted.contains(&(listing.name.clone(), listing.created_ns));
     if let Some((listing, _)) = mine.first().filter(|(listing, _)| is_deleted(listing)) {
@@ -198,7 +188,7 @@ fn read_topic(
             (None, None) => Ok(None),
         };
     };
-    (found.refused, found.holes) = (refused, words);
+    (found.refused, found.holes, found.earlier) = (refused, words, earlier);
     found.judge_end(&said, notes);
     let mut copies: BTreeMap<usize, Vec<Copied>> = BTreeMap::new();
     found.aged = aged(&listings, &said);
@@ -280,15 +270,8 @@ fn goes(name: &str, path: &Path) -> String {
     format!("topic {name} was deleted; {} goes with its broker's start", path.display())
 }
 
-/// Whether there is anything of a topic in a directory: it may be only a name, also of sources.
-/// What cannot be read may be anything.
-fn is_topic(listing: &TopicListing, read: &Result<TopicFile, FileError>) -> bool {
-    !read.as_ref().is_err_and(is_missing)
-        || listing.sources.iter().any(|source| !source.files.is_empty())
-}
-
 /// Whether a topic's file is not there: it says as little as one that does not hold.
-fn is_missing(error: &FileError) -> bool {
+pub fn is_missing(error: &FileError) -> bool {
     matches!(error, FileError::Io { source, .. } if source.kind() == ErrorKind::NotFound)
 }
 
@@ -312,6 +295,7 @@ impl Found {
             aged: BTreeSet::new(),
             holes: BTreeMap::new(),
             refused: None,
+            earlier: Vec::new(),
         };
         found.also_says(file);
         found
