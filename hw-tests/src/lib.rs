@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`rig`] | rigs, and a running system on one of them |
 //! | [`device`] | the RDMA device they run on, where that was asked for |
+//! | [`disks`] | disks that are swapped, emptied, older, damaged or away between two lives |
 //! | [`explore`] | the protocols on memory that no hardware keeps coherent between hosts |
 //! | [`faults`] | pauses, clocks, damage, doubles and more, drawn from a seed |
 //! | [`flow`] | publishing and reading with known contents |
@@ -21,6 +22,7 @@
 #[macro_use]
 pub mod failure;
 pub mod device;
+pub mod disks;
 pub mod explore;
 pub mod faults;
 pub mod flow;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use landfall_hw_tests::Failure;
+use landfall_hw_tests::disks::campaign as disks;
 use landfall_hw_tests::faults::campaign as torture;
 use landfall_hw_tests::faults::draw::{self, Choice};
 use landfall_hw_tests::faults::fault::{Kind, Timed};
@@ -107,6 +108,18 @@ enum What {
         #[arg(long)]
         scene: Option<String>,
     },
+    /// Disks are swapped, emptied, older, damaged or away between two lives of a system.
+    Disks {
+        /// Runs.
+        #[arg(long, default_value_t = 10)]
+        runs: u64,
+        /// Ends after so many minutes, whatever was not run by then.
+        #[arg(long)]
+        minutes: Option<f64>,
+        /// The first seed; the runs take those that follow it.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Runs with at least one fault of each kind, the same whenever the seed is.
     Faults {
         /// Runs for each kind.
@@ -147,6 +160,10 @@ fn main() -> ExitCode {
             println!("{tally}");
             if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
+        Ok(Done::Disks(tally)) => {
+            println!("{tally}");
+            if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         Err(failure) => {
             eprintln!("landfall-torture: {failure}");
             ExitCode::from(2)
@@ -178,6 +195,7 @@ fn conclude(tally: &Tally) -> ExitCode {
 enum Done {
     Kills(Tally),
     Faults(torture::Tally),
+    Disks(disks::Tally),
 }
 
 fn act(flags: &Flags) -> Result<Done, Failure> {
@@ -219,6 +237,12 @@ fn act(flags: &Flags) -> Result<Done, Failure> {
                 is_left.then(|| drawn(&choice, seed + number, Some(kind), None))
             };
             return Ok(Done::Faults(torture::run_all(&wide, None, next)));
+        }
+        What::Disks { runs, minutes, seed } => {
+            let until = minutes.map(|it| Instant::now() + Duration::from_secs_f64(it * 60.0));
+            let seeds = *seed..seed + runs;
+            let (jobs, programs) = (flags.jobs, &means.programs);
+            return Ok(Done::Disks(disks::run_all(programs, jobs, seeds, until, flags.verbose)));
         }
         _ => {}
     }
@@ -279,7 +303,7 @@ fn kills(flags: &Flags, means: &Means) -> Result<Tally, Failure> {
                 Some(campaign_draw(&counted, seed + number as u64))
             }))
         }
-        What::Faults { .. } => Ok(Tally::default()),
+        What::Faults { .. } | What::Disks { .. } => Ok(Tally::default()),
     }
 }
 

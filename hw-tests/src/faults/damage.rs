@@ -21,7 +21,7 @@ use crate::Failure;
 use crate::flow::Random;
 
 /// Changes something in the replica files under `data`; says what.
-pub(super) fn files(data: &Path, spot: Spot, seed: u64) -> Result<String, Failure> {
+pub(crate) fn files(data: &Path, spot: Spot, seed: u64) -> Result<String, Failure> {
     let mut random = Random::new(seed);
     let wanted = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -79,6 +79,14 @@ pub(super) fn files(data: &Path, spot: Spot, seed: u64) -> Result<String, Failur
     let bit = 1 << random.below(8);
     file.write_all_at(&[byte[0] ^ bit], at)?;
     Ok(format!("{shown}: bit {bit:#x} of byte {at} ({spot}) changed"))
+}
+
+/// The replica files under `data`, in the order of their paths.
+pub(crate) fn replicas(data: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let is_one = |path: &PathBuf| path.to_string_lossy().ends_with(SUFFIX);
+    let mut found: Vec<PathBuf> = under(data)?.into_iter().filter(is_one).collect();
+    found.sort();
+    Ok(found)
 }
 
 fn under(folder: &Path) -> std::io::Result<Vec<PathBuf>> {

@@ -21,7 +21,7 @@ pub mod acts;
 mod apply;
 pub mod campaign;
 pub mod client;
-mod damage;
+pub(crate) mod damage;
 pub mod draw;
 pub mod fault;
 pub mod hostile;
