@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use landfall_pool::stderr;
 use landfall_replica::ask::{self, Asked, PATIENT, SILENT, Silent};
 use landfall_replica::names::{ages, topic_directory};
 use landfall_replica::{FileError, TopicFile};
@@ -22,13 +23,13 @@ pub fn silent_at_start(data: &[PathBuf]) -> Vec<Silent> {
 
 /// Says that a start waits for a directory from which nothing came for so long.
 pub fn say_waiting(data: &Path, still: Duration) {
-    eprintln!(
+    stderr::note(format_args!(
         "control: waiting: {} has not answered for {} s; control has to read it before it serves, \
          and waits until nothing came from there for {} s",
         data.display(),
         still.as_secs(),
         PATIENT.as_secs()
-    );
+    ));
 }
 
 fn ask_all(data: &[PathBuf], bound: Duration) -> Vec<Asked<Result<(), FileError>>> {

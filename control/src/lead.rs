@@ -15,6 +15,7 @@ use landfall_pool::Pool;
 use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::pool::Shape;
 use landfall_pool::process;
+use landfall_pool::stderr;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -111,7 +112,7 @@ async fn lead(flags: &Arc<Flags>) -> Result<(), String> {
         Some(sentence) => Err(sentence),
         None => {
             for note in control.close(&flags.restore) {
-                eprintln!("landfall-control: {note}");
+                stderr::note(format_args!("landfall-control: {note}"));
             }
             Ok(())
         }
@@ -225,7 +226,7 @@ impl Busy {
         }
         if waited > BUSY_TOLD_NS && !self.told {
             self.told = true;
-            eprintln!("landfall-control: waiting: {text}");
+            stderr::note(format_args!("landfall-control: waiting: {text}"));
         }
         Ok(())
     }
@@ -294,7 +295,7 @@ async fn elect(
             match &told {
                 Some(told) => told.tell(why),
                 None => {
-                    eprintln!("landfall-control: standing by: {why}");
+                    stderr::note(format_args!("landfall-control: standing by: {why}"));
                     told = Some(Answering::begin(listeners, why)?);
                 }
             }
@@ -324,12 +325,12 @@ fn lock(mut file: File, path: &Path) -> Result<Flock<File>, String> {
         }
         if !told && boot_ns() - began > BUSY_TOLD_NS {
             told = true;
-            eprintln!(
+            stderr::note(format_args!(
                 "landfall-control: waiting: {} keeps the lock of {}, as a control does that makes \
                  the pool",
                 keeper(path),
                 path.display()
-            );
+            ));
         }
         std::thread::sleep(STAND_EVERY);
     }
@@ -388,14 +389,14 @@ fn create_or_attach(flags: &Flags, path: &Path) -> Result<Pool, String> {
         && (header.pool_bytes, header.segment_bytes, header.sessions, header.coherence)
             != (shape.pool_bytes, shape.segment_bytes, shape.sessions, shape.coherence.raw());
     if is_other {
-        eprintln!(
+        stderr::note(format_args!(
             "landfall-control: {} holds a pool already, of {} bytes in segments of {} with {} \
              sessions; it is used as it is",
             path.display(),
             header.pool_bytes,
             header.segment_bytes,
             header.sessions
-        );
+        ));
     }
     Ok(pool)
 }

@@ -6,6 +6,7 @@
 //! with other processes is in the pool, where each line has one writer.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod answers;
 pub mod bitmap;

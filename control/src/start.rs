@@ -18,6 +18,7 @@ use landfall_pool::bell::{Bell, Ringer, Role};
 use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::counters::ErrorLog;
 use landfall_pool::poison::Part;
+use landfall_pool::stderr;
 use landfall_replica::Silent;
 use landfall_replica::ask::{PATIENT, SILENT};
 use tokio::sync::oneshot;
@@ -187,7 +188,7 @@ impl Control {
         if from.is_some() {
             let notes = cold::elsewhere::check(&pool, restore, bound, options.forgets_lost);
             let notes = notes.map_err(StartError::Cold)?;
-            notes.iter().for_each(|note| eprintln!("control: {note}"));
+            notes.iter().for_each(|note| stderr::note(format_args!("control: {note}")));
         }
         // Memory in which somebody was seen to serve is that of a system that runs, and brokers
         // wait for the next one to lead them.
@@ -197,12 +198,12 @@ impl Control {
         let (waits, tell) = ((bound, from.is_none()), cold::hold::say_busy);
         let held = match cold::hold::hold_all(restore, &pool.uuid_text(), waits, tell) {
             Ok((held, notes)) => {
-                notes.iter().for_each(|note| eprintln!("control: {note}"));
+                notes.iter().for_each(|note| stderr::note(format_args!("control: {note}")));
                 held
             }
             // Who takes a pool over that works takes over what its brokers have, too.
             Err(error) if from.is_some() => {
-                eprintln!("control: {error}");
+                stderr::note(format_args!("control: {error}"));
                 Vec::new()
             }
             Err(error) => return Err(StartError::Cold(error)),
@@ -214,7 +215,7 @@ impl Control {
             let back = back.map_err(StartError::Cold)?;
             had = back.had;
             for note in back.notes {
-                eprintln!("control: {note}");
+                stderr::note(format_args!("control: {note}"));
                 errors.note(&pool, now, &note);
             }
         }
@@ -231,7 +232,7 @@ impl Control {
         }
         let errors = ErrorLog::new(&pool, CONTROL_BLOCK);
         for note in &recovered.notes {
-            eprintln!("control: {note}");
+            stderr::note(format_args!("control: {note}"));
             errors.note(&pool, now, note);
         }
         let (graves, mut notes) = Graves::read(restore, bound);
@@ -245,7 +246,7 @@ impl Control {
             alive.iter().any(is_it) && pool.leads(epoch)
         }));
         for note in notes {
-            eprintln!("control: {note}");
+            stderr::note(format_args!("control: {note}"));
         }
         drop(taking_over);
         pool.beat_leader(boot_ns());
@@ -340,7 +341,7 @@ impl Control {
             };
             let passed_on = graves.pass_on(is_alive, || pool.leads(epoch));
             for note in cold::end::say_alive(&pool, &restore).into_iter().chain(passed_on) {
-                eprintln!("control: {note}");
+                stderr::note(format_args!("control: {note}"));
             }
         };
         let thread = std::thread::Builder::new().name("restored".to_owned()).spawn(body);
@@ -445,6 +446,6 @@ fn pin(core: Option<usize>) {
     let pinned =
         set.set(core).and_then(|()| sched_setaffinity(nix::unistd::Pid::from_raw(0), &set));
     if let Err(error) = pinned {
-        eprintln!("control: the sequencer is not pinned to core {core}: {error}");
+        stderr::note(format_args!("control: the sequencer is not pinned to core {core}: {error}"));
     }
 }

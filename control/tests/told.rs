@@ -50,6 +50,34 @@ fn a_control_that_waits_for_a_directory_hears_that_it_is_to_stop() {
     fs::remove_dir_all(folder).unwrap();
 }
 
+/// A log whose disk is full, or that nobody reads any more, keeps nobody from bringing topics back.
+#[test]
+fn a_control_that_can_say_nothing_brings_topics_back_and_ends_in_good_order() {
+    let two = Two::new("told-nobody");
+    for (number, (data, topic)) in two.data().iter().zip(two.topics()).enumerate() {
+        fs::create_dir_all(&topic).unwrap();
+        homes::name(data, number);
+        homes::said(&homes::entry(Order::Strong, 2)).write(&topic).unwrap();
+    }
+    let pool = Path::new("/dev/shm").join(format!("landfall-told-nobody-{}", id()));
+    let start = |stderr: Stdio| {
+        let mut control = Command::new(env!("CARGO_BIN_EXE_landfall-control"));
+        control.arg("--pool").arg(&pool).args(["--pool-bytes", "48M", "--segment-bytes", "2M"]);
+        control.args(["--sessions", "64", "--listen", "127.0.0.1:0", "--restore"]);
+        control.arg(&two.data()[0]).arg("--restore").arg(&two.data()[1]);
+        let mut child = control.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let ready = BufReader::new(child.stdout.take().unwrap()).lines().next();
+        assert!(ready.is_some_and(|line| line.unwrap().starts_with("ready ")));
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        fs::remove_file(&pool).unwrap();
+    };
+    start(File::options().write(true).open("/dev/full").unwrap().into());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    start(writer.into());
+}
+
 /// The pool before ended in good order, and directories say where: so they do when the next control
 /// was told to stop at once, wherever it was by then.
 #[test]

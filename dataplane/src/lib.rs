@@ -21,6 +21,7 @@
 //! | [`rig`] | landing alone, for benchmarks |
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 mod broker;
 mod catch_up;

@@ -1,6 +1,7 @@
 //! `landfall-broker`: one broker of a pool.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -22,6 +23,7 @@ use landfall_pool::Pool;
 use landfall_pool::map::MapError;
 use landfall_pool::pool::PoolError;
 use landfall_pool::process;
+use landfall_pool::stderr;
 use landfall_replica::ask::ask_all;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -115,11 +117,12 @@ fn lease(word: &str) -> Result<u64, String> {
 }
 
 fn main() -> ExitCode {
+    stderr::end_on_panic();
     let flags = Flags::parse();
     match serve(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("landfall-broker {}: {error}", flags.number);
+            stderr::note(format_args!("landfall-broker {}: {error}", flags.number));
             ExitCode::FAILURE
         }
     }
@@ -184,7 +187,7 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
         host_is_down: is_gone,
     };
     for sentence in not_there(&flags.read_data) {
-        eprintln!("landfall-broker: {sentence}");
+        stderr::note(format_args!("landfall-broker: {sentence}"));
     }
     let mut broker = Broker::start(pool, &config)?;
     let ended = broker.run(stop, |broker| {
@@ -208,10 +211,10 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
 /// Begins this program anew, as another process of the same number: nothing of what this one had
 /// open or mapped outlives that, nor any queue pair. Comes back only if the system does not let it.
 fn begin_anew(number: BrokerId) -> Failure {
-    eprintln!(
+    stderr::note(format_args!(
         "landfall-broker {number}: it was away for so long that control gave it up: what it had \
          open is let go of, and it begins anew"
-    );
+    ));
     let mut words = std::env::args_os();
     let mut again = std::process::Command::new("/proc/self/exe");
     if let Some(name) = words.next() {

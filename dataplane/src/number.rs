@@ -8,6 +8,7 @@ use landfall_layout::limits::ELSEWHERE_GONE_NS;
 use landfall_layout::pool::BrokerState;
 use landfall_pool::clock::boot_ns;
 use landfall_pool::lock::{Byte, Locks};
+use landfall_pool::stderr;
 use landfall_pool::{Memory, Pool};
 
 use crate::broker::{StartError, failed};
@@ -89,14 +90,14 @@ fn watch(
     if !waits(pool) {
         return Ok(Some(false));
     }
-    eprintln!(
+    stderr::note(format_args!(
         "landfall-broker {me}: process {} on host {:#018x} had this number and has not ended in \
          good order; it counts as gone when it has been silent for {} s, or at once with \
          --host-is-down",
         first.pid,
         first.host,
         gone_ns / 1_000_000_000
-    );
+    ));
     while boot_ns() - since_ns < gone_ns {
         if stop() {
             return Ok(None);

@@ -52,7 +52,9 @@ fn files(path: &Path) -> Outcome<Option<(Looked, Findings)>> {
         something(&whole)?;
         replicas::look(&whole).map(Some).map_err(|error| unchecked(&whole, error))
     };
-    let tell = |silent: &Silent| eprintln!("landfall: {silent}; the others are looked at");
+    let tell = |silent: &Silent| {
+        crate::out::note(format_args!("landfall: {silent}; the others are looked at"))
+    };
     let (kept, silent) = watched(path, look, tell).map_err(|silent| unchecked(path, silent))?;
     let Some(mut kept) = kept? else { return Ok(None) };
     silent.iter().for_each(|silent| replicas::hangs(silent, &mut kept));

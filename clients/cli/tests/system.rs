@@ -570,3 +570,22 @@ fn a_stop_between_two_lives_of_control_is_in_good_order() {
         (status, said)
     });
 }
+
+#[test]
+fn a_broker_that_can_say_nothing_serves() {
+    let system = System::start(1);
+    let cluster = system.json(&["cluster", "-o", "json"]);
+    let broker = Path::new(env!("CARGO_BIN_EXE_landfall")).with_file_name("landfall-broker");
+    let mut child = Command::new(broker)
+        .args(["--pool", cluster["pool"]["path"].as_str().unwrap(), "--number", "1"])
+        // It says that this is not there.
+        .args(["--read-data", "/nowhere-at-all"])
+        .stdout(Stdio::piped())
+        .stderr(std::fs::File::options().write(true).open("/dev/full").unwrap())
+        .spawn()
+        .unwrap();
+    let ready = BufReader::new(child.stdout.take().unwrap()).lines().next();
+    assert!(ready.is_some_and(|line| line.unwrap().starts_with("ready ")));
+    signal(child.id(), Signal::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

@@ -15,6 +15,7 @@ use landfall_replica::owner::{Held, hold, taker};
 use super::error::ColdError;
 use super::{LOOK_EVERY, LOOKS};
 use crate::directories::say_waiting;
+use landfall_pool::stderr;
 
 /// Looks after which it is said again for whom this process waits: 10 s.
 const SAY_LOOKS: u32 = 10 * LOOKS;
@@ -71,7 +72,7 @@ pub fn hold_all(
 
 /// Tells people for whom a control waits.
 pub fn say_busy(busy: &ColdError) {
-    eprintln!("control: waiting: {busy}");
+    stderr::note(format_args!("control: waiting: {busy}"));
 }
 
 fn hold_once(directory: &Path, pool: &str, bound: Duration) -> Result<Held, FileError> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use landfall_pool::clock::boot_ns;
+use landfall_pool::stderr;
 use landfall_replica::FileError;
 
 /// How often it is said that this process waits, nanoseconds.
@@ -19,7 +20,7 @@ pub fn for_lock<T>(mut attempt: impl FnMut() -> Result<T, FileError>) -> Result<
             Err(error @ FileError::Locked { .. }) => {
                 if boot_ns() >= say_at_ns {
                     say_at_ns = boot_ns() + SAY_EVERY_NS;
-                    eprintln!("control: waiting: {error}");
+                    stderr::note(format_args!("control: waiting: {error}"));
                 }
                 std::thread::sleep(LOOK_EVERY);
             }

@@ -37,6 +37,7 @@ use landfall_pool::attention::Attention;
 use landfall_pool::bell::{Bell, Ringer, Role};
 use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::counters::{Counters, ErrorLog};
+use landfall_pool::stderr;
 
 use crate::election::Ballot;
 use crate::messages::{Ask, FromSequencer, Reply, Sender, Shared, ToSequencer};
@@ -437,7 +438,7 @@ impl Keeper {
     }
 
     fn note(&self, text: &str) {
-        eprintln!("control: {text}");
+        stderr::note(format_args!("control: {text}"));
         self.errors.note(&self.pool, wall_ns(), text);
     }
 

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use landfall_layout::TopicId;
 use landfall_layout::limits::LOGS_PER_TOPIC;
 use landfall_pool::Pool;
+use landfall_pool::stderr;
 use landfall_replica::names::topic_directory;
 use landfall_replica::there::Places;
 use landfall_replica::{Skips, TopicFile, ask};
@@ -66,10 +67,10 @@ fn work(data: &[PathBuf], topics: &Receiver<(String, u64)>) {
             let word = Places { skipped: all.clone(), ..Places::default() };
             let told = ask(data, move || word.tell(&topic));
             if let Err(error) = told.unwrap_or_else(|silent| Err(silent.into())) {
-                eprintln!(
+                stderr::note(format_args!(
                     "topic {name}: {error}; what its logs passed over is not said there, and is \
                      told of as lost should that directory be all that is left"
-                );
+                ));
             }
         }
     }

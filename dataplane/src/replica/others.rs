@@ -10,6 +10,7 @@ use landfall_layout::frame::GapReason;
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, Record};
 use landfall_layout::topic::TopicEntry;
+use landfall_pool::stderr;
 use landfall_replica::ask::ask_all;
 use landfall_replica::merge::Wanted;
 use landfall_replica::names::{list_source, source_directory, topic_directory};
@@ -228,7 +229,9 @@ impl Waits {
     fn for_answer(&mut self, merge: &Merge) -> bool {
         let Some(silent) = merge.silent() else { return false };
         if !std::mem::replace(&mut self.is_said, true) {
-            eprintln!("replicas wait for a batch that is nowhere else and may be there: {silent}");
+            stderr::note(format_args!(
+                "replicas wait for a batch that is nowhere else and may be there: {silent}"
+            ));
         }
         self.refused += u32::from(silent.may_last());
         std::thread::sleep(LOOK_EVERY);

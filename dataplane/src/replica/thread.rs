@@ -30,6 +30,7 @@ use super::said::{Named, lacks, write_topic};
 use super::{Data, Shared};
 use crate::standing::Standing;
 use landfall_pool::clock::boot_ns;
+use landfall_pool::stderr;
 use mending::Mending;
 
 /// Longest sleep: what nobody wakes the thread for is found this late.
@@ -197,7 +198,7 @@ impl Worker {
 
     /// Says what nobody who looks only at the topics that there are would find out.
     pub(super) fn say(&self, text: String) {
-        eprintln!("landfall-broker {}: {text}", self.me);
+        stderr::note(format_args!("landfall-broker {}: {text}", self.me));
         self.shared.note(text);
     }
 

@@ -12,6 +12,7 @@ use std::fs::OpenOptions;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::stderr;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::sys::signal::{Signal, kill};
 
@@ -85,7 +86,7 @@ impl Switch {
             |path| {
                 let words = words_in::<1>(&path);
                 let end = |error| {
-                    eprintln!("{STORES_FILE}={path:?}: {error}");
+                    stderr::note(format_args!("{STORES_FILE}={path:?}: {error}"));
                     std::process::exit(1)
                 };
                 &words.unwrap_or_else(end)[0]

@@ -21,8 +21,11 @@
 //! | [`host`], [`leftovers`] | which host this is; what may be left in its caches |
 //! | [`lock`], [`process`] | which processes are there, as the kernel knows it |
 //! | [`disk`], [`replica`] | writing to files, and the lines that say how far that is |
+//! | [`stderr`] | what a server says to people, and that a panic ends it |
 //! | [`copies`] | who keeps each copy on disk now |
 //! | [`counters`] | counters and distinct errors that survive their process |
+
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod attention;
 pub mod bell;
@@ -57,6 +60,7 @@ pub mod silence;
 mod skew;
 pub mod slab;
 pub mod slot_ring;
+pub mod stderr;
 pub mod stream;
 pub mod topics;
 mod x86;

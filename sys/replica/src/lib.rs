@@ -33,6 +33,7 @@
 //! | [`lookup`] | where a position or a time is |
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod ask;
 pub mod away;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use landfall_layout::replica::ReplicaState;
 use landfall_pool::Pool;
+use landfall_pool::stderr;
 use landfall_replica::TopicFile;
 use landfall_replica::holes::Hole;
 
@@ -56,7 +57,7 @@ impl Replica {
         let filled = std::mem::take(&mut self.holes);
         let Some(topic) = self.files.directory().parent() else { return };
         if let Err(error) = Hole::strike(topic, &filled) {
-            eprintln!("{self}: {error}; its directory says on that it has a hole");
+            stderr::note(format_args!("{self}: {error}; its directory says on that it has a hole"));
         }
     }
 }

@@ -9,6 +9,7 @@ use landfall_replica::{TopicFile, Walk};
 
 use super::{Event, Replica};
 use crate::replica::begin::{is_last_in, seams_of};
+use landfall_pool::stderr;
 
 /// What a copy has to have before its directory lacks nothing of its source any more.
 #[derive(Clone, Copy, Debug)]
@@ -171,7 +172,9 @@ impl Replica {
             (said, ())
         });
         if let Err(error) = said {
-            eprintln!("{self}: {error}; its directory says on that something is lacking");
+            stderr::note(format_args!(
+                "{self}: {error}; its directory says on that something is lacking"
+            ));
         }
     }
 
@@ -234,7 +237,9 @@ impl Replica {
             (said, ())
         });
         if let Err(error) = said {
-            eprintln!("{self}: {error}; a cold start counts what was lacking here");
+            stderr::note(format_args!(
+                "{self}: {error}; a cold start counts what was lacking here"
+            ));
         }
     }
 }
