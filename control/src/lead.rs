@@ -14,8 +14,9 @@ use landfall_control::{Control, Options};
 use landfall_pool::Pool;
 use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::pool::Shape;
-use landfall_pool::process;
+use landfall_pool::process::{self, ignores_hangup};
 use landfall_pool::stderr;
+use landfall_replica::once::each_once;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -93,10 +94,13 @@ async fn lead(flags: &Arc<Flags>) -> Result<(), String> {
     };
     let asked = Arc::clone(flags);
     let begin = move || {
-        Control::lead(pool, &asked.pool, options, elected, &asked.restore)
-            .map_err(|error| error.to_string())
+        // What a directory says counts once, however often it is named.
+        let data = each_once(&asked.restore);
+        let control = Control::lead(pool, &asked.pool, options, elected, &data)
+            .map_err(|error| error.to_string())?;
+        Ok((control, data))
     };
-    let control = stop.unless_signalled(begin).await?;
+    let (control, data) = stop.unless_signalled(begin).await?;
     let asker = control.asker().map_err(|error| format!("make a socket: {error}"))?;
     let address = listeners.address().map_err(|error| format!("ask for the address: {error}"))?;
     say_ready(&format!("http://{address}"))?;
@@ -111,7 +115,7 @@ async fn lead(flags: &Arc<Flags>) -> Result<(), String> {
     match failure {
         Some(sentence) => Err(sentence),
         None => {
-            for note in control.close(&flags.restore) {
+            for note in control.close(&data) {
                 stderr::note(format_args!("landfall-control: {note}"));
             }
             Ok(())
@@ -152,8 +156,17 @@ const LAST_TRY: Duration = Duration::from_secs(3);
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
+    /// The terminal is gone; none under nohup.
+    hangup: Option<Signal>,
     /// One came.
     asked: bool,
+}
+
+async fn hung_up(hangup: Option<&mut Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
 }
 
 impl Stop {
@@ -162,10 +175,12 @@ impl Stop {
         Ok(Self {
             terminate: take(SignalKind::terminate())?,
             interrupt: take(SignalKind::interrupt())?,
+            hangup: if ignores_hangup() { None } else { Some(take(SignalKind::hangup())?) },
             asked: false,
         })
     }
 
+    /// Waits until one came.
     async fn signalled(&mut self) {
         if self.asked {
             return;
@@ -173,6 +188,7 @@ impl Stop {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = hung_up(self.hangup.as_mut()) => {}
         }
         self.asked = true;
     }

@@ -78,6 +78,46 @@ fn a_control_that_can_say_nothing_brings_topics_back_and_ends_in_good_order() {
     start(writer.into());
 }
 
+/// A directory counts once, whatever it is called, and a start that is refused changes nothing.
+#[test]
+fn a_directory_that_is_named_twice_counts_once_and_a_refused_start_takes_nothing_back() {
+    let two = Two::new("told-twice");
+    for (number, (data, topic)) in two.data().iter().zip(two.topics()).enumerate() {
+        fs::create_dir_all(&topic).unwrap();
+        homes::name(data, number);
+        homes::said(&homes::entry(Order::Strong, 2)).write(&topic).unwrap();
+    }
+    let [one, other] = two.data();
+    let link = two.0.join("link");
+    std::os::unix::fs::symlink(&one, &link).unwrap();
+    let pool = Path::new("/dev/shm").join(format!("landfall-told-twice-{}", id()));
+    let start = |data: &[&Path]| {
+        let mut control = Command::new(env!("CARGO_BIN_EXE_landfall-control"));
+        control.arg("--pool").arg(&pool).args(["--pool-bytes", "48M", "--segment-bytes", "2M"]);
+        control.args(["--sessions", "64", "--listen", "127.0.0.1:0"]);
+        for data in data {
+            control.arg("--restore").arg(data);
+        }
+        let control = control.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = control.spawn().unwrap();
+        let ready = BufReader::new(child.stdout.take().unwrap()).lines().next();
+        if ready.is_some() {
+            kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        }
+        let ended = child.wait_with_output().unwrap();
+        (ended.status.success(), String::from_utf8_lossy(&ended.stderr).into_owned())
+    };
+    let has_ended = || two.topics().map(|topic| TopicFile::read(&topic).unwrap().ended.is_some());
+    let (is_well, said) = start(&[&one, &link, &other, &one]);
+    assert!(is_well && has_ended() == [true, true], "{said}");
+    let (is_well, said) = start(&[&one]);
+    assert!(!is_well && said.contains("2 topic directories say"), "{said}");
+    assert_eq!(has_ended(), [true, true], "the start was refused");
+    let (is_well, said) = start(&[&one, &other]);
+    assert!(is_well && has_ended() == [true, true], "{said}");
+    fs::remove_file(pool).unwrap();
+}
+
 /// The pool before ended in good order, and directories say where: so they do when the next control
 /// was told to stop at once, wherever it was by then.
 #[test]

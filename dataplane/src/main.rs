@@ -22,9 +22,10 @@ use landfall_nic::fitness::{self, MemoryLock};
 use landfall_pool::Pool;
 use landfall_pool::map::MapError;
 use landfall_pool::pool::PoolError;
-use landfall_pool::process;
+use landfall_pool::process::{self, ignores_hangup};
 use landfall_pool::stderr;
 use landfall_replica::ask::ask_all;
+use landfall_replica::once::each_once;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -138,6 +139,9 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
+    if !ignores_hangup() {
+        signals.add(Signal::SIGHUP);
+    }
     signals.thread_block().map_err(|error| format!("block signals: {error}"))?;
     let arrived = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(|error| format!("watch for signals: {error}"))?;
@@ -162,6 +166,7 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
         How::Spin => Idle::Spin,
         How::Backoff => Idle::Backoff,
     };
+    let read_data = others(flags.data.as_ref(), &flags.read_data);
     let config = Config {
         number: flags.number,
         listen: flags.listen.clone(),
@@ -181,12 +186,12 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
                 faults.set(plan);
                 faults
             }),
-            others: flags.read_data.clone(),
+            others: read_data.clone(),
         }),
-        read_data: flags.read_data.clone(),
+        read_data: read_data.clone(),
         host_is_down: is_gone,
     };
-    for sentence in not_there(&flags.read_data) {
+    for sentence in not_there(&read_data) {
         stderr::note(format_args!("landfall-broker: {sentence}"));
     }
     let mut broker = Broker::start(pool, &config)?;
@@ -299,6 +304,13 @@ fn attach(path: &Path, wait: Duration, stop: impl Fn() -> bool) -> Result<Option
     }
 }
 
+/// Directories of other brokers, each once: what this broker's own has is in no other copy for
+/// being named again.
+fn others(own: Option<&PathBuf>, read_data: &[PathBuf]) -> Vec<PathBuf> {
+    let all: Vec<PathBuf> = own.into_iter().chain(read_data).cloned().collect();
+    each_once(&all).into_iter().skip(usize::from(own.is_some())).collect()
+}
+
 /// Directories of other brokers that are not there, a sentence each. They may come: a disk that is
 /// mounted later is read from then on. One that does not answer is told of by whoever needs it.
 fn not_there(read_data: &[PathBuf]) -> Vec<String> {
@@ -325,6 +337,16 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use super::*;
+
+    #[test]
+    fn its_own_directory_is_none_of_the_others() {
+        let own = std::env::temp_dir();
+        let spelt = own.join(".");
+        let other = PathBuf::from("/nowhere-at-all");
+        let named = [spelt, other.clone(), own.clone(), other.clone()];
+        assert_eq!(others(Some(&own), &named), [other.clone()]);
+        assert_eq!(others(None, &named).len(), 2);
+    }
 
     #[test]
     fn who_keeps_the_lock_of_a_pool_that_is_being_made_is_named() {

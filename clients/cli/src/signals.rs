@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use landfall_pool::process::ignores_hangup;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::error::{Failure, Outcome};
@@ -33,11 +34,14 @@ impl Stop {
     }
 
     /// The same for a process whose stop takes a while, and whose sudden end loses what only memory
-    /// has: a second signal says so on stderr, and only one that comes [`READ_IN`] after that ends
-    /// the process at once.
+    /// has. SIGHUP, a terminal that is closed, counts too, but under nohup. A second signal says
+    /// what a further one does, and only one that comes [`READ_IN`] after that ends the process at
+    /// once.
     pub fn on_patient_signals() -> Outcome<Self> {
         let stop = Self::default();
-        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(cannot)?;
+        let hangup = (!ignores_hangup()).then_some(SIGHUP);
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup)).map_err(cannot)?;
         let asked = stop.0.clone();
         let listen = move || {
             let mut patience = Patience::default();

@@ -366,18 +366,21 @@ pub fn go_on(
     if said == 0 {
         return Ok(());
     }
-    let (mut found, mut silent) = (0, Vec::new());
+    let (mut found, mut silent, mut all) = (0, Vec::new(), Vec::new());
     for entry in live(pool) {
         silent.extend(saying_nothing(&entry, data));
         let topics: Vec<PathBuf> = directories_of(pool, &entry, data).collect();
+        found += topics.len() as u64;
+        all.push(topics);
+    }
+    // A start that is refused changes nothing: another one, with all directories, may follow.
+    if found < said && !forgets {
+        return Err(ColdError::Ended { said, found, silent });
+    }
+    for topics in all {
         let life = latest_life(&topics).saturating_add(1);
-        for topic in topics {
-            take_back(pool, &topic, life).map_err(|error| ColdError::Unsaid { error })?;
-            found += 1;
-        }
+        let take_back = |topic: &PathBuf| take_back(pool, topic, life);
+        topics.iter().try_for_each(take_back).map_err(|error| ColdError::Unsaid { error })?;
     }
-    match found >= said || forgets {
-        true => Ok(()),
-        false => Err(ColdError::Ended { said, found, silent }),
-    }
+    Ok(())
 }

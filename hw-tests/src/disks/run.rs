@@ -14,6 +14,7 @@ use super::plan::{Harm, Life, Plan};
 use super::truth::Truth;
 use super::world::{World, patience};
 use crate::Failure;
+use crate::device::slow;
 use crate::flow::{message, name_of};
 use crate::sweep::client::patiently;
 
@@ -23,6 +24,8 @@ const PUBLISHER: u64 = 7;
 const BYTES: usize = 100;
 /// States that last so long are taken for those that stay, where copies may lack something.
 const STAYS: Duration = Duration::from_secs(2);
+/// The few files of a run have been read through so long after a start.
+const READ_THROUGH: Duration = Duration::from_secs(6);
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +64,8 @@ struct Run<'a> {
     next: u64,
     /// Which message each position had.
     places: BTreeMap<(u8, u64), u64>,
+    /// A message is on no disk that is here: the pool was kept, and the start was not refused.
+    misses: bool,
     /// Every copy was well at the end of the life before, and nothing was done to one since.
     was_well: bool,
     story: Vec<String>,
@@ -81,6 +86,7 @@ impl<'a> Run<'a> {
             acked: BTreeSet::new(),
             next: 0,
             places: BTreeMap::new(),
+            misses: false,
             was_well: true,
             story: Vec::new(),
         }
@@ -104,6 +110,7 @@ impl<'a> Run<'a> {
             world.end(super::plan::End::Stop, false)?;
             world.mount()?;
             self.tell("all are back");
+            self.misses = false;
             let refused = world.start()?;
             ensure!(refused.is_none(), "the last start is refused: {refused:?}");
         }
@@ -186,7 +193,7 @@ impl<'a> Run<'a> {
         let all_on = on.len() == usize::from(self.plan.brokers);
         let must_be_well = self.plan.reads && all_on;
         let client = world.client()?;
-        let (mut before, mut since) = (Vec::new(), Instant::now());
+        let (mut before, mut since, mut short_since) = (Vec::new(), Instant::now(), None);
         loop {
             let lines = patiently(|| client.topic(TOPIC))?.replicas_state;
             let lines: Vec<Replica> = lines
@@ -196,9 +203,17 @@ impl<'a> Run<'a> {
             let is_kept = |line: &Replica| on.contains(&line.broker);
             let is_good = |state: &str| state == ReplicaState::Well.name() || state == "moved";
             let well = |line: &Replica| is_kept(line) && is_good(&line.state);
-            if lines.iter().all(well) {
-                self.check_well(world)?;
-                return Ok(Settled::Well);
+            let is_well = lines.iter().all(well);
+            match if is_well { self.check_well(world) } else { Ok(()) } {
+                Ok(()) if is_well => return Ok(Settled::Well),
+                Ok(()) => short_since = None,
+                // Its files may not have been read through yet, as they are after each start.
+                Err(failure) => {
+                    let since = short_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > slow(READ_THROUGH) {
+                        return Err(failure);
+                    }
+                }
             }
             let states: Vec<_> =
                 lines.iter().map(|it| (it.source, it.broker, it.state.clone())).collect();
@@ -220,7 +235,7 @@ impl<'a> Run<'a> {
     }
 
     /// All copies are called well: each message lies on as many disks as there are copies.
-    fn check_well(&mut self, world: &World) -> Result<(), Failure> {
+    fn check_well(&self, world: &World) -> Result<(), Failure> {
         if !self.can_keep(world) {
             return Ok(());
         }
@@ -240,6 +255,10 @@ impl<'a> Run<'a> {
 
     /// Reads everything through each broker that runs.
     fn read(&mut self, world: &World) -> Result<(), Failure> {
+        if self.misses {
+            // Readers wait for that disk.
+            return Ok(());
+        }
         let on = world.on();
         let all_on = on.len() == usize::from(self.plan.brokers);
         let mut seen = BTreeSet::new();
@@ -347,6 +366,7 @@ impl<'a> Run<'a> {
     }
 
     fn start(&mut self, world: &mut World, life: &Life, missing: bool) -> Result<(), Failure> {
+        self.misses = missing;
         let Some(why) = world.start()? else {
             ensure!(
                 !missing || life.keeps_pool,
@@ -361,6 +381,7 @@ impl<'a> Run<'a> {
         let may = may && !matches!(life.harm, Harm::None | Harm::Swap(..));
         ensure!(may, "a start is refused, and every message is on a disk that is here: {why}");
         self.outcome.refused += 1;
+        self.misses = false;
         if !life.keeps_pool {
             // What it made before it ended.
             let _ = std::fs::remove_file(world.folder().join("pool"));

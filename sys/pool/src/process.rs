@@ -24,6 +24,19 @@ impl fmt::Display for Holder {
     }
 }
 
+/// Whether this process was started so that SIGHUP does nothing, as under nohup (signal(7)): who
+/// takes it as a word to stop would end where its terminal is closed, which was not wanted.
+pub fn ignores_hangup() -> bool {
+    fs::read_to_string("/proc/self/status").is_ok_and(|status| says_ignored(&status, 1))
+}
+
+/// Whether a signal, by its number, is among those that are ignored (proc_pid_status(5)).
+fn says_ignored(status: &str, signal: u32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 << (signal - 1) != 0)
+}
+
 /// Whether somebody has stopped a process, as SIGSTOP or a debugger does.
 pub fn is_stopped(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| says_stopped(&stat))
@@ -59,6 +72,14 @@ fn holder_in(locks: &str, inode: u64) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_that_is_ignored_is_known_by_its_bit() {
+        let status =
+            "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000002\n";
+        assert!(says_ignored(status, 1) && says_ignored(status, 13));
+        assert!(!says_ignored(status, 2) && !says_ignored("", 1));
+    }
 
     #[test]
     fn a_stopped_process_is_told_by_the_kernels_word_and_not_by_its_name() {

@@ -51,6 +51,7 @@ pub mod mend;
 pub mod merge;
 pub mod names;
 pub mod numbers;
+pub mod once;
 mod own;
 pub mod owner;
 mod reach;

@@ -12,7 +12,8 @@ use crate::words;
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Prints `ready http://127.0.0.1:7400` on stdout when every broker is accepted, and stays in the
-foreground. SIGINT or SIGTERM stops all of it, with status 0, or 1 where a process had to be killed.
+foreground. SIGINT, SIGTERM or SIGHUP stops all of it, with status 0, or 1 where a process had to
+be killed.
 A second one says what a third does: 2 s later or more, it ends all at once, as a power cut would.
 A process that dies is started again after 100 ms, then after twice as long each time, up to 5 s,
 and stderr says so. The pool is anonymous memory unless --pool names a file, so nothing is left

@@ -13,8 +13,11 @@ use nix::unistd::Pid;
 use super::LocalError;
 use super::spawner::Spawner;
 
-/// Lines of stderr that are kept until somebody asks; older ones go.
-const LINES_KEPT: usize = 64;
+/// Lines of stderr that are kept until somebody asks; older ones go, and are counted. A start with
+/// as many topics as a pool has says a few of each.
+const LINES_KEPT: usize = 8192;
+/// Last lines that are kept for the sentence on how it ended.
+const LAST_KEPT: usize = 8;
 /// Longest line that is kept whole.
 const LINE_KEPT_BYTES: usize = 2000;
 /// First pause before a dead child is started again, and the longest.
@@ -28,22 +31,31 @@ const LIVED_WELL: Duration = Duration::from_secs(10);
 struct Output {
     ready: Option<String>,
     fresh: VecDeque<String>,
+    /// Lines that went before somebody asked.
+    gone: u64,
     last: VecDeque<String>,
 }
 
 impl Output {
     fn note(&mut self, line: String) {
-        for lines in [&mut self.fresh, &mut self.last] {
-            if lines.len() == LINES_KEPT {
+        for (lines, most) in [(&mut self.last, LAST_KEPT), (&mut self.fresh, LINES_KEPT)] {
+            if lines.len() == most {
                 lines.pop_front();
+                self.gone += u64::from(most == LINES_KEPT);
             }
             lines.push_back(line.clone());
         }
     }
 
+    /// What was said since somebody asked last.
+    fn take_fresh(&mut self) -> Vec<String> {
+        let gone = std::mem::take(&mut self.gone);
+        let told = (gone > 0).then(|| format!("{gone} lines before these are not shown"));
+        told.into_iter().chain(std::mem::take(&mut self.fresh)).collect()
+    }
+
     fn said(&self) -> String {
-        let skip = self.last.len().saturating_sub(8);
-        self.last.iter().skip(skip).cloned().collect::<Vec<_>>().join("; ")
+        self.last.iter().cloned().collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -171,7 +183,7 @@ impl Process {
 
     /// What it said since the last look, a line each.
     fn fresh(&self) -> Vec<String> {
-        let fresh = std::mem::take(&mut lock(&self.output).fresh);
+        let fresh = lock(&self.output).take_fresh();
         let said = fresh.iter().map(|line| without_name(&self.name, line));
         said.map(|line| format!("{}: {line}", self.name)).collect()
     }
@@ -334,6 +346,21 @@ mod tests {
             panic!("it did not die")
         };
         assert_eq!((status.as_str(), said.as_str()), ("exit status 3", "the reason"));
+    }
+
+    #[test]
+    fn all_that_is_said_between_two_looks_is_kept_or_counted() {
+        let mut output = Output::default();
+        let mut say = |lines: usize| {
+            (0..lines).for_each(|line| output.note(format!("line {line}")));
+            output.take_fresh()
+        };
+        assert_eq!(say(300).len(), 300);
+        assert!(say(0).is_empty());
+        let said = say(LINES_KEPT + 3);
+        assert_eq!(said.len(), LINES_KEPT + 1);
+        assert_eq!(&said[..2], ["3 lines before these are not shown", "line 3"]);
+        assert!(output.said().starts_with(&format!("line {}", LINES_KEPT - 5)));
     }
 
     #[test]
