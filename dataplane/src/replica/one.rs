@@ -4,6 +4,7 @@ mod beginning;
 mod doubt;
 mod event;
 mod hole;
+mod known;
 mod lack;
 mod lost;
 mod place;
@@ -95,8 +96,8 @@ pub struct Replica {
     anew: bool,
     /// Where that file begins, if it is to be begun though nothing lands.
     seam: Option<u64>,
-    /// Nobody had kept this copy in this pool when it was opened.
-    is_first: bool,
+    /// Where memory began when the copy was opened, if nobody had kept it in this pool before.
+    unkept_to: Option<u64>,
     /// Bytes written that no sync covers, and since when there are some.
     unsynced_bytes: u64,
     unsynced_since_ns: u64,
@@ -166,7 +167,8 @@ impl Replica {
         let elsewhere = pool.durable_elsewhere(topic, duty.source, duty.replica, at);
         let oldest = pool.oldest(topic, log);
         // Where nothing followed of the source, the line went further than the files say.
-        let has_all = before.tail <= opened.covers;
+        let had_none = before.entries == 0 && files.ordinal == 0 && duty.stand_in.is_some();
+        let has_all = before.tail <= opened.covers || had_none;
         let followed = followed(&before, elsewhere, oldest);
         let covers = if has_all { opened.covers.max(followed) } else { opened.covers };
         let is_whole = opened.cut.is_none() && opened.damage.is_empty() && opened.aside.is_empty();
@@ -189,8 +191,10 @@ impl Replica {
         }
         let (row, said) = row_of(&files, (data, others), (entry, duty), keeper.file_bytes);
         let is_first = (before.incarnation == 0 || before.tail == TAIL_UNKNOWN) && elsewhere == 0;
-        // The place where a stand-in leaves something out is in none of its files yet.
-        let tail = if anew { covers } else { opened.covers };
+        // Where a stand-in begins, or leaves something out, is in none of its files yet. Of what
+        // lies before that its line says nothing.
+        let is_bare = duty.stand_in.is_some() && files.current.is_none();
+        let tail = if anew || is_bare { covers } else { opened.covers };
         let mut replica = Self {
             topic,
             duty,
@@ -224,7 +228,7 @@ impl Replica {
             pending: None,
             anew,
             seam: Some(covers).filter(|_| opened.is_beheaded && !anew),
-            is_first,
+            unkept_to: is_first.then_some(oldest),
             unsynced_bytes: 0,
             unsynced_since_ns: 0,
             syncing: None,

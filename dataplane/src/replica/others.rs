@@ -22,6 +22,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// and nothing more of any copy would become durable.
 const REFUSED_LOOKS: u32 = 50;
 
+/// Bytes of other sources' records that are read at once, and what one without its payload counts.
+const AT_ONCE_BYTES: u64 = 16 << 20;
+const RECORD_BYTES: u64 = 128;
+
 /// An entry of a log, and why nothing is there, should it be a hole.
 pub type Kept = (OrderEntry, GapReason);
 
@@ -33,6 +37,8 @@ pub struct Others {
     merge: Option<Merge>,
     /// The topic's directories that can be read here, this broker's own first.
     topics: Vec<PathBuf>,
+    /// Files of the log's other sources in those, this broker's own directory among them.
+    other_sources: Option<Wanted>,
 }
 
 /// Where the first file of a copy begins.
@@ -53,19 +59,23 @@ impl Others {
     /// Those in `data`, beside the copy in `own`.
     pub fn new(own: &Path, data: &[PathBuf], entry: &TopicEntry, source: BrokerId) -> Self {
         let (name, created_ns) = (entry.name().to_owned(), entry.created_ns);
-        let own = std::iter::once(own);
-        let all = own.chain(data.iter().map(PathBuf::as_path));
+        let all = std::iter::once(own).chain(data.iter().map(PathBuf::as_path));
         let topics = all.map(|data| topic_directory(data, &name, created_ns)).collect();
         let sources = vec![source];
+        let all = std::iter::once(own.to_owned()).chain(data.iter().cloned()).collect();
         let (data, is_shared, stood_in) = (data.to_vec(), false, None);
         let wanted = Wanted { data, name, created_ns, sources, is_shared, stood_in };
-        Self { wanted: (!wanted.data.is_empty()).then_some(wanted), merge: None, topics }
+        let others = BrokerId::all().filter(|other| *other != source).collect();
+        let other_sources = Some(Wanted { data: all, sources: others, ..wanted.clone() });
+        let wanted = (!wanted.data.is_empty()).then_some(wanted);
+        Self { wanted, merge: None, topics, other_sources }
     }
 
     /// The same copies, read anew.
     #[cold]
     pub fn again(&self) -> Self {
-        Self { wanted: self.wanted.clone(), merge: None, topics: self.topics.clone() }
+        let (wanted, topics) = (self.wanted.clone(), self.topics.clone());
+        Self { wanted, merge: None, topics, other_sources: self.other_sources.clone() }
     }
 
     /// What the topic's directories that can be read say of it, this broker's own first.
@@ -152,6 +162,29 @@ impl Others {
         merge.look_again();
         let (picked, is_known) = merge.next(index, until, &mut Vec::new());
         Some((picked.and_then(|picked| merge.record(picked)), is_known))
+    }
+
+    /// Up to where each log index from `from` on and below `to` has an entry of another source, as
+    /// files that can be read say, and whether that is all that they say: no more than some bytes
+    /// are read at once.
+    #[cold]
+    pub fn of_other_sources(&self, from: u64, to: u64) -> (u64, bool) {
+        let Some(wanted) = &self.other_sources else { return (from, true) };
+        let (mut merge, mut index, mut bytes) = (Merge::new(wanted), from, 0);
+        while index < to {
+            if bytes >= AT_ONCE_BYTES {
+                return (index, false);
+            }
+            let found = merge.next(index, to, &mut Vec::new()).0;
+            let Some(picked) = found.filter(|picked| picked.index == index) else { break };
+            let entry = merge.record(picked).map(|record| record.body);
+            bytes += match entry {
+                Some(Body::Batch { payload, .. }) => payload.len() as u64,
+                _ => 0,
+            } + RECORD_BYTES;
+            index += 1;
+        }
+        (index, true)
     }
 
     /// What stands in these indexes of the log, from the first on and as far as the copies are

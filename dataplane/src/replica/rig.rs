@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES, crc32c};
+use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::{ChainLine, FrontierLine, OrderEntry};
 use landfall_layout::pool::{Coherence, LeaderLine, Term};
 use landfall_layout::segment::{SegmentHeader, SegmentKind, SegmentState, What};
@@ -44,6 +45,7 @@ pub(crate) fn lead(pool: &Pool) {
 pub(crate) struct Source {
     pub pool: Pool,
     pub topic: TopicId,
+    pub log: usize,
     pub segment: LogSegment,
     pub frontier: FrontierLine,
     offset: u32,
@@ -51,17 +53,24 @@ pub(crate) struct Source {
 
 impl Source {
     pub fn new(pool: Pool, flags: u8) -> Self {
+        Self::of(pool, flags, Order::None)
+    }
+
+    /// The same of another order: where that is sequenced, the log is that of all brokers.
+    pub fn of(pool: Pool, flags: u8, order: Order) -> Self {
         lead(&pool);
+        let log = if order.is_sequenced() { SEQUENCED_LOG } else { 0 };
         let topic = TopicId::new(0, 1);
         let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
         (entry.id, entry.state) = (topic.0, TopicState::Live as u8);
-        (entry.order, entry.flags) = (Order::None.raw(), flags);
+        (entry.order, entry.flags) = (order.raw(), flags);
         (entry.replicas, entry.replica_brokers) = (2, 1);
         entry.created_ns = CREATED_NS;
         (entry.name[0], entry.name_bytes) = (b't', 1);
         pool.set_topic(&entry);
         for (segment, kind) in [(LOG, SegmentKind::OrderLog), (PAYLOAD, SegmentKind::Payload)] {
-            let what = What { kind, state: SegmentState::Open, owner: 0, log: 0, topic };
+            let log = log as u8;
+            let what = What { kind, state: SegmentState::Open, owner: 0, log, topic };
             let header = SegmentHeader {
                 what: what.pack(),
                 generation: 1,
@@ -73,8 +82,8 @@ impl Source {
         }
         let chain =
             ChainLine { head: LOG, tail: LOG, topic: topic.0.into(), ..ChainLine::default() };
-        pool.set_chain(topic, 0, &chain);
-        pool.start_frontier(topic, 0);
+        pool.set_chain(topic, log, &chain);
+        pool.start_frontier(topic, log);
         let segment = LogSegment {
             segment: SegmentId(LOG),
             at: pool.geometry().segment(SegmentId(LOG)).expect("the pool has that segment"),
@@ -82,7 +91,7 @@ impl Source {
             capacity: pool.geometry().entries_per_segment(),
         };
         let frontier = FrontierLine { topic: topic.0.into(), ..FrontierLine::default() };
-        Self { pool, topic, segment, frontier, offset: 0 }
+        Self { pool, topic, log, segment, frontier, offset: 0 }
     }
 
     /// Puts a batch of that payload into the pool; its entry. `holds`: its checksum is right.
@@ -128,7 +137,7 @@ impl Source {
 
     /// Makes what was appended count.
     pub fn publish(&mut self) {
-        self.pool.advance_frontier(self.topic, 0, &self.frontier);
+        self.pool.advance_frontier(self.topic, self.log, &self.frontier);
     }
 
     /// A replicator of broker 0, as a process of that incarnation has it.

@@ -5,6 +5,7 @@ use landfall_layout::replica::{ENODATA, ReplicaLine, ReplicaState};
 use landfall_layout::topic::TopicEntry;
 use landfall_pool::Pool;
 
+use super::doubt::Judged;
 use super::{Event, Replica};
 use crate::replica::begin::{Seam, is_last_in, seams_of};
 use crate::replica::others::beginning_of;
@@ -70,7 +71,8 @@ impl Replica {
             let log = file.began.as_ref()?.logs.get(&self.log)?;
             Some(*log.entries.get(&source)? > 0)
         });
-        if let Some(had) = began.next() {
+        let counted_whole = || !self.counted_with_hole();
+        if let Some(had) = began.next().filter(|had| *had || counted_whole()) {
             return had || began.any(|had| had);
         }
         let is_young = said.first().is_none_or(|own| own.made_at.contains_key(&self.log));
@@ -126,7 +128,7 @@ impl Replica {
         let is_unknown = made_at.is_some_and(|made_at| made_at <= mine.index)
             && self.others.beginning().is_none()
             && self.may_have_landed(pool, entry, (0, mine.index))
-            && !self.is_nothing(pool, (0, mine.index));
+            && !self.missing(pool, (0, mine.index)).is_empty();
         let what = format!("it begins at log index {}", mine.index);
         let more = "no other copy of them can be read here";
         is_unknown.then(|| self.doubtful((0, mine.index), (&what, more))).into_iter().collect()
@@ -189,7 +191,7 @@ impl Replica {
         let was_whole = !is_last_in((from, to), self.wanted) && self.was_whole(pool, to);
         let (start, is_known) = match was_whole {
             true => (from, true),
-            false => self.judge(pool, (from, to)),
+            false => self.judge(pool, (from, to), Judged::Now),
         };
         // Where the files go on to have everything.
         let begin = if is_known { start } else { to };
@@ -207,12 +209,13 @@ impl Replica {
             return Vec::new();
         }
         if self.duty.stand_in.is_none() {
-            let said = match is_last_in((from, to), self.wanted) {
-                true => self.say_short(),
-                false => self.say_hole((from, to)),
-            };
+            // What the log passes over behind the hole excuses nothing of it at a later start.
+            let mut said: Vec<Event> = self.say_hole((from, to)).into_iter().collect();
             match is_last_in((from, to), self.wanted) {
-                true => self.lacks = true,
+                true => {
+                    self.lacks = true;
+                    said.extend(self.say_short());
+                }
                 false => self.doubts.add((start, to)),
             }
             self.show_row();
@@ -245,8 +248,11 @@ impl Replica {
     pub(super) fn compare_seams(&mut self, pool: &Pool) -> Vec<Event> {
         let seams = seams_of(self.files.directory()).into_iter();
         let (short, other): (Vec<_>, Vec<_>) = seams.partition(Seam::is_short);
-        let holes = other.into_iter().filter(|seam| !self.judge(pool, (seam.from, seam.to)).1);
-        self.seams = holes.collect();
+        for seam in other {
+            if !self.judge(pool, (seam.from, seam.to), Judged::Before).1 {
+                self.seams.push(seam);
+            }
+        }
         let events = self.seams.iter().map(|seam| self.hole(seam.from, seam.to)).collect();
         self.seams.extend(short);
         self.show_row();
@@ -261,7 +267,7 @@ impl Replica {
             let (from, has) = self.row.end_before(was.to).unwrap_or((was.from, was.has));
             let seam = Seam { from, has, ..was };
             let is_filled = from > was.from && !seam.is_short();
-            if is_filled && self.judge(pool, (from, seam.to)).1 {
+            if is_filled && self.judge(pool, (from, seam.to), Judged::Before).1 {
                 continue;
             }
             if is_filled && was.is_short() {

@@ -7,8 +7,9 @@ use landfall_layout::replica::ReplicaState;
 use landfall_pool::Pool;
 use landfall_pool::stderr;
 use landfall_replica::TopicFile;
-use landfall_replica::holes::Hole;
+use landfall_replica::holes::{Hole, left};
 
+use super::known::Range;
 use super::{Event, Replica};
 use crate::replica::others::beginning_of;
 
@@ -37,27 +38,53 @@ impl Replica {
         let said = TopicFile::read(topic).ok()?.holes;
         self.holes = said.into_iter().filter(|hole| hole.source == source).collect();
         let first = beginning_of(self.files.directory())?;
-        let in_front = self.holes.iter().find(|hole| hole.from < first.index)?;
-        let (from, to) = (in_front.from, in_front.to.min(first.index));
-        if first.is_behind || self.has_hole() || self.judge(pool, (from, to)).1 {
-            return None;
-        }
-        let what = format!("it begins at log index {}", first.index);
-        let more = "its directory says that it is a hole";
-        Some(self.doubtful((from, to), (&what, more)))
+        let is_said = self.has_hole();
+        let told = self.doubt_words(pool, &self.holes.clone());
+        let hole = told.first().filter(|_| !is_said)?;
+        let what = match hole.0 < first.index {
+            true => format!("it begins at log index {}", first.index),
+            false => format!("it goes on at log index {}", hole.1),
+        };
+        Some(self.say_lacking(*hole, (&what, "its directory says that it is a hole")))
     }
 
-    /// Strikes those words once the copy has everything there, or it is known that nothing was.
-    pub(super) fn settle_holes(&mut self) {
+    /// Doubts what words speak of that is not here, as far as the files have come, and not known to
+    /// be nothing: what of that was in no doubt before.
+    fn doubt_words(&mut self, pool: &Pool, words: &[Hole]) -> Vec<Range> {
+        let seams = self.seams.iter().map(|seam| (seam.from, seam.to));
+        let known: Vec<Range> = seams.chain(self.doubts.holes().iter().copied()).collect();
+        let mut told = Vec::new();
+        for word in words {
+            let missing = self.missing(pool, (word.from, word.to.min(self.next)));
+            told.extend(missing.into_iter().flat_map(|part| left(part, known.iter().copied())));
+        }
+        told.iter().for_each(|part| self.doubts.add(*part));
+        self.show_row();
+        told
+    }
+
+    /// Strikes those words once the copy has everything there, or it is known that nothing was. A
+    /// copy that looks well may have been filled elsewhere only: each word is asked once more.
+    pub(super) fn settle_holes(&mut self, pool: &Pool) -> Option<Event> {
         let is_well = self.state() == ReplicaState::Well && self.line.errno == 0;
         let is_here = |hole: &Hole| hole.to <= self.line.durable;
-        if self.holes.is_empty() || !is_well || !self.holes.iter().all(is_here) {
-            return;
+        // Behind what is no file yet nothing is known of.
+        let is_begun = !self.anew && self.seam.is_none();
+        if !is_well || !is_begun || !self.holes.iter().all(is_here) {
+            return None;
         }
-        let filled = std::mem::take(&mut self.holes);
-        let Some(topic) = self.files.directory().parent() else { return };
-        if let Err(error) = Hole::strike(topic, &filled) {
+        let words = std::mem::take(&mut self.holes);
+        let (filled, left): (Vec<_>, Vec<_>) =
+            words.into_iter().partition(|hole| self.missing(pool, (hole.from, hole.to)).is_empty());
+        let topic = self.files.directory().parent()?;
+        if !filled.is_empty()
+            && let Err(error) = Hole::strike(topic, &filled)
+        {
             stderr::note(format_args!("{self}: {error}; its directory says on that it has a hole"));
         }
+        let told = self.doubt_words(pool, &left).first().copied();
+        self.holes = left;
+        let more = ("its files are whole", "its directory says that it is a hole");
+        told.map(|hole| self.say_lacking(hole, more))
     }
 }

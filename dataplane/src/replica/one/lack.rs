@@ -10,6 +10,7 @@ use landfall_replica::{TopicFile, Walk};
 use super::{Event, Replica};
 use crate::replica::begin::{is_last_in, seams_of};
 use landfall_pool::stderr;
+use crate::replica::others::beginning_of;
 
 /// What a copy has to have before its directory lacks nothing of its source any more.
 #[derive(Clone, Copy, Debug)]
@@ -106,27 +107,47 @@ impl Replica {
         }
         let lacks = TopicFile::read(topic).ok()?.places.lacks;
         let mine = lacks.iter().filter(|lack| self.is_lack(lack));
-        // What such a word speaks of, this pool knows.
+        // Such a word speaks of the entry right below its end, which disks had.
         let is_short =
             |lack: &Lack| lack.is_torn && lack.entries == UNCOUNTED && lack.below <= self.wanted;
-        let (short, mine): (Vec<&Lack>, Vec<&Lack>) = mine.partition(|lack| is_short(lack));
-        let filled = short.into_iter().filter(|lack| self.reaches(lack.below)).copied().collect();
-        self.strike(topic, filled);
-        let below = mine.iter().map(|lack| lack.below).max()?;
-        if mine.iter().any(|lack| lack.is_torn && lack.entries == UNCOUNTED) {
-            let is_said = self.has_hole();
-            let seams = seams_of(self.files.directory()).into_iter();
-            let holes: Vec<_> = seams.filter(|seam| seam.from < below).collect();
-            holes.iter().for_each(|seam| self.doubts.add((seam.from, seam.to)));
-            self.show_row();
-            let first = holes.first().filter(|_| !is_said)?;
-            let what = "it goes on behind what its directory says that it lacks";
-            return Some(self.say_lacking((first.from, first.to), (what, "nobody counted it")));
+        let is_filled = |lack: &Lack| is_short(lack) && self.reaches(lack.below);
+        let (filled, mine): (Vec<&Lack>, Vec<&Lack>) = mine.partition(|lack| is_filled(lack));
+        self.strike(topic, filled.into_iter().copied().collect());
+        let torn = mine.iter().filter(|lack| lack.is_torn && lack.entries == UNCOUNTED);
+        let torn: Vec<(u64, bool)> = torn.map(|lack| (lack.below, is_short(lack))).collect();
+        if !torn.is_empty() {
+            return self.doubt_lacks(&torn);
         }
         let is_torn = mine.iter().any(|lack| lack.is_torn);
         let mine: Vec<Lack> = mine.into_iter().copied().collect();
         self.begin_lack(&mine, is_torn);
         None
+    }
+
+    /// Doubts the places that words may speak of which nobody counts: each says below which log
+    /// index, and whether it speaks of the entry right before that.
+    fn doubt_lacks(&mut self, torn: &[(u64, bool)]) -> Option<Event> {
+        let is_said = self.has_hole();
+        let first = beginning_of(self.files.directory()).filter(|first| !first.is_behind);
+        let front = first.map(|first| (0, first.index)).filter(|(_, index)| *index > 0);
+        let seams = seams_of(self.files.directory()).into_iter().map(|seam| (seam.from, seam.to));
+        let speaks_of = |(from, to): &(u64, u64)| {
+            let of = |(below, is_last): &(u64, bool)| match is_last {
+                true => is_last_in((*from, *to), *below),
+                false => from < below,
+            };
+            torn.iter().any(of)
+        };
+        let is_front = |front: &(u64, u64)| {
+            torn.iter().any(|(below, is_last)| *is_last && is_last_in(*front, *below))
+        };
+        let holes: Vec<_> =
+            front.filter(is_front).into_iter().chain(seams.filter(speaks_of)).collect();
+        holes.iter().for_each(|hole| self.doubts.add(*hole));
+        self.show_row();
+        let first = holes.first().filter(|_| !is_said)?;
+        let what = "it goes on behind what its directory says that it lacks";
+        Some(self.say_lacking(*first, (what, "nobody counted it")))
     }
 
     /// Takes those words up once more after it turned out that no hole is one.

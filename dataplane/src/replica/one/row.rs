@@ -52,7 +52,8 @@ impl Replica {
         let told = self.row.step(pool, now_ns)?;
         let is_mended = told.iter().any(|told| matches!(told, Told::Mended(_)));
         let mut events: Vec<Event> = told.into_iter().map(|told| self.told(told)).collect();
-        if is_mended && !self.seams.is_empty() {
+        if is_mended {
+            self.doubts.look_again();
             events.extend(self.judge_seams(pool));
         }
         self.show_row();

@@ -19,7 +19,9 @@ impl Replica {
         if self.open_lack.is_some() {
             events.extend(self.settle_lack());
         }
-        self.settle_holes();
+        if !self.holes.is_empty() {
+            events.extend(self.settle_holes(pool));
+        }
         if self.line == self.shown {
             return None;
         }

@@ -11,6 +11,7 @@ use landfall_layout::replica::{Body, NO_FILE, REPLICA_HEADER_BYTES, ReplicaHeade
 use landfall_pool::Pool;
 use landfall_pool::clock::wall_ns;
 use landfall_pool::log::{Found, LogReader};
+use landfall_replica::holes::Hole;
 use landfall_replica::mend::sync_directory;
 use landfall_replica::merge::Wanted;
 use landfall_replica::names::{list_source, replica_file};
@@ -59,6 +60,8 @@ pub struct Filling {
     /// The directory says of no hole in this copy, so that the count of the file behind is one of
     /// all that the source had landed.
     is_counted: bool,
+    /// It says of one where this is to be: as many entries may be those of the hole.
+    is_doubtful: bool,
     buffer: Vec<u8>,
 }
 
@@ -97,7 +100,8 @@ impl Filling {
             ordinal: header.first_ordinal,
             want: header.first_index,
             is_known: true,
-            is_counted: to.ordinal.is_some() && !says_hole(path, header.source),
+            is_counted: to.ordinal.is_some() && !says_hole(path, header.source, (0, u64::MAX)),
+            is_doubtful: says_hole(path, header.source, (header.first_index, to.index)),
             buffer: Vec::new(),
         })
     }
@@ -162,7 +166,8 @@ impl Filling {
 
     /// Whether the group is, or there is nothing more to come.
     fn is_full(&self, group: &Group) -> bool {
-        group.is_full(STEP_BYTES) || self.to.is_anew && Some(group.ordinal) == self.to.ordinal
+        let is_all = self.to.is_anew && Some(group.ordinal) == self.to.ordinal;
+        group.is_full(STEP_BYTES) || is_all && !self.is_doubtful
     }
 
     /// Adds the next entry below `until` that a copy has; its index.
@@ -212,12 +217,13 @@ impl Filling {
         if self.to.ordinal.is_some_and(|ordinal| self.ordinal > ordinal) {
             return Some(false);
         }
-        if self.to.is_anew && is_all {
+        if self.to.is_anew && is_all && !self.is_doubtful {
             return Some(self.is_known);
         }
         // As many entries as there were are those: no copy has one that is not in the log.
         let is_end = self.want >= self.to.index;
-        is_end.then_some(is_all || self.to.ordinal.is_none() && self.is_known)
+        let is_enough = is_all && (self.is_known || !self.is_doubtful);
+        is_end.then_some(is_enough || self.to.ordinal.is_none() && self.is_known)
     }
 
     /// Gives it its name and its place among the others, if those are still there. Where it begins.
@@ -262,13 +268,14 @@ impl Filling {
 }
 
 /// Whether the topic's directory says of a hole in the copy of `source` that the file `path` is of,
-/// or of something that it went on without.
-fn says_hole(path: &Path, source: u8) -> bool {
+/// at log indexes of a range, or of something that it went on without.
+fn says_hole(path: &Path, source: u8, (from, to): (u64, u64)) -> bool {
     let topic = path.ancestors().nth(2).and_then(|topic| TopicFile::read(topic).ok());
     topic.is_none_or(|topic| {
         let mut lacks = topic.places.lacks.iter();
-        lacks.any(|lack| lack.source == source && lack.is_torn)
-            || topic.holes.iter().any(|hole| hole.source == source)
+        let is_in = |hole: &Hole| hole.source == source && hole.from < to && from < hole.to;
+        lacks.any(|lack| lack.source == source && lack.is_torn && from < lack.below)
+            || topic.holes.iter().any(is_in)
     })
 }
 

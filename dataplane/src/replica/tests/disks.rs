@@ -116,11 +116,20 @@ pub(super) fn follow(source: &mut Source, entries: u64) {
 /// All that there is has left memory; up to which index that is.
 pub(super) fn move_on(source: &Source) -> u64 {
     let end = source.frontier.entries;
-    source.pool.raise_oldest(source.topic, 0, end, end * 3);
+    source.pool.raise_oldest(source.topic, source.log, end, end * 3);
     end
 }
 
 pub(super) fn line(source: &Source) -> (u64, u64, ReplicaState, u32) {
     let line = source.pool.replica(source.topic, broker(0), 0);
     (line.durable, line.entries, line.state(), line.errno)
+}
+
+/// Looks again for some minutes, of which so many have passed.
+pub(super) fn look_again(worker: &mut Worker, minutes: u64) {
+    let now = boot_ns() + minutes * 60_000_000_000;
+    for second in 1..180 {
+        worker.mend(now + second * 1_000_000_000);
+    }
+    work(worker);
 }

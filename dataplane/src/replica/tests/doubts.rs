@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::replica::ENODATA;
 use landfall_replica::holes::Hole;
 use landfall_replica::there::Kept;
 use landfall_replica::{Ended, EndedLog, Numbers, Resumed, Skipped};
 
-use super::disks::{Disks, errors, land, line, next_pool, six};
+use super::disks::{Disks, errors, land, line, look_again, move_on, next_pool, six};
 use super::*;
 
 /// What the end in good order before this pool says in a directory: where the log ended, how many
@@ -26,15 +27,6 @@ fn say_end(disks: &Disks, which: usize, source: &Source, (index, had, tail): (u6
     // As control writes it at a cold start.
     file.made_at = BTreeMap::new();
     file.replace(&disks.topic(which)).unwrap();
-}
-
-/// Looks again for some minutes, of which so many have passed.
-fn look_again(worker: &mut Worker, minutes: u64) {
-    let now = boot_ns() + minutes * 60_000_000_000;
-    for second in 1..180 {
-        worker.mend(now + second * 1_000_000_000);
-    }
-    work(worker);
 }
 
 fn holes(disks: &Disks) -> usize {
@@ -160,4 +152,109 @@ fn a_count_of_a_copy_with_a_hole_makes_none_whole() {
         look_again(&mut worker, 0);
         assert_eq!((line(&source).3, holes(&disks)), (ENODATA, 1), "{incarnation}");
     }
+}
+
+/// A topic of which broker 0 keeps what two brokers landed, in one log.
+fn one_log(index: u64) -> Source {
+    let mut source = Source::of(pool(), 0, Order::Strong);
+    let entry = source.pool.topic_in_slot(0).unwrap();
+    source.pool.set_topic(&TopicEntry { replicas: 3, replica_brokers: 2, ..entry });
+    (source.frontier.entries, source.frontier.position) = (index, index * 3);
+    source.publish();
+    move_on(&source);
+    source
+}
+
+/// Broker 1 landed all that lies in front of the first entry of broker 0, or somebody whose files
+/// nobody has here landed some of it.
+#[test]
+fn a_hole_of_which_each_index_is_anothers_is_none() {
+    for (which, is_said) in [(6, true), (6, false), (5, true), (2, false)] {
+        let is_whole = which == 6;
+        let disks = Disks::new(&format!("anothers-{which}-{is_said}"));
+        let mut source = one_log(0);
+        source.pool.set_tail_on_disk(source.topic, broker(1), 1);
+        for index in 0..6 {
+            let broker = if index == which { 3 } else { 1 };
+            source.append(&OrderEntry {
+                count: 3,
+                broker,
+                flags: ENTRY_HOLE,
+                ..OrderEntry::default()
+            });
+        }
+        source.publish();
+        work(&mut source.worker(disks.data(0, false), Box::new(Plain), 1).unwrap());
+        let mut source = one_log(6);
+        land(&mut source, 2);
+        source.pool.set_tail_on_disk(source.topic, broker(0), 7);
+        for incarnation in 2..5 {
+            let mut worker =
+                source.worker(disks.data(0, false), Box::new(Plain), incarnation).unwrap();
+            work(&mut worker);
+            look_again(&mut worker, 0);
+            let errno = if is_whole || incarnation == 2 { 0 } else { ENODATA };
+            let notes = worker.notes();
+            assert_eq!(line(&source), (8, 2, ReplicaState::Well, errno), "{which}: {notes:?}");
+            assert_eq!(notes.is_empty(), errno == 0, "{which} {is_said}: {notes:?}");
+            assert_eq!(holes(&disks) == 0, is_whole || !is_said || incarnation == 2);
+            // The directory says that there is a hole, or is younger than the log.
+            let mut file = TopicFile::read(&disks.topic(0)).unwrap();
+            match is_said {
+                true => file.holes.extend([Hole { source: 0, from: 0, to: 6 }]),
+                false => file.made_at = BTreeMap::from([(SEQUENCED_LOG, 6)]),
+            }
+            file.replace(&disks.topic(0)).unwrap();
+        }
+    }
+}
+
+/// An end counted nothing of a broker, by a copy that had nothing: its directory says of a hole.
+#[test]
+fn a_count_of_nothing_by_a_copy_with_a_hole_is_none() {
+    for has_hole in [false, true] {
+        let disks = Disks::new(&format!("counted-nothing-{has_hole}"));
+        let mut source = one_log(6);
+        let entry = source.pool.topic_in_slot(0).unwrap();
+        source.pool.set_topic(&TopicEntry { replicas: 4, replica_brokers: 3, ..entry });
+        fs::create_dir_all(disks.topic(1)).unwrap();
+        let mut file = TopicFile::of(&entry, &source.pool.uuid_text(), 1 << 20).unwrap();
+        let entries = BTreeMap::from([(0, 0)]);
+        let tails = BTreeMap::from([(0, 6)]);
+        let log = EndedLog { index: 6, position: 18, entries, tails, ..EndedLog::default() };
+        file.began = Some(Ended { logs: BTreeMap::from([(SEQUENCED_LOG, log)]) });
+        file.holes.extend(has_hole.then_some(Hole { source: 0, from: 0, to: 6 }));
+        file.replace(&disks.topic(1)).unwrap();
+        land(&mut source, 2);
+        source.pool.set_tail_on_disk(source.topic, broker(0), 7);
+        errors(&source, disks.data(0, true), 1);
+        let errno = if has_hole { ENODATA } else { 0 };
+        assert_eq!((line(&source).0, line(&source).3), (8, errno), "{has_hole}");
+    }
+}
+
+/// A broker whose disk hung for a while: its copy was kept by another meanwhile, and what that has
+/// left memory. That nobody had kept the copy before its process came says nothing of this.
+#[test]
+fn what_left_memory_since_the_copy_was_opened_is_missed() {
+    let disks = Disks::new("since-opened");
+    let mut source = next_pool(6);
+    let entry = source.pool.topic_in_slot(0).unwrap();
+    fs::create_dir_all(disks.topic(0)).unwrap();
+    let mut file = TopicFile::of(&entry, &source.pool.uuid_text(), 1 << 20).unwrap();
+    file.resumed.insert(0, Resumed { index: 6, position: 18 });
+    let passed = Skipped { index: 0, to_index: 6, position: 0, to_position: 18 };
+    file.skipped.entry(0).or_default().add(passed);
+    file.replace(&disks.topic(0)).unwrap();
+    land(&mut source, 2);
+    let mut worker = source.worker(disks.data(0, false), Box::new(Plain), 1).unwrap();
+    work(&mut worker);
+    assert_eq!((line(&source), holes(&disks)), ((8, 2, ReplicaState::Well, 0), 0));
+    move_on(&source);
+    land(&mut source, 2);
+    move_on(&source);
+    work(&mut worker);
+    let said = worker.notes().concat();
+    assert!(said.contains("landed at indexes 8 to 10 is not on this disk"), "{said}");
+    assert_eq!((line(&source).3, holes(&disks)), (ENODATA, 1));
 }

@@ -4,8 +4,10 @@ use landfall_layout::keepers::{Keepers, StandIn};
 use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::replica::NO_FILE;
 use landfall_replica::Numbers;
+use landfall_replica::holes::Hole;
 use landfall_replica::there::{Lack, Part};
 
+use super::disks::look_again;
 use super::*;
 
 /// A bench, with the directory of a second broker that may stand in for the first.
@@ -382,4 +384,45 @@ fn bounds_let_go_of_files_that_a_stand_in_has_left() {
     two.bench.pool.set_topic(&entry);
     other.let_go(start + 60_000_000_000);
     assert_eq!(files(&two), survey.files.len(), "nothing is to be let go of");
+}
+
+/// Of what came before it began, its line says nothing, though it has kept nothing yet.
+#[test]
+fn a_stand_in_excuses_no_hole_that_was_there_before_it_began() {
+    let mut two = Two::new("excuses");
+    two.bench.land(5, 1000);
+    work(&mut two.home(false));
+    let (one, older) = (two.bench.directory.clone(), two.bench.directory.with_extension("older"));
+    let copied = std::process::Command::new("cp").arg("-a").args([&one, &older]).status();
+    assert!(copied.unwrap().success());
+    two.bench.land(5, 1000);
+    work(&mut two.home(false));
+    two.forget(10);
+    fs::remove_dir_all(&one).unwrap();
+    fs::rename(&older, &one).unwrap();
+    let mut home = two.home(false);
+    work(&mut home);
+    let holes = || {
+        let topic = list(&one).unwrap().topics.remove(0);
+        TopicFile::read(&topic.path).unwrap().holes
+    };
+    let hole = Hole { source: 0, from: 5, to: 10 };
+    assert_eq!((two.bench.line().errno, holes()), (61, [hole].into()));
+    two.keep_at(Some(other_keeps()));
+    for _ in 0..2 {
+        let mut other = two.other();
+        work(&mut other);
+        assert_eq!(other.notes(), [""; 0]);
+        let line = two.stand_in_line();
+        assert_eq!((line.durable, line.tail, line.entries), (10, 10, 0));
+        look_again(&mut home, 0);
+        assert_eq!((two.bench.line().errno, holes()), (61, [hole].into()));
+    }
+    // What it follows itself it says: others' entries, which leave memory as well.
+    (0..3).for_each(|_| {
+        two.bench.source.append(&OrderEntry { broker: 1, count: 3, ..OrderEntry::default() })
+    });
+    two.bench.source.publish();
+    work(&mut two.other());
+    assert_eq!((two.stand_in_line().durable, two.stand_in_line().tail), (13, 10));
 }

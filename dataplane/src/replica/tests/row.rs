@@ -1,5 +1,6 @@
 //! Files behind which others were begun: a byte, an end, a header, or a whole one is gone.
 
+mod holes;
 mod last;
 
 use landfall_layout::replica::{ENODATA, HEADER_COPY_AT};
@@ -7,7 +8,7 @@ use landfall_replica::holes::Hole;
 use landfall_replica::names::{aside_of, replica_file, source_directory};
 use landfall_replica::{Resumed, Skipped, Skips};
 
-use super::disks::{Disks, follow, land, line, next_pool};
+use super::disks::{Disks, follow, land, line, look_again, move_on, next_pool};
 use super::*;
 
 /// What the tests do to the files of the first of two copies.

@@ -3,9 +3,10 @@
 
 use std::process::Command;
 
+use landfall_replica::holes::Hole;
 use landfall_replica::{Resumed, Skipped};
 
-use super::disks::{Disks, copied_back, errors, line, next_pool, six_in};
+use super::disks::{Disks, copied_back, errors, land, line, look_again, next_pool, six_in};
 use super::*;
 
 const ENODATA: u32 = 61;
@@ -128,5 +129,51 @@ fn bounds_and_what_was_passed_over_excuse_no_older_disk() {
         let said = errors(&source, disks.data(0, true), incarnation).concat();
         assert!(said.contains("landed at indexes 3 to 6 is not on this disk"), "{said}");
         assert_eq!((line(&source).2, line(&source).3), (ReplicaState::Well, ENODATA));
+    }
+}
+
+/// The same after one more power cut: disks have later entries by then, and the log passed over
+/// something right behind the hole. One of the two words on it may be all that there is.
+#[test]
+fn what_was_passed_over_behind_a_hole_excuses_nothing_of_it_at_a_later_start() {
+    for (words, has_lack, has_hole) in
+        [("both", true, true), ("lack", true, false), ("hole", false, true)]
+    {
+        let (disks, _before) = copied_back(&format!("tail-later-{words}"));
+        let mut source = came_back(&disks, 0);
+        land(&mut source, 3);
+        errors(&source, disks.data(0, false), 1);
+        assert_eq!((line(&source).3, lacks(&disks)), (ENODATA, vec![(6, true)]));
+        let source = next_pool(30);
+        source.pool.set_tail_on_disk(source.topic, broker(0), 12);
+        let mut file = TopicFile::read(&disks.topic(0)).unwrap();
+        assert_eq!(file.holes, [Hole { source: 0, from: 3, to: 9 }].into());
+        file.pool_uuid = source.pool.uuid_text();
+        let passed = Skipped { position: 36, to_position: 90, index: 12, to_index: 30 };
+        file.skipped.entry(0).or_default().add(passed);
+        file.resumed.insert(0, Resumed { index: 30, position: 90 });
+        file.made_at.clear();
+        if !has_lack {
+            file.places.lacks.clear();
+        }
+        if !has_hole {
+            file.holes.clear();
+        }
+        file.replace(&disks.topic(0)).unwrap();
+        for incarnation in 1..4 {
+            let mut worker =
+                source.worker(disks.data(0, false), Box::new(Plain), incarnation).unwrap();
+            work(&mut worker);
+            look_again(&mut worker, 0);
+            let said = worker.notes().concat();
+            assert!(
+                said.contains("landed at indexes 3 to 9 is not on this disk"),
+                "{words}: {said}"
+            );
+            assert_eq!((line(&source).0, line(&source).3), (30, ENODATA), "{words}");
+            let file = TopicFile::read(&disks.topic(0)).unwrap();
+            let has = (!file.places.lacks.is_empty(), !file.holes.is_empty());
+            assert_eq!(has, (has_lack, has_hole), "{words}");
+        }
     }
 }

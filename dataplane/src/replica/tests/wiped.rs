@@ -120,29 +120,40 @@ fn a_directory_that_replaces_another_lacks_nothing_once_it_is_filled() {
     }
 }
 
-/// Who landed nothing before the pool was lost: a home that has all says so.
+/// Who landed nothing before the pool was lost: a home that has all says so, unless its directory
+/// says of a hole.
 #[test]
 fn what_begins_behind_a_hole_in_a_whole_copy_is_no_hole() {
-    let disks = Disks::new("first-behind");
-    let mut source = next_pool(6);
-    let mut entry = source.pool.topic_in_slot(0).unwrap();
-    (entry.replicas, entry.replica_brokers) = (3, 2);
-    source.pool.set_topic(&entry);
-    land(&mut source, 2);
-    let home = Data { others: Vec::new(), ..Data::new(&disks.0[1]) };
-    let mut other = source.worker_at(broker(1), home, Box::new(Plain), 1).unwrap();
-    let topic = disks.topic(1);
-    fs::create_dir_all(&topic).unwrap();
-    let file = TopicFile::of(&entry, &source.pool.uuid_text(), 1 << 20).unwrap();
-    let resumed = BTreeMap::from([(0, Resumed { index: 6, position: 18 })]);
-    TopicFile { resumed, ..file }.replace(&topic).unwrap();
-    work(&mut other);
-    // It knows by how the log ended before that nothing was landed there.
-    let at = source.pool.copy_line(source.topic, broker(0), 1, None);
-    let its = source.pool.copy_state(at);
-    source.pool.start_copy(at, &ReplicaLine { errno: 0, ..its });
-    let said = errors(&source, disks.data(0, true), 1);
-    assert_eq!((said, line(&source)), (vec![], (8, 2, ReplicaState::Well, 0)));
+    for has_hole in [false, true] {
+        let disks = Disks::new(&format!("first-behind-{has_hole}"));
+        let mut source = next_pool(6);
+        let mut entry = source.pool.topic_in_slot(0).unwrap();
+        (entry.replicas, entry.replica_brokers) = (3, 2);
+        source.pool.set_topic(&entry);
+        land(&mut source, 2);
+        let home = Data { others: Vec::new(), ..Data::new(&disks.0[1]) };
+        let mut other = source.worker_at(broker(1), home, Box::new(Plain), 1).unwrap();
+        let topic = disks.topic(1);
+        fs::create_dir_all(&topic).unwrap();
+        let file = TopicFile::of(&entry, &source.pool.uuid_text(), 1 << 20).unwrap();
+        let resumed = BTreeMap::from([(0, Resumed { index: 6, position: 18 })]);
+        TopicFile { resumed, ..file }.replace(&topic).unwrap();
+        work(&mut other);
+        // It knows by how the log ended before that nothing was landed there.
+        let at = source.pool.copy_line(source.topic, broker(0), 1, None);
+        let its = source.pool.copy_state(at);
+        source.pool.start_copy(at, &ReplicaLine { errno: 0, ..its });
+        let mut file = TopicFile::read(&topic).unwrap();
+        assert_eq!(file.holes.len(), 1);
+        if !has_hole {
+            file.holes.clear();
+            file.replace(&topic).unwrap();
+        }
+        let said = errors(&source, disks.data(0, true), 1);
+        let errno = if has_hole { ENODATA } else { 0 };
+        assert_eq!(said.is_empty(), !has_hole, "{said:?}");
+        assert_eq!(line(&source), (8, 2, ReplicaState::Well, errno));
+    }
 }
 
 /// Who stood in was started on an empty mount point, and is started where it was. Nobody knows how
