@@ -15,6 +15,7 @@ use landfall_layout::topic::{Durability, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::log::{Found, LogReader};
+use landfall_replica::holes::left;
 use landfall_replica::names::topic_directory;
 use landfall_replica::{Ended, EndedLog, FileError, Resumed, TopicFile};
 
@@ -215,18 +216,18 @@ fn on_disk_below(pool: &Pool, entry: &TopicEntry, source: BrokerId, oldest: u64)
     [furthest, shut, written].into_iter().flatten().fold(before, u64::max)
 }
 
-/// Whether a broker landed nothing from log index `from` to below `to`, where the log ends: a line
-/// of its copies goes so far and none has an entry there, or memory has all of the log from there
-/// on. A stand-in's line says nothing of what came before it began; another's does then.
+/// Whether a broker landed nothing from log index `from` to below `to`, where the log ends: lines of
+/// its copies say so, or memory has all of the log from there on.
 fn landed_nothing(
     pool: &Pool,
     (topic, log): (TopicId, usize),
     source: BrokerId,
     (from, to): (u64, u64),
 ) -> bool {
-    let lines = pool.copy_lines(topic, source).map(|(_, line)| line);
-    let lines: Vec<_> = lines.filter(|line| line.incarnation != 0).collect();
-    if lines.iter().any(|line| line.tail > from) {
+    let lines = pool.copy_lines(topic, source).filter(|(_, line)| line.incarnation != 0);
+    let lines: Vec<_> =
+        lines.map(|(at, line)| (at.key == u64::from(topic.0), line.tail, line.durable)).collect();
+    if lines.iter().any(|(is_home, tail, _)| *is_home && *tail > from) {
         return false;
     }
     let mut reader = LogReader::new(topic, log);
@@ -234,8 +235,15 @@ fn landed_nothing(
         Found::Entry(entry) => entry.broker != source.raw(),
         Found::Lapped { .. } | Found::Gone => false,
     };
-    lines.iter().any(|line| line.durable >= to)
+    let followed = lines.into_iter().map(|(_, tail, durable)| (tail, durable));
+    is_followed((from, to), followed)
         || pool.oldest(topic, log) <= from && (from..to).all(is_anothers)
+}
+
+/// Whether keepers followed a log at each index of a range, from where their files end on. One that
+/// stands in for another begins where that ended, and its files before it keeps anything.
+fn is_followed(range: (u64, u64), keepers: impl Iterator<Item = (u64, u64)>) -> bool {
+    left(range, keepers.filter(|(tail, durable)| tail < durable)).is_empty()
 }
 
 /// Logs of a topic that nothing is known of: that of its order, or those of its homes.
@@ -383,4 +391,22 @@ pub fn go_on(
         topics.iter().try_for_each(take_back).map_err(|error| ColdError::Unsaid { error })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use landfall_layout::replica::TAIL_UNKNOWN;
+
+    use super::*;
+
+    /// A home that went at 10, and one after the other in its place.
+    #[test]
+    fn keepers_that_come_after_each_other_say_together_that_nothing_came() {
+        let is_followed = |lines: &[(u64, u64)]| is_followed((10, 50), lines.iter().copied());
+        assert!(is_followed(&[(7, 10), (10, 30), (30, 50)]));
+        assert!(!is_followed(&[(7, 10), (10, 30), (31, 50)]));
+        assert!(!is_followed(&[(7, 10), (30, 50)]), "what came before it began nobody followed");
+        assert!(!is_followed(&[(7, 10), (TAIL_UNKNOWN, 50)]));
+        assert!(is_followed(&[(7, 60)]));
+    }
 }
