@@ -216,8 +216,8 @@ fn on_disk_below(pool: &Pool, entry: &TopicEntry, source: BrokerId, oldest: u64)
     [furthest, shut, written].into_iter().flatten().fold(before, u64::max)
 }
 
-/// Whether a broker landed nothing from log index `from` to below `to`, where the log ends: lines of
-/// its copies say so, or memory has all of the log from there on.
+/// Whether a broker landed nothing from log index `from` to below `to`, where its log ends: lines
+/// of its copies say so, or memory has all of the log from there on.
 fn landed_nothing(
     pool: &Pool,
     (topic, log): (TopicId, usize),
