@@ -53,7 +53,9 @@ fn set_topic(pool: &Pool) {
         disk_ns: 0,
         deleted_ns: 0,
         life: 0,
-        reserved: [0; 5],
+        begin_index: 0,
+        begin_position: 0,
+        reserved: [0; 3],
     });
 }
 

@@ -44,7 +44,9 @@ fn entry(name: &str, id: TopicId, order: Order) -> TopicEntry {
         disk_ns: 0,
         deleted_ns: 0,
         life: 0,
-        reserved: [0; 5],
+        begin_index: 0,
+        begin_position: 0,
+        reserved: [0; 3],
     }
 }
 

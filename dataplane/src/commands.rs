@@ -121,6 +121,7 @@ impl Broker {
             }
             (SegmentKind::OrderLog, Landing::Own(own)) => {
                 own.grant(env, granted, base);
+                known.begin_where_control_says(env);
             }
             _ => env.error(&format!(
                 "control granted segment {segment} as {kind:?} for topic id {:#x}, which has no \

@@ -277,6 +277,14 @@ impl Topic {
         self.frontier = env.pool.frontier(self.id, env.me.index());
     }
 
+    /// Where nothing has landed in this broker's own log, it begins where control says that it does,
+    /// which it says with the first segment.
+    pub fn begin_where_control_says(&mut self, env: &Env) {
+        if self.frontier.entries == 0 {
+            self.frontier = env.pool.frontier(self.id, env.me.index());
+        }
+    }
+
     /// Finds out anew where the next message of this broker's own log stands. A process that was
     /// killed while it moved the line has left the position of a burst that does not count.
     fn mend_position(&mut self, env: &Env) {

@@ -182,7 +182,9 @@ fn empty_logs(pool: &Pool, entry: &TopicEntry, topics: &[PathBuf]) -> BTreeSet<u
             || resumed.iter().any(|(of, at)| *of == log && at.index > 0)
     };
     let known = resumed.iter().map(|(log, _)| *log);
-    first_logs(entry).chain(known).filter(|log| !had_some(*log)).collect()
+    // Where each log begins of which nothing is known, the topic itself says.
+    let first = first_logs(entry).filter(|_| entry.begin_index == 0);
+    first.chain(known).filter(|log| !had_some(*log)).collect()
 }
 
 /// Says of the homes that are not said to have landed anything that only the pool has from which

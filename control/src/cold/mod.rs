@@ -141,7 +141,9 @@ pub fn restore(
         let mut lives = Vec::new();
         if found.logs.is_empty() {
             // What was ordered may have been in memory alone, unless files say where it ended.
-            found.logs.extend(end::first_logs(&entry).map(|log| (log, FoundLog::default())));
+            let first = end::first_logs(&entry).map(|log| (log, FoundLog::default()));
+            found.logs.extend(first);
+            found.begin_late();
         }
         for (log, known) in std::mem::take(&mut found.logs) {
             lives.push((log, begin(pool, &entry, (log, known), &found, now_ns, &mut notes)));
@@ -312,6 +314,23 @@ fn life_of(pool: &Pool, found: &Found) -> u64 {
     found.life.saturating_add(u64::from(!found.pools.contains(&pool.uuid_text())))
 }
 
+/// Where a broker's own log begins in this pool of which no directory knows: it may have been in
+/// the one that was lost, in memory alone. Where the topic ended in good order it was not.
+fn begins(pool: &Pool, found: &Found) -> Resumed {
+    if found.file.order().is_none_or(Order::is_sequenced) {
+        return Resumed::default();
+    }
+    let told = Told {
+        resumed: Some(found.begins),
+        ended: found.is_ended.then_some(found.begins),
+        pool_bytes: found.file.pool_bytes.max(pool.geometry().pool_bytes()),
+        is_same_pool: found.pools.contains(&pool.uuid_text()),
+        ..Told::default()
+    };
+    let Plan { index, position, .. } = plan(&mut Vec::new(), &told);
+    Resumed { index, position }
+}
+
 /// The topic as it was, in its own slot if that is free.
 fn entry_of(pool: &Pool, taken: &[(TopicEntry, Found)], found: &Found) -> Option<TopicEntry> {
     let file = &found.file;
@@ -327,6 +346,7 @@ fn entry_of(pool: &Pool, taken: &[(TopicEntry, Found)], found: &Found) -> Option
     let mut name = [0; 120];
     name.get_mut(..file.name.len())?.copy_from_slice(file.name.as_bytes());
     let flag = |is_set: bool, flag| if is_set { flag } else { 0 };
+    let begins = begins(pool, found);
     Some(TopicEntry {
         version: 0,
         id: id.0,
@@ -349,7 +369,9 @@ fn entry_of(pool: &Pool, taken: &[(TopicEntry, Found)], found: &Found) -> Option
         disk_ns: file.disk_ns,
         deleted_ns: 0,
         life: life_of(pool, found),
-        reserved: [0; 5],
+        begin_index: begins.index,
+        begin_position: begins.position,
+        reserved: [0; 3],
     })
 }
 

@@ -6,15 +6,20 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use landfall_layout::BrokerId;
-use landfall_layout::limits::{RECORDS_FILE_BYTES, SEQUENCED_LOG};
+use landfall_layout::limits::{BROKERS_MAX, RECORDS_FILE_BYTES, SEQUENCED_LOG};
 use landfall_layout::order::OrderEntry;
 use landfall_layout::replica::{Body, HeaderError, REPLICA_HEADER_BYTES, ReplicaHeader};
 use landfall_layout::topic::Order;
 use landfall_replica::deletions::Deletion;
 use landfall_replica::holes::Hole;
 use landfall_replica::names::{TopicListing, list};
-use landfall_replica::walk::Sight;
-use landfall_replica::{Begins, EndedLog, FileError, Resumed, Row, Skips, TopicFile, Walk};
+use landfall_replica::{
+    Begins, EndedLog, FileError, Resumed, Row, Skipped, Skips, TopicFile, Walk,
+};
+
+mod step;
+
+use step::{Step, step};
 
 use super::ColdError;
 use super::absent::Absent;
@@ -85,6 +90,12 @@ pub struct Found {
     pub life: u64,
     /// Its logs of which anything is known.
     pub logs: BTreeMap<usize, FoundLog>,
+    /// Where brokers' own logs began in the pool that was lost of which nothing was known.
+    pub begins: Resumed,
+    /// The same, for each log of which some directory says nothing else.
+    late: BTreeMap<usize, Resumed>,
+    /// It was stopped in good order: a log of which nothing is known was not there.
+    pub is_ended: bool,
     /// Batches by client, as they were found: where sequences are not checked, one that says the
     /// most of all of them.
     pub batches: BTreeMap<u64, Vec<BatchOf>>,
@@ -241,6 +252,10 @@ fn read_topic(
             copies.entry(found.log_of(source)).or_default().push(copied);
         }
     }
+    for log in copies.keys() {
+        found.logs.entry(*log).or_default();
+    }
+    found.begin_late();
     let mut stay = BTreeSet::new();
     for (log, copies) in copies {
         let below = found.logs.get(&log).map_or(0, |known| found.retired_below(known));
@@ -276,10 +291,11 @@ pub fn is_missing(error: &FileError) -> bool {
 }
 
 fn further(one: Option<Resumed>, other: Resumed) -> Option<Resumed> {
-    Some(one.map_or(other, |one| Resumed {
-        index: one.index.max(other.index),
-        position: one.position.max(other.position),
-    }))
+    Some(furthest(one.unwrap_or_default(), other))
+}
+
+fn furthest(one: Resumed, other: Resumed) -> Resumed {
+    Resumed { index: one.index.max(other.index), position: one.position.max(other.position) }
 }
 
 impl Found {
@@ -290,6 +306,9 @@ impl Found {
             pools: BTreeSet::new(),
             life: 0,
             logs: BTreeMap::new(),
+            begins: Resumed::default(),
+            late: BTreeMap::new(),
+            is_ended: false,
             batches: BTreeMap::new(),
             tails: BTreeMap::new(),
             aged: BTreeSet::new(),
@@ -305,6 +324,11 @@ impl Found {
     fn also_says(&mut self, file: TopicFile) {
         self.file.pool_bytes = self.file.pool_bytes.max(file.pool_bytes);
         self.file.places.join(&file.places);
+        self.begins = furthest(self.begins, file.begins);
+        for (log, begun) in (0..BROKERS_MAX).filter_map(|log| Some((log, file.begun_late(log)?))) {
+            let late = self.late.entry(log).or_default();
+            *late = furthest(*late, begun);
+        }
         self.pools.insert(file.pool_uuid);
         for (log, place) in file.resumed {
             let log = self.logs.entry(log).or_default();
@@ -335,12 +359,23 @@ impl Found {
             return;
         }
         let end = age::end(said);
+        self.is_ended = end.is_some();
         for (log, place) in age::passed(said).filter(|_| end.is_none()) {
             let log = self.logs.entry(log).or_default();
             log.reached = further(log.reached, place);
         }
         for (log, ended) in end.into_iter().flat_map(|ended| ended.logs) {
             self.logs.entry(log).or_default().ended = Some(ended);
+        }
+    }
+
+    /// Where logs began that were not known when the topic came into the pool that was lost.
+    pub fn begin_late(&mut self) {
+        let Self { logs, late, begins, .. } = self;
+        for (log, known) in logs.iter_mut().filter(|(log, _)| **log < BROKERS_MAX) {
+            let late = late.get(log).filter(|_| known.resumed.is_none());
+            late.into_iter().for_each(|late| known.skips.add(Skipped::below(*late)));
+            known.resumed = further(known.resumed, *begins);
         }
     }
 
@@ -514,48 +549,6 @@ impl Found {
             }
         }
     }
-}
-
-/// What the next bytes of a file say.
-enum Step {
-    /// A batch or a hole at that index, with its publisher's own number; or, without one, a batch
-    /// that does not hold, whose record's head does.
-    Entry(u64, OrderEntry, Option<u32>),
-    /// How far the log was.
-    Frontier(Resumed),
-    /// They do not hold.
-    Nothing,
-}
-
-/// Goes on in a file; `None` at its end. The end that a crash left says nothing of its last batch.
-fn step(walk: &mut Walk) -> Result<Option<Step>, FileError> {
-    let broken = match walk.look()? {
-        Sight::End => return Ok(None),
-        Sight::Broken(broken) => broken,
-        Sight::Record => {
-            return Ok(walk.current().map(|record| match record.body {
-                Body::Batch { entry, preamble, .. } => {
-                    Step::Entry(record.header.index, entry, Some(preamble.life))
-                }
-                Body::Hole { entry, .. } => Step::Entry(record.header.index, entry, Some(0)),
-                Body::Frontier(line) => {
-                    Step::Frontier(Resumed { index: line.entries, position: line.position })
-                }
-            }));
-        }
-    };
-    let named = walk.named(&broken);
-    let damage = walk.measure(&broken)?;
-    Ok(Some(match named.filter(|_| damage.behind.is_some()) {
-        Some((header, entry, damage)) => {
-            walk.pass(damage);
-            Step::Entry(header.index, entry, None)
-        }
-        None => {
-            walk.pass(damage);
-            Step::Nothing
-        }
-    }))
 }
 
 /// The entry of a batch or a hole.

@@ -8,7 +8,7 @@ use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::log::LogSegment;
 
 use super::Keeper;
-use super::topics::Log;
+use super::topics::{Log, Passed};
 use crate::messages::ToSequencer;
 use crate::segments::Purpose;
 use landfall_pool::clock::wall_ns;
@@ -44,21 +44,33 @@ impl Keeper {
         Some(segment)
     }
 
-    /// Starts a log at `base`: its first segment and its chain line.
+    /// Starts a log at `base`: its first segment and its chain line. What lies in front of a
+    /// broker's own log of which nothing was known it has passed over.
     pub(super) fn begin_log(&mut self, topic: TopicId, log: usize, base: u64) -> Option<Log> {
         let owner = if log == SEQUENCED_LOG { OWNER_CONTROL } else { log as u8 };
         let segment = self.take_log_segment(topic, log, owner, (base, None))?;
         // One that came back from disk is there already, without a segment.
         let known = self.topic(topic).and_then(|topic| topic.logs.get(&log));
+        let begins = known.is_none().then(|| self.begins(topic, log)).flatten();
+        let position = self.pool.frontier(topic, log).position;
+        let passed = begins.map(|(entries, to)| Passed { from: 0, to, positions: to, entries });
         let begun = Log {
             chain: [segment].into(),
             oldest_index: base,
-            oldest_position: self.pool.frontier(topic, log).position,
-            passed: known.map(|known| known.passed).unwrap_or_default(),
+            oldest_position: begins.map_or(position, |(_, to)| to),
+            passed: known.map(|known| known.passed).or(passed).unwrap_or_default(),
             ..Log::default()
         };
         self.pool.set_chain(topic, log, &begun.line(topic));
         Some(begun)
+    }
+
+    /// Log index and position at which a broker's own log begins that is not there yet, where the
+    /// topic was in another pool before.
+    fn begins(&self, topic: TopicId, log: usize) -> Option<(u64, u64)> {
+        let entry = self.topic(topic)?.entry;
+        (log != SEQUENCED_LOG && entry.begin_index > 0)
+            .then_some((entry.begin_index, entry.begin_position))
     }
 
     /// Puts one more segment behind a log, starting it if need be. Readers need the link only
@@ -69,9 +81,11 @@ impl Keeper {
         log: usize,
         owner: u8,
     ) -> Option<SegmentId> {
-        let tail = self.topic(topic)?.logs.get(&log).and_then(|log| log.chain.back().copied());
-        let Some(tail) = tail else {
-            let base = self.pool.frontier(topic, log).entries;
+        let known = self.topic(topic)?.logs.get(&log);
+        let begins = known.is_none().then(|| self.begins(topic, log)).flatten();
+        let Some(tail) = known.and_then(|log| log.chain.back().copied()) else {
+            let reached = self.pool.frontier(topic, log).entries;
+            let base = begins.map_or(reached, |(index, _)| index);
             let begun = self.begin_log(topic, log, base)?;
             let first = begun.chain[0];
             self.topic_mut(topic)?.logs.insert(log, begun);

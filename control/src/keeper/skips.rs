@@ -5,7 +5,7 @@
 //! left some day: what nobody ever wrote would be told of as lost. Control reads the directories
 //! that it was given, and says in each what it has not got.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -57,8 +57,17 @@ fn work(data: &[PathBuf], topics: &Receiver<(String, u64)>) {
             }
         }
         let mut all: BTreeMap<usize, Skips> = BTreeMap::new();
-        for (log, skips) in said.iter().flat_map(|(_, _, file)| &file.skipped) {
-            all.entry(*log).or_default().join(skips);
+        // Of a log that began before a directory was made, though nobody knew of it, only those
+        // from before know where.
+        let late = said.iter().flat_map(|(_, _, file)| file.made_at.keys());
+        let late: BTreeSet<usize> = late.copied().collect();
+        for (_, _, file) in &said {
+            for log in late.iter().chain(file.skipped.keys()) {
+                let skips = file.skips_of(*log);
+                if !skips.ranges().is_empty() {
+                    all.entry(*log).or_default().join(&skips);
+                }
+            }
         }
         for (data, topic, file) in said {
             if file.deleted || file.skipped == all {

@@ -134,7 +134,9 @@ fn entry_of(spec: &TopicSpec, id: TopicId, known: &[Disk]) -> Result<(TopicEntry
         disk_ns,
         deleted_ns: 0,
         life: 0,
-        reserved: [0; 5],
+        begin_index: 0,
+        begin_position: 0,
+        reserved: [0; 3],
     };
     Ok((entry, order))
 }

@@ -103,7 +103,7 @@ impl Others {
     pub fn skips(&self, log: usize) -> Skips {
         let mut skips = Skips::default();
         for file in self.said() {
-            file.skipped.get(&log).into_iter().for_each(|more| skips.join(more));
+            skips.join(&file.skips_of(log));
         }
         skips
     }

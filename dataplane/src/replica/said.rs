@@ -120,6 +120,11 @@ pub fn write_topic(
         let began = began.filter(|_| pool_uuid == uuid);
         let mut began_there = began.clone();
         for other in elsewhere {
+            // A log that began here though nobody knew of it is one that this directory comes after.
+            for log in made_at.keys().filter(|log| other.begun_late(**log).is_some()) {
+                resumed.extend(other.resumed_of(*log).map(|begun| (*log, begun)));
+                skipped.entry(*log).or_default().join(&other.skips_of(*log));
+            }
             resumed.extend(other.resumed);
             for (log, skips) in &other.skipped {
                 skipped.entry(*log).or_default().join(skips);

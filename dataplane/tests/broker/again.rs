@@ -214,3 +214,21 @@ fn a_life_that_was_killed_while_it_waited_does_not_fence_the_next() {
         assert_eq!(living.receipt().reached, Reached::Ordered, "round {round}");
     }
 }
+
+/// An earlier pool may have had what lies below, though nobody knows of it.
+#[test]
+fn an_own_log_begins_where_control_says() {
+    let rig = Rig::new();
+    rig.control().begins = (1000, 5000);
+    let topic = rig.control().topic("own", Order::Broker, 64, 0);
+    let mut read = Client::welcomed(rig.tcp(), subscriber(From::Earliest), "own");
+    assert_eq!(read.frame().0, Frame::CaughtUp);
+    let mut own = Client::welcomed(rig.tcp(), publisher(2), "own");
+    for seq in 0..2 {
+        own.publish(2, seq, b"m");
+        assert_eq!(own.receipt().position, 5000 + seq);
+        let (delivery, _) = read.delivery();
+        assert_eq!(delivery.first_position, 5000 + seq);
+    }
+    assert_eq!(rig.pool.frontier(topic, 0).entries, 1002);
+}

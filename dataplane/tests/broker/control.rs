@@ -62,6 +62,8 @@ pub struct Control {
     pub drop_seqs: HashSet<u64>,
     /// Sequences whose positions become holes.
     pub hole_seqs: HashSet<u64>,
+    /// Log index and position at which brokers' own logs begin.
+    pub begins: (u64, u64),
     offer: HashSet<(u32, usize)>,
 }
 
@@ -106,6 +108,7 @@ impl Control {
             silent: false,
             drop_seqs: HashSet::new(),
             hole_seqs: HashSet::new(),
+            begins: (0, 0),
             offer: HashSet::new(),
             pool,
         }
@@ -177,7 +180,8 @@ impl Control {
     fn extend(&mut self, topic: TopicId, log: usize) -> (LogSegment, u64) {
         let capacity = self.pool.geometry().entries_per_segment();
         let last = self.logs.get(&(topic.0, log)).and_then(|log| log.segments.last().copied());
-        let base = last.map_or(0, |last| last.base + capacity);
+        let begins = if log == SEQUENCED_LOG { (0, 0) } else { self.begins };
+        let base = last.map_or(begins.0, |last| last.base + capacity);
         let owner = if log == SEQUENCED_LOG { OWNER_CONTROL } else { log as u8 };
         let what = What {
             kind: SegmentKind::OrderLog,
@@ -200,6 +204,8 @@ impl Control {
                     head: number,
                     tail: number,
                     topic: topic.0.into(),
+                    oldest_index: begins.0,
+                    oldest_position: begins.1,
                     ..ChainLine::default()
                 },
             ),

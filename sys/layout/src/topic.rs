@@ -201,15 +201,21 @@ pub struct TopicEntry {
     /// How often the topic had gone on in another pool when it came into this one; 0: it was made
     /// here. Directories that another pool has taken up since say as much or more.
     pub life: u64,
+    /// Log index at which a broker's own log begins here of which nothing was known when the topic
+    /// came into this pool: below it, one before may have had it.
+    pub begin_index: u64,
+    /// The position there.
+    pub begin_position: u64,
     /// Zero.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 3],
 }
 
 lines!(TopicEntry, 4, {
     version @ 0, id @ 8, state @ 12, order @ 13, flags @ 14, replicas @ 15, ring_slots @ 16,
     name_bytes @ 20, retention_bytes @ 24, retention_ns @ 32, created_ns @ 40,
     session_lease_ns @ 48, name @ 56, replica_brokers @ 176, reserved8 @ 177, disk_bytes @ 184,
-    disk_ns @ 192, deleted_ns @ 200, life @ 208, reserved @ 216,
+    disk_ns @ 192, deleted_ns @ 200, life @ 208, begin_index @ 216,
+    begin_position @ 224, reserved @ 232,
 });
 
 impl TopicEntry {

@@ -40,13 +40,15 @@ fn topic_entry() {
         disk_ns: 12,
         deleted_ns: 13,
         life: 14,
-        reserved: [0; 5],
+        begin_index: 15,
+        begin_position: 16,
+        reserved: [0; 3],
     };
     let bytes = entry.to_bytes();
     golden(
         &bytes[176..],
         "02 00000000000000 0807060504030201 0c00000000000000 0d00000000000000 \
-         0e00000000000000 .",
+         0e00000000000000 0f00000000000000 1000000000000000 .",
     );
     golden(
         &bytes[..176],

@@ -57,7 +57,9 @@ fn entry(id: TopicId, name: &str) -> TopicEntry {
         disk_ns: 0,
         deleted_ns: 0,
         life: 0,
-        reserved: [0; 5],
+        begin_index: 0,
+        begin_position: 0,
+        reserved: [0; 3],
     }
 }
 

@@ -128,6 +128,13 @@ pub struct Skipped {
     pub to_index: u64,
 }
 
+impl Skipped {
+    /// All that lies in front of a place.
+    pub fn below(place: Resumed) -> Self {
+        Self { position: 0, to_position: place.position, index: 0, to_index: place.index }
+    }
+}
+
 /// All that a log passed over, ascending.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -51,8 +51,7 @@ impl Wanted {
         for (data, said) in self.data.iter().zip(said) {
             let Ok((file, refused)) = said else { continue };
             unread.extend(refused.map(|refused| Unheard::whole(data, refused)));
-            let skipped = file.ok().and_then(|mut file| file.skipped.remove(&log));
-            skipped.iter().for_each(|more| skips.join(more));
+            file.iter().for_each(|file| skips.join(&file.skips_of(log)));
         }
         (skips, unread)
     }

@@ -68,9 +68,8 @@ impl<'a> Reach<'a> {
     fn count(&self, log: usize, sources: &[BrokerId]) -> Vec<Run> {
         let mut runs = Vec::new();
         for topic in self.topics {
-            let skips = TopicFile::read(topic).ok().and_then(|mut file| file.skipped.remove(&log));
-            let skips = skips.iter().flat_map(|skips| skips.ranges());
-            runs.extend(skips.map(|range| (range.index, range.to_index)));
+            let skips = TopicFile::read(topic).map(|file| file.skips_of(log)).unwrap_or_default();
+            runs.extend(skips.ranges().iter().map(|range| (range.index, range.to_index)));
             for source in sources {
                 runs.extend(runs_in(&source_directory(topic, *source)));
             }

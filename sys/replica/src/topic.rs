@@ -8,13 +8,14 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
+use landfall_layout::limits::BROKERS_MAX;
 use landfall_layout::topic::{Order, TOPIC_CHECK_INGEST, TOPIC_KEEP, TopicEntry, check_name};
 use serde::{Deserialize, Serialize};
 
 use crate::document;
 use crate::error::FileError;
 use crate::holes::Hole;
-use crate::lives::{Ended, Resumed, Skips};
+use crate::lives::{Ended, Resumed, Skipped, Skips};
 use crate::names::{TOPIC_COPY, TOPIC_FILE, TOPIC_GRAVE};
 use crate::own::lock;
 use crate::there::Places;
@@ -68,6 +69,10 @@ pub struct TopicFile {
     /// made in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resumed: BTreeMap<usize, Resumed>,
+    /// Where a broker's own log begins in the pool `pool_uuid` of which nothing was known when the
+    /// topic came there: nobody may have said of one before that it landed anything.
+    #[serde(default, skip_serializing_if = "is_beginning")]
+    pub begins: Resumed,
     /// What each log passed over when its pools were lost, ascending.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub skipped: BTreeMap<usize, Skips>,
@@ -130,6 +135,7 @@ impl TopicFile {
             live_in: String::new(),
             deleted: false,
             resumed: BTreeMap::new(),
+            begins: Resumed { index: entry.begin_index, position: entry.begin_position },
             skipped: BTreeMap::new(),
             reached: BTreeMap::new(),
             made_at: BTreeMap::new(),
@@ -145,6 +151,26 @@ impl TopicFile {
     /// The topic's order.
     pub fn order(&self) -> Option<Order> {
         self.order.parse().ok()
+    }
+
+    /// Where a log began, or begins, in the pool `pool_uuid`, of which nothing was known when the
+    /// topic came there. None: that is said, nothing is known of it here, or it is not a broker's.
+    pub fn begun_late(&self, log: usize) -> Option<Resumed> {
+        let is_own = log < BROKERS_MAX && self.order().is_some_and(|it| !it.is_sequenced());
+        let is_said = self.resumed.contains_key(&log) || self.made_at.contains_key(&log);
+        (is_own && !is_said && !is_beginning(&self.begins)).then_some(self.begins)
+    }
+
+    /// Where a log went on in the pool `pool_uuid`.
+    pub fn resumed_of(&self, log: usize) -> Option<Resumed> {
+        self.resumed.get(&log).copied().or_else(|| self.begun_late(log))
+    }
+
+    /// What a log passed over when its pools were lost.
+    pub fn skips_of(&self, log: usize) -> Skips {
+        let mut skips = self.skipped.get(&log).cloned().unwrap_or_default();
+        self.begun_late(log).into_iter().for_each(|begins| skips.add(Skipped::below(begins)));
+        skips
     }
 
     /// Whether the topic went on in another pool than `pool`, which had it when it had gone on
@@ -372,6 +398,10 @@ impl TopicFile {
         let directory = File::open(topic).map_err(FileError::io("open", topic))?;
         directory.sync_all().map_err(FileError::io("sync", topic))
     }
+}
+
+fn is_beginning(place: &Resumed) -> bool {
+    *place == Resumed::default()
 }
 
 fn is_unknown(life: &u64) -> bool {

@@ -239,7 +239,9 @@ impl Log {
             disk_ns: 0,
             deleted_ns: 0,
             life: 0,
-            reserved: [0; 5],
+            begin_index: 0,
+            begin_position: 0,
+            reserved: [0; 3],
         });
         give(pool, 0, SegmentKind::OrderLog, 1);
         let log = super::LOG.into();

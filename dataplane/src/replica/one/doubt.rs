@@ -188,7 +188,7 @@ impl Replica {
         // nothing has come since the log went on here, nor of a source that never had a ring.
         let is_silent = self.log == SEQUENCED_LOG && pool.ring(self.topic, source).is_none();
         let silent = is_silent.then(|| pool.oldest(self.topic, self.log));
-        let resumed = said.iter().find_map(|file| Some(file.resumed.get(&self.log)?.index));
+        let resumed = said.iter().find_map(|file| Some(file.resumed_of(self.log)?.index));
         facts.quiet = resumed.zip(silent.max(self.unkept_to));
         facts.counted = self.as_many(&said);
         facts

@@ -160,6 +160,12 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                     for (log, skips) in &file.skipped {
                         group.skips.entry(*log).or_default().join(skips);
                     }
+                    // Of a log that nobody knew of it says so once somebody keeps some of it.
+                    let kept_here = topic.sources.iter().filter(|it| !it.files.is_empty());
+                    let kept_here = kept_here.map(|it| it.source.index());
+                    for log in kept_here.chain(file.reached.keys().copied()) {
+                        group.skips.entry(log).or_default().join(&file.skips_of(log));
+                    }
                     for (log, reached) in &file.reached {
                         let most = group.reached.entry(*log).or_default();
                         if reached.index > most.index {
