@@ -296,6 +296,8 @@ fn a_directory_that_says_nothing_of_an_end_is_named() {
         );
         assert!(error.contains(other[0].to_str().unwrap()), "{error}");
     }
+    let other = TopicFile::read(&two.topics()[0]).unwrap();
+    assert!(other.ended.is_some(), "a start that is refused takes nothing back");
     go_on(&pool, Some(0), &two.data(), true).unwrap();
 }
 
