@@ -65,6 +65,9 @@ pub struct Config {
     pub verbs: Option<VerbsConfig>,
     /// How long a publisher whose connection was lost may come back, nanoseconds.
     pub session_lease_ns: u64,
+    /// How long it waits, once it is told to stop, for clients that may write into the pool and
+    /// have not gone, nanoseconds.
+    pub stop_wait_ns: u64,
     /// Where it keeps replicas; none: it keeps none.
     pub data: Option<Data>,
     /// Directories where other brokers keep theirs, as far as this host can read them.
@@ -138,6 +141,7 @@ pub struct Broker {
     pub(crate) peers: Vec<BrokerId>,
     pub(crate) events: Vec<EpollEvent>,
     pub(crate) leaving: bool,
+    pub(crate) stop_wait_ns: u64,
     /// Listeners are watched.
     pub(crate) accepts: bool,
     /// Turns until sockets are looked at again.
@@ -223,6 +227,7 @@ impl Broker {
             peers: Vec::with_capacity(landfall_layout::limits::BROKERS_MAX),
             events: vec![EpollEvent::empty(); 256],
             leaving: false,
+            stop_wait_ns: config.stop_wait_ns,
             accepts: true,
             sockets_in: 0,
             ticked_ns: 0,

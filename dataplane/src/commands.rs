@@ -7,7 +7,7 @@ use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::clock::boot_ns;
 
 use crate::broker::Broker;
-use crate::conn::{Kind, Publisher, Socket, Via};
+use crate::conn::{Conn, Kind, Publisher, Socket, Via};
 use crate::conns::Token;
 use crate::replica::Replicator;
 use crate::segments::Granted;
@@ -22,6 +22,8 @@ const DROP_WAIT_NS: u64 = 2_000_000_000;
 pub struct Dropping {
     topic: TopicId,
     deadline_ns: u64,
+    /// It was said for whom it waits.
+    is_told: bool,
 }
 
 /// A segment that control wants back.
@@ -170,14 +172,14 @@ impl Broker {
         reserving.retain(|_, of| of.topic != topic);
         if !dropping.iter().any(|other| other.topic == topic) {
             let deadline_ns = boot_ns() + DROP_WAIT_NS;
-            dropping.push(Dropping { topic, deadline_ns });
+            dropping.push(Dropping { topic, deadline_ns, is_told: false });
         }
     }
 
     /// Says of deleted topics that nobody here touches them, once that is so.
     pub(crate) fn release_topics(&mut self, now_ns: u64) {
         let Self { env, link, conns, dropping, replicator, withheld, .. } = self;
-        dropping.retain(|drop| {
+        dropping.retain_mut(|drop| {
             let replicated = replicator.as_ref().is_some_and(|r| r.uses(drop.topic));
             let busy = replicated
                 || conns.iter_mut().any(|conn| {
@@ -189,6 +191,12 @@ impl Broker {
                             None => conn.channel.is_some() && now_ns < drop.deadline_ns,
                         }
                 });
+            if busy && now_ns >= drop.deadline_ns && !std::mem::replace(&mut drop.is_told, true) {
+                let topic = drop.topic;
+                let mut used = conns.iter().filter(|conn| conn.was_topic == Some(topic));
+                let who = used.find(|conn| conn.held().is_some() || conn.socket.is_verbs());
+                env.error(&waits_for(env, topic, who));
+            }
             if !busy {
                 for conn in conns.iter_mut().filter(|conn| conn.was_topic == Some(drop.topic)) {
                     for Granted { segment, generation } in conn.written() {
@@ -290,6 +298,23 @@ impl Broker {
         }
         topic.report_sealed(env, link);
     }
+}
+
+/// Says for whom a deletion waits that takes long: a client, or else this broker's replicator.
+#[cold]
+fn waits_for(env: &crate::env::Env, topic: TopicId, who: Option<&Conn>) -> String {
+    let entry = env.pool.topic_in_slot(topic.slot()).filter(|entry| entry.id == topic.0);
+    let name = entry.map_or_else(String::new, |entry| entry.name().to_owned());
+    let what = match who {
+        Some(conn) if conn.socket.is_verbs() => "an RDMA client that has not gone".to_owned(),
+        Some(conn) => format!(
+            "{}, a subscriber over memory that stands still while it reads: it lets go when it \
+             goes on or ends",
+            conn.client()
+        ),
+        None => "this broker's replicator, which has not removed its files".to_owned(),
+    };
+    format!("topic {name:?}, which is deleted, waits for {what}")
 }
 
 fn names(request: &Request, dropped: TopicId) -> bool {

@@ -388,6 +388,17 @@ impl Conn {
         }
     }
 
+    /// Its client for people: a process, if it is one that this host's kernel names here.
+    #[cold]
+    pub fn client(&self) -> String {
+        let Socket::Unix(stream) = &self.socket else { return "a client".to_owned() };
+        let peer = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials);
+        match peer.map_or(0, |peer| peer.pid()) {
+            0 => "a process that cannot be seen from here".to_owned(),
+            pid => format!("process {pid}"),
+        }
+    }
+
     /// Whether its client may write into the pool, also one that was told to go.
     pub fn may_write(&self) -> bool {
         match &self.kind {

@@ -115,6 +115,10 @@ impl Conns {
         0..self.slots.len()
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Conn> {
+        self.slots.iter().filter_map(|slot| slot.as_deref())
+    }
+
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Conn> {
         self.slots.iter_mut().filter_map(|slot| slot.as_deref_mut())
     }

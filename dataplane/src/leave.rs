@@ -1,19 +1,26 @@
 //! Going away in good order.
 
+use std::io::Write;
 use std::time::Duration;
 
 use landfall_layout::frame::Frame;
+use landfall_layout::limits::HEARTBEAT_LEASE_NS;
 use landfall_layout::pool::BrokerState;
 use landfall_pool::clock::boot_ns;
 
 use crate::broker::Broker;
-use crate::conn::Kind;
+use crate::conn::{Conn, Kind};
 use crate::conns::Conns;
 
 /// Receipts for what has landed are waited for this long.
 const RECEIPTS_NS: u64 = 2_000_000_000;
 /// Then clients have this long to read what they were told.
 const FAREWELL_NS: u64 = 500_000_000;
+/// A subscriber over memory that still reads a segment has this long to let go of it: as long as
+/// control waits for those of a broker that died.
+const READERS_NS: u64 = HEARTBEAT_LEASE_NS;
+/// At most so many clients are named.
+const NAMED_MOST: usize = 4;
 
 impl Broker {
     /// Takes nothing new, reports what has landed, says goodbye to everyone, gives its segments
@@ -46,15 +53,28 @@ impl Broker {
             self.begin_closing(slot);
         }
         self.turn_until(FAREWELL_NS, |broker| broker.conns.live() == 0);
+        if let Some(who) = self.named(Conn::may_write) {
+            self.tell(&format!(
+                "waits for up to {} s for {who}, which may write into the pool over memory and has \
+                 not closed its connection, as one that is stopped",
+                self.stop_wait_ns / 1_000_000_000
+            ));
+            self.turn_until(self.stop_wait_ns, |broker| !broker.conns.iter().any(Conn::may_write));
+        }
+        // One that stands still in the middle of a batch is known of by this broker alone.
+        self.turn_until(READERS_NS, |broker| {
+            broker.conns.iter().all(|conn| conn.channel.is_none() || conn.may_write())
+        });
         if self.env.standing.is_cast_off() {
             return;
         }
         if let Some(replicator) = &mut self.replicator {
             replicator.stop();
         }
-        // A memory client that has not closed may still read or write the pool. Then this is no
-        // clean end: control waits a while, as it does for a process that died.
-        let clean = self.conns.iter_mut().all(|conn| conn.channel.is_none());
+        // A memory client that has not closed and may write is no clean end: control waits for it,
+        // as it does for those of a process that died. Who only reads changes nothing of where
+        // logs end, whatever it does.
+        let writers = self.named(Conn::may_write);
         for slot in self.conns.slots() {
             // One that is stopped may still write what it was granted: nothing is said to be over
             // of that. Control asks the kernel about it, as for a process that died.
@@ -63,7 +83,14 @@ impl Broker {
                 self.drop_conn(slot);
             }
         }
-        if !clean || !self.env.standing.look(&self.env.pool, boot_ns()) {
+        if let Some(who) = writers {
+            self.tell(&format!(
+                "ends while {who} may still write into the pool over memory: it has not left in \
+                 good order"
+            ));
+            return;
+        }
+        if !self.env.standing.look(&self.env.pool, boot_ns()) {
             return;
         }
         let Self { env, topics, link, .. } = self;
@@ -83,6 +110,26 @@ impl Broker {
         self.conns = Conns::new();
         self.verbs = None;
         0
+    }
+
+    /// The clients that are so, for people; none: there is none.
+    fn named(&self, is_so: impl Fn(&Conn) -> bool) -> Option<String> {
+        let mut all: Vec<String> =
+            self.conns.iter().filter(|it| is_so(it)).map(Conn::client).collect();
+        all.sort_unstable();
+        all.dedup();
+        let more = all.len().saturating_sub(NAMED_MOST);
+        all.truncate(NAMED_MOST);
+        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+        (!all.is_empty()).then(|| all.join(", ") + &rest)
+    }
+
+    /// Says something at the end: among the errors, and to whoever started this process.
+    fn tell(&self, what: &str) {
+        let sentence = format!("broker {} {what}", self.env.me);
+        self.env.error(&sentence);
+        // Nobody may be listening, which is no reason to end otherwise.
+        let _ = writeln!(std::io::stderr(), "landfall-broker: {sentence}");
     }
 
     fn turn_until(&mut self, at_most_ns: u64, done: impl Fn(&Self) -> bool) {

@@ -67,6 +67,9 @@ struct Flags {
     /// How long a publisher whose connection was lost may come back before its session is closed.
     #[arg(long, value_name = "MS", default_value_t = SESSION_LEASE_NS / 1_000_000)]
     session_lease_ms: u64,
+    /// How long it waits, once it is told to stop, for publishers over memory that have not gone.
+    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    stop_wait_ms: u64,
     /// Keep replicas in this directory; it is made if it is not there. Without it, this broker
     /// keeps none.
     #[arg(long, value_name = "DIR")]
@@ -178,6 +181,7 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
             lease_ns: flags.verbs_lease_ms * 1_000_000,
         }),
         session_lease_ns: flags.session_lease_ms.saturating_mul(1_000_000),
+        stop_wait_ns: flags.stop_wait_ms.saturating_mul(1_000_000),
         data: flags.data.as_ref().map(|directory| Data {
             directory: directory.clone(),
             file_bytes: flags.data_file_bytes,

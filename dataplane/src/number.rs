@@ -157,6 +157,7 @@ mod tests {
             data: Some(crate::replica::Data::new(&directory)),
             read_data: Vec::new(),
             host_is_down: false,
+            stop_wait_ns: 0,
         };
         let Err(refused) = Broker::start(pool, &config) else { panic!("two in one directory") };
         assert!(refused.to_string().contains("give each its own"), "{refused}");

@@ -185,7 +185,12 @@ impl Keeper {
                 .filter(|broker| waiting >> broker.index() & 1 == 1)
                 .map(|broker| {
                     let line = self.pool.broker(broker);
-                    format!("{broker} ({})", self.brokers[broker.index()].state_name(&line))
+                    let state = self.brokers[broker.index()].state_name(&line);
+                    let why = match state {
+                        "frozen" => "which does when it goes on or ends",
+                        _ => "whose errors (landfall errors) say for whom it waits",
+                    };
+                    format!("{broker} ({state}), {why}")
                 })
                 .collect();
             let what = match brokers.is_empty() {
@@ -194,7 +199,7 @@ impl Keeper {
             };
             let sentence = format!(
                 "topic {:?} is being deleted and is served to nobody any more; its segments are \
-                 free once {what} has let go: one that is frozen does when it goes on or ends",
+                 free once these have let go: {what}",
                 topic.entry.name()
             );
             self.note(&sentence);

@@ -3,12 +3,15 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
+use landfall_dataplane::Idle;
 use landfall_layout::BrokerId;
 use landfall_layout::batch::BatchPreamble;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Frame, From, Reached, Refusal};
+use landfall_layout::pool::BrokerState;
 use landfall_layout::topic::Order;
 use landfall_pool::Memory;
+use landfall_pool::channel::HOLD;
 use landfall_pool::lock::Locks;
 use landfall_pool::log::{Found, LogReader};
 
@@ -300,4 +303,66 @@ fn the_in_flight_bound_holds_a_publisher_back_and_every_receipt_comes() {
     for seq in 0..bound + 100 {
         assert_eq!(receipt(&mut member).0, seq);
     }
+}
+
+fn state(rig: &Rig) -> BrokerState {
+    BrokerState::from_raw(rig.pool.broker(BrokerId::new(0).unwrap()).state)
+}
+
+/// As one under a pager, or one that is stopped: nothing that it does changes where logs end.
+#[test]
+fn a_subscriber_that_stands_still_leaves_a_stop_in_good_order() {
+    for holds in [false, true] {
+        let mut rig = Rig::new();
+        rig.control().topic("a", Order::Strong, 64, 0);
+        let member = Member::new(rig.unix(), subscriber(From::Earliest), "a");
+        if holds {
+            HOLD.announce(&member.channel, 3);
+        }
+        rig.brokers[0].stop();
+        assert_eq!(state(&rig), BrokerState::Absent, "it holds a segment: {holds}");
+    }
+}
+
+#[test]
+fn a_publisher_that_may_still_write_is_waited_for_and_named() {
+    let named = format!("process {}", std::process::id());
+    let mut rig = Rig::new();
+    rig.control().topic("a", Order::Strong, 64, 0);
+    // Longer than any test: it ends when the publisher does.
+    rig.brokers[0].stop();
+    rig.stop_wait_ns = 3_600_000_000_000;
+    rig.brokers[0] = rig.serve(0, Idle::Backoff);
+    let mut member = Member::new(rig.unix(), publisher(7), "a");
+    extent(&mut member, 4096);
+    let errors = rig.errors_of_0();
+    let gone = std::thread::spawn(move || {
+        until("it is named", || errors().iter().any(|error| error.contains(&named)));
+        drop(member);
+    });
+    rig.brokers[0].stop();
+    gone.join().unwrap();
+    assert_eq!(state(&rig), BrokerState::Absent);
+    // One that does not go.
+    rig.stop_wait_ns = 0;
+    rig.brokers[0] = rig.serve(0, Idle::Backoff);
+    let mut member = Member::new(rig.unix(), publisher(8), "a");
+    extent(&mut member, 4096);
+    rig.brokers[0].stop();
+    assert_eq!(state(&rig), BrokerState::Leaving);
+    assert!(rig.errors().iter().any(|error| error.contains("not left in good order")));
+}
+
+#[test]
+fn who_keeps_a_deleted_topic_is_named() {
+    let rig = Rig::new();
+    let topic = rig.control().topic("a", Order::Strong, 64, 0);
+    let member = Member::new(rig.unix(), subscriber(From::Earliest), "a");
+    HOLD.announce(&member.channel, 3);
+    rig.control().delete(topic);
+    let named = format!("process {}", std::process::id());
+    until("it is named", || rig.errors().iter().any(|error| error.contains(&named)));
+    assert!(rig.control().released.is_empty());
+    HOLD.release(&member.channel);
+    until("it is released", || !rig.control().released.is_empty());
 }

@@ -25,6 +25,8 @@ pub struct Rig {
     control: Arc<Mutex<Control>>,
     pub brokers: Vec<Served>,
     session_lease_ns: u64,
+    /// Of brokers that are started after it is set.
+    pub stop_wait_ns: u64,
     over: Arc<AtomicBool>,
     driver: Option<JoinHandle<()>>,
     memory: OwnedFd,
@@ -97,6 +99,7 @@ impl Rig {
             control,
             brokers: Vec::new(),
             session_lease_ns,
+            stop_wait_ns: 0,
             over,
             driver: Some(driver),
             memory,
@@ -122,6 +125,7 @@ impl Rig {
             data: None,
             read_data: Vec::new(),
             host_is_down: false,
+            stop_wait_ns: self.stop_wait_ns,
         };
         let over = Arc::new(AtomicBool::new(false));
         let (said, heard) = channel();
@@ -164,8 +168,16 @@ impl Rig {
 
     /// Distinct errors that broker 0 noted.
     pub fn errors(&self) -> Vec<String> {
-        let entries = ErrorLog::new(&self.pool, 0).entries(&self.pool);
-        entries.iter().filter(|e| e.count > 0).map(|e| e.text().to_owned()).collect()
+        self.errors_of_0()()
+    }
+
+    /// The same, for another thread.
+    pub fn errors_of_0(&self) -> impl Fn() -> Vec<String> + Send + use<> {
+        let pool = self.pool.clone();
+        move || {
+            let entries = ErrorLog::new(&pool, 0).entries(&pool);
+            entries.iter().filter(|e| e.count > 0).map(|e| e.text().to_owned()).collect()
+        }
     }
 }
 

@@ -36,6 +36,7 @@ fn start(pool: &Pool, data: Data, read_data: Vec<PathBuf>) -> Result<(), String>
         data: Some(data),
         read_data,
         host_is_down: false,
+        stop_wait_ns: 0,
     };
     let started = Broker::start(Pool::attach_file(file, "it".as_ref(), true).unwrap(), &config);
     started.map(|_| ()).map_err(|error| error.to_string())
