@@ -134,6 +134,7 @@ mod tests {
             data: None,
             read_data: Vec::new(),
             host_is_down,
+            stop_wait_ns: 0,
         };
         Broker::start(pool, &config)
     }

@@ -277,8 +277,8 @@ impl Topic {
         self.frontier = env.pool.frontier(self.id, env.me.index());
     }
 
-    /// Where nothing has landed in this broker's own log, it begins where control says that it does,
-    /// which it says with the first segment.
+    /// Where nothing has landed in this broker's own log, it begins where control says, which it
+    /// does with the first segment.
     pub fn begin_where_control_says(&mut self, env: &Env) {
         if self.frontier.entries == 0 {
             self.frontier = env.pool.frontier(self.id, env.me.index());

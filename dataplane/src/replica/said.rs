@@ -120,7 +120,7 @@ pub fn write_topic(
         let began = began.filter(|_| pool_uuid == uuid);
         let mut began_there = began.clone();
         for other in elsewhere {
-            // A log that began here though nobody knew of it is one that this directory comes after.
+            // A log that began though nobody knew of it began before this directory was made.
             for log in made_at.keys().filter(|log| other.begun_late(**log).is_some()) {
                 resumed.extend(other.resumed_of(*log).map(|begun| (*log, begun)));
                 skipped.entry(*log).or_default().join(&other.skips_of(*log));
