@@ -1,12 +1,12 @@
 //! Going away in good order.
 
-use std::io::Write;
 use std::time::Duration;
 
 use landfall_layout::frame::Frame;
 use landfall_layout::limits::HEARTBEAT_LEASE_NS;
 use landfall_layout::pool::BrokerState;
 use landfall_pool::clock::boot_ns;
+use landfall_pool::stderr;
 
 use crate::broker::Broker;
 use crate::conn::{Conn, Kind};
@@ -128,8 +128,7 @@ impl Broker {
     fn tell(&self, what: &str) {
         let sentence = format!("broker {} {what}", self.env.me);
         self.env.error(&sentence);
-        // Nobody may be listening, which is no reason to end otherwise.
-        let _ = writeln!(std::io::stderr(), "landfall-broker: {sentence}");
+        stderr::note(format_args!("landfall-broker: {sentence}"));
     }
 
     fn turn_until(&mut self, at_most_ns: u64, done: impl Fn(&Self) -> bool) {

@@ -66,6 +66,8 @@ struct Run<'a> {
     places: BTreeMap<(u8, u64), u64>,
     /// A message is on no disk that is here: the pool was kept, and the start was not refused.
     misses: bool,
+    /// A disk was away in the life that ended last.
+    was_away: bool,
     /// Every copy was well at the end of the life before, and nothing was done to one since.
     was_well: bool,
     story: Vec<String>,
@@ -87,6 +89,7 @@ impl<'a> Run<'a> {
             next: 0,
             places: BTreeMap::new(),
             misses: false,
+            was_away: false,
             was_well: true,
             story: Vec::new(),
         }
@@ -337,6 +340,7 @@ impl<'a> Run<'a> {
     fn end(&mut self, world: &mut World, life: &Life) -> Result<(), Failure> {
         let (end, keeps_pool) = (life.end, life.keeps_pool);
         self.tell(format!("{end:?}, pool {}", if keeps_pool { "kept" } else { "lost" }));
+        self.was_away = !world.away.is_empty();
         world.end(end, keeps_pool)?;
         world.mount()?;
         if self.was_well {
@@ -352,6 +356,11 @@ impl<'a> Run<'a> {
     /// on no disk that is here.
     fn harm(&mut self, world: &mut World, life: &Life) -> Result<bool, Failure> {
         world.copy()?;
+        // A disk that was away has not heard yet what the others were told meanwhile: two of them
+        // away in turn go on apart, and a copy from before of the others forgets it.
+        if self.was_away {
+            return Ok(false);
+        }
         let truth = Truth::read(self.plan.brokers, |disk| world.disk(disk))?;
         let taken = life.harm.takes_from();
         let is_last = |n: &u64| truth.copies(*n, |disk| Some(disk) == taken) == 0;

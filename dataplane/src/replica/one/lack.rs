@@ -9,8 +9,8 @@ use landfall_replica::{TopicFile, Walk};
 
 use super::{Event, Replica};
 use crate::replica::begin::{is_last_in, seams_of};
-use landfall_pool::stderr;
 use crate::replica::others::beginning_of;
+use landfall_pool::stderr;
 
 /// What a copy has to have before its directory lacks nothing of its source any more.
 #[derive(Clone, Copy, Debug)]
