@@ -15,7 +15,7 @@ use landfall_layout::replica::{NO_FILE, ReplicaHeader};
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_replica::names::{self, replica_file, source_directory};
 use landfall_replica::there::Part;
-use landfall_replica::{Ended, EndedLog, Resumed, TopicFile, Walk};
+use landfall_replica::{Ended, EndedLog, Resumed, TopicFile};
 
 /// One copy of what each of two brokers landed.
 fn entry() -> TopicEntry {
@@ -105,10 +105,8 @@ fn what_was_there_when_the_lost_pool_began_is_asked_for_after_a_power_cut() {
 
 /// A file of broker 1's that has all of its 5 entries.
 fn has_five(two: &Two) -> PathBuf {
-    let path = begin_file(&two.topics()[1], 1, 55);
-    let mut header = *Walk::open(&path).unwrap().header();
-    (header.first_ordinal, header.previous_index) = (5, 0);
-    fs::write(&path, header.seal().page()).unwrap();
+    let path = begin_file(&two.topics()[1], 1, 0);
+    homes::add_holes(&path, 50..55);
     path
 }
 

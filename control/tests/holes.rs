@@ -9,8 +9,7 @@ use fake::Memory;
 use fake::homes::{self, Two, said};
 use landfall_control::cold::{ColdError, restore};
 use landfall_layout::TopicId;
-use landfall_layout::order::FrontierLine;
-use landfall_layout::replica::{NO_FILE, RecordHeader, ReplicaHeader};
+use landfall_layout::replica::{NO_FILE, ReplicaHeader};
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_replica::holes::Hole;
 use landfall_replica::names::{replica_file, source_directory};
@@ -20,20 +19,21 @@ const HOLE: Hole = Hole { source: 0, from: 3, to: 6 };
 
 /// A file of what broker 0 landed that has everything from one log index to another.
 fn file(topic: &Path, first_index: u64, index: u64) {
-    let directory = source_directory(topic, homes::broker(0));
+    file_of(topic, 0, first_index, index);
+}
+
+fn file_of(topic: &Path, source: usize, first_index: u64, index: u64) {
+    let directory = source_directory(topic, homes::broker(source));
     fs::create_dir_all(&directory).unwrap();
     let of = homes::entry(Order::Strong, 3);
     let mut header = ReplicaHeader::from_bytes([0; ReplicaHeader::BYTES as usize]);
     (header.created_ns, header.first_index) = (of.created_ns, first_index);
     (header.previous_index, header.opened_ns) = (NO_FILE, 1);
-    (header.log, header.order) = (32, of.order);
+    (header.log, header.order, header.source) = (32, of.order, source as u8);
     (header.name_bytes, header.name) = (of.name_bytes, of.name);
-    let mut bytes = header.seal().page().to_vec();
-    let (at, created_ns) = (bytes.len() as u64, of.created_ns);
-    let record = RecordHeader { index, at, created_ns, ..RecordHeader::default() };
-    let line = FrontierLine { entries: index, position: index, ..FrontierLine::default() };
-    bytes.extend_from_slice(&record.seal_frontier(&line));
-    fs::write(replica_file(&directory, first_index), bytes).unwrap();
+    let path = replica_file(&directory, first_index);
+    fs::write(&path, header.seal().page()).unwrap();
+    homes::reach(&path, 0, index);
 }
 
 /// Two homes of copies of what broker 0 landed, of which each has a hole or not.
@@ -43,6 +43,8 @@ fn homes_with(name: &str, holes: [bool; 2], entry: &TopicEntry) -> Two {
         fs::create_dir_all(&topic).unwrap();
         homes::name(data, number);
         let mut says = said(entry);
+        // Broker 1 landed nothing.
+        file_of(&topic, 1, 0, 10);
         if holes[number] {
             says.holes.insert(HOLE);
             file(&topic, 0, 3);

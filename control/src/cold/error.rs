@@ -119,6 +119,8 @@ pub enum ColdError {
         source: u8,
         /// Brokers that keep other copies.
         keepers: Vec<u8>,
+        /// Log indexes between which something is missing, where that is known.
+        missing: Option<(u64, u64)>,
     },
     /// Of what a broker landed every copy that was named has less than was on disk.
     Fewer {
@@ -283,15 +285,27 @@ impl fmt::Display for ColdError {
                      it, and what only it has is lost"
                 )
             }
-            Self::Damaged { name, source, keepers } => {
+            Self::Damaged { name, source, keepers, missing } => {
                 let keepers: Vec<String> = keepers.iter().map(u8::to_string).collect();
+                match missing {
+                    None => write!(
+                        f,
+                        "topic {name}: files of what broker {source} landed are damaged or gone, \
+                         and no other copy that is here has all of that"
+                    ),
+                    Some((from, to)) => write!(
+                        f,
+                        "topic {name}: between log indexes {from} and {to} entries were ordered \
+                         that are in no file here, and nothing shows that none of them is what \
+                         broker {source} landed: files of a copy may be damaged, cut short or gone, or not \
+                         have been written before a crash"
+                    ),
+                }?;
                 write!(
                     f,
-                    "topic {name}: files of what broker {source} landed are damaged or gone, and \
-                     no other copy that is here has all of that; broker {} keeps one, and no \
-                     directory that --restore names is of such a broker: mount its disk, or name \
-                     its data directory; --forget-lost goes on without it, and what only it has is \
-                     lost",
+                    "; broker {} keeps one, and no directory that --restore names is of such a \
+                     broker: mount its disk, or name its data directory; --forget-lost goes on \
+                     without it, and what only it has is lost",
                     keepers.join(" and ")
                 )
             }

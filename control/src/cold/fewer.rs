@@ -1,7 +1,7 @@
 //! Whether what copies had when their logs ended in good order is here: a disk may be put back from
 //! an older copy, which says nothing of what came after.
 
-use landfall_layout::replica::{Place, TAIL_UNKNOWN};
+use landfall_layout::replica::TAIL_UNKNOWN;
 
 use landfall_replica::EndedLog;
 
@@ -11,23 +11,12 @@ use super::read::{Found, FoundLog};
 /// How far the files of what one broker landed go, those of all directories together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
-    /// Log index below which they have everything.
+    /// Log index below which they have everything, where some is missing.
     pub covers: u64,
-    /// Entries of the copy that has the most.
+    /// Entries that are here of the copy that has the most.
     pub entries: u64,
     /// The end of one of them does not hold, or one cannot be read: what that had is told as lost.
     pub is_damaged: bool,
-}
-
-impl Reach {
-    /// Takes where a copy's last file ends. `stands`: there is something in front of its first, or
-    /// nothing was. One that was begun behind a hole covers nothing by where it is.
-    pub fn add(&mut self, end: Place, stands: bool) {
-        if stands {
-            self.covers = self.covers.max(end.index);
-        }
-        self.entries = self.entries.max(end.ordinal);
-    }
 }
 
 /// What a broker landed that was on disk when its log ended in good order, and is in no file here.
@@ -41,8 +30,8 @@ pub struct Fewer {
     pub has: Reach,
 }
 
-/// The brokers of whose batches every copy here ends before it did. Bounds let go of the beginning
-/// alone, and whoever stands in begins where the home ended.
+/// The brokers of whose batches something is in no copy here that was there, see
+/// [`doubt`](super::doubt).
 fn fewer(found: &Found) -> impl Iterator<Item = (usize, Fewer)> {
     behind(found).filter(|(_, fewer)| !fewer.has.is_damaged)
 }
@@ -60,8 +49,7 @@ pub fn carried(log: &FoundLog) -> Option<EndedLog> {
     let mut all = EndedLog::default();
     ends.into_iter().for_each(|end| all.go_on(end));
     for (source, had) in all.entries.clone() {
-        let has = log.reaches.get(&source).copied().unwrap_or_default();
-        if !is_here(&all, (source, had), has) {
+        if let Some(has) = falls_short(log, &all, (source, had)) {
             all.entries.insert(source, has.entries);
             all.tails.insert(source, has.covers);
         }
@@ -69,10 +57,17 @@ pub fn carried(log: &FoundLog) -> Option<EndedLog> {
     (!all.entries.is_empty()).then_some(all)
 }
 
-/// Whether files that go so far have what a copy had at that end.
-fn is_here(end: &EndedLog, (source, had): (u8, u64), has: Reach) -> bool {
-    // A file that a copy was to begin behind a hole may not have been begun yet.
-    has.entries >= had || end.is_reached(source, has.covers, has.entries)
+/// How far files go, if they do not have what a copy had at that end. It is the place that counts,
+/// where one is said: of a copy that several kept the end counts what the last of them had.
+fn falls_short(log: &FoundLog, end: &EndedLog, (source, had): (u8, u64)) -> Option<Reach> {
+    let has = log.reaches.get(&source).copied().unwrap_or_default();
+    match end.tails.get(&source) {
+        Some(tail) => {
+            let (covers, _) = log.lacking(source, *tail).into_iter().next()?;
+            Some(Reach { covers, ..has })
+        }
+        None => (has.entries < had).then_some(has),
+    }
 }
 
 fn behind(found: &Found) -> impl Iterator<Item = (usize, Fewer)> {
@@ -82,10 +77,9 @@ fn behind(found: &Found) -> impl Iterator<Item = (usize, Fewer)> {
             .iter()
             .flat_map(move |end| end.entries.iter().map(move |(source, had)| (end, *source, *had)));
         counts.filter_map(move |(end, source, had)| {
-            let has = log.reaches.get(&source).copied().unwrap_or_default();
             let is_known = had > 0 && end.tails.get(&source) != Some(&TAIL_UNKNOWN);
-            let is_here = is_here(end, (source, had), has);
-            (is_known && !is_here).then_some((*number, Fewer { source, had, has }))
+            let has = falls_short(log, end, (source, had)).filter(|_| is_known)?;
+            Some((*number, Fewer { source, had, has }))
         })
     })
 }

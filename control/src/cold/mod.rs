@@ -12,6 +12,7 @@
 //! | [`age`] | which directories are older than others |
 //! | [`gone`] | topics that were deleted, and disks that have them still |
 //! | [`absent`] | log indexes that no file has |
+//! | [`doubt`] | which evidence says that files have all, and what is left |
 //! | [`torn`] | where copies had what no file has any more |
 //! | [`plan`] | where a log goes on |
 //! | [`sessions`] | whose batches may not be ordered again |
@@ -24,6 +25,7 @@
 mod absent;
 mod age;
 mod damaged;
+mod doubt;
 pub mod elsewhere;
 pub mod end;
 mod error;
@@ -51,7 +53,7 @@ use landfall_layout::topic::{
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::Pool;
 use landfall_replica::owner::is_anothers;
-use landfall_replica::there::Disk;
+use landfall_replica::there::{Disk, Lost};
 use landfall_replica::{Ended, EndedLog, FileError, Resumed, Skips, TopicFile};
 
 pub use error::ColdError;
@@ -175,6 +177,8 @@ struct Life {
     had: Option<EndedLog>,
     /// Log index behind the last entry that no file has and nothing let go of; 0: there is none.
     lost_below: u64,
+    /// What no file has.
+    gaps: Vec<doubt::Run>,
 }
 
 /// Begins a log where the one that was lost ended, or where it cannot have reached.
@@ -210,7 +214,7 @@ fn begin(
     plan.skipped.into_iter().for_each(|skipped| skips.add(skipped));
     begin_log(pool, TopicId(entry.id), log, &plan, &skips, now_ns);
     let resumed = Resumed { index: plan.index, position: plan.position };
-    Life { resumed, skips, ended, had, lost_below }
+    Life { resumed, skips, ended, had, lost_below, gaps: known.gaps }
 }
 
 /// Waits until no process of another pool has the directory. One of this pool may have it, which
@@ -245,6 +249,7 @@ fn adopt(
     file.places = found.file.places.clone();
     file.life = entry.life;
     let (mut began, mut had) = (Ended::default(), Ended::default());
+    let mut lost = Lost::of(entry.life);
     for (log, life) in lives {
         file.resumed.insert(log, life.resumed);
         file.reached.insert(log, life.resumed);
@@ -258,6 +263,11 @@ fn adopt(
             began.logs.insert(log, ended);
         }
         had.logs.extend(life.had.map(|had| (log, had)));
+        lost.add(log, life.gaps);
+    }
+    // Also that it is nothing by now, where it was something once.
+    if lost.is_some() || file.places.lost.is_some() {
+        file.places.lost = lost;
     }
     file.had = (!had.logs.is_empty()).then_some(had);
     file.began = (!began.logs.is_empty()).then_some(began);

@@ -14,7 +14,7 @@ use landfall_replica::deletions::Deletion;
 use landfall_replica::holes::Hole;
 use landfall_replica::names::{TopicListing, list};
 use landfall_replica::{
-    Begins, EndedLog, FileError, Resumed, Row, Skipped, Skips, TopicFile, Walk,
+    Begins, Damage, EndedLog, FileError, Resumed, Row, Skipped, Skips, TopicFile, Unkept, Walk,
 };
 
 mod step;
@@ -24,6 +24,7 @@ use step::{Step, step};
 use super::ColdError;
 use super::absent::Absent;
 use super::age::{self, Said};
+use super::doubt::{Here, Run};
 use super::fewer::Reach;
 use super::named::{self, Latest, Listed};
 use super::plan::{Span, Unread};
@@ -67,6 +68,14 @@ pub struct FoundLog {
     pub had: Vec<EndedLog>,
     /// How far the files go of what each broker landed, by its number.
     pub reaches: BTreeMap<u8, Reach>,
+    /// What copies show of what each broker landed, by its number.
+    pub here: BTreeMap<u8, Here>,
+    /// Log indexes that it came to and no file has, see [`FoundLog::gaps`].
+    pub gaps: Vec<Run>,
+    /// Those that an earlier start told of as lost.
+    pub told: Vec<Run>,
+    /// What was in pools alone that were stopped in good order.
+    pub unkept: Vec<Unkept>,
     /// What files that do not hold may have had.
     pub unread: Unread,
     /// Where the copies of its brokers' batches begin.
@@ -207,9 +216,9 @@ fn read_topic(
         found.directories.push(listing.path.clone());
         for source in &listing.sources {
             let holes = found.holes_of(&listing.path, source.source);
-            let (mut files, mut copied) = (Vec::new(), Copied::new(source.source).with(holes));
+            let copied = Copied::new(source.source, found.is_bounded()).with(holes);
+            let (mut files, mut copied, mut present) = (Vec::new(), copied, 0);
             let mut reach = found.reach_of(source.source);
-            let mut stands = false;
             for (first_index, path) in &source.files {
                 match found.read(source.source, *first_index, path, notes)? {
                     None => {
@@ -218,8 +227,10 @@ fn read_topic(
                     }
                     Some(walk) => {
                         let begin = walk.header().first_index;
-                        stands |= *first_index == begin && found.is_behind_something(walk.header());
-                        reach.add(walk.place(), stands);
+                        let first = files.is_empty() && found.is_bounded();
+                        let before = if first { 0 } else { walk.header().first_ordinal };
+                        let lost = walk.damage().iter().filter_map(Damage::entries).sum::<u64>();
+                        present += walk.place().ordinal.saturating_sub(before + lost);
                         copied.behead(*first_index, begin);
                         reach.is_damaged |= walk.damage().iter().any(|it| it.behind.is_none());
                         copied.add(walk.header(), walk.damage(), walk.place());
@@ -232,14 +243,12 @@ fn read_topic(
             }
             let log = found.log_of(source.source);
             let known = found.logs.entry(log).or_default();
+            reach.entries = reach.entries.max(present);
             known.reaches.insert(source.source.raw(), reach);
-            if !files.is_empty() {
-                let begins = &mut known.begins;
-                for row in Row::all(files.iter().map(|(header, end)| (header, *end))) {
-                    begins.add(source.source, row);
-                }
-                copies.entry(log).or_default().push(copied);
+            for row in Row::all(files.iter().map(|(header, end)| (header, *end))) {
+                known.begins.add(source.source, row);
             }
+            copies.entry(log).or_default().push(copied);
         }
     }
     for (listing, source) in listings.iter().flat_map(|it| BrokerId::all().map(move |of| (it, of)))
@@ -248,7 +257,7 @@ fn read_topic(
         let holes = found.holes_of(&listing.path, source);
         // A log that nobody says anything of does not come back.
         if !has && !holes.is_empty() {
-            let copied = Copied::new(source).with(holes);
+            let copied = Copied::new(source, found.is_bounded()).with(holes);
             copies.entry(found.log_of(source)).or_default().push(copied);
         }
     }
@@ -264,9 +273,13 @@ fn read_topic(
         let holes = holes(&copies, &known.skips, &known.spans, below);
         known.torn_of.extend(holes.of);
         stay.extend(holes.stay);
+        for copy in copies {
+            copy.shows(known.here.entry(copy.source().raw()).or_default());
+        }
     }
     found.holes.values_mut().for_each(|holes| holes.retain(|hole| stay.contains(hole)));
     found.bound_missing();
+    found.look_for_gaps();
     Ok(Some(found))
 }
 
@@ -379,13 +392,9 @@ impl Found {
         }
     }
 
-    /// Whether a copy's file is not the beginning of what its home kept anew behind a hole. Who
-    /// stood in for the home begins where that ended.
-    fn is_behind_something(&self, header: &ReplicaHeader) -> bool {
-        let homes = self.file.replica_brokers.max(1);
-        let home = (u16::from(header.source) + u16::from(header.replica)) % u16::from(homes);
-        let is_home = home == u16::from(header.broker);
-        header.first_index == 0 || header.first_ordinal > 0 || !is_home
+    /// Whether bounds let go of files.
+    pub fn is_bounded(&self) -> bool {
+        self.file.disk_bytes | self.file.disk_ns != 0
     }
 
     /// What a directory says of holes in its copy of a source.
@@ -519,10 +528,7 @@ impl Found {
 
     /// Log index of a log below which the topic's bounds may have let go of what is in no file.
     pub fn retired_below(&self, log: &FoundLog) -> u64 {
-        match self.file.disk_bytes == 0 && self.file.disk_ns == 0 {
-            true => 0,
-            false => log.begins.retired_below(),
-        }
+        if self.is_bounded() { log.begins.retired_below() } else { 0 }
     }
 
     /// The topic's sessions, by client. After its spans were sorted.

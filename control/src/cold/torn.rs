@@ -7,6 +7,7 @@ use landfall_layout::replica::{NO_FILE, Place, ReplicaHeader};
 use landfall_replica::holes::{Hole, left};
 use landfall_replica::{Damage, Skips};
 
+use super::doubt::Here;
 use super::plan::Span;
 
 /// One copy of what a broker landed, by its files.
@@ -23,13 +24,27 @@ pub struct Copied {
     unread: Option<u64>,
     /// What its directory calls holes of it.
     holes: Vec<Hole>,
+    /// Log indexes between two of its files, of which the later was begun anew with as many entries
+    /// in front of it as there are: it never had any there.
+    bridges: Vec<(u64, u64)>,
+    /// Those among which records of its files do not hold.
+    damaged: Vec<(u64, u64)>,
+    /// Log index from which on bytes of its last file do not hold: what a crash left of what was
+    /// being written, or of what was there.
+    open: Option<u64>,
+    /// Bounds may have let go of its first files.
+    is_bounded: bool,
 }
 
 impl Copied {
     /// A copy of which no file was read yet.
-    pub fn new(source: BrokerId) -> Self {
+    pub fn new(source: BrokerId, is_bounded: bool) -> Self {
         Self {
             source,
+            is_bounded,
+            open: None,
+            bridges: Vec::new(),
+            damaged: Vec::new(),
             covers: Vec::new(),
             torn: Vec::new(),
             last: None,
@@ -47,6 +62,7 @@ impl Copied {
     pub fn add(&mut self, header: &ReplicaHeader, damage: &[Damage], end: Place) {
         let begin = header.first_index;
         let mut start = begin;
+        let is_anew = header.previous_index == NO_FILE;
         let follows = |(first, place): &(u64, Place)| {
             (header.previous_index, header.first_ordinal) == (*first, place.ordinal)
         };
@@ -54,18 +70,25 @@ impl Copied {
             Some(last) if follows(&last) => {
                 start = self.covers.pop().map_or(begin, |(start, _)| start);
             }
-            // It was begun anew, and left out what others may have let go of.
-            Some(_) if header.previous_index == NO_FILE => {}
+            Some((_, place)) if is_anew && header.first_ordinal == place.ordinal => {
+                let holes = self.holes.iter().map(|hole| (hole.from, hole.to));
+                self.bridges.extend(left((place.index, begin), holes));
+            }
+            // It left out what others may have let go of.
+            Some(_) if is_anew && self.is_bounded => {}
             Some((_, place)) => self.torn.push((place.index, begin)),
+            None if !self.is_bounded && header.is_behind() => self.torn.push((0, begin)),
             None => self.torn.extend(self.unread.map(|first| (first, begin))),
         }
         for damage in damage.iter().filter(|damage| damage.entries().is_some_and(|n| n > 0)) {
             let missing = damage.indexes();
             self.covers.push((start, missing.start));
             self.torn.push((missing.start, missing.end));
+            self.damaged.push((missing.start, missing.end));
             start = missing.end;
         }
         self.covers.push((start, end.index));
+        self.open = damage.iter().any(|it| it.behind.is_none()).then_some(end.index);
         self.last = Some((begin, end));
     }
 
@@ -74,7 +97,20 @@ impl Copied {
     pub fn behead(&mut self, name: u64, begin: u64) {
         if name < begin {
             self.torn.push((name, begin));
+            self.damaged.push((name, begin));
         }
+    }
+
+    /// Adds what the copy has and never had to what is known of its source.
+    pub fn shows(&self, here: &mut Here) {
+        here.known.extend(self.covers.iter().chain(&self.bridges));
+        here.damaged.extend(&self.damaged);
+        here.open.extend(self.open);
+    }
+
+    /// The broker that landed it.
+    pub fn source(&self) -> BrokerId {
+        self.source
     }
 
     /// Its next file cannot be read.
@@ -82,6 +118,7 @@ impl Copied {
         if self.last.is_none() {
             self.unread.get_or_insert(first_index);
         }
+        self.open.get_or_insert(first_index);
     }
 }
 
@@ -158,7 +195,7 @@ mod tests {
 
     /// A copy of files: first index, index of the one before, entries before, and its end.
     fn copied(source: usize, files: &[(u64, u64, u64, (u64, u64))]) -> Copied {
-        let mut copied = Copied::new(BrokerId::new(source).unwrap());
+        let mut copied = Copied::new(BrokerId::new(source).unwrap(), true);
         for (first_index, previous_index, first_ordinal, (index, ordinal)) in files.iter().copied()
         {
             let none = ReplicaHeader::from_words([0; ReplicaHeader::WORDS]);
@@ -179,14 +216,14 @@ mod tests {
         assert_eq!(torn(&[copied(0, &gap), copied(0, &row[..1])]), [(10, 20)]);
         let late = [(15, 10, 7, (20, 9)), (20, 15, 9, (30, 12))];
         assert_eq!(torn(&[copied(0, &gap), copied(0, &late)]), [(10, 15)]);
-        let mut beheaded = Copied::new(BrokerId::new(0).unwrap());
+        let mut beheaded = Copied::new(BrokerId::new(0).unwrap(), true);
         beheaded.behead(0, 5);
         beheaded.behead(10, 10);
         assert_eq!(torn(&[beheaded]), [(0, 5)]);
         // It was begun anew; bounds took its first files; one of them cannot be read.
         assert_eq!(torn(&[copied(0, &[row[0], (20, NO_FILE, 9, (30, 12))])]), []);
         assert_eq!(torn(&[copied(0, &row[2..])]), []);
-        let mut unread = Copied::new(BrokerId::new(0).unwrap());
+        let mut unread = Copied::new(BrokerId::new(0).unwrap(), true);
         unread.pass(10);
         let header = ReplicaHeader::from_words([0; ReplicaHeader::WORDS]);
         let header = ReplicaHeader { first_index: 20, previous_index: 10, ..header };

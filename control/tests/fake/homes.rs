@@ -1,14 +1,18 @@
 //! Data directories of brokers, and the topic t that they have.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
 
 use landfall_control::election::Candidate;
 use landfall_control::{Control, Options};
+use landfall_layout::frame::GapReason;
+use landfall_layout::order::{ENTRY_HOLE, FrontierLine, OrderEntry};
+use landfall_layout::replica::{RecordHeader, mark_bytes};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, TopicId};
 use landfall_replica::names::topic_directory;
-use landfall_replica::{TopicFile, numbers};
+use landfall_replica::{TopicFile, Walk, numbers};
 
 use super::{Memory, eventually};
 
@@ -69,6 +73,46 @@ pub fn said(entry: &TopicEntry) -> TopicFile {
 /// Says that the directory is that broker's, in the lost pool.
 pub fn name(data: &Path, number: usize) {
     numbers::name(data, broker(number), LOST).unwrap();
+}
+
+/// Lets a file, which has `ordinal` entries in front of it, say that it has everything below a log
+/// index.
+pub fn reach(path: &Path, ordinal: u64, index: u64) {
+    let record = record(path, ordinal, index);
+    let line = FrontierLine { entries: index, position: index, ..FrontierLine::default() };
+    add(path, &record.seal_frontier(&line));
+}
+
+/// Adds holes to a file that has none: entries with nothing at their positions, ten each.
+pub fn add_holes(path: &Path, indexes: Range<u64>) {
+    for (ordinal, index) in indexes.enumerate() {
+        let mut record = record(path, ordinal as u64, index);
+        record.written_ns = 1;
+        let entry = OrderEntry {
+            commit: index + 1,
+            first_position: 10 * index,
+            count: 10,
+            client: 1,
+            session_epoch: 1,
+            flags: ENTRY_HOLE,
+            broker: record.source,
+            ..OrderEntry::default()
+        };
+        add(path, &record.seal_hole(&entry, GapReason::Unwritten));
+    }
+}
+
+fn record(path: &Path, ordinal: u64, index: u64) -> RecordHeader {
+    let header = *Walk::open(path).unwrap().header();
+    let (created_ns, mark, source) = (header.created_ns, mark_bytes(header.mark), header.source);
+    let at = fs::metadata(path).unwrap().len();
+    RecordHeader { index, at, created_ns, mark, ordinal, source, ..RecordHeader::default() }
+}
+
+fn add(path: &Path, head: &[u8]) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes.extend_from_slice(head);
+    fs::write(path, bytes).unwrap();
 }
 
 /// A control on new memory that brings topics back from there.

@@ -20,6 +20,8 @@ pub struct Reach<'a> {
     is_sequenced: bool,
     /// Bounds let go of the oldest files.
     is_bounded: bool,
+    /// What is nowhere, of each log and source; of those that have none, of all sources.
+    nowhere: Vec<(usize, Option<u8>, Run)>,
     counted: RefCell<BTreeMap<usize, Vec<Run>>>,
 }
 
@@ -32,11 +34,17 @@ impl<'a> Reach<'a> {
         // Of an order that is not known nothing is whole: it has entries of others in between.
         let is_sequenced = file.order().is_none_or(|order| order.is_sequenced());
         let is_bounded = file.disk_bytes | file.disk_ns != 0;
-        Self { topics, is_sequenced, is_bounded, counted: RefCell::default() }
+        let unkept = file.places.unkept.iter();
+        let unkept = unkept.map(|it| (it.log, Some(it.source), (it.index, it.to_index)));
+        let lost = file.places.lost.logs.iter();
+        let lost = lost.flat_map(|(log, runs)| runs.iter().map(|run| (*log, None, *run)));
+        let nowhere = unkept.chain(lost).collect();
+        Self { topics, is_sequenced, is_bounded, nowhere, counted: RefCell::default() }
     }
 
     /// Whether nothing that the source landed below log index `below` is missing: every entry of
-    /// its log is in a file that is there, or was passed over when a pool was lost. Where bounds
+    /// its log is in a file that is there, or was passed over when a pool was lost, or is on no
+    /// disk, since a pool that is gone had it alone or a cold start told of it as lost. Where bounds
     /// let go of files, it may also be that copies in other directories than `own` have all of the
     /// source's from where they let go of nothing on: those of other brokers go at other times.
     pub fn is_whole(&self, source: BrokerId, below: u64, own: &Path) -> bool {
@@ -62,7 +70,11 @@ impl<'a> Reach<'a> {
             false => (source.index(), vec![source]),
         };
         let mut counted = self.counted.borrow_mut();
-        counted.entry(log).or_insert_with(|| self.count(log, &sources)).clone()
+        let mut runs = counted.entry(log).or_insert_with(|| self.count(log, &sources)).clone();
+        let is_its = |of: &Option<u8>| of.is_none_or(|of| of == source.raw());
+        let nowhere = self.nowhere.iter().filter(|(of, landed, _)| *of == log && is_its(landed));
+        runs.extend(nowhere.map(|(_, _, run)| run));
+        runs
     }
 
     fn count(&self, log: usize, sources: &[BrokerId]) -> Vec<Run> {

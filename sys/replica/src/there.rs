@@ -125,6 +125,60 @@ pub struct Places {
     /// [`UNKEPT_MAX`] of them.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub unkept: BTreeSet<Unkept>,
+    /// What the latest cold start told of as lost.
+    #[serde(skip_serializing_if = "Lost::is_none")]
+    pub lost: Lost,
+}
+
+/// Log indexes that no file had at a cold start, when all who could have had an entry there had
+/// their directories here, or were given up: nobody is asked for it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// How often the topic had gone on then: of two words the later counts, since an older one may
+    /// name what a file has again.
+    pub life: u64,
+    /// From one to before another, by the log's number, ascending.
+    pub logs: BTreeMap<usize, Vec<(u64, u64)>>,
+}
+
+/// Ranges that are remembered of a log. Of more the first are asked for again.
+const LOST_MAX: usize = 1024;
+
+impl Lost {
+    /// Nothing, said as the topic goes on for the time numbered `life`.
+    pub fn of(life: u64) -> Self {
+        Self { life, logs: BTreeMap::new() }
+    }
+
+    /// Adds all that a log lost.
+    pub fn add(&mut self, log: usize, mut runs: Vec<(u64, u64)>) {
+        runs.drain(..runs.len().saturating_sub(LOST_MAX));
+        if !runs.is_empty() {
+            self.logs.insert(log, runs);
+        }
+    }
+
+    /// Whether something was lost.
+    pub fn is_some(&self) -> bool {
+        !self.logs.is_empty()
+    }
+
+    /// Nobody ever said anything.
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Takes the later word; of two of one time, what both say.
+    fn join(&mut self, other: &Self) {
+        if other.life > self.life {
+            *self = other.clone();
+        } else if other.life == self.life {
+            for (log, runs) in &mut self.logs {
+                let same = other.logs.get(log);
+                runs.retain(|run| same.is_some_and(|same| same.contains(run)));
+            }
+        }
+    }
 }
 
 /// What is remembered of what only pools had. Of more the oldest look as if files of theirs were
@@ -163,6 +217,7 @@ impl Places {
             self.skipped.entry(*log).or_default().join(skips);
         }
         self.add_unkept(other.unkept.iter().copied());
+        self.lost.join(&other.lost);
     }
 
     /// Adds what was in a pool alone.

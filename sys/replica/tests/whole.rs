@@ -9,8 +9,8 @@ use landfall_layout::order::FrontierLine;
 use landfall_layout::replica::{NO_FILE, RecordHeader, ReplicaHeader};
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_replica::names::{replica_file, source_directory, topic_directory};
-use landfall_replica::there::{Disk, Lack, Part, UNCOUNTED, absent};
-use landfall_replica::{TopicFile, numbers};
+use landfall_replica::there::{Disk, Lack, Lost, Part, UNCOUNTED, absent};
+use landfall_replica::{TopicFile, Unkept, numbers};
 
 const CREATED: u64 = 7;
 const POOL: &str = "a pool";
@@ -59,15 +59,15 @@ fn file(topic: &Path, (first_index, previous_index, ordinal, index): (u64, u64, 
     fs::write(replica_file(&directory, first_index), bytes).unwrap();
 }
 
-/// Broker 2 stood in for broker 0 once, and has another disk now.
-#[test]
-fn what_a_stand_in_lacks_is_not_missing_where_bounds_let_go_of_it() {
-    let root = std::env::temp_dir().join(format!("landfall-whole-{}", std::process::id()));
-    let three = Three(root);
+/// Broker 2 stood in for broker 0 once, and has another disk now, which lacks what nobody counted
+/// below log index 500.
+fn lacking(name: &str, disk_bytes: u64) -> (Three, TopicFile) {
+    let name = format!("landfall-whole-{name}-{}", std::process::id());
+    let three = Three(std::env::temp_dir().join(name));
     let mut entry = TopicEntry::from_words([0; TopicEntry::WORDS]);
     (entry.name[0], entry.name_bytes, entry.created_ns) = (b't', 1, CREATED);
     (entry.order, entry.replicas, entry.replica_brokers) = (Order::Total.raw(), 2, 2);
-    entry.disk_bytes = 1;
+    entry.disk_bytes = disk_bytes;
     let mut says = TopicFile::of(&entry, POOL, 1).unwrap();
     says.places.add(Part { source: 0, copy: 0, keeper: 2, from: 100 });
     for broker in 0..3 {
@@ -80,6 +80,12 @@ fn what_a_stand_in_lacks_is_not_missing_where_bounds_let_go_of_it() {
     let lack = Lack { keeper, source, entries: UNCOUNTED, below, disk, is_torn: false };
     says.places.lacks.insert(lack);
     says.write(&three.topic(2)).unwrap();
+    (three, says)
+}
+
+#[test]
+fn what_a_stand_in_lacks_is_not_missing_where_bounds_let_go_of_it() {
+    let (three, says) = lacking("bounds", 1);
     assert_eq!(three.absent(&says), [0], "its home has nothing");
     let (home, own) = (three.topic(0), three.topic(2));
     // What the directory says of itself does not count.
@@ -99,4 +105,28 @@ fn what_a_stand_in_lacks_is_not_missing_where_bounds_let_go_of_it() {
     file(&home, (100, 0, 0, 300));
     file(&home, (300, 100, 0, 500));
     assert!(three.absent(&says).is_empty(), "it copied that");
+}
+
+#[test]
+fn what_is_on_no_disk_is_lacking_in_none() {
+    let (three, mut says) = lacking("nowhere", 0);
+    // It was in memory alone when a pool was stopped in good order, and that is gone.
+    says.places.unkept.insert(Unkept { index: 0, to_index: 300, log: 32, source: 1 });
+    says.places.unkept.insert(Unkept { index: 0, to_index: 300, log: 32, source: 0 });
+    assert_eq!(three.absent(&says), [0]);
+    // The rest was told as lost at a cold start.
+    let mut told = says.clone();
+    told.places.lost = Lost::of(3);
+    told.places.lost.add(32, vec![(300, 500)]);
+    assert!(three.absent(&told).is_empty());
+    // A later start found a file that has it, which is away again.
+    let mut later = says.clone();
+    later.places.lost = Lost::of(4);
+    told.places.join(&later.places);
+    later.places.join(&told.places);
+    assert_eq!((three.absent(&told), three.absent(&later)), (vec![0], vec![0]));
+    says.places.unkept.insert(Unkept { index: 300, to_index: 500, log: 32, source: 1 });
+    assert_eq!(three.absent(&says), [0], "that is another's");
+    says.places.unkept.insert(Unkept { index: 300, to_index: 500, log: 32, source: 0 });
+    assert!(three.absent(&says).is_empty());
 }

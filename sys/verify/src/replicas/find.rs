@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use landfall_replica::deletions;
+use landfall_replica::holes::Hole;
 use landfall_replica::names::{self, Listing, SourceListing, TopicListing};
 use landfall_replica::{Ended, FileError, Resumed, Skips, TopicFile, Unkept, watch};
 
@@ -157,6 +158,7 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
                     }
                     let faults = TopicFile::word_faults(&topic.path).into_iter();
                     group.word_faults.extend(faults.map(|fault| (of.clone(), Arc::new(fault))));
+                    file.holes.iter().for_each(|it| kept.findings.push(hole(it, &of)));
                     for (log, skips) in &file.skipped {
                         group.skips.entry(*log).or_default().join(skips);
                     }
@@ -230,6 +232,15 @@ pub fn find(path: &Path, kept: &mut Kept) -> Result<Vec<Group>, FileError> {
         homes.judge(group, kept);
     }
     Ok(groups.into_values().collect())
+}
+
+/// Says what a directory says of its own copy: a cold start asks for whoever keeps another.
+fn hole(hole: &Hole, of: &Path) -> Finding {
+    let Hole { source, from, to } = hole;
+    let found = format!(
+        "it says that its copy of what broker {source} landed may lack entries {from} to {to}"
+    );
+    Finding { mend: mend::LEFT_OUT, ..in_file(Severity::Warning, "hole", of, None, found) }
 }
 
 /// Says which word does not hold. Where `others` of the topic's directories are here nothing is
