@@ -6,10 +6,11 @@ use std::fs;
 
 use landfall_layout::BrokerId;
 use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_replica::holes::Hole;
 use landfall_replica::names::{replica_file, topic_directory};
 use landfall_replica::there::Part;
 use landfall_replica::{Ended, EndedLog, TopicFile, Unkept, numbers};
-use landfall_verify::Severity::{Error, Note};
+use landfall_verify::Severity::{Error, Note, Warning};
 use landfall_verify::replicas::{Kept, Missing};
 use landfall_verify_fuzz::files::{MIDDLE_FILE, Odd, SECOND_FILE};
 use scratch::{Scratch, copy, has};
@@ -121,4 +122,16 @@ fn what_is_missing_in_files_of_who_stood_in_is_an_error_only_while_a_home_lacks_
     assert!(has(&scratch.look(), "file", Error, "it is of broker 1 and lies with 0's"));
     fs::remove_dir_all(left.join("b0")).unwrap();
     assert_eq!(errors(), 0, "they may be removed");
+}
+
+/// No file of a copy says that it has a hole in front of its first one.
+#[test]
+fn a_hole_that_a_directory_says_of_its_copy_is_said() {
+    let scratch = Scratch::new("said", Odd::default());
+    let topic = scratch.replicas[0].parent().unwrap();
+    Hole { source: 0, from: 0, to: 7 }.say(topic).unwrap();
+    let kept = scratch.look();
+    let found = "its copy of what broker 0 landed may lack entries 0 to 7";
+    assert!(has(&kept, "hole", Warning, found));
+    assert_eq!(kept.findings.count(Error), 0);
 }
