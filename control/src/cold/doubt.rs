@@ -17,8 +17,9 @@
 //!   (`lost`).
 //!
 //! Nothing else counts: neither where the last file of a copy ends, nor how many entries it says
-//! came before it, nor that a crash may leave such an end, in bytes that do not hold. What is left is asked for where a keeper
-//! of such a copy is not here, and told as lost only where all of them are.
+//! came before it, nor that a crash may leave such an end, in bytes that do not hold. What
+//! is left is asked for where a keeper of such a copy is not here, and told as lost only where all
+//! of them are.
 
 use landfall_layout::BrokerId;
 use landfall_replica::holes::left;
@@ -78,8 +79,8 @@ impl FoundLog {
         self.doubt(source).into_iter().flat_map(|run| left(run, known.iter().copied())).collect()
     }
 
-    /// Whether a copy of what a broker landed ends in bytes that do not hold, and nothing shows that
-    /// there was nothing: no other copy goes on there, and no end in good order lies before it.
+    /// Whether a copy of what a broker landed ends in bytes that do not hold, and nothing shows
+    /// that there was nothing: no other copy goes on there, and no end in good order lies before it.
     pub fn is_open(&self, source: u8) -> bool {
         let Some(here) = self.here.get(&source) else { return false };
         let tail = self.ended.as_ref().and_then(|end| end.tails.get(&source)).copied();

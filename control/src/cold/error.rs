@@ -297,8 +297,8 @@ impl fmt::Display for ColdError {
                         f,
                         "topic {name}: between log indexes {from} and {to} entries were ordered \
                          that are in no file here, and nothing shows that none of them is what \
-                         broker {source} landed: files of a copy may be damaged, cut short or gone, or not \
-                         have been written before a crash"
+                         broker {source} landed: files of a copy may be damaged, cut \
+                         short or gone, or not have been written before a crash"
                     ),
                 }?;
                 write!(

@@ -44,7 +44,7 @@ impl<'a> Reach<'a> {
 
     /// Whether nothing that the source landed below log index `below` is missing: every entry of
     /// its log is in a file that is there, or was passed over when a pool was lost, or is on no
-    /// disk, since a pool that is gone had it alone or a cold start told of it as lost. Where bounds
+    /// disk: a pool that is gone had it alone, or a cold start told of it as lost. Where bounds
     /// let go of files, it may also be that copies in other directories than `own` have all of the
     /// source's from where they let go of nothing on: those of other brokers go at other times.
     pub fn is_whole(&self, source: BrokerId, below: u64, own: &Path) -> bool {
