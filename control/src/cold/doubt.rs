@@ -80,7 +80,8 @@ impl FoundLog {
     }
 
     /// Whether a copy of what a broker landed ends in bytes that do not hold, and nothing shows
-    /// that there was nothing: no other copy goes on there, and no end in good order lies before it.
+    /// that there was nothing: no other copy goes on there, and no end in good order lies before
+    /// that.
     pub fn is_open(&self, source: u8) -> bool {
         let Some(here) = self.here.get(&source) else { return false };
         let tail = self.ended.as_ref().and_then(|end| end.tails.get(&source)).copied();
