@@ -115,7 +115,7 @@ mod tests {
 
     use landfall_layout::TopicId;
     use landfall_layout::topic::{Order, TopicEntry, TopicState};
-    use landfall_replica::there::Part;
+    use landfall_replica::there::{Kept, Part};
     use landfall_replica::{Numbers, TopicFile};
 
     use super::*;
@@ -200,5 +200,24 @@ mod tests {
         disks[1].numbers.id = 78;
         let it = ask(&disks).remove(0);
         assert_eq!((it.keepers, it.anew), (vec![1], vec![PathBuf::from("broker-1")]));
+    }
+
+    #[test]
+    fn a_directory_counts_for_the_broker_that_kept_the_topic_there_last() {
+        let (topics, mut disks) = disks(&[0, 1]);
+        let kept = |life, disk| Kept { life, disk, ..Kept::default() };
+        (disks[0].numbers.id, disks[1].numbers.id) = (11, 10);
+        let mut file = file(2, 2);
+        // They changed places, and only the one that is here says so.
+        file.places.disks = [(0, kept(1, 11)), (1, kept(0, 11))].into();
+        let there = |file: &TopicFile, disks: &[Disk]| {
+            let lost = absent(file, &BTreeSet::new(), &topics[..disks.len()], disks);
+            lost.into_iter().map(|it| it.keepers).collect::<Vec<_>>()
+        };
+        assert_eq!(there(&file, &disks[..1]), [vec![1]], "what it landed since is on the other");
+        file.places.disks = [(0, kept(1, 11)), (1, kept(1, 10))].into();
+        assert!(there(&file, &disks).is_empty());
+        file.places.disks = [(0, kept(0, 11)), (1, kept(0, 11))].into();
+        assert!(there(&file, &disks[..1]).is_empty(), "neither word is later");
     }
 }

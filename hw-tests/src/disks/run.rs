@@ -386,7 +386,9 @@ impl<'a> Run<'a> {
         let why = why.lines().last().unwrap_or_default().to_owned();
         self.tell(format!("refused: {why}"));
         // With the pool, all directories are asked for that say where logs ended.
-        let may = missing || life.keeps_pool || !self.was_well;
+        // Nor does anybody else know how much the only disk had that is away.
+        let is_only = matches!(life.harm, Harm::Away(_)) && self.plan.copies() == 1;
+        let may = missing || is_only || life.keeps_pool || !self.was_well;
         let may = may && !matches!(life.harm, Harm::None | Harm::Swap(..));
         ensure!(may, "a start is refused, and every message is on a disk that is here: {why}");
         self.outcome.refused += 1;

@@ -265,6 +265,15 @@ impl Places {
         }
     }
 
+    /// Whether another broker says later that it keeps the topic in the directory that this one kept
+    /// it in. Two have none at a time: this one has another by now, as where disks were mounted in
+    /// each other's places, and only that says so.
+    fn is_anothers(&self, broker: u8) -> bool {
+        let Some(own) = self.disks.get(&broker) else { return false };
+        let mut others = self.disks.iter().filter(|(other, _)| **other != broker);
+        others.any(|(_, kept)| kept.disk == own.disk && kept > own)
+    }
+
     /// Asks nothing more of a broker's directory.
     pub fn forget(&mut self, broker: u8) {
         self.parts.retain(|part| part.keeper != broker);
@@ -421,7 +430,7 @@ fn is_its(
     };
     match (known, disk.numbers.id) {
         (None, _) | (Some(_), 0) => disk.brokers(topic).contains(&keeper),
-        (Some(known), id) => known == id,
+        (Some(known), id) => known == id && !file.places.is_anothers(keeper),
     }
 }
 
