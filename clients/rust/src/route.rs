@@ -172,7 +172,21 @@ impl Route {
                 return take(Accepted { welcome, way }).map(Opened::Yes);
             }
             let tail = HelloTail { topic: self.topic.clone(), places: wants.places.to_vec() };
-            match greet(broker.broker, address, hello(carrier), &said, &tail, &wait)? {
+            let by = |address| greet(broker.broker, address, hello(carrier), &said, &tail, &wait);
+            let answer = match by(address) {
+                // A socket of the broker's host speaks the same bytes: for who is in a network of
+                // its own there and reads from disk what memory has no more.
+                Err(error @ Error::Unreachable { .. })
+                    if self.transport == Transport::Tcp && !broker.unix.is_empty() =>
+                {
+                    match by(&broker.unix) {
+                        Err(Error::Unreachable { .. }) => Err(error),
+                        answer => answer,
+                    }
+                }
+                answer => answer,
+            };
+            match answer? {
                 Answer::Accepted(accepted) => take(*accepted).map(Opened::Yes),
                 Answer::Fenced(epoch) => Ok(Opened::Fenced(epoch)),
             }

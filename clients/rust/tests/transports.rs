@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use common::{broker_of, welcome};
 use landfall::{Client, Error, From, GrantMode, Transport};
-use landfall_layout::frame::{Carrier, Frame};
+use landfall_layout::frame::{Carrier, FRAME_BYTES, Frame};
 use landfall_layout::topic::Order;
 
+/// A port that nobody may listen on.
+const NOBODY: &str = "127.0.0.1:0";
 /// An address where no RDMA device is.
 const NOWHERE: &str = "192.0.2.1:4791";
 
@@ -36,6 +38,26 @@ fn auto_falls_back_to_tcp_where_verbs_cannot_be_had() {
     let subscriber = client.subscriber("topic").from(From::Earliest).build().unwrap();
     assert_eq!(subscriber.transport(), Transport::Tcp);
     script.join().unwrap();
+}
+
+/// As for a reader of memory in a network of its own that makes a detour.
+#[test]
+fn a_stream_goes_over_the_hosts_socket_where_nobody_can_be_reached_by_tcp() {
+    let folder = std::env::temp_dir().join(format!("landfall-stream-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("broker.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let heard = std::thread::spawn(move || {
+        let (mut peer, _) = listener.accept().unwrap();
+        let mut bytes = [0; FRAME_BYTES];
+        std::io::Read::read_exact(&mut peer, &mut bytes).unwrap();
+        let Ok((Frame::Hello(hello), _)) = Frame::decode(bytes) else { panic!("no hello") };
+        hello.carrier
+    });
+    let client = common::control_of(NOBODY, path.to_str().unwrap(), "");
+    assert!(publisher(&client, Transport::Tcp).is_err(), "it hears nothing");
+    assert_eq!(heard.join().unwrap(), Carrier::Stream);
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
