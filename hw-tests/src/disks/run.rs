@@ -199,10 +199,11 @@ impl<'a> Run<'a> {
         let (mut before, mut since, mut short_since) = (Vec::new(), Instant::now(), None);
         loop {
             let lines = patiently(|| client.topic(TOPIC))?.replicas_state;
-            let lines: Vec<Replica> = lines
-                .into_iter()
-                .filter(|line| self.can_keep(world) || on.contains(&line.broker))
-                .collect();
+            // Of who is down nothing comes: where all it landed is on its own disk, nobody stands in.
+            let counts = |line: &Replica| {
+                on.contains(&line.broker) || self.can_keep(world) && on.contains(&line.source)
+            };
+            let lines: Vec<Replica> = lines.into_iter().filter(counts).collect();
             let is_kept = |line: &Replica| on.contains(&line.broker);
             let is_good = |state: &str| state == ReplicaState::Well.name() || state == "moved";
             let well = |line: &Replica| is_kept(line) && is_good(&line.state);
