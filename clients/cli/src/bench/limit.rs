@@ -85,7 +85,8 @@ impl Prober {
         let step = (self.block.len() as u64).next_multiple_of(64);
         let started = Instant::now();
         let (mut at, mut bytes) = (0, 0_u64);
-        while started.elapsed() < time {
+        // Something has to move, however late this thread, or the other, is let run.
+        while bytes == 0 || started.elapsed() < time {
             if at + step > self.mapping.bytes() {
                 at = 0;
             }
@@ -101,7 +102,8 @@ impl Prober {
         let step = (self.block.len() as u64).next_multiple_of(64);
         let (mut at, mut left, mut bytes) = (0, self.block.len(), 0_u64);
         let started = Instant::now();
-        while started.elapsed() < time {
+        // Something has to move, however late this thread, or the other, is let run.
+        while bytes == 0 || started.elapsed() < time {
             match self.mapping.recv(socket, at + (self.block.len() - left) as u64, left) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(got) => {
