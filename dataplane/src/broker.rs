@@ -66,7 +66,7 @@ pub struct Config {
     /// How long a publisher whose connection was lost may come back, nanoseconds.
     pub session_lease_ns: u64,
     /// How long it waits, once it is told to stop, for clients that may write into the pool and
-    /// have not gone, nanoseconds.
+    /// have not gone, and for its disk to have what it keeps copies of, nanoseconds.
     pub stop_wait_ns: u64,
     /// Where it keeps replicas; none: it keeps none.
     pub data: Option<Data>,
@@ -140,7 +140,8 @@ pub struct Broker {
     /// Brokers that deliver what this one lands in its own logs.
     pub(crate) peers: Vec<BrokerId>,
     pub(crate) events: Vec<EpollEvent>,
-    pub(crate) leaving: bool,
+    /// What it says of itself.
+    pub(crate) state: BrokerState,
     pub(crate) stop_wait_ns: u64,
     /// Listeners are watched.
     pub(crate) accepts: bool,
@@ -226,7 +227,7 @@ impl Broker {
             withheld: Vec::new(),
             peers: Vec::with_capacity(landfall_layout::limits::BROKERS_MAX),
             events: vec![EpollEvent::empty(); 256],
-            leaving: false,
+            state: BrokerState::Serving,
             stop_wait_ns: config.stop_wait_ns,
             accepts: true,
             sockets_in: 0,

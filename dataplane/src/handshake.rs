@@ -8,6 +8,7 @@ use landfall_layout::command::{Denial, Request};
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Carrier, Frame, From, Hello, Refusal, Role, Welcome};
 use landfall_layout::limits::IN_FLIGHT_BATCHES_MAX;
+use landfall_layout::pool::BrokerState;
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_layout::verbs::GrantMode;
 use landfall_pool::clock::boot_ns;
@@ -83,7 +84,7 @@ impl Broker {
         entry: &TopicEntry,
         order: Order,
     ) -> Result<(), Refused> {
-        if self.leaving {
+        if self.state != BrokerState::Serving {
             return refused(Refusal::NotServed, "this broker is leaving; use another one");
         }
         match hello.role {

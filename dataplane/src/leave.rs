@@ -23,20 +23,14 @@ const READERS_NS: u64 = HEARTBEAT_LEASE_NS;
 const NAMED_MOST: usize = 4;
 
 impl Broker {
-    /// Takes nothing new, reports what has landed, says goodbye to everyone, gives its segments
-    /// back and leaves its line absent.
+    /// Takes nothing new, reports what has landed, says goodbye to everyone, copies what logs have,
+    /// gives its segments back and leaves its line absent.
     pub(crate) fn leave(&mut self) {
         if !self.env.stands(boot_ns()) {
             self.cast_off();
             return;
         }
-        self.leaving = true;
-        self.env.pool.beat_broker(
-            self.env.me,
-            boot_ns(),
-            self.link.epoch(),
-            BrokerState::Leaving.raw(),
-        );
+        self.say(BrokerState::Leaving);
         self.turn_until(RECEIPTS_NS, |broker| {
             broker.topics.iter().flatten().all(|topic| topic.is_settled())
         });
@@ -52,7 +46,10 @@ impl Broker {
             conn.tell(Frame::Bye);
             self.begin_closing(slot);
         }
+        // Who keeps copies of what it landed knows from here on that no more comes.
+        self.say(BrokerState::Landed);
         self.turn_until(FAREWELL_NS, |broker| broker.conns.live() == 0);
+        let until_ns = boot_ns().saturating_add(self.stop_wait_ns);
         if let Some(who) = self.named(Conn::may_write) {
             self.tell(&format!(
                 "waits for up to {} s for {who}, which may write into the pool over memory and has \
@@ -61,6 +58,7 @@ impl Broker {
             ));
             self.turn_until(self.stop_wait_ns, |broker| !broker.conns.iter().any(Conn::may_write));
         }
+        self.drain(until_ns);
         // One that stands still in the middle of a batch is known of by this broker alone.
         self.turn_until(READERS_NS, |broker| {
             broker.conns.iter().all(|conn| conn.channel.is_none() || conn.may_write())
@@ -124,15 +122,25 @@ impl Broker {
         (!all.is_empty()).then(|| all.join(", ") + &rest)
     }
 
+    /// Says of itself in the pool what it does from here on.
+    fn say(&mut self, state: BrokerState) {
+        self.state = state;
+        let Self { env, link, .. } = self;
+        if env.standing.look(&env.pool, boot_ns()) {
+            env.pool.beat_broker(env.me, boot_ns(), link.epoch(), state.raw());
+        }
+    }
+
     /// Says something at the end: among the errors, and to whoever started this process.
-    fn tell(&self, what: &str) {
+    pub(crate) fn tell(&self, what: &str) {
         let sentence = format!("broker {} {what}", self.env.me);
         self.env.error(&sentence);
         stderr::note(format_args!("landfall-broker: {sentence}"));
     }
 
-    fn turn_until(&mut self, at_most_ns: u64, done: impl Fn(&Self) -> bool) {
-        let end = boot_ns() + at_most_ns;
+    /// Turns until that is done, for so long at most.
+    pub(crate) fn turn_until(&mut self, at_most_ns: u64, mut done: impl FnMut(&mut Self) -> bool) {
+        let end = boot_ns().saturating_add(at_most_ns);
         while !done(self) && boot_ns() < end && !self.env.standing.is_cast_off() {
             if self.turn() == 0 {
                 std::thread::sleep(Duration::from_micros(200));

@@ -6,7 +6,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `broker`, `park`, `leave` | set-up, the loop around the turns, sleeping, going away |
+//! | `broker`, `park`, `leave`, `drain` | set-up, the loop around the turns, sleeping, going away |
 //! | `poll` | one turn |
 //! | `land`, `claim`, `segments` | the one way a batch becomes part of a log, and its room |
 //! | `topics`, `receipts` | what the broker knows of a topic, and what became of its batches |
@@ -33,6 +33,7 @@ mod conns;
 mod control_link;
 mod cursor;
 mod deliver_tcp;
+mod drain;
 mod env;
 mod extents;
 mod fence;

@@ -67,7 +67,8 @@ struct Flags {
     /// How long a publisher whose connection was lost may come back before its session is closed.
     #[arg(long, value_name = "MS", default_value_t = SESSION_LEASE_NS / 1_000_000)]
     session_lease_ms: u64,
-    /// How long it waits, once it is told to stop, for publishers over memory that have not gone.
+    /// How long it waits, once it is told to stop, for publishers over memory that have not gone,
+    /// and then for copies that are behind and still move.
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     stop_wait_ms: u64,
     /// Keep replicas in this directory; it is made if it is not there. Without it, this broker

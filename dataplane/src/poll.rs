@@ -231,7 +231,7 @@ impl Broker {
 
     /// Takes what a publisher has sent; how much that was.
     pub(crate) fn serve_publisher(&mut self, slot: usize) -> usize {
-        let Self { env, topics, conns, scratch, leaving, .. } = self;
+        let Self { env, topics, conns, scratch, state, .. } = self;
         let Some(conn) = conns.get(slot) else { return 0 };
         let Conn { token, socket, kind, out, channel, .. } = conn;
         let Kind::Publisher(publisher) = kind else { return 0 };
@@ -241,7 +241,10 @@ impl Broker {
         };
         let Publisher { session, via, fenced, in_flight, .. } = publisher;
         // A broker that is leaving finishes what has begun and begins nothing.
-        let bound = if *leaving { 0 } else { u32::from(IN_FLIGHT_BATCHES_MAX) };
+        let bound = match state {
+            BrokerState::Serving => u32::from(IN_FLIGHT_BATCHES_MAX),
+            _ => 0,
+        };
         let free = bound.saturating_sub(*in_flight);
         let (taken, landed, stop) = match via {
             Via::Stream(reading) => {
@@ -433,8 +436,7 @@ impl Broker {
             self.cast_off();
             return;
         }
-        let Self { env, link, topics, leaving, .. } = self;
-        let state = if *leaving { BrokerState::Leaving } else { BrokerState::Serving };
+        let Self { env, link, topics, state, .. } = self;
         env.pool.beat_broker(env.me, now_ns, link.epoch(), state.raw());
         for topic in topics.iter_mut().flatten() {
             Self::tidy_topic(topic, env, now_ns);

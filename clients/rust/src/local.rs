@@ -403,8 +403,8 @@ impl LocalSystem {
         command.args(["--parent", &std::process::id().to_string()]);
         let lease_ms = self.config.session_lease.as_millis();
         command.args(["--session-lease-ms", &lease_ms.to_string()]);
-        // What it has besides that is for receipts and disks.
-        let stop_wait_ms = self.config.stop_wait.as_millis() / 3;
+        // What it has besides that is for receipts, readers and the last sync.
+        let stop_wait_ms = self.config.stop_wait.as_millis() / 2;
         command.args(["--stop-wait-ms", &stop_wait_ms.to_string()]);
         if let Some(address) = self.config.verbs {
             command.args(["--verbs", &SocketAddr::new(address, 0).to_string()]);

@@ -109,7 +109,7 @@ impl Broker {
     /// Its state for people and clients.
     pub fn state_name(&self, line: &BrokerLine) -> &'static str {
         match (self.life, BrokerState::from_raw(line.state)) {
-            (Life::Live, BrokerState::Leaving) => "leaving",
+            (Life::Live, BrokerState::Leaving | BrokerState::Landed) => "leaving",
             (Life::Live, _) => "serving",
             (Life::Frozen, _) => "frozen",
             _ => "dead",

@@ -16,6 +16,7 @@
 //! | `row` | the others: read once after a start, and written again where they do not hold |
 //! | `had` | what other directories know of a topic that came back |
 //! | `keep` | which files are kept where a topic bounds them |
+//! | `goal` | what copies are to have before a broker ends |
 //! | `place` | in which directory this broker keeps a topic |
 //! | `said` | what is said of a topic beside its files |
 //! | `thread` | the loop over all of them |
@@ -27,6 +28,7 @@ mod duties;
 mod files;
 mod forget;
 mod given_back;
+mod goal;
 mod group;
 mod had;
 mod hang;
@@ -66,6 +68,7 @@ use crate::env::{Env, Unfaithful};
 use hang::{Calls, Watch, Watched};
 use thread::Worker;
 
+pub(crate) use goal::Progress;
 pub(crate) use group::check as check_batch;
 
 /// A stop waits this long for what the disk is doing.
@@ -115,6 +118,10 @@ pub struct Shared {
     /// Topics that the thread has said on disk and the loop has not told control of.
     said: Mutex<Vec<TopicId>>,
     has_said: AtomicBool,
+    /// The broker leaves: what logs have from here on is the goal.
+    aims: AtomicBool,
+    /// How far the copies are from that; none: the thread has not looked yet.
+    progress: Mutex<Option<Progress>>,
     /// What the thread has its disk do.
     calls: Arc<Calls>,
 }
@@ -129,6 +136,8 @@ impl Shared {
             unfaithful: Mutex::new(Vec::new()),
             said: Mutex::new(Vec::new()),
             has_said: AtomicBool::new(false),
+            aims: AtomicBool::new(false),
+            progress: Mutex::new(None),
             calls: Arc::default(),
         }
     }
@@ -246,6 +255,17 @@ impl Replicator {
     pub fn take_unfaithful(&self) -> Vec<Unfaithful> {
         let unfaithful = self.shared.unfaithful.lock();
         std::mem::take(&mut *unfaithful.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What logs have by now is what the copies are to have before this broker ends.
+    pub fn aim(&self) {
+        self.shared.aims.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// How far the copies are from what they are to have; none: the thread has not looked yet.
+    pub fn progress(&self) -> Option<Progress> {
+        *self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether `take_said` has something.

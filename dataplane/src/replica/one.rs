@@ -572,6 +572,11 @@ impl Replica {
         self.line.state()
     }
 
+    /// The log that it follows.
+    pub fn log(&self) -> usize {
+        self.log
+    }
+
     /// How far it is behind its log.
     pub fn lag(&self, pool: &Pool) -> Lag {
         self.odometer.lag(self.line.durable, &pool.frontier(self.topic, self.log))

@@ -23,6 +23,7 @@ use landfall_replica::names::topic_directory;
 
 use super::duties::{Duty, Lag};
 use super::given_back::GivenBack;
+use super::goal::Goals;
 use super::group::Buffers;
 use super::had;
 use super::one::{Event, Replica};
@@ -48,7 +49,7 @@ pub(super) struct Broken {
     pub(super) topic: TopicId,
     pub(super) duty: Duty,
     /// When to try again; none: not before the broker's next start.
-    retry_at_ns: Option<u64>,
+    pub(super) retry_at_ns: Option<u64>,
 }
 
 /// A topic of which this broker keeps something.
@@ -106,6 +107,8 @@ pub struct Worker {
     pub(super) forget_at_ns: u64,
     /// It was said which topics are here that the pool does not have.
     pub(super) told: bool,
+    /// What copies are to have before the broker ends.
+    pub(super) goals: Option<Goals>,
 }
 
 impl Worker {
@@ -145,6 +148,7 @@ impl Worker {
             forgets: true,
             forget_at_ns: 0,
             told: false,
+            goals: None,
         })
     }
 
@@ -168,6 +172,7 @@ impl Worker {
                 self.let_go(now);
             }
             self.mend(now);
+            self.pursue(now);
             if self.round(now) {
                 waiter.reset();
             } else if waiter.rest() {
@@ -294,7 +299,7 @@ impl Worker {
     }
 
     /// Begins to sync those of which `due` says so, unless syncs are under way.
-    fn begin_syncs(&mut self, due: impl Fn(&Replica) -> bool) {
+    pub(super) fn begin_syncs(&mut self, due: impl Fn(&Replica) -> bool) {
         if self.under_way.is_some() {
             return;
         }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Carrier, Frame, Hello, Refusal, Role};
 use landfall_layout::limits::{LINE_BYTES, LOGS_PER_TOPIC};
+use landfall_layout::pool::BrokerState;
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::verbs::{GrantMode, Greeting, Intent, Knock, KnockError, RECEIVES, Rejection};
 use landfall_nic::{Depths, Ending, Event, NicError, PeerId, Request};
@@ -76,9 +77,9 @@ impl Broker {
             refused(why, error.to_string())
         })?;
         self.spend(&knock)?;
-        let Self { env, verbs, conns, leaving, .. } = self;
+        let Self { env, verbs, conns, state, .. } = self;
         let Some(verbs) = verbs else { return refused(Refusal::NotServed, "no RDMA here") };
-        if *leaving {
+        if *state != BrokerState::Serving {
             return refused(Refusal::NotServed, "this broker is leaving; use another one");
         }
         if conns.live() >= CONNECTIONS_MAX {

@@ -4,6 +4,7 @@ mod again;
 mod away;
 mod client;
 mod control;
+mod drain;
 mod garbage;
 mod memory;
 mod retention;

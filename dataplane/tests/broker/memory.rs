@@ -349,7 +349,7 @@ fn a_publisher_that_may_still_write_is_waited_for_and_named() {
     let mut member = Member::new(rig.unix(), publisher(8), "a");
     extent(&mut member, 4096);
     rig.brokers[0].stop();
-    assert_eq!(state(&rig), BrokerState::Leaving);
+    assert_eq!(state(&rig), BrokerState::Landed);
     assert!(rig.errors().iter().any(|error| error.contains("not left in good order")));
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use landfall_dataplane::{Broker, Config, Ended, Idle};
+use landfall_dataplane::{Broker, Config, Data, Ended, Idle};
 use landfall_layout::counters::Counter;
 use landfall_layout::limits::SESSION_LEASE_NS;
 use landfall_layout::pool::Coherence;
@@ -27,6 +27,8 @@ pub struct Rig {
     session_lease_ns: u64,
     /// Of brokers that are started after it is set.
     pub stop_wait_ns: u64,
+    /// Where one keeps replicas that is started after it is set.
+    pub data: Option<Data>,
     over: Arc<AtomicBool>,
     driver: Option<JoinHandle<()>>,
     memory: OwnedFd,
@@ -40,8 +42,13 @@ pub struct Served {
 }
 
 impl Served {
-    pub fn stop(&mut self) {
+    /// Tells the broker to stop, and does not wait until it has.
+    pub fn tell_to_stop(&self) {
         self.over.store(true, Relaxed);
+    }
+
+    pub fn stop(&mut self) {
+        self.tell_to_stop();
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the broker ends without a panic");
         }
@@ -100,6 +107,7 @@ impl Rig {
             brokers: Vec::new(),
             session_lease_ns,
             stop_wait_ns: 0,
+            data: None,
             over,
             driver: Some(driver),
             memory,
@@ -122,7 +130,7 @@ impl Rig {
             idle,
             verbs: None,
             session_lease_ns: self.session_lease_ns,
-            data: None,
+            data: self.data.clone(),
             read_data: Vec::new(),
             host_is_down: false,
             stop_wait_ns: self.stop_wait_ns,

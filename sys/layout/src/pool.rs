@@ -182,6 +182,8 @@ pub enum BrokerState {
     Serving,
     /// Finishing what it has; takes no new connection.
     Leaving,
+    /// It has landed its last batch, and copies on until its disk has what logs have.
+    Landed,
 }
 
 impl BrokerState {
@@ -195,6 +197,7 @@ impl BrokerState {
         match raw {
             1 => Self::Serving,
             2 => Self::Leaving,
+            3 => Self::Landed,
             _ => Self::Absent,
         }
     }

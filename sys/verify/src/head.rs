@@ -18,7 +18,7 @@ pub fn brokers(pool: &Pool, facts: &Facts, out: &mut Findings) {
         let at = pool.geometry().broker_line(broker);
         let line = pool.broker(broker);
         let of = format!("line of broker {broker}");
-        if line.state > BrokerState::Leaving.raw() {
+        if line.state > BrokerState::Landed.raw() {
             let found = format!("its state {} is none", line.state);
             out.error("broker", &of, at, found, mend::BROKER_RESUMES);
         }
