@@ -1,10 +1,12 @@
 //! A system that is stopped and started again, in good order or not, every pool gone each time.
 
+use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use landfall::{Ack, Error, Order, Reached, Transport};
+use landfall::{Ack, Error, Order, Publisher, Reached, Transport};
 use landfall_layout::replica::REPLICA_HEADER_BYTES;
 use landfall_replica::names::list;
 
@@ -99,6 +101,53 @@ pub fn stops_in_good_order_leave_no_gap(rig: &Rig) -> Result<(), Failure> {
         check_files(&data)?;
     }
     Ok(())
+}
+
+/// Publishes small messages of publisher 2 through all brokers, one after the other, until they send
+/// it away; how many were ordered.
+fn trickle(mut publisher: Publisher) -> u64 {
+    let mut ordered = 0;
+    loop {
+        let ticket = publisher.publish(&message(2, ordered, 100));
+        let ticket = ticket.and_then(|ticket| publisher.seal().map(|()| ticket));
+        match ticket.and_then(|ticket| publisher.wait(ticket)) {
+            Ok(receipt) if receipt.reached == Reached::Ordered => ordered += 1,
+            _ => return ordered,
+        }
+    }
+}
+
+/// What was only ordered is on disk too when all were stopped in good order, however slow disks are
+/// and though somebody publishes meanwhile, and is there without the pool.
+pub fn what_was_ordered_is_on_slow_disks_after_a_stop(rig: &Rig) -> Result<(), Failure> {
+    const MESSAGES: u64 = 1500;
+    let data = Data::new(&format!("slow-{}-{}", rig.transport, rig.brokers))?;
+    let slow = |broker: usize| (broker, "write-us=200000".to_owned());
+    let site = rig.start_with(|config| {
+        config.data = Some(data.0.clone());
+        config.data_faults = (0..rig.brokers).map(slow).collect();
+    })?;
+    make_topics(&site)?;
+    let topic = site.client.topic(&name(Order::Strong))?;
+    let builder = site.publisher(&topic).timeout(Duration::from_secs(3)).spread(true);
+    let builder = builder.client_id(2).ack(Ack::Ordered);
+    let trickling = std::thread::spawn(move || Ok::<_, Error>(trickle(builder.build()?)));
+    let builder = site.publisher(&topic).client_id(1).ack(Ack::Ordered);
+    let mut publisher = builder.batch_bytes(1 << 20).build()?;
+    publish(&mut publisher, 1, 0..MESSAGES, 16 << 10)?;
+    publisher.close()?;
+    site.system.stop()?;
+    let trickled = trickling.join().map_err(|_| Failure::new("a publisher panicked"))??;
+    ensure!(trickled > 0, "nothing was published while the system was stopped");
+    let site = rig.start_with(|config| config.data = Some(data.0.clone()))?;
+    let topic = site.client.topic(&name(Order::Strong))?;
+    let reading = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
+    let read: HashSet<_> = reading.messages.iter().filter_map(|it| name_of(&it.payload)).collect();
+    for (who, ordered) in [(1, MESSAGES), (2, trickled)] {
+        let gone = (0..ordered).filter(|n| !read.contains(&(who, *n))).count();
+        ensure!(gone == 0, "{gone} of {ordered} messages of publisher {who} are gone");
+    }
+    Ok(site.system.stop()?)
 }
 
 /// Pools that are lost one after the other, in mid-flight: positions are passed over each time, and

@@ -94,6 +94,7 @@ macro_rules! for_each_scenario {
             }
             lives {
                 stops_in_good_order_leave_no_gap
+                what_was_ordered_is_on_slow_disks_after_a_stop
                 pools_that_are_lost_again_and_again_lose_nothing_durable
                 damage_and_a_lost_pool_use_no_position_twice
                 what_no_disk_has_is_never_called_durable
