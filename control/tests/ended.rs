@@ -186,15 +186,16 @@ fn what_only_memory_has_is_told_and_what_another_disk_has_is_told_so() {
 /// log had others' behind them; how many of them memory has, or what a line of somebody who stood
 /// in for it says: how far it goes, and behind which entry.
 fn left(name: &str, in_memory: &[u8], stand_in: Option<(u64, u64)>) -> (Vec<String>, Option<u64>) {
-    let (notes, log) = left_or_away(name, true, in_memory, stand_in);
+    let well = Some(ReplicaState::Well);
+    let (notes, log) = left_or_away(name, well, in_memory, stand_in);
     assert!(!log.entries.contains_key(&1) || log.tails[&1] == 3);
     (notes, log.entries.get(&1).copied())
 }
 
-/// The same, also of one that never came in this pool.
+/// The same with how its copy is, also of one that never came in this pool.
 fn left_or_away(
     name: &str,
-    came: bool,
+    came: Option<ReplicaState>,
     in_memory: &[u8],
     stand_in: Option<(u64, u64)>,
 ) -> (Vec<String>, EndedLog) {
@@ -257,8 +258,9 @@ fn left_or_away(
         state: ReplicaState::Well.raw(),
         ..Default::default()
     };
-    if came {
-        pool.start_copy(pool.copy_line(id, source, 0, None), &of(4, 3));
+    if let Some(state) = came {
+        let line = ReplicaLine { state: state.raw(), ..of(4, 3) };
+        pool.start_copy(pool.copy_line(id, source, 0, None), &line);
     }
     pool.set_tail_on_disk(id, source, 3);
     if let Some((durable, tail)) = stand_in {
@@ -291,18 +293,34 @@ fn what_a_broker_had_that_left_before_others_went_on_is_counted() {
     }
 }
 
+/// As where its disk failed, and others went on.
+#[test]
+fn nothing_is_called_lost_that_another_broker_landed() {
+    let failed = ReplicaState::Failed;
+    let of = |name, in_memory| left_or_away(name, Some(failed), in_memory, None).0.join(" ");
+    let at_the_end = end("at-the-end", 0, (failed, 5), (failed, 4), None).0.join(" ");
+    for said in [of("others", &[1, 0, 0]), at_the_end] {
+        assert!(said.contains("is failed: it has everything below log index"), "{said}");
+        assert!(said.contains("that broker landed nothing behind that"), "{said}");
+        assert!(!said.contains("alone") && !said.contains("lost"), "{said}");
+    }
+    let said = of("its-own", &[0, 1]);
+    assert!(said.contains("below log index 4 of 6, and what is behind that"), "{said}");
+    assert!(said.contains("is in the pool alone, which has no name: it is lost"), "{said}");
+}
+
 /// After a power cut, which nobody counts anything at.
 #[test]
 fn what_disks_had_of_a_broker_that_never_came_is_said() {
-    let (notes, log) = left_or_away("away", false, &[0, 0], None);
+    let (notes, log) = left_or_away("away", None, &[0, 0], None);
     assert_eq!((notes, log.tails.get(&1), log.entries.get(&1)), (Vec::new(), Some(&3), None));
 }
 
 /// Whose a missing entry is is not known, so of each home it is said from where on it has none.
 #[test]
 fn what_is_in_the_pool_alone_is_said_of_all_who_may_have_landed_it() {
-    let (_, log) = left_or_away("others", true, &[0, 1], None);
+    let (_, log) = left_or_away("others", Some(ReplicaState::Well), &[0, 1], None);
     assert_eq!(log.unkept, BTreeMap::from([(0, 4), (1, 3)]));
-    let (_, log) = left_or_away("others-none", true, &[0, 0], None);
+    let (_, log) = left_or_away("others-none", Some(ReplicaState::Well), &[0, 0], None);
     assert_eq!(log.unkept, BTreeMap::new(), "it is on disk");
 }

@@ -134,34 +134,14 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
                 ended.unkept.insert(source.raw(), from);
             }
             let whole = whole.count();
-            match copies.clone().find(|kept| !is_whole(kept)) {
-                None => {}
-                Some(kept) => {
-                    let has = match kept.state() {
-                        ReplicaState::Absent => format!(
-                            "its keeper was not started on this pool, and what memory has, log \
-                             index {oldest} to {},",
-                            line.entries
-                        ),
-                        _ => format!(
-                            "it has everything below log index {} of {}, and what is behind that",
-                            kept.durable, line.entries
-                        ),
-                    };
-                    let place = match whole {
-                        0 => "is in the pool alone; keep the pool and start again on it, or that \
-                              is lost"
-                            .to_owned(),
-                        1 => "is on 1 other disk; start its keeper to fill it".to_owned(),
-                        _ => format!("is on {whole} other disks; start its keeper to fill it"),
-                    };
-                    notes.push(format!(
-                        "topic {}: a copy on disk of what broker {source} landed is {}: {has} \
-                         {place}",
-                        entry.name(),
-                        kept.state().name(),
-                    ));
-                }
+            if let Some(kept) = copies.clone().find(|kept| !is_whole(kept)) {
+                let of = (id, log, source);
+                let lacks = lacks(pool, of, &kept, (oldest, line.entries), whole);
+                notes.push(format!(
+                    "topic {}: a copy on disk of what broker {source} landed is {}: {lacks}",
+                    entry.name(),
+                    kept.state().name(),
+                ));
             }
         }
         if is_sequenced && !ended.unkept.is_empty() {
@@ -170,6 +150,55 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
         all.logs.insert(log, ended);
     }
     (all, uncounted)
+}
+
+/// What a copy lacks that is not whole, and where that is, as `whole` copies have all. `memory`: from
+/// where to where that has the log.
+fn lacks(
+    pool: &Pool,
+    (topic, log, source): (TopicId, usize, BrokerId),
+    kept: &ReplicaLine,
+    memory: (u64, u64),
+    whole: usize,
+) -> String {
+    let (oldest, end) = memory;
+    let is_absent = kept.state() == ReplicaState::Absent;
+    let from = if is_absent { oldest } else { kept.durable };
+    let has_nothing = landed_nothing(pool, (topic, log), source, (from, end));
+    let place = match whole {
+        _ if has_nothing => String::new(),
+        0 => format!("is in the pool alone{}", way_on(pool)),
+        1 => "is on 1 other disk; start its keeper to fill it".to_owned(),
+        _ => format!("is on {whole} other disks; start its keeper to fill it"),
+    };
+    match (is_absent, has_nothing) {
+        (true, false) => format!(
+            "its keeper was not started on this pool, and what memory has, log index {oldest} to \
+             {end}, {place}"
+        ),
+        (true, true) => format!(
+            "its keeper was not started on this pool, and nothing that memory has, log index \
+             {oldest} to {end}, is that broker's"
+        ),
+        (false, false) => format!(
+            "it has everything below log index {from} of {end}, and what is behind that {place}"
+        ),
+        (false, true) => format!(
+            "it has everything below log index {from} of {end}, and that broker landed nothing \
+             behind that"
+        ),
+    }
+}
+
+/// What becomes of what is in the pool alone. A file that has no name is gone with whoever has it
+/// open.
+fn way_on(pool: &Pool) -> &'static str {
+    match nix::sys::stat::fstat(pool.fd()) {
+        Ok(stat) if stat.st_nlink == 0 => {
+            ", which has no name: it is lost once no process has that open"
+        }
+        _ => "; keep the pool and start again on it, or that is lost",
+    }
 }
 
 /// Logs in which nobody ever landed anything: no file says so, and one of which no end is said may
