@@ -152,8 +152,8 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
     (all, uncounted)
 }
 
-/// What a copy lacks that is not whole, and where that is, as `whole` copies have all. `memory`: from
-/// where to where that has the log.
+/// What a copy lacks that is not whole, and where that is, as `whole` copies have all. `memory`:
+/// from where to where that has the log.
 fn lacks(
     pool: &Pool,
     (topic, log, source): (TopicId, usize, BrokerId),

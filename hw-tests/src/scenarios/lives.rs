@@ -103,8 +103,8 @@ pub fn stops_in_good_order_leave_no_gap(rig: &Rig) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Publishes small messages of publisher 2 through all brokers, one after the other, until they send
-/// it away; how many were ordered.
+/// Publishes small messages of publisher 2 through all brokers, one after the other, until they
+/// send it away; how many were ordered.
 fn trickle(mut publisher: Publisher) -> u64 {
     let mut ordered = 0;
     loop {
