@@ -199,7 +199,7 @@ impl<'a> Run<'a> {
         let (mut before, mut since, mut short_since) = (Vec::new(), Instant::now(), None);
         loop {
             let lines = patiently(|| client.topic(TOPIC))?.replicas_state;
-            // Of who is down nothing comes: where all it landed is on its own disk, nobody stands in.
+            // Of who is down nothing comes: nobody stands in where all of it is on its own disk.
             let counts = |line: &Replica| {
                 on.contains(&line.broker) || self.can_keep(world) && on.contains(&line.source)
             };

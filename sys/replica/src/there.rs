@@ -265,9 +265,9 @@ impl Places {
         }
     }
 
-    /// Whether another broker says later that it keeps the topic in the directory that this one kept
-    /// it in. Two have none at a time: this one has another by now, as where disks were mounted in
-    /// each other's places, and only that says so.
+    /// Whether another broker says later that it keeps the topic in the directory that this one
+    /// kept it in. Two have none at a time: this one has another by now, as where disks were
+    /// mounted in each other's places, and only that says so.
     fn is_anothers(&self, broker: u8) -> bool {
         let Some(own) = self.disks.get(&broker) else { return false };
         let mut others = self.disks.iter().filter(|(other, _)| **other != broker);
