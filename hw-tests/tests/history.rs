@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use landfall::Order;
 use landfall_hw_tests::history::file::{Recorder, read};
-use landfall_hw_tests::history::{BatchRead, Event, Level, Name, Violation};
+use landfall_hw_tests::history::{BatchRead, Event, Level, Name, Promises, Violation, check};
 use legal::{Legal, ONCE, ORDERS, SEEDS, broken, gap, legal, receipts};
 
 #[test]
@@ -400,4 +400,43 @@ fn a_file_keeps_a_history_whole_but_for_the_line_its_writer_died_in() {
     let error = read(&path).unwrap_err().to_string();
     assert!(error.contains("line 2"), "{error}");
     std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_log_of_which_nothing_was_durable_begins_behind_what_a_lost_pool_may_have_had() {
+    let name = Name { client: 7, n: 0 };
+    let batch = |position| BatchRead {
+        reader: 1,
+        log: 3,
+        index: position,
+        position,
+        broker: 3,
+        client: 7,
+        epoch: 1,
+        seq: 0,
+        crc: 9,
+        numbers: vec![Some(0)],
+        stranger: None,
+    };
+    let acked = |n, level, position| Event::Acked {
+        name: Name { n, ..name },
+        level,
+        log: Some(3),
+        position: Some(position),
+    };
+    let check = |more: &[Event]| {
+        let mut events = vec![
+            Event::Sent { name },
+            Event::Sent { name: Name { n: 1, ..name } },
+            Event::Read(batch(100)),
+            acked(0, Level::Durable, 100),
+        ];
+        events.extend_from_slice(more);
+        let report = check(Promises { order: Order::None, repeats: true }, &events);
+        report.violations.iter().any(|found| matches!(found, Violation::Hole { reader: 1, .. }))
+    };
+    assert!(check(&[]), "no pool was lost");
+    assert!(!check(&[Event::PoolLost]));
+    assert!(!check(&[Event::PoolLost, acked(1, Level::Ordered, 0)]));
+    assert!(check(&[Event::PoolLost, acked(1, Level::Durable, 0)]), "that one was durable");
 }

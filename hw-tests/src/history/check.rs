@@ -28,6 +28,7 @@ pub fn check(promises: Promises, events: &[Event]) -> Report {
         in_epoch: HashMap::new(),
         readers: HashMap::new(),
         lost: Vec::new(),
+        begun: Vec::new(),
         pool_lost: events.contains(&Event::PoolLost),
     };
     // What was sent first: files of publishers and readers come in any order.
@@ -119,6 +120,8 @@ struct Checker {
     readers: HashMap<u32, Reader>,
     /// Ranges that were said to be lost with the pool.
     lost: Vec<Range>,
+    /// Where a reader's first batch of a broker's own log was, though that is not its position 0.
+    begun: Vec<(u32, At)>,
     pool_lost: bool,
 }
 
@@ -262,7 +265,8 @@ impl Checker {
         let account = self.readers.entry(batch.reader).or_default();
         let end = batch.position.saturating_add(batch.numbers.len() as u64);
         // A log begins at 0; where it does not any more, the reader was told so.
-        let expected = account.next.insert(batch.log, end).unwrap_or(0);
+        let before = account.next.insert(batch.log, end);
+        let expected = before.unwrap_or(0);
         let is_corrupt = account.corrupt.contains(&(batch.log, expected));
         account.corrupt.retain(|(log, _)| *log != batch.log);
         if is_corrupt && expected < batch.position {
@@ -272,6 +276,11 @@ impl Checker {
             account.gaps.push(Range { log: batch.log, from: expected, to: batch.position });
             self.auditor.gap(batch.reader as usize, batch.log, missed, batch.position);
         } else if expected != batch.position {
+            let own_log = usize::from(batch.log) != SEQUENCED_LOG;
+            if before.is_none() && own_log && self.pool_lost {
+                self.begun.push((batch.reader, At { log: batch.log, position: batch.position }));
+                return;
+            }
             let expected = At { log: batch.log, position: expected };
             let (reader, saw) = (batch.reader, batch.position);
             self.report.add(Violation::Hole { reader, expected, saw });
@@ -330,11 +339,25 @@ impl Checker {
         }
     }
 
+    /// A broker's own log of which nothing was durable when the pool was lost begins behind
+    /// whatever that pool may have had: no position in front of it had a durable receipt.
+    fn judge_beginnings(&mut self) {
+        for (reader, at) in std::mem::take(&mut self.begun) {
+            let durable = self.acks.values().filter(|ack| ack.level == Level::Durable);
+            let mut places = durable.filter_map(|ack| ack.log.zip(ack.position));
+            if places.any(|(log, position)| log == at.log && position < at.position) {
+                let expected = At { log: at.log, position: 0 };
+                self.report.add(Violation::Hole { reader, expected, saw: at.position });
+            }
+        }
+    }
+
     fn finish(mut self) -> Report {
         self.report.sent = self.sent.len() as u64;
         self.report.attempts = self.attempts;
         self.report.acked = self.acks.len() as u64;
         self.report.readers = self.readers.len() as u64;
+        self.judge_beginnings();
         self.judge_holes();
         self.judge_losses();
         let mut acks: Vec<(Name, Ack)> = std::mem::take(&mut self.acks).into_iter().collect();
