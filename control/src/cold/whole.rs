@@ -215,6 +215,7 @@ mod tests {
             lost.into_iter().map(|it| it.keepers).collect::<Vec<_>>()
         };
         assert_eq!(there(&file, &disks[..1]), [vec![1]], "what it landed since is on the other");
+        assert!(there(&file, &disks).is_empty(), "both are here, and only one said its word yet");
         file.places.disks = [(0, kept(1, 11)), (1, kept(1, 10))].into();
         assert!(there(&file, &disks).is_empty());
         file.places.disks = [(0, kept(0, 11)), (1, kept(0, 11))].into();

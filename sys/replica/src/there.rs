@@ -391,10 +391,10 @@ fn has(
     disks: &[Disk],
     reach: &Reach<'_>,
 ) -> Result<(), Vec<PathBuf>> {
-    let mut others = Vec::new();
+    let (mut others, is_all) = (Vec::new(), is_all(file, topics, disks));
     for disk in disks {
         let topic = topics.iter().find(|topic| is_in(topic, &disk.path));
-        let is_it = is_its((keeper, is_home), (file, pools), disk, topic);
+        let is_it = is_its((keeper, is_home), (file, pools), (disk, is_all), topic);
         let Some(topic) = topic else {
             if is_it {
                 return Ok(());
@@ -420,7 +420,7 @@ fn has(
 fn is_its(
     (keeper, is_home): (u8, bool),
     (file, pools): (&TopicFile, &BTreeSet<String>),
-    disk: &Disk,
+    (disk, is_all): (&Disk, bool),
     topic: Option<&PathBuf>,
 ) -> bool {
     let known = file.places.disks.get(&keeper).map(|kept| kept.disk);
@@ -430,8 +430,16 @@ fn is_its(
     };
     match (known, disk.numbers.id) {
         (None, _) | (Some(_), 0) => disk.brokers(topic).contains(&keeper),
-        (Some(known), id) => known == id && !file.places.is_anothers(keeper),
+        (Some(known), id) => known == id && (is_all || !file.places.is_anothers(keeper)),
     }
+}
+
+/// Whether as many data directories have the topic as it has homes. Then each broker's own is among
+/// them, whoever said last that it has which.
+fn is_all(file: &TopicFile, topics: &[PathBuf], disks: &[Disk]) -> bool {
+    let has_topic = |disk: &&Disk| topics.iter().any(|topic| is_in(topic, &disk.path));
+    let known = disks.iter().filter(has_topic).map(|disk| disk.numbers.id).filter(|id| *id != 0);
+    known.collect::<BTreeSet<u64>>().len() >= usize::from(file.replica_brokers)
 }
 
 /// Those who keep something of what `source` landed, at home or in place of others, and of whom no
@@ -451,10 +459,11 @@ pub fn away(
     let stood_in = file.places.parts.iter().filter(of).map(|part| (part.keeper, false));
     let is_given_up =
         |keeper: u8| file.places.disks.get(&keeper).is_some_and(|kept| kept.disk == FORGOTTEN);
+    let is_all = is_all(file, topics, disks);
     let is_here = |whose| {
         disks.iter().any(|disk| {
             let topic = topics.iter().find(|topic| is_in(topic, &disk.path));
-            is_its(whose, (file, pools), disk, topic)
+            is_its(whose, (file, pools), (disk, is_all), topic)
         })
     };
     let all = at_home.chain(stood_in);
