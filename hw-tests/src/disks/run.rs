@@ -241,7 +241,7 @@ impl<'a> Run<'a> {
     /// All copies are called well: each message lies on as many disks as there are copies.
     fn check_well(&self, world: &World) -> Result<(), Failure> {
         if !self.can_keep(world) {
-            return Ok(());
+            return check_verified(world);
         }
         let truth = Truth::read(self.plan.brokers, |disk| world.really(disk))?;
         let short = |n: &&u64| truth.copies(**n, |_| false) < self.plan.copies();
@@ -254,7 +254,7 @@ impl<'a> Run<'a> {
             short.last(),
             self.plan.copies()
         );
-        Ok(())
+        check_verified(world)
     }
 
     /// Reads everything through each broker that runs.
@@ -345,10 +345,7 @@ impl<'a> Run<'a> {
         world.end(end, keeps_pool)?;
         world.mount()?;
         if self.was_well {
-            let kept = landfall_verify::replicas::look(&world.folder().join(DISKS))?;
-            let errors = kept.findings.kept().iter().filter(|it| it.severity == Severity::Error);
-            let errors: Vec<String> = errors.map(ToString::to_string).collect();
-            ensure!(errors.is_empty(), "copies were well, and verify finds {errors:#?}");
+            check_verified(world)?;
         }
         Ok(())
     }
@@ -403,4 +400,13 @@ impl<'a> Run<'a> {
         ensure!(again.is_none(), "with the disks as they were it is refused, too: {again:?}");
         Ok(())
     }
+}
+
+/// Nothing that a disk has is damaged.
+fn check_verified(world: &World) -> Result<(), Failure> {
+    let kept = landfall_verify::replicas::look(&world.folder().join(DISKS))?;
+    let errors = kept.findings.kept().iter().filter(|it| it.severity == Severity::Error);
+    let errors: Vec<String> = errors.map(ToString::to_string).collect();
+    ensure!(errors.is_empty(), "copies were well, and verify finds {errors:#?}");
+    Ok(())
 }
