@@ -232,7 +232,7 @@ fn no_extent_is_backpressure_with_the_brokers_reason() {
         peer.send(Frame::Stalled { why: Stall::PoolFull, used: 0, of: 31 });
         while peer.next().is_some() {}
     });
-    let mut publisher = set_up(&client).timeout(Duration::from_millis(200)).build().unwrap();
+    let mut publisher = set_up(&client).timeout(Duration::from_secs(2)).build().unwrap();
     assert!(matches!(publisher.try_publish(None, b"x"), Err(PublishError::Full { .. })));
     let text = publisher.publish(b"x").unwrap_err().to_string();
     assert!(text.contains("the pool is full (0 of 31 segments free)"), "{text}");

@@ -321,7 +321,7 @@ fn a_broker_that_takes_nothing_is_backpressure_with_numbers() {
     let mut publisher = set_up(&client)
         .batch_bytes(4096)
         .memory_bytes(64 << 10)
-        .timeout(Duration::from_millis(300))
+        .timeout(Duration::from_secs(2))
         .build()
         .unwrap();
     let full = loop {

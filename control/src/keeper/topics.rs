@@ -443,7 +443,8 @@ impl Keeper {
 }
 
 pub(super) fn being_deleted(name: &str) -> Problem {
-    Problem::conflict("deleting", format!("topic {name} is being deleted"))
+    let text = format!("topic {name} is being deleted; try again when its name is free");
+    Problem::conflict("deleting", text)
 }
 
 #[cfg(test)]

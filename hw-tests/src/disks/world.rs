@@ -200,10 +200,10 @@ impl World {
         let what = match harm {
             Harm::None => return Ok(None),
             Harm::Swap(one, other) => {
-                let aside = self.beside("swapped", one);
-                fs::rename(self.disk(one), &aside)?;
-                fs::rename(self.disk(other), self.disk(one))?;
-                fs::rename(aside, self.disk(other))?;
+                self.swap(|disk| self.disk(disk), one, other)?;
+                // Their copies go with them: of one disk there are not two at a time.
+                self.swap(|disk| self.beside("last", disk), one, other)?;
+                self.swap(|disk| self.beside("before", disk), one, other)?;
                 String::new()
             }
             Harm::Wipe(disk) => {
@@ -243,6 +243,16 @@ impl World {
             }
         };
         Ok(Some(format!("{harm:?} {what}")))
+    }
+
+    fn swap(&self, place: impl Fn(u8) -> PathBuf, one: u8, other: u8) -> Result<(), Failure> {
+        if place(one).exists() {
+            let aside = self.beside("swapped", one);
+            fs::rename(place(one), &aside)?;
+            fs::rename(place(other), place(one))?;
+            fs::rename(aside, place(other))?;
+        }
+        Ok(())
     }
 
     /// Puts back what the disks had before they were harmed.

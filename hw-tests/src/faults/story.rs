@@ -16,7 +16,7 @@ use super::troupe::{Ends, Troupe, patience};
 use crate::Failure;
 use crate::history::Report;
 use crate::history::file::read;
-use crate::sweep::client::patiently;
+use crate::sweep::client::{create as create_over_deaths, patiently};
 
 /// The topics' names; a message carries the number of its own.
 pub const TOPICS: [&str; 2] = ["first", "second"];
@@ -282,18 +282,7 @@ fn create(scene: &Scene, troupe: &mut Troupe, name: &str) -> Result<(), Failure>
     }
     spec.ring_slots = Some(64);
     spec.replicas = (scene.replicas > 1).then_some(scene.replicas);
-    let name = name.to_owned();
-    troupe.meanwhile("creating the topic", move |client| {
-        let made = patiently(|| client.create_topic(&spec));
-        // A store to be killed at may have been in the middle of it.
-        match made {
-            Ok(_) => Ok(()),
-            Err(_) if patiently(|| client.topics())?.iter().any(|topic| topic.name == name) => {
-                Ok(())
-            }
-            Err(failure) => Err(failure),
-        }
-    })
+    troupe.meanwhile("creating the topic", move |client| create_over_deaths(&client, &spec))
 }
 
 /// A broker whose replica failed is started again, as it says that it has to be. Where a second

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use landfall::api::TopicSpec;
 use landfall::{
     Ack, BatchReceipt, Client, Error, Event as Heard, From, GapReason, Order, Publisher,
     Subscriber, Transport,
@@ -250,5 +251,22 @@ pub fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, 
             return Err(error.into());
         }
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Creates a topic, over deaths of control at any store of that.
+pub fn create(client: &Client, spec: &TopicSpec) -> Result<(), Failure> {
+    let deadline = Instant::now() + patience();
+    loop {
+        match patiently(|| client.create_topic(spec)) {
+            Ok(_) => return Ok(()),
+            // Control died when it was made and could not say so.
+            Err(_) if patiently(|| client.topics())?.iter().any(|it| it.name == spec.name) => {
+                return Ok(());
+            }
+            Err(failure) if Instant::now() >= deadline => return Err(failure),
+            // A topic half made is deleted by the next control.
+            Err(_) => std::thread::sleep(Duration::from_millis(2)),
+        }
     }
 }

@@ -396,23 +396,7 @@ fn create(scenario: &Scenario, stage: &mut Stage) -> Result<(), Failure> {
     spec.ring_slots = Some(16);
     spec.session_lease_ms = (scenario.order == Order::Token).then_some(LEASE_MS);
     spec.replicas = (scenario.replicas > 1).then_some(scenario.replicas);
-    stage.meanwhile("creating the topic", move |client| {
-        let deadline = Instant::now() + super::stage::patience();
-        loop {
-            match patiently(|| client.create_topic(&spec)) {
-                Ok(_) => return Ok(()),
-                // Control died when it was made and could not say so, or was half made.
-                Err(_)
-                    if patiently(|| client.topics())?.iter().any(|topic| topic.name == TOPIC) =>
-                {
-                    return Ok(());
-                }
-                Err(failure) if Instant::now() >= deadline => return Err(failure),
-                // A topic half made is deleted by the next control.
-                Err(_) => std::thread::sleep(Duration::from_millis(2)),
-            }
-        }
-    })
+    stage.meanwhile("creating the topic", move |client| super::client::create(&client, &spec))
 }
 
 fn delete(stage: &mut Stage) -> Result<(), Failure> {
