@@ -19,6 +19,7 @@ use landfall_pool::stderr;
 use landfall_replica::once::each_once;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch::{Sender, channel};
 use tokio::task::AbortHandle;
@@ -31,16 +32,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often a standby looks whether it may lead.
 const STAND_EVERY: Duration = Duration::from_millis(20);
 
-/// Descriptors that the runtime opens before anything else: its poll, what wakes it, and sockets.
-const RUNTIME_FILES: usize = 8;
+/// Descriptors without which control cannot begin: the runtime's poll and what wakes it, the pool
+/// and its locks, sockets, and a few files at a time.
+const FILES_LEAST: usize = 32;
 
 /// Runs until a signal, or until it cannot go on; then the sentence says why.
 pub fn run(flags: Flags) -> Result<(), String> {
     if let Some(parent) = flags.parent {
         die_with(parent)?;
     }
+    raise_descriptors()?;
     find_room().map_err(|error| {
-        format!("open {RUNTIME_FILES} files for the runtime: {error}; raise `ulimit -n`")
+        format!(
+            "open {FILES_LEAST} files, the least control begins with: {error}; raise `ulimit -n`"
+        )
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -54,9 +59,19 @@ pub fn run(flags: Flags) -> Result<(), String> {
 
 /// Looks whether there are descriptors for the runtime: where it gets no sockets for signals it can
 /// only panic.
+/// As many descriptors as the system lets this process have: each connection takes one.
+fn raise_descriptors() -> Result<(), String> {
+    let limit = Resource::RLIMIT_NOFILE;
+    let raised = getrlimit(limit).and_then(|(soft, hard)| match soft < hard {
+        true => setrlimit(limit, hard, hard),
+        false => Ok(()),
+    });
+    raised.map_err(|error| format!("raise the bound on descriptors: {error}"))
+}
+
 fn find_room() -> std::io::Result<()> {
     let open = |_| File::open("/dev/null");
-    (0..RUNTIME_FILES).map(open).collect::<Result<Vec<_>, _>>().map(drop)
+    (0..FILES_LEAST).map(open).collect::<Result<Vec<_>, _>>().map(drop)
 }
 
 fn die_with(parent: u32) -> Result<(), String> {

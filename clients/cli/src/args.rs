@@ -215,7 +215,7 @@ Example:
   landfall broker forget 6")]
 pub struct BrokerForget {
     /// Its number
-    #[arg(value_name = "NUMBER")]
+    #[arg(value_name = "NUMBER", allow_negative_numbers = true)]
     pub number: u8,
 }
 
@@ -299,7 +299,7 @@ pub struct Subscribe {
     pub topic: String,
     /// Where to start: earliest, latest, a position, a time in RFC 3339, or @ and nanoseconds since
     /// 1970 [default: earliest]
-    #[arg(long, value_name = "START")]
+    #[arg(long, value_name = "START", allow_negative_numbers = true)]
     pub from: Option<Start>,
     /// Stop after this many messages; without --until-end, fewer is a failure
     #[arg(long, value_name = "N")]

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use landfall_layout::frame::Refusal;
+
 use crate::frozen;
 
 /// What kind of failure this is, which is what the exit status says.
@@ -69,7 +71,21 @@ impl Failure {
             let next = "landfall up  (or name the address with --control or LANDFALL_CONTROL)";
             return Self { kind: Kind::Unreachable, ..failure }.next(next);
         }
-        failure
+        match &error {
+            landfall::Error::Refused { why: Refusal::NoTopic, .. }
+            | landfall::Error::Control { status: 404, .. } => failure.next("landfall topic ls"),
+            landfall::Error::NoBroker { .. } => failure.next("landfall cluster"),
+            _ => failure,
+        }
+    }
+
+    /// Names the command that shows the topic, where that says more: what cannot be is no matter of
+    /// the topic's.
+    pub fn about(self, topic: &str) -> Self {
+        match self.kind {
+            Kind::Failed => self.next(format!("landfall topic describe {topic}")),
+            _ => self,
+        }
     }
 
     /// Names the next command.

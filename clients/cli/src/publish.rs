@@ -33,12 +33,11 @@ pub fn run(args: &Publish, settings: &Settings, client: &Client) -> Outcome {
         return Err(Failure::usage("--client-id 0 is not possible", "0 stands for no client"));
     }
     let cannot = || format!("cannot publish to topic {}", args.topic);
-    let describe = format!("landfall topic describe {}", args.topic);
     // The file is opened first: a wrong name should not open a session.
     let reader = Reader::open(args.file.as_deref())?;
     let mut publisher = connect(args, settings, client)
         .tried(cannot)
-        .map_err(|failure| failure.next(describe.clone()))?;
+        .map_err(|failure| failure.about(&args.topic))?;
     let transport = publisher.transport();
     let stop = Stop::on_signals()?;
     let started = Instant::now();
@@ -67,14 +66,14 @@ pub fn run(args: &Publish, settings: &Settings, client: &Client) -> Outcome {
                 grouped(account.read)
             ));
         }
-        return Err(failure.next(describe));
+        return Err(failure.about(&args.topic));
     }
     if level != Ack::None && reached != account.read {
         return Err(Failure::failed(
             cannot(),
             format!("{reached} of {} messages reached the level {shown}", account.read),
         )
-        .next(describe));
+        .about(&args.topic));
     }
     summary(&account, (level, shown), transport, started.elapsed());
     Ok(())

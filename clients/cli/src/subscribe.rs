@@ -23,7 +23,6 @@ const WAIT: Duration = Duration::from_millis(100);
 pub fn run(args: &Subscribe, settings: &Settings, client: &Client) -> Outcome {
     named(&args.topic)?;
     let cannot = || format!("cannot subscribe to topic {}", args.topic);
-    let describe = format!("landfall topic describe {}", args.topic);
     let from = settings.subscribe.from.0;
     let mut builder =
         client.subscriber(&args.topic).transport(settings.subscribe.transport.into()).from(from);
@@ -33,7 +32,7 @@ pub fn run(args: &Subscribe, settings: &Settings, client: &Client) -> Outcome {
     }
     let stop = Stop::on_signals()?;
     let mut subscriber =
-        builder.build().tried(cannot).map_err(|failure| failure.next(describe.clone()))?;
+        builder.build().tried(cannot).map_err(|failure| failure.about(&args.topic))?;
     if settings.subscribe.transport == Transport::Auto {
         note(format_args!("reading over {}", subscriber.transport()));
     }
@@ -54,7 +53,7 @@ pub fn run(args: &Subscribe, settings: &Settings, client: &Client) -> Outcome {
     // What was read is delivered whatever came after it.
     let flushed = printer.out.flush();
     let audited = auditor.map_or(Ok(()), |auditor| report(&auditor));
-    read.map_err(|failure| failure.next(describe))?;
+    read.map_err(|failure| failure.about(&args.topic))?;
     flushed?;
     audited?;
     match printer.left {

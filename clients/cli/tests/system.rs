@@ -252,8 +252,8 @@ fn failures_have_status_1_and_a_next_command() {
     let cases: &[(&[&str], &str)] = &[
         (&["topic", "describe", "nope"], "next: landfall topic ls"),
         (&["topic", "rm", "nope"], "next: landfall topic ls"),
-        (&["publish", "nope"], "nope"),
-        (&["subscribe", "nope"], "nope"),
+        (&["publish", "nope"], "next: landfall topic ls"),
+        (&["subscribe", "nope"], "next: landfall topic ls"),
     ];
     for (arguments, said) in cases {
         let output = system.run(arguments, b"x\n");
@@ -270,6 +270,21 @@ fn failures_have_status_1_and_a_next_command() {
     let disks = system.run(&["topic", "create", "t", "--replicas", "2"], b"");
     assert_eq!(disks.status.code(), Some(1), "{}", text(&disks.stderr));
     system.ok(&["topic", "create", "t"], b"");
+    let elsewhere = system.run(&["publish", "t", "--broker", "7"], b"x\n");
+    let stderr = text(&elsewhere.stderr);
+    assert_eq!(elsewhere.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("next: landfall cluster"), "{stderr}");
+    // No topic makes these possible, and no tip of the parser's helps.
+    for arguments in [
+        &["publish", "t", "--batch-bytes", "64"][..],
+        &["subscribe", "t", "--from", "-1"],
+        &["broker", "forget", "-1"],
+    ] {
+        let wrong = system.run(arguments, b"x\n");
+        let stderr = text(&wrong.stderr);
+        assert_eq!(wrong.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(!stderr.contains("describe") && !stderr.contains("-- -1"), "{stderr}");
+    }
     let again = system.run(&["topic", "create", "t"], b"");
     assert_eq!(again.status.code(), Some(1));
     let durable = system.run(&["publish", "t", "--ack", "durable"], b"x\n");

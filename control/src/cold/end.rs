@@ -103,10 +103,11 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
             false => oldest < line.entries,
         };
         for source in BrokerId::all().filter(|source| is_sequenced || source.index() == log) {
-            let copies =
-                (0..entry.disk_replicas()).map(|replica| pool.replica(id, source, replica));
+            let numbered = (0..entry.disk_replicas())
+                .map(|replica| (replica, pool.replica(id, source, replica)));
             // Of one that landed before this pool, and not since, what is looked after.
-            let copies = copies.filter(|kept| lands(source) || kept.incarnation != 0);
+            let mut numbered = numbered.filter(|(_, kept)| lands(source) || kept.incarnation != 0);
+            let copies = numbered.clone().map(|(_, kept)| kept);
             if copies.clone().next().is_none() {
                 // It landed nothing in this pool: what disks had when the topic came back is all.
                 let tail = Some(pool.tail_on_disk(id, source));
@@ -134,13 +135,20 @@ fn ended(pool: &Pool, entry: &TopicEntry, notes: &mut Vec<String>) -> (Ended, Un
                 ended.unkept.insert(source.raw(), from);
             }
             let whole = whole.count();
-            if let Some(kept) = copies.clone().find(|kept| !is_whole(kept)) {
+            if let Some((replica, kept)) = numbered.find(|(_, kept)| !is_whole(kept)) {
                 let of = (id, log, source);
+                let homes = usize::from(entry.replica_brokers.max(1));
+                let home = (source.index() + replica) % homes;
+                // Nothing is wrong with it.
+                let state = match kept.state() {
+                    ReplicaState::Well => "behind",
+                    state => state.name(),
+                };
                 let lacks = lacks(pool, of, &kept, (oldest, line.entries), whole);
                 notes.push(format!(
-                    "topic {}: a copy on disk of what broker {source} landed is {}: {lacks}",
+                    "topic {}: broker {home}'s copy on disk of what broker {source} landed is \
+                     {state}: {lacks}",
                     entry.name(),
-                    kept.state().name(),
                 ));
             }
         }

@@ -33,7 +33,7 @@ pub fn sentences(name: &str, log: usize, plan: &Plan, told: &Told<'_>) -> Vec<St
     let is_whole = told.unread == Unread::default();
     let why = match is_whole {
         true => "no file here has them",
-        false => "no file that holds has them: see what control says of files",
+        false => "no file here that can be read has them",
     };
     sentences.extend(plan.lost.iter().take(RANGES_TOLD).map(|lost| {
         format!(
