@@ -23,7 +23,8 @@ use landfall_layout::replica::{NO_FILE, RecordHeader, ReplicaHeader, mark_bytes}
 use landfall_layout::topic::Order;
 use landfall_pool::Pool;
 use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE, replica_file, source_directory};
-use landfall_replica::{Resumed, TopicFile, numbers};
+use landfall_replica::there::Kept;
+use landfall_replica::{Numbers, Resumed, TopicFile, numbers};
 use nix::sys::stat::Mode;
 
 /// Directories of brokers 0 and 1 with topic t, of which both keep everything.
@@ -54,6 +55,27 @@ fn a_pool_whose_topics_went_on_in_another_is_not_served_again() {
         assert!(why.contains(&second.pool(48).uuid_text()), "{why}");
     }
     lead(&second, &two.data()).unwrap();
+}
+
+/// A directory that its broker made anew knows how often the topic went on by that broker's word.
+/// The topic comes back from it alone, and the others are of an earlier time.
+#[test]
+fn a_pool_that_went_on_with_a_directory_made_anew_is_no_older_one() {
+    let two = two("made-anew");
+    let [first, second] = [Memory::new(), Memory::new()];
+    lead(&first, &two.data()).unwrap().stop();
+    let topic = &two.topics()[1];
+    let mut anew = TopicFile::read(topic).unwrap();
+    assert_eq!(anew.life, 1);
+    let number = Numbers::read(&two.data()[1]).unwrap().id;
+    let word = Kept { life: anew.life, requests: 1, said_ns: 5, disk: number };
+    anew.places.disks.insert(1, word);
+    anew.life = 0;
+    anew.write(topic).unwrap();
+    lead(&second, &two.data()[1..]).unwrap().stop();
+    lead(&second, &two.data()).unwrap().stop();
+    let why = lead(&first, &two.data()).map(|_| ()).unwrap_err();
+    assert!(why.contains("topic t went on in another pool since"), "{why}");
 }
 
 /// What it ordered would have positions that the later pool has used, though it still has a

@@ -4,7 +4,7 @@ mod fake;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio, id};
 use std::thread;
@@ -15,6 +15,7 @@ use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::Order;
 use landfall_replica::owner::SYSTEM_FILE;
 use landfall_replica::{Ended, EndedLog, TopicFile};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -50,7 +51,8 @@ fn a_control_that_waits_for_a_directory_hears_that_it_is_to_stop() {
     fs::remove_dir_all(folder).unwrap();
 }
 
-/// A log whose disk is full, or that nobody reads any more, keeps nobody from bringing topics back.
+/// A log whose disk is full, that nobody reads any more, or that nobody reads for now, keeps nobody
+/// from bringing topics back.
 #[test]
 fn a_control_that_can_say_nothing_brings_topics_back_and_ends_in_good_order() {
     let two = Two::new("told-nobody");
@@ -66,6 +68,12 @@ fn a_control_that_can_say_nothing_brings_topics_back_and_ends_in_good_order() {
         control.args(["--sessions", "64", "--listen", "127.0.0.1:0", "--restore"]);
         control.arg(&two.data()[0]).arg("--restore").arg(&two.data()[1]);
         let mut child = control.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
+        // One that stands still ends no test.
+        thread::spawn(move || {
+            thread::sleep(Duration::from_secs(30));
+            let _ = kill(pid, Signal::SIGKILL);
+        });
         let ready = BufReader::new(child.stdout.take().unwrap()).lines().next();
         assert!(ready.is_some_and(|line| line.unwrap().starts_with("ready ")));
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
@@ -76,6 +84,13 @@ fn a_control_that_can_say_nothing_brings_topics_back_and_ends_in_good_order() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     start(writer.into());
+    let (reader, mut full) = std::io::pipe().unwrap();
+    fcntl(&full, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    while full.write(&[b'x'; 4096]).is_ok() {}
+    // What the kernel does with a write belongs to all who have the pipe.
+    fcntl(&full, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    start(full.into());
+    drop(reader);
 }
 
 /// A directory counts once, whatever it is called, and a start that is refused changes nothing.

@@ -7,12 +7,13 @@ use std::time::Duration;
 use landfall::local::{Lingering, LocalConfig, LocalSystem, Starting, Stopping, rdma_address};
 use landfall_layout::geometry::Geometry;
 use landfall_layout::limits::BROKERS_MAX;
+use landfall_pool::stderr;
 use landfall_verify::replicas::{level_above, level_below};
 
 use crate::args::system::Up;
 use crate::config::Settings;
 use crate::error::{Failure, Kind, Outcome, Tried};
-use crate::out::{self, Out};
+use crate::out::Out;
 use crate::signals::Stop;
 use crate::units::Time;
 
@@ -70,10 +71,10 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         Err(error) => return Err(explain(error, listen)),
     };
     for line in system.tick() {
-        out::note(line);
+        stderr::note(line);
     }
     for directory in system.data_left() {
-        out::note(format_args!(
+        stderr::note(format_args!(
             "{} is of a broker that this system does not have: its topics are read, and nothing \
              more is kept there; say --brokers with as many as before to keep all copies",
             directory.display()
@@ -88,7 +89,7 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
     }
     while !stop.asked() {
         for line in system.tick() {
-            out::note(line);
+            stderr::note(line);
         }
         std::thread::sleep(LOOK_EVERY);
     }
@@ -121,7 +122,7 @@ fn check_level(data: &Path) -> Outcome {
         );
     }
     if let Some(below) = level_below(data) {
-        out::note(format_args!(
+        stderr::note(format_args!(
             "{} has brokers' directories, and {} has none yet: what was kept there is not read; if \
              it is meant, stop this and say --data {}",
             below.display(),
@@ -168,7 +169,7 @@ fn listen_address(address: &str) -> Outcome<&str> {
 fn tell_wait(starting: &Starting, most: &Time) {
     let Starting { name, waited, said } = starting;
     let said = if said.is_empty() { "nothing yet" } else { said.trim_end() };
-    out::note(format_args!(
+    stderr::note(format_args!(
         "{name} is not ready after {} s; it is waited for up to {most} (--start-timeout); it said: \
          {said}",
         waited.as_secs()
@@ -178,11 +179,11 @@ fn tell_wait(starting: &Starting, most: &Time) {
 /// Says what was said at the end, and for whom the stop waits.
 fn tell_stop(stopping: &Stopping, most: &Time) {
     let (left, waited) = match stopping {
-        Stopping::Said(line) => return out::note(line),
+        Stopping::Said(line) => return stderr::note(line),
         Stopping::Waits { left, waited } => (left, waited),
     };
     let left: Vec<_> = left.iter().map(Lingering::to_string).collect();
-    out::note(format_args!(
+    stderr::note(format_args!(
         "{} {} not ended after {} s: waiting for up to {most} (--stop-timeout), then killing",
         left.join(", "),
         if left.len() == 1 { "has" } else { "have" },

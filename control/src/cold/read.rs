@@ -360,7 +360,9 @@ impl Found {
     /// of that pool: in another one a log may have gone on behind it. Where they do not agree each
     /// end is a place that the log came to all the same.
     fn judge_end(&mut self, said: &[Said], notes: &mut Vec<String>) {
-        self.life = age::latest(said);
+        // A directory that was made while the logs went on knows nothing of its age, and may be all
+        // that is here: its broker's word on it was said in that time.
+        self.life = age::latest(said).max(self.file.places.life());
         notes.extend(age::older(&self.file.name, said));
         for (log, had) in age::had(said) {
             let known = &mut self.logs.entry(log).or_default().had;

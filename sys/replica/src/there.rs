@@ -274,6 +274,11 @@ impl Places {
         others.any(|(_, kept)| kept.disk == own.disk && kept > own)
     }
 
+    /// How often the topic had gone on at the latest word of a broker.
+    pub fn life(&self) -> u64 {
+        self.disks.values().map(|kept| kept.life).max().unwrap_or_default()
+    }
+
     /// Asks nothing more of a broker's directory.
     pub fn forget(&mut self, broker: u8) {
         self.parts.retain(|part| part.keeper != broker);
