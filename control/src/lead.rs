@@ -57,8 +57,6 @@ pub fn run(flags: Flags) -> Result<(), String> {
     led
 }
 
-/// Looks whether there are descriptors for the runtime: where it gets no sockets for signals it can
-/// only panic.
 /// As many descriptors as the system lets this process have: each connection takes one.
 fn raise_descriptors() -> Result<(), String> {
     let limit = Resource::RLIMIT_NOFILE;
@@ -69,6 +67,8 @@ fn raise_descriptors() -> Result<(), String> {
     raised.map_err(|error| format!("raise the bound on descriptors: {error}"))
 }
 
+/// Looks whether there are descriptors for the runtime: where it gets no sockets for signals it can
+/// only panic.
 fn find_room() -> std::io::Result<()> {
     let open = |_| File::open("/dev/null");
     (0..FILES_LEAST).map(open).collect::<Result<Vec<_>, _>>().map(drop)
