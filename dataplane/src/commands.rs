@@ -240,6 +240,7 @@ impl Broker {
     /// Answers `Retire` for segments that nobody here reads.
     pub(crate) fn release_segments(&mut self) {
         let Self { env, link, conns, retiring, replicator, topics, .. } = self;
+        let mut spilled = Vec::new();
         retiring.retain(|LettingGo { granted, round }| {
             let Granted { segment, generation } = *granted;
             // What it may still write into it does not let go of, whoever asks: control takes it
@@ -251,8 +252,10 @@ impl Broker {
             let mut held = replicator.as_ref().is_some_and(reads);
             for conn in conns.iter_mut() {
                 held |= conn.held() == Some(segment);
-                if let Kind::Stream(delivering) = &mut conn.kind {
-                    delivering.spill(env, segment, &mut conn.out);
+                if let Kind::Stream(delivering) = &mut conn.kind
+                    && delivering.spill(env, segment, &mut conn.out)
+                {
+                    spilled.push(conn.token.slot());
                 }
                 if let Socket::Verbs(link) = &mut conn.socket {
                     held |= link.reads_from(segment);
@@ -271,6 +274,8 @@ impl Broker {
             }
             held
         });
+        // Its socket may take something by now, and nobody asks it unless it is in want of that.
+        spilled.into_iter().for_each(|slot| self.conns.touch(slot));
     }
 
     /// Gives back what a topic has here when nobody has published to it for a while.

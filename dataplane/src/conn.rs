@@ -188,7 +188,7 @@ pub struct Out {
 }
 
 impl Out {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { bytes: Vec::new(), sent: 0 }
     }
 

@@ -306,20 +306,27 @@ impl Delivering {
     }
 
     /// Copies what is left of a half-sent batch in `segment` to the connection's own buffer, so
-    /// that the segment can be reused.
+    /// that the segment can be reused. Whether there was any.
     #[cold]
-    pub fn spill(&mut self, env: &Env, segment: u32, out: &mut Out) {
-        if self.partial.as_ref().is_some_and(|partial| partial.item.segment == segment) {
-            self.spill_any(env, out);
+    pub fn spill(&mut self, env: &Env, segment: u32, out: &mut Out) -> bool {
+        let is_held = self.partial.as_ref().is_some_and(|partial| partial.item.segment == segment);
+        if is_held {
+            self.spill_partial(env, out);
         }
+        is_held
     }
 
-    /// The same, whatever the segment: something else is to be sent behind it.
+    /// The same, whatever the segment, and of a block that was read from files: a last frame is to
+    /// be sent behind it, and nothing after that.
     #[cold]
     pub fn spill_any(&mut self, env: &Env, out: &mut Out) {
         if let Some(block) = self.blocks.pop_front().filter(Block::is_begun) {
             out.append(block.rest());
         }
+        self.spill_partial(env, out);
+    }
+
+    fn spill_partial(&mut self, env: &Env, out: &mut Out) {
         let Some(partial) = self.partial.take() else { return };
         let hold = Hold::by_broker(partial.item.segment);
         let (head, body) = partial.item.rest(env, &hold, partial.sent);
@@ -370,6 +377,22 @@ mod tests {
     fn a_subscriber_that_no_files_are_read_for_has_what_memory_has_at_once() {
         let (env, entry) = env_and_entry();
         assert_eq!(first_items(&env, &entry, None), (1, true));
+    }
+
+    /// What was read from files comes behind a batch of which the socket has a part.
+    #[test]
+    fn what_is_to_follow_a_half_sent_batch_stays_when_its_segment_goes() {
+        let (env, entry) = env_and_entry();
+        let topic = TopicId(entry.id);
+        let (mut delivering, _, _) = Delivering::new(&env, topic, false, From::Earliest, vec![]);
+        let item = Item::frame(Frame::CaughtUp);
+        delivering.partial = Some(Partial { item, sent: 1 });
+        delivering.blocks.push_back(Block::frame(&[7; FRAME_BYTES], 0));
+        let mut out = Out::new();
+        assert!(delivering.spill(&env, item.segment, &mut out));
+        assert!(delivering.partial.is_none() && !out.is_empty());
+        let rest: Vec<&[u8]> = delivering.blocks.iter().map(Block::rest).collect();
+        assert_eq!(rest, [&[7; FRAME_BYTES]]);
     }
 
     #[test]
