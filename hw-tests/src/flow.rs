@@ -232,6 +232,15 @@ pub enum Promise {
     AtLeastOnce,
 }
 
+/// Messages of a publisher around its `at`th one: number, log and position of each.
+fn around(reading: &Reading, publisher: u64, at: usize) -> String {
+    let of = |read: &Read| name_of(&read.payload).filter(|(who, _)| *who == publisher);
+    let all = reading.messages.iter().filter_map(|read| Some((of(read)?.1, read)));
+    let near = all.skip(at.saturating_sub(2)).take(6);
+    let words = near.map(|(n, read)| format!("{n} at {} of log {}", read.position, read.log));
+    words.collect::<Vec<_>>().join(", ")
+}
+
 /// Checks a reading against what publishers sent: publisher and number of messages each.
 pub fn check_sent(reading: &Reading, sent: &[(u64, u64)], promise: Promise) -> Result<(), Failure> {
     let mut seen: HashMap<u64, Vec<u64>> = HashMap::new();
@@ -253,8 +262,9 @@ pub fn check_sent(reading: &Reading, sent: &[(u64, u64)], promise: Promise) -> R
             && let Some(at) = numbers.windows(2).position(|pair| pair[0] >= pair[1])
         {
             let pair = &numbers[at..at + 2];
+            let places = around(reading, publisher, at);
             return Err(Failure::new(format!(
-                "publisher {publisher}: {} before {}",
+                "publisher {publisher}: {} before {}: {places}",
                 pair[0], pair[1]
             )));
         }

@@ -69,7 +69,8 @@ impl Rig {
         let system = LocalSystem::start(config)?;
         let client = system.client();
         let free = client.cluster()?.pool.segments_free;
-        Ok(Site { rig: self, client, system, free })
+        let watch = Watch { client: system.client(), is_over: false };
+        Ok(Site { watch, rig: self, client, system, free })
     }
 
     /// Runs a scenario here, and fails with what it found or when it takes too long.
@@ -95,6 +96,7 @@ impl Rig {
 
 /// A running system.
 pub struct Site {
+    watch: Watch,
     /// The rig it runs on.
     pub rig: Rig,
     /// A client of it.
@@ -103,6 +105,25 @@ pub struct Site {
     pub system: LocalSystem,
     /// Segments that were free at the start.
     free: u64,
+}
+
+/// A scenario that fails ends before its site is closed. Then what the system itself found says
+/// more than the failure.
+struct Watch {
+    client: Client,
+    is_over: bool,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        match self.client.errors() {
+            Ok(errors) => errors.iter().for_each(|error| eprintln!("{error:?}")),
+            Err(error) => eprintln!("the system's errors cannot be read: {error}"),
+        }
+    }
 }
 
 impl Site {
@@ -200,6 +221,7 @@ impl Site {
         })?;
         let notes = self.system.tick();
         ensure!(self.system.is_whole(), "a process ended by itself: {notes:?}");
+        self.watch.is_over = true;
         self.system.stop()?;
         Ok(())
     }

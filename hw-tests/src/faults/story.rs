@@ -285,12 +285,20 @@ fn create(scene: &Scene, troupe: &mut Troupe, name: &str) -> Result<(), Failure>
     troupe.meanwhile("creating the topic", move |client| create_over_deaths(&client, &spec))
 }
 
+/// What servers say whose directories another pool has taken up.
+const OVERTAKEN: &str = "went on in another pool since";
+
 /// A broker whose replica failed is started again, as it says that it has to be. Where a second
 /// system took the directories while the first was down, that one's pool is an older one from then
 /// on, and gives way to another. Whether it did.
 fn heal(scene: &Scene, faults: &[Timed], troupe: &mut Troupe) -> Result<bool, Failure> {
     if scene.replicas < 2 {
         return Ok(false);
+    }
+    let has_second = faults.iter().any(|timed| matches!(timed.fault, Fault::TwinData { .. }));
+    let leads = [Who::Control, Who::Standby].iter().any(|who| troupe.are_ready(&[*who]));
+    if has_second && !leads && troupe.was_told(OVERTAKEN) {
+        return make_anew(troupe);
     }
     let failed = troupe.meanwhile("asking for the replicas", |client| {
         let topics = patiently(|| client.topics())?;
@@ -301,14 +309,10 @@ fn heal(scene: &Scene, faults: &[Timed], troupe: &mut Troupe) -> Result<bool, Fa
         failed.dedup();
         Ok(failed)
     })?;
-    let has_second = faults.iter().any(|timed| matches!(timed.fault, Fault::TwinData { .. }));
     if has_second && !failed.is_empty() {
         let said = troupe.meanwhile("asking for errors", |client| patiently(|| client.errors()))?;
-        if said.iter().any(|error| error.text.contains("went on in another pool since")) {
-            troupe.tell("the second system has the directories: the pool is made anew");
-            apply::lose_pool(troupe, End::Kill)?;
-            calm(troupe)?;
-            return Ok(true);
+        if said.iter().any(|error| error.text.contains(OVERTAKEN)) {
+            return make_anew(troupe);
         }
     }
     for broker in failed {
@@ -317,6 +321,13 @@ fn heal(scene: &Scene, faults: &[Timed], troupe: &mut Troupe) -> Result<bool, Fa
         troupe.go_on(&[Who::Broker(broker)])?;
     }
     Ok(false)
+}
+
+fn make_anew(troupe: &mut Troupe) -> Result<bool, Failure> {
+    troupe.tell("the second system has the directories: the pool is made anew");
+    apply::lose_pool(troupe, End::Kill)?;
+    calm(troupe)?;
+    Ok(true)
 }
 
 /// Everybody gets on, also when the faults are over: each publisher has receipts for what it sends

@@ -115,6 +115,11 @@ impl Troupe {
         self.story.push(format!("{ms} ms: {}", what.into()));
     }
 
+    /// Whether something that was noted has these words.
+    pub fn was_told(&self, words: &str) -> bool {
+        self.story.iter().any(|told| told.contains(words))
+    }
+
     /// Gives a process its place and starts it.
     pub fn begin(
         &mut self,
