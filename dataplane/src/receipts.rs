@@ -84,7 +84,10 @@ fn settle_ordered(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
                 }
             }
             // What retention has taken was ordered; the position is not known any more.
-            Found::Lapped { oldest } => topic.follower.next = oldest.max(index + 1),
+            Found::Lapped { oldest } => {
+                topic.follower.next = oldest.max(index + 1);
+                topic.follower.lapped = consumed;
+            }
             Found::Gone => return settled,
         }
     }
@@ -95,7 +98,8 @@ fn settle_ordered(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
                 break;
             }
             let batch = *waiting;
-            match dropped(env, conns, topic.order, &batch) {
+            let is_lapped = index < topic.follower.lapped;
+            match dropped(env, conns, topic.order, &batch, is_lapped) {
                 Dropped::Duplicate if wants_replicas(conns, &batch) => {
                     // The earlier copy's entry is somewhere below the frontier.
                     let index = frontier.saturating_sub(1);
@@ -206,7 +210,7 @@ fn wants_replicas(conns: &mut Conns, waiting: &Waiting) -> bool {
 /// Why a slot was consumed and nothing was ordered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Dropped {
-    /// The batch is in the log.
+    /// The batch is in the log, or was until retention took it.
     Duplicate,
     /// It was ordered, and was lost with a pool.
     Lost,
@@ -214,16 +218,24 @@ enum Dropped {
     Over,
 }
 
-/// The sequencer took the slot and ordered nothing: a duplicate, or a session that is over.
+/// The sequencer took the slot and there is no entry: a duplicate, or a session that is over. Where
+/// retention took entries before they were read (`is_lapped`) and the session is not over, the
+/// batch was ordered: the sequencer drops no other one.
 #[cold]
-fn dropped(env: &Env, conns: &mut Conns, order: Order, waiting: &Waiting) -> Dropped {
+fn dropped(
+    env: &Env,
+    conns: &mut Conns,
+    order: Order,
+    waiting: &Waiting,
+    is_lapped: bool,
+) -> Dropped {
     let Some(conn) = conns.by_token(waiting.owner) else { return Dropped::Over };
     let Kind::Publisher(publisher) = &mut conn.kind else { return Dropped::Over };
     let (topic, client) = (publisher.topic, publisher.session.client);
     let line = env.pool.session(waiting.session).filter(|line| line.is_of(topic, client));
     if let Some(line) = &line
         && line.stands(topic, client, waiting.session_epoch)
-        && is_told(order, line, waiting)
+        && (is_lapped || is_told(order, line, waiting))
     {
         let seq = waiting.batch_seq;
         let is_lost = order == Order::Strong

@@ -117,6 +117,8 @@ pub struct Confirming {
 pub struct Follower {
     pub reader: LogReader,
     pub next: u64,
+    /// Ring index below which batches may have entries that retention took before they were read.
+    pub lapped: u64,
 }
 
 impl InFlight {
@@ -220,7 +222,7 @@ impl Topic {
             waited: Waited::default(),
             durability: entry.durability(),
             losses: Losses::begin(env, id),
-            follower: Follower { reader: LogReader::new(id, SEQUENCED_LOG), next: 0 },
+            follower: Follower { reader: LogReader::new(id, SEQUENCED_LOG), next: 0, lapped: 0 },
             publishers: 0,
             idle_since_ns: 0,
         };

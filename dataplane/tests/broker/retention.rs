@@ -2,7 +2,7 @@
 
 use landfall_layout::command::Command;
 use landfall_layout::counters::Counter;
-use landfall_layout::frame::{Frame, From, GapReason, Refusal};
+use landfall_layout::frame::{Frame, From, GapReason, Reached, Refusal};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::Order;
 use landfall_pool::channel::HOLD;
@@ -42,6 +42,26 @@ fn a_subscriber_that_retention_overtakes_gets_a_counted_gap() {
     }
     assert!(missed > 0);
     until("they are counted", || rig.counter(Counter::MessagesMissed) == missed);
+}
+
+/// The broker was away for a moment: what it landed was ordered, read by others and retained
+/// before it looked.
+#[test]
+fn what_retention_took_before_its_broker_saw_it_was_ordered() {
+    let rig = Rig::new();
+    for order in [Order::Total, Order::Stream, Order::Strong] {
+        let name = format!("{order}");
+        let topic = rig.control().topic(&name, order, 64, 0);
+        let mut publish = Client::welcomed(rig.tcp(), publisher(1), &name);
+        rig.pool.raise_oldest(topic, SEQUENCED_LOG, 2, 2);
+        for seq in 0..3 {
+            publish.publish(1, seq, b"ordered");
+            let receipt = publish.receipt();
+            let found = (receipt.batch_seq, receipt.reached);
+            let reached = if seq < 2 { Reached::Duplicate } else { Reached::Ordered };
+            assert_eq!(found, (seq, reached), "{order}");
+        }
+    }
 }
 
 #[test]
