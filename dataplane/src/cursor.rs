@@ -123,10 +123,7 @@ impl Cursor {
             }
             From::Time(ns) => reader.partition(&env.pool, start, end, |entry| entry.landed_ns < ns),
         };
-        let begins = match reader.entry_below(env, next, end) {
-            Some(entry) => entry.first_position,
-            None => frontier.position,
-        };
+        let (next, begins) = begin(env, &mut reader, (next, end), frontier.position);
         // What is not there any more of what was asked for is a gap, and has a reason.
         let position = if let From::Position(wanted) = from { begins.min(wanted) } else { begins };
         let skip_below = if let From::Position(position) = from { position } else { 0 };
@@ -319,6 +316,10 @@ impl Cursor {
             .gap_until
             .or((self.next == next && position < self.position).then_some(self.position));
         (self.next, self.position) = (next, position);
+        // A batch that does not hold is come to again; what is before it, memory has.
+        if self.feed.as_ref().is_some_and(|feed| feed.repairs_behind(next)) {
+            self.spare = self.feed.take().and_then(Feed::into_reader);
+        }
     }
 
     /// Positions that nothing was written to, as many entries as say so one behind the other.
@@ -370,19 +371,21 @@ fn broken(env: &Env, log: usize, index: u64, entry: &OrderEntry) {
     ));
 }
 
-/// A reader that is asked about the end of its log, too.
-trait EntryBelow {
-    fn entry_below(&mut self, env: &Env, index: u64, end: u64) -> Option<OrderEntry>;
-}
-
-impl EntryBelow for LogReader {
-    fn entry_below(&mut self, env: &Env, index: u64, end: u64) -> Option<OrderEntry> {
-        if index >= end {
-            return None;
-        }
-        match self.entry(&env.pool, index) {
-            Found::Entry(entry) => Some(entry),
-            _ => None,
+/// The first entry from `next` on that is there, below the `end` of a log that has come to
+/// `position`, and where it stands; the end, where there is none. Retention may take the ones that
+/// were there a moment before.
+pub fn begin(
+    env: &Env,
+    reader: &mut LogReader,
+    (mut next, end): (u64, u64),
+    position: u64,
+) -> (u64, u64) {
+    while next < end {
+        match reader.entry(&env.pool, next) {
+            Found::Entry(entry) => return (next, entry.first_position),
+            Found::Lapped { oldest } => next = oldest.max(next + 1),
+            Found::Gone => break,
         }
     }
+    (end, position)
 }

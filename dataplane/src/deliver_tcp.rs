@@ -340,7 +340,11 @@ mod tests {
     use landfall_layout::BrokerId;
     use landfall_layout::topic::{Order, TopicEntry};
 
+    use landfall_pool::log::LogReader;
+
     use super::*;
+    use crate::catch_up::Feed;
+    use crate::cursor::begin;
     use crate::replica::rig::Source;
 
     /// Where memory begins in a topic whose first two batches only files have.
@@ -377,6 +381,28 @@ mod tests {
     fn a_subscriber_that_no_files_are_read_for_has_what_memory_has_at_once() {
         let (env, entry) = env_and_entry();
         assert_eq!(first_items(&env, &entry, None), (1, true));
+    }
+
+    #[test]
+    fn a_log_begins_with_what_retention_left_of_it() {
+        let (env, entry) = env_and_entry();
+        let mut reader = LogReader::new(TopicId(entry.id), 0);
+        // Looked up before retention took the first ones.
+        let begins = begin(&env, &mut reader, (0, KEPT_FROM + 1), 99);
+        assert_eq!(begins, (KEPT_FROM, 3 * KEPT_FROM));
+        assert_eq!(begin(&env, &mut reader, (0, KEPT_FROM), 99), (KEPT_FROM, 99));
+    }
+
+    #[test]
+    fn only_a_batch_that_does_not_hold_is_read_from_files_when_what_is_before_it_was_not_sent() {
+        let (env, entry) = env_and_entry();
+        let topic = TopicId(entry.id);
+        let (mut delivering, _, _) = Delivering::new(&env, topic, false, From::Earliest, vec![]);
+        for (next, is_read) in [(7, true), (5, false)] {
+            delivering.cursors[0].feed = Some(Feed::repair(7, None));
+            delivering.cursors[0].go_back(next, next);
+            assert_eq!(delivering.cursors[0].feed.is_some(), is_read, "back to {next}");
+        }
     }
 
     /// What was read from files comes behind a batch of which the socket has a part.

@@ -86,7 +86,8 @@ fn settle_ordered(env: &Env, topic: &mut Topic, conns: &mut Conns) -> usize {
             // What retention has taken was ordered; the position is not known any more.
             Found::Lapped { oldest } => {
                 topic.follower.next = oldest.max(index + 1);
-                topic.follower.lapped = consumed;
+                // Whatever had landed by now may be among it; what lands later has a later entry.
+                topic.follower.lapped = topic.in_flight.end();
             }
             Found::Gone => return settled,
         }
@@ -220,7 +221,8 @@ enum Dropped {
 
 /// The sequencer took the slot and there is no entry: a duplicate, or a session that is over. Where
 /// retention took entries before they were read (`is_lapped`) and the session is not over, the
-/// batch was ordered: the sequencer drops no other one.
+/// batch was ordered: the sequencer of `total` drops no other one. In the other orders the
+/// session's line says so.
 #[cold]
 fn dropped(
     env: &Env,
@@ -235,7 +237,7 @@ fn dropped(
     let line = env.pool.session(waiting.session).filter(|line| line.is_of(topic, client));
     if let Some(line) = &line
         && line.stands(topic, client, waiting.session_epoch)
-        && (is_lapped || is_told(order, line, waiting))
+        && (is_lapped && order == Order::Total || is_told(order, line, waiting))
     {
         let seq = waiting.batch_seq;
         let is_lost = order == Order::Strong
@@ -288,6 +290,8 @@ fn report(env: &Env, conns: &mut Conns, waiting: &Waiting, reached: Reached, pos
 
 #[cfg(test)]
 mod tests {
+    use landfall_layout::order::{ChainLine, FrontierLine};
+
     use super::*;
 
     fn waiting(batch_seq: u64) -> Waiting {
@@ -301,6 +305,23 @@ mod tests {
             count: 1,
             reported: false,
         }
+    }
+
+    /// The broker was away in the middle of its look: what it had landed was ordered and retained
+    /// after it had looked which slots are consumed.
+    #[test]
+    fn all_that_had_landed_may_be_what_retention_took() {
+        let mut rig = crate::rig::LandRig::new(256, false);
+        (0..3).for_each(|_| assert!(rig.land_one().is_ok()));
+        let (env, topic) = rig.parts();
+        let chain = ChainLine { topic: topic.id.0.into(), ..ChainLine::default() };
+        env.pool.set_chain(topic.id, SEQUENCED_LOG, &chain);
+        env.pool.raise_oldest(topic.id, SEQUENCED_LOG, 3, 3);
+        env.pool.start_frontier(topic.id, SEQUENCED_LOG);
+        let line = FrontierLine { entries: 3, position: 3, ..FrontierLine::default() };
+        env.pool.advance_frontier(topic.id, SEQUENCED_LOG, &line);
+        assert_eq!(settle(env, topic, &mut Conns::new(), 1), 0, "no slot is consumed yet");
+        assert_eq!((topic.follower.next, topic.follower.lapped), (3, 3));
     }
 
     #[test]

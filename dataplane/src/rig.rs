@@ -131,6 +131,11 @@ impl LandRig {
     }
 
     #[cfg(test)]
+    pub(crate) fn parts(&mut self) -> (&Env, &mut Topic) {
+        (&self.shore.env, &mut self.shore.topic)
+    }
+
+    #[cfg(test)]
     pub(crate) fn env(&self) -> &Env {
         &self.shore.env
     }

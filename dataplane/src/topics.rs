@@ -149,6 +149,11 @@ impl InFlight {
         self.batches.get_mut(distance as usize)
     }
 
+    /// Index behind the newest batch.
+    pub fn end(&self) -> u64 {
+        self.base + self.batches.len() as u64
+    }
+
     /// The oldest batch and its index.
     pub fn front(&self) -> Option<(u64, &Waiting)> {
         self.batches.front().map(|waiting| (self.base, waiting))

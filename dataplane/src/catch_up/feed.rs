@@ -94,6 +94,16 @@ impl Feed {
     pub fn repair(index: u64, reader: Option<Box<Reader>>) -> Self {
         Self { reader, is_asked: false, repairs: Some(index), retry_at_ns: 0 }
     }
+
+    /// Whether only a batch behind that index is wanted.
+    pub fn repairs_behind(&self, next: u64) -> bool {
+        self.repairs.is_some_and(|index| index > next)
+    }
+
+    /// Its files, if they are here.
+    pub fn into_reader(self) -> Option<Box<Reader>> {
+        self.reader
+    }
 }
 
 /// Bytes that came from files and go to the socket as they are.
