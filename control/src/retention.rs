@@ -112,18 +112,24 @@ pub fn plan(pool: PoolView, topics: &[TopicView]) -> Vec<Retirement> {
 
 /// How many of a topic's segments, oldest first, its own bounds let go of.
 fn beyond_bounds(view: &TopicView, ordered: &[Candidate]) -> usize {
+    let behind = |candidate: &Candidate| {
+        let all = view.log_bytes.get(&candidate.log).copied().unwrap_or_default();
+        all.saturating_sub(candidate.end_bytes)
+    };
     // What is left of each log once it is cut behind the segment. A cut takes every entry before
-    // it, of whichever segment, so segments cannot be counted instead. Logs that are not cut yet
-    // do not count: more is kept then, never less.
+    // it, of whichever segment, so segments cannot be counted instead. Of a log that is not cut yet
+    // what is behind its first segment counts, which is less than what it has.
     let mut left: BTreeMap<usize, u64> = BTreeMap::new();
+    for candidate in view.candidates.iter().filter(|candidate| candidate.last.is_some()) {
+        let most = left.entry(candidate.log).or_default();
+        *most = behind(candidate).max(*most);
+    }
     let mut by_bytes = |candidate: &Candidate| {
         if view.retention_bytes == 0 {
             return false;
         }
-        let all = view.log_bytes.get(&candidate.log).copied().unwrap_or_default();
-        let behind = all.saturating_sub(candidate.end_bytes);
-        let least = left.entry(candidate.log).or_insert(behind);
-        *least = behind.min(*least);
+        let least = left.entry(candidate.log).or_default();
+        *least = behind(candidate).min(*least);
         left.values().sum::<u64>() >= view.retention_bytes
     };
     let by_time =
@@ -204,11 +210,27 @@ mod tests {
             candidate.log = log;
             candidate.end_bytes = candidate.end_bytes.div_ceil(200) * 100;
         }
+        // Cut once each, 150 bytes are left of both; cut once more, 200 of both together.
         view.log_bytes = [(0, 250), (1, 250)].into();
+        assert_eq!(segments(&plan(POOL, &[view.clone()])), [0, 1]);
+        view.retention_bytes = 301;
         assert_eq!(segments(&plan(POOL, &[view.clone()])), [] as [u32; 0]);
         // Cut twice, 200 bytes are left of the first, and 150 of the second that was cut once.
         view.log_bytes = [(0, 400), (1, 250)].into();
         assert_eq!(segments(&plan(POOL, &[view])), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_log_that_lies_still_keeps_nothing_of_the_others() {
+        let mut view = TopicView { retention_bytes: 250, ..topic(0, &[1, 2, 3, 4, 5]) };
+        // One message of 10 bytes is all that was ever in the first log, and it is the oldest.
+        view.candidates[0].log = 0;
+        view.candidates[0].end_bytes = 10;
+        view.log_bytes = [(0, 10), (32, 500)].into();
+        assert_eq!(segments(&plan(POOL, &[view.clone()])), [0, 1]);
+        // As long as what is behind it in all logs is less than the bound, it stays.
+        view.retention_bytes = 301;
+        assert_eq!(segments(&plan(POOL, &[view])), [] as [u32; 0]);
     }
 
     #[test]

@@ -309,6 +309,15 @@ impl Cursor {
         self.gap_of(part.reason(is_lost), part.end, undo)
     }
 
+    /// Goes on behind what was read from files. What was read tells of a gap that a part was told
+    /// of before, as far as it came.
+    pub fn go_to(&mut self, place: Place) {
+        self.next = place.next;
+        self.position = place.position;
+        self.missing = place.missing;
+        self.gap_until = self.gap_until.filter(|until| *until > self.position);
+    }
+
     /// Goes back to before an item that was not sent.
     pub fn go_back(&mut self, next: u64, position: u64) {
         // The rest of a gap at the log's end has no entry to be measured by.
@@ -316,6 +325,8 @@ impl Cursor {
             .gap_until
             .or((self.next == next && position < self.position).then_some(self.position));
         (self.next, self.position) = (next, position);
+        // It may be a long while until they are sent, and memory can change meanwhile.
+        self.checked_below = self.checked_below.min(next);
         // A batch that does not hold is come to again; what is before it, memory has.
         if self.feed.as_ref().is_some_and(|feed| feed.repairs_behind(next)) {
             self.spare = self.feed.take().and_then(Feed::into_reader);
@@ -342,6 +353,7 @@ impl Cursor {
     }
 
     fn gap_of(&mut self, reason: GapReason, resume: u64, undo: Option<(usize, u64, u64)>) -> Item {
+        let resume = resume.max(self.position);
         let missed = resume - self.position;
         self.position = resume;
         let log = self.reader.log() as u8;

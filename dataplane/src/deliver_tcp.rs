@@ -343,7 +343,7 @@ mod tests {
     use landfall_pool::log::LogReader;
 
     use super::*;
-    use crate::catch_up::Feed;
+    use crate::catch_up::{Feed, Place};
     use crate::cursor::begin;
     use crate::replica::rig::Source;
 
@@ -353,7 +353,7 @@ mod tests {
     fn env_and_entry() -> (Env, TopicEntry) {
         let mut source = Source::new(crate::rig::pool(), 0);
         for _ in 0..=KEPT_FROM {
-            let entry = source.place(b"any", true);
+            let entry = source.place(&[7; 96], true);
             source.append(&entry);
         }
         source.publish();
@@ -403,6 +403,39 @@ mod tests {
             delivering.cursors[0].go_back(next, next);
             assert_eq!(delivering.cursors[0].feed.is_some(), is_read, "back to {next}");
         }
+    }
+
+    #[test]
+    fn what_was_checked_and_not_sent_is_checked_again() {
+        let (env, entry) = env_and_entry();
+        let topic = TopicId(entry.id);
+        let (mut delivering, _, _) = Delivering::new(&env, topic, false, From::Earliest, vec![]);
+        delivering.checked = true;
+        let mut items = [Item::NONE; BATCHES_PER_SEND];
+        let batches = |items: &[Item]| items.iter().filter(|item| item.bytes > 0).count();
+        let count = delivering.gather(&env, &mut items);
+        assert_eq!(batches(&items[..count]), 1);
+        let whole = items[..count].iter().find(|item| item.bytes > 0).expect("there is one");
+        let at = env.pool.at(whole.segment, whole.offset(), whole.bytes).expect("it is a place");
+        delivering.put_back(&items[..count]);
+        env.pool.write(at + u64::from(whole.bytes) - 1, b"!").expect("the pool is writable");
+        let count = delivering.gather(&env, &mut items);
+        assert_eq!(batches(&items[..count]), 0, "it does not hold any more");
+    }
+
+    #[test]
+    fn a_gap_that_files_have_told_of_is_not_told_again() {
+        let (env, entry) = env_and_entry();
+        let topic = TopicId(entry.id);
+        let (mut delivering, _, _) = Delivering::new(&env, topic, false, From::Earliest, vec![]);
+        let cursor = &mut delivering.cursors[0];
+        assert_eq!((cursor.next, cursor.position), (KEPT_FROM, 3 * KEPT_FROM));
+        // The socket did not take the gap in front of the first batch.
+        cursor.go_back(KEPT_FROM, 0);
+        cursor.go_to(Place::new(KEPT_FROM, 3 * KEPT_FROM - 1));
+        assert!(!cursor.is_caught_up(), "one position of it is left");
+        cursor.go_to(Place::new(KEPT_FROM + 1, 3 * KEPT_FROM + 3));
+        assert!(cursor.is_caught_up());
     }
 
     /// What was read from files comes behind a batch of which the socket has a part.

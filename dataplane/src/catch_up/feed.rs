@@ -59,20 +59,24 @@ impl Disk {
 
     /// What there is to read of a log.
     fn wanted(&self, env: &Env, catch_up: &CatchUp, topic: TopicId, log: usize) -> Wanted {
-        let sources = match log {
-            SEQUENCED_LOG => {
-                BrokerId::all().filter(|source| env.pool.ring(topic, *source).is_some()).collect()
-            }
-            log => BrokerId::new(log).into_iter().collect(),
-        };
         Wanted {
             data: catch_up.data().to_vec(),
             name: self.name.clone(),
             created_ns: self.created_ns,
-            sources,
+            sources: sources(env, topic, log),
             is_shared: log == SEQUENCED_LOG,
             stood_in: Some(env.pool.stood_in(topic)),
         }
+    }
+}
+
+/// Brokers that have landed batches of a log so far, or may have.
+fn sources(env: &Env, topic: TopicId, log: usize) -> Vec<BrokerId> {
+    match log {
+        SEQUENCED_LOG => {
+            BrokerId::all().filter(|source| env.pool.ring(topic, *source).is_some()).collect()
+        }
+        log => BrokerId::new(log).into_iter().collect(),
     }
 }
 
@@ -184,7 +188,8 @@ impl Delivering {
                 .take()
                 .or_else(|| catch_up.reader(disk.lookup(env, catch_up, topic, (log, until))));
             let Some(mut reader) = opened else { continue };
-            reader.wanted.stood_in = Some(env.pool.stood_in(topic));
+            // After the look at memory: who landed what it has no more is among them.
+            reader.hear_of(sources(env, topic, log), env.pool.stood_in(topic));
             feed.is_asked = true;
             let place =
                 Place { missing: cursor.missing, ..Place::new(cursor.next, cursor.position) };
@@ -221,9 +226,7 @@ impl Delivering {
             }
             env.count(Counter::BatchesRepaired, chunk.batches);
         }
-        cursor.next = chunk.place.next;
-        cursor.position = chunk.place.position;
-        cursor.missing = chunk.place.missing;
+        cursor.go_to(chunk.place);
         if !chunk.bytes.is_empty() {
             self.blocks.push_back(Block {
                 bytes: chunk.bytes,

@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use landfall_layout::BrokerId;
 use landfall_layout::frame::From;
 use landfall_layout::order::OrderEntry;
 use landfall_replica::lookup::{Start, first, may_have_older};
@@ -63,6 +64,18 @@ pub struct Reader {
     is_bounded: bool,
     /// Counts the readers there are.
     _permit: Arc<()>,
+}
+
+impl Reader {
+    /// Says which brokers have landed by now, and which stood in. The files of one that had not
+    /// when they were opened nobody has looked for: then they are opened anew.
+    fn hear_of(&mut self, sources: Vec<BrokerId>, stood_in: Vec<BrokerId>) {
+        if self.wanted.sources != sources {
+            self.wanted.sources = sources;
+            self.merge = None;
+        }
+        self.wanted.stood_in = Some(stood_in);
+    }
 }
 
 /// A place in a log.
@@ -418,6 +431,8 @@ fn beginning(lookup: &Lookup) -> Option<Start> {
 
 #[cfg(test)]
 mod tests {
+    use landfall_layout::limits::SEQUENCED_LOG;
+
     use super::*;
 
     /// Everything that disks had is gone: readers from the beginning are told so.
@@ -441,6 +456,28 @@ mod tests {
         assert_eq!(begin(Some((0, 10))), Some(Start { index: 0, position: 10 }));
         let lost = find(&lookup(None), From::Position(3), &mut Vec::new()).unwrap();
         assert_eq!(lost, None, "memory says what is missing from there on");
+    }
+
+    #[test]
+    fn files_are_opened_anew_for_a_broker_that_has_begun_meanwhile() {
+        let [one, two] = [0, 1].map(|number| BrokerId::new(number).unwrap());
+        let wanted = Wanted {
+            data: Vec::new(),
+            name: "any".into(),
+            created_ns: 1,
+            sources: vec![one],
+            is_shared: true,
+            stood_in: None,
+        };
+        let (log, until, last_skip, is_bounded) = (SEQUENCED_LOG, 9, None, false);
+        let lookup = Lookup { log, wanted, until, last_skip, is_bounded };
+        let catch_up = CatchUp::start(Vec::new()).unwrap();
+        let mut reader = catch_up.reader(lookup).unwrap();
+        reader.merge = Some(Merge::naming_lost(&reader.wanted));
+        reader.hear_of(vec![one], vec![two]);
+        assert!(reader.merge.is_some() && reader.wanted.stood_in == Some(vec![two]));
+        reader.hear_of(vec![one, two], vec![]);
+        assert!(reader.merge.is_none() && reader.wanted.sources == [one, two]);
     }
 
     #[test]

@@ -10,13 +10,15 @@ use landfall::{Event, From, Order, Subscriber};
 use landfall_replica::names::list;
 
 use super::cold::Data;
-use crate::flow::{Promise, Reading, Until, audit, check_sent, name_of, publish, read};
+use crate::flow::{Promise, Reading, Told, Until, audit, check_sent, name_of, publish, read};
 use crate::rig::patience;
 use crate::{Failure, Rig, Site};
 
 /// Bytes of a message, and messages of each publisher: 18 MB.
 const BYTES: usize = 30_000;
 const MESSAGES: u64 = 600;
+/// Gaps that a failure shows.
+const GAPS_SHOWN: usize = 8;
 /// What memory keeps of a topic at least, in segments of 2 MiB.
 const KEPT: u64 = 2 << 20;
 
@@ -70,7 +72,9 @@ fn gone(site: &Site, topic: &Topic, position: u64) -> Result<(), Failure> {
 }
 
 fn no_gap(reading: &Reading) -> Result<(), Failure> {
-    ensure!(reading.missed == 0, "{} messages were told to be missed", reading.missed);
+    let gaps = reading.story.iter().filter(|told| matches!(told, Told::Gap(..)));
+    let gaps: Vec<_> = gaps.take(GAPS_SHOWN).collect();
+    ensure!(reading.missed == 0, "{} messages were told to be missed: {gaps:?}", reading.missed);
     Ok(())
 }
 
@@ -245,6 +249,36 @@ pub fn a_slow_subscriber_catches_up_from_disk(rig: &Rig) -> Result<(), Failure> 
         drop(slow);
         site.client.delete_topic(&topic.name)?;
     }
+    site.close()
+}
+
+/// A broker lands for a topic for the first time while a subscriber reads from disk what another
+/// one landed: what left memory of it is read from disk as well.
+pub fn who_begins_meanwhile_is_read_from_disk_too(rig: &Rig) -> Result<(), Failure> {
+    const EACH: u64 = 800;
+    if rig.brokers < 2 {
+        return Ok(());
+    }
+    let (_data, site) = site(rig, "begins")?;
+    let topic = topic(&site, Order::Total)?;
+    let through = |who: u64, broker: usize| {
+        let builder = site.publisher(&topic).client_id(who + 1).broker(broker as u8);
+        let mut publisher = builder.batch_bytes(128 << 10).build()?;
+        publish(&mut publisher, who, 0..EACH, BYTES)?;
+        publisher.close()?;
+        // More than sockets and the smallest ring hold on their way.
+        gone(&site, &topic, (who + 1) * EACH - 250)
+    };
+    through(0, 0)?;
+    let mut slow = site.subscriber(&topic).ring_bytes(0).build()?;
+    let mut reading = Reading::default();
+    reading.read(&mut slow, Until::Messages(10))?;
+    through(1, rig.brokers - 1)?;
+    reading.read(&mut slow, Until::Messages(2 * EACH))?;
+    no_gap(&reading)?;
+    check_sent(&reading, &[(0, EACH), (1, EACH)], Promise::InOrderOnce)?;
+    audit(Order::Total, &[&reading])?;
+    drop(slow);
     site.close()
 }
 

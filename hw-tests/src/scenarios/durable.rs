@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use landfall::api::Topic;
 use landfall::{Ack, BatchReceipt, Order, Publisher, Reached};
-use landfall_layout::replica::Body;
+use landfall_layout::replica::{Body, REPLICA_HEADER_BYTES};
 use landfall_replica::Walk;
 use landfall_replica::names::list;
 
@@ -56,6 +56,10 @@ impl Drop for Disks {
 type Found = BTreeMap<usize, BTreeMap<u64, (u64, u64)>>;
 
 fn read_file(path: &Path, found: &mut BTreeMap<u64, (u64, u64)>) -> Result<(), Failure> {
+    // A file that its broker begins at this moment has nothing yet that could be missed.
+    if fs::metadata(path)?.len() < REPLICA_HEADER_BYTES {
+        return Ok(());
+    }
     let mut walk = Walk::open(path)?;
     while let Some(record) = walk.next()? {
         if let Body::Batch { entry, .. } = record.body {

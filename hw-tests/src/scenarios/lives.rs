@@ -241,7 +241,8 @@ pub fn what_no_disk_has_is_never_called_durable(rig: &Rig) -> Result<(), Failure
     let data = Data::new(&format!("holes-of-one-{}-{}", rig.transport, rig.brokers))?;
     let mut site = rig.start_with(|config| {
         config.data = Some(data.0.clone());
-        config.data_faults = vec![(0, "sync-fails=1".into())];
+        // However often it is tried: a file's header is all that finds room.
+        config.data_faults = vec![(0, format!("full-after={REPLICA_HEADER_BYTES}"))];
     })?;
     let topic = site.topic_with(Order::Strong, |spec| spec.replicas = Some(2))?;
     // Nobody who maps the pool outlives it.
@@ -266,7 +267,7 @@ pub fn what_no_disk_has_is_never_called_durable(rig: &Rig) -> Result<(), Failure
     let of_bad_disk: Vec<PathBuf> =
         files(&site, &data)?.into_iter().filter(|path| path.starts_with(&bad_disk)).collect();
     super::cold::lose_the_pool_and(&mut site, || {
-        // A sync that failed: nothing of it came onto the disk.
+        // Nothing behind the header was ever called durable.
         for path in &of_bad_disk {
             OpenOptions::new().write(true).open(path)?.set_len(REPLICA_HEADER_BYTES)?;
         }

@@ -132,6 +132,7 @@ macro_rules! for_each_scenario {
                 holes_that_left_memory_are_told_of_from_disk
                 a_hole_that_memory_begins_with_hides_nothing
                 a_slow_subscriber_catches_up_from_disk
+                who_begins_meanwhile_is_read_from_disk_too
                 what_was_read_from_disk_is_not_read_again
                 a_bound_on_disk_is_kept
                 a_bit_that_turned_on_disk_is_never_shown

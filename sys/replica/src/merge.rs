@@ -261,6 +261,8 @@ pub struct Merge {
     spoilt: Option<BrokerId>,
     /// Who keeps what, by those who answered when it was asked first since the last look.
     landed: OnceCell<Landed>,
+    /// It was looked which copies there are since the last look.
+    has_looked: bool,
 }
 
 impl Merge {
@@ -290,14 +292,18 @@ impl Merge {
             open: BrokerId::all().collect(),
             spoilt: None,
             landed: OnceCell::new(),
+            has_looked: true,
         };
         merge.add(copies);
         merge
     }
 
+    /// Reads these copies too, but for those that are read.
     fn add(&mut self, copies: Vec<CopyReader>) {
-        let new = copies.into_iter().map(|reader| Copy::of(reader, self.names_lost));
-        self.copies.extend(new);
+        let is_new =
+            |reader: &CopyReader| self.copies.iter().all(|it| it.directory != reader.directory());
+        let new: Vec<CopyReader> = copies.into_iter().filter(is_new).collect();
+        self.copies.extend(new.into_iter().map(|reader| Copy::of(reader, self.names_lost)));
         self.copies.sort_by_key(|copy| copy.source);
         self.sources.extend(self.copies.iter().map(|copy| copy.source));
         self.sources.sort_unstable();
@@ -367,6 +373,7 @@ impl Merge {
     /// The files may have grown since the last look, and directories may answer again.
     pub fn look_again(&mut self) {
         self.landed.take();
+        self.has_looked = false;
         let how = (self.wanted.created_ns, self.names_lost);
         for copy in &mut self.copies {
             if copy.refused.is_some() || copy.reader.is_none() {
@@ -398,6 +405,39 @@ impl Merge {
             self.go_back();
         }
         self.asked = want;
+        let mut choice = self.choose(want, until, faults);
+        let is_next = |choice: &Choice| choice.next.is_some_and(|(_, index)| index == want);
+        // What is missing may be in a copy that was begun since.
+        if !is_next(&choice) && !choice.open.is_empty() && self.finds_more() {
+            choice = self.choose(want, until, faults);
+        }
+        self.torn = choice.torn;
+        let is_next = is_next(&choice);
+        let picked = choice.next.map(|(i, index)| Picked { copy: self.said_by[i], index });
+        if let Some(picked) = picked {
+            self.prefer(picked.copy);
+        }
+        let is_known = choice.open.is_empty();
+        self.open = choice.open;
+        self.spoilt = picked.and_then(|picked| self.spoilt_in(picked));
+        let is_alone = |it: &Unheard| self.may_be_in(it, |source| self.is_alone(source));
+        (picked, is_known && (is_next || !self.unheard.iter().any(is_alone)))
+    }
+
+    /// Looks which copies there are, once between two looks. Whether there are more than before.
+    fn finds_more(&mut self) -> bool {
+        if std::mem::replace(&mut self.has_looked, true) {
+            return false;
+        }
+        let before = self.copies.len();
+        let (copies, unheard) = self.wanted.look();
+        self.unheard = unheard;
+        self.add(copies);
+        self.copies.len() > before
+    }
+
+    /// Asks each broker's copies.
+    fn choose(&mut self, want: u64, until: u64, faults: &mut Vec<String>) -> Choice {
         self.says.clear();
         self.said_by.clear();
         let mut start = 0;
@@ -408,18 +448,7 @@ impl Merge {
             self.ask(start..end, want, until, faults);
             start = end;
         }
-        let choice = choose(want, until, &self.says, &self.sources);
-        self.torn = choice.torn;
-        let picked = choice.next.map(|(i, index)| Picked { copy: self.said_by[i], index });
-        if let Some(picked) = picked {
-            self.prefer(picked.copy);
-        }
-        let is_known = choice.open.is_empty();
-        self.open = choice.open;
-        self.spoilt = picked.and_then(|picked| self.spoilt_in(picked));
-        let is_next = picked.is_some_and(|picked| picked.index == want);
-        let is_alone = |it: &Unheard| self.may_be_in(it, |source| self.is_alone(source));
-        (picked, is_known && (is_next || !self.unheard.iter().any(is_alone)))
+        choose(want, until, &self.says, &self.sources)
     }
 
     /// Reads from the beginning whatever answers; what does not is asked at the next look.

@@ -491,7 +491,7 @@ fn the_beginning_of_who_has_not_landed_since_may_be_where_nobody_answers() {
 }
 
 #[test]
-fn what_is_appended_is_seen_at_the_next_look() {
+fn what_is_appended_or_begun_is_seen_at_the_next_look() {
     let scratch = Scratch::new("grows");
     let directory = scratch.source("a", 0);
     file(&directory, 0, (0, 0, NO_FILE), &[0]);
@@ -505,7 +505,11 @@ fn what_is_appended_is_seen_at_the_next_look() {
     merge.look_again();
     assert_eq!(next(&mut merge, 1), Some(1));
     assert_eq!(next(&mut merge, 2), Some(2));
+    let mut merge = Merge::new(&scratch.wanted(2));
+    file(&scratch.source("b", 1), 1, (3, 0, NO_FILE), &[3]);
     assert_eq!(next(&mut merge, 3), None);
+    merge.look_again();
+    assert_eq!(next(&mut merge, 3), Some(3));
 }
 
 /// Whoever could not keep what was found asks for it again.
