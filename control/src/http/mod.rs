@@ -2,6 +2,7 @@
 
 mod metrics;
 mod serve;
+mod visitors;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -18,7 +19,8 @@ use crate::answers::{Problem, SCHEMA_VERSION, TokenSpec, TopicSpec};
 use crate::messages::Ask;
 use crate::start::Asker;
 
-pub use serve::{Listeners, ServeError, serve};
+pub use serve::{Listeners, ServeError, serve, serve_within};
+pub use visitors::Bounds;
 
 /// Longest body that is read: many times the longest topic.
 const BODY_BYTES_MAX: usize = 64 << 10;

@@ -11,11 +11,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// Longest wait for requests that are being answered when the server stops.
+use super::visitors::{Bounds, Visitors};
+
+/// Longest wait for requests that are being answered when the server stops. Whoever waits for
+/// longer, for a deletion say, learns it from the closed connection.
 const STOP_WAIT: Duration = Duration::from_millis(500);
+
+/// Pause after nobody could be let in.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
 
 /// An address that cannot be listened on.
 #[derive(Debug)]
@@ -110,35 +115,53 @@ pub async fn serve(
     router: Router,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    serve_within(listeners, router, Bounds::here()?, stop).await
+}
+
+/// The same with other bounds.
+pub async fn serve_within(
+    listeners: Listeners,
+    router: Router,
+    bounds: Bounds,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
     let Listeners { tcp, unix, path } = listeners;
-    let (stopping, _) = watch::channel(false);
-    let until = || {
-        let mut stopped = stopping.subscribe();
-        async move {
-            // The sender lives as long as the servers; its end would be a stop as well.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
+    let mut visitors = Visitors::new(router, bounds);
+    tokio::pin!(stop);
+    loop {
+        let came = tokio::select! {
+            came = tcp.accept() => came.map(|(stream, _)| Came::Tcp(stream)),
+            came = accept(unix.as_ref()) => came.map(Came::Unix),
+            () = visitors.gone() => continue,
+            () = &mut stop => break,
+        };
+        match came {
+            Ok(Came::Tcp(stream)) => visitors.admit(stream),
+            Ok(Came::Unix(stream)) => visitors.admit(stream),
+            Err(error) => {
+                // Whoever rests makes room: without a descriptor nobody is let in.
+                visitors.cannot_admit(&error);
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
         }
-    };
-    let over_tcp = axum::serve(tcp, router.clone()).with_graceful_shutdown(until());
-    let over_unix = async {
-        match unix {
-            Some(unix) => axum::serve(unix, router).with_graceful_shutdown(until()).await,
-            None => Ok(()),
-        }
-    };
-    let both = async { tokio::try_join!(over_tcp.into_future(), over_unix).map(|_| ()) };
-    tokio::pin!(both);
-    let result = tokio::select! {
-        result = &mut both => result,
-        () = stop => {
-            stopping.send_replace(true);
-            // Whoever waits for longer, for a deletion say, learns it from the closed connection.
-            tokio::time::timeout(STOP_WAIT, both).await.unwrap_or(Ok(()))
-        }
-    };
+    }
+    visitors.leave(STOP_WAIT).await;
     if let Some(path) = path {
         // Somebody else may have removed it.
         let _ = std::fs::remove_file(path);
     }
-    result
+    Ok(())
+}
+
+/// A connection, by its kind.
+enum Came {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+async fn accept(unix: Option<&UnixListener>) -> io::Result<UnixStream> {
+    match unix {
+        Some(unix) => unix.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
+    }
 }
