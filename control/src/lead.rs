@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use landfall_control::election::{Candidate, Elected, NotElected};
 use landfall_control::http::{Listeners, router, serve, standing_by};
@@ -25,9 +25,13 @@ use tokio::sync::watch::{Sender, channel};
 use tokio::task::AbortHandle;
 
 use crate::flags::Flags;
+use crate::leavers;
 
 /// How often the process looks whether its threads are well.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Signals within this time are one.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often a standby looks whether it may lead.
 const STAND_EVERY: Duration = Duration::from_millis(20);
@@ -107,7 +111,7 @@ async fn lead(flags: &Arc<Flags>) -> Result<(), String> {
     let Some(elected) = elect(&pool, flags, &listeners, stop.signalled()).await? else {
         return Ok(());
     };
-    let asked = Arc::clone(flags);
+    let (asked, ended) = (Arc::clone(flags), Arc::clone(&pool));
     let begin = move || {
         // What a directory says counts once, however often it is named.
         let data = each_once(&asked.restore);
@@ -130,6 +134,10 @@ async fn lead(flags: &Arc<Flags>) -> Result<(), String> {
     match failure {
         Some(sentence) => Err(sentence),
         None => {
+            tokio::select! {
+                () = leavers::gone(&ended) => {}
+                () = stop.again() => {}
+            }
             for note in control.close(&data) {
                 stderr::note(format_args!("landfall-control: {note}"));
             }
@@ -206,6 +214,16 @@ impl Stop {
             _ = hung_up(self.hangup.as_mut()) => {}
         }
         self.asked = true;
+    }
+
+    /// Waits until another one comes from somebody who has lost patience: nobody is to be waited for
+    /// any more. Two that come together are one.
+    async fn again(&mut self) {
+        let since = Instant::now();
+        while since.elapsed() < PATIENCE {
+            self.asked = false;
+            self.signalled().await;
+        }
     }
 
     /// Does what can take long, as it does where it waits for another process, on a thread of its

@@ -5,6 +5,7 @@
 
 mod flags;
 mod lead;
+mod leavers;
 
 use std::process::ExitCode;
 

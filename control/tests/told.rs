@@ -7,12 +7,15 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio, id};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use fake::Broker;
 use fake::homes::{self, Two};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::Order;
+use landfall_pool::Pool;
 use landfall_replica::owner::SYSTEM_FILE;
 use landfall_replica::{Ended, EndedLog, TopicFile};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -167,4 +170,46 @@ fn a_stop_before_it_serves_forgets_no_end_in_good_order() {
         }
     }
     let _ = fs::remove_file(pool);
+}
+
+/// Where each process is a service of its own, all are told at the same time.
+#[test]
+fn a_control_that_is_told_to_stop_with_a_broker_ends_behind_it_and_says_where_logs_ended() {
+    let two = Two::new("told-together");
+    for (number, (data, topic)) in two.data().iter().zip(two.topics()).enumerate() {
+        fs::create_dir_all(&topic).unwrap();
+        homes::name(data, number);
+        homes::said(&homes::entry(Order::Strong, 2)).write(&topic).unwrap();
+    }
+    let [one, other] = two.data();
+    let path = Path::new("/dev/shm").join(format!("landfall-told-together-{}", id()));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_landfall-control"))
+        .arg("--pool")
+        .arg(&path)
+        .args(["--pool-bytes", "48M", "--segment-bytes", "2M", "--sessions", "64"])
+        .args(["--listen", "127.0.0.1:0", "--restore"])
+        .arg(&one)
+        .arg("--restore")
+        .arg(&other)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let ready = BufReader::new(child.stdout.take().unwrap()).lines().next();
+    assert!(ready.is_some_and(|line| line.unwrap().starts_with("ready ")));
+    let pool = Arc::new(Pool::attach(&path).unwrap());
+    let broker = Broker::appear(&pool, 0, 7);
+    broker.begin_to_leave();
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    thread::sleep(Duration::from_millis(600));
+    assert_eq!(child.try_wait().unwrap(), None, "it did not wait for a broker that leaves");
+    broker.leave();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(!said.contains("has not left"), "{said}");
+    for topic in two.topics() {
+        assert!(TopicFile::read(&topic).unwrap().ended.is_some(), "{said}");
+    }
+    fs::remove_file(path).unwrap();
 }

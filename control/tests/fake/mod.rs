@@ -387,6 +387,12 @@ impl Broker {
         index
     }
 
+    /// Says that it leaves, as a broker does that has begun to stop.
+    pub fn begin_to_leave(&self) {
+        let epoch = self.pool.epoch_number();
+        self.pool.beat_broker(self.id, boot_ns(), epoch, BrokerState::Leaving.raw());
+    }
+
     /// Stops as a broker does that was asked to.
     pub fn leave(self) {
         self.stop_beating();
