@@ -216,8 +216,8 @@ impl Stop {
         self.asked = true;
     }
 
-    /// Waits until another one comes from somebody who has lost patience: nobody is to be waited for
-    /// any more. Two that come together are one.
+    /// Waits until another one comes from somebody who has lost patience: nobody is to be waited
+    /// for any more. Two that come together are one.
     async fn again(&mut self) {
         let since = Instant::now();
         while since.elapsed() < PATIENCE {
