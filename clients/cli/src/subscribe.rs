@@ -3,7 +3,7 @@
 mod line;
 
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use landfall::audit::{Auditor, Seen};
 use landfall::{Batch, Client, Event, From, GapReason, Message, Subscriber};
@@ -19,6 +19,9 @@ use crate::words::{Lines, Read, Transport};
 
 /// Longest wait inside one call: signals are looked at between them.
 const WAIT: Duration = Duration::from_millis(100);
+
+/// Longest time that a message is held back in front of a pipe, while more come.
+const HELD: Duration = Duration::from_millis(10);
 
 pub fn run(args: &Subscribe, settings: &Settings, client: &Client) -> Outcome {
     named(&args.topic)?;
@@ -39,7 +42,8 @@ pub fn run(args: &Subscribe, settings: &Settings, client: &Client) -> Outcome {
     let mut printer = Printer {
         out: Out::new(),
         lines: settings.subscribe.output,
-        live: std::io::stdout().is_terminal(),
+        held: if std::io::stdout().is_terminal() { Duration::ZERO } else { HELD },
+        since: None,
         skip_below: match from {
             From::Position(position) => position,
             _ => 0,
@@ -68,7 +72,10 @@ pub fn run(args: &Subscribe, settings: &Settings, client: &Client) -> Outcome {
 struct Printer {
     out: Out,
     lines: Lines,
-    live: bool,
+    /// Longest time that a message is held back.
+    held: Duration,
+    /// When the first came of those that are.
+    since: Option<Instant>,
     /// A batch is delivered whole; messages before the position asked for are not.
     skip_below: u64,
     left: Option<u64>,
@@ -85,7 +92,9 @@ fn read(
 ) -> Outcome {
     let topic = &args.topic;
     while !stop.asked() && printer.left != Some(0) {
-        let event = subscriber.next(WAIT).tried(|| {
+        // Whoever reads the pipe gets what there is as soon as nothing more is there.
+        let wait = if printer.since.is_some() { Duration::ZERO } else { WAIT };
+        let event = subscriber.next(wait).tried(|| {
             format!("reading topic {topic} stopped after {} messages", printer.messages)
         })?;
         match event {
@@ -127,8 +136,7 @@ fn read(
                     "the topic was deleted",
                 ));
             }
-            // Nothing more at the moment: whoever reads the pipe gets what there is.
-            _ => printer.out.flush()?,
+            _ => printer.flush()?,
         }
     }
     Ok(())
@@ -148,7 +156,15 @@ impl Printer {
             self.messages += 1;
             self.left = self.left.map(|left| left - 1);
         }
-        if self.live { self.out.flush() } else { Ok(()) }
+        match self.since.get_or_insert_with(Instant::now).elapsed() >= self.held {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> Outcome {
+        self.since = None;
+        self.out.flush()
     }
 
     fn message(&mut self, batch: &Batch<'_>, position: u64, message: &Message<'_>) -> Outcome {
