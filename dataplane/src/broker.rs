@@ -32,6 +32,7 @@ use crate::commands::{Dropping, LettingGo};
 use crate::conns::{Conns, Token};
 use crate::control_link::ControlLink;
 use crate::env::Env;
+use crate::free::Free;
 use crate::joined::Naming;
 use crate::lost::Lost;
 use crate::number::{check_number, take_lock};
@@ -151,6 +152,11 @@ pub struct Broker {
     /// Segments that this process knew to be lost when it last told control.
     pub(crate) losses_seen: u32,
     pub(crate) turns: u32,
+    /// When the turn before began, if it had something to do.
+    pub(crate) turned_ns: Option<u64>,
+    /// Which subscriber's turn it is.
+    pub(crate) next_delivery: usize,
+    pub(crate) free: Free,
     tcp_address: String,
     unix_address: String,
     verbs_address: String,
@@ -234,6 +240,9 @@ impl Broker {
             ticked_ns: 0,
             losses_seen: 0,
             turns: 0,
+            turned_ns: None,
+            next_delivery: 0,
+            free: Free::default(),
             tcp_address,
             unix_address,
             verbs_address,

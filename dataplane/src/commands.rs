@@ -1,9 +1,9 @@
 //! What control tells the broker to do.
 
+use landfall_layout::TopicId;
 use landfall_layout::command::{Command, Denial, Request};
 use landfall_layout::frame::Refusal;
 use landfall_layout::segment::SegmentKind;
-use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::clock::boot_ns;
 
 use crate::broker::Broker;
@@ -330,15 +330,4 @@ fn names(request: &Request, dropped: TopicId) -> bool {
         | Request::Reserve { topic, .. } => topic == dropped,
         _ => false,
     }
-}
-
-/// Free segments, as the headers say; for the message to people.
-#[cold]
-pub fn free_segments(env: &crate::env::Env) -> u32 {
-    let all = env.pool.geometry().segments();
-    (0..all)
-        .filter(|segment| {
-            env.pool.segment_header(SegmentId(*segment)).is_some_and(|header| header.what == 0)
-        })
-        .count() as u32
 }

@@ -114,6 +114,12 @@ impl Env {
         self.counters.add(&self.pool, counter, amount);
     }
 
+    /// Shows a counter that is the greatest of some values.
+    #[inline]
+    pub fn raise(&self, counter: Counter, value: u64) {
+        self.counters.raise(&self.pool, counter, value);
+    }
+
     /// Shows a counter that is a level.
     pub fn set(&self, counter: Counter, value: u64) {
         self.counters.set(&self.pool, counter, value);

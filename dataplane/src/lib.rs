@@ -37,6 +37,7 @@ mod drain;
 mod env;
 mod extents;
 mod fence;
+mod free;
 mod goodbye;
 mod handshake;
 mod held;

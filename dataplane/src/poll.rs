@@ -14,7 +14,6 @@ use landfall_pool::clock::{boot_ns, wall_ns};
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
 use crate::broker::Broker;
-use crate::commands::free_segments;
 use crate::conn::{Conn, Kind, Publisher, Socket, Stalled, Via};
 use crate::conns::Over;
 use crate::extents;
@@ -34,6 +33,8 @@ const SOCKETS_NO_STREAMS: u32 = 32;
 const PARK_LONGEST: Duration = Duration::from_millis(4);
 /// Idle turns between looks at the clock.
 const TURNS_PER_CLOCK: u32 = 32;
+/// Send calls to subscribers in one turn, of a megabyte at most each: some 20 ms if all are full.
+const SENDS_PER_TURN: usize = 64;
 /// A publisher that waits is told after this long, and again at most this often.
 const STALL_AFTER_NS: u64 = 100_000_000;
 const STALL_EVERY_NS: u64 = 1_000_000_000;
@@ -41,8 +42,12 @@ const STALL_EVERY_NS: u64 = 1_000_000_000;
 impl Broker {
     /// Does once everything there is to do; how much that was.
     pub fn turn(&mut self) -> usize {
+        let began_ns = boot_ns();
+        if let Some(turned_ns) = self.turned_ns.replace(began_ns) {
+            self.env.raise(Counter::BrokerTurnLongestNs, began_ns.saturating_sub(turned_ns));
+        }
         // It may have been away since the turn before.
-        if !self.env.stands(boot_ns()) {
+        if !self.env.stands(began_ns) {
             return self.cast_off();
         }
         if self.link.is_left_behind(&self.env) {
@@ -93,6 +98,10 @@ impl Broker {
         if work > 0 || self.turns.is_multiple_of(TURNS_PER_CLOCK) {
             self.tick(boot_ns());
             self.tell_said();
+        }
+        if work == 0 {
+            // What comes between this turn and the next is rest.
+            self.turned_ns = None;
         }
         work
     }
@@ -368,15 +377,23 @@ impl Broker {
         settled
     }
 
-    /// Serves subscribers.
+    /// Serves subscribers, from where the turn before ended on: however many there are, a turn
+    /// takes no longer than so many send calls do.
     fn deliver(&mut self) -> usize {
         let mut work = 0;
-        let mut i = 0;
-        while i < self.conns.deliveries.len() {
-            let slot = self.conns.deliveries[i];
+        for _ in 0..self.conns.deliveries.len() {
+            if work >= SENDS_PER_TURN {
+                break;
+            }
+            if self.next_delivery >= self.conns.deliveries.len() {
+                self.next_delivery = 0;
+            }
+            let Some(&slot) = self.conns.deliveries.get(self.next_delivery) else { break };
             self.feed(slot);
             work += self.deliver_to(slot);
-            i += usize::from(self.conns.deliveries.get(i) == Some(&slot));
+            // One that was let go has left its place to another.
+            let is_there = self.conns.deliveries.get(self.next_delivery) == Some(&slot);
+            self.next_delivery += usize::from(is_there);
         }
         let mut i = 0;
         while i < self.conns.readers.len() {
@@ -500,9 +517,10 @@ impl Broker {
 
     /// Tells publishers why they wait.
     fn tell_stalled(&mut self, now_ns: u64) {
+        self.free.look_again();
         for i in 0..self.conns.waiting.len() {
             let slot = self.conns.waiting[i];
-            let Self { env, topics, conns, .. } = self;
+            let Self { env, topics, conns, free, .. } = self;
             let Some(conn) = conns.get(slot) else { continue };
             let Kind::Publisher(publisher) = &mut conn.kind else { continue };
             let Some(stalled) = &mut publisher.stalled else { continue };
@@ -513,7 +531,7 @@ impl Broker {
             let topic = topics[publisher.topic.slot()].as_deref_mut();
             let (used, of) = match (why, topic) {
                 (landfall_layout::frame::Stall::RingFull, Some(topic)) => topic.ring_use(env),
-                _ => (free_segments(env), env.pool.geometry().segments()),
+                _ => (free.count(env), env.pool.geometry().segments()),
             };
             if conn.out.frames() < usize::from(IN_FLIGHT_BATCHES_MAX) {
                 conn.tell(Frame::Stalled { why, used, of });

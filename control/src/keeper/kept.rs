@@ -1,5 +1,7 @@
 //! What dead brokers leave behind is kept for publishers to read back, up to a bound.
 
+use std::collections::BTreeSet;
+
 use landfall_layout::segment::{SegmentKind, SegmentState};
 use landfall_layout::{BrokerId, SegmentId};
 
@@ -29,13 +31,13 @@ impl Keeper {
         }
         kept.sort_unstable();
         kept.truncate(kept.len() - most);
-        for (_, segment) in &kept {
+        let let_go: BTreeSet<SegmentId> = kept.into_iter().map(|(_, segment)| segment).collect();
+        for segment in &let_go {
             if let Some(used) = self.segments.get_mut(*segment) {
                 used.kept_until_ns = now_ns;
             }
         }
-        let is_let_go = |segment: SegmentId| kept.iter().any(|(_, of)| *of == segment);
-        for (_, due_ns) in self.unpadded.iter_mut().filter(|(segment, _)| is_let_go(*segment)) {
+        for (_, due_ns) in self.unpadded.iter_mut().filter(|(of, _)| let_go.contains(of)) {
             *due_ns = now_ns;
         }
     }

@@ -18,9 +18,11 @@ mod parts;
 mod retire;
 mod silent;
 mod skips;
+mod sums;
 mod tokens;
 mod topics;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -52,6 +54,7 @@ use copies::Copies;
 use creation::Creation;
 use deletion::Deletion;
 use grants::Wanted;
+use padding::Gathering;
 use retire::Retiring;
 use skips::TellSkips;
 
@@ -59,6 +62,9 @@ use skips::TellSkips;
 const SLEEP: Duration = Duration::from_millis(10);
 /// How often liveness, retention and log room are looked at, nanoseconds.
 const ROUND_NS: u64 = 20_000_000;
+/// Entries of logs that one turn reads, for sums and for padding: some milliseconds, far below
+/// every lease. What is not done then goes on in the next one.
+const ENTRIES_PER_TURN: u64 = 1 << 16;
 
 /// Ends of the channels and bells that the keeper has.
 pub struct Wiring {
@@ -133,6 +139,7 @@ pub struct Keeper {
     skips: TellSkips,
     copies: Copies,
     unpadded: Vec<(SegmentId, u64)>,
+    gatherings: VecDeque<Gathering>,
     offers: Vec<SegmentId>,
     counters: Counters,
     errors: ErrorLog,
@@ -142,6 +149,8 @@ pub struct Keeper {
     retained_ns: u64,
     /// Segments that this process knew to be lost when it last looked.
     losses_seen: u32,
+    /// Entries of logs that this turn may still read.
+    entries_left: u64,
     /// Answers to those who asked, ready to be given.
     answers: Vec<Box<dyn FnOnce() + Send>>,
 }
@@ -180,12 +189,14 @@ impl Keeper {
             skips: TellSkips::default(),
             copies: Copies::new(wiring.move_ns),
             unpadded: state.unpadded,
+            gatherings: VecDeque::new(),
             offers: state.offers,
             next_round_ns: 0,
             next_beat_ns: 0,
             next_lease_ns: 0,
             retained_ns: 0,
             losses_seen: 0,
+            entries_left: ENTRIES_PER_TURN,
             answers: Vec::new(),
         };
         keeper.take_over();
@@ -196,7 +207,11 @@ impl Keeper {
     pub fn run(mut self) {
         while !self.shared.is_stopping() {
             self.bell.park(&self.pool);
-            if !self.work() {
+            let began_ns = self.clock_ns();
+            let busy = self.work(began_ns);
+            let turn_ns = self.clock_ns().saturating_sub(began_ns);
+            self.counters.raise(&self.pool, Counter::KeeperTurnLongestNs, turn_ns);
+            if !busy {
                 self.bell.wait(SLEEP);
             }
             self.bell.unpark(&self.pool);
@@ -204,8 +219,7 @@ impl Keeper {
     }
 
     /// One pass over everything that may be waiting. True when there was something.
-    fn work(&mut self) -> bool {
-        let clock_ns = self.clock_ns();
+    fn work(&mut self, clock_ns: u64) -> bool {
         if clock_ns >= self.next_beat_ns {
             // Also where there is nothing to say: the next leader waits for this process to end.
             if !self.still_leads() {
@@ -214,6 +228,7 @@ impl Keeper {
             self.pool.beat_leader(clock_ns);
             self.next_beat_ns = clock_ns + HEARTBEAT_EVERY_NS;
         }
+        self.read_again();
         let mut busy = self.take_requests();
         busy |= self.take_events();
         busy |= self.take_asks();
@@ -224,10 +239,10 @@ impl Keeper {
             self.look_at_earlier();
             self.look_at_losses();
             self.offer_again();
-            self.pad_what_is_due();
             self.room_for_logs();
             self.look_at_leases(clock_ns);
         }
+        busy |= self.pad_what_is_due();
         self.finish_retirements();
         self.serve_wanted();
         if self.is_time_to_retain(clock_ns) {

@@ -157,32 +157,20 @@ impl Keeper {
                 Found::Entry(entry) => Some(entry),
                 Found::Lapped { .. } | Found::Gone => None,
             });
+        let end_bytes = match (self.topic(topic)?.entry.retention_bytes, last) {
+            (0, _) | (_, None) => 0,
+            (_, Some(last)) => self.bytes_through(topic, log, last)?,
+        };
         let settled = Settled {
             last: entry.and(last),
             end_position: entry.map_or(0, |entry| entry.end_position()),
-            end_bytes: match (self.topic(topic)?.entry.retention_bytes, last) {
-                (0, _) | (_, None) => 0,
-                (_, Some(last)) => self.bytes_through(topic, log, last),
-            },
+            end_bytes,
             landed_ns: entry.map_or(0, |entry| entry.landed_ns),
             landed_age_ns: entry.map_or(u64::MAX, |entry| wall_age_ns(entry.landed_ns, wall_ns())),
             settled_ns: self.clock_ns(),
         };
         self.segments.get_mut(segment)?.settled = Some(settled);
         Some(settled)
-    }
-
-    /// Bytes of a log up to and with entry `last`. The frontier counts the log's bytes, entries
-    /// do not; those behind `last` are few when a segment has just been sealed.
-    fn bytes_through(&self, topic: TopicId, log: usize, last: u64) -> u64 {
-        let frontier = self.pool.frontier(topic, log);
-        let mut reader = LogReader::new(topic, log);
-        let behind =
-            (last + 1..frontier.entries).map(|index| match reader.entry(&self.pool, index) {
-                Found::Entry(entry) => u64::from(entry.bytes),
-                Found::Lapped { .. } | Found::Gone => 0,
-            });
-        frontier.bytes.saturating_sub(behind.sum())
     }
 
     /// Moves each log past the last entry that goes, before anything is reused.

@@ -14,6 +14,7 @@ use landfall_layout::topic::{
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 
 use super::Keeper;
+use super::sums::Mark;
 use crate::answers::{
     BrokerFacts, Cluster, Health, PoolFacts, Problem, SCHEMA_VERSION, Topic as TopicAnswer,
     TopicSpec,
@@ -69,6 +70,8 @@ pub struct Log {
     /// A sequenced log whose writer has no segment yet: it goes on at this index, and what is
     /// behind that in the last segment a control before this one may still write.
     pub awaits_from: Option<u64>,
+    /// Where retention has summed its bytes to.
+    pub summed: Option<Mark>,
 }
 
 impl Topic {

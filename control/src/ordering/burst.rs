@@ -277,7 +277,6 @@ impl SequencerThread {
         add(Counter::MessagesOrdered, done.messages);
         add(Counter::Duplicates, done.duplicates);
         add(Counter::Refused, done.dropped);
-        let held = self.works.iter().map(|work| work.sequencer.held() as u64).sum();
-        self.counters.set(&self.pool, Counter::Held, held);
+        self.recount = true;
     }
 }

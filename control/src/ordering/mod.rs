@@ -93,8 +93,12 @@ pub struct SequencerThread {
     counters: Counters,
     origin: Instant,
     next_tick_ns: u64,
+    /// When the turn before began, if nothing came between it and this one.
+    turned_ns: Option<u64>,
     /// Entries or consumed indices moved since the brokers were last woken.
     moved: bool,
+    /// Batches may have begun to wait, or ended to.
+    recount: bool,
     /// Sessions fenced in this burst; kept for its room.
     fenced: Vec<Fencing>,
 }
@@ -116,7 +120,9 @@ impl SequencerThread {
             sessions,
             origin: Instant::now(),
             next_tick_ns: 0,
+            turned_ns: None,
             moved: false,
+            recount: false,
             fenced: Vec::with_capacity(64),
         }
     }
@@ -129,6 +135,7 @@ impl SequencerThread {
                 None => return,
                 Some(true) => waiter.reset(),
                 Some(false) => {
+                    self.turned_ns = None;
                     if waiter.rest() && !self.sleep() {
                         return;
                     }
@@ -143,6 +150,7 @@ impl SequencerThread {
         let found = self.turn();
         if found == Some(false) {
             self.counters.add(&self.pool, Counter::Parks, 1);
+            self.turned_ns = None;
             self.bell.wait(SLEEP);
         }
         self.bell.unpark(&self.pool);
@@ -155,6 +163,10 @@ impl SequencerThread {
         let told = self.shared.for_sequencer.load(Ordering::Relaxed) && self.take_commands();
         // Nanoseconds since the thread began fit 64 bits for 584 years.
         let clock_ns = self.origin.elapsed().as_nanos() as u64;
+        if let Some(turned_ns) = self.turned_ns.replace(clock_ns) {
+            let turn_ns = clock_ns.saturating_sub(turned_ns);
+            self.counters.raise(&self.pool, Counter::SequencerTurnLongestNs, turn_ns);
+        }
         let tick = clock_ns >= self.next_tick_ns;
         if tick {
             self.next_tick_ns = clock_ns + TICK_NS;
@@ -162,6 +174,10 @@ impl SequencerThread {
         let mut busy = told;
         for i in 0..self.works.len() {
             busy |= self.burst(i, clock_ns, tick)?;
+        }
+        if std::mem::take(&mut self.recount) {
+            let held = self.works.iter().map(|work| work.sequencer.held() as u64).sum();
+            self.counters.set(&self.pool, Counter::Held, held);
         }
         if self.moved {
             self.moved = false;

@@ -48,6 +48,7 @@ pub(super) fn chains(pool: &Pool, segments: &Segments, id: TopicId) -> BTreeMap<
                 },
                 granted: None,
                 awaits_from: None,
+                summed: None,
             };
             logs.insert(number, log);
         }

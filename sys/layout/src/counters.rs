@@ -127,6 +127,13 @@ counters! {
     BatchesRepaired = 45, "batches_repaired_total";
     /// Batches that a replica counts as lost: they did not hold, and no copy was found.
     BatchesLost = 46, "batches_lost_total";
+    /// The longest turn of a broker's loop so far, nanoseconds: whoever came at its beginning had
+    /// to wait so long.
+    BrokerTurnLongestNs = 47, "broker_turn_longest_ns";
+    /// The longest turn of the sequencer so far, nanoseconds. Control.
+    SequencerTurnLongestNs = 48, "sequencer_turn_longest_ns";
+    /// The longest turn of the keeper so far, nanoseconds. Control.
+    KeeperTurnLongestNs = 49, "keeper_turn_longest_ns";
 }
 
 /// A latency histogram in a counter block: count, sum, then its buckets.

@@ -33,7 +33,16 @@ impl Counters {
         uncounted(|| pool.store(self.at + 8 * counter as u64, value));
     }
 
+    /// Raises a counter that is the greatest of some values.
+    #[inline]
+    pub fn raise(&self, pool: &Pool, counter: Counter, value: u64) {
+        if value > self.get(pool, counter) {
+            self.set(pool, counter, value);
+        }
+    }
+
     /// A counter's value.
+    #[inline]
     pub fn get(&self, pool: &Pool, counter: Counter) -> u64 {
         pool.load_relaxed(self.at + 8 * counter as u64)
     }
