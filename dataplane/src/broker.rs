@@ -146,6 +146,8 @@ pub struct Broker {
     pub(crate) stop_wait_ns: u64,
     /// Listeners are watched.
     pub(crate) accepts: bool,
+    /// Publishers that wait for half batches are to look again.
+    pub(crate) looks_at_halves: bool,
     /// Turns until sockets are looked at again.
     pub(crate) sockets_in: u32,
     pub(crate) ticked_ns: u64,
@@ -236,6 +238,7 @@ impl Broker {
             state: BrokerState::Serving,
             stop_wait_ns: config.stop_wait_ns,
             accepts: true,
+            looks_at_halves: false,
             sockets_in: 0,
             ticked_ns: 0,
             losses_seen: 0,

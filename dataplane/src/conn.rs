@@ -20,6 +20,7 @@ use landfall_pool::shared::{Piece, SharedBytes, send};
 
 use crate::conns::Token;
 use crate::deliver_tcp::Delivering;
+use crate::halves::Stillness;
 use crate::hello::Greeting;
 use crate::land::{Session, Wait};
 use crate::publish_memory::Extents;
@@ -106,6 +107,9 @@ pub struct Publisher {
     /// After its goodbye everything has its receipt, and its session is left.
     pub is_over: bool,
     pub stalled: Option<Stalled>,
+    /// Bytes it has brought, over a socket.
+    pub brought: u64,
+    pub still: Stillness,
     pub via: Via,
 }
 
@@ -437,6 +441,7 @@ impl Stalled {
         match self.why {
             Wait::Ring => Some(Stall::RingFull),
             Wait::Segment => Some(Stall::PoolFull),
+            Wait::Halves => Some(Stall::HalvesFull),
             Wait::InFlight | Wait::Queue => None,
         }
     }

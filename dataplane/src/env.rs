@@ -13,6 +13,7 @@ use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::counters::{Counters, ErrorLog};
 use landfall_pool::poison::Part;
 
+use crate::halves::Halves;
 use crate::standing::Standing;
 
 /// Shared by all parts, changed by none.
@@ -24,6 +25,7 @@ pub struct Env {
     pub ringer: Ringer,
     pub uid: u32,
     pub standing: Standing,
+    pub halves: Halves,
     /// Wall time minus boot time, as of the last tick.
     wall_ahead_ns: Cell<u64>,
     counters: Counters,
@@ -73,6 +75,7 @@ impl Env {
         let ringer = Ringer::new(&pool)?;
         let counters = Counters::new(&pool, me.index());
         let errors = ErrorLog::new(&pool, me.index());
+        let halves = Halves::new(pool.geometry().pool_bytes());
         let uid = nix::unistd::geteuid().as_raw();
         let env = Self {
             pool,
@@ -82,6 +85,7 @@ impl Env {
             ringer,
             uid,
             standing: Standing::new(me, incarnation),
+            halves,
             wall_ahead_ns: Cell::new(0),
             counters,
             errors,

@@ -23,6 +23,7 @@ use crate::conn::{Channel, Conn, Kind, Publisher, Reader, Socket, Via};
 use crate::conns::Token;
 use crate::deliver_tcp::Delivering;
 use crate::env::Env;
+use crate::halves::Stillness;
 use crate::hello::{
     Greeting, Heard, Refused, Stage, check_memory, check_publisher, find_topic, refused,
 };
@@ -281,6 +282,8 @@ impl Broker {
             bye: false,
             is_over: false,
             stalled: None,
+            brought: 0,
+            still: Stillness::default(),
             via,
         });
         topic.publishers += 1;

@@ -70,6 +70,8 @@ pub enum Wait {
     Ring,
     /// No segment to write into.
     Segment,
+    /// Half batches hold as much as they may.
+    Halves,
     /// The queue pair takes no more work at this moment.
     Queue,
     /// The connection has as many batches without a receipt as it may.

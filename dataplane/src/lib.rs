@@ -13,6 +13,7 @@
 //! | `hello`, `handshake` | from a connection's first byte to `Welcome` or `Refused` |
 //! | `conn`, `conns`, `connections`, `goodbye` | connections, and how they come and go |
 //! | `publish_tcp`, `publish_memory`, `extents` | publishers by transport |
+//! | `halves` | what batches hold that have not come whole |
 //! | `deliver_tcp`, `cursor`, `subscribe_memory` | subscribers by transport |
 //! | `verbs` | clients over RDMA |
 //! | `replica` | what this broker keeps on its disk |
@@ -39,6 +40,7 @@ mod extents;
 mod fence;
 mod free;
 mod goodbye;
+mod halves;
 mod handshake;
 mod held;
 mod hello;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use landfall_layout::channel::BROKER_PARKED_AT;
 use landfall_layout::command::Request;
 use landfall_layout::counters::Counter;
-use landfall_layout::frame::Frame;
+use landfall_layout::frame::{Frame, Stall};
 use landfall_layout::limits::{HEARTBEAT_EVERY_NS, IN_FLIGHT_BATCHES_MAX};
 use landfall_layout::pool::{BrokerState, DISK_HANGS};
 use landfall_pool::bell::Role;
@@ -232,9 +232,12 @@ impl Broker {
         let mut i = 0;
         while i < self.conns.waiting.len() {
             let slot = self.conns.waiting[i];
-            work += self.serve_publisher(slot);
+            if self.may_begin(slot) {
+                work += self.serve_publisher(slot);
+            }
             i += usize::from(self.conns.waiting.get(i) == Some(&slot));
         }
+        self.looks_at_halves = false;
         work
     }
 
@@ -248,7 +251,7 @@ impl Broker {
         let Some(topic) = topics[id.slot()].as_deref_mut().filter(|topic| topic.id == id) else {
             return 0;
         };
-        let Publisher { session, via, fenced, in_flight, .. } = publisher;
+        let Publisher { session, via, fenced, in_flight, brought, .. } = publisher;
         // A broker that is leaving finishes what has begun and begins nothing.
         let bound = match state {
             BrokerState::Serving => u32::from(IN_FLIGHT_BATCHES_MAX),
@@ -264,6 +267,7 @@ impl Broker {
                     owner: *token,
                     fenced: *fenced,
                     allowance,
+                    brought,
                 };
                 let (landed, stop) = reading.read_on(env, topic, from, scratch);
                 (landed, landed, stop)
@@ -461,6 +465,7 @@ impl Broker {
             topic.report_sealed(env, link);
         }
         self.tick_conns(now_ns);
+        self.tick_halves();
         for note in self.replicator.iter().flat_map(|replicator| replicator.take_notes()) {
             self.env.error(&note);
         }
@@ -530,7 +535,8 @@ impl Broker {
             stalled.told_ns = now_ns;
             let topic = topics[publisher.topic.slot()].as_deref_mut();
             let (used, of) = match (why, topic) {
-                (landfall_layout::frame::Stall::RingFull, Some(topic)) => topic.ring_use(env),
+                (Stall::RingFull, Some(topic)) => topic.ring_use(env),
+                (Stall::HalvesFull, _) => env.halves.in_use(),
                 _ => (free.count(env), env.pool.geometry().segments()),
             };
             if conn.out.frames() < usize::from(IN_FLIGHT_BATCHES_MAX) {

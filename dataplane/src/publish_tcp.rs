@@ -1,17 +1,20 @@
 //! Publishers over sockets: the preamble into scratch, the payload straight to its final place.
 
 use std::io;
+use std::os::fd::AsRawFd;
 
 use landfall_layout::batch::{BATCH_MAGIC, BatchPreamble, PREAMBLE_BYTES};
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{FRAME_MAGIC, Frame, Refusal};
 use landfall_pool::Memory;
 use landfall_pool::map::is_poison;
+use nix::sys::socket::{MsgFlags, recv};
 
 use crate::claim::Claim;
 use crate::conn::Socket;
 use crate::conns::Token;
 use crate::env::Env;
+use crate::halves::{Begun, Half};
 use crate::land::{Fault, NotLanded, Placed, Session, Wait, has_room, judge, land};
 use crate::topics::Topic;
 
@@ -31,9 +34,9 @@ pub enum Reading {
     /// Its preamble is good and it has no place yet.
     Wanting { preamble: BatchPreamble },
     /// Its payload is arriving at its final place.
-    Filling { preamble: BatchPreamble, claim: Claim, received: u32 },
+    Filling { preamble: BatchPreamble, claim: Claim, received: u32, half: Option<Half> },
     /// Its session is over: the payload is thrown away.
-    Skipping { left: u32 },
+    Skipping { left: u32, of: u32 },
     /// The publisher said goodbye: what still comes means nothing.
     Over,
 }
@@ -69,11 +72,46 @@ pub struct From<'a> {
     pub fenced: bool,
     /// Batches it may still land before it has to wait for receipts.
     pub allowance: u32,
+    /// Bytes it has brought.
+    pub brought: &'a mut u64,
 }
 
 impl Reading {
     pub fn new() -> Self {
         Self::Head { bytes: [0; HEAD], have: 0 }
+    }
+
+    fn skip(preamble: &BatchPreamble) -> Self {
+        let bytes = preamble.payload_bytes;
+        Self::Skipping { left: bytes, of: bytes }
+    }
+
+    /// What has come of something that was begun and is not whole.
+    pub fn begun(&self) -> Option<Begun> {
+        let place = None;
+        match self {
+            Self::Head { have: have @ 1.., .. } => {
+                Some(Begun { have: *have as u32, of: PREAMBLE_BYTES, place })
+            }
+            Self::Filling { preamble, claim, received, .. }
+                if *received < preamble.payload_bytes =>
+            {
+                let (have, of) = (PREAMBLE_BYTES + received, preamble.batch_bytes() as u32);
+                Some(Begun { have, of, place: Some((claim.segment, claim.bytes)) })
+            }
+            Self::Skipping { left: left @ 1.., of } => {
+                Some(Begun { have: PREAMBLE_BYTES + of - left, of: PREAMBLE_BYTES + of, place })
+            }
+            _ => None,
+        }
+    }
+
+    /// Bytes that the batch needs which has no place yet.
+    pub fn wants(&self) -> u64 {
+        match self {
+            Self::Wanting { preamble } => preamble.batch_bytes(),
+            _ => 0,
+        }
     }
 
     /// Gives up the claim of a batch that will not be whole.
@@ -103,37 +141,42 @@ impl Reading {
                     if landed >= from.allowance {
                         return (landed, Stop::Wait(Wait::InFlight));
                     }
-                    read_head(from.socket, bytes, have)
+                    read_head(from.socket, bytes, have, from.brought)
                         .and_then(|bytes| self.open(env, topic, &from, bytes))
                 }
                 Self::Wanting { preamble } => {
                     let preamble = *preamble;
-                    self.place(env, topic, preamble)
+                    self.place(env, topic, preamble, &from, scratch)
                 }
                 Self::Filling { preamble, received, .. } if *received == preamble.payload_bytes => {
                     let outcome = self.finish(env, topic, from.session, from.owner);
                     landed += u32::from(outcome.is_ok());
                     outcome
                 }
-                Self::Filling { preamble, claim, received } => {
+                Self::Filling { preamble, claim, received, half } => {
                     let left = (preamble.payload_bytes - *received) as usize;
                     let offset = claim.offset + PREAMBLE_BYTES + *received;
                     receive(env, from.socket, claim.segment, offset, left.min(bytes_left)).map(
                         |got| {
                             *received += got as u32;
                             bytes_left -= got;
+                            *from.brought += got as u64;
+                            if *received == preamble.payload_bytes {
+                                *half = None;
+                            }
                         },
                     )
                 }
-                Self::Skipping { left: 0 } => {
+                Self::Skipping { left: 0, .. } => {
                     *self = Self::new();
                     Ok(())
                 }
-                Self::Skipping { left } => {
+                Self::Skipping { left, .. } => {
                     let most = scratch.len().min(*left as usize).min(bytes_left);
                     taken(from.socket.recv(&mut scratch[..most]), true).map(|got| {
                         *left -= got as u32;
                         bytes_left -= got;
+                        *from.brought += got as u64;
                     })
                 }
                 Self::Over => match taken(from.socket.recv(scratch), false) {
@@ -166,7 +209,7 @@ impl Reading {
             let known = preamble.check(env.pool.geometry().batch_bytes_max());
             return match known {
                 Ok(()) => {
-                    *self = Self::Skipping { left: preamble.payload_bytes };
+                    *self = Self::skip(&preamble);
                     Ok(())
                 }
                 Err(error) => Err(refusal(env, &Fault::Batch(error))),
@@ -178,7 +221,7 @@ impl Reading {
                 Ok(())
             }
             Err(Fault::Fenced { epoch, next_seq }) => {
-                *self = Self::Skipping { left: preamble.payload_bytes };
+                *self = Self::skip(&preamble);
                 Err(Stop::Fenced { epoch, next_seq })
             }
             Err(fault) => Err(refusal(env, &fault)),
@@ -186,14 +229,27 @@ impl Reading {
     }
 
     /// Claims room and puts the preamble there.
-    fn place(&mut self, env: &Env, topic: &mut Topic, preamble: BatchPreamble) -> Result<(), Stop> {
+    fn place(
+        &mut self,
+        env: &Env,
+        topic: &mut Topic,
+        preamble: BatchPreamble,
+        from: &From<'_>,
+        scratch: &mut [u8],
+    ) -> Result<(), Stop> {
         has_room(env, topic).map_err(Stop::Wait)?;
         let bytes = preamble.batch_bytes() as u32;
+        if !env.halves.takes(bytes.into(), *from.brought)
+            && !is_here(from.socket, preamble.payload_bytes, scratch)
+        {
+            return Err(Stop::Wait(Wait::Halves));
+        }
         let claim = topic.stock.claim(env, bytes, bytes).ok_or(Stop::Wait(Wait::Segment))?;
         if let Some(at) = env.pool.at(claim.segment, claim.offset, PREAMBLE_BYTES) {
             env.pool.store_words(at, &preamble.to_words());
         }
-        *self = Self::Filling { preamble, claim, received: 0 };
+        let half = Some(env.halves.begin(bytes.into()));
+        *self = Self::Filling { preamble, claim, received: 0, half };
         Ok(())
     }
 
@@ -237,12 +293,26 @@ fn read_head(
     socket: &mut Socket,
     bytes: &mut [u8; HEAD],
     have: &mut usize,
+    brought: &mut u64,
 ) -> Result<[u8; HEAD], Stop> {
     while *have < HEAD {
-        *have += taken(socket.recv(&mut bytes[*have..]), *have > 0)?;
+        let got = taken(socket.recv(&mut bytes[*have..]), *have > 0)?;
+        *have += got;
+        *brought += got as u64;
     }
     *have = 0;
     Ok(*bytes)
+}
+
+/// Whether all of a payload that is no longer than `scratch` waits in the socket: its batch is not
+/// half.
+#[cold]
+fn is_here(socket: &Socket, bytes: u32, scratch: &mut [u8]) -> bool {
+    let (Some(fd), Some(into)) = (socket.fd(), scratch.get_mut(..bytes as usize)) else {
+        return false;
+    };
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(fd.as_raw_fd(), into, flags).is_ok_and(|got| got == bytes as usize)
 }
 
 /// Payload bytes from the socket to where they stay.

@@ -280,9 +280,9 @@ impl fmt::Display for Corruption {
 pub struct Stalled {
     /// Its reason.
     pub why: Stall,
-    /// Segments free, or slots in use.
+    /// Segments free, slots in use, or MiB held.
     pub used: u32,
-    /// Segments in all, or slots in all.
+    /// Segments in all, slots in all, or MiB that may be held.
     pub of: u32,
 }
 
@@ -299,6 +299,11 @@ impl fmt::Display for Stalled {
                 f,
                 "the pool is full ({used} of {of} segments free): delete a topic, let retention \
                  work, or make the pool larger"
+            ),
+            Stall::HalvesFull => write!(
+                f,
+                "batches that others have begun to send hold {used} MiB of the {of} MiB that such \
+                 batches may: those that stand still are given up"
             ),
         }
     }

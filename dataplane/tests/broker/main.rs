@@ -6,6 +6,7 @@ mod client;
 mod control;
 mod drain;
 mod garbage;
+mod halves;
 mod memory;
 mod retention;
 mod rig;

@@ -330,3 +330,39 @@ pub fn levels_that_cannot_be_reached_are_refused(rig: &Rig) -> Result<(), Failur
     }
     site.close()
 }
+
+/// Clients that begin large batches and send no more of them: they hold a part of the pool and are
+/// given up in turn, told with numbers, while somebody who publishes and reads notices nothing.
+pub fn half_batches_hold_a_part_and_nobody_is_disturbed(rig: &Rig) -> Result<(), Failure> {
+    let site = rig.start()?;
+    let mut witness = Witness::new(&site)?;
+    let topic = site.topic(Order::Total)?;
+    let first = Session::open(&site, 0, &topic, 9, 0)?;
+    let epoch = first.welcome.session_epoch;
+    // More together than the pool has.
+    let begun = first.batch(0, &vec![0; 1_900_000]).preamble.to_bytes();
+    let mut halves = vec![first];
+    for _ in 1..80 {
+        halves.push(Session::open(&site, 0, &topic, 9, epoch)?);
+    }
+    for half in &mut halves {
+        half.raw.send(&begun)?;
+    }
+    let mut others = Vec::new();
+    for client in 40..44 {
+        witness.goes_on()?;
+        let mut publisher = site.publisher(&topic).client_id(client).build()?;
+        publish(&mut publisher, client, 0..40, 50_000)?;
+        publisher.close()?;
+        others.push((client, 40));
+    }
+    for half in halves.iter_mut().take(3) {
+        let (why, sentence) = half.raw.expect_refusal()?;
+        ensure!(why == Refusal::Busy && sentence.contains("64 of 19"), "{why:?} ({sentence})");
+    }
+    drop(halves);
+    let reading = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
+    check_sent(&reading, &others, Promise::Once)?;
+    witness.close(&site, &[])?;
+    site.close()
+}

@@ -80,7 +80,8 @@ pub enum Refusal {
     NoControl = 7,
     /// The acknowledgement level is not possible for this topic.
     BadAck = 8,
-    /// The broker has as many connections as it takes.
+    /// The broker has as many connections as it takes, or gives up what was begun here: whoever
+    /// comes again may be served.
     Busy = 9,
     /// The topic is being deleted.
     TopicGone = 10,
@@ -195,6 +196,8 @@ pub enum Stall {
     RingFull,
     /// No segment to write into: the pool is full.
     PoolFull,
+    /// Batches that have not come whole hold as much as they may.
+    HalvesFull,
 }
 
 /// One frame.
@@ -234,9 +237,9 @@ pub enum Frame {
     Stalled {
         /// Reason.
         why: Stall,
-        /// Segments free, or slots in use.
+        /// Segments free, slots in use, or MiB held.
         used: u32,
-        /// Segments in all, or slots in all.
+        /// Segments in all, slots in all, or MiB that may be held.
         of: u32,
     },
     /// Broker: which copy on disk holds the publisher's durable receipts back.
@@ -508,6 +511,7 @@ impl Frame {
                 why: match a {
                     0 => Stall::RingFull,
                     1 => Stall::PoolFull,
+                    2 => Stall::HalvesFull,
                     value => return Err(bad("why", value)),
                 },
                 used: low(b),
