@@ -23,6 +23,7 @@ use landfall_pool::bell::{Bell, Role};
 use landfall_pool::clock::boot_ns;
 use landfall_pool::idle::{Idle, Waiter};
 use landfall_pool::lock::Locks;
+use landfall_pool::peer;
 use landfall_replica::ask::{self, SILENT};
 use landfall_replica::end::behind;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -456,5 +457,25 @@ fn take_number(env: &Env, addresses: [&str; 3], disk: bool, locked: u64) -> Resu
 /// Makes a fresh connection ready for this loop.
 pub(crate) fn prepare_tcp(stream: &TcpStream) -> io::Result<()> {
     stream.set_nonblocking(true)?;
-    stream.set_nodelay(true)
+    stream.set_nodelay(true)?;
+    peer::ask_for(stream)?;
+    peer::must_take(stream, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+    use nix::sys::socket::sockopt::{KeepAlive, TcpUserTimeout};
+
+    use super::*;
+
+    #[test]
+    fn connections_end_whose_client_is_gone_without_a_word() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback has a port");
+        let client = TcpStream::connect(listener.local_addr().expect("it is bound"));
+        let (stream, _) = listener.accept().expect("somebody has connected");
+        prepare_tcp(&stream).expect("it is connected");
+        assert!(client.is_ok() && getsockopt(&stream, KeepAlive) == Ok(true));
+        assert_eq!(getsockopt(&stream, TcpUserTimeout), Ok(30_000));
+    }
 }

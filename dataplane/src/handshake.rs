@@ -14,6 +14,7 @@ use landfall_layout::verbs::GrantMode;
 use landfall_pool::clock::boot_ns;
 use landfall_pool::ends::ends;
 use landfall_pool::lock::lend_to_writer;
+use landfall_pool::peer;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 
@@ -430,6 +431,10 @@ impl Broker {
         }
         let Self { env, conns, .. } = self;
         let Some(conn) = conns.get(slot) else { return Ok(()) };
+        if let Socket::Tcp(stream) = &conn.socket {
+            // It may read when it likes. Of a connected socket this can be said.
+            let _ = peer::must_take(stream, false);
+        }
         if let Some(ends) = ends {
             conn.tell_ends(&ends);
         }

@@ -12,6 +12,7 @@ use landfall_layout::frame::{
     Carrier, FRAME_BYTES, Frame, Hello, HelloTail, Refusal, Role, TAIL_BYTES_MAX, Welcome,
 };
 use landfall_pool::io::recv_with_fds;
+use landfall_pool::peer;
 use nix::sys::socket::sockopt::SendTimeout;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, socket};
 use nix::sys::time::TimeVal;
@@ -108,6 +109,7 @@ impl Socket {
             match TcpStream::connect_timeout(&resolved, left(deadline)?) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
+                    peer::ask_for(&stream)?;
                     return Ok(Self::Tcp(stream));
                 }
                 Err(error) => last = error,
@@ -338,4 +340,26 @@ pub(crate) fn refusal_text(why: Refusal, sentence: &[u8]) -> String {
         Refusal::TopicGone => "the topic is being deleted",
     }
     .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+    use nix::sys::socket::sockopt::{KeepAlive, TcpUserTimeout};
+
+    use super::*;
+
+    #[test]
+    fn a_brokers_host_that_is_gone_without_a_word_is_asked_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let socket = Socket::connect(&address, Instant::now() + Duration::from_secs(10)).unwrap();
+        let Socket::Tcp(stream) = socket else { panic!("{address}") };
+        assert!(getsockopt(&stream, KeepAlive).unwrap());
+        assert_eq!(
+            getsockopt(&stream, TcpUserTimeout).unwrap(),
+            0,
+            "a frozen broker is waited for"
+        );
+    }
 }

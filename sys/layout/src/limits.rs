@@ -110,6 +110,15 @@ pub const STREAM_BEAT_NS: u64 = 1_000_000_000;
 /// before control takes the broker for dead, and later than any beat that is merely late.
 /// Nanoseconds.
 pub const BROKER_SILENT_NS: u64 = 2_000_000_000;
+/// Over TCP a host is asked whether it is there when nothing has come from it for so long, so
+/// often, and so many times: then it is gone. Seconds.
+pub const PEER_QUIET_S: u32 = 10;
+/// See [`PEER_QUIET_S`].
+pub const PEER_ASK_EVERY_S: u32 = 5;
+/// See [`PEER_QUIET_S`].
+pub const PEER_ASKED_MAX: u32 = 4;
+/// When it is gone at the latest, also where something is on its way to it. Seconds.
+pub const PEER_GONE_S: u32 = PEER_QUIET_S + PEER_ASKED_MAX * PEER_ASK_EVERY_S;
 /// A broker or control that has not moved its heartbeat for this long is dead. Nanoseconds.
 pub const HEARTBEAT_LEASE_NS: u64 = 3_000_000_000;
 /// A copy on disk whose keeper has been away for this long is taken over by another broker.
@@ -140,6 +149,7 @@ const _: () = {
     assert!(ELSEWHERE_GONE_NS >= 10 * HEARTBEAT_LEASE_NS, "declared dead long before it is gone");
     assert!(BROKER_SILENT_NS >= 2 * STREAM_BEAT_NS && BROKER_SILENT_NS >= 2 * VERBS_BEAT_NS);
     assert!(BROKER_SILENT_NS < HEARTBEAT_LEASE_NS, "asked before its segments are others'");
+    assert!(PEER_QUIET_S as u64 * 1_000_000_000 > BROKER_SILENT_NS, "beats come more often");
     assert!(SESSION_LEASE_NS > HEARTBEAT_LEASE_NS, "a broker's death is seen within the lease");
     assert!(BROKERS_MAX * STAND_INS_MAX >= BROKERS_MAX * DISK_REPLICAS_MAX, "every copy has one");
     assert!(TOPICS_MAX == 1 << 8, "a topic's slot is the low byte of its id");

@@ -50,6 +50,7 @@ pub mod log;
 pub mod map;
 pub mod memory;
 pub mod payload_writer;
+pub mod peer;
 pub mod poison;
 pub mod pool;
 pub mod process;
