@@ -40,6 +40,7 @@ use crate::number::{check_number, take_lock};
 use crate::positions::Reserving;
 use crate::publish_tcp::SCRATCH_BYTES;
 use crate::replica::{Data, Replicator};
+use crate::room::Room;
 use crate::segments::Granted;
 use crate::topics::Topic;
 use crate::verbs::side::Side;
@@ -147,6 +148,7 @@ pub struct Broker {
     pub(crate) stop_wait_ns: u64,
     /// Listeners are watched.
     pub(crate) accepts: bool,
+    pub(crate) room: Room,
     /// Publishers that wait for half batches are to look again.
     pub(crate) looks_at_halves: bool,
     /// Turns until sockets are looked at again.
@@ -181,6 +183,7 @@ impl Broker {
         let locks = take_lock(&pool, me)?;
         let bell = Bell::bind(&pool, Role::Broker(me))
             .map_err(failed(format!("take the bell of broker {me}")))?;
+        let room = Room::here().map_err(failed("ask for the bound on descriptors"))?;
         let incarnation = random().map_err(failed("draw a random number"))?;
         let env = Env::new(pool, me, incarnation).map_err(failed("open the pool again"))?;
         let tcp = TcpListener::bind(&config.listen)
@@ -239,6 +242,7 @@ impl Broker {
             state: BrokerState::Serving,
             stop_wait_ns: config.stop_wait_ns,
             accepts: true,
+            room,
             looks_at_halves: false,
             sockets_in: 0,
             ticked_ns: 0,

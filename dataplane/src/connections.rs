@@ -10,8 +10,6 @@ use crate::conn::{Conn, Interest, Kind, Publisher, Socket, Via};
 use crate::conns::Token;
 use crate::hello::Greeting;
 
-/// Connections at a time.
-pub const CONNECTIONS_MAX: usize = 16_384;
 /// Connections accepted in one turn, so that those there are get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
@@ -50,6 +48,7 @@ impl Broker {
         use std::io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
         if !matches!(error.kind(), WouldBlock | Interrupted | ConnectionAborted) {
             self.env.error(&format!("accept a connection: {error}"));
+            self.make_room();
             self.accepting(false);
         }
     }
@@ -70,7 +69,10 @@ impl Broker {
     }
 
     fn take_in(&mut self, socket: Socket) {
-        let full = self.conns.live() >= CONNECTIONS_MAX;
+        let (stays, is_told) = self.has_room();
+        if !is_told {
+            return;
+        }
         let greeting = Kind::Greeting(Box::new(Greeting::new()));
         let slot = self.conns.add(|token| Conn::new(token, socket, greeting));
         let Some(conn) = self.conns.get(slot) else { return };
@@ -80,8 +82,8 @@ impl Broker {
             self.env.error(&format!("watch a connection: {error}"));
             return self.drop_conn(slot);
         }
-        if full {
-            let text = format!("this broker has {CONNECTIONS_MAX} connections, which is its bound");
+        if !stays {
+            let text = self.room.is_full();
             self.refuse(slot, Refusal::Busy, &text);
         }
     }

@@ -79,9 +79,14 @@ pub struct Stillness {
 }
 
 impl Stillness {
+    /// Ticks in which nothing came.
+    pub fn ticks(self) -> u32 {
+        self.ticks
+    }
+
     /// One more tick.
     fn look(&mut self, brought: u64) -> u32 {
-        let ticks = if brought == self.brought { self.ticks + 1 } else { 0 };
+        let ticks = if brought == self.brought { self.ticks.saturating_add(1) } else { 0 };
         *self = Self { brought, ticks };
         ticks
     }
@@ -193,15 +198,16 @@ impl Broker {
             else {
                 continue;
             };
-            // Nothing is read from who waits.
-            let Some(begun) = reading.begun().filter(|_| stalled.is_none()) else {
-                *still = Stillness { brought: publisher.brought, ticks: 0 };
-                if let Some(Stalled { why: Wait::Halves, .. }) = stalled {
+            if let Some(Stalled { why, .. }) = stalled {
+                // Nothing is read from it.
+                *still = Stillness::default();
+                if *why == Wait::Halves {
                     wanted += reading.wants();
                 }
                 continue;
-            };
+            }
             let ticks = still.look(publisher.brought);
+            let Some(begun) = reading.begun() else { continue };
             let topic = topics[id.slot()].as_deref().filter(|topic| topic.id == *id);
             let filling = topic.and_then(|topic| topic.stock.filling());
             let is_left = begun.place.is_some_and(|(segment, _)| filling != Some(segment));

@@ -11,7 +11,7 @@
 //! | `land`, `claim`, `segments` | the one way a batch becomes part of a log, and its room |
 //! | `topics`, `receipts` | what the broker knows of a topic, and what became of its batches |
 //! | `hello`, `handshake` | from a connection's first byte to `Welcome` or `Refused` |
-//! | `conn`, `conns`, `connections`, `goodbye` | connections, and how they come and go |
+//! | `conn`, `conns`, `connections`, `room`, `goodbye` | connections, and how they come and go |
 //! | `publish_tcp`, `publish_memory`, `extents` | publishers by transport |
 //! | `halves` | what batches hold that have not come whole |
 //! | `deliver_tcp`, `cursor`, `subscribe_memory` | subscribers by transport |
@@ -58,6 +58,7 @@ mod publish_tcp;
 mod receipts;
 mod replica;
 pub mod rig;
+mod room;
 mod segments;
 mod standing;
 mod subscribe_memory;

@@ -466,6 +466,7 @@ impl Broker {
         }
         self.tick_conns(now_ns);
         self.tick_halves();
+        self.tick_room();
         for note in self.replicator.iter().flat_map(|replicator| replicator.take_notes()) {
             self.env.error(&note);
         }

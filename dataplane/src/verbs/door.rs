@@ -18,7 +18,6 @@ use super::reader::Reading;
 use super::{Knocking, Verbs};
 use crate::broker::Broker;
 use crate::conn::{Conn, Kind, Socket};
-use crate::connections::CONNECTIONS_MAX;
 use crate::hello::{Refused, check_publisher, refused, usable};
 
 /// Bytes that a work request should be able to carry in itself: four receipts.
@@ -77,14 +76,14 @@ impl Broker {
             refused(why, error.to_string())
         })?;
         self.spend(&knock)?;
-        let Self { env, verbs, conns, state, .. } = self;
+        let (has_room, _) = self.has_room();
+        let Self { env, verbs, state, room, .. } = self;
         let Some(verbs) = verbs else { return refused(Refusal::NotServed, "no RDMA here") };
         if *state != BrokerState::Serving {
             return refused(Refusal::NotServed, "this broker is leaving; use another one");
         }
-        if conns.live() >= CONNECTIONS_MAX {
-            let text = format!("{CONNECTIONS_MAX} connections are the bound");
-            return refused(Refusal::Busy, text);
+        if !has_room {
+            return refused(Refusal::Busy, room.is_full());
         }
         check_wishes(verbs, &knock, env.pool.geometry().batch_bytes_max())?;
         let entry = env.pool.topic_in_slot(knock.topic.slot());

@@ -189,6 +189,24 @@ impl Client {
         }
     }
 
+    /// What it was refused for, if the broker has told it by now.
+    pub fn last_word(&mut self) -> Option<(Refusal, String)> {
+        match &self.wire {
+            Wire::Tcp(stream) => stream.set_nonblocking(true).unwrap(),
+            Wire::Unix(stream) => stream.set_nonblocking(true).unwrap(),
+        }
+        let mut bytes = [0; 1024];
+        let got = self.wire.read(&mut bytes).ok()?;
+        let head = *bytes[..got].first_chunk::<FRAME_BYTES>()?;
+        match Frame::decode(head) {
+            Ok((Frame::Refused(why), tail)) => {
+                let sentence = bytes[FRAME_BYTES..FRAME_BYTES + tail].to_vec();
+                Some((why, String::from_utf8(sentence).unwrap()))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// The next delivered batch; its bytes are checked.
     pub fn delivery(&mut self) -> (Delivery, Vec<u8>) {
         match self.frame() {

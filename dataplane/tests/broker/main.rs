@@ -10,6 +10,7 @@ mod halves;
 mod memory;
 mod retention;
 mod rig;
+mod room;
 mod sessions;
 mod tcp;
 mod token;
