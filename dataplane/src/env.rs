@@ -140,6 +140,12 @@ impl Env {
         self.errors.note(&self.pool, wall_ns(), text);
     }
 
+    /// The same of what a client caused, who may cause as many as it likes.
+    #[cold]
+    pub fn client_error(&self, text: &str) {
+        self.errors.note_client(&self.pool, wall_ns(), text);
+    }
+
     /// Notes whose batch it is that does not hold: its session is to be fenced.
     #[cold]
     pub fn is_unfaithful(&self, who: Unfaithful) {

@@ -21,7 +21,7 @@ impl Broker {
         let Self { env, conns, .. } = self;
         let Some(conn) = conns.get(slot) else { return };
         env.count(Counter::Refused, 1);
-        env.error(&format!("refused ({why:?}): {sentence}"));
+        env.client_error(&format!("refused ({why:?}): {sentence}"));
         if matches!(conn.socket, Socket::Knocking(_)) {
             self.turn_away(slot, Frame::Refused(why), sentence);
             return;

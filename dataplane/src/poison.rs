@@ -14,7 +14,7 @@ impl Broker {
         let Self { env, link, replicator, .. } = self;
         let found = replicator.iter().flat_map(|replicator| replicator.take_unfaithful());
         for who in found.chain(env.take_unfaithful()) {
-            env.error(&who.to_string());
+            env.client_error(&who.to_string());
             let Unfaithful { topic, client, epoch } = who;
             link.say(env, Request::Fence { topic, client, epoch });
         }

@@ -315,7 +315,7 @@ impl Keeper {
                 let text = format!(
                     "topic {name}: client {client:#x} is fenced in session epoch {epoch}: {why}"
                 );
-                self.note(&text);
+                self.note_client(&text);
             }
         }
     }
@@ -455,6 +455,12 @@ impl Keeper {
     fn note(&self, text: &str) {
         stderr::note(format_args!("control: {text}"));
         self.errors.note(&self.pool, wall_ns(), text);
+    }
+
+    /// The same of what a client caused, who may cause as many as it likes.
+    fn note_client(&self, text: &str) {
+        stderr::note(format_args!("control: {text}"));
+        self.errors.note_client(&self.pool, wall_ns(), text);
     }
 
     fn count(&self, counter: Counter, amount: u64) {

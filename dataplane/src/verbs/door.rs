@@ -51,7 +51,7 @@ impl Broker {
             Ok((knock, hello, entry, order)) => self.let_in(request, knock, hello, &entry, order),
             Err(Refused { why, sentence }) => {
                 self.env.count(Counter::Refused, 1);
-                self.env.error(&format!("refused {} ({why:?}): {sentence}", request.peer));
+                self.env.client_error(&format!("refused {} ({why:?}): {sentence}", request.peer));
                 self.reject(request, &Rejection::refused(why, &sentence));
             }
         }

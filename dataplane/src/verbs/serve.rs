@@ -319,13 +319,13 @@ impl Broker {
         match lost {
             Lost::Access => {
                 self.env.count(Counter::RemoteAccessErrors, 1);
-                self.env.error(&format!(
+                self.env.client_error(&format!(
                     "{who} touched what was not its own: the NIC ended its queue pair"
                 ));
             }
             Lost::Failed(failure) => {
                 self.env.count(Counter::QueuePairErrors, 1);
-                self.env.error(&format!("the queue pair of {who} failed: {failure}"));
+                self.env.client_error(&format!("the queue pair of {who} failed: {failure}"));
             }
         }
         self.drop_conn(slot);
@@ -372,7 +372,7 @@ impl Broker {
         let silent_ns = now_ns.saturating_sub(link.heard_ns);
         if silent_ns > lease_ns {
             env.count(Counter::LeasesExpired, 1);
-            env.error(&format!(
+            env.client_error(&format!(
                 "client {:#x} at {} said nothing for {} ms, and its lease is {} ms: let go",
                 publisher.session.client,
                 link.queue.peer(),

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use landfall_layout::frame::{FRAME_BYTES, Frame, Refusal};
 use landfall_layout::topic::Order;
+use landfall_pool::counters::ErrorLog;
 
 use crate::client::{Client, batch, publisher};
 use crate::rig::{Rig, until};
@@ -80,6 +81,19 @@ fn garbage_behind_a_good_batch_is_refused_and_the_batch_stays() {
         calm.publish(1, seq, b"calm");
         assert_eq!(calm.receipt().batch_seq, seq);
     }
+}
+
+#[test]
+fn refusals_push_no_error_out() {
+    let rig = Rig::new();
+    ErrorLog::new(&rig.pool, 0).note(&rig.pool, 1, "the disk hangs");
+    for number in 0..100 {
+        let (_, frame, _) = Client::hello(rig.tcp(), publisher(1), &format!("no-{number}"));
+        assert_eq!(frame, Frame::Refused(Refusal::NoTopic));
+    }
+    let errors = rig.errors();
+    assert!(errors.contains(&"the disk hangs".to_owned()), "{errors:?}");
+    assert!(errors.iter().any(|text| text.contains("no-99")), "{errors:?}");
 }
 
 #[test]

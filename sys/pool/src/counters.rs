@@ -1,6 +1,7 @@
 //! Counters and distinct errors in the pool, for whoever looks, even when the process is stuck.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use landfall_layout::counters::{Counter, ErrorEntry, Stage, bucket};
 use landfall_layout::limits::ERRORS_MAX;
@@ -68,6 +69,9 @@ impl Counters {
     }
 }
 
+/// Entries at the end that are for what clients cause: as many as somebody likes.
+const OF_CLIENTS: usize = ERRORS_MAX / 4;
+
 /// A process's distinct errors.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorLog {
@@ -85,18 +89,25 @@ impl ErrorLog {
     /// two: it ends with what to do.
     pub fn note(&self, pool: &Pool, now_ns: u64, text: &str) {
         for part in parts(text) {
-            self.note_part(pool, now_ns, &part);
+            self.note_part(pool, now_ns, &part, 0..ERRORS_MAX - OF_CLIENTS);
         }
     }
 
-    fn note_part(&self, pool: &Pool, now_ns: u64, text: &str) {
+    /// The same of what a client caused: it makes place for nothing but its like.
+    pub fn note_client(&self, pool: &Pool, now_ns: u64, text: &str) {
+        for part in parts(text) {
+            self.note_part(pool, now_ns, &part, ERRORS_MAX - OF_CLIENTS..ERRORS_MAX);
+        }
+    }
+
+    fn note_part(&self, pool: &Pool, now_ns: u64, text: &str, room: Range<usize>) {
         let entries: Vec<ErrorEntry> = self.entries(pool);
-        let same = entries.iter().position(|entry| entry.count > 0 && entry.text() == text);
+        let is_same = |i: &usize| entries[*i].count > 0 && entries[*i].text() == text;
+        let same = room.clone().find(is_same);
         let place = same.unwrap_or_else(|| {
-            let unused = entries.iter().position(|entry| entry.count == 0);
-            unused.unwrap_or_else(|| {
-                (0..ERRORS_MAX).min_by_key(|i| entries[*i].last_ns).unwrap_or_default()
-            })
+            let unused = room.clone().find(|i| entries[*i].count == 0);
+            let oldest = || room.min_by_key(|i| entries[*i].last_ns);
+            unused.or_else(oldest).unwrap_or_default()
         });
         let at = self.at + place as u64 * ErrorEntry::BYTES;
         if same.is_some() {

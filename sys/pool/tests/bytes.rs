@@ -186,11 +186,12 @@ fn errors_are_kept_once_each() {
         let first = log.entries(pool)[0];
         assert_eq!((first.first_ns, first.last_ns), (10, 30));
         // With no room left the one not seen for longest makes place.
-        for n in 0..ERRORS_MAX as u64 - 1 {
+        let most = ERRORS_MAX - ERRORS_MAX / 4;
+        for n in 0..most as u64 - 1 {
             log.note(pool, 40 + n, &format!("error {n}"));
         }
         let now = seen(&log);
-        assert_eq!(now.len(), ERRORS_MAX);
+        assert_eq!(now.len(), most);
         assert!(now.iter().any(|(text, _)| text == "first"), "seen at 30");
         assert!(!now.iter().any(|(text, _)| text == "second"), "seen at 20");
         // A long sentence is cut between characters, says so, and is the same sentence when it
@@ -219,6 +220,30 @@ fn errors_are_kept_once_each() {
         log.note(pool, 1_003, &fits);
         assert!(seen(&log).contains(&(fits, 1)));
         assert!(ErrorLog::new(pool, 0).entries(pool).iter().all(|entry| entry.count == 0));
+    });
+}
+
+#[test]
+fn an_error_outlives_whatever_clients_cause() {
+    both(|pool| {
+        let log = ErrorLog::new(pool, 32);
+        log.note(pool, 1, "the disk hangs");
+        for n in 0..10_000 {
+            log.note_client(pool, 2 + n, &format!("refused (NoTopic): there is no topic {n}"));
+        }
+        let texts = || -> Vec<String> {
+            let entries = log.entries(pool).into_iter().filter(|entry| entry.count > 0);
+            entries.map(|entry| entry.text().to_owned()).collect()
+        };
+        let kept = texts();
+        assert_eq!(kept[0], "the disk hangs");
+        assert_eq!(kept.len(), 1 + ERRORS_MAX / 4);
+        assert!(kept[1..].contains(&"refused (NoTopic): there is no topic 9999".to_owned()));
+        // Nor do errors take the room of what clients cause.
+        for n in 0..100 {
+            log.note(pool, 20_000 + n, &format!("error {n}"));
+        }
+        assert_eq!(texts().iter().filter(|text| text.starts_with("refused")).count(), 8);
     });
 }
 
