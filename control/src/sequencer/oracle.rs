@@ -14,7 +14,7 @@ use landfall_layout::topic::Order;
 use proptest::prelude::*;
 
 use super::model::{BROKERS, LEASE_NS, Line, Model, SLOTS};
-use super::{Frontier, SessionView, TopicSequencer, Wish};
+use super::{Cause, Frontier, SessionView, TopicSequencer, Wish};
 
 const SESSIONS: u32 = 4;
 /// Rings start where the low half of their indices is about to wrap.
@@ -283,7 +283,9 @@ impl World {
             let fenced = self.sequencer.fence_stuck(joined);
             assert_eq!(fenced.map(|fencing| fencing.session.index), expected);
             let Some(session) = expected else { return };
-            assert!(fenced.is_some_and(|fencing| fencing.is_stuck && fencing.dropped > 0));
+            assert!(
+                fenced.is_some_and(|fencing| fencing.cause == Cause::Stuck && fencing.dropped > 0)
+            );
             self.model.end(session, SessionState::Fenced);
             self.dirty.insert(session);
         }

@@ -18,7 +18,7 @@ use landfall_layout::BrokerId;
 use landfall_layout::limits::BROKERS_MAX;
 
 use super::hold::Holds;
-use super::{Fencing, Rule, TopicSequencer};
+use super::{Cause, Fencing, Rule, TopicSequencer};
 
 /// Rings or brokers, a bit each.
 type Mask = u32;
@@ -51,7 +51,7 @@ impl TopicSequencer {
             if is_sure {
                 let (_, index) = youngest.filter(|_| is_mutual)?;
                 let fencing = self.fence_session(index)?;
-                return Some(Fencing { is_stuck: true, ..fencing });
+                return Some(Fencing { cause: Cause::Stuck, ..fencing });
             }
         }
     }
@@ -79,7 +79,7 @@ impl TopicSequencer {
     }
 
     /// The session that a full ring's first slot is of: what is looked at and not resolved is held.
-    fn first_waiter(&self, ring: usize) -> u32 {
+    pub(super) fn first_waiter(&self, ring: usize) -> u32 {
         let index = self.rings[ring].consumed();
         let place = BrokerId::new(ring).map(|broker| self.holds.place(broker, index));
         place.map_or(u32::MAX, |place| self.holds.get(place).session)
