@@ -154,6 +154,25 @@ fn a_connection_that_ends_is_replaced_and_nothing_is_lost() {
     script.join().unwrap();
 }
 
+/// As one is told whose host slept in the middle of a batch.
+#[test]
+fn who_is_given_up_in_the_middle_of_a_batch_comes_back_and_sends_it_again() {
+    let (client, script) = broker(|connections| {
+        let mut peer = connections.publisher(1, 0);
+        let (preamble, _) = peer.batch().unwrap();
+        assert_eq!(preamble.batch_seq, 0);
+        peer.refuse(Frame::Refused(Refusal::Busy), "64 of 80 bytes of a batch came");
+        peer.until_closed();
+        let mut peer = connections.publisher(2, 0);
+        assert_eq!(peer.order_all(0), [0]);
+    });
+    let mut publisher = set_up(&client).build().unwrap();
+    let ticket = publish_one(&mut publisher, b"again");
+    assert_eq!(publisher.wait(ticket).unwrap().position, Some(0));
+    publisher.close().unwrap();
+    script.join().unwrap();
+}
+
 #[test]
 fn without_sequences_to_go_by_everything_without_a_receipt_is_sent_again() {
     let (client, script) = broker(|connections| {

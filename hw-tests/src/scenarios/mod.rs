@@ -69,6 +69,7 @@ macro_rules! for_each_scenario {
                 ten_thousand_sessions
                 session_lines_run_out_and_come_back
                 lines_come_back_whoever_was_killed
+                lines_come_back_after_stops_in_good_order
             }
             superseded {
                 a_publisher_that_was_taken_over_from_finds_out

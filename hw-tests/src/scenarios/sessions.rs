@@ -1,15 +1,18 @@
 //! Sessions: exactly once, gaps, fencing, and how many there may be.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use landfall::api::Topic;
 use landfall::{Order, Publisher};
 use landfall_layout::frame::{Frame, Reached, Refusal};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::device::trim;
 use crate::flow::{Promise, Until, audit, check_sent, publish, read};
 use crate::raw::{Raw, Session, publisher};
+use crate::rig::patience;
 use crate::{Failure, Rig, Site};
 
 /// What a client sends again is received again, told to be a duplicate, and delivered once.
@@ -305,5 +308,33 @@ pub fn lines_come_back_whoever_was_killed(rig: &Rig) -> Result<(), Failure> {
     let sent: Vec<(u64, u64)> = [(1, 2)].into_iter().chain(sent).collect();
     check_sent(&reading, &sent, Promise::InOrderOnce)?;
     audit(Order::Strong, &[&reading])?;
+    site.close()
+}
+
+/// Sessions whose publishers were lost less than a lease before their broker stopped in good order
+/// do not keep their lines: all are there for others, however often that is.
+pub fn lines_come_back_after_stops_in_good_order(rig: &Rig) -> Result<(), Failure> {
+    const LINES: u64 = 4;
+    let mut site = rig.start_with(|config| {
+        config.sessions = LINES as u32;
+        config.session_lease = Duration::from_millis(300);
+    })?;
+    let topic = site.topic(Order::Strong)?;
+    for life in 0..3 {
+        let mut left = Vec::new();
+        site.wait_until("a line for each", |_| {
+            left.extend(Session::open(&site, 0, &topic, 10 * life + left.len() as u64 + 1, 0));
+            Ok(left.len() as u64 == LINES)
+        })?;
+        drop(left);
+        let pid = site.system.broker_pid(0).ok_or_else(|| Failure::new("broker 0 is gone"))?;
+        kill(Pid::from_raw(pid as i32), Signal::SIGTERM)?;
+        let until = Instant::now() + patience();
+        while site.system.is_whole() {
+            ensure!(Instant::now() < until, "broker 0 did not stop within {:?}", patience());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        site.system.start_broker(0)?;
+    }
     site.close()
 }
