@@ -83,9 +83,9 @@ impl Room {
 impl Broker {
     /// Whether one more connection may be here, and be told at least that it may not stay.
     pub(crate) fn has_room(&mut self) -> (bool, bool) {
+        while self.conns.live() >= self.room.most && self.make_room() {}
         let live = self.conns.live();
-        let stays = live < self.room.most || self.make_room();
-        (stays, live < self.room.most + TOLD)
+        (live < self.room.most, live < self.room.most + TOLD)
     }
 
     /// Whether somebody went.
