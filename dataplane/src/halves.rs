@@ -220,6 +220,21 @@ impl Broker {
             self.refuse(slot, Refusal::Busy, &given_up.to_string());
         }
         self.looks_at_halves = true;
+        self.sort_waiting();
+    }
+
+    /// Of publishers that wait, those go first that ask for no more than they have brought before;
+    /// then who asks for least: segments come one by one, and each half batch may take a whole one.
+    fn sort_waiting(&mut self) {
+        let conns = &mut self.conns;
+        let mut waiting = std::mem::take(&mut conns.waiting);
+        waiting.sort_by_cached_key(|slot| match conns.get(*slot).map(|conn| &conn.kind) {
+            Some(Kind::Publisher(Publisher { via: Via::Stream(reading), brought, .. })) => {
+                Some(reading.wants()).filter(|wants| brought < wants)
+            }
+            _ => None,
+        });
+        conns.waiting = waiting;
     }
 
     /// Whether a publisher that waits for room for half a batch would find it: asked in every

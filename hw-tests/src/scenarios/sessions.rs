@@ -320,7 +320,7 @@ pub fn lines_come_back_after_stops_in_good_order(rig: &Rig) -> Result<(), Failur
         config.session_lease = Duration::from_millis(300);
     })?;
     let topic = site.topic(Order::Strong)?;
-    for life in 0..3 {
+    for life in 0..2 {
         let mut left = Vec::new();
         site.wait_until("a line for each", |_| {
             left.extend(Session::open(&site, 0, &topic, 10 * life + left.len() as u64 + 1, 0));
