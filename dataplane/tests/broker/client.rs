@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use landfall_layout::TopicId;
 use landfall_layout::batch::{BatchPreamble, MessageHeader, crc32c};
@@ -159,7 +159,9 @@ impl Client {
 
     /// The next frame that says more than that the broker is there.
     pub fn frame(&mut self) -> (Frame, String) {
+        let since = Instant::now();
         loop {
+            assert!(since.elapsed() < Duration::from_secs(20), "nothing but beats came");
             let head: [u8; FRAME_BYTES] = self.bytes(FRAME_BYTES).try_into().unwrap();
             let (frame, tail) = Frame::decode(head).unwrap();
             let tail = self.bytes(tail);
