@@ -52,6 +52,7 @@ pub mod memory;
 pub mod payload_writer;
 pub mod peer;
 pub mod poison;
+mod once;
 pub mod pool;
 pub mod process;
 pub mod replica;

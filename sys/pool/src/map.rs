@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -215,7 +216,8 @@ fn page_bytes(fd: &impl AsFd, backing: Backing) -> u64 {
 
 /// A shared mapping. All its words are atomics to us, since others write them at any time.
 pub struct Mapping {
-    raw: MmapRaw,
+    /// Shared where the process has mapped the same once already ([`crate::once`]).
+    raw: Arc<MmapRaw>,
     writable: bool,
     flushes: bool,
     page_bytes: u64,
@@ -311,9 +313,25 @@ impl Mapping {
             )
         }
     }
+        let raw = Arc::new(raw);
 
     #[inline]
     fn word(&self, at: u64) -> &AtomicU64 {
+    /// One more user of what another one has mapped.
+    pub(crate) fn again(
+        raw: Arc<MmapRaw>,
+        fd: impl AsFd,
+        backing: Backing,
+        writable: bool,
+    ) -> Self {
+        let page_bytes = page_bytes(&fd, backing);
+        Self { raw, writable, flushes: false, page_bytes, ops: x86::detect() }
+    }
+
+    pub(crate) fn raw(&self) -> &Arc<MmapRaw> {
+        &self.raw
+    }
+
         debug_assert!(at.is_multiple_of(8), "word offset {at}");
         &self.words()[(at / 8) as usize]
     }

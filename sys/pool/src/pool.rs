@@ -18,13 +18,14 @@ use crate::map::{Backing, MapError, Mapping, check_room, examine};
 use crate::memory::Memory;
 use crate::poison::{Guard, Loss, Part, loss_of};
 
+use crate::once;
 /// A pool: its memory, where everything lies in it, and which leader's tables are followed.
 ///
 /// It is itself a [`Memory`]. The memory is a [`Mapping`], to which such a pool derefs, or in
 /// proofs a model.
 pub struct Pool<M: Memory = Mapping> {
     /// Watches the mapping, and goes before it.
-    guard: Option<Guard>,
+    guard: Option<Arc<Guard>>,
     memory: M,
     loss: Arc<Loss>,
     /// One for each leader slot.
@@ -264,7 +265,11 @@ impl Pool {
         }
         let coherence = Coherence::from_raw(header.coherence)
             .ok_or_else(|| bad(format!("coherence mode {}", header.coherence)))?;
-        let mut mapping = Mapping::new(&file, header.pool_bytes, backing, writable)?;
+        let mut mapping = match may_be_cut {
+            // Clients may be many in one process.
+            true => once::mapping(&file, header.pool_bytes, backing, writable)?,
+            false => Mapping::new(&file, header.pool_bytes, backing, writable)?,
+        };
         set_mode(&mut mapping, coherence)?;
         Ok(Self::mapped(mapping, geometry, header, (backing, file)))
     }
@@ -278,7 +283,8 @@ impl Pool {
         let loss = loss_of(&origin.1, geometry.segments());
         let mut pool = Self::new(mapping, geometry, header, Some(origin));
         pool.loss = loss;
-        pool.guard = Some(Guard::new(&pool.memory, pool.geometry(), &pool.loss));
+        let watch = || Guard::new(&pool.memory, pool.geometry(), &pool.loss);
+        pool.guard = Some(once::guard(&pool.memory, watch));
         pool
     }
 
