@@ -178,6 +178,10 @@ impl Control {
         let earlier = ballot.earlier(&pool, slot);
         let taking_over = TakingOver::begin(&pool).map_err(io("start a thread"))?;
         pool.copy_tables(from);
+        // What was noted outlives who noted it, as long as the pool does.
+        if let Some(from) = from {
+            ErrorLog::new(&pool, CONTROL_BLOCK).take_over(&pool, from);
+        }
         // Nobody serves a pool while it is not known what directories say of it.
         let reads_all = from.is_none_or(|slot| pool.ended_by(slot) > 0);
         if reads_all && let Some(silent) = silent_at_start(restore).into_iter().next() {
@@ -214,9 +218,13 @@ impl Control {
             let back = cold::restore(&pool, restore, options.forgets_lost, now);
             let back = back.map_err(StartError::Cold)?;
             had = back.had;
-            for note in back.notes {
+            for note in &back.news {
                 stderr::note(format_args!("control: {note}"));
-                errors.note(&pool, now, &note);
+                errors.tell(&pool, now, note);
+            }
+            for note in &back.notes {
+                stderr::note(format_args!("control: {note}"));
+                errors.note(&pool, now, note);
             }
         }
         cold::end::go_on(&pool, from, restore, options.forgets_lost).map_err(StartError::Cold)?;

@@ -85,8 +85,7 @@ pub enum Command {
     /// Show every process's counters
     Counters(Counters),
     /// Show every process's distinct errors
-    #[command(after_long_help = "Example:\n  landfall errors -o json | jq '.errors[].text'")]
-    Errors(View),
+    Errors(Errors),
     /// Show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -116,6 +115,23 @@ pub struct Counters {
 #[derive(Subcommand, Debug)]
 pub enum Topic {
     /// Make a topic
+/// `landfall errors`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+An error is shown until newer ones take its place, also by the next control. Notes are of what is as
+it should be: with -o json each entry has a level, error or note.
+
+Example:
+  landfall errors -o json | jq '.errors[] | select(.level == \"error\").text'")]
+pub struct Errors {
+    /// Show notes of what is as it should be as well
+    #[arg(long)]
+    pub all: bool,
+    /// How to print them
+    #[command(flatten)]
+    pub view: View,
+}
+
     Create(TopicCreate),
     /// List all topics
     #[command(after_long_help = "Example:\n  landfall topic ls -o json | jq '.topics[].name'")]
@@ -352,9 +368,8 @@ impl Cli {
         flags.set("control.address", "--control", self.control.as_ref());
         let output = match &self.command {
             Command::Topic(Topic::Create(args)) => args.view.output,
-            Command::Topic(Topic::Ls(view)) | Command::Cluster(view) | Command::Errors(view) => {
-                view.output
-            }
+            Command::Topic(Topic::Ls(view)) | Command::Cluster(view) => view.output,
+            Command::Errors(args) => args.view.output,
             Command::Topic(Topic::Describe(args)) => args.view.output,
             Command::Topic(Topic::Rm(args)) => args.view.output,
             Command::Counters(args) => args.view.output,

@@ -64,7 +64,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Recover(args) => recover::run(args, settings),
         Command::Cluster(_) => view::cluster(settings, &client(&config)?),
         Command::Counters(args) => view::counters(args.all, settings, &client(&config)?),
-        Command::Errors(_) => view::errors(settings, &client(&config)?),
+        Command::Errors(args) => view::errors(args.all, settings, &client(&config)?),
         Command::Config(ConfigCommand::Show(args)) => view::config(args.origin, &config),
     }
 }

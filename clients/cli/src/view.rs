@@ -116,22 +116,31 @@ struct Errors<'a> {
     errors: &'a [api::ProcessError],
 }
 
-pub fn errors(settings: &Settings, client: &Client) -> Outcome {
-    let errors = client.errors().tried(|| "cannot read the errors".into())?;
+pub fn errors(all: bool, settings: &Settings, client: &Client) -> Outcome {
+    let mut errors = client.errors().tried(|| "cannot read the errors".into())?;
     let mut out = Out::new();
     if settings.output.format == Format::Json {
         return out.document(&Errors { errors: &errors });
+    }
+    let is_note = |error: &api::ProcessError| error.level == "note";
+    let notes = errors.iter().filter(|error| is_note(error)).count();
+    if !all {
+        errors.retain(|error| !is_note(error));
+    }
+    if notes > 0 && !all {
+        note(format_args!("{notes} notes of what is as it should be are left out (--all)"));
     }
     if errors.is_empty() {
         note("no process has noted an error");
         return Ok(());
     }
-    let mut rows = vec![["process", "count", "last", "error"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["process", "count", "last", "level", "error"].map(str::to_owned).to_vec()];
     rows.extend(errors.iter().map(|error| {
         vec![
             error.process.clone(),
             grouped(error.count),
             format!("@{}", error.last_ns),
+            error.level.clone(),
             error.text.clone(),
         ]
     }));

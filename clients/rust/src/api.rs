@@ -226,6 +226,10 @@ pub struct Topic {
     pub segments_lost: u64,
 }
 
+fn error() -> String {
+    "error".to_owned()
+}
+
 fn sync() -> String {
     "sync".to_owned()
 }
@@ -286,7 +290,7 @@ pub struct Latency {
     pub buckets: Vec<u64>,
 }
 
-/// A distinct error of one process.
+/// A distinct error of one process, or a note of what is as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessError {
     /// `control` or `broker-N`.
@@ -297,6 +301,9 @@ pub struct ProcessError {
     pub first_ns: u64,
     /// Wall clock of the last time, nanoseconds.
     pub last_ns: u64,
+    /// `error` or `note`.
+    #[serde(default = "error")]
+    pub level: String,
     /// The sentence.
     pub text: String,
 }

@@ -72,7 +72,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What came back.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// What people should know of it, a sentence each.
+    /// Which logs are back, and with how much, a sentence each.
+    pub news: Vec<String>,
+    /// What of it is not as it should be.
     pub notes: Vec<String>,
     /// For the sequencers of this control. One that comes after it has the session lines, which
     /// say all but which batches came back behind a gap: sent again, those are ordered again.
@@ -93,7 +95,7 @@ pub fn restore(
     for directory in directories {
         await_free(directory, &pool.uuid_text())?;
     }
-    let mut notes = Vec::new();
+    let (mut news, mut notes) = (Vec::new(), Vec::new());
     let deleted = gone::heard(directories, forgets_lost, &mut notes)?;
     let found = find(directories, &deleted, &mut notes)?;
     let mut sessions = Sessions::default();
@@ -148,7 +150,10 @@ pub fn restore(
             found.begin_late();
         }
         for (log, known) in std::mem::take(&mut found.logs) {
-            lives.push((log, begin(pool, &entry, (log, known), &found, now_ns, &mut notes)));
+            lives.push((
+                log,
+                begin(pool, &entry, (log, known), &found, now_ns, (&mut news, &mut notes)),
+            ));
         }
         for source in BrokerId::all() {
             let mut tail = found.tails.get(&source).copied().unwrap_or_default();
@@ -164,7 +169,7 @@ pub fn restore(
         notes.extend(whole::carry_over(&found, &disks, &pool.uuid_text()));
         pool.set_topic(&entry);
     }
-    Ok(Restored { notes, had })
+    Ok(Restored { news, notes, had })
 }
 
 /// How a log goes on in this pool.
@@ -188,7 +193,7 @@ fn begin(
     (log, mut known): (usize, FoundLog),
     found: &Found,
     now_ns: u64,
-    notes: &mut Vec<String>,
+    (news, notes): (&mut Vec<String>, &mut Vec<String>),
 ) -> Life {
     let ended = known.ended.as_ref();
     let retired_below = found.retired_below(&known);
@@ -207,6 +212,7 @@ fn begin(
     };
     let plan = plan(&mut known.spans, &told);
     let lost_below = lost_below(&known.spans, &told);
+    news.push(tell::back(&found.file.name, log, &plan));
     notes.extend(tell::sentences(&found.file.name, log, &plan, &told));
     let had = fewer::carried(&known);
     let mut skips = known.skips;

@@ -26,13 +26,14 @@ struct Latency {
     buckets: Vec<u64>,
 }
 
-/// One distinct error.
+/// One distinct error, or a note, which is none.
 #[derive(Serialize)]
 pub(super) struct DistinctError {
     process: String,
     count: u64,
     first_ns: u64,
     last_ns: u64,
+    level: &'static str,
     text: String,
 }
 
@@ -79,6 +80,7 @@ pub(super) fn errors(pool: &Pool) -> Vec<DistinctError> {
             count: entry.count,
             first_ns: entry.first_ns,
             last_ns: entry.last_ns,
+            level: if entry.is_note() { "note" } else { "error" },
             text: entry.text().to_owned(),
         })
     };

@@ -251,16 +251,16 @@ impl Keeper {
             }
             None => drop(self.copies.moved.remove(&of)),
         }
-        self.note(&match to {
-            Some(_) => format!(
+        match to {
+            Some(_) => self.note(&format!(
                 "topic {name}: copy {replica} of what broker {source} landed is kept by broker \
                  {after} from now on: broker {before} is away, or its disk hangs"
-            ),
-            None => format!(
+            )),
+            None => self.tell(&format!(
                 "topic {name}: copy {replica} of what broker {source} landed is kept by its home, \
                  broker {home}, again"
-            ),
-        });
+            )),
+        }
     }
 
     /// Says once for each copy that nobody can take it over.

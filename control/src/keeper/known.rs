@@ -111,7 +111,7 @@ impl Keeper {
         }
         locks.give_back(Byte::Broker(id)).map_err(taken)?;
         self.look_at_brokers();
-        self.note(&format!("broker {id}, which died, is forgotten: nothing was on it"));
+        self.tell(&format!("broker {id}, which died, is forgotten: nothing was on it"));
         Ok(())
     }
 }

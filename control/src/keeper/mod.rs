@@ -470,6 +470,12 @@ impl Keeper {
         self.errors.note_client(&self.pool, wall_ns(), text);
     }
 
+    /// The same of what is as it should be.
+    fn tell(&self, text: &str) {
+        stderr::note(format_args!("control: {text}"));
+        self.errors.tell(&self.pool, wall_ns(), text);
+    }
+
     fn count(&self, counter: Counter, amount: u64) {
         self.counters.add(&self.pool, counter, amount);
     }

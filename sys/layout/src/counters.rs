@@ -198,14 +198,26 @@ pub struct ErrorEntry {
     /// Wall clock of the last time, nanoseconds.
     pub last_ns: u64,
     /// Bytes of `text`.
-    pub text_bytes: u64,
+    pub text_bytes: u32,
+    /// 0: an error. 1: a note, of what is as it should be.
+    pub level: u32,
     /// The sentence, UTF-8, cut to fit.
     pub text: [u8; 224],
 }
 
-lines!(ErrorEntry, 4, { count @ 0, first_ns @ 8, last_ns @ 16, text_bytes @ 24, text @ 32 });
+lines!(ErrorEntry, 4, {
+    count @ 0, first_ns @ 8, last_ns @ 16, text_bytes @ 24, level @ 28, text @ 32,
+});
 
 impl ErrorEntry {
+    /// `level` of a note.
+    pub const NOTE: u32 = 1;
+
+    /// Whether it is a note, and no error.
+    pub fn is_note(&self) -> bool {
+        self.level == Self::NOTE
+    }
+
     /// The sentence; empty when the entry says nothing readable.
     pub fn text(&self) -> &str {
         self.text

@@ -76,7 +76,7 @@ fn broker_address() {
 fn error_entry() {
     let mut text = [0; 224];
     text[..2].copy_from_slice("é".as_bytes());
-    let entry = ErrorEntry { count: 1, first_ns: 2, last_ns: 3, text_bytes: 2, text };
+    let entry = ErrorEntry { count: 1, first_ns: 2, last_ns: 3, text_bytes: 2, level: 0, text };
     golden(
         &entry.to_bytes(),
         "0100000000000000 0200000000000000 0300000000000000 0200000000000000 c3a9 .",

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use landfall_layout::counters::{Counter, ErrorEntry, Stage, bucket};
+use landfall_layout::geometry::CONTROL_BLOCK;
 use landfall_layout::limits::ERRORS_MAX;
 
 use crate::map::uncounted;
@@ -71,8 +72,10 @@ impl Counters {
 
 /// Entries at the end that are for what clients cause: as many as somebody likes.
 const OF_CLIENTS: usize = ERRORS_MAX / 4;
+/// Those for the rest.
+const OF_SYSTEM: Range<usize> = 0..ERRORS_MAX - OF_CLIENTS;
 
-/// A process's distinct errors.
+/// A process's distinct errors, and what else it has to say.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorLog {
     at: u64,
@@ -88,26 +91,33 @@ impl ErrorLog {
     /// sentence, the one not seen for longest makes place. One that is longer than an entry takes
     /// two: it ends with what to do.
     pub fn note(&self, pool: &Pool, now_ns: u64, text: &str) {
-        for part in parts(text) {
-            self.note_part(pool, now_ns, &part, 0..ERRORS_MAX - OF_CLIENTS);
-        }
+        parts(text).iter().for_each(|part| self.keep(pool, now_ns, part, 0, OF_SYSTEM));
     }
 
     /// The same of what a client caused: it makes place for nothing but its like.
     pub fn note_client(&self, pool: &Pool, now_ns: u64, text: &str) {
-        for part in parts(text) {
-            self.note_part(pool, now_ns, &part, ERRORS_MAX - OF_CLIENTS..ERRORS_MAX);
-        }
+        let room = OF_SYSTEM.end..ERRORS_MAX;
+        parts(text).iter().for_each(|part| self.keep(pool, now_ns, part, 0, room.clone()));
     }
 
-    fn note_part(&self, pool: &Pool, now_ns: u64, text: &str, room: Range<usize>) {
+    /// The same of what is as it should be: a note among errors that is none.
+    pub fn tell(&self, pool: &Pool, now_ns: u64, text: &str) {
+        let note = ErrorEntry::NOTE;
+        parts(text).iter().for_each(|part| self.keep(pool, now_ns, part, note, OF_SYSTEM));
+    }
+
+    fn keep(&self, pool: &Pool, now_ns: u64, text: &str, level: u32, room: Range<usize>) {
         let entries: Vec<ErrorEntry> = self.entries(pool);
-        let is_same = |i: &usize| entries[*i].count > 0 && entries[*i].text() == text;
+        let is_same = |i: &usize| {
+            let entry = &entries[*i];
+            entry.count > 0 && (entry.text(), entry.level) == (text, level)
+        };
         let same = room.clone().find(is_same);
         let place = same.unwrap_or_else(|| {
             let unused = room.clone().find(|i| entries[*i].count == 0);
-            let oldest = || room.min_by_key(|i| entries[*i].last_ns);
-            unused.or_else(oldest).unwrap_or_default()
+            // Notes make place for errors, and never the other way round.
+            let by_age = |i: &usize| (!entries[*i].is_note(), entries[*i].last_ns);
+            unused.or_else(|| room.min_by_key(by_age)).unwrap_or_default()
         });
         let at = self.at + place as u64 * ErrorEntry::BYTES;
         if same.is_some() {
@@ -118,7 +128,8 @@ impl ErrorLog {
                 count: 1,
                 first_ns: now_ns,
                 last_ns: now_ns,
-                text_bytes: text.len() as u64,
+                text_bytes: text.len() as u32,
+                level,
                 text: [0; 224],
             };
             entry.text[..text.len()].copy_from_slice(text.as_bytes());
@@ -127,6 +138,19 @@ impl ErrorLog {
             pool.store_release(at, 1);
         }
         pool.publish(at, ErrorEntry::BYTES);
+    }
+
+    /// Control's sentences of the leader before this one, so that they outlive it. Who was deposed
+    /// may be writing one of them: only that one can be torn.
+    pub fn take_over(&self, pool: &Pool, from: usize) {
+        let source = Self { at: pool.geometry_of(from).errors(CONTROL_BLOCK) };
+        for (number, entry) in source.entries(pool).iter().enumerate() {
+            let at = self.at + number as u64 * ErrorEntry::BYTES;
+            pool.store_release(at, 0);
+            pool.store_words(at + 8, &entry.to_words()[1..]);
+            pool.store_release(at, entry.count);
+            pool.publish(at, ErrorEntry::BYTES);
+        }
     }
 
     /// All entries, unused ones with a count of 0.
