@@ -14,7 +14,7 @@ use landfall_control::{Control, Options};
 use landfall_pool::Pool;
 use landfall_pool::clock::{boot_ns, wall_ns};
 use landfall_pool::pool::Shape;
-use landfall_pool::process::{self, ignores_hangup};
+use landfall_pool::process::{self, ignores_hangup, survive_file_size};
 use landfall_pool::stderr;
 use landfall_replica::once::each_once;
 use nix::errno::Errno;
@@ -45,6 +45,7 @@ pub fn run(flags: Flags) -> Result<(), String> {
     if let Some(parent) = flags.parent {
         die_with(parent)?;
     }
+    survive_file_size();
     raise_descriptors()?;
     find_room().map_err(|error| {
         format!(
@@ -418,7 +419,7 @@ fn open_pool(flags: &Flags) -> Result<Pool, String> {
 fn touched_pool(flags: &Flags) -> Result<Pool, String> {
     let pool = open_pool(flags)?;
     if flags.prefault {
-        pool.prefault().map_err(|error| format!("touch every page of the pool: {error}"))?;
+        pool.touch().map_err(|error| error.to_string())?;
     }
     Ok(pool)
 }

@@ -28,7 +28,10 @@ impl Free {
     pub fn count(&mut self, env: &Env) -> u32 {
         if !std::mem::replace(&mut self.looked, true) {
             let header = |segment| env.pool.segment_header(SegmentId(segment));
-            let is_free = |segment| header(segment).is_some_and(|header| header.what == 0);
+            // One that is lost is nobody's and is given to nobody.
+            let is_free = |segment| {
+                header(segment).is_some_and(|header| (header.what, header.lost_ns) == (0, 0))
+            };
             self.look(env.pool.geometry().segments(), is_free);
         }
         self.whole

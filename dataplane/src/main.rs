@@ -22,7 +22,7 @@ use landfall_nic::fitness::{self, MemoryLock};
 use landfall_pool::Pool;
 use landfall_pool::map::MapError;
 use landfall_pool::pool::PoolError;
-use landfall_pool::process::{self, ignores_hangup};
+use landfall_pool::process::{self, ignores_hangup, survive_file_size};
 use landfall_pool::stderr;
 use landfall_replica::ask::ask_all;
 use landfall_replica::once::each_once;
@@ -153,6 +153,7 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
     if let Some(core) = flags.core {
         pin(core)?;
     }
+    survive_file_size();
     raise_descriptors()?;
     let Some(pool) = attach(&flags.pool, POOL_WAIT, stop)? else { return Ok(()) };
     if flags.verbs.is_some() {

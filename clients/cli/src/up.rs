@@ -8,6 +8,7 @@ use landfall::local::{Lingering, LocalConfig, LocalSystem, Starting, Stopping, r
 use landfall_layout::geometry::Geometry;
 use landfall_layout::limits::BROKERS_MAX;
 use landfall_pool::stderr;
+use landfall_pool::process::survive_file_size;
 use landfall_verify::replicas::{level_above, level_below};
 
 use crate::args::system::Up;
@@ -25,8 +26,10 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Up, settings: &Settings) -> Outcome {
     let listen = listen_address(&settings.control.address)?;
-    check_size(args.pool.as_deref(), settings)?;
-    args.data.as_deref().map(check_level).transpose()?;
+    let up = &settings.up;
+    check_size(up.pool.as_deref(), settings)?;
+    up.data.as_deref().map(check_level).transpose()?;
+    survive_file_size();
     let config = LocalConfig {
         brokers: settings.up.brokers,
         pool_bytes: settings.up.pool_bytes.0,

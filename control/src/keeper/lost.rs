@@ -6,6 +6,7 @@ use landfall_layout::{BrokerId, SegmentId};
 
 use super::Keeper;
 use landfall_pool::clock::wall_ns;
+use landfall_pool::map::Room;
 
 impl Keeper {
     /// Marks what this process has met, and tells of free segments that turned out to be lost.
@@ -24,7 +25,8 @@ impl Keeper {
             1 => format!("segment {last}, which was free, is lost"),
             more => format!("segments {} to {last}, {more} that were free, are lost", free[0]),
         };
-        self.note(&format!("{text}: the pool's memory cannot be read there; not used again"));
+        let why = why(self.pool.room(), self.pool.geometry().segment_bytes());
+        self.note(&format!("{text}: {why}; not used again"));
     }
 
     /// A page of a segment cannot be read: a broker met it, or control itself.
@@ -50,10 +52,36 @@ impl Keeper {
             }
             None => "nothing".to_owned(),
         };
+        let why = why(self.pool.room(), self.pool.geometry().segment_bytes());
         let who = by.map_or_else(String::new, |broker| format!(" (broker {broker} met it)"));
         self.note(&format!(
-            "segment {segment} is lost: the pool's memory cannot be read there{who}. It holds \
-             {what}; what holds no more is read from replicas"
+            "segment {segment} is lost: {why}{who}. It holds {what}; what holds no more is read \
+             from replicas"
         ));
+    }
+}
+
+/// Why memory cannot be had, as far as the system says.
+fn why(room: Option<Room>, segment_bytes: u64) -> String {
+    match room {
+        Some(Room { all, free }) if free < segment_bytes => format!(
+            "the pool's file system is full ({free} of {all} bytes are free), and others have what \
+             the pool had not yet taken; make room there, and begin a new pool with --prefault"
+        ),
+        _ => "the pool's memory cannot be read there".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_full_is_named() {
+        let full = why(Some(Room { all: 300, free: 7 }), 8);
+        assert!(full.contains("file system is full (7 of 300 bytes are free)"), "{full}");
+        for room in [None, Some(Room { all: 300, free: 8 })] {
+            assert_eq!(why(room, 8), "the pool's memory cannot be read there");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use landfall_layout::geometry::Geometry;
 use landfall_layout::limits::{
     LOGS_PER_TOPIC, REPLICAS_MAX, RING_SLOTS_DEFAULT, SEQUENCED_LOG, SESSION_LEASE_NS, TOPICS_MAX,
 };
@@ -79,6 +80,21 @@ impl Topic {
     pub fn is_live(&self) -> bool {
         self.entry.state() == TopicState::Live
     }
+}
+
+/// Refuses to promise more than the pool has room for, were it this topic's alone.
+fn fits(retention_bytes: u64, pool: &Geometry) -> Result<(), Problem> {
+    let most = u64::from(pool.segments()) * pool.segment_bytes();
+    if retention_bytes <= most {
+        return Ok(());
+    }
+    Err(Problem::bad(format!(
+        "retention_bytes {retention_bytes} is more than the pool has: {} segments of {} bytes, \
+         {most} in all; say less, leave it out to keep as much as there is room for, or make the \
+         pool larger",
+        pool.segments(),
+        pool.segment_bytes()
+    )))
 }
 
 /// What a new topic's spec says, checked.
@@ -236,6 +252,7 @@ impl Keeper {
         // One that left a moment ago may be none of its homes.
         self.look_at_brokers();
         let (mut entry, order) = entry_of(spec, TopicId(0), &self.known_disks())?;
+        fits(entry.retention_bytes, self.pool.geometry())?;
         if let Some(topic) = self.topic_named(&spec.name) {
             return Err(match topic.is_live() {
                 true => Problem::conflict("exists", format!("topic {} exists already", spec.name)),
@@ -471,6 +488,17 @@ mod tests {
         assert_eq!((entry.ring_slots, entry.replicas), (RING_SLOTS_DEFAULT, 1));
         assert_eq!(entry.session_lease_ns, SESSION_LEASE_NS);
         assert_eq!((entry.name(), entry.keeps(), entry.checks_ingest()), ("a", false, false));
+    }
+
+    #[test]
+    fn more_than_the_pool_has_room_for_is_refused_with_the_numbers() {
+        let pool = Geometry::new(64 << 20, 2 << 20, 64).unwrap();
+        let most = u64::from(pool.segments()) << 21;
+        assert!(fits(most, &pool).is_ok() && fits(0, &pool).is_ok());
+        let text = fits(10 << 40, &pool).unwrap_err().message;
+        for part in ["10995116277760", &most.to_string(), "segments of 2097152 bytes"] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@
 //! | [`stderr`] | what a server says to people, and that a panic ends it |
 //! | [`copies`] | who keeps each copy on disk now |
 //! | [`counters`] | counters and distinct errors that survive their process |
+//! | [`room`] | how much memory there is |
 
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
@@ -57,6 +58,7 @@ pub mod pool;
 pub mod process;
 pub mod replica;
 pub mod shared;
+pub mod room;
 pub mod silence;
 #[cfg(feature = "kill-switch")]
 mod skew;

@@ -10,11 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::fstat;
 use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
 
 use landfall_layout::channel::{CHANNEL_BYTES, CHANNEL_MAGIC};
 
 use crate::memory::{Memory, lines_of};
+use crate::room;
 use crate::x86;
 
 /// What stands behind a mapping.
@@ -61,6 +64,21 @@ pub enum MapError {
         /// Bytes the file system has.
         free: u64,
     },
+    /// A machine, or a control group, that has less memory than is to be touched: the kernel would
+    /// end processes for it, one after the other.
+    NoMemory {
+        /// Bytes still to be taken.
+        bytes: u64,
+        /// Bytes there are.
+        available: u64,
+    },
+    /// A file that may not become as long as the pool.
+    FileSize {
+        /// Bytes of the pool.
+        bytes: u64,
+        /// The bound.
+        most: u64,
+    },
     /// A channel of another size or without its magic.
     NotChannel {
         /// Bytes it has.
@@ -93,6 +111,16 @@ impl std::fmt::Display for MapError {
                 f,
                 "{path} would take {bytes} bytes more and its file system has {free}; make the \
                  pool smaller, or the file system larger (mount -o remount,size=..)"
+            ),
+            Self::NoMemory { bytes, available } => write!(
+                f,
+                "to touch every page takes {bytes} bytes more and {available} are available; make \
+                 the pool smaller, or leave out --prefault"
+            ),
+            Self::FileSize { bytes, most } => write!(
+                f,
+                "a file of {bytes} bytes may not be made here: the bound on files is {most} bytes \
+                 (ulimit -f); raise it, or make the pool smaller"
             ),
             Self::NotChannel { bytes, magic } => write!(
                 f,
@@ -137,6 +165,7 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> MapError {
 
 /// A fresh anonymous file in memory that can be passed to other processes.
 pub fn memfd(name: &str, bytes: u64) -> Result<OwnedFd, MapError> {
+    check_file_size(bytes)?;
     let what = format!("make a memfd of {bytes} bytes");
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let fd = memfd_create(name, flags).map_err(|e| io_error(what.clone())(e.into()))?;
@@ -176,6 +205,42 @@ pub fn check_room(file: &File, path: &Path, bytes: u64) -> Result<(), MapError> 
         return Err(MapError::NoRoom { path: shown(), bytes: wanted, free });
     }
     Ok(())
+}
+
+/// A file system that has a bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Bytes of it.
+    pub all: u64,
+    /// Bytes that nobody has.
+    pub free: u64,
+}
+
+/// The room of the file system that a file is in. `None`: it has no bound, as that of memfds, or
+/// cannot be asked.
+pub fn room_of(file: impl AsFd) -> Option<Room> {
+    let statfs = fstatfs(file).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(statfs.block_size().unsigned_abs());
+    let (all, free) = (bytes(statfs.blocks()), bytes(statfs.blocks_available()));
+    (all > 0).then_some(Room { all, free })
+}
+
+/// Refuses what this process may not make a file of.
+pub fn check_file_size(bytes: u64) -> Result<(), MapError> {
+    match getrlimit(Resource::RLIMIT_FSIZE) {
+        Ok((most, _)) if most < bytes => Err(MapError::FileSize { bytes, most }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses to touch every page of a file in memory where there is not as much memory.
+pub fn check_memory(file: impl AsFd, bytes: u64) -> Result<(), MapError> {
+    let Ok(stat) = fstat(file) else { return Ok(()) };
+    let bytes = bytes.saturating_sub(stat.st_blocks.unsigned_abs() * 512);
+    match room::available() {
+        Some(available) if available < bytes => Err(MapError::NoMemory { bytes, available }),
+        _ => Ok(()),
+    }
 }
 
 /// A devdax device's size: `fstat` says 0 for it, so sysfs is asked.
@@ -248,7 +313,23 @@ impl Mapping {
             // A hint: where the system has no huge pages for shared memory, small ones do.
             let _ = raw.advise(Advice::HugePage);
         }
+        let raw = Arc::new(raw);
         Ok(Self { raw, writable, flushes: false, page_bytes, ops: x86::detect() })
+    }
+
+    /// One more user of what another one has mapped.
+    pub(crate) fn again(
+        raw: Arc<MmapRaw>,
+        fd: impl AsFd,
+        backing: Backing,
+        writable: bool,
+    ) -> Self {
+        let page_bytes = page_bytes(&fd, backing);
+        Self { raw, writable, flushes: false, page_bytes, ops: x86::detect() }
+    }
+
+    pub(crate) fn raw(&self) -> &Arc<MmapRaw> {
+        &self.raw
     }
 
     /// Bytes mapped.
@@ -313,25 +394,9 @@ impl Mapping {
             )
         }
     }
-        let raw = Arc::new(raw);
 
     #[inline]
     fn word(&self, at: u64) -> &AtomicU64 {
-    /// One more user of what another one has mapped.
-    pub(crate) fn again(
-        raw: Arc<MmapRaw>,
-        fd: impl AsFd,
-        backing: Backing,
-        writable: bool,
-    ) -> Self {
-        let page_bytes = page_bytes(&fd, backing);
-        Self { raw, writable, flushes: false, page_bytes, ops: x86::detect() }
-    }
-
-    pub(crate) fn raw(&self) -> &Arc<MmapRaw> {
-        &self.raw
-    }
-
         debug_assert!(at.is_multiple_of(8), "word offset {at}");
         &self.words()[(at / 8) as usize]
     }

@@ -14,11 +14,13 @@ use landfall_layout::limits::LEADERS_MAX;
 use landfall_layout::pool::{Attach, Coherence, MAGIC, PoolHeader, VERSION, inspect};
 use landfall_layout::replica::REPLICA_MAGIC;
 
-use crate::map::{Backing, MapError, Mapping, check_room, examine};
+use crate::map::{
+    Backing, MapError, Mapping, Room, check_file_size, check_memory, check_room, examine, room_of,
+};
 use crate::memory::Memory;
+use crate::once;
 use crate::poison::{Guard, Loss, Part, loss_of};
 
-use crate::once;
 /// A pool: its memory, where everything lies in it, and which leader's tables are followed.
 ///
 /// It is itself a [`Memory`]. The memory is a [`Mapping`], to which such a pool derefs, or in
@@ -178,6 +180,7 @@ impl Pool {
             check_room(&file, path, pool_bytes)?;
         }
         if backing != Backing::DevDax && have < pool_bytes {
+            check_file_size(pool_bytes)?;
             file.set_len(pool_bytes).map_err(|source| MapError::Io {
                 what: format!("size {} to {pool_bytes} bytes", path.display()),
                 source,
@@ -307,6 +310,23 @@ impl Pool {
             std::hint::black_box(self.load_relaxed(page.max(at - at % 8)));
         }
         self.loss.is_lost(segment)
+    }
+
+    /// Touches every page, so that no page fault meets the fast path. Refused where the memory of
+    /// the machine is not as much.
+    pub fn touch(&self) -> Result<(), MapError> {
+        let (backing, file) = self.origin();
+        if *backing == Backing::Shmem {
+            check_memory(file, self.memory.bytes())?;
+        }
+        let what = || "touch every page of the pool".to_owned();
+        self.memory.prefault().map_err(|source| MapError::Io { what: what(), source })
+    }
+
+    /// The room of the file system that the pool is in, where that has a bound.
+    pub fn room(&self) -> Option<Room> {
+        let (backing, file) = self.origin.as_ref()?;
+        if *backing == Backing::Shmem { room_of(file) } else { None }
     }
 
     /// Whether all of a segment can be read, found out without touching it.

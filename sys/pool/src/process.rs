@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::sys::signal::{SigHandler, Signal};
+
 /// A process that has the lock of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holder {
@@ -28,6 +30,13 @@ impl fmt::Display for Holder {
 /// takes it as a word to stop would end where its terminal is closed, which was not wanted.
 pub fn ignores_hangup() -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| says_ignored(&status, 1))
+}
+
+/// From now on a file that may not become longer (`ulimit -f`) is an error of whoever writes it:
+/// the signal would end the process without a word. Programs that this one starts inherit it.
+pub fn survive_file_size() {
+    // SAFETY: nothing runs when the signal comes, so that no handler can do anything wrong.
+    let _ = unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
 }
 
 /// Whether a signal, by its number, is among those that are ignored (proc_pid_status(5)).

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use landfall_layout::geometry::GeometryError;
 use landfall_layout::pool::{Attach, Coherence, MAGIC, PoolHeader, VERSION};
-use landfall_pool::map::{Backing, MapError, Mapping};
+use landfall_pool::map::{Backing, MapError, Mapping, check_memory};
 use landfall_pool::pool::{PoolError, Shape};
 use landfall_pool::{Memory, Pool};
 
@@ -274,4 +274,14 @@ fn huge_pages_make_a_pool() {
     pool.beat_leader(9);
     let again = Pool::attach(&path).expect("attached");
     assert_eq!(again.leader_heartbeat(), 9);
+}
+
+#[test]
+fn more_memory_than_there_is_is_not_touched() {
+    let (memory, _) = memory();
+    let refused = check_memory(&memory, 1 << 50).expect_err("a PiB");
+    let text = refused.to_string();
+    assert!(matches!(refused, MapError::NoMemory { bytes, .. } if bytes == 1 << 50), "{text}");
+    assert!(text.contains("1125899906842624 bytes more"), "{text}");
+    assert!(check_memory(&memory, 4096).is_ok());
 }

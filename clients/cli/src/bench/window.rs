@@ -38,7 +38,9 @@ pub fn window_bytes(pool: &Pool, brokers: usize, least: u64) -> u64 {
 /// takes whole segments: one may be half empty where the next batch did not fit, and each broker's
 /// may end with what is still unread.
 pub fn kept_bytes(pool: &Pool, brokers: usize, window: u64) -> u64 {
-    2 * window + (brokers as u64 + 1) * pool.segment_bytes
+    let kept = 2 * window + (brokers as u64 + 1) * pool.segment_bytes;
+    // A pool that is too small for the window keeps what it has.
+    kept.min(pool.segments * pool.segment_bytes)
 }
 
 // Relaxed everywhere: the numbers only steer; no other memory is published with them.
