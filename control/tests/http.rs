@@ -99,6 +99,14 @@ fn bad_input_is_refused_with_a_sentence_and_disturbs_nobody() {
     assert_eq!(exchange(stream, "PATCH", "/v1/topics", "").0, 405);
     let stream = TcpStream::connect(address).unwrap();
     assert_eq!(exchange(stream, "GET", "/v1/nothing", "").0, 404);
+    for (method, path) in [("GET", "/v1/topics/%ff"), ("DELETE", "/v1/brokers/%ff")] {
+        let (status, body) = exchange(TcpStream::connect(address).unwrap(), method, path, "");
+        assert_eq!(
+            (status, &body["error"]["code"]),
+            (400, &"bad_request".into()),
+            "{path}: {body}"
+        );
+    }
     let mut rude = TcpStream::connect(address).unwrap();
     rude.write_all(b"\x16\x03\x01 no HTTP at all\r\n\r\n").unwrap();
     drop(rude);

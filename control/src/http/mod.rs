@@ -6,7 +6,7 @@ mod visitors;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -92,7 +92,15 @@ async fn topics(State(asker): State<Asker>) -> Answer {
     ok(&json!({"schema_version": SCHEMA_VERSION, "topics": topics}))
 }
 
-async fn topic(State(asker): State<Asker>, Path(name): Path<String>) -> Answer {
+/// A part of a path: a name that is no text is a wrong one like others.
+type Part = Result<Path<String>, PathRejection>;
+
+fn part(part: Part) -> Result<String, Problem> {
+    part.map(|Path(part)| part).map_err(|error| Problem::bad(error.body_text()))
+}
+
+async fn topic(State(asker): State<Asker>, name: Part) -> Answer {
+    let name = part(name)?;
     ok(&stopping(asker.ask(|reply| Ask::Topic(name, reply)).await)??)
 }
 
@@ -105,13 +113,15 @@ async fn create(State(asker): State<Asker>, body: Result<Bytes, BytesRejection>)
     Ok(json_of(StatusCode::CREATED, &topic))
 }
 
-async fn delete(State(asker): State<Asker>, Path(name): Path<String>) -> Answer {
+async fn delete(State(asker): State<Asker>, name: Part) -> Answer {
+    let name = part(name)?;
     let deleted = name.clone();
     stopping(asker.ask(|reply| Ask::Delete(name, reply)).await)??;
     ok(&json!({"schema_version": SCHEMA_VERSION, "deleted": deleted}))
 }
 
-async fn forget(State(asker): State<Asker>, Path(number): Path<String>) -> Answer {
+async fn forget(State(asker): State<Asker>, number: Part) -> Answer {
+    let number = part(number)?;
     let number: u8 =
         number.parse().map_err(|_| Problem::bad(format!("{number:?} is no number of a broker")))?;
     stopping(asker.ask(|reply| Ask::Forget(number, reply)).await)??;
@@ -120,7 +130,7 @@ async fn forget(State(asker): State<Asker>, Path(number): Path<String>) -> Answe
 
 async fn token(
     State(asker): State<Asker>,
-    Path(name): Path<String>,
+    name: Part,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
     let body = body.map_err(|error| Problem::bad(error.body_text()))?;
@@ -137,6 +147,7 @@ async fn counters(State(asker): State<Asker>) -> Answer {
 }
 
 async fn errors(State(asker): State<Asker>) -> Answer {
+    let name = part(name)?;
     let errors = metrics::errors(asker.pool());
     ok(&json!({"schema_version": SCHEMA_VERSION, "errors": errors}))
 }
