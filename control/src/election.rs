@@ -6,6 +6,7 @@
 //! service stands here, whose revision is the epoch.
 
 use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::{Mutex, PoisonError};
 
 use landfall_layout::limits::{ELSEWHERE_GONE_NS, LEADERS_MAX};
@@ -40,6 +41,8 @@ pub enum NotElected {
         epoch: u64,
         /// Its process, on its host.
         pid: u64,
+        /// Where its HTTP API is, if that is known.
+        http: Option<SocketAddrV4>,
         /// It beats for certain. If not, whoever stands again will know within the time for which
         /// a leader may be silent.
         beats: bool,
@@ -93,6 +96,14 @@ impl NotElected {
                  one, or wait until this one leads"
             ),
             other => other.to_string(),
+        }
+    }
+
+    /// Where the control that leads is asked instead, if that is known.
+    pub fn leader(&self) -> Option<SocketAddrV4> {
+        match self {
+            Self::Led { http, .. } => *http,
+            _ => None,
         }
     }
 
@@ -164,6 +175,8 @@ fn claim(pool: &Pool, slot: usize, line: &LeaderLine) -> Option<usize> {
 pub struct Candidate {
     ballot: Ballot,
     silent_ns: u64,
+    /// Where its HTTP API is, as the leader line has it.
+    http: u64,
     /// One that serves was seen to beat.
     has_seen_leader: bool,
 }
@@ -172,7 +185,14 @@ impl Candidate {
     /// A candidate for the lead of a pool, who deposes a leader that is silent for `silent_ns`.
     pub fn new(pool: &Pool, silent_ns: u64) -> Result<Self, NotElected> {
         let io = |source| NotElected::Io { what: "open the pool's file again", source };
-        Ok(Self { ballot: Ballot::open(pool).map_err(io)?, silent_ns, has_seen_leader: false })
+        let ballot = Ballot::open(pool).map_err(io)?;
+        Ok(Self { ballot, silent_ns, http: 0, has_seen_leader: false })
+    }
+
+    /// Says to those that stand by where its HTTP API is, once it leads.
+    pub fn reached_at(mut self, http: SocketAddr) -> Self {
+        self.http = LeaderLine::pack_http(http);
+        self
     }
 
     /// Stands once.
@@ -207,7 +227,9 @@ impl Candidate {
             if let Some(beats) = self.is_leading(pool, slot)? {
                 let serves = serving.is_some_and(|(serving, _)| serving == slot);
                 self.has_seen_leader |= beats && serves;
-                return Err(NotElected::Led { epoch, pid: pool.leader_line(slot).pid, beats });
+                let line = pool.leader_line(slot);
+                let http = line.http_address();
+                return Err(NotElected::Led { epoch, pid: line.pid, http, beats });
             }
         }
         let from = serving.map(|(slot, _)| slot);
@@ -220,7 +242,8 @@ impl Candidate {
             started_ns: wall_ns(),
             locked: self.ballot.locks.identity(),
             ended: 0,
-            reserved: [0; 2],
+            http: self.http,
+            reserved: 0,
         };
         pool.beat_slot(slot, boot_ns());
         // The ballot is held: a claim above this one comes only after it.

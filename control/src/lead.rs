@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use landfall_control::election::{Candidate, Elected, NotElected};
-use landfall_control::http::{Listeners, router, serve, standing_by};
+use landfall_control::http::{Listeners, StandingBy, router, serve, standing_by};
 use landfall_control::random::random_uuid;
 use landfall_control::{Control, Options};
 use landfall_pool::Pool;
@@ -285,22 +285,22 @@ impl Busy {
 /// Tells whoever asks that this control stands by, until it is dropped.
 struct Answering {
     task: AbortHandle,
-    why: Sender<String>,
+    knows: Sender<StandingBy>,
 }
 
 impl Answering {
-    fn begin(listeners: &Listeners, why: String) -> Result<Self, String> {
+    fn begin(listeners: &Listeners, knows: StandingBy) -> Result<Self, String> {
         let shared = listeners.share().map_err(|error| format!("listen twice: {error}"))?;
-        let (why, told) = channel(why);
+        let (knows, told) = channel(knows);
         let task = tokio::spawn(serve(shared, standing_by(told), std::future::pending()));
-        Ok(Self { task: task.abort_handle(), why })
+        Ok(Self { task: task.abort_handle(), knows })
     }
 
-    /// Why is another reason by now, perhaps.
-    fn tell(&self, why: String) {
-        self.why.send_if_modified(|told| {
-            let is_new = *told != why;
-            *told = why;
+    /// Something else by now, perhaps.
+    fn tell(&self, knows: StandingBy) {
+        self.knows.send_if_modified(|told| {
+            let is_new = *told != knows;
+            *told = knows;
             is_new
         });
     }
@@ -321,7 +321,9 @@ async fn elect(
 ) -> Result<Option<Elected>, String> {
     let mut signalled = std::pin::pin!(signalled);
     let silent_ns = flags.silent_ms.saturating_mul(1_000_000);
-    let mut candidate = Candidate::new(pool, silent_ns).map_err(|error| error.to_string())?;
+    let http = listeners.address().map_err(|error| format!("ask for the address: {error}"))?;
+    let candidate = Candidate::new(pool, silent_ns).map_err(|error| error.to_string())?;
+    let mut candidate = candidate.reached_at(http);
     let mut told: Option<Answering> = None;
     let mut busy = Busy::default();
     loop {
@@ -341,12 +343,12 @@ async fn elect(
         }
         let stands_by = flags.standby || matches!(why, NotElected::NoSlot { .. });
         if stands_by && !matches!(why, NotElected::Busy) {
-            let why = why.while_standing_by();
+            let knows = StandingBy { why: why.while_standing_by(), leader: why.leader() };
             match &told {
-                Some(told) => told.tell(why),
+                Some(told) => told.tell(knows),
                 None => {
-                    stderr::note(format_args!("landfall-control: standing by: {why}"));
-                    told = Some(Answering::begin(listeners, why)?);
+                    stderr::note(format_args!("landfall-control: standing by: {}", knows.why));
+                    told = Some(Answering::begin(listeners, knows)?);
                 }
             }
         }

@@ -22,9 +22,6 @@ use landfall_replica::names::{TOPIC_COPY, TOPIC_FILE, topic_directory};
 use landfall_replica::there::{Kept, Lack, Part};
 use landfall_replica::{Ended, EndedLog, Numbers, Resumed, TopicFile, Unkept, numbers, owner};
 
-const LEADER: LeaderLine =
-    LeaderLine { term: 0, pid: 0, host: 0, started_ns: 0, locked: 0, ended: 0, reserved: [0; 2] };
-
 fn entry() -> TopicEntry {
     homes::entry(Order::Strong, 3)
 }
@@ -199,7 +196,10 @@ fn what_no_disk_had_at_the_end_is_counted_and_told() {
     let [one, _] = two.topics();
     let memory = Memory::new();
     let pool = memory.pool(48);
-    pool.claim(0, &LeaderLine { term: Term { epoch: 1, serves: false }.pack(), ..LEADER });
+    pool.claim(
+        0,
+        &LeaderLine { term: Term { epoch: 1, serves: false }.pack(), ..LeaderLine::default() },
+    );
     pool.copy_tables(None);
     assert!(pool.serve(1));
     let mut entry = entry();
@@ -250,7 +250,10 @@ fn what_no_disk_had_at_the_end_is_counted_and_told() {
 fn an_end_in_good_order_that_nobody_knows_of_says_why() {
     let memory = Memory::new();
     let pool = memory.pool(48);
-    pool.claim(0, &LeaderLine { term: Term { epoch: 1, serves: false }.pack(), ..LEADER });
+    pool.claim(
+        0,
+        &LeaderLine { term: Term { epoch: 1, serves: false }.pack(), ..LeaderLine::default() },
+    );
     pool.copy_tables(None);
     assert!(pool.serve(1));
     assert!(say_ended(&pool, 1, &[]).is_empty(), "nothing is kept on any disk");
@@ -263,7 +266,10 @@ fn an_end_in_good_order_that_nobody_knows_of_says_why() {
 fn a_pool_goes_on_without_directories_that_are_lost_only_where_that_is_said() {
     let memory = Memory::new();
     let pool = memory.pool(48);
-    pool.claim(0, &LeaderLine { term: Term { epoch: 1, serves: false }.pack(), ..LEADER });
+    pool.claim(
+        0,
+        &LeaderLine { term: Term { epoch: 1, serves: false }.pack(), ..LeaderLine::default() },
+    );
     pool.copy_tables(None);
     pool.say_ended(2);
     let error = go_on(&pool, Some(0), &[], false).unwrap_err().to_string();
@@ -277,7 +283,7 @@ fn a_directory_that_says_nothing_of_an_end_is_named() {
     let memory = Memory::new();
     let pool = memory.pool(48);
     let term = Term { epoch: 1, serves: false }.pack();
-    assert!(pool.claim(0, &LeaderLine { term, ..LEADER }) && pool.serve(1));
+    assert!(pool.claim(0, &LeaderLine { term, ..LeaderLine::default() }) && pool.serve(1));
     pool.set_topic(&entry());
     for topic in two.topics() {
         fs::create_dir_all(&topic).unwrap();

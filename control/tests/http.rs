@@ -3,14 +3,14 @@
 mod fake;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net as unix;
 
 use axum::Router;
 use fake::{Broker, System};
 use landfall_control::election::NotElected;
-use landfall_control::http::{Listeners, router, serve, standing_by};
+use landfall_control::http::{Listeners, StandingBy, router, serve, standing_by};
 use landfall_layout::command::Command;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
@@ -178,20 +178,27 @@ fn a_token_is_with_its_broker_before_the_answer() {
 /// The one that led when it began may be gone.
 #[test]
 fn a_control_that_stands_by_names_who_leads_by_now() {
-    let led = |epoch, pid| NotElected::Led { epoch, pid, beats: true }.while_standing_by();
+    let led = |epoch, pid| {
+        let http = Some(SocketAddrV4::new([127, 0, 0, 1].into(), pid as u16));
+        let why = NotElected::Led { epoch, pid, http, beats: true };
+        StandingBy { why: why.while_standing_by(), leader: why.leader() }
+    };
     let (tell, told) = watch::channel(led(1, 12_108));
     let (address, _stop) = serving(None, move || standing_by(told));
     let ask = || {
         let stream = TcpStream::connect(address).unwrap();
         let (status, body) = exchange(stream, "GET", "/v1/health", "");
-        (status, body["error"]["message"].as_str().unwrap().to_owned())
+        let text = |name: &str| body["error"][name].as_str().unwrap().to_owned();
+        (status, text("message") + " " + &text("leader"))
     };
     let (status, text) = ask();
     assert_eq!(status, 503);
     assert!(text.contains("in epoch 1, as process 12108"), "{text}");
+    assert!(text.ends_with(" http://127.0.0.1:12108"), "{text}");
     // It was started so.
     assert!(!text.contains("--standby"), "{text}");
     tell.send(led(2, 34)).unwrap();
     let (_, text) = ask();
     assert!(text.contains("in epoch 2, as process 34"), "{text}");
+    assert!(text.ends_with(" http://127.0.0.1:34"), "{text}");
 }

@@ -44,8 +44,10 @@ struct Forgotten {
 }
 
 impl Client {
-    /// A client of the control at `http://HOST:PORT`, `HOST:PORT`, `unix:PATH` or `unix:@NAME`.
-    /// Only the address is checked; nothing is sent.
+    /// A client of the control at `http://HOST:PORT`, `HOST:PORT`, `unix:PATH` or `unix:@NAME`, or
+    /// at several of these with commas between them: whichever leads is asked. One that stands by
+    /// says who leads, if it knows, and is followed. Only the addresses are checked; nothing is
+    /// sent.
     pub fn new(control: &str) -> Result<Self, Error> {
         Ok(Self { door: Door::new(control, Duration::from_secs(30))? })
     }

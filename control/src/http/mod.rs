@@ -4,6 +4,8 @@ mod metrics;
 mod serve;
 mod visitors;
 
+use std::net::SocketAddrV4;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
@@ -46,14 +48,26 @@ fn ok(value: &impl Serialize) -> Answer {
     Ok(json_of(StatusCode::OK, value))
 }
 
+/// What a control knows that stands by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StandingBy {
+    /// Why it does.
+    pub why: String,
+    /// Where the one that leads is asked, if that is known.
+    pub leader: Option<SocketAddrV4>,
+}
+
 /// What a control says that stands by: without an answer whoever asks would wait until it leads.
-/// Why is what it knows by then: another one may lead meanwhile.
-pub fn standing_by(why: Receiver<String>) -> Router {
-    // Once it leads, nobody is to be told so on a connection from before.
+/// It says what it knows by then: another one may lead meanwhile.
+pub fn standing_by(knows: Receiver<StandingBy>) -> Router {
     Router::new().fallback(move || {
-        let text = format!("this control stands by: {}", *why.borrow());
-        let answer = ([(header::CONNECTION, "close")], Problem::full("standing_by", text));
-        async { answer }
+        let StandingBy { why, leader } = knows.borrow().clone();
+        let message = format!("this control stands by: {why}");
+        let leader = leader.map(|leader| format!("http://{leader}"));
+        let error = json!({"code": "standing_by", "message": message, "leader": leader});
+        let body = json_of(StatusCode::SERVICE_UNAVAILABLE, &json!({"error": error}));
+        // Once it leads, nobody is to be told so on a connection from before.
+        async { ([(header::CONNECTION, "close")], body) }
     })
 }
 
@@ -133,6 +147,7 @@ async fn token(
     name: Part,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
+    let name = part(name)?;
     let body = body.map_err(|error| Problem::bad(error.body_text()))?;
     let spec: TokenSpec = serde_json::from_slice(&body).map_err(|error| {
         Problem::bad(format!("the body of POST {name}/tokens is not {{\"broker\":N}}: {error}"))
@@ -147,7 +162,6 @@ async fn counters(State(asker): State<Asker>) -> Answer {
 }
 
 async fn errors(State(asker): State<Asker>) -> Answer {
-    let name = part(name)?;
     let errors = metrics::errors(asker.pool());
     ok(&json!({"schema_version": SCHEMA_VERSION, "errors": errors}))
 }

@@ -1,11 +1,13 @@
 //! The head of the pool: its header, and the lines of control and of each broker.
 
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First word of a pool, stored last by its creator: "LANDFALL" read as little-endian bytes.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LANDFALL");
 /// Version of the whole format, pool and wire. Any change of a layout changes it.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Whether hosts that map the pool see each other's stores without being told to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,17 +87,36 @@ pub struct LeaderLine {
     /// Directories of topics that say where logs ended, because this leader stopped the pool in
     /// good order: the next one has to take that back before it serves. 0: none do.
     pub ended: u64,
+    /// [`http_address`](Self::http_address), packed: 48 bits, behind a bit that says that there is
+    /// one. 0: none.
+    pub http: u64,
     /// Zero.
-    pub reserved: [u64; 2],
+    pub reserved: u64,
 }
 
 lines!(LeaderLine, 1, {
-    term @ 0, pid @ 8, host @ 16, started_ns @ 24, locked @ 32, ended @ 40, reserved @ 48,
+    term @ 0, pid @ 8, host @ 16, started_ns @ 24, locked @ 32, ended @ 40, http @ 48, reserved @ 56,
 });
 
 impl LeaderLine {
     /// Offset of `ended` in the line.
     pub const ENDED_AT: u64 = 40;
+
+    /// Where its HTTP API listens, for `http`. An address of IPv6 does not fit, and is 0.
+    pub fn pack_http(address: SocketAddr) -> u64 {
+        match address {
+            SocketAddr::V4(v4) => {
+                1 << 48 | u64::from(u32::from(*v4.ip())) << 16 | u64::from(v4.port())
+            }
+            SocketAddr::V6(_) => 0,
+        }
+    }
+
+    /// Where its HTTP API listens, if that is known. 0.0.0.0 stands for every address of its host.
+    pub fn http_address(&self) -> Option<SocketAddrV4> {
+        let ip = Ipv4Addr::from((self.http >> 16) as u32);
+        (self.http >> 48 == 1).then(|| SocketAddrV4::new(ip, self.http as u16))
+    }
 }
 
 /// An epoch, and whether its leader serves, in one word that checks itself.

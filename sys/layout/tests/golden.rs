@@ -54,17 +54,32 @@ fn leader_line() {
         started_ns: 0x201f_1e1d_1c1b_1a19,
         locked: 0x2827_2625_2423_2221,
         ended: 0x302f_2e2d_2c2b_2a29,
-        reserved: [0; 2],
+        http: 0x3837_3635_3433_3231,
+        reserved: 0,
     };
     golden(
         &value.to_bytes(),
         "01020304 05060708 090a0b0c 0d0e0f10 \
          11121314 15161718 191a1b1c 1d1e1f20 \
          21222324 25262728 292a2b2c 2d2e2f30 \
-         00000000 00000000 00000000 00000000",
+         31323334 35363738 00000000 00000000",
     );
     assert_eq!(LeaderLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
     assert_eq!(LeaderLine::from_bytes(value.to_bytes()).to_words(), value.to_words());
+}
+
+#[test]
+fn where_a_leader_is_asked_fits_a_word() {
+    let line = |text: &str| {
+        let http = LeaderLine::pack_http(text.parse().unwrap());
+        LeaderLine { http, ..LeaderLine::default() }
+    };
+    assert_eq!(line("127.0.0.1:7400").http, 0x0001_7f00_0001_1ce8);
+    for text in ["127.0.0.1:7400", "0.0.0.0:1", "255.255.255.255:65535"] {
+        assert_eq!(line(text).http_address().map(|it| it.to_string()).as_deref(), Some(text));
+    }
+    assert_eq!(line("[::1]:7400").http_address(), None);
+    assert_eq!(LeaderLine::default().http_address(), None);
 }
 
 #[test]
