@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use landfall::api::{Topic, TopicSpec};
 use landfall::local::{LocalConfig, LocalSystem};
-use landfall::{Client, From, Order, PublisherBuilder, SubscriberBuilder, Transport};
+use landfall::{Client, Order, PublisherBuilder, Start, SubscriberBuilder, Transport};
 use landfall_layout::verbs::GrantMode;
 
 use crate::Failure;
@@ -156,7 +156,7 @@ impl Site {
 
     /// A subscriber over this rig's transport, from the earliest.
     pub fn subscriber(&self, topic: &Topic) -> SubscriberBuilder {
-        let builder = self.client.subscriber(&topic.name).from(From::Earliest);
+        let builder = self.client.subscriber(&topic.name).from(Start::Earliest);
         let one_sided = self.rig.one_sided;
         builder.transport(self.rig.transport).one_sided(one_sided).timeout(patience())
     }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use landfall::api::{Topic, TopicSpec};
-use landfall::{Client, From, Order, Subscriber, Transport};
+use landfall::{Client, Order, Start, Subscriber, Transport};
 use landfall_hw_tests::Failure;
 use landfall_hw_tests::flow::{Promise, Reading, Until, audit, check_sent, message, read};
 use landfall_hw_tests::rig::patience;
@@ -119,7 +119,7 @@ fn subscriber(
     transport: Transport,
     broker: u8,
 ) -> Result<Subscriber, Failure> {
-    let builder = client.subscriber(&topic.name).from(From::Earliest).timeout(3 * patience());
+    let builder = client.subscriber(&topic.name).from(Start::Earliest).timeout(3 * patience());
     Ok(builder.transport(transport).broker(broker).build()?)
 }
 

@@ -75,7 +75,7 @@ settings! {
     /// `landfall subscribe`.
     Subscribe {
         /// Where to start.
-        from: Start = Start(landfall::From::Earliest),
+        from: Start = Start(landfall::Start::Earliest),
         /// How bytes travel.
         transport: words::Transport = words::Transport::Auto,
         /// How bytes come over verbs.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use landfall::api::TopicSpec;
 use landfall::audit::Auditor;
 use landfall::local::{LocalConfig, LocalSystem};
-use landfall::{Client, From, Order, Publisher, Subscriber, Transport};
+use landfall::{Client, Order, Publisher, Start, Subscriber, Transport};
 use landfall_layout::limits::SEGMENT_BYTES_MIN;
 
 use self::files::Files;
@@ -133,7 +133,7 @@ fn on(client: &Client, files: &Files, chunk_bytes: usize, stop: &Stop) -> Outcom
     let spec = TopicSpec { retention_bytes: Some(kept), ..TopicSpec::new(TOPIC, Order::Strong) };
     client.create_topic(&spec).tried(|| format!("cannot create topic {TOPIC}"))?;
     let subscribers = SUBSCRIBERS.map(|transport| {
-        let builder = client.subscriber(TOPIC).transport(transport).from(From::Earliest);
+        let builder = client.subscriber(TOPIC).transport(transport).from(Start::Earliest);
         builder.build().tried(|| format!("cannot subscribe over {transport}"))
     });
     let subscribers = subscribers.into_iter().collect::<Outcome<Vec<Subscriber>>>()?;

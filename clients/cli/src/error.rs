@@ -4,8 +4,6 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use landfall_layout::frame::Refusal;
-
 use crate::frozen;
 
 /// What kind of failure this is, which is what the exit status says.
@@ -56,6 +54,7 @@ impl Failure {
             // What was asked for cannot be, whatever the system does.
             landfall::Error::Control { status: 400, .. }
             | landfall::Error::Setting { .. }
+            | landfall::Error::BeyondEnd { .. }
             | landfall::Error::Address { .. } => Self::usage(what, &error),
             _ => Self::failed(what, &error),
         };
@@ -72,8 +71,9 @@ impl Failure {
             return Self { kind: Kind::Unreachable, ..failure }.next(next);
         }
         match &error {
-            landfall::Error::Refused { why: Refusal::NoTopic, .. }
-            | landfall::Error::Control { status: 404, .. } => failure.next("landfall topic ls"),
+            landfall::Error::NoTopic { .. } | landfall::Error::Control { status: 404, .. } => {
+                failure.next("landfall topic ls")
+            }
             landfall::Error::NoBroker { .. } => failure.next("landfall cluster"),
             _ => failure,
         }

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use landfall::audit::{Auditor, Seen};
-use landfall::{Batch, Client, Event, From, GapReason, Message, Subscriber};
+use landfall::{Batch, Client, Event, GapReason, Message, Start, Subscriber};
 
 use self::line::Line;
 use crate::args::Subscribe;
@@ -45,7 +45,7 @@ pub fn run(args: &Subscribe, settings: &Settings, client: &Client) -> Outcome {
         held: if std::io::stdout().is_terminal() { Duration::ZERO } else { HELD },
         since: None,
         skip_below: match from {
-            From::Position(position) => position,
+            Start::Position(position) => position,
             _ => 0,
         },
         left: args.count,

@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use landfall::From;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A text that is no size, time or start, with what would be one.
@@ -192,7 +191,7 @@ impl<T: FromStr<Err = BadUnit>> de::Visitor<'_> for TextOr<T> {
 
 /// Where a subscription starts, as people write it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Start(pub From);
+pub struct Start(pub landfall::Start);
 
 const NO_START: &str = "no start; say earliest, latest, a position (42), a time in RFC 3339 \
      (2026-01-31T12:00:00Z) or @ and nanoseconds since 1970 (@1769860800000000000)";
@@ -203,13 +202,15 @@ impl FromStr for Start {
     fn from_str(text: &str) -> Result<Self, BadUnit> {
         let no = || bad(text, NO_START);
         let from = match text.trim() {
-            "earliest" => From::Earliest,
-            "latest" => From::Latest,
-            word if word.starts_with('@') => From::Time(word[1..].parse().map_err(|_| no())?),
-            word if word.bytes().all(|b| b.is_ascii_digit()) => {
-                From::Position(word.parse().map_err(|_| no())?)
+            "earliest" => landfall::Start::Earliest,
+            "latest" => landfall::Start::Latest,
+            word if word.starts_with('@') => {
+                landfall::Start::Time(word[1..].parse().map_err(|_| no())?)
             }
-            word => From::Time(rfc3339(word).ok_or_else(no)?),
+            word if word.bytes().all(|b| b.is_ascii_digit()) => {
+                landfall::Start::Position(word.parse().map_err(|_| no())?)
+            }
+            word => landfall::Start::Time(rfc3339(word).ok_or_else(no)?),
         };
         Ok(Self(from))
     }
@@ -218,10 +219,10 @@ impl FromStr for Start {
 impl fmt::Display for Start {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            From::Earliest => f.write_str("earliest"),
-            From::Latest => f.write_str("latest"),
-            From::Position(position) => write!(f, "{position}"),
-            From::Time(ns) => write!(f, "@{ns}"),
+            landfall::Start::Earliest => f.write_str("earliest"),
+            landfall::Start::Latest => f.write_str("latest"),
+            landfall::Start::Position(position) => write!(f, "{position}"),
+            landfall::Start::Time(ns) => write!(f, "@{ns}"),
         }
     }
 }
@@ -235,7 +236,7 @@ impl Serialize for Start {
 impl<'de> Deserialize<'de> for Start {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(TextOr::<Self> {
-            number: |number| Ok(Self(From::Position(number))),
+            number: |number| Ok(Self(landfall::Start::Position(number))),
             expects: "earliest, latest, a position or a time",
         })
     }
@@ -354,11 +355,11 @@ mod tests {
 
     #[test]
     fn starts_in_every_notation() {
-        assert_eq!("earliest".parse(), Ok(Start(From::Earliest)));
-        assert_eq!("latest".parse(), Ok(Start(From::Latest)));
-        assert_eq!("42".parse(), Ok(Start(From::Position(42))));
-        assert_eq!("@17".parse(), Ok(Start(From::Time(17))));
-        let noon = From::Time(1_769_860_800_000_000_000);
+        assert_eq!("earliest".parse(), Ok(Start(landfall::Start::Earliest)));
+        assert_eq!("latest".parse(), Ok(Start(landfall::Start::Latest)));
+        assert_eq!("42".parse(), Ok(Start(landfall::Start::Position(42))));
+        assert_eq!("@17".parse(), Ok(Start(landfall::Start::Time(17))));
+        let noon = landfall::Start::Time(1_769_860_800_000_000_000);
         for text in [
             "2026-01-31T12:00:00Z",
             "2026-01-31t12:00:00.000z",
@@ -368,7 +369,7 @@ mod tests {
             assert_eq!(text.parse(), Ok(Start(noon)), "{text}");
         }
         let leap = "2024-02-29T23:59:60.123456789Z".parse();
-        assert_eq!(leap, Ok(Start(From::Time(1_709_251_200_123_456_789))));
+        assert_eq!(leap, Ok(Start(landfall::Start::Time(1_709_251_200_123_456_789))));
         for text in [
             "",
             "soon",

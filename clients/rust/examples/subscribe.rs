@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use landfall::{Client, Error, Event, From};
+use landfall::{Client, Error, Event, Start};
 
 fn control() -> String {
     let given = std::env::args().nth(1).or_else(|| std::env::var("LANDFALL_CONTROL").ok());
@@ -14,7 +14,7 @@ fn control() -> String {
 
 fn main() -> Result<(), Error> {
     let client = Client::new(&control())?;
-    let mut subscriber = client.subscriber("greetings").from(From::Earliest).build()?;
+    let mut subscriber = client.subscriber("greetings").from(Start::Earliest).build()?;
     let mut messages = 0;
     loop {
         match subscriber.next(Duration::from_secs(1))? {

@@ -91,13 +91,14 @@ impl Client {
 
     /// One topic.
     pub fn topic(&self, name: &str) -> Result<api::Topic, Error> {
-        self.door.ask(Method::Get, &topic_path(name), None)
+        let topic = self.door.ask(Method::Get, &topic_path(name), None);
+        topic.map_err(|error: Error| error.of_topic(name))
     }
 
     /// Deletes a topic; comes back once nothing of it is left.
     pub fn delete_topic(&self, name: &str) -> Result<(), Error> {
-        self.door.ask::<Deleted>(Method::Delete, &topic_path(name), None)?;
-        Ok(())
+        let deleted = self.door.ask::<Deleted>(Method::Delete, &topic_path(name), None);
+        deleted.map(drop).map_err(|error| error.of_topic(name))
     }
 
     /// Forgets a broker that died and that nothing of the pool is on.

@@ -207,7 +207,21 @@ pub enum Error {
         /// What is wrong.
         why: Corruption,
     },
-    /// The topic was deleted.
+    /// There is no such topic.
+    NoTopic {
+        /// Its name.
+        topic: String,
+    },
+    /// A subscription was to begin at a position that the topic has not come to.
+    BeyondEnd {
+        /// Its name.
+        topic: String,
+        /// The position.
+        position: u64,
+        /// The position of the topic's next message.
+        end: u64,
+    },
+    /// The topic was deleted, or is just being deleted.
     TopicGone {
         /// Its name.
         topic: String,
@@ -298,7 +312,7 @@ impl fmt::Display for Stalled {
             Stall::PoolFull => write!(
                 f,
                 "the pool is full ({used} of {of} segments free): delete a topic, let retention \
-                 work, or make the pool larger"
+                 work, or make the pool larger; landfall cluster says whether segments are lost"
             ),
             Stall::HalvesFull => write!(
                 f,
@@ -310,6 +324,18 @@ impl fmt::Display for Stalled {
 }
 
 impl Error {
+    /// A topic that is not there in the one shape that it has for users, whoever said so.
+    pub(crate) fn of_topic(self, topic: &str) -> Self {
+        let topic = || topic.to_owned();
+        match self {
+            Self::Refused { why: Refusal::NoTopic, .. } | Self::Control { status: 404, .. } => {
+                Self::NoTopic { topic: topic() }
+            }
+            Self::Refused { why: Refusal::TopicGone, .. } => Self::TopicGone { topic: topic() },
+            other => other,
+        }
+    }
+
     /// Whether nobody listens at the address of control or of a broker.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
@@ -403,6 +429,13 @@ impl fmt::Display for Error {
             Self::Corrupt { log, index, position, why, .. } => {
                 write!(f, "batch {index} of log {log}, from position {position}, is corrupt: {why}")
             }
+            Self::NoTopic { topic } => write!(f, "there is no topic {topic:?}"),
+            Self::BeyondEnd { topic, position, end } => write!(
+                f,
+                "topic {topic:?} has not come to position {position}: its next message gets {end}; \
+                 a position from before it was deleted and made anew, or of another system, means \
+                 nothing here"
+            ),
             Self::TopicGone { topic } => write!(f, "topic {topic:?} was deleted"),
             Self::MadeAgain { topic, batches, messages } => {
                 write!(
@@ -457,6 +490,18 @@ mod tests {
         {
             assert!(text.contains(part), "{part:?} is missing in {text:?}");
         }
+    }
+
+    #[test]
+    fn a_topic_that_is_not_there_has_one_shape_whoever_says_so() {
+        let refused = |why| Error::Refused { broker: 0, why, sentence: "no".into() }.of_topic("t");
+        let (request, code, message) = ("GET /x".into(), "not_found".into(), "no".into());
+        let control = Error::Control { request, status: 404, code, message }.of_topic("t");
+        for error in [refused(Refusal::NoTopic), control] {
+            assert!(matches!(&error, Error::NoTopic { topic } if topic == "t"), "{error:?}");
+        }
+        assert!(matches!(refused(Refusal::TopicGone), Error::TopicGone { .. }));
+        assert!(matches!(refused(Refusal::Busy), Error::Refused { why: Refusal::Busy, .. }));
     }
 
     #[test]

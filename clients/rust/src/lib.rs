@@ -16,7 +16,7 @@
 //! use std::time::Duration;
 //!
 //! use landfall::api::TopicSpec;
-//! use landfall::{Client, Event, From, Order};
+//! use landfall::{Client, Event, Order, Start};
 //!
 //! # fn main() -> Result<(), landfall::Error> {
 //! let client = Client::new("http://127.0.0.1:7400")?;
@@ -26,7 +26,7 @@
 //! publisher.publish(b"hello")?;
 //! publisher.close()?;
 //!
-//! let mut subscriber = client.subscriber("greetings").from(From::Earliest).build()?;
+//! let mut subscriber = client.subscriber("greetings").from(Start::Earliest).build()?;
 //! while let Event::Batch(batch) = subscriber.next(Duration::from_secs(1))? {
 //!     for message in batch.messages() {
 //!         println!("{}", String::from_utf8_lossy(message.payload));
@@ -53,17 +53,20 @@ pub mod subscriber;
 mod verbs;
 mod wait;
 
-pub use landfall_layout::batch::{Message, Messages};
-pub use landfall_layout::frame::{Ack, From, GapReason, Reached};
+pub use landfall_layout::batch::{BatchError, Message, Messages};
+pub use landfall_layout::frame::{
+    Ack, FrameError, From as Start, GapReason, Reached, Refusal, Stall,
+};
+pub use landfall_layout::held::Held;
 pub use landfall_layout::topic::Order;
 pub use landfall_layout::verbs::GrantMode;
 
 pub use client::Client;
 pub use connect::{Transport, UnknownTransport};
-pub use error::Error;
+pub use error::{Corruption, Error, Stalled};
 pub use landfall_pool::idle::Idle;
 pub use publisher::{
     Acked, BatchReceipt, Lane, Outgoing, PublishError, Publisher, PublisherBuilder, PublisherStats,
     Receipt, Reservation, Reserved, ReservedPositions, Ticket,
 };
-pub use subscriber::{Batch, Event, Subscriber, SubscriberBuilder};
+pub use subscriber::{Batch, Event, Mark, NoMark, Subscriber, SubscriberBuilder};

@@ -308,6 +308,8 @@ pub(crate) fn is_final(error: &Error) -> bool {
         Error::Frame { .. }
         | Error::Setting { .. }
         | Error::TopicGone { .. }
+        | Error::NoTopic { .. }
+        | Error::BeyondEnd { .. }
         | Error::MadeAgain { .. }
         | Error::Superseded { .. } => true,
         // All brokers hand over the same pool.
@@ -397,6 +399,7 @@ mod tests {
         let refused = |why| Error::Refused { broker: 0, why, sentence: String::new() };
         for error in [
             Error::TopicGone { topic: "t".into() },
+            Error::BeyondEnd { topic: "t".into(), position: 6, end: 5 },
             Error::MadeAgain { topic: "t".into(), batches: 0, messages: 0 },
             Error::Superseded { client: 7, epoch: 1, now: 2 },
             attach(Attach::Other { theirs: 9, ours: 6 }),

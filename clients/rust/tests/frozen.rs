@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{CONTROL, Connections, Peer, Script, States, brokers_saying, welcome};
 use landfall::{
-    Client, Error, Event, From, Publisher, PublisherBuilder, Subscriber, SubscriberBuilder,
+    Client, Error, Event, Publisher, PublisherBuilder, Start, Subscriber, SubscriberBuilder,
     Transport,
 };
 use landfall_layout::frame::{Frame, Welcome};
@@ -58,7 +58,7 @@ impl Site {
 
     fn subscriber(&self) -> SubscriberBuilder {
         let builder = self.client.subscriber("topic").transport(Transport::Tcp);
-        builder.from(From::Earliest).timeout(LONG)
+        builder.from(Start::Earliest).timeout(LONG)
     }
 }
 
@@ -250,7 +250,7 @@ fn a_subscriber_leaves_a_broker_that_is_frozen_and_goes_on_where_it_was() {
         }),
         Box::new(|connections, _, _| {
             let (mut peer, hello) = connections.greet();
-            assert_eq!(hello.from, From::Position(1));
+            assert_eq!(hello.from, Start::Position(1));
             start(&mut peer, 1, 9);
             peer.deliver(1, 1, &[b"b"]);
             peer.until_closed();

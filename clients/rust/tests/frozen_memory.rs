@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::pool::{Log, Peer, alone, batch_at, give, pool};
 use common::{States, control_saying, welcome};
-use landfall::{Client, Event, From, Transport};
+use landfall::{Client, Event, Start, Transport};
 use landfall_layout::BrokerId;
 use landfall_layout::frame::{Frame, Welcome};
 use landfall_layout::segment::SegmentKind;
@@ -124,14 +124,14 @@ fn subscriber_leaves(reads_on: bool) {
     });
     let (tcp, well) = common::alone(|connections| {
         let (mut peer, hello) = connections.greet();
-        let From::Position(position) = hello.from else { panic!("{:?}", hello.from) };
+        let Start::Position(position) = hello.from else { panic!("{:?}", hello.from) };
         let welcome = welcome(Order::Strong, 0, 0);
         peer.send(Frame::Welcome(Welcome { start: position, end: position, ..welcome }));
         peer.deliver(position, position, &[b"over tcp"]);
         peer.until_closed();
     });
     let (client, states) = site(&unix, &tcp);
-    let builder = client.subscriber("topic").from(From::Earliest).timeout(LONG);
+    let builder = client.subscriber("topic").from(Start::Earliest).timeout(LONG);
     let mut subscriber = builder.build().unwrap();
     freeze(&states);
     assert_eq!(subscriber.transport(), Transport::Memory);

@@ -57,7 +57,7 @@ fn a_refusal_passes_the_brokers_sentence_on() {
         peer.refuse(Frame::Refused(Refusal::NoTopic), "there is no topic \"topic\"");
     });
     let error = set_up(&client).build().err().unwrap();
-    assert!(matches!(error, Error::Refused { why: Refusal::NoTopic, .. }), "{error}");
+    assert!(matches!(error, Error::NoTopic { .. }), "{error}");
     assert!(error.to_string().contains("there is no topic \"topic\""), "{error}");
     script.join().unwrap();
 }

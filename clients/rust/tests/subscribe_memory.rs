@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::LOG;
 use common::pool::{Log, broker, give, pool};
-use landfall::{Client, Event, From, GapReason, Subscriber, Transport};
+use landfall::{Client, Event, GapReason, Start, Subscriber, Transport};
 use landfall_layout::segment::SegmentKind;
 use landfall_pool::Pool;
 use landfall_pool::channel::HOLD;
@@ -16,7 +16,7 @@ use landfall_pool::channel::HOLD;
 const WAIT: Duration = Duration::from_secs(10);
 const SEGMENT: u32 = 3;
 
-fn subscribe(client: &Client, from: From) -> Subscriber {
+fn subscribe(client: &Client, from: Start) -> Subscriber {
     client
         .subscriber("topic")
         .transport(Transport::Memory)
@@ -58,7 +58,7 @@ fn batches_are_copied_and_do_not_change_in_their_readers_hands() {
     log.append(SEGMENT, 0, &[b"one", b"two"]);
     log.append(SEGMENT, 4096, &[b"three"]);
     let (client, script, ask, answers) = holder(&pool, 0, 3);
-    let mut subscriber = subscribe(&client, From::Earliest);
+    let mut subscriber = subscribe(&client, Start::Earliest);
     assert_eq!(subscriber.transport(), Transport::Memory);
     match subscriber.next(WAIT).unwrap() {
         Event::Batch(batch) => {
@@ -84,11 +84,11 @@ fn batches_are_copied_and_do_not_change_in_their_readers_hands() {
 #[test]
 fn a_subscription_starts_where_it_was_asked_to() {
     for (from, first) in [
-        (From::Earliest, Some(2)),
-        (From::Position(8), Some(4)),
-        (From::Position(9), Some(4)),
-        (From::Time(105), Some(5)),
-        (From::Latest, None),
+        (Start::Earliest, Some(2)),
+        (Start::Position(8), Some(4)),
+        (Start::Position(9), Some(4)),
+        (Start::Time(105), Some(5)),
+        (Start::Latest, None),
     ] {
         let (pool, _fd) = pool();
         give(&pool, SEGMENT, SegmentKind::Payload, 1);
@@ -96,8 +96,8 @@ fn a_subscription_starts_where_it_was_asked_to() {
         (0..8).for_each(|i| log.append(SEGMENT, 4096 * i, &[b"x", b"y"]));
         log.retire(2, 4);
         let start = match from {
-            From::Latest => 16,
-            From::Time(_) => 10,
+            Start::Latest => 16,
+            Start::Time(_) => 10,
             _ => 4,
         };
         let (client, script, ask, _answers) = holder(&pool, start, 16);
@@ -119,7 +119,7 @@ fn a_subscriber_that_retention_overtook_is_told_how_much_it_missed() {
     let mut log = Log::new(&pool);
     (0..8).for_each(|i| log.append(SEGMENT, 4096 * i, &[b"x", b"y"]));
     let (client, script, ask, _answers) = holder(&pool, 0, 16);
-    let mut subscriber = subscribe(&client, From::Earliest);
+    let mut subscriber = subscribe(&client, Start::Earliest);
     assert_eq!(next(&mut subscriber).0, 0);
     log.retire(5, 10);
     match subscriber.next(WAIT).unwrap() {
@@ -154,7 +154,7 @@ fn a_batch_that_was_sealed_anew_is_not_shown_and_not_held() {
     let at = pool.at(SEGMENT, 0, 4096).unwrap();
     pool.write(at, &common::batch(0, &[b"behind"])).unwrap();
     let (client, script, ask, answers) = holder(&pool, 0, 1);
-    let mut subscriber = subscribe(&client, From::Earliest);
+    let mut subscriber = subscribe(&client, Start::Earliest);
     // It is asked for over a connection that this broker does not take.
     let is_shown = matches!(subscriber.next(Duration::ZERO), Ok(Event::Batch(_)));
     assert!(!is_shown);
@@ -183,7 +183,7 @@ fn a_batch_that_was_sealed_anew_stops_no_reader_that_has_memory_alone() {
         let _ = ends.recv();
         drop(peers);
     });
-    let mut subscriber = subscribe(&client, From::Earliest);
+    let mut subscriber = subscribe(&client, Start::Earliest);
     let mut seen = Vec::new();
     while seen.len() < 4 {
         match subscriber.next(WAIT).unwrap() {
@@ -215,7 +215,7 @@ fn a_lost_broker_is_replaced_and_nothing_is_shown_twice() {
         let _ = dies.recv();
         drop(peer);
     });
-    let mut subscriber = subscribe(&client, From::Earliest);
+    let mut subscriber = subscribe(&client, Start::Earliest);
     assert_eq!(next(&mut subscriber).0, 0);
     assert_eq!(next(&mut subscriber).0, 1);
     die.send(()).unwrap();
@@ -240,7 +240,7 @@ fn a_deleted_topic_is_said() {
     let mut log = Log::new(&pool);
     log.append(SEGMENT, 0, &[b"x"]);
     let (client, script, ask, _answers) = holder(&pool, 0, 1);
-    let mut subscriber = subscribe(&client, From::Earliest);
+    let mut subscriber = subscribe(&client, Start::Earliest);
     assert_eq!(next(&mut subscriber).0, 0);
     log.delete();
     loop {

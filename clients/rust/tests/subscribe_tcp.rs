@@ -6,7 +6,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use common::{LOG, Peer, TOPIC, batch, broker, broker_with_copies, checksum_of, welcome};
-use landfall::{Client, Error, Event, From, GapReason, Subscriber, Transport};
+use landfall::{Client, Error, Event, GapReason, Start, Subscriber, Transport};
 use landfall_layout::TopicId;
 use landfall_layout::batch::BatchPreamble;
 use landfall_layout::frame::{Delivery, Frame, LogPlace, Refusal, Role, Welcome};
@@ -14,7 +14,7 @@ use landfall_layout::topic::Order;
 
 const WAIT: Duration = Duration::from_secs(10);
 
-fn subscribe(client: &Client, from: From) -> Result<Subscriber, Error> {
+fn subscribe(client: &Client, from: Start) -> Result<Subscriber, Error> {
     client.subscriber("topic").transport(Transport::Tcp).from(from).timeout(WAIT).build()
 }
 
@@ -42,14 +42,14 @@ fn gap(subscriber: &mut Subscriber) -> (u64, u64) {
 fn batches_come_as_they_were_delivered() {
     let (client, script) = broker(|connections| {
         let (mut peer, hello) = connections.greet();
-        assert_eq!((hello.role, hello.from), (Role::Subscribe, From::Earliest));
+        assert_eq!((hello.role, hello.from), (Role::Subscribe, Start::Earliest));
         start(&mut peer, 0, 3);
         peer.deliver(0, 0, &[b"one", b"two"]);
         peer.deliver(1, 2, &[b""]);
         peer.send(Frame::CaughtUp);
         peer.until_closed();
     });
-    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    let mut subscriber = subscribe(&client, Start::Earliest).unwrap();
     assert_eq!((subscriber.start(), subscriber.end()), (0, 3));
     match subscriber.next(WAIT).unwrap() {
         Event::Batch(batch) => {
@@ -89,7 +89,7 @@ fn bytes_may_come_one_at_a_time() {
         }
         peer.until_closed();
     });
-    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    let mut subscriber = subscribe(&client, Start::Earliest).unwrap();
     assert_eq!(next(&mut subscriber), (0, b"slow".to_vec()));
     drop(subscriber);
     script.join().unwrap();
@@ -107,7 +107,7 @@ fn batches_of_all_sizes_pass_through_one_buffer() {
         }
         peer.until_closed();
     });
-    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    let mut subscriber = subscribe(&client, Start::Earliest).unwrap();
     for index in 0..100 {
         let expected = vec![index as u8; sizes[index as usize % sizes.len()]];
         assert!(next(&mut subscriber) == (index, expected), "batch {index}");
@@ -125,13 +125,13 @@ fn a_lost_connection_goes_on_where_it_was_and_shows_nothing_twice() {
         peer.deliver(11, 102, &[b"c"]);
         drop(peer);
         let (mut peer, hello) = connections.greet();
-        assert_eq!(hello.from, From::Position(103));
+        assert_eq!(hello.from, Start::Position(103));
         start(&mut peer, 102, 200);
         peer.deliver(11, 102, &[b"c"]);
         peer.deliver(12, 103, &[b"d"]);
         peer.until_closed();
     });
-    let mut subscriber = subscribe(&client, From::Latest).unwrap();
+    let mut subscriber = subscribe(&client, Start::Latest).unwrap();
     assert_eq!(next(&mut subscriber), (10, b"a".to_vec()));
     assert_eq!(next(&mut subscriber), (11, b"c".to_vec()));
     assert_eq!(next(&mut subscriber), (12, b"d".to_vec()));
@@ -152,7 +152,7 @@ fn what_retention_took_is_counted_once() {
         peer.deliver(9, 90, &[b"c"]);
         peer.until_closed();
     });
-    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    let mut subscriber = subscribe(&client, Start::Earliest).unwrap();
     assert_eq!(next(&mut subscriber).0, 0);
     assert_eq!(gap(&mut subscriber), (49, 50));
     assert_eq!(next(&mut subscriber).0, 5);
@@ -170,7 +170,7 @@ fn a_position_that_is_gone_is_a_gap_from_there() {
         peer.deliver(5, 50, &[b"a"]);
         peer.until_closed();
     });
-    let mut subscriber = subscribe(&client, From::Position(20)).unwrap();
+    let mut subscriber = subscribe(&client, Start::Position(20)).unwrap();
     assert_eq!(gap(&mut subscriber), (30, 50));
     assert_eq!(next(&mut subscriber).0, 5);
     drop(subscriber);
@@ -230,7 +230,7 @@ fn a_batch_that_is_not_what_was_landed_is_a_gap_once() {
             deliver(&mut peer, 0);
             peer.until_closed();
             let (mut peer, hello) = connections.greet();
-            assert_eq!((hello.checked, hello.from), (true, From::Position(0)));
+            assert_eq!((hello.checked, hello.from), (true, Start::Position(0)));
             start(&mut peer, 0, 3);
             // The broker finds it too, or it is changed behind the broker's look.
             let (log, reason) = (LOG, GapReason::Corrupt);
@@ -239,7 +239,7 @@ fn a_batch_that_is_not_what_was_landed_is_a_gap_once() {
             peer.deliver(2, 2, &[b"good"]);
             peer.until_closed();
         });
-        let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+        let mut subscriber = subscribe(&client, Start::Earliest).unwrap();
         assert_eq!(corrupt(&mut subscriber), (1, 1));
         assert_eq!(corrupt(&mut subscriber), (1, 2));
         assert_eq!(next(&mut subscriber), (2, b"good".to_vec()));
@@ -281,7 +281,7 @@ fn bytes_of_another_topic_are_nobodys_batch_here() {
         peer.send(Frame::Gap { log: LOG, reason, missed: 1, resume: 1 });
         peer.until_closed();
     });
-    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    let mut subscriber = subscribe(&client, Start::Earliest).unwrap();
     assert_eq!(corrupt(&mut subscriber), (1, 1));
     drop(subscriber);
     script.join().unwrap();
@@ -298,7 +298,7 @@ fn where_there_are_copies_a_corrupt_batch_is_asked_for_once_more() {
         deliver_damaged(&mut peer, 1);
         peer.until_closed();
         let (mut peer, hello) = connections.greet();
-        assert_eq!((hello.checked, hello.from), (true, From::Position(1)));
+        assert_eq!((hello.checked, hello.from), (true, Start::Position(1)));
         peer.send(Frame::Welcome(Welcome { start: 1, ..first }));
         peer.deliver(1, 1, &[b"from disk"]);
         // No copy has this one.
@@ -307,12 +307,12 @@ fn where_there_are_copies_a_corrupt_batch_is_asked_for_once_more() {
         peer.send(Frame::CaughtUp);
         peer.until_closed();
         let (mut peer, hello) = connections.greet();
-        assert_eq!((hello.checked, hello.from), (false, From::Position(4)));
+        assert_eq!((hello.checked, hello.from), (false, Start::Position(4)));
         start(&mut peer, 4, 4);
         peer.deliver(4, 4, &[b"new"]);
         peer.until_closed();
     });
-    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    let mut subscriber = subscribe(&client, Start::Earliest).unwrap();
     assert_eq!(next(&mut subscriber), (0, b"first".to_vec()));
     assert_eq!(next(&mut subscriber), (1, b"from disk".to_vec()));
     assert_eq!(corrupt(&mut subscriber), (1, 3));
@@ -334,7 +334,7 @@ fn with_a_log_for_each_broker_it_says_where_it_is_in_those_it_has_seen() {
         peer.deliver_in(3, 1, 2, &[b"d"]);
         drop(peer);
         let (mut peer, hello, places) = connections.greet_at();
-        assert_eq!(hello.from, From::Earliest, "another log may have anything");
+        assert_eq!(hello.from, Start::Earliest, "another log may have anything");
         let place = |log, next, position| LogPlace { log, next, position };
         assert_eq!(places, [place(0, 1, 1), place(3, 2, 3)]);
         peer.send(Frame::Welcome(welcome(Order::Broker, 0, 0)));
@@ -344,7 +344,7 @@ fn with_a_log_for_each_broker_it_says_where_it_is_in_those_it_has_seen() {
         peer.deliver_in(3, 2, 3, &[b"f"]);
         peer.until_closed();
     });
-    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    let mut subscriber = subscribe(&client, Start::Earliest).unwrap();
     let seen: Vec<_> = (0..5).map(|_| next(&mut subscriber).1).collect();
     assert_eq!(seen, [&b"a"[..], b"c", b"d", b"e", b"f"]);
     drop(subscriber);
@@ -357,17 +357,17 @@ fn from_the_latest_it_comes_back_to_where_each_log_ended_when_it_began() {
     let (client, script) = broker(move |connections| {
         // Nothing has begun where the connection is lost before it is known where logs end.
         let (mut peer, hello, _) = connections.greet_at();
-        assert_eq!(hello.from, From::Latest);
+        assert_eq!(hello.from, Start::Latest);
         peer.send(Frame::Welcome(welcome(Order::Broker, 0, 0)));
         drop(peer);
         let (mut peer, hello, places) = connections.greet_at();
-        assert_eq!((hello.from, places), (From::Latest, vec![]));
+        assert_eq!((hello.from, places), (Start::Latest, vec![]));
         peer.send(Frame::Welcome(welcome(Order::Broker, 0, 0)));
         peer.send_tail(Frame::Ends, &LogPlace::encode_all(&[end]));
         peer.send(Frame::CaughtUp);
         drop(peer);
         let (mut peer, hello, places) = connections.greet_at();
-        assert_eq!(hello.from, From::Earliest, "no clock says what came since");
+        assert_eq!(hello.from, Start::Earliest, "no clock says what came since");
         let begun = |log| LogPlace { log, next: 0, position: 0 };
         let all: Vec<_> = (0..32).map(|log| if log == 3 { end } else { begun(log) }).collect();
         assert_eq!(places, all);
@@ -377,7 +377,7 @@ fn from_the_latest_it_comes_back_to_where_each_log_ended_when_it_began() {
         peer.deliver_in(5, 0, 0, &[b"b"]);
         peer.until_closed();
     });
-    let mut subscriber = subscribe(&client, From::Latest).unwrap();
+    let mut subscriber = subscribe(&client, Start::Latest).unwrap();
     while matches!(subscriber.next(Duration::ZERO).unwrap(), Event::CaughtUp | Event::Idle) {
         if subscriber.transport() == Transport::Auto {
             break;
@@ -401,7 +401,7 @@ fn ends_of_logs_that_make_no_sense_are_an_error() {
             }
             peer.until_closed();
         });
-        let error = subscribe(&client, From::Latest).map(drop).unwrap_err();
+        let error = subscribe(&client, Start::Latest).map(drop).unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
         script.join().unwrap();
     }
@@ -411,7 +411,7 @@ fn ends_of_logs_that_make_no_sense_are_an_error() {
         peer.send_tail(Frame::Ends, &[]);
         peer.until_closed();
     });
-    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    let mut subscriber = subscribe(&client, Start::Earliest).unwrap();
     let error = subscriber.next(WAIT).map(|event| format!("{event:?}")).unwrap_err();
     assert!(error.to_string().contains("nobody asked for"), "{error}");
     drop(subscriber);
@@ -426,7 +426,7 @@ fn a_deleted_topic_is_said_and_said_again() {
         peer.refuse(Frame::Refused(Refusal::TopicGone), "the topic was deleted");
         peer.until_closed();
     });
-    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    let mut subscriber = subscribe(&client, Start::Earliest).unwrap();
     assert!(matches!(subscriber.next(WAIT).unwrap(), Event::TopicGone));
     assert!(matches!(subscriber.next(WAIT).unwrap(), Event::TopicGone));
     drop(subscriber);
@@ -454,7 +454,7 @@ fn a_topic_that_was_made_again_is_not_gone_on_with() {
             peer.until_closed();
         }
     });
-    let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+    let mut subscriber = subscribe(&client, Start::Earliest).unwrap();
     assert_eq!(next(&mut subscriber), (0, b"old".to_vec()));
     for _ in 0..2 {
         let error = subscriber.next(WAIT).unwrap_err();
@@ -491,7 +491,7 @@ fn deliveries_that_make_no_sense_are_errors_and_nothing_worse() {
             peer.send(Frame::Delivery(case));
             let _ = peer.stream.write_all(&[0x55; 200]);
         });
-        let mut subscriber = subscribe(&client, From::Earliest).unwrap();
+        let mut subscriber = subscribe(&client, Start::Earliest).unwrap();
         let mut failed = false;
         for _ in 0..3 {
             failed |= subscriber.next(Duration::from_millis(20)).is_err();

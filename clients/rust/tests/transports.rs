@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{broker_of, welcome};
-use landfall::{Client, Error, From, GrantMode, Transport};
+use landfall::{Client, Error, GrantMode, Start, Transport};
 use landfall_layout::frame::{Carrier, FRAME_BYTES, Frame};
 use landfall_layout::topic::Order;
 
@@ -35,7 +35,7 @@ fn auto_falls_back_to_tcp_where_verbs_cannot_be_had() {
     assert_eq!(publisher.transport(), Transport::Tcp);
     publisher.publish(b"x").unwrap();
     publisher.close().unwrap();
-    let subscriber = client.subscriber("topic").from(From::Earliest).build().unwrap();
+    let subscriber = client.subscriber("topic").from(Start::Earliest).build().unwrap();
     assert_eq!(subscriber.transport(), Transport::Tcp);
     script.join().unwrap();
 }

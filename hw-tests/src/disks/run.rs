@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use landfall::api::{Replica, TopicSpec};
-use landfall::{Ack, Event, From, GapReason, Transport};
+use landfall::{Ack, Event, GapReason, Start, Transport};
 use landfall_layout::replica::ReplicaState;
 use landfall_verify::Severity;
 
@@ -318,7 +318,7 @@ impl<'a> Run<'a> {
     fn read_at(&mut self, world: &World, broker: u8) -> Result<BTreeSet<u64>, Failure> {
         let client = world.client()?;
         let mut subscriber = patiently(|| {
-            let builder = client.subscriber(TOPIC).from(From::Earliest).broker(broker);
+            let builder = client.subscriber(TOPIC).from(Start::Earliest).broker(broker);
             builder.transport(Transport::Tcp).timeout(patience()).build()
         })?;
         let (mut shown, mut last) = (BTreeSet::new(), BTreeMap::new());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use landfall::{From, Lane, Order, Outgoing, PublishError, Publisher, Ticket};
+use landfall::{Lane, Order, Outgoing, PublishError, Publisher, Start, Ticket};
 use landfall_layout::limits::MESSAGE_BYTES_MAX;
 
 use crate::flow::{Random, Read, Reading, Until, audit, message, read};
@@ -202,7 +202,7 @@ pub fn any_position_and_time_can_be_started_from(rig: &Rig) -> Result<(), Failur
     let all = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
     ensure!(all.messages.len() == 200, "{} messages", all.messages.len());
     for position in [0, 1, 9, 10, 55, 199] {
-        let subscriber = site.subscriber(&topic).from(From::Position(position)).build()?;
+        let subscriber = site.subscriber(&topic).from(Start::Position(position)).build()?;
         let start = subscriber.start();
         ensure!(start <= position, "starts at {start} when asked for {position}");
         let reading = read(subscriber, Until::CaughtUp)?;
@@ -217,10 +217,11 @@ pub fn any_position_and_time_can_be_started_from(rig: &Rig) -> Result<(), Failur
     let mut receipts = Vec::new();
     publisher.take_receipts(&mut receipts);
     let landed = receipts[7].landed_ns;
-    let reading = read(site.subscriber(&topic).from(From::Time(landed)).build()?, Until::CaughtUp)?;
+    let reading =
+        read(site.subscriber(&topic).from(Start::Time(landed)).build()?, Until::CaughtUp)?;
     let first = reading.messages.first().map(|read| read.position);
     ensure!(first == Some(70), "from the time of batch 7: {first:?}");
-    let mut latest = site.subscriber(&topic).from(From::Latest).build()?;
+    let mut latest = site.subscriber(&topic).from(Start::Latest).build()?;
     let mut reading = Reading::default();
     reading.read(&mut latest, Until::CaughtUp)?;
     ensure!(reading.messages.is_empty(), "the latest had {} before it", reading.messages.len());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use landfall::api::Topic;
-use landfall::{Event, From, Order, Subscriber};
+use landfall::{Event, Order, Start, Subscriber};
 use landfall_replica::names::list;
 
 use super::cold::Data;
@@ -99,7 +99,7 @@ pub fn what_left_memory_is_read_from_disk(rig: &Rig) -> Result<(), Failure> {
         check_sent(&whole, &sent, Promise::InOrderOnce)?;
         let from_disk = site.counter("batches_from_disk_total")? - before;
         ensure!(from_disk > 20, "only {from_disk} batches came from the disk");
-        let zero = site.subscriber(&topic).from(From::Position(0)).build()?;
+        let zero = site.subscriber(&topic).from(Start::Position(0)).build()?;
         let zero = read(zero, Until::CaughtUp)?;
         no_gap(&zero)?;
         check_sent(&zero, &sent, Promise::InOrderOnce)?;
@@ -116,7 +116,7 @@ pub fn what_left_memory_is_read_from_disk(rig: &Rig) -> Result<(), Failure> {
 fn from_the_middle(site: &Site, topic: &Topic, whole: &Reading) -> Result<(), Failure> {
     let next = 2 * MESSAGES;
     for position in [1, 7, MESSAGES / 3, MESSAGES, next - 2] {
-        let subscriber = site.subscriber(topic).from(From::Position(position)).build()?;
+        let subscriber = site.subscriber(topic).from(Start::Position(position)).build()?;
         ensure!(subscriber.start() <= position, "{position} begins at {}", subscriber.start());
         let reading = read(subscriber, Until::CaughtUp)?;
         no_gap(&reading)?;
@@ -128,7 +128,7 @@ fn from_the_middle(site: &Site, topic: &Topic, whole: &Reading) -> Result<(), Fa
         let first = reading.messages.first().and_then(|read| name_of(&read.payload));
         ensure!(first.is_some(), "the message at {position} is nobody's");
     }
-    let mut middle = site.subscriber(topic).from(From::Position(MESSAGES / 2)).build()?;
+    let mut middle = site.subscriber(topic).from(Start::Position(MESSAGES / 2)).build()?;
     let (position, landed_ns) = loop {
         match middle.next(patience())? {
             Event::Batch(batch) => break (batch.first_position(), batch.landed_ns()),
@@ -137,7 +137,7 @@ fn from_the_middle(site: &Site, topic: &Topic, whole: &Reading) -> Result<(), Fa
         }
     };
     drop(middle);
-    let subscriber = site.subscriber(topic).from(From::Time(landed_ns)).build()?;
+    let subscriber = site.subscriber(topic).from(Start::Time(landed_ns)).build()?;
     let reading = read(subscriber, Until::CaughtUp)?;
     no_gap(&reading)?;
     let first = reading.messages.first().map(|read| read.position);
@@ -178,9 +178,9 @@ pub fn holes_that_left_memory_are_told_of_from_disk(rig: &Rig) -> Result<(), Fai
     }
     let from_disk = site.counter("batches_from_disk_total")? - before;
     ensure!(from_disk > 20, "only {from_disk} batches came from the disk");
-    // From the middle of a hole on: what was asked for is told of, and no more.
+    // Start the middle of a hole on: what was asked for is told of, and no more.
     let (first, count) = holes[2];
-    let middle = site.subscriber(&topic).from(From::Position(first + 1)).build()?;
+    let middle = site.subscriber(&topic).from(Start::Position(first + 1)).build()?;
     let middle = read(middle, Until::CaughtUp)?;
     let mut rest = holes[2..].to_vec();
     rest[0] = (first + 1, count - 1);
@@ -208,7 +208,7 @@ pub fn a_hole_that_memory_begins_with_hides_nothing(rig: &Rig) -> Result<(), Fai
     publish(&mut stays, 0, rounds..rounds + 1, 1_200_000)?;
     stays.close()?;
     gone(&site, &topic, holes[rounds as usize / 2].0)?;
-    for from in [From::Earliest, From::Position(0)] {
+    for from in [Start::Earliest, Start::Position(0)] {
         let whole = read(site.subscriber(&topic).from(from).build()?, Until::CaughtUp)?;
         check_sent(&whole, &[(0, rounds + 1)], Promise::InOrderOnce)?;
         ensure!(whole.unwritten == holes, "told of {:?}, not {holes:?}", whole.unwritten);
@@ -347,7 +347,7 @@ pub fn a_bound_on_disk_is_kept(rig: &Rig) -> Result<(), Failure> {
             // Memory keeps 2 MiB at least, in segments, and those stay on the disk too.
             Ok(most <= 14 << 20)
         })?;
-        let from_zero = site.subscriber(&topic).from(From::Position(0)).build()?;
+        let from_zero = site.subscriber(&topic).from(Start::Position(0)).build()?;
         let reading = read(from_zero, Until::CaughtUp)?;
         let seen = reading.messages.len() as u64;
         ensure!(reading.missed > 0, "nothing was missed");

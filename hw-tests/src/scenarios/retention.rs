@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use landfall::{From, Order};
+use landfall::{Order, Start};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -70,7 +70,7 @@ pub fn what_was_overtaken_is_counted(rig: &Rig) -> Result<(), Failure> {
         let begins = late.messages.first().map(|read| read.position).unwrap_or(MESSAGES);
         ensure!(begins + late.messages.len() as u64 == MESSAGES, "late began at {begins}");
         // Asked for what is gone: told how much.
-        let back = site.subscriber(&topic).from(From::Position(0)).build()?;
+        let back = site.subscriber(&topic).from(Start::Position(0)).build()?;
         let back = read(back, Until::CaughtUp)?;
         let begins = back.messages.first().map(|read| read.position).unwrap_or(MESSAGES);
         ensure!(begins + back.messages.len() as u64 == MESSAGES, "back began at {begins}");
@@ -110,7 +110,7 @@ pub fn what_is_gone_as_a_whole_is_counted(rig: &Rig) -> Result<(), Failure> {
         site.wait_until("retention of everything", |client| {
             Ok(client.topic(&topic.name)?.oldest_position == MESSAGES)
         })?;
-        let ask = |until| read(site.subscriber(&topic).from(From::Position(10)).build()?, until);
+        let ask = |until| read(site.subscriber(&topic).from(Start::Position(10)).build()?, until);
         let back = ask(Until::CaughtUp)?;
         let (seen, missed) = (back.messages.len(), back.missed);
         ensure!((seen, missed) == (0, MESSAGES - 10), "{seen} seen and {missed} missed");

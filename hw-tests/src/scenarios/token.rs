@@ -157,7 +157,7 @@ pub fn a_dead_clients_positions_are_a_hole_for_everyone(rig: &Rig) -> Result<(),
     ensure!(live.unwritten == [(3, 7)], "who was there is told of {:?}", live.unwritten);
     let topic_name = &topic.name;
     let from = site.client.subscriber(topic_name).transport(rig.transport).timeout(patience());
-    let from = from.one_sided(rig.one_sided).from(landfall::From::Position(5));
+    let from = from.one_sided(rig.one_sided).from(landfall::Start::Position(5));
     let middle = read(from.build()?, Until::Messages(9))?;
     ensure!(middle.unwritten == [(5, 5)], "from its middle: {:?}", middle.unwritten);
     site.close()

@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use landfall::{From, Publisher};
+use landfall::{Publisher, Start};
 use landfall_layout::batch::message_stride;
 use serde::Serialize;
 
@@ -164,7 +164,7 @@ fn measure(
     let subscriber = (!args.publish_only)
         .then(|| {
             let builder = target.client().subscriber(target.topic());
-            let builder = builder.transport(args.common.transport.into()).from(From::Earliest);
+            let builder = builder.transport(args.common.transport.into()).from(Start::Earliest);
             let builder = builder.one_sided(args.common.read == words::Read::OneSided);
             builder.idle(settings.bench.idle.into()).build()
         })

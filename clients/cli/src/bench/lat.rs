@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use landfall::api::{Latency, ProcessCounters};
-use landfall::{BatchReceipt, Event, From, Publisher, Subscriber};
+use landfall::{BatchReceipt, Event, Publisher, Start, Subscriber};
 use landfall_pool::clock::wall_ns;
 use serde::Serialize;
 
@@ -204,7 +204,7 @@ impl Parties {
             .subscriber(target.topic())
             .transport(args.common.transport.into())
             .one_sided(args.common.read == words::Read::OneSided)
-            .from(From::Earliest)
+            .from(Start::Earliest)
             .idle(idle.into())
             .build()
             .tried(|| "cannot subscribe".into())?;

@@ -136,7 +136,8 @@ impl PublisherBuilder {
             self.client_id = random_id();
         }
         self.check()?;
-        Publisher::connect(self)
+        let topic = self.topic.clone();
+        Publisher::connect(self).map_err(|error| error.of_topic(&topic))
     }
 
     fn check(&self) -> Result<(), Error> {

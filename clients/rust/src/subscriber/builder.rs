@@ -5,7 +5,7 @@ use std::time::Duration;
 use landfall_layout::frame::From;
 use landfall_layout::limits::BROKERS_MAX;
 
-use super::Subscriber;
+use super::{Mark, Subscriber};
 use crate::Idle;
 use crate::client::Client;
 use crate::connect::Transport;
@@ -18,6 +18,7 @@ pub struct SubscriberBuilder {
     pub(crate) topic: String,
     pub(crate) transport: Transport,
     pub(crate) from: From,
+    pub(crate) mark: Option<Mark>,
     pub(crate) broker: Option<u8>,
     pub(crate) idle: Idle,
     pub(crate) timeout: Duration,
@@ -33,6 +34,7 @@ impl SubscriberBuilder {
             topic: topic.to_owned(),
             transport: Transport::Auto,
             from: From::Latest,
+            mark: None,
             broker: None,
             idle: Idle::Backoff,
             timeout: Duration::from_secs(10),
@@ -49,9 +51,21 @@ impl SubscriberBuilder {
         self
     }
 
-    /// Where to start. Default: the latest.
+    /// Where to start. Default: the latest. A position that the topic has not come to is an error,
+    /// [`BeyondEnd`](Error::BeyondEnd): it is another topic's, or of another system. A batch is
+    /// shown whole, also where the position lies inside of it.
     pub fn from(mut self, from: From) -> Self {
         self.from = from;
+        self.mark = None;
+        self
+    }
+
+    /// Goes on where another subscriber of the same topic was. Where the topic was deleted
+    /// meanwhile and made anew, [`build`](Self::build) fails with
+    /// [`MadeAgain`](Error::MadeAgain).
+    pub fn resume(mut self, mark: Mark) -> Self {
+        self.from = mark.position.map_or(mark.from, From::Position);
+        self.mark = Some(mark);
         self
     }
 
@@ -107,6 +121,7 @@ impl SubscriberBuilder {
             let why = format!("{broker}; brokers are 0 to {}", BROKERS_MAX - 1);
             return Err(Error::Setting { setting: "broker", why });
         }
-        Subscriber::connect(self)
+        let topic = self.topic.clone();
+        Subscriber::connect(self).map_err(|error| error.of_topic(&topic))
     }
 }

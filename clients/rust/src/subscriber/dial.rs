@@ -64,8 +64,9 @@ impl Subscriber {
             let most = self.route.batch_bytes_max();
             self.landing = Some(one_sided::landing(self.setup.ring_bytes, most)?);
         }
-        let first = self.made_ns.is_none();
-        let from = if first {
+        let first = !self.has_begun;
+        let is_new = first && self.setup.mark.is_none();
+        let from = if is_new {
             self.setup.from
         } else {
             let sequenced = self.order.is_sequenced();
@@ -121,7 +122,11 @@ impl Subscriber {
                     self.via = via;
                     self.broker = broker.broker;
                     let order = Order::from_raw(welcome.order).expect("it was checked");
-                    if first && from == From::Latest && !order.is_sequenced() {
+                    if first && let Err(error) = self.check_start(from, order, welcome.end) {
+                        self.via = Via::Down;
+                        return Err(error);
+                    }
+                    if is_new && from == From::Latest && !order.is_sequenced() {
                         match self.hear_ends() {
                             Ok(ends) => self.places.begin(&ends),
                             Err(error) => {
@@ -136,7 +141,10 @@ impl Subscriber {
                     if first {
                         self.made_ns = Some(welcome.created_ns);
                         self.order = order;
+                        self.has_begun = true;
                         (self.start, self.end) = (welcome.start, welcome.end);
+                    }
+                    if is_new {
                         let start = self.order.is_sequenced().then_some(welcome.start);
                         self.places.expect_start(from, start);
                     }
@@ -155,6 +163,21 @@ impl Subscriber {
 }
 
 impl Subscriber {
+    /// Refuses a position that the topic has not come to: from there nothing would be shown, and
+    /// what comes before it would be passed over without a word.
+    fn check_start(&self, from: From, order: Order, end: u64) -> Result<(), Error> {
+        let From::Position(position) = from else { return Ok(()) };
+        let end = match order.is_sequenced() {
+            true => end,
+            // Each log has positions of its own: those of the longest count.
+            false => self.setup.client.topic(&self.setup.topic)?.next_position,
+        };
+        if position <= end {
+            return Ok(());
+        }
+        Err(Error::BeyondEnd { topic: self.setup.topic.clone(), position, end })
+    }
+
     /// Where the logs of the connection's topic end, which have a place each. Until that is known
     /// the subscription has not begun: where the connection were lost before, what came meanwhile
     /// could not be told from what was there.

@@ -8,6 +8,7 @@ mod builder;
 mod detour;
 mod dial;
 mod frames;
+mod mark;
 mod memory;
 mod one_sided;
 mod patience;
@@ -18,12 +19,14 @@ mod verbs;
 pub use batch::{Batch, Event};
 pub(crate) use batch::{Place, Wanted, check_batch, check_entry, check_head};
 pub use builder::SubscriberBuilder;
+pub use mark::{Mark, NoMark};
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use landfall_layout::frame::{GapReason, LogPlace};
+use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::topic::Order;
 use landfall_pool::Mapping;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -34,6 +37,7 @@ use self::one_sided::{OneSided, Rest};
 use self::places::Places;
 use self::tcp::{Received, StreamReader};
 use self::verbs::{PushReader, Pushed};
+use crate::Start;
 use crate::connect::Transport;
 use crate::error::Error;
 use crate::route::{Route, is_final, may_pass};
@@ -113,6 +117,8 @@ pub struct Subscriber {
     landing: Option<Arc<Mapping>>,
     /// When the topic was made that it reads: another pool may give its id to another one.
     made_ns: Option<u64>,
+    /// It has read, or could have: what it asks for is where it is, and no more where to begin.
+    has_begun: bool,
     order: Order,
     start: u64,
     end: u64,
@@ -135,14 +141,17 @@ impl Subscriber {
     pub(crate) fn connect(setup: SubscriberBuilder) -> Result<Self, Error> {
         let route =
             Route::new(setup.client.clone(), setup.topic.clone(), setup.transport, setup.broker);
+        let mark = setup.mark.as_ref();
+        let is_sequenced = mark.is_some_and(|mark| mark.position().is_some());
         let mut subscriber = Self {
+            places: mark.map_or_else(Places::new, Mark::places),
+            made_ns: mark.map(|mark| mark.created_ns),
+            order: if is_sequenced { Order::Total } else { Order::None },
             setup,
             route,
             via: Via::Down,
-            places: Places::new(),
             landing: None,
-            made_ns: None,
-            order: Order::None,
+            has_begun: false,
             start: 0,
             end: 0,
             turn: random_id(),
@@ -156,20 +165,60 @@ impl Subscriber {
             silence: Silence::default(),
             listened_ns: 0,
         };
-        let deadline = Instant::now() + subscriber.setup.timeout;
+        subscriber.begin()?;
+        Ok(subscriber)
+    }
+
+    /// Connects for the first time, or for the first time since it was told to go elsewhere.
+    fn begin(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + self.setup.timeout;
         loop {
-            let error = match subscriber.dial(None) {
+            let error = match self.dial(None) {
                 Ok(()) => {
-                    subscriber.begun();
-                    return Ok(subscriber);
+                    self.begun();
+                    return Ok(());
                 }
                 Err(error) => error,
             };
-            let delay = subscriber.reconnects.next_delay();
+            let delay = self.reconnects.next_delay();
             if !may_pass(&error) || Instant::now() + delay >= deadline {
                 return Err(error);
             }
             std::thread::sleep(delay);
+        }
+    }
+
+    /// Goes on from `start`, of the topic that it reads and no other of its name. An error leaves
+    /// it without a connection, to be told once more where to go.
+    pub fn seek(&mut self, start: Start) -> Result<(), Error> {
+        self.setup.from = start;
+        self.setup.mark = None;
+        self.places = Places::new();
+        self.via = Via::Down;
+        self.down = None;
+        self.detour = Detour::default();
+        (self.has_begun, self.caught_up) = (false, false);
+        let topic = self.setup.topic.clone();
+        self.begin().map_err(|error| error.of_topic(&topic))
+    }
+
+    /// Position of the message that comes next, in the topic's one sequence; `None` for orders
+    /// `none` and `broker`, where each log has its own. Everything below it was shown, or told of
+    /// as a gap, or lay before the start. A batch counts as a whole.
+    pub fn position(&self) -> Option<u64> {
+        let place = self.places.get(SEQUENCED_LOG as u8).filter(|_| self.order.is_sequenced());
+        place.and_then(|place| place.position)
+    }
+
+    /// Where it is, to be stored: [`SubscriberBuilder::resume`] goes on there. Every batch that was
+    /// shown lies before it.
+    pub fn mark(&self) -> Mark {
+        let is_sequenced = self.order.is_sequenced();
+        Mark {
+            created_ns: self.made_ns.unwrap_or_default(),
+            from: self.setup.from,
+            position: is_sequenced.then(|| self.position().unwrap_or(self.start)),
+            logs: if is_sequenced { Vec::new() } else { self.places.seen() },
         }
     }
 
