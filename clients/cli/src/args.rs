@@ -291,16 +291,17 @@ pub struct Publish {
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 With -o json every line is a document with these fields:
-  schema_version  1
+  schema_version  2
   position        place in the topic's order (in its log, for orders none and broker)
-  client          the publisher's client id
+  client          the publisher's client id, as a text of digits
   sequence        sequence of the message's batch in its publisher's session
   timestamp       nanoseconds since 1970 that the publisher gave the message; 0: none
   key             null, or a text, or {\"base64\": \"...\"} when it is not UTF-8
   payload         a text, or {\"base64\": \"...\"} when it is not UTF-8
   log             32 is the topic's one sequence; others are the logs of single brokers
   broker          the broker that landed it
-Numbers have up to 64 bits. Messages that retention has taken are a counted gap on stderr.
+Numbers have up to 64 bits. A position that the topic has not come to is refused. Messages that
+retention has taken are a counted gap on stderr.
 
 --audit checks the order that the topic promises and reports on stderr at the end; the status is 1
 when it was broken.

@@ -29,27 +29,45 @@ use std::process::ExitCode;
 use clap::Parser;
 use landfall::Client;
 
+use landfall_pool::stdio::stdout_was_closed;
 use crate::args::{Broker, BrokerForget, Cli, Command, ConfigCommand};
 use crate::config::Config;
 use crate::error::{Failure, Kind, Outcome, Tried};
 
 /// Runs the tool with this process's arguments.
 pub fn main() -> ExitCode {
-    // Wrong arguments end here, with status 2; --help and --version with 0.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and the version are data as well.
+        Err(text) if !text.use_stderr() && stdout_was_closed() => return fail(&out::closed()),
+        // Wrong arguments end here, with status 2; --help and --version with 0.
+        Err(error) => error.exit(),
+    };
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if failure.kind != Kind::PipeClosed {
-                out::say_failure(&failure);
-            }
-            failure.status()
-        }
+        Err(failure) => fail(&failure),
     }
 }
 
 fn run(cli: &Cli) -> Outcome {
+fn fail(failure: &Failure) -> ExitCode {
+    if failure.kind != Kind::PipeClosed {
+        out::say_failure(failure);
+    }
+    failure.status()
+}
+
+/// Whether a command is there for what it prints: `publish` prints nothing, and `up` a line that
+/// nobody has to read.
+fn prints(command: &Command) -> bool {
+    !matches!(command, Command::Publish(_) | Command::Up(_))
+}
+
     let config = Config::read(cli.config.as_deref(), cli.flags())?;
+    if prints(&cli.command) && stdout_was_closed() {
+        // Before anything is made, changed or measured of which nothing could be said.
+        return Err(out::closed());
+    }
     let settings = &config.settings;
     match &cli.command {
         Command::Up(args) => up::run(args, settings),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 
 /// Version of every JSON document this tool prints. It grows when a field changes its meaning or
 /// goes away; fields may be added without.
@@ -128,6 +128,12 @@ pub fn human_ns(ns: u64) -> String {
         1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
         _ => format!("{:.2} s", ns as f64 / 1e9),
     }
+}
+
+/// There is no stdout to print to. Status 2, as of a wrong command line: verify and recover say
+/// something else with 1.
+pub fn closed() -> Failure {
+    Failure::usage("there is nowhere to print to", "stdout is closed; >/dev/null throws it away")
 }
 
 /// Says something to the person, on stderr.

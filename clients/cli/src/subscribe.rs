@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use landfall::audit::{Auditor, Seen};
 use landfall::{Batch, Client, Event, GapReason, Message, Start, Subscriber};
 
-use self::line::Line;
+use self::line::{Line, SCHEMA_VERSION};
 use crate::args::Subscribe;
 use crate::config::Settings;
 use crate::error::{Failure, Outcome, Tried};
-use crate::out::{Out, SCHEMA_VERSION, grouped, note};
+use crate::out::{Out, grouped, note};
 use crate::signals::Stop;
 use crate::topic::named;
 use crate::words::{Lines, Read, Transport};

@@ -22,9 +22,10 @@
 //! | [`lock`], [`process`] | which processes are there, as the kernel knows it |
 //! | [`disk`], [`replica`] | writing to files, and the lines that say how far that is |
 //! | [`stderr`] | what a server says to people, and that a panic ends it |
+//! | [`stdio`] | what a tool was given to say it to |
 //! | [`copies`] | who keeps each copy on disk now |
-//! | [`counters`] | counters and distinct errors that survive their process |
 //! | [`room`] | how much memory there is |
+//! | [`counters`] | counters and distinct errors that survive their process |
 
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
@@ -50,21 +51,22 @@ pub mod lock;
 pub mod log;
 pub mod map;
 pub mod memory;
+mod once;
 pub mod payload_writer;
 pub mod peer;
 pub mod poison;
-mod once;
 pub mod pool;
 pub mod process;
 pub mod replica;
-pub mod shared;
 pub mod room;
+pub mod shared;
 pub mod silence;
 #[cfg(feature = "kill-switch")]
 mod skew;
 pub mod slab;
 pub mod slot_ring;
 pub mod stderr;
+pub mod stdio;
 pub mod stream;
 pub mod topics;
 mod x86;

@@ -3,6 +3,10 @@
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+/// Version of [`Line`]: its client is a text, since a number beyond 2^53 is another one to whoever
+/// reads JSON numbers as floating-point ones.
+pub const SCHEMA_VERSION: u32 = 2;
+
 /// A message as `landfall subscribe -o json` prints it.
 #[derive(Serialize)]
 pub struct Line<'a> {
@@ -11,6 +15,7 @@ pub struct Line<'a> {
     /// Position in the log.
     pub position: u64,
     /// Client id of its publisher.
+    #[serde(serialize_with = "as_text")]
     pub client: u64,
     /// Sequence of its batch.
     pub sequence: u64,
@@ -24,6 +29,10 @@ pub struct Line<'a> {
     pub log: u8,
     /// Broker that landed it.
     pub broker: u8,
+}
+
+fn as_text<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(number)
 }
 
 /// Bytes as a JSON string where they are UTF-8, else as `{"base64": "..."}`.
