@@ -24,6 +24,21 @@ pub fn run(args: &Bench, config: &Config) -> Outcome {
     }
 }
 
+/// A measurement that a signal ended before its time: what there is was printed.
+fn cut_short() -> Failure {
+    Failure::failed("the measurement was cut short", "a signal asked for it")
+}
+
+/// The same before anything was measured.
+fn nothing_yet() -> Failure {
+    Failure::failed("nothing was measured yet", "a signal asked for the end")
+}
+
+/// Says in a table that a measurement was cut short.
+fn cut_line(measured: f64, wanted: f64) -> String {
+    format!("cut short   after {measured:.2} s of {wanted} s, by a signal")
+}
+
 /// A number of seconds that a measurement can take.
 fn seconds(flag: &str, seconds: f64, least: f64) -> Outcome<Duration> {
     if (least..=86_400.0).contains(&seconds) {

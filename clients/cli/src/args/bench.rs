@@ -1,5 +1,7 @@
 //! `landfall bench`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use crate::config::Flags;
@@ -66,6 +68,10 @@ pub struct Common {
     /// Bytes of its own system's pool [default: 1G]
     #[arg(long, value_name = "SIZE")]
     pub pool_bytes: Option<Size>,
+    /// Brokers of its own system keep replicas below this directory, until the end: --ack durable
+    /// needs some
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
     /// How all processes wait [default: backoff]
     #[arg(long, value_enum)]
     pub idle: Option<words::Idle>,
@@ -137,10 +143,13 @@ pub struct Bw {
 One message at a time, from publish to delivery at a subscriber in the same process. Without --rate
 the next message goes when the last one has come. With --rate they go by a timetable, and a
 message's latency counts from the time it should have gone, so that a stall is not hidden by the
-messages that were not sent meanwhile (coordinated omission).
+messages that were not sent meanwhile (coordinated omission). A rate that was not reached is said,
+with the one that was: latencies are then those of a queue that only grows.
 
 JSON fields: p50_ns, p90_ns, p99_ns, p999_ns, max_ns for all of the way, and the same by stage:
-sealed, landed, delivered, acknowledged; ordered comes from control's own histogram.
+sealed, landed, delivered, acknowledged; ordered comes from control's own histogram; rate_reached
+and rate_was_reached. A signal ends a benchmark: what was measured so far is printed, with
+cut_short, and the status is 1.
 
 Examples:
   landfall bench lat --transport memory --idle spin

@@ -13,9 +13,9 @@ use serde::Serialize;
 use super::limit::{Limit, Prober, better};
 use super::machine::Machine;
 use super::parties::{self, Shared, Verified};
-use super::seconds;
 use super::target::Target;
 use super::window::Window;
+use super::{cut_short, nothing_yet, seconds};
 use crate::args::bench::Bw;
 use crate::config::{Config, Settings};
 use crate::error::{Failure, Outcome, Tried};
@@ -66,6 +66,9 @@ struct Report {
     verified_messages: u64,
     verified_batches: u64,
     verified_bytes: u64,
+    /// It was told to end before its time.
+    cut_short: bool,
+    measured_seconds: f64,
 }
 
 /// What the run itself gave.
@@ -76,6 +79,7 @@ struct Measured {
     acked: u64,
     verified: Option<Verified>,
     transport: landfall::Transport,
+    is_cut: bool,
 }
 
 pub fn run(args: &Bw, config: &Config) -> Outcome {
@@ -100,7 +104,12 @@ pub fn run(args: &Bw, config: &Config) -> Outcome {
     let stopped = target.stop();
     let measured = measured?;
     stopped?;
-    let limit = better(before, limit(LIMIT_TIME)?);
+    // Who is in a hurry gets the one from before.
+    let limit = match measured.is_cut {
+        true => before,
+        false => better(before, limit(LIMIT_TIME)?),
+    };
+    let is_cut = measured.is_cut;
     progress.clear();
     let parameters = Parameters {
         transport: args.common.transport,
@@ -121,7 +130,8 @@ pub fn run(args: &Bw, config: &Config) -> Outcome {
         idle: bench.idle,
         publish_only: args.publish_only,
     };
-    print(&report(measured, limit, parameters), settings.output.format)
+    print(&report(measured, limit, parameters), settings.output.format)?;
+    if is_cut { Err(cut_short()) } else { Ok(()) }
 }
 
 fn check(args: &Bw, settings: &Settings) -> Outcome {
@@ -201,7 +211,7 @@ fn measure(
                 format!("measuring: {} messages a second", grouped(rate as u64))
             });
         });
-        let (messages, time) = (count() - from, started.elapsed());
+        let (messages, took) = (count() - from, started.elapsed());
         shared.stop.store(true, Ordering::Relaxed);
         let written: Vec<Outcome<u64>> = writers.into_iter().map(|w| joined(w.join())).collect();
         let total = written.iter().map(|one| one.as_ref().copied().unwrap_or(0)).sum();
@@ -209,14 +219,13 @@ fn measure(
         let verified = reader.map(|reader| joined(reader.join())).transpose();
         // A publisher's failure is why a subscriber misses something.
         let published = written.into_iter().sum::<Outcome<u64>>()?;
-        if stop.asked() {
-            return Err(Failure::failed(
-                "the measurement was interrupted",
-                "a signal asked for it",
-            ));
+        let is_cut = stop.asked() && took < time;
+        if is_cut && messages == 0 {
+            return Err(nothing_yet());
         }
         let acked = shared.acked.load(Ordering::Relaxed);
-        Ok(Measured { messages, time, published, acked, verified: verified?, transport })
+        let (time, verified) = (took, verified?);
+        Ok(Measured { messages, time, published, acked, verified, transport, is_cut })
     })
 }
 
@@ -270,6 +279,8 @@ fn report(measured: Measured, limit: Limit, parameters: Parameters) -> Report {
     let bytes_per_second = messages_per_second * parameters.message_bytes as f64;
     let verified = measured.verified.unwrap_or_default();
     Report {
+        cut_short: measured.is_cut,
+        measured_seconds: measured.time.as_secs_f64(),
         bench: "bw",
         machine: Machine::here(),
         parameters,
@@ -352,5 +363,8 @@ fn print(report: &Report, format: Format) -> Outcome {
         )
     };
     out.line(format_args!("verified    {verified}"))?;
+    if report.cut_short {
+        out.line(super::cut_line(report.measured_seconds, p.seconds))?;
+    }
     out.flush()
 }

@@ -14,8 +14,8 @@ use landfall_pool::clock::wall_ns;
 use serde::Serialize;
 
 use super::machine::Machine;
-use super::seconds;
 use super::target::Target;
+use super::{cut_short, nothing_yet, seconds};
 use crate::args::bench::Lat;
 use crate::config::{Config, Settings};
 use crate::error::{Failure, Outcome, Tried};
@@ -72,6 +72,14 @@ struct Report {
     ordered_p50_below_ns: u64,
     ordered_p99_below_ns: u64,
     verified_messages: u64,
+    /// Messages a second that went, where there was a timetable.
+    rate_reached: Option<f64>,
+    /// Whether that was what was asked for. If not, latencies count from a timetable that nobody
+    /// kept, and grow with the time measured.
+    rate_was_reached: Option<bool>,
+    /// It was told to end before its time.
+    cut_short: bool,
+    measured_seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -132,20 +140,23 @@ pub fn run(args: &Lat, config: &Config) -> Outcome {
     };
     let target = Target::start(&args.common, config, true)?;
     let mut transport_taken = String::new();
-    let mut run = || -> Outcome<(Times, u64, Latency)> {
+    let mut run = || -> Outcome<(Times, u64, Latency, Ran)> {
         let before = ordered(&target)?;
         let mut parties = Parties::connect(args, settings, &target)?;
         transport_taken = parties.publisher.transport().to_string();
         let mut times = Times::new()?;
         parties.run(&mut Times::new()?, warmup, &stop, &mut progress)?;
-        parties.run(&mut times, time, &stop, &mut progress)?;
+        let ran = parties.run(&mut times, time, &stop, &mut progress)?;
+        if times.all.is_empty() {
+            return Err(nothing_yet());
+        }
         let verified = parties.close()?;
-        Ok((times, verified, difference(&before, &ordered(&target)?)))
+        Ok((times, verified, difference(&before, &ordered(&target)?), ran))
     };
     let run = run();
     let brokers = target.brokers().len();
     let stopped = target.stop();
-    let (times, verified_messages, ordered) = run?;
+    let (times, verified_messages, ordered, ran) = run?;
     stopped?;
     progress.clear();
     let all = percentiles(&times.all);
@@ -181,8 +192,31 @@ pub fn run(args: &Lat, config: &Config) -> Outcome {
         ordered_p50_below_ns: below(&ordered, 0.5),
         ordered_p99_below_ns: below(&ordered, 0.99),
         verified_messages,
+        rate_reached: args.rate.map(|_| ran.rate(times.all.len())),
+        rate_was_reached: args.rate.map(|rate| ran.keeps_up(times.all.len(), rate)),
+        cut_short: ran.is_cut,
+        measured_seconds: ran.took.as_secs_f64(),
     };
-    print(&report, settings.output.format)
+    print(&report, settings.output.format)?;
+    if ran.is_cut { Err(cut_short()) } else { Ok(()) }
+}
+
+/// How a run went.
+#[derive(Clone, Copy)]
+struct Ran {
+    took: Duration,
+    is_cut: bool,
+}
+
+impl Ran {
+    fn rate(self, messages: u64) -> f64 {
+        messages as f64 / self.took.as_secs_f64().max(1e-9)
+    }
+
+    /// Whether so many messages are what a timetable asks for: all but a hundredth, or one.
+    fn keeps_up(self, messages: u64, rate: f64) -> bool {
+        messages as f64 + 1.0 >= 0.99 * rate * self.took.as_secs_f64()
+    }
 }
 
 /// The publisher and the subscriber.
@@ -238,7 +272,7 @@ impl Parties {
         time: Duration,
         stop: &Stop,
         progress: &mut Progress,
-    ) -> Outcome {
+    ) -> Outcome<Ran> {
         let started = Instant::now();
         let mut due = started;
         while started.elapsed() < time {
@@ -253,18 +287,18 @@ impl Parties {
                 }
             };
             self.one(times, from)?;
+            if stop.asked() {
+                break;
+            }
             if self.number.is_multiple_of(256) {
                 progress.show(|| {
                     let p50 = times.all.value_at_quantile(0.5);
                     format!("{} messages, p50 {}", grouped(times.all.len()), human_ns(p50))
                 });
-                if stop.asked() {
-                    let why = "a signal asked for it";
-                    return Err(Failure::failed("the measurement was interrupted", why));
-                }
             }
         }
-        Ok(())
+        let took = started.elapsed();
+        Ok(Ran { took, is_cut: stop.asked() && took < time })
     }
 
     /// Waits for the timetable and takes receipts meanwhile, so that they are not stamped late. A
@@ -419,12 +453,33 @@ fn print(report: &Report, format: Format) -> Outcome {
     out.line(format_args!("limit       p50 {} ({})", human_ns(report.limit_p50_ns), report.limit))?;
     out.line(format_args!("ratio       {:.1}", report.ratio))?;
     out.line(format_args!("verified    {} messages", grouped(report.verified_messages)))?;
+    if let (Some(rate), Some(reached), Some(false)) =
+        (p.rate, report.rate_reached, report.rate_was_reached)
+    {
+        out.line(format_args!(
+            "rate        {reached:.0} a second, of {rate} that were asked for: THE RATE WAS NOT \
+             REACHED; latencies say how far behind its timetable a message went, and grow with \
+             the time measured"
+        ))?;
+    }
+    if report.cut_short {
+        out.line(super::cut_line(report.measured_seconds, p.seconds))?;
+    }
     out.flush()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_is_reached_by_all_but_a_hundredth_of_its_messages() {
+        let ran = Ran { took: Duration::from_secs(2), is_cut: false };
+        assert_eq!(ran.rate(1000), 500.0);
+        assert!(ran.keeps_up(1980, 1000.0) && !ran.keeps_up(1970, 1000.0));
+        let short = Ran { took: Duration::from_millis(1), is_cut: false };
+        assert!(short.keeps_up(0, 500.0), "the next one is not due yet");
+    }
 
     #[test]
     fn a_difference_counts_only_what_came_after() {

@@ -1,6 +1,7 @@
 //! The system that is measured: one of its own, or the one that --control names.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use landfall::Client;
 use landfall::api::{Cluster, TopicSpec};
@@ -12,7 +13,7 @@ use crate::args::bench::Common;
 use crate::config::Config;
 use crate::error::{Failure, Outcome, Tried};
 use crate::out;
-use crate::words::Transport;
+use crate::words::{Ack, Transport};
 
 /// Where the run's own brokers take clients over RDMA.
 fn rdma(transport: Transport) -> Outcome<Option<IpAddr>> {
@@ -25,10 +26,56 @@ fn rdma(transport: Transport) -> Outcome<Option<IpAddr>> {
     }
 }
 
+/// Where the run's own brokers keep replicas: durable receipts wait for a disk, and which one makes
+/// the figure.
+fn data(common: &Common) -> Outcome<Option<PathBuf>> {
+    let own = |dir: &PathBuf| dir.join(format!("landfall-bench-{}", std::process::id()));
+    match &common.data {
+        None if common.ack == Ack::Durable => Err(Failure::usage(
+            "--ack durable needs a disk",
+            "say a directory of the disk to measure with --data DIR; what is written below it is \
+             removed at the end",
+        )),
+        data => Ok(data.as_ref().map(own)),
+    }
+}
+
+/// The run's own system, and what it leaves on a disk.
+struct Own {
+    /// None: it was stopped.
+    system: Option<LocalSystem>,
+    data: Option<PathBuf>,
+}
+
+impl Own {
+    fn client(&self) -> Outcome<Client> {
+        let gone = || Failure::failed("the system cannot be asked", "it was stopped");
+        self.system.as_ref().map(LocalSystem::client).ok_or_else(gone)
+    }
+
+    fn stop(mut self) -> Outcome {
+        let system = self.system.take();
+        let stopped = system.map_or(Ok(()), LocalSystem::stop);
+        stopped.tried(|| "the system did not stop cleanly".into())
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // Nobody writes there any more.
+        self.system = None;
+        if let Some(data) = &self.data
+            && let Err(error) = std::fs::remove_dir_all(data)
+        {
+            out::note(format_args!("{} is left: {error}", data.display()));
+        }
+    }
+}
+
 /// A system and the topic that belongs to this run.
 pub struct Target {
     client: Client,
-    system: Option<LocalSystem>,
+    system: Option<Own>,
     topic: String,
     cluster: Cluster,
 }
@@ -41,7 +88,9 @@ impl Target {
         let system = if config.is_set("control.address") {
             None
         } else {
+            let data = data(common)?;
             let local = LocalConfig {
+                data: data.clone(),
                 brokers: settings.bench.brokers,
                 pool_bytes: settings.bench.pool_bytes.0,
                 idle: settings.bench.idle.into(),
@@ -50,16 +99,18 @@ impl Target {
                 verbs_grant: common.grant.into(),
                 ..LocalConfig::default()
             };
-            Some(LocalSystem::start(local).tried(|| "the system did not start".into())?)
+            let system = LocalSystem::start(local).tried(|| "the system did not start".into())?;
+            Some(Own { system: Some(system), data })
         };
         let client = match &system {
-            Some(system) => system.client(),
+            Some(own) => own.client()?,
             None => Client::new(&settings.control.address)
                 .map_err(|error| Failure::usage("the control address cannot be used", error))?,
         };
-        if system.is_none() && (common.brokers.is_some() || common.pool_bytes.is_some()) {
+        let is_set = common.brokers.is_some() || common.pool_bytes.is_some();
+        if system.is_none() && (is_set || common.data.is_some()) {
             return Err(Failure::usage(
-                "--brokers and --pool-bytes are not possible here",
+                "--brokers, --pool-bytes and --data are not possible here",
                 format!("the system at {} is measured as it is", settings.control.address),
             ));
         }
@@ -67,6 +118,10 @@ impl Target {
         let topic = format!("bench-{}-{:x}", std::process::id(), wall_ns());
         let target = Self { client, system, topic: topic.clone(), cluster };
         let mut spec = TopicSpec::new(topic, settings.topic.order.into());
+        if common.ack == Ack::Durable {
+            // The pool is the first copy.
+            spec.replicas = Some(2);
+        }
         if reads {
             let window = target.window_bytes(2 * settings.bench.batch_bytes.0);
             let kept = kept_bytes(&target.cluster.pool, target.brokers().len(), window);
@@ -106,7 +161,7 @@ impl Target {
     pub fn stop(mut self) -> Outcome {
         let deleted = self.delete();
         match self.system.take() {
-            Some(system) => system.stop().tried(|| "the system did not stop cleanly".into()),
+            Some(own) => own.stop(),
             None => deleted,
         }
     }
