@@ -44,10 +44,14 @@ pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
-    /// Control's address: http://HOST:PORT, HOST:PORT, unix:PATH or unix:@NAME; LANDFALL_CONTROL
-    /// is the same [default: http://127.0.0.1:7400]
+    /// Control's address: http://HOST:PORT, HOST:PORT, unix:PATH or unix:@NAME, or several with
+    /// commas between them, of which the one that leads is asked; LANDFALL_CONTROL is the same
+    /// [default: http://127.0.0.1:7400]
     #[arg(long, global = true, value_name = "ADDR", display_order = 100)]
     pub control: Option<String>,
+    /// Longest wait for a control that is just being started, or takes over [default: 10s]
+    #[arg(long, global = true, value_name = "TIME", display_order = 100)]
+    pub wait: Option<Time>,
     /// Configuration file, instead of the usual places; LANDFALL_CONFIG is the same
     #[arg(long, global = true, value_name = "FILE", display_order = 101)]
     pub config: Option<PathBuf>,
@@ -111,10 +115,6 @@ pub struct Counters {
     pub view: View,
 }
 
-/// `landfall topic`.
-#[derive(Subcommand, Debug)]
-pub enum Topic {
-    /// Make a topic
 /// `landfall errors`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
@@ -132,6 +132,10 @@ pub struct Errors {
     pub view: View,
 }
 
+/// `landfall topic`.
+#[derive(Subcommand, Debug)]
+pub enum Topic {
+    /// Make a topic
     Create(TopicCreate),
     /// List all topics
     #[command(after_long_help = "Example:\n  landfall topic ls -o json | jq '.topics[].name'")]
@@ -167,7 +171,7 @@ pub struct TopicCreate {
     /// Brokers check each payload's checksum before it is ordered
     #[arg(long)]
     pub check_ingest: bool,
-    /// Copies of each batch, the pool counted as the first
+    /// Copies of each batch, the pool counted as the first [default: 1]
     #[arg(long, value_name = "N",
         value_parser = clap::value_parser!(u8).range(1..=REPLICAS_MAX as i64))]
     pub replicas: Option<u8>,
@@ -367,6 +371,7 @@ impl Cli {
     pub fn flags(&self) -> Flags {
         let mut flags = Flags::default();
         flags.set("control.address", "--control", self.control.as_ref());
+        flags.set("control.wait", "--wait", self.wait);
         let output = match &self.command {
             Command::Topic(Topic::Create(args)) => args.view.output,
             Command::Topic(Topic::Ls(view)) | Command::Cluster(view) => view.output,
@@ -388,6 +393,7 @@ impl Cli {
         match &self.command {
             Command::Topic(Topic::Create(args)) => {
                 flags.set("topic.order", "--order", args.order);
+                flags.set("topic.replicas", "--replicas", args.replicas);
             }
             Command::Publish(args) => args.flags(&mut flags),
             Command::Subscribe(args) => {

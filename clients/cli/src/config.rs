@@ -44,6 +44,8 @@ settings! {
     Control {
         /// Its address; `landfall up` listens there.
         address: String = "http://127.0.0.1:7400".into(),
+        /// Longest wait for one that is just being started, or takes over.
+        wait: Time = Time(std::time::Duration::from_secs(10)),
     }
     /// How things are printed.
     Output {
@@ -54,6 +56,8 @@ settings! {
     Topic {
         /// Order.
         order: words::Order = words::Order::Total,
+        /// Copies, the pool's the first.
+        replicas: u8 = 1,
     }
     /// `landfall publish`.
     Publish {
@@ -87,6 +91,14 @@ settings! {
     Up {
         /// Brokers.
         brokers: usize = 1,
+        /// The pool's file; none: anonymous memory.
+        pool: Option<PathBuf> = None,
+        /// Where brokers keep replicas; none: nowhere.
+        data: Option<PathBuf> = None,
+        /// A Unix socket for control as well.
+        unix: Option<String> = None,
+        /// The address that brokers take clients over RDMA on.
+        verbs: Option<String> = None,
         /// Bytes of the pool.
         pool_bytes: Size = Size(POOL_BYTES_DEFAULT),
         /// Bytes of a segment.

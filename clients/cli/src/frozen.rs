@@ -8,7 +8,8 @@ use std::fs;
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
-use landfall::Client;
+use landfall::api::Health;
+use landfall::{Client, Error};
 use landfall_pool::process::is_stopped;
 
 use crate::error::{Failure, Outcome};
@@ -39,27 +40,27 @@ impl fmt::Display for Listener {
     }
 }
 
-/// Asks control whether it serves. One that is stopped is a failure; of one that is only silent a
-/// line is said, and whatever comes next waits for it.
-pub fn look(client: &Client) -> Outcome {
+/// Asks control whether it serves, and says what it answered. One that is stopped is a failure; of
+/// one that is only silent a line is said, and whatever comes next waits for it.
+pub fn look(client: &Client) -> Outcome<Result<Health, Error>> {
     let began = Instant::now();
     let answer = client.health_within(PATIENCE);
-    if !answer.is_err_and(|error| error.is_unreachable()) || began.elapsed() < PATIENCE {
+    if !answer.as_ref().is_err_and(Error::is_unreachable) || began.elapsed() < PATIENCE {
         // Whatever is wrong, what comes next finds it too.
-        return Ok(());
+        return Ok(answer);
     }
-    match listener(client.address()) {
+    match client.address().split(',').find_map(|address| listener(address.trim())) {
         Some(process) if process.is_stopped => {
             Err(Failure::unreachable("nothing can be asked of control", process))
         }
         Some(process) => {
             note(format_args!("{process}"));
-            Ok(())
+            Ok(answer)
         }
         None => {
             let seconds = PATIENCE.as_secs();
             note(format_args!("control at {} is silent for {seconds} s", client.address()));
-            Ok(())
+            Ok(answer)
         }
     }
 }

@@ -16,6 +16,7 @@ mod out;
 mod publish;
 mod recover;
 mod signals;
+mod starting;
 mod subscribe;
 mod topic;
 mod units;
@@ -28,8 +29,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use landfall::Client;
-
 use landfall_pool::stdio::stdout_was_closed;
+
 use crate::args::{Broker, BrokerForget, Cli, Command, ConfigCommand};
 use crate::config::Config;
 use crate::error::{Failure, Kind, Outcome, Tried};
@@ -49,7 +50,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Outcome {
 fn fail(failure: &Failure) -> ExitCode {
     if failure.kind != Kind::PipeClosed {
         out::say_failure(failure);
@@ -63,11 +63,12 @@ fn prints(command: &Command) -> bool {
     !matches!(command, Command::Publish(_) | Command::Up(_))
 }
 
-    let config = Config::read(cli.config.as_deref(), cli.flags())?;
+fn run(cli: &Cli) -> Outcome {
     if prints(&cli.command) && stdout_was_closed() {
         // Before anything is made, changed or measured of which nothing could be said.
         return Err(out::closed());
     }
+    let config = Config::read(cli.config.as_deref(), cli.flags())?;
     let settings = &config.settings;
     match &cli.command {
         Command::Up(args) => up::run(args, settings),
@@ -96,10 +97,12 @@ fn forget(args: &BrokerForget, client: &Client) -> Outcome {
     out.flush()
 }
 
-/// A client of the configured control. One that is there and stopped is not waited for.
+/// A client of the configured control. One that is there and stopped is not waited for; one that is
+/// just being started is.
 fn client(config: &Config) -> Outcome<Client> {
-    let client = Client::new(&config.settings.control.address)
+    let control = &config.settings.control;
+    let client = Client::new(&control.address)
         .map_err(|error| Failure::usage("the control address cannot be used", error))?;
-    frozen::look(&client)?;
+    starting::wait(&client, control.wait)?;
     Ok(client)
 }

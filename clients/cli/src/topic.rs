@@ -43,7 +43,7 @@ fn create(args: &TopicCreate, settings: &Settings, client: &Client) -> Outcome {
         retention_ms: args.retention.map(Time::as_ms),
         keep: args.keep.then_some(true),
         check_ingest: args.check_ingest.then_some(true),
-        replicas: args.replicas,
+        replicas: Some(settings.topic.replicas),
         durability: args.durability.map(|durability| durability.to_string()),
         disk_bytes: args.disk_bytes.map(|size| size.0),
         disk_ms: args.disk_time.map(Time::as_ms),

@@ -4,17 +4,18 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use landfall::Client;
 use landfall::local::{Lingering, LocalConfig, LocalSystem, Starting, Stopping, rdma_address};
 use landfall_layout::geometry::Geometry;
 use landfall_layout::limits::BROKERS_MAX;
-use landfall_pool::stderr;
 use landfall_pool::process::survive_file_size;
+use landfall_pool::stderr;
 use landfall_verify::replicas::{level_above, level_below};
 
 use crate::args::system::Up;
 use crate::config::Settings;
 use crate::error::{Failure, Kind, Outcome, Tried};
-use crate::out::Out;
+use crate::out::{Out, grouped};
 use crate::signals::Stop;
 use crate::units::Time;
 
@@ -23,6 +24,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How often it is said that the start waits.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Topics that are named at the end.
+const NAMED: usize = 16;
 
 pub fn run(args: &Up, settings: &Settings) -> Outcome {
     let listen = listen_address(&settings.control.address)?;
@@ -36,15 +40,15 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         segment_bytes: settings.up.segment_bytes.0,
         sessions: settings.up.sessions,
         control: listen.to_owned(),
-        pool: args.pool.clone(),
+        pool: up.pool.clone(),
         idle: settings.up.idle.into(),
         binaries: None,
         restart: true,
-        unix: args.unix.clone(),
+        unix: up.unix.clone(),
         prefault: settings.up.prefault,
-        verbs: args.verbs.as_deref().map(rdma).transpose()?,
+        verbs: up.verbs.as_deref().map(rdma).transpose()?,
         verbs_grant: settings.up.verbs_grant.into(),
-        data: args.data.clone(),
+        data: up.data.clone(),
         forget_lost: args.forget_lost,
         copy_move: settings.up.copy_move.0,
         start_wait: settings.up.start_timeout.0,
@@ -96,7 +100,35 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         }
         std::thread::sleep(LOOK_EVERY);
     }
+    if up.pool.is_none() {
+        tell_ends(&system.client());
+    }
     system.stop_and_tell(tell_stop).map_err(not_stopped)
+}
+
+/// Names the topics that end with anonymous memory.
+fn tell_ends(client: &Client) {
+    // Nobody who asks for a stop waits for a control that does not answer.
+    if client.health_within(Duration::from_secs(1)).is_err() {
+        return;
+    }
+    let topics = client.topics().unwrap_or_default();
+    let ends = topics.iter().filter(|topic| topic.replicas < 2 && topic.messages > 0);
+    let names: Vec<_> = ends
+        .map(|topic| format!("{} ({} messages)", topic.name, grouped(topic.messages)))
+        .collect();
+    let Some(shown) = names.get(..names.len().min(NAMED)).filter(|shown| !shown.is_empty()) else {
+        return;
+    };
+    let more = match names.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    stderr::note(format_args!(
+        "the pool was anonymous memory, so that topics without replicas end with it: {}{more}; \
+         topic create --replicas 2 with up --data DIR keeps them, and so does up --pool FILE",
+        shown.join(", ")
+    ));
 }
 
 /// What no system can have is refused before anything is started.

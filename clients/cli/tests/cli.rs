@@ -10,6 +10,8 @@ fn landfall() -> Command {
         command.env_remove(name);
     }
     command.env("HOME", "/nonexistent").env_remove("XDG_CONFIG_HOME").env("NO_COLOR", "1");
+    // Nobody will come to where nobody is.
+    command.env("LANDFALL__CONTROL__WAIT", "0s");
     command.current_dir(std::env::temp_dir()).stdin(Stdio::null());
     command
 }

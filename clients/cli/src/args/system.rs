@@ -79,6 +79,10 @@ pub struct Up {
 impl Up {
     pub(super) fn flags(&self, flags: &mut Flags) {
         flags.set("up.brokers", "--brokers", self.brokers);
+        flags.set("up.pool", "--pool", self.pool.as_ref());
+        flags.set("up.data", "--data", self.data.as_ref());
+        flags.set("up.unix", "--unix", self.unix.as_ref());
+        flags.set("up.verbs", "--verbs", self.verbs.as_ref());
         flags.set("up.pool_bytes", "--pool-bytes", self.pool_bytes);
         flags.set("up.segment_bytes", "--segment-bytes", self.segment_bytes);
         flags.set("up.sessions", "--sessions", self.sessions);

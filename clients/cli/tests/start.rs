@@ -1,0 +1,171 @@
+//! How people start a system, and what they are told.
+
+mod common;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use common::{System, landfall, shell, text, until};
+
+/// A port that nobody listens on: it was free a moment ago.
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// The first block of the README that starts a system.
+fn quick_start() -> String {
+    let readme = include_str!("../../../README.md");
+    let lines = readme.lines().skip_while(|line| !line.starts_with("    landfall up "));
+    lines.map_while(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_readmes_quick_start_works_as_a_script() {
+    let tool = Path::new(env!("CARGO_BIN_EXE_landfall")).parent().unwrap();
+    let script = format!("{}\nkill $!\nwait $!\n", quick_start());
+    assert!(script.contains("landfall up --brokers 2 &") && script.contains("publish news"));
+    let path = format!("{}:{}", tool.display(), std::env::var("PATH").unwrap());
+    let mut command = shell(&script);
+    command.env("PATH", path).env("LANDFALL_CONTROL", free_address());
+    // As long as a slow machine needs.
+    command.env("LANDFALL__CONTROL__WAIT", "120s").env("LANDFALL__PUBLISH__TIMEOUT", "120s");
+    let output = command.output().unwrap();
+    let (out, said) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{out}{said}");
+    assert!(out.lines().any(|line| line == "1000000"), "{out}{said}");
+    assert!(said.contains("1_000_000 messages reached the level ordered"), "{said}");
+    assert!(said.contains("0 violations"), "{said}");
+}
+
+#[test]
+fn who_asks_before_there_is_a_control_waits_for_it_and_says_so() {
+    let address = free_address();
+    let asks = landfall()
+        .args(["topic", "create", "early", "--wait", "10m", "--control", &address])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It says for whom it waits before anybody is there.
+    let mut asks = asks;
+    let mut said = std::io::BufReader::new(asks.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert!(line.contains(&address) && line.contains("up to 10m (--wait)"), "{line}");
+    let mut up = landfall()
+        .args(["up", "--pool-bytes", "256M", "--control", &address])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let output = asks.wait_with_output().unwrap();
+    up.kill().unwrap();
+    up.wait().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("early"));
+}
+
+#[test]
+fn a_standby_names_who_leads_and_clients_follow() {
+    let system = System::start(1);
+    let cluster = system.json(&["cluster", "-o", "json"]);
+    let control = Path::new(env!("CARGO_BIN_EXE_landfall")).with_file_name("landfall-control");
+    let address = free_address();
+    let mut standby = Command::new(control)
+        .args(["--pool", cluster["pool"]["path"].as_str().unwrap(), "--standby"])
+        .args(["--listen", &address])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ask = || {
+        let mut stream = std::net::TcpStream::connect(&address).ok()?;
+        stream.write_all(b"GET /v1/health HTTP/1.0\r\n\r\n").ok()?;
+        std::io::read_to_string(stream).ok()
+    };
+    let mut answer = String::new();
+    until("the standby answers", || {
+        answer = ask().unwrap_or_default();
+        !answer.is_empty()
+    });
+    assert!(answer.contains(" 503 "), "{answer}");
+    let leader = format!("\"leader\":\"http://{}\"", system.address);
+    assert!(answer.contains(&leader), "{answer}");
+    let gone = free_address();
+    for (topic, control) in [("a", address.clone()), ("b", format!("{gone},{address}"))] {
+        let at = |arguments: &[&str]| {
+            let output = landfall().args(arguments).args(["--control", &control]).output().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+            text(&output.stdout)
+        };
+        at(&["topic", "create", topic]);
+        at(&["publish", topic]);
+        let document: Value = serde_json::from_str(&at(&["topic", "ls", "-o", "json"])).unwrap();
+        let topics = document["topics"].as_array().unwrap();
+        assert!(topics.iter().any(|found| found["name"] == topic), "{document}");
+    }
+    standby.kill().unwrap();
+    standby.wait().unwrap();
+}
+
+#[test]
+fn a_bound_on_files_is_told_with_the_numbers() {
+    let tool = env!("CARGO_BIN_EXE_landfall");
+    let up = format!("{tool} up --control 127.0.0.1:0 --pool-bytes 256M");
+    let output = shell(&format!("ulimit -f 1000; exec {up}")).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("268435456") && said.contains("ulimit -f"), "{said}");
+}
+
+#[test]
+fn what_up_and_topics_need_can_stand_in_the_configuration() {
+    let dir = std::env::temp_dir().join(format!("landfall-settings-{}", std::process::id()));
+    std::fs::create_dir_all(dir.join("data")).unwrap();
+    let (file, address) = (dir.join("landfall.toml"), free_address());
+    let (at, pool) = (dir.display(), format!("/dev/shm/landfall-settings-{}", std::process::id()));
+    let toml = [
+        format!("[control]\naddress = \"{address}\"\nwait = \"120s\"\n[topic]\nreplicas = 2\n"),
+        format!("[up]\ndata = \"{at}/data\"\npool = \"{pool}\"\npool_bytes = \"256M\"\n"),
+        format!("unix = \"{at}/control.sock\"\n"),
+    ]
+    .concat();
+    std::fs::write(&file, toml).unwrap();
+    let with = |arguments: &[&str]| {
+        let mut command = landfall();
+        command.args(arguments).arg("--config").arg(&file);
+        command
+    };
+    let mut up = with(&["up"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut made = Value::Null;
+    until("the broker with the disk is there", || {
+        let output = with(&["topic", "create", "t", "-o", "json"]).output().unwrap();
+        made = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        made["name"] == "t"
+    });
+    assert_eq!(made["replicas"], 2);
+    assert!(Path::new(&pool).is_file() && dir.join("data/broker-0").is_dir());
+    let unix = format!("unix:{}/control.sock", dir.display());
+    assert!(with(&["topic", "ls", "--control", &unix]).output().unwrap().status.success());
+    common::signal(up.id(), nix::sys::signal::Signal::SIGTERM);
+    let (status, said) = common::end(&mut up);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(!dir.join("control.sock").exists(), "the socket's file is left behind");
+    std::fs::remove_file(pool).unwrap();
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn topics_that_end_with_the_pool_are_named() {
+    let system = System::start(1);
+    system.ok(&["topic", "create", "mortal"], b"");
+    system.ok(&["topic", "create", "empty"], b"");
+    system.ok(&["publish", "mortal"], b"a\nb\n");
+    let (status, said) = system.stop();
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("mortal (2 messages)") && !said.contains("empty"), "{said}");
+}
