@@ -189,6 +189,11 @@ fn listen_address(address: &str) -> Outcome<&str> {
         )
         .next(format!("landfall up --unix {unix}")));
     }
+    if listen.contains(',') {
+        let why = format!("{address:?} are several, and control listens at one of them");
+        return Err(Failure::usage("the control address cannot be used", why)
+            .next("landfall up --control HOST:PORT"));
+    }
     let port = listen.rsplit_once(':').filter(|(host, _)| !host.is_empty());
     if port.and_then(|(_, port)| port.parse::<u16>().ok()).is_none() {
         return Err(Failure::usage(
@@ -247,6 +252,8 @@ mod tests {
         assert_eq!(listen_address("http://127.0.0.1:7400").unwrap(), "127.0.0.1:7400");
         assert_eq!(listen_address("http://127.0.0.1:7400/").unwrap(), "127.0.0.1:7400");
         assert_eq!(listen_address("[::1]:0").unwrap(), "[::1]:0");
+        let failure = listen_address("127.0.0.1:1,127.0.0.1:2").unwrap_err().to_string();
+        assert!(failure.contains("several"), "{failure}");
         let failure = listen_address("unix:/run/x").unwrap_err().to_string();
         assert!(failure.contains("landfall up --unix /run/x"), "{failure}");
     }

@@ -57,7 +57,7 @@ pub use landfall_layout::batch::{BatchError, Message, Messages};
 pub use landfall_layout::frame::{
     Ack, FrameError, From as Start, GapReason, Reached, Refusal, Stall,
 };
-pub use landfall_layout::held::Held;
+pub use landfall_layout::held::{Held, HeldBy};
 pub use landfall_layout::topic::Order;
 pub use landfall_layout::verbs::GrantMode;
 

@@ -95,7 +95,8 @@ pub struct LeaderLine {
 }
 
 lines!(LeaderLine, 1, {
-    term @ 0, pid @ 8, host @ 16, started_ns @ 24, locked @ 32, ended @ 40, http @ 48, reserved @ 56,
+    term @ 0, pid @ 8, host @ 16, started_ns @ 24, locked @ 32, ended @ 40, http @ 48,
+    reserved @ 56,
 });
 
 impl LeaderLine {

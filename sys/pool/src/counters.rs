@@ -146,9 +146,12 @@ impl ErrorLog {
         let source = Self { at: pool.geometry_of(from).errors(CONTROL_BLOCK) };
         for (number, entry) in source.entries(pool).iter().enumerate() {
             let at = self.at + number as u64 * ErrorEntry::BYTES;
-            pool.store_release(at, 0);
-            pool.store_words(at + 8, &entry.to_words()[1..]);
-            pool.store_release(at, entry.count);
+            // Nothing is decided by what is read here.
+            uncounted(|| {
+                pool.store_release(at, 0);
+                pool.store_words(at + 8, &entry.to_words()[1..]);
+                pool.store_release(at, entry.count);
+            });
             pool.publish(at, ErrorEntry::BYTES);
         }
     }

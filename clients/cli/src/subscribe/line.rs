@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_line_has_this_shape() {
         let line = Line {
-            schema_version: 1,
+            schema_version: SCHEMA_VERSION,
             position: 41,
             client: u64::MAX,
             sequence: 7,
@@ -108,7 +108,7 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&line).unwrap(),
-            "{\"schema_version\":1,\"position\":41,\"client\":18446744073709551615,\
+            "{\"schema_version\":2,\"position\":41,\"client\":\"18446744073709551615\",\
              \"sequence\":7,\"timestamp\":1769860800000000000,\"key\":\"k\\\"1\",\
              \"payload\":\"hallöchen\",\"log\":32,\"broker\":3}"
         );
