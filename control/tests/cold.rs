@@ -44,8 +44,8 @@ fn a_log_that_nobody_copied_since_goes_on_behind_where_it_went_on_before() {
     for lost_bytes in [64 << 20, 48 << 20, 48 << 20] {
         let memory = Memory::new();
         let pool = memory.pool(48);
-        let notes = restore(&pool, &two.data(), false, 1).unwrap().notes;
-        assert!(notes[0].contains("topic t is back"), "{notes:?}");
+        let news = restore(&pool, &two.data(), false, 1).unwrap().news;
+        assert!(news[0].contains("topic t is back"), "{news:?}");
         let topic = TopicId(entry().id);
         let chain = pool.chain(topic, SEQUENCED_LOG).unwrap();
         let place = (chain.oldest_index, chain.skipped_to);

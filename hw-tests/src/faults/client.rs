@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use landfall::{
-    Ack, BatchReceipt, Client, Error, Event as Heard, From as Begin, GapReason, Order, Publisher,
+    Ack, BatchReceipt, Client, Error, Event as Heard, GapReason, Order, Publisher, Start as Begin,
     Subscriber, Transport,
 };
 use landfall_layout::limits::SEQUENCED_LOG;

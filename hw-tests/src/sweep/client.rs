@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use landfall::api::TopicSpec;
 use landfall::{
-    Ack, BatchReceipt, Client, Error, Event as Heard, From, GapReason, Order, Publisher,
+    Ack, BatchReceipt, Client, Error, Event as Heard, GapReason, Order, Publisher, Start,
     Subscriber, Transport,
 };
 use landfall_layout::frame::Reached;
@@ -163,7 +163,7 @@ pub struct Reading {
 pub fn subscribe(client: &Client, what: &Reading) -> Result<(), Failure> {
     let mut recorder = Recorder::append(&what.notes)?;
     let mut subscriber = patiently(|| {
-        let builder = client.subscriber(&what.topic).from(From::Earliest);
+        let builder = client.subscriber(&what.topic).from(Start::Earliest);
         builder.transport(what.transport).broker(what.broker).timeout(patience()).build()
     })?;
     let reader = what.reader;

@@ -403,7 +403,7 @@ fn delete(stage: &mut Stage) -> Result<(), Failure> {
     stage.meanwhile("deleting the topic", |client| {
         patiently(|| match client.delete_topic(TOPIC) {
             // Another control, which goes on with what the last had begun, or has ended it.
-            Err(Error::Control { status: 409 | 404, .. }) => Ok(()),
+            Err(Error::Control { status: 409, .. } | Error::NoTopic { .. }) => Ok(()),
             other => other,
         })?;
         let deadline = Instant::now() + super::stage::patience();

@@ -136,7 +136,7 @@ pub(crate) fn dial(
     let number = broker.broker;
     let began = Instant::now();
     let client = &client.within(wait.deadline.saturating_duration_since(began));
-    let is_there = || !matches!(client.topic(topic), Err(Error::Control { status: 404, .. }));
+    let is_there = || !matches!(client.topic(topic), Err(Error::NoTopic { .. }));
     let token = client.token(topic, number);
     let token = token.map_err(|error| about_token(number, error, is_there))?;
     let Some(secret) = token.number() else {
