@@ -34,24 +34,28 @@ fn the_demo_passes_over_a_small_folder() {
     assert_eq!(document["subscribers"], serde_json::json!(["memory", "tcp"]));
 }
 
+/// What a benchmark prints.
+fn bench(arguments: &[&str]) -> Value {
+    let mut command = landfall();
+    command.arg("bench").args(arguments).args(["--pool-bytes", "256M", "-o", "json"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 #[test]
 fn the_benchmarks_print_their_fields_and_verify_what_they_moved() {
+    let rates = ["bytes_per_second", "messages_per_second", "limit_bytes_per_second", "ratio"];
+    let moves = |document: &Value| rates.iter().all(|rate| document[rate].as_f64() > Some(0.0));
     for transport in ["memory", "tcp"] {
         for more in [&[][..], &["--publish-only"], &["--publishers", "2", "--brokers", "2"]] {
-            let output = landfall()
-                .args(["bench", "bw", "--transport", transport, "--seconds", "0.2"])
-                .args(["--warmup", "0.1", "--pool-bytes", "256M", "-o", "json"])
-                .args(more)
-                .output()
-                .unwrap();
-            let stderr = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(0), "{transport} {more:?}: {stderr}");
-            let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-            let rates =
-                ["bytes_per_second", "messages_per_second", "limit_bytes_per_second", "ratio"];
-            for field in rates {
-                assert!(document[field].as_f64().unwrap() > 0.0, "{field}: {document}");
-            }
+            let run = |seconds| {
+                let words = ["bw", "--warmup", "0.1", "--transport", transport];
+                bench(&[&words[..], &["--seconds", seconds], more].concat())
+            };
+            // Nothing may arrive within a short time where a machine has much else to do.
+            let document = ["0.2", "2", "20"].into_iter().map(run).find(moves);
+            let document = document.expect("a run that moved something");
             assert!(document["limit"].is_string());
             let published = &document["published_messages"];
             if more.contains(&"--publish-only") {
@@ -60,14 +64,8 @@ fn the_benchmarks_print_their_fields_and_verify_what_they_moved() {
                 assert_eq!(&document["verified_messages"], published);
             }
         }
-        let output = landfall()
-            .args(["bench", "lat", "--transport", transport, "--seconds", "0.2", "--warmup", "0"])
-            .args(["--pool-bytes", "256M", "--rate", "500", "-o", "json"])
-            .output()
-            .unwrap();
-        let stderr = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{transport}: {stderr}");
-        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let words = ["--transport", transport, "--seconds", "0.2", "--warmup", "0"];
+        let document = bench(&[&["lat", "--rate", "500"], &words[..]].concat());
         let fields = ["p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns"];
         let values: Vec<u64> = fields.iter().map(|f| document[f].as_u64().unwrap()).collect();
         assert!(values[0] > 0 && values.is_sorted(), "{document}");
