@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use landfall::api::TopicSpec;
 use landfall::local::{LocalConfig, LocalSystem};
-use landfall::{Event, From, Order, Publisher, Subscriber, Transport};
+use landfall::{Event, Order, Publisher, Start, Subscriber, Transport};
 use landfall_layout::limits::HEARTBEAT_LEASE_NS;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -143,7 +143,7 @@ fn subscribers(
     let client = system.client();
     let one = |number: usize| {
         let subscriber = client.subscriber(&format!("topic-{}", topic(number)));
-        subscriber.transport(Transport::Tcp).from(From::Earliest).timeout(TIMEOUT).build()
+        subscriber.transport(Transport::Tcp).from(Start::Earliest).timeout(TIMEOUT).build()
     };
     Ok((0..count).map(one).collect::<Result<_, _>>()?)
 }

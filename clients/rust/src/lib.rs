@@ -3,9 +3,9 @@
 //! A [`Client`] talks to control over HTTP: topics, brokers, counters. From it come a
 //! [`Publisher`] and a [`Subscriber`] for one topic each. Both are plain values without a thread
 //! behind them: everything happens inside the calls, one owner at a time. A message that
-//! [`Publisher::publish`] has taken waits in an open batch until that is full, or a later call finds
-//! that it has lingered: whoever publishes now and then calls [`Publisher::poll`] in between, or
-//! [`Publisher::flush`].
+//! [`Publisher::publish`] has taken waits in an open batch until that is full, or a later call
+//! finds that it has lingered: whoever publishes now and then calls [`Publisher::poll`] in
+//! between, or [`Publisher::flush`].
 //!
 //! Bytes travel through the pool ([`Transport::Memory`]) on a broker's own host, by RDMA
 //! ([`Transport::Verbs`]) where both hosts have it, and over TCP everywhere. [`Transport::Auto`],
