@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use landfall_dataplane::Idle;
+use landfall_layout::SegmentId;
 use landfall_layout::batch::PREAMBLE_BYTES;
 use landfall_layout::command::Command;
 use landfall_layout::counters::Counter;
@@ -145,10 +146,17 @@ fn a_full_pool_holds_the_publisher_back_until_there_is_a_segment() {
     rig.control().deny = true;
     let mut publish = Client::welcomed(rig.tcp(), publisher(5), "poor");
     publish.publish(5, 0, b"wait");
-    match publish.frame().0 {
-        Frame::Stalled { why: Stall::PoolFull, used, of } => assert!(used < of),
+    let mut stalled = || match publish.frame().0 {
+        Frame::Stalled { why: Stall::PoolFull, used, of } => (used, of),
         other => panic!("{other:?}"),
+    };
+    let (free, all) = stalled();
+    assert!(free < all);
+    // What is lost is nobody's, and is given to nobody.
+    for segment in [all - 2, all - 1] {
+        rig.control().pool.set_segment_lost(SegmentId(segment), 1);
     }
+    while stalled().0 != free - 2 {}
     rig.control().deny = false;
     loop {
         match publish.frame().0 {
