@@ -131,6 +131,7 @@ fn recover(c: &mut Criterion) {
             coherence: Coherence::Coherent,
             uuid: [8; 16],
             now_ns: 1,
+            sparse: true,
         };
         let pool = Pool::create_or_attach(&path, shape).expect("a pool");
         let term = Term { epoch: 1, serves: false }.pack();

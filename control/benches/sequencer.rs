@@ -211,6 +211,7 @@ impl Bed {
             coherence: Coherence::Coherent,
             uuid: [7; 16],
             now_ns: 1,
+            sparse: true,
         };
         let pool = Pool::create_or_attach(&path, shape).unwrap();
         let topic = TopicId::new(3, 1);

@@ -308,6 +308,7 @@ mod tests {
             coherence: Coherence::Coherent,
             uuid: [1; 16],
             now_ns: 1,
+            sparse: true,
         };
         let open = || Pool::create_or_attach(path.as_ref(), shape).unwrap();
         let (silent, next) = (open(), open());

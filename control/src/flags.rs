@@ -65,6 +65,9 @@ pub struct Flags {
     /// Touch every page of the pool at the start.
     #[arg(long)]
     pub prefault: bool,
+    /// Take the room of a new pool only as it is used: what is not there then is lost.
+    #[arg(long, conflicts_with = "prefault")]
+    pub sparse: bool,
     /// How long a dead broker's segments are kept for publishers to read back what they wrote.
     #[arg(long, value_name = "MS", default_value_t = SESSION_LEASE_NS / 1_000_000)]
     pub kept_ms: u64,

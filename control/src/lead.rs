@@ -434,6 +434,7 @@ fn create_or_attach(flags: &Flags, path: &Path) -> Result<Pool, String> {
         coherence: flags.coherence,
         uuid: random_uuid().map_err(|error| format!("read /dev/urandom: {error}"))?,
         now_ns: wall_ns(),
+        sparse: flags.sparse,
     };
     let pool = Pool::create_or_attach(path, shape).map_err(|error| error.to_string())?;
     let header = pool.header();

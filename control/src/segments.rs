@@ -509,6 +509,7 @@ mod tests {
             coherence: Coherence::Coherent,
             uuid: [1; 16],
             now_ns: 1,
+            sparse: true,
         };
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let pool = Arc::new(Pool::create_or_attach(path.as_ref(), shape).unwrap());

@@ -50,6 +50,7 @@ pub fn pool_of(coherence: Coherence) -> Pool {
         coherence,
         uuid,
         now_ns: 1,
+        sparse: true,
     };
     Pool::create_or_attach(&path, shape).expect("a fresh memfd becomes a pool")
 }

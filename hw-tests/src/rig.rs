@@ -57,6 +57,7 @@ impl Rig {
             segment_bytes: 2 << 20,
             sessions: 64,
             start_wait: limit(),
+            sparse: true,
             ..LocalConfig::default()
         };
         if self.transport == Transport::Verbs {

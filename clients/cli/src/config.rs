@@ -109,6 +109,8 @@ settings! {
         idle: words::Idle = words::Idle::Backoff,
         /// Touch every page of the pool at the start.
         prefault: bool = false,
+        /// Take the room of a new pool only as it is used.
+        sparse: bool = false,
         /// The most trusting way in which publishers may write over verbs.
         verbs_grant: words::Grant = words::Grant::Window,
         /// How long the keeper of a copy on disk is away before another takes it over.

@@ -46,6 +46,7 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         restart: true,
         unix: up.unix.clone(),
         prefault: settings.up.prefault,
+        sparse: settings.up.sparse,
         verbs: up.verbs.as_deref().map(rdma).transpose()?,
         verbs_grant: settings.up.verbs_grant.into(),
         data: up.data.clone(),

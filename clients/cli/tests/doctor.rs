@@ -134,6 +134,7 @@ fn a_pool_that_was_made_is_opened_and_described() {
         coherence: Coherence::Flush,
         uuid: [1; 16],
         now_ns: 1,
+        sparse: true,
     };
     drop(Pool::create_or_attach(&place.0, shape).unwrap());
     let judged = document(&["--pool", &place.0.display().to_string()]);

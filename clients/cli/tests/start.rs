@@ -169,3 +169,26 @@ fn topics_that_end_with_the_pool_are_named() {
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("mortal (2 messages)") && !said.contains("empty"), "{said}");
 }
+
+/// A pool has its room from the beginning: whatever else fills its file system later.
+#[test]
+fn a_pool_takes_its_room_unless_it_is_to_be_sparse() {
+    use std::os::unix::fs::MetadataExt;
+    const BYTES: u64 = 64 << 20;
+    for (more, is_whole) in [(&[][..], true), (&["--sparse"][..], false)] {
+        let pool = format!("/dev/shm/landfall-room-{}-{is_whole}", std::process::id());
+        let mut up = landfall();
+        up.args(["up", "--control", "127.0.0.1:0", "--pool-bytes", "64M", "--pool", &pool]);
+        up.args(["--segment-bytes", "2M"]).args(more);
+        let mut up = up.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        let mut said = std::io::BufReader::new(up.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+        let taken = std::fs::metadata(&pool).unwrap().blocks() * 512;
+        common::signal(up.id(), nix::sys::signal::Signal::SIGTERM);
+        let (status, said) = common::end(&mut up);
+        std::fs::remove_file(&pool).unwrap();
+        assert_eq!(status, Some(0), "{line} {said}");
+        assert_eq!(taken >= BYTES, is_whole, "{taken} bytes of {BYTES}");
+    }
+}

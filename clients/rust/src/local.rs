@@ -64,6 +64,8 @@ pub struct LocalConfig {
     pub unix: Option<String>,
     /// Touch every page of the pool at the start.
     pub prefault: bool,
+    /// Take the room of a new pool only as it is used: what is not there then is lost.
+    pub sparse: bool,
     /// A new pool's hosts do not see each other's caches: lines are written back and dropped.
     pub flush: bool,
     /// Address of an RDMA device on which the brokers take clients too, each on a port that the
@@ -108,6 +110,7 @@ impl Default for LocalConfig {
             restart: false,
             unix: None,
             prefault: false,
+            sparse: false,
             flush: false,
             verbs: None,
             verbs_grant: GrantMode::default(),
@@ -461,6 +464,9 @@ fn control_command(binary: &Path, config: &LocalConfig, pool: &Path, listen: &st
     }
     if config.prefault {
         command.arg("--prefault");
+    }
+    if config.sparse {
+        command.arg("--sparse");
     }
     if config.flush {
         command.args(["--coherence", "flush"]);

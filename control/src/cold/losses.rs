@@ -106,6 +106,7 @@ mod tests {
             coherence: Coherence::Coherent,
             uuid: [7; 16],
             now_ns: 1,
+            sparse: true,
         };
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         Pool::create_or_attach(path.as_ref(), shape).unwrap()

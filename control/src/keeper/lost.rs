@@ -66,7 +66,8 @@ fn why(room: Option<Room>, segment_bytes: u64) -> String {
     match room {
         Some(Room { all, free }) if free < segment_bytes => format!(
             "the pool's file system is full ({free} of {all} bytes are free), and others have what \
-             the pool had not yet taken; make room there, and begin a new pool with --prefault"
+             the pool, which is sparse, had not yet taken; make room there, and begin a new pool \
+             without --sparse"
         ),
         _ => "the pool's memory cannot be read there".to_owned(),
     }

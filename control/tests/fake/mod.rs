@@ -74,6 +74,7 @@ impl Memory {
             coherence,
             uuid: random_uuid().unwrap(),
             now_ns: wall_ns(),
+            sparse: true,
         };
         Arc::new(Pool::create_or_attach(&self.path(), shape).unwrap())
     }

@@ -190,6 +190,7 @@ impl ReplicaRig {
             coherence: Coherence::Coherent,
             uuid: [7; 16],
             now_ns: 1,
+            sparse: true,
         };
         let pool = Pool::create_or_attach(&path, shape).map_err(io::Error::other)?;
         let mut source = Source::new(pool, 0);

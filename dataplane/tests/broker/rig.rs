@@ -86,6 +86,7 @@ impl Rig {
             coherence: Coherence::Coherent,
             uuid,
             now_ns: 1,
+            sparse: true,
         };
         let pool = Arc::new(Pool::create_or_attach(&path, shape).unwrap());
         let control = Arc::new(Mutex::new(Control::new(pool.clone(), brokers)));

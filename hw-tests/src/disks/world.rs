@@ -103,6 +103,7 @@ impl World {
             "--pool-bytes=96M".to_owned(),
             "--segment-bytes=2M".to_owned(),
             "--sessions=256".to_owned(),
+            "--sparse".to_owned(),
             "--listen=127.0.0.1:0".to_owned(),
             format!("--unix={folder}/control.sock"),
             "--copy-move-ms=1500".to_owned(),

@@ -177,6 +177,7 @@ pub(super) fn control_arguments(folder: &str, name: &str, coherence: &str) -> Ve
         format!("--pool-bytes={POOL_BYTES}"),
         format!("--segment-bytes={SEGMENT_BYTES}"),
         "--sessions=256".to_owned(),
+        "--sparse".to_owned(),
         "--listen=0.0.0.0:0".to_owned(),
         format!("--unix={folder}/{name}.sock"),
         format!("--kept-ms={KEPT_MS}"),

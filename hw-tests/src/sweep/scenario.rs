@@ -296,6 +296,7 @@ fn begin_servers(scenario: &Scenario, stage: &mut Stage) -> Result<(), Failure> 
         &bytes,
         "--segment-bytes",
         &segment,
+        "--sparse",
         "--sessions",
         "16",
         "--listen",

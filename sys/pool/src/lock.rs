@@ -217,6 +217,7 @@ mod tests {
             coherence: Coherence::Coherent,
             uuid: [1; 16],
             now_ns: 1,
+            sparse: true,
         };
         let pool = Pool::create_or_attach(path.as_ref(), shape).unwrap();
         let locks = Locks::open(&pool).unwrap();

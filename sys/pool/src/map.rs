@@ -114,8 +114,8 @@ impl std::fmt::Display for MapError {
             ),
             Self::NoMemory { bytes, available } => write!(
                 f,
-                "to touch every page takes {bytes} bytes more and {available} are available; make \
-                 the pool smaller, or leave out --prefault"
+                "the pool takes {bytes} bytes more of memory and {available} are available; make \
+                 it smaller, or start with --sparse and without --prefault"
             ),
             Self::FileSize { bytes, most } => write!(
                 f,

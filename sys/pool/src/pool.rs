@@ -13,6 +13,8 @@ use landfall_layout::ids::SegmentId;
 use landfall_layout::limits::LEADERS_MAX;
 use landfall_layout::pool::{Attach, Coherence, MAGIC, PoolHeader, VERSION, inspect};
 use landfall_layout::replica::REPLICA_MAGIC;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::map::{
     Backing, MapError, Mapping, Room, check_file_size, check_memory, check_room, examine, room_of,
@@ -125,6 +127,23 @@ impl From<GeometryError> for PoolError {
     }
 }
 
+/// Takes the room of every page, and touches none: a page that is first written when others have
+/// used all there is could not be, and its segment would be lost. Refused where there is not as
+/// much. A file system that does not know fallocate(2) is left as it is.
+fn take_room(file: &File, path: &Path, bytes: u64) -> Result<(), MapError> {
+    check_memory(file, bytes)?;
+    match fallocate(file, FallocateFlags::empty(), 0, bytes as i64) {
+        Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+        Err(error) => Err(MapError::Io {
+            what: format!(
+                "take {bytes} bytes for {} (make the pool smaller, or start with --sparse)",
+                path.display()
+            ),
+            source: error.into(),
+        }),
+    }
+}
+
 /// What a new pool shall be.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -140,6 +159,8 @@ pub struct Shape {
     pub uuid: [u8; 16],
     /// Wall clock now, nanoseconds.
     pub now_ns: u64,
+    /// Its room is taken only as it is used.
+    pub sparse: bool,
 }
 
 impl Pool {
@@ -185,6 +206,9 @@ impl Pool {
                 what: format!("size {} to {pool_bytes} bytes", path.display()),
                 source,
             })?;
+        }
+        if backing != Backing::DevDax && !shape.sparse {
+            take_room(&file, path, pool_bytes)?;
         }
         let mut mapping = Mapping::new(&file, pool_bytes, backing, true)?;
         set_mode(&mut mapping, shape.coherence)?;

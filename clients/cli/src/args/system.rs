@@ -46,6 +46,9 @@ pub struct Up {
     /// Touch every page of the pool at the start
     #[arg(long)]
     pub prefault: bool,
+    /// Take the room of a new pool only as it is used: what is not there then is lost
+    #[arg(long, conflicts_with = "prefault")]
+    pub sparse: bool,
     /// Brokers also take clients over RDMA, on this IP address of an RDMA device; auto finds one
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "auto")]
     pub verbs: Option<String>,
@@ -92,6 +95,7 @@ impl Up {
         flags.set("up.start_timeout", "--start-timeout", self.start_timeout);
         flags.set("up.stop_timeout", "--stop-timeout", self.stop_timeout);
         flags.set("up.prefault", "--prefault", self.prefault.then_some(true));
+        flags.set("up.sparse", "--sparse", self.sparse.then_some(true));
     }
 }
 

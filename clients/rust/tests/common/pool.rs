@@ -43,6 +43,7 @@ pub fn pool() -> (Arc<Pool>, OwnedFd) {
         coherence: Coherence::Coherent,
         uuid: [7; 16],
         now_ns: 1,
+        sparse: true,
     };
     (Arc::new(Pool::create_or_attach(&path, shape).unwrap()), fd)
 }

@@ -273,6 +273,7 @@ fn large_pool() -> Pool {
         coherence: Coherence::Coherent,
         uuid: [7; 16],
         now_ns: 1,
+        sparse: true,
     };
     Pool::create_or_attach(Path::new(&path), shape).unwrap()
 }

@@ -18,6 +18,7 @@ pub fn shape(coherence: Coherence) -> Shape {
         coherence,
         uuid: *b"0123456789abcdef",
         now_ns: 1,
+        sparse: true,
     }
 }
 

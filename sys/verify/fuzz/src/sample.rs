@@ -70,6 +70,7 @@ pub fn pool() -> Pool {
         coherence: Coherence::Coherent,
         uuid: *b"a sample to look",
         now_ns: NOW_NS,
+        sparse: true,
     };
     let fd = memfd("landfall-sample", 0).expect("a memfd");
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
