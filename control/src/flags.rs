@@ -9,6 +9,7 @@ use landfall_layout::limits::{
     SESSIONS_DEFAULT,
 };
 use landfall_layout::pool::Coherence;
+use landfall_pool::owner::SharedWith;
 
 /// Leads a Landfall pool: topics, segments, sessions and the one order.
 #[derive(Debug, Parser)]
@@ -35,6 +36,18 @@ pub struct Flags {
     /// Unix socket of the HTTP API: a path, or @ and an abstract name.
     #[arg(long)]
     pub unix: Option<String>,
+    /// Names besides this machine's own by which the HTTP API is asked, with commas between. By any
+    /// other one, which a web page may have made up, it does not answer; by IP addresses it does.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub host: Vec<String>,
+    /// Files, directories and sockets are for this group too, a name or a number; without it for
+    /// this user alone.
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<SharedWith>,
+    /// Directory for the sockets by which the processes of this host wake each other, the same for
+    /// all of them. Default: /run/landfall for root, else landfall in $XDG_RUNTIME_DIR or in /tmp.
+    #[arg(long, value_name = "DIR")]
+    pub sockets: Option<PathBuf>,
     /// How the sequencer waits: spin, or backoff (spin, yield, sleep).
     #[arg(long, default_value_t = Idle::Backoff)]
     pub idle: Idle,

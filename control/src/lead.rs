@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use landfall_control::election::{Candidate, Elected, NotElected};
-use landfall_control::http::{Listeners, StandingBy, router, serve, standing_by};
+use landfall_control::http::{Hosts, Listeners, StandingBy, router, serve, standing_by};
 use landfall_control::random::random_uuid;
 use landfall_control::{Control, Options};
 use landfall_pool::Pool;
 use landfall_pool::clock::{boot_ns, wall_ns};
+use landfall_pool::owner::own_what_is_made;
 use landfall_pool::pool::Shape;
 use landfall_pool::process::{self, ignores_hangup, survive_file_size};
 use landfall_pool::stderr;
@@ -45,6 +46,7 @@ pub fn run(flags: Flags) -> Result<(), String> {
     if let Some(parent) = flags.parent {
         die_with(parent)?;
     }
+    own_what_is_made(flags.group)?;
     survive_file_size();
     raise_descriptors()?;
     find_room().map_err(|error| {
@@ -98,7 +100,9 @@ async fn lead(flags: &Arc<Flags>) -> Result<(), String> {
         return Ok(());
     }
     let unix = flags.unix.as_deref();
-    let listeners = Listeners::bind(&flags.listen, unix).await.map_err(|e| e.to_string())?;
+    let listeners = Listeners::bind(&flags.listen, unix, Hosts::here(&flags.host))
+        .await
+        .map_err(|e| e.to_string())?;
     let options = Options {
         idle: flags.idle,
         core: flags.core,
@@ -420,6 +424,9 @@ fn open_pool(flags: &Flags) -> Result<Pool, String> {
 /// The pool, with its pages there if that is asked for.
 fn touched_pool(flags: &Flags) -> Result<Pool, String> {
     let pool = open_pool(flags)?;
+    if let Some(base) = &flags.sockets {
+        pool.keep_sockets_in(base).map_err(|error| format!("keep sockets: {error}"))?;
+    }
     if flags.prefault {
         pool.touch().map_err(|error| error.to_string())?;
     }

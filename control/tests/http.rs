@@ -10,7 +10,7 @@ use std::os::unix::net as unix;
 use axum::Router;
 use fake::{Broker, System};
 use landfall_control::election::NotElected;
-use landfall_control::http::{Listeners, StandingBy, router, serve, standing_by};
+use landfall_control::http::{Hosts, Listeners, StandingBy, router, serve, standing_by};
 use landfall_layout::command::Command;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
@@ -30,7 +30,8 @@ fn serving(
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let listeners = Listeners::bind("127.0.0.1:0", unix.as_deref()).await.unwrap();
+            let bound = Listeners::bind("127.0.0.1:0", unix.as_deref(), Hosts::here(&[]));
+            let listeners = bound.await.unwrap();
             told.send(listeners.address().unwrap()).unwrap();
             let until = async { drop(stopped.await) };
             serve(listeners, router(), until).await.unwrap();
@@ -42,8 +43,12 @@ fn serving(
 /// One request on a connection of its own: the status and the body.
 fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> (u16, Value) {
     let length = body.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
-    write!(stream, "{head}content-length: {length}\r\n\r\n{body}").unwrap();
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n");
+    write!(
+        stream,
+        "{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -144,6 +149,40 @@ fn the_cluster_and_its_counters_are_told_over_both_sockets() {
     assert!(latency["buckets"].is_array() && latency["count"].is_u64(), "{latency}");
     let (status, errors) = exchange(tcp(), "GET", "/v1/errors", "");
     assert_eq!((status, errors["errors"].as_array().unwrap().len()), (200, 0));
+}
+
+#[test]
+fn a_web_page_gets_nothing_done() {
+    let system = System::start(64);
+    let (address, _stop) = start(&system, None);
+    let ask = |head: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let body = r#"{"name":"a","order":"total"}"#;
+        let length = body.len();
+        write!(stream, "{head}connection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let json = "content-type: application/json\r\n";
+    let create = "POST /v1/topics HTTP/1.1\r\nhost: 127.0.0.1\r\n";
+    let led_here = "POST /v1/topics HTTP/1.1\r\nhost: evil.example:7400\r\n";
+    for (head, status, code) in [
+        (format!("{create}origin: http://evil.example\r\n{json}"), 403, "foreign_origin"),
+        (format!("{create}content-type: text/plain\r\n"), 415, "not_json"),
+        (create.to_owned(), 415, "not_json"),
+        (format!("{led_here}{json}"), 421, "unknown_host"),
+        ("GET /v1/topics HTTP/1.1\r\nhost: evil.example\r\n".to_owned(), 421, "unknown_host"),
+    ] {
+        let answer = ask(&head);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{head}: {answer}");
+        assert!(answer.contains(code), "{head}: {answer}");
+    }
+    let tcp = || TcpStream::connect(address).unwrap();
+    let (_, topics) = exchange(tcp(), "GET", "/v1/topics", "");
+    assert_eq!(topics["topics"].as_array().unwrap().len(), 0);
+    assert!(ask(&format!("{create}{json}")).starts_with("HTTP/1.1 201 "));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::{get, post};
-use landfall_control::http::{Bounds, Listeners, serve_within};
+use landfall_control::http::{Bounds, Hosts, Listeners, serve_within};
 use tokio::sync::Notify;
 
 /// Longest wait for what has to come.
@@ -39,7 +39,7 @@ fn serving(bounds: Bounds) -> (SocketAddr, Arc<Notify>, Receiver<()>) {
             .route("/much", get(|| async { vec![b'x'; MUCH] }))
             .route("/slow", get(waits));
         runtime.block_on(async {
-            let listeners = Listeners::bind("127.0.0.1:0", None).await.unwrap();
+            let listeners = Listeners::bind("127.0.0.1:0", None, Hosts::here(&[])).await.unwrap();
             told.send(listeners.address().unwrap()).unwrap();
             serve_within(listeners, router, bounds, std::future::pending()).await.unwrap();
         });
@@ -73,12 +73,12 @@ fn is_well(stream: TcpStream, body: &str) {
     assert!(text.starts_with("HTTP/1.1 200") && text.ends_with(body), "{text:?}");
 }
 
-const QUICK: &str = "GET /quick HTTP/1.1\r\nhost: x\r\nconnection: close";
+const QUICK: &str = "GET /quick HTTP/1.1\r\nhost: localhost\r\nconnection: close";
 
 #[test]
 fn whoever_asks_at_once_is_answered_beside_many_who_do_not() {
     let (address, go, asked) = serving(Bounds { most: 8, rest: Duration::from_secs(3600) });
-    let slow = ask(address, "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close");
+    let slow = ask(address, "GET /slow HTTP/1.1\r\nhost: localhost\r\nconnection: close");
     asked.recv().unwrap();
     let mut idle = Vec::new();
     for number in 0..80 {
@@ -86,8 +86,8 @@ fn whoever_asks_at_once_is_answered_beside_many_who_do_not() {
         let part: &[u8] = match number % 4 {
             0 => b"",
             1 => b"GET /quick HTTP/1.1\r\nhos",
-            2 => b"POST /long HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nfive!",
-            _ => b"GET /quick HTTP/1.1\r\nhost: x\r\n\r\n",
+            2 => b"POST /long HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\nfive!",
+            _ => b"GET /quick HTTP/1.1\r\nhost: localhost\r\n\r\n",
         };
         stream.write_all(part).unwrap();
         idle.push(stream);
@@ -104,13 +104,16 @@ fn whoever_asks_at_once_is_answered_beside_many_who_do_not() {
 #[test]
 fn who_rests_for_too_long_goes() {
     let (address, go, asked) = serving(Bounds { most: 8, rest: Duration::from_millis(300) });
-    let slow = ask(address, "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close");
+    let slow = ask(address, "GET /slow HTTP/1.1\r\nhost: localhost\r\nconnection: close");
     asked.recv().unwrap();
     assert_eq!(all_of(connect(address)), b"");
-    let half = ask(address, "POST /long HTTP/1.1\r\nhost: x\r\ncontent-length: 10");
+    let half = ask(
+        address,
+        "POST /long HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10",
+    );
     assert_eq!(all_of(half), b"");
     // Who does not take the answer.
-    let much = ask(address, "GET /much HTTP/1.1\r\nhost: x\r\nconnection: close");
+    let much = ask(address, "GET /much HTTP/1.1\r\nhost: localhost\r\nconnection: close");
     thread::sleep(Duration::from_secs(1));
     assert!(all_of(much).len() < MUCH, "its answer was kept for it");
     go.notify_one();
@@ -120,7 +123,7 @@ fn who_rests_for_too_long_goes() {
 #[test]
 fn where_control_works_for_all_nobody_more_is_let_in() {
     let (address, go, asked) = serving(Bounds { most: 2, rest: Duration::from_secs(3600) });
-    let head = "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close";
+    let head = "GET /slow HTTP/1.1\r\nhost: localhost\r\nconnection: close";
     let slow = [ask(address, head), ask(address, head)];
     slow.iter().for_each(|_| asked.recv().unwrap());
     assert_eq!(all_of(connect(address)), b"");

@@ -60,7 +60,7 @@ pub struct Config {
     pub number: BrokerId,
     /// TCP address to listen on; port 0 lets the system choose.
     pub listen: String,
-    /// Unix socket: a path, or `@name` for an abstract one; none: a name made from the pool's.
+    /// Unix socket: a path, or `@name` for an abstract one; none: a path among the pool's sockets.
     pub unix: Option<String>,
     /// How it waits.
     pub idle: Idle,
@@ -190,10 +190,10 @@ impl Broker {
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .map_err(failed(format!("listen on {}", config.listen)))?;
         let tcp_address = shown(tcp.local_addr().map_err(failed("ask for the TCP address"))?);
-        let unix_address = config
-            .unix
-            .clone()
-            .unwrap_or_else(|| format!("@landfall/{}/memory/{me}", env.pool.uuid_text()));
+        let unix_address = match &config.unix {
+            Some(address) => address.clone(),
+            None => memory_socket(&env.pool, me).map_err(failed("make its unix socket"))?,
+        };
         let unix = listen_unix(&unix_address)
             .map_err(failed(format!("listen on unix socket {unix_address}")))?;
         let epoll = watch(&tcp, &unix, &bell).map_err(failed("set up epoll"))?;
@@ -324,6 +324,14 @@ impl Broker {
 /// An address as clients on this host can use it.
 fn shown(address: SocketAddr) -> String {
     address.to_string()
+}
+
+/// Where memory clients find a broker unless somebody says another place.
+fn memory_socket(pool: &Pool, me: BrokerId) -> io::Result<String> {
+    let path = pool.sockets()?.path(&format!("memory-{me}"))?;
+    path.into_os_string().into_string().map_err(|path| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no text", path.display()))
+    })
 }
 
 fn random() -> io::Result<u64> {

@@ -21,6 +21,7 @@ use landfall_nic::RETRY_TIME;
 use landfall_nic::fitness::{self, MemoryLock};
 use landfall_pool::Pool;
 use landfall_pool::map::MapError;
+use landfall_pool::owner::{SharedWith, own_what_is_made};
 use landfall_pool::pool::PoolError;
 use landfall_pool::process::{self, ignores_hangup, survive_file_size};
 use landfall_pool::stderr;
@@ -49,6 +50,14 @@ struct Flags {
     /// Unix socket to listen on: a path, or @NAME for an abstract one.
     #[arg(long, value_name = "PATH|@NAME")]
     unix: Option<String>,
+    /// Files, directories and sockets are for this group too, a name or a number; without it for
+    /// this user alone.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<SharedWith>,
+    /// Directory for the sockets of the processes of this host, the same for all of them. Default:
+    /// /run/landfall for root, else landfall in $XDG_RUNTIME_DIR or in /tmp.
+    #[arg(long, value_name = "DIR")]
+    sockets: Option<PathBuf>,
     /// How to wait: spin needs a core of its own.
     #[arg(long, value_enum, default_value_t = How::Backoff)]
     idle: How,
@@ -153,9 +162,13 @@ fn serve(flags: &Flags) -> Result<(), Failure> {
     if let Some(core) = flags.core {
         pin(core)?;
     }
+    own_what_is_made(flags.group)?;
     survive_file_size();
     raise_descriptors()?;
     let Some(pool) = attach(&flags.pool, POOL_WAIT, stop)? else { return Ok(()) };
+    if let Some(base) = &flags.sockets {
+        pool.keep_sockets_in(base).map_err(|error| format!("keep sockets: {error}"))?;
+    }
     if flags.verbs.is_some() {
         raise_memory_lock(pool.geometry().pool_bytes())?;
     }

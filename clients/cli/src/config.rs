@@ -97,6 +97,12 @@ settings! {
         data: Option<PathBuf> = None,
         /// A Unix socket for control as well.
         unix: Option<String> = None,
+        /// Names by which control is asked.
+        host: Option<String> = None,
+        /// The group that files and sockets are for as well.
+        group: Option<String> = None,
+        /// Directory of the processes' sockets.
+        sockets: Option<PathBuf> = None,
         /// The address that brokers take clients over RDMA on.
         verbs: Option<String> = None,
         /// Bytes of the pool.

@@ -8,6 +8,7 @@ use landfall::Client;
 use landfall::local::{Lingering, LocalConfig, LocalSystem, Starting, Stopping, rdma_address};
 use landfall_layout::geometry::Geometry;
 use landfall_layout::limits::BROKERS_MAX;
+use landfall_pool::owner::own_what_is_made;
 use landfall_pool::process::survive_file_size;
 use landfall_pool::stderr;
 use landfall_verify::replicas::{level_above, level_below};
@@ -34,6 +35,11 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
     check_size(up.pool.as_deref(), settings)?;
     up.data.as_deref().map(check_level).transpose()?;
     survive_file_size();
+    let group = up.group.as_deref().map(str::parse).transpose();
+    let owned = group.and_then(own_what_is_made);
+    owned.map_err(|why| {
+        Failure::usage(format!("--group {}", up.group.as_deref().unwrap_or("")), why)
+    })?;
     let config = LocalConfig {
         brokers: settings.up.brokers,
         pool_bytes: settings.up.pool_bytes.0,
@@ -45,6 +51,9 @@ pub fn run(args: &Up, settings: &Settings) -> Outcome {
         binaries: None,
         restart: true,
         unix: up.unix.clone(),
+        host: up.host.clone(),
+        group: up.group.clone(),
+        sockets: up.sockets.clone(),
         prefault: settings.up.prefault,
         sparse: settings.up.sparse,
         verbs: up.verbs.as_deref().map(rdma).transpose()?,

@@ -12,6 +12,7 @@ use landfall_layout::frame::{
     Carrier, FRAME_BYTES, Frame, Hello, HelloTail, Refusal, Role, TAIL_BYTES_MAX, Welcome,
 };
 use landfall_pool::io::recv_with_fds;
+use landfall_pool::owner::check_server;
 use landfall_pool::peer;
 use nix::sys::socket::sockopt::SendTimeout;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, socket};
@@ -146,7 +147,8 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// Connects to a path, or `@name`.
+/// Connects to a path, or `@name`. Whoever took a name that anybody may take is refused, but for
+/// root and this user.
 pub(crate) fn connect_unix(address: &str, deadline: Instant) -> io::Result<UnixStream> {
     let name = match address.strip_prefix('@') {
         Some(name) => UnixAddr::new_abstract(name.as_bytes())?,
@@ -159,6 +161,7 @@ pub(crate) fn connect_unix(address: &str, deadline: Instant) -> io::Result<UnixS
     let bound = TimeVal::new(left.as_secs() as i64, i64::from(left.subsec_micros()));
     setsockopt(&fd, SendTimeout, &bound)?;
     nix::sys::socket::connect(fd.as_raw_fd(), &name)?;
+    check_server(&fd, address)?;
     Ok(UnixStream::from(fd))
 }
 

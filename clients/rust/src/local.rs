@@ -62,6 +62,15 @@ pub struct LocalConfig {
     pub restart: bool,
     /// Control's Unix socket: a path, or `@name`.
     pub unix: Option<String>,
+    /// Names besides this machine's own by which control's HTTP API is asked, with commas between.
+    /// By any other name it does not answer; by IP addresses it does.
+    pub host: Option<String>,
+    /// A group, its name or its number, that may read and write what the system makes. `None`: this
+    /// user alone.
+    pub group: Option<String>,
+    /// Directory for the sockets by which the processes wake each other. `None`: `/run/landfall`
+    /// for root, else `landfall` in `$XDG_RUNTIME_DIR` or in `/tmp`.
+    pub sockets: Option<PathBuf>,
     /// Touch every page of the pool at the start.
     pub prefault: bool,
     /// Take the room of a new pool only as it is used: what is not there then is lost.
@@ -109,6 +118,9 @@ impl Default for LocalConfig {
             binaries: None,
             restart: false,
             unix: None,
+            host: None,
+            group: None,
+            sockets: None,
             prefault: false,
             sparse: false,
             flush: false,
@@ -205,7 +217,7 @@ impl LocalSystem {
             }
         };
         if let Some(data) = &config.data {
-            make_data_directories(data, config.brokers)?;
+            make_data_directories(data, config.brokers, config.group.is_some())?;
         }
         let spawner = Spawner::start()
             .map_err(|source| LocalError::Spawn { name: "the spawner".into(), source })?;
@@ -402,6 +414,7 @@ impl LocalSystem {
     fn broker_command(&self, number: usize) -> Command {
         let mut command = Command::new(&self.broker_binary);
         command.arg("--pool").arg(&self.pool);
+        belongs(&mut command, &self.config);
         command.args(["--number", &number.to_string(), "--idle", idle_word(self.config.idle)]);
         command.args(["--parent", &std::process::id().to_string()]);
         let lease_ms = self.config.session_lease.as_millis();
@@ -449,6 +462,16 @@ impl Drop for LocalSystem {
     }
 }
 
+/// Whom the files and sockets of a process belong to, and where they are.
+fn belongs(command: &mut Command, config: &LocalConfig) {
+    if let Some(group) = &config.group {
+        command.args(["--group", group]);
+    }
+    if let Some(sockets) = &config.sockets {
+        command.arg("--sockets").arg(sockets);
+    }
+}
+
 fn control_command(binary: &Path, config: &LocalConfig, pool: &Path, listen: &str) -> Command {
     let mut command = Command::new(binary);
     command.arg("--pool").arg(pool);
@@ -459,8 +482,12 @@ fn control_command(binary: &Path, config: &LocalConfig, pool: &Path, listen: &st
     command.args(["--parent", &std::process::id().to_string()]);
     command.args(["--copy-move-ms", &config.copy_move.as_millis().to_string()]);
     command.args(["--session-lease-ms", &config.session_lease.as_millis().to_string()]);
+    belongs(&mut command, config);
     if let Some(unix) = &config.unix {
         command.args(["--unix", unix]);
+    }
+    if let Some(host) = &config.host {
+        command.args(["--host", host]);
     }
     if config.prefault {
         command.arg("--prefault");

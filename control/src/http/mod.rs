@@ -1,5 +1,6 @@
 //! The HTTP API of docs/PROTOCOL.md section 10.
 
+mod gate;
 mod metrics;
 mod serve;
 mod visitors;
@@ -21,6 +22,7 @@ use crate::answers::{Problem, SCHEMA_VERSION, TokenSpec, TopicSpec};
 use crate::messages::Ask;
 use crate::start::Asker;
 
+pub use gate::Hosts;
 pub use serve::{Listeners, ServeError, serve, serve_within};
 pub use visitors::Bounds;
 

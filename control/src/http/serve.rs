@@ -11,8 +11,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
+use landfall_pool::owner::check_client;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::gate::{Hosts, programs_only};
 use super::visitors::{Bounds, Visitors};
 
 /// Longest wait for requests that are being answered when the server stops. Whoever waits for
@@ -52,19 +54,23 @@ impl std::error::Error for ServeError {
 pub struct Listeners {
     tcp: TcpListener,
     unix: Option<UnixListener>,
+    unix_address: String,
     path: Option<PathBuf>,
+    hosts: Hosts,
 }
 
 impl Listeners {
     /// Listens on a TCP address and, if one is given, on a Unix socket: a path, or `@` and an
-    /// abstract name. Inside a runtime.
-    pub async fn bind(tcp: &str, unix: Option<&str>) -> Result<Self, ServeError> {
+    /// abstract name. Over TCP it is called by its IP address or by one of `hosts`. Inside a
+    /// runtime.
+    pub async fn bind(tcp: &str, unix: Option<&str>, hosts: Hosts) -> Result<Self, ServeError> {
         let failed = |address: &str| {
             let address = address.to_owned();
             move |source| ServeError { address, source }
         };
         let listener = TcpListener::bind(tcp).await.map_err(failed(tcp))?;
-        let mut listeners = Self { tcp: listener, unix: None, path: None };
+        let unix_address = unix.unwrap_or_default().to_owned();
+        let mut listeners = Self { tcp: listener, unix: None, unix_address, path: None, hosts };
         if let Some(address) = unix {
             let socket = bind_unix(address).map_err(failed(address))?;
             listeners.path = (!address.starts_with('@')).then(|| PathBuf::from(address));
@@ -79,7 +85,9 @@ impl Listeners {
         let tcp = self.tcp.as_fd().try_clone_to_owned()?;
         let unix = self.unix.as_ref().map(|unix| unix.as_fd().try_clone_to_owned()).transpose()?;
         let unix = unix.map(|fd| UnixListener::from_std(fd.into())).transpose()?;
-        Ok(Self { tcp: TcpListener::from_std(tcp.into())?, unix, path: None })
+        let (unix_address, hosts) = (self.unix_address.clone(), self.hosts.clone());
+        let tcp = TcpListener::from_std(tcp.into())?;
+        Ok(Self { tcp, unix, unix_address, path: None, hosts })
     }
 
     /// The TCP address, with the port that was given out.
@@ -125,8 +133,10 @@ pub async fn serve_within(
     bounds: Bounds,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let Listeners { tcp, unix, path } = listeners;
-    let mut visitors = Visitors::new(router, bounds);
+    let Listeners { tcp, unix, unix_address, path, hosts } = listeners;
+    let by_path = programs_only(router.clone(), None);
+    let by_name = programs_only(router, Some(hosts));
+    let mut visitors = Visitors::new(bounds);
     tokio::pin!(stop);
     loop {
         let came = tokio::select! {
@@ -136,8 +146,10 @@ pub async fn serve_within(
             () = &mut stop => break,
         };
         match came {
-            Ok(Came::Tcp(stream)) => visitors.admit(stream),
-            Ok(Came::Unix(stream)) => visitors.admit(stream),
+            Ok(Came::Tcp(stream)) => visitors.admit(stream, &by_name),
+            // Whoever has no business here is closed on: the kernel named another user.
+            Ok(Came::Unix(stream)) if check_client(&stream, &unix_address).is_err() => {}
+            Ok(Came::Unix(stream)) => visitors.admit(stream, &by_path),
             Err(error) => {
                 // Whoever rests makes room: without a descriptor nobody is let in.
                 visitors.cannot_admit(&error);

@@ -119,7 +119,6 @@ impl Drop for Visitor {
 
 /// All connections.
 pub(super) struct Visitors {
-    router: Router,
     bounds: Bounds,
     resting: Arc<Resting>,
     tasks: JoinSet<()>,
@@ -129,15 +128,19 @@ pub(super) struct Visitors {
 }
 
 impl Visitors {
-    pub(super) fn new(router: Router, bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: Bounds) -> Self {
         let (stop, _) = watch::channel(false);
         let (resting, tasks) = (Arc::default(), JoinSet::new());
-        Self { router, bounds, resting, tasks, next: 0, stop, said: None }
+        Self { bounds, resting, tasks, next: 0, stop, said: None }
     }
 
     /// Serves one more. Where there are too many, another one goes, or this one if control works
     /// for all others.
-    pub(super) fn admit(&mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    pub(super) fn admit(
+        &mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        router: &Router,
+    ) {
         if self.tasks.len() >= self.bounds.most && !self.make_room() {
             return;
         }
@@ -148,7 +151,7 @@ impl Visitors {
             go: Arc::default(),
             since: Mutex::default(),
         };
-        let (router, stop) = (self.router.clone(), self.stop.subscribe());
+        let (router, stop) = (router.clone(), self.stop.subscribe());
         self.tasks.spawn(receive(stream, router, visitor, self.bounds.rest, stop));
     }
 

@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -99,13 +98,12 @@ pub struct Client {
 }
 
 pub fn unix_stream(address: &str) -> UnixStream {
-    let name = SocketAddr::from_abstract_name(address.strip_prefix('@').unwrap()).unwrap();
-    UnixStream::connect_addr(&name).unwrap()
+    UnixStream::connect(address).unwrap()
 }
 
 impl Client {
     pub fn raw(address: &str) -> Self {
-        let wire = if address.starts_with('@') {
+        let wire = if address.starts_with('/') {
             let stream = unix_stream(address);
             stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             Wire::Unix(stream)

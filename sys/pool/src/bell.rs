@@ -1,15 +1,17 @@
 //! Doorbells: waking control or a broker that sleeps, on one host.
 //!
 //! A sleeper sets its parked word in the pool, looks for work once more, and waits on a datagram
-//! socket whose abstract name follows from the pool's uuid. Whoever publishes work looks at the
-//! word and, if it is set, sends one byte: a byte that arrives early waits in the socket, so no
-//! wake-up is lost. Abstract names leave nothing behind and are taken by one process at a time,
-//! which also keeps two processes from being the same broker. Other hosts never ring; they spin.
+//! socket in the pool's directory of sockets. Whoever publishes work looks at the word and, if it
+//! is set, sends one byte: a byte that arrives early waits in the socket, so no wake-up is lost. A
+//! name is taken by one process at a time, which also keeps two processes from being the same
+//! broker. Other hosts never ring; they spin.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use landfall_layout::BrokerId;
@@ -17,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::memory::Memory;
 use crate::pool::Pool;
+use crate::sockets::{Sockets, bind_datagram};
 
 /// Who can be woken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,11 +34,11 @@ pub enum Role {
 
 impl Role {
     /// Control's names are those of its leader slot: one that was deposed keeps its own.
-    fn name(self, uuid: &str, leader: usize) -> String {
+    fn name(self, leader: usize) -> String {
         match self {
-            Self::Sequencer => format!("landfall/{uuid}/sequencer/{leader}"),
-            Self::Keeper => format!("landfall/{uuid}/keeper/{leader}"),
-            Self::Broker(broker) => format!("landfall/{uuid}/broker/{broker}"),
+            Self::Sequencer => format!("sequencer-{leader}"),
+            Self::Keeper => format!("keeper-{leader}"),
+            Self::Broker(broker) => format!("broker-{broker}"),
         }
     }
 
@@ -70,17 +73,19 @@ pub fn is_parked(memory: &impl Memory, at: u64) -> bool {
 pub struct Bell {
     socket: UnixDatagram,
     parked_at: u64,
+    path: PathBuf,
+    _sockets: Arc<Sockets>,
 }
 
 impl Bell {
     /// Takes the name of `role` on this pool. [`io::ErrorKind::AddrInUse`] when a live process
     /// has it.
     pub fn bind(pool: &Pool, role: Role) -> io::Result<Self> {
-        let name =
-            SocketAddr::from_abstract_name(role.name(&pool.uuid_text(), pool.leader_slot()))?;
-        let socket = UnixDatagram::bind_addr(&name)?;
+        let sockets = pool.sockets()?;
+        let path = sockets.path(&role.name(pool.leader_slot()))?;
+        let socket = bind_datagram(&path)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, parked_at: role.parked_at(pool) })
+        Ok(Self { socket, parked_at: role.parked_at(pool), path, _sockets: sockets })
     }
 
     /// Says that this process is about to sleep. Look for work once more after this.
@@ -105,6 +110,13 @@ impl Bell {
     }
 }
 
+impl Drop for Bell {
+    fn drop(&mut self) {
+        // While the socket still answers: the one that takes the name next keeps its own.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 impl AsFd for Bell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -115,7 +127,7 @@ impl AsFd for Bell {
 #[derive(Debug)]
 pub struct Ringer {
     socket: UnixDatagram,
-    uuid: String,
+    sockets: Arc<Sockets>,
 }
 
 impl Ringer {
@@ -123,7 +135,7 @@ impl Ringer {
     pub fn new(pool: &Pool) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, uuid: pool.uuid_text() })
+        Ok(Self { socket, sockets: pool.sockets()? })
     }
 
     /// Wakes `role` if it says that it sleeps. Called after work was published.
@@ -136,9 +148,9 @@ impl Ringer {
 
     #[cold]
     fn ring_now(&self, role: Role, leader: usize) {
-        if let Ok(name) = SocketAddr::from_abstract_name(role.name(&self.uuid, leader)) {
+        if let Ok(path) = self.sockets.path(&role.name(leader)) {
             // Nobody there, or its socket full of rings: either way it need not be woken.
-            let _ = self.socket.send_to_addr(&[1], &name);
+            let _ = self.socket.send_to(&[1], path);
         }
     }
 }

@@ -18,6 +18,7 @@
 //! | [`slab`] | private buffers that are registered once and sent from |
 //! | [`clock`], [`silence`], [`attention`] | time that passes, and time that is shown |
 //! | [`bell`], [`idle`] | how a loop waits, and waking a process that sleeps |
+//! | [`sockets`], [`owner`] | whom sockets and files belong to, and who the other side is |
 //! | [`host`], [`leftovers`] | which host this is; what may be left in its caches |
 //! | [`lock`], [`process`] | which processes are there, as the kernel knows it |
 //! | [`disk`], [`replica`] | writing to files, and the lines that say how far that is |
@@ -52,6 +53,7 @@ pub mod log;
 pub mod map;
 pub mod memory;
 mod once;
+pub mod owner;
 pub mod payload_writer;
 pub mod peer;
 pub mod poison;
@@ -65,6 +67,7 @@ pub mod silence;
 mod skew;
 pub mod slab;
 pub mod slot_ring;
+pub mod sockets;
 pub mod stderr;
 pub mod stdio;
 pub mod stream;

@@ -58,6 +58,17 @@ pub struct Up {
     /// A Unix socket for control as well: a path, or @NAME
     #[arg(long, value_name = "PATH")]
     pub unix: Option<String>,
+    /// Names besides this machine's own by which control's HTTP API is asked; IP addresses always
+    /// are
+    #[arg(long, value_name = "NAME,...")]
+    pub host: Option<String>,
+    /// Files and sockets are for this group too, a name or a number [default: this user alone]
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// Directory for the sockets by which the processes wake each other [default: /run/landfall for
+    /// root, else landfall in $XDG_RUNTIME_DIR or in /tmp]
+    #[arg(long, value_name = "DIR")]
+    pub sockets: Option<PathBuf>,
     /// Brokers keep replicas here: broker N in DIR/broker-N
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -85,6 +96,9 @@ impl Up {
         flags.set("up.pool", "--pool", self.pool.as_ref());
         flags.set("up.data", "--data", self.data.as_ref());
         flags.set("up.unix", "--unix", self.unix.as_ref());
+        flags.set("up.host", "--host", self.host.as_ref());
+        flags.set("up.group", "--group", self.group.as_ref());
+        flags.set("up.sockets", "--sockets", self.sockets.as_ref());
         flags.set("up.verbs", "--verbs", self.verbs.as_ref());
         flags.set("up.pool_bytes", "--pool-bytes", self.pool_bytes);
         flags.set("up.segment_bytes", "--segment-bytes", self.segment_bytes);

@@ -1,11 +1,20 @@
 //! The directories in which brokers keep replicas.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::LocalError;
 
-/// Makes a data directory for each broker, and their names stay: control writes there too.
-pub(super) fn make_data_directories(data: &Path, brokers: usize) -> Result<(), LocalError> {
+/// Makes a data directory for each broker, and their names stay: control writes there too. They are
+/// for this user alone, or for its group too.
+pub(super) fn make_data_directories(
+    data: &Path,
+    brokers: usize,
+    for_group: bool,
+) -> Result<(), LocalError> {
+    let mut make = DirBuilder::new();
+    make.recursive(true).mode(if for_group { 0o770 } else { 0o700 });
     let all = (0..brokers).map(|number| data.join(format!("broker-{number}")));
     let sync = |path: &Path| std::fs::File::open(path).and_then(|directory| directory.sync_all());
     let failed = |path: &Path, error: std::io::Error| {
@@ -13,7 +22,7 @@ pub(super) fn make_data_directories(data: &Path, brokers: usize) -> Result<(), L
         LocalError::Data { path, why }
     };
     for path in all {
-        std::fs::create_dir_all(&path).map_err(|error| failed(&path, error))?;
+        make.create(&path).map_err(|error| failed(&path, error))?;
     }
     sync(data).map_err(|error| failed(data, error))
 }
