@@ -141,6 +141,8 @@ impl Visitors {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         router: &Router,
     ) {
+        // Those that have ended take nobody's place.
+        while self.tasks.try_join_next().is_some() {}
         if self.tasks.len() >= self.bounds.most && !self.make_room() {
             return;
         }
