@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -412,6 +413,7 @@ fn open_pool(flags: &Flags) -> Result<Pool, String> {
         .truncate(false)
         .open(path)
         .map_err(|error| format!("open {shown}: {error}"))?;
+    check_owner(&file, path)?;
     let _lock = lock(file, path)?;
     create_or_attach(flags, path).inspect_err(|_| {
         if is_new {
@@ -431,6 +433,20 @@ fn touched_pool(flags: &Flags) -> Result<Pool, String> {
         pool.touch().map_err(|error| error.to_string())?;
     }
     Ok(pool)
+}
+
+/// Refuses a file that another user has put there: that one could read and write all of it.
+fn check_owner(file: &File, path: &Path) -> Result<(), String> {
+    let found = file.metadata().map_err(|error| format!("look at {}: {error}", path.display()))?;
+    let (user, owner) = (nix::unistd::geteuid().as_raw(), found.uid());
+    if !found.is_file() || owner == user || owner == 0 {
+        return Ok(());
+    }
+    Err(format!(
+        "{} belongs to user {owner}, and this process is user {user}: start control as that user, \
+         give the file to this one with chown, or name another file",
+        path.display()
+    ))
 }
 
 fn create_or_attach(flags: &Flags, path: &Path) -> Result<Pool, String> {

@@ -19,7 +19,8 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("landfall-{name}-{}", std::process::id()));
+        // Pools lie on memory.
+        let path = Path::new("/dev/shm").join(format!("landfall-{name}-{}", std::process::id()));
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         Self(path)
@@ -44,7 +45,7 @@ fn system_in(folder: &Folder, more: &[&str]) -> System {
     all.extend(more);
     let system = System::start_with(2, &all);
     system.ok(&["topic", "create", "kept", "--replicas", "2"], b"");
-    system.ok(&["publish", "kept", "--lines", "--ack", "durable"], b"one\ntwo\n");
+    system.ok(&["publish", "kept", "--ack", "durable"], b"one\ntwo\n");
     system
 }
 
@@ -119,6 +120,23 @@ fn a_group_may_have_it_too() {
 }
 
 #[test]
+fn a_pool_that_another_user_has_put_there_is_not_taken_up() {
+    if !is_root() {
+        // A file can be given to nobody else.
+        return;
+    }
+    let folder = Folder::new("theirs");
+    let pool = folder.path("pool");
+    fs::write(&pool, "").unwrap();
+    std::os::unix::fs::chown(&pool, Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut up = landfall();
+    up.args(["up", "--control", "127.0.0.1:0", "--pool-bytes", "256M", "--pool", &pool]);
+    let output = up.output().unwrap();
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && said.contains("belongs to user 65534"), "{said}");
+}
+
+#[test]
 fn sockets_that_others_could_put_there_are_refused_with_the_remedy() {
     let folder = Folder::new("open");
     fs::create_dir(folder.path("sockets")).unwrap();
@@ -148,10 +166,10 @@ fn who_took_a_name_that_anybody_may_take_is_not_believed() {
     fs::copy(control, &copy).unwrap();
     let mut command = Command::new(copy);
     command.arg("--pool").arg(theirs.join("pool")).arg("--sockets").arg(theirs.join("sockets"));
-    command.args(["--pool-bytes", "64M", "--listen", "127.0.0.1:0", "--unix", &name]);
+    command.args(["--pool-bytes", "128M", "--listen", "127.0.0.1:0", "--unix", &name]);
     let mut theirs = as_nobody(command).stdout(Stdio::null()).spawn().unwrap();
     let ask = |mut command: Command| {
-        command.args(["topic", "list", "--control", &format!("unix:{name}"), "--timeout", "1s"]);
+        command.args(["topic", "ls", "--control", &format!("unix:{name}"), "--wait", "0s"]);
         text(&command.output().unwrap().stderr)
     };
     let mut said = String::new();
