@@ -196,6 +196,12 @@ fn read_topics(pool: &Pool) -> Result<Vec<Option<Topic>>, UnknownTopic> {
 fn give_back_strays(pool: &Pool, locks: &Locks, segments: &mut Segments, topics: &[Option<Topic>]) {
     let is_stray = |segment: SegmentId, used: &crate::segments::Use| {
         let what = used.what;
+        if what.kind == SegmentKind::Ring {
+            let owner = BrokerId::new(what.owner.into());
+            let rings = topics.iter().flatten().filter_map(|topic| pool.ring(topic.id, owner?));
+            let mut rings = rings.map(|ring| (ring.segment, ring.generation));
+            return !rings.any(|ring| ring == (segment.0, used.generation));
+        }
         let topic = topics[what.topic.slot()].as_ref().filter(|topic| topic.id == what.topic);
         let Some(topic) = topic else { return true };
         match what.kind {
@@ -203,10 +209,7 @@ fn give_back_strays(pool: &Pool, locks: &Locks, segments: &mut Segments, topics:
                 .logs
                 .get(&usize::from(what.log))
                 .is_none_or(|log| !log.chain.contains(&segment)),
-            SegmentKind::Ring => BrokerId::new(what.owner.into())
-                .and_then(|owner| pool.ring(topic.id, owner))
-                .is_none_or(|ring| ring.segment != segment.0 || ring.generation != used.generation),
-            SegmentKind::Payload | SegmentKind::Free => false,
+            SegmentKind::Ring | SegmentKind::Payload | SegmentKind::Free => false,
         }
     };
     let strays: Vec<SegmentId> = segments

@@ -345,6 +345,11 @@ impl Segments {
         }
     }
 
+    /// Whether a segment was given back and is not free yet.
+    pub fn is_waiting(&self, segment: SegmentId) -> bool {
+        self.waiting.contains(&segment)
+    }
+
     /// Segments free.
     pub fn free(&self) -> u32 {
         self.bitmap.free()

@@ -7,9 +7,8 @@ use landfall_layout::counters::Counter;
 use landfall_layout::doubt::DoubtLine;
 use landfall_layout::limits::{DOUBT_LINES, LOGS_PER_TOPIC};
 use landfall_layout::order::ChainLine;
-use landfall_layout::slot::RingLine;
 use landfall_layout::topic::TopicState;
-use landfall_layout::{BrokerId, TopicId};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::clock::wall_ns;
 
 use super::Keeper;
@@ -209,6 +208,12 @@ impl Keeper {
         }
     }
 
+    /// Gives back a segment that nothing leads to any more.
+    pub(super) fn give_back(&mut self, segment: SegmentId) {
+        self.segments.give_back(segment);
+        self.count(Counter::SegmentsFreed, 1);
+    }
+
     /// Takes back everything of a topic that nobody touches any more. The entry in the table goes
     /// last, so a crash in between leaves a topic that is being deleted.
     fn erase(&mut self, id: TopicId) {
@@ -228,16 +233,13 @@ impl Keeper {
             let none = DoubtLine::default();
             (0..DOUBT_LINES).for_each(|number| self.pool.set_doubt(id, number, &none));
         }
-        for broker in BrokerId::all() {
-            self.pool.set_ring(id.slot(), broker, &RingLine::default());
-        }
+        self.erase_rings(id);
         self.retiring.retain(|retiring| retiring.topic != id);
         self.unpadded.retain(|(segment, _)| {
             self.segments.get(*segment).is_some_and(|used| used.what.topic != id)
         });
         for segment in self.segments.of(id) {
-            self.segments.give_back(segment);
-            self.count(Counter::SegmentsFreed, 1);
+            self.give_back(segment);
         }
         let mut entry = topic.entry;
         entry.state = TopicState::Absent as u8;

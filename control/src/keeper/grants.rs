@@ -12,6 +12,7 @@ use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::Memory;
 
 use super::Keeper;
+use super::rings::Place;
 use crate::messages::{NewRing, ToSequencer};
 use crate::segments::Purpose;
 use landfall_pool::clock::wall_ns;
@@ -139,7 +140,7 @@ impl Keeper {
         }
     }
 
-    fn take_for(
+    pub(super) fn take_for(
         &mut self,
         broker: BrokerId,
         topic: TopicId,
@@ -171,8 +172,8 @@ impl Keeper {
             return Some(Command::RingReady { topic });
         }
         let slots = self.topic(topic)?.entry.ring_slots;
-        let segment = self.take_for(broker, topic, SegmentKind::Ring)?;
-        let at = self.pool.geometry().segment(segment)?;
+        let Place { segment, offset } = self.place_ring(broker, slots)?;
+        let at = self.pool.geometry().segment(segment)? + offset;
         let bytes = u64::from(slots) * RingSlot::BYTES;
         // Commit words of an earlier use must never match an index of this one.
         for word in (at..at + bytes).step_by(8) {
@@ -187,7 +188,8 @@ impl Keeper {
             segment: segment.0,
             slots,
             generation,
-            reserved: [0; 5],
+            offset,
+            reserved: [0; 4],
         };
         self.pool.set_ring(topic.slot(), broker, &line);
         let ring = self.pool.slot_ring(topic, broker)?;

@@ -46,7 +46,7 @@ impl Keeper {
                         format!("batches of broker {} in topic {topic}", what.owner)
                     }
                     SegmentKind::OrderLog => format!("order log {} of topic {topic}", what.log),
-                    SegmentKind::Ring => format!("broker {}'s ring of topic {topic}", what.owner),
+                    SegmentKind::Ring => format!("rings of broker {}", what.owner),
                     SegmentKind::Free => "nothing".to_owned(),
                 }
             }

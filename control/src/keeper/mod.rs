@@ -16,6 +16,7 @@ mod lost;
 mod padding;
 mod parts;
 mod retire;
+mod rings;
 mod silent;
 mod skips;
 mod sums;

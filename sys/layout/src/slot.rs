@@ -62,17 +62,29 @@ lines!(RingSlot, 2, {
 pub struct RingLine {
     /// Topic id the ring serves, stored last; any other id means: no ring.
     pub topic: u64,
-    /// Segment that holds the slots, from its first byte.
+    /// Segment that holds the slots, beside rings of other topics of the broker.
     pub segment: u32,
     /// Slots, a power of two.
     pub slots: u32,
     /// Generation of that segment.
     pub generation: u64,
+    /// Bytes from the segment's beginning to the first slot, a multiple of the ring's bytes.
+    pub offset: u64,
     /// Zero.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
 }
 
-lines!(RingLine, 1, { topic @ 0, segment @ 8, slots @ 12, generation @ 16, reserved @ 24 });
+lines!(RingLine, 1, {
+    topic @ 0, segment @ 8, slots @ 12, generation @ 16, offset @ 24, reserved @ 32,
+});
+
+impl RingLine {
+    /// The bytes of its segment that the slots lie in; as far as they go where the line is damaged.
+    pub fn range(&self) -> std::ops::Range<u64> {
+        let bytes = u64::from(self.slots) * RingSlot::BYTES;
+        self.offset..self.offset.saturating_add(bytes)
+    }
+}
 
 /// How far a ring is consumed. Writer: the sequencer. Reader: the ring's broker.
 ///

@@ -6,7 +6,7 @@ use landfall_layout::order::{ChainLine, FrontierLine};
 use landfall_layout::pool::{BrokerAddress, BrokerLine};
 use landfall_layout::segment::{SegmentHeader, What};
 use landfall_layout::session::{SessionLine, SessionState, Standing};
-use landfall_layout::slot::{ConsumedLine, RingLine};
+use landfall_layout::slot::{ConsumedLine, RingLine, RingSlot};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 
 use crate::leader::LeaderPlace;
@@ -339,8 +339,10 @@ impl<M: Memory> Pool<M> {
         broker: BrokerId,
     ) -> Option<crate::slot_ring::SlotRing> {
         let line = self.ring(topic, broker)?;
-        let bytes = line.slots.checked_mul(128)?;
-        let at = self.at(line.segment, 0, bytes)?;
+        let bytes = line.slots.checked_mul(RingSlot::BYTES as u32)?;
+        let offset =
+            u32::try_from(line.offset).ok().filter(|at| at.is_multiple_of(bytes.max(1)))?;
+        let at = self.at(line.segment, offset, bytes)?;
         let (consumed_at, leader) = self.told(topic, broker);
         Some(crate::slot_ring::SlotRing { at, slots: line.slots.into(), consumed_at, leader })
     }

@@ -9,7 +9,7 @@ use landfall_layout::limits::ERRORS_MAX;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::pool::{BrokerAddress, BrokerLine, Coherence, LeaderLine, Term};
 use landfall_layout::session::{SessionLine, SessionState, Standing};
-use landfall_layout::slot::{ConsumedLine, RingLine};
+use landfall_layout::slot::{ConsumedLine, RingLine, RingSlot};
 use landfall_layout::topic::{Order, TopicEntry, TopicState};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::counters::{Counters, ErrorLog};
@@ -125,6 +125,12 @@ fn lines_of_another_topic_are_not_believed() {
         for (segment, slots) in [(1, 0), (1, 3), (1, 1 << 31), (u32::MAX, 16), (1, 32_768)] {
             pool.set_ring(3, broker, &RingLine { segment, slots, ..ring });
             assert!(pool.slot_ring(old, broker).is_none(), "{slots} slots in segment {segment}");
+        }
+        let bytes = 16 * RingSlot::BYTES;
+        for (offset, is_one) in [(bytes, true), (64, false), (u64::MAX - bytes + 1, false)] {
+            pool.set_ring(3, broker, &RingLine { offset, ..ring });
+            let found = pool.slot_ring(old, broker).map(|found| found.at - view.at);
+            assert_eq!(found, is_one.then_some(offset));
         }
     });
 }

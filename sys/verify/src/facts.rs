@@ -1,5 +1,7 @@
 //! What the tables say, loaded once: everything else is held against it.
 
+use std::ops::Range;
+
 use landfall_layout::segment::{SegmentHeader, SegmentKind, SegmentState, What};
 use landfall_layout::topic::{Order, TopicEntry};
 use landfall_layout::{SegmentId, TopicId};
@@ -60,6 +62,8 @@ pub struct Facts {
     pub topics: Vec<Option<TopicFacts>>,
     /// Segments by number.
     pub segments: Vec<Segment>,
+    /// Rings, each with the bytes of the segment that it lies in.
+    pub rings: Vec<(SegmentId, Range<u64>, String)>,
 }
 
 impl Facts {
@@ -78,6 +82,16 @@ impl Facts {
         if let Some(segment) = self.segments.get_mut(segment.0 as usize) {
             segment.reached = true;
         }
+    }
+
+    /// Notes where a ring lies; another one that lies there too, if there is one.
+    pub fn lay(&mut self, segment: SegmentId, range: Range<u64>, of: &str) -> Option<String> {
+        let meets = |(other, bytes, _): &&(SegmentId, Range<u64>, String)| {
+            *other == segment && bytes.start < range.end && range.start < bytes.end
+        };
+        let other = self.rings.iter().find(meets).map(|(_, _, of)| of.clone());
+        self.rings.push((segment, range, of.to_owned()));
+        other
     }
 
     /// What a segment is, for a sentence.
@@ -104,7 +118,7 @@ impl Facts {
                 format!("segment {segment}, {state} payload of topic {topic}, owner {}", what.owner)
             }
             SegmentKind::Ring => {
-                format!("segment {segment}, the ring of topic {topic}, owner {}", what.owner)
+                format!("segment {segment}, for rings of broker {}", what.owner)
             }
             SegmentKind::OrderLog => {
                 format!("segment {segment}, of log {} of topic {topic}", what.log)

@@ -28,7 +28,7 @@ pub fn look(pool: &Pool) -> Look {
     // Whose tables are looked at: those of the leader that serves now.
     let epoch = pool.follow_what_holds();
     let topics = tables::topics(pool, &mut out);
-    let mut facts = Facts { epoch, topics, segments: tables::segments(pool) };
+    let mut facts = Facts { epoch, topics, segments: tables::segments(pool), ..Facts::default() };
     let mut tally = count(&facts);
     head::leaders(pool, &facts, &mut out);
     others::look(pool, &facts, &mut out);

@@ -10,8 +10,10 @@ use landfall_layout::fate::Fate;
 use landfall_layout::limits::{LEADERS_MAX, TOPICS_MAX};
 use landfall_layout::pool::Term;
 use landfall_layout::segment::{SegmentHeader, SegmentKind, What};
+use landfall_layout::slot::RingLine;
 use landfall_layout::topic::{TopicEntry, TopicState};
-use landfall_layout::{SegmentId, TopicId};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
+use landfall_pool::lines::load_keyed;
 use landfall_pool::topics::read_versioned;
 use landfall_pool::{Memory, Pool};
 
@@ -68,7 +70,13 @@ fn topics(pool: &Pool, slot: usize) -> BTreeMap<TopicId, Known> {
         let Some(words) = read_versioned(pool, tables.topic(place)) else { continue };
         let entry = TopicEntry::from_words(words);
         if entry.state() == TopicState::Live && TopicId(entry.id).slot() == place {
-            topics.entry(TopicId(entry.id)).or_default().entry = Some(entry);
+            let known = topics.entry(TopicId(entry.id)).or_default();
+            known.entry = Some(entry);
+            // Rings lie beside those of other topics: their lines say whose they are.
+            known.is_used |= BrokerId::all().any(|broker| {
+                let line = RingLine::from_words(load_keyed(pool, tables.ring(place, broker), 0));
+                line.topic == u64::from(entry.id)
+            });
         }
     }
     for segment in (0..tables.segments()).map(SegmentId) {
@@ -76,7 +84,7 @@ fn topics(pool: &Pool, slot: usize) -> BTreeMap<TopicId, Known> {
         pool.refresh(at, SegmentHeader::BYTES);
         let header = SegmentHeader::from_words(pool.load_words(at));
         let Ok(what) = What::unpack(header.what) else { continue };
-        let is_used = matches!(what.kind, SegmentKind::Ring | SegmentKind::Payload);
+        let is_used = what.kind == SegmentKind::Payload;
         if is_used || what.kind == SegmentKind::OrderLog {
             let known = topics.entry(what.topic).or_default();
             known.segments += 1;

@@ -127,7 +127,7 @@ fn plan(pool: &Pool) -> Vec<Mend> {
     let mut quiet = Findings::default();
     let epoch = pool.epoch_number();
     let topics = tables::topics(pool, &mut quiet);
-    let mut facts = Facts { epoch, topics, segments: tables::segments(pool) };
+    let mut facts = Facts { epoch, topics, segments: tables::segments(pool), ..Facts::default() };
     let live: Vec<TopicFacts> = facts.topics.iter().flatten().filter(|t| t.live).cloned().collect();
     let mut known = Known::default();
     for topic in &live {

@@ -43,9 +43,7 @@ pub fn lines(pool: &Pool, facts: &mut Facts, topic: &TopicFacts, out: &mut Findi
             let what = known.what;
             known.header.generation == line.generation
                 && what.is_some_and(|what| {
-                    what.kind == SegmentKind::Ring
-                        && what.topic == topic.id
-                        && what.owner == broker.raw()
+                    what.kind == SegmentKind::Ring && what.owner == broker.raw()
                 })
         });
         if fits {
@@ -59,6 +57,13 @@ pub fn lines(pool: &Pool, facts: &mut Facts, topic: &TopicFacts, out: &mut Findi
         } else if line.slots != topic.entry.ring_slots {
             let found = format!("it has {} slots and the topic says", line.slots)
                 + &format!(" {}", topic.entry.ring_slots);
+            out.error("ring", &of, at, found, mend::COPY_POOL);
+        } else if pool.slot_ring(topic.id, broker).is_none() {
+            let found = format!("it begins at byte {} of segment {segment}", line.offset);
+            out.error("ring", &of, at, found, mend::COPY_POOL);
+        }
+        if let Some(other) = facts.lay(segment, line.range(), &of) {
+            let found = format!("it lies in segment {segment} where the {other} lies");
             out.error("ring", &of, at, found, mend::COPY_POOL);
         }
     }

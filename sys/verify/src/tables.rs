@@ -163,7 +163,8 @@ fn used(facts: &Facts, segment: &Segment, what: What, (of, at): (&str, u64), out
     let sequenced = order.is_some_and(|order| order.is_sequenced());
     let wrong = match (what.kind, order) {
         (_, None) | (SegmentKind::Payload, _) | (SegmentKind::Free, _) => false,
-        (SegmentKind::Ring, _) => !sequenced,
+        // Rings of several topics lie there, and their lines say which.
+        (SegmentKind::Ring, _) => true,
         (SegmentKind::OrderLog, _) => (usize::from(what.log) == SEQUENCED_LOG) != sequenced,
     };
     if wrong {
@@ -185,6 +186,11 @@ pub fn leaks(pool: &Pool, facts: &Facts, out: &mut Findings) {
             continue;
         }
         let of = format!("header of segment {number}");
+        if what.kind == SegmentKind::Ring {
+            let found = format!("nothing leads to {}", facts.describe(id));
+            out.warning("leak", of, at, found, mend::CONTROL_FREES);
+            continue;
+        }
         match facts.topic(what.topic) {
             Some(topic) if !topic.live || topic.order.is_none() => {}
             Some(_) if what.kind == SegmentKind::Payload => {}

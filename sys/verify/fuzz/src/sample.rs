@@ -302,7 +302,7 @@ impl Writer<'_> {
             state: SegmentState::Open,
             owner: broker.raw(),
             log: 0,
-            topic,
+            topic: TopicId(0),
         };
         let generation = self.generation;
         let segment = self.take(what, 0, None);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::segment::{SegmentKind, What};
-use landfall_layout::{BrokerId, SegmentId};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::bell::{Bell, Role};
 use landfall_pool::{Memory, Pool};
 use landfall_replica::names::{cut_file, replica_file};
@@ -18,7 +18,7 @@ use landfall_verify_fuzz::{Change, sample, words_in_use};
 fn segment(pool: &Pool, kind: SegmentKind, nth: usize) -> u64 {
     let is = |segment: &u32| {
         let what = What::unpack(pool.segment_header(SegmentId(*segment)).unwrap().what).unwrap();
-        what.kind == kind && (what.topic == STRONG || kind == SegmentKind::Free)
+        what.kind == kind && (what.topic == STRONG || what.topic == TopicId(0))
     };
     let number = (0..pool.geometry().segments()).filter(is).nth(nth).unwrap();
     pool.geometry().segment_header(SegmentId(number)).unwrap()

@@ -6,7 +6,7 @@ use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::{ENTRY_HOLE, OrderEntry};
 use landfall_layout::pool::Term;
 use landfall_layout::segment::{SegmentKind, What};
-use landfall_layout::{BrokerId, SegmentId};
+use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::{Memory, Pool};
 use landfall_verify::Severity::{self, Error, Note, Warning};
 use landfall_verify_fuzz::sample::{OWN, STREAM, STRONG};
@@ -32,7 +32,7 @@ fn broker(number: usize) -> BrokerId {
 }
 
 /// The segment of that use, the `nth` of them.
-fn segment(pool: &Pool, kind: SegmentKind, topic: landfall_layout::TopicId, nth: usize) -> u32 {
+fn segment(pool: &Pool, kind: SegmentKind, topic: TopicId, nth: usize) -> u32 {
     let is = |segment: &u32| {
         let header = pool.segment_header(SegmentId(*segment)).unwrap();
         let what = What::unpack(header.what).unwrap();
@@ -98,7 +98,7 @@ impl Cases<'_> {
     fn segments(&mut self) {
         let payload = segment(self.pool, SegmentKind::Payload, STRONG, 0);
         let log = segment(self.pool, SegmentKind::OrderLog, STRONG, 0);
-        let ring = segment(self.pool, SegmentKind::Ring, STRONG, 0);
+        let ring = segment(self.pool, SegmentKind::Ring, TopicId(0), 0);
         let (at, log_at, ring_at) = (self.header(payload), self.header(log), self.header(ring));
         let what = self.word(at);
         let generation = self.word(log_at + 8);
@@ -262,7 +262,7 @@ impl Cases<'_> {
     fn rings(&mut self) {
         let line = self.geometry().ring(STRONG.slot(), broker(0));
         let consumed = self.geometry().consumed(STRONG.slot(), broker(0));
-        let ring = segment(self.pool, SegmentKind::Ring, STRONG, 0);
+        let ring = segment(self.pool, SegmentKind::Ring, TopicId(0), 0);
         let payload = segment(self.pool, SegmentKind::Payload, STRONG, 0);
         let slots = 16_u64 << 32;
         let at = |index: u64| self.start(ring) + index % 16 * 128;
