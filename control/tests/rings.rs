@@ -2,7 +2,7 @@
 
 mod fake;
 
-use fake::{Batch, Broker, System, eventually};
+use fake::{Batch, Broker, System, eventually, spec};
 use landfall_control::messages::Ask;
 use landfall_layout::command::{Command, Request};
 use landfall_layout::segment::SegmentKind;
@@ -72,6 +72,27 @@ fn the_room_of_a_topic_that_went_is_used_again_and_what_is_beside_it_stays() {
     delete(&system, &mut broker, ("two", two));
     // The two logs that there were at first, too.
     eventually("all is free", || (system.free() == before + 2).then_some(()));
+}
+
+#[test]
+fn a_topic_that_would_leave_nothing_for_batches_is_refused_with_the_numbers() {
+    let system = System::start(48);
+    let all = system.pool.geometry().segments();
+    let mut made = 0;
+    let problem = loop {
+        match system.create(spec(&format!("t{made}"), "total")) {
+            Ok(_) => made += 1,
+            Err(problem) => break problem,
+        }
+    };
+    assert_eq!(problem.status, 503, "{problem:?}");
+    let said = format!("order logs and rings have {made} of {all} segments");
+    assert!(problem.message.contains(&said), "{problem:?}");
+    // The last one can be published to.
+    let topic = TopicId(system.describe(&format!("t{}", made - 1)).unwrap().id);
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    drop(broker.open_ring(topic));
+    broker.want(topic, SegmentKind::Payload);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use landfall_pool::Memory;
 
 use super::Keeper;
 use super::rings::Place;
+use crate::answers::Problem;
 use crate::messages::{NewRing, ToSequencer};
 use crate::segments::Purpose;
 use landfall_pool::clock::wall_ns;
@@ -58,6 +59,26 @@ impl Keeper {
     /// Segments that shall stay free for what a full pool cannot do without: order logs and rings.
     fn reserve(&self) -> u32 {
         (self.segments.total() / 16).clamp(1, 4)
+    }
+
+    /// Refuses a topic whose order log would leave nothing for batches, of any topic and for as long
+    /// as those that there are stay.
+    pub(super) fn leaves_room(&self, name: &str) -> Result<(), Problem> {
+        let stays = |kind| matches!(kind, SegmentKind::OrderLog | SegmentKind::Ring);
+        let fixed = self.segments.all().filter(|(_, used)| stays(used.what.kind)).count() as u32;
+        let all = self.segments.total() - self.segments.lost();
+        // Whoever publishes first needs a ring, too.
+        if fixed + 1 + self.without_rings().max(1) + self.reserve() < all {
+            return Ok(());
+        }
+        Err(Problem::full(
+            "pool_full",
+            format!(
+                "topic {name} needs a segment for its order log, and order logs and rings have \
+                 {fixed} of {all} segments: one more would leave nothing for batches; delete a \
+                 topic, or make a pool that is larger or has smaller segments"
+            ),
+        ))
     }
 
     /// Notes what a broker wants. A request that is repeated while it waits is one request.

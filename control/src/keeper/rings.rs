@@ -10,6 +10,7 @@ use landfall_layout::slot::{RingLine, RingSlot};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 
 use super::Keeper;
+use crate::life::Life;
 
 /// Where a ring is to lie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +34,13 @@ impl Keeper {
     fn rings_of(&self, broker: BrokerId) -> impl Iterator<Item = RingLine> {
         let topics = self.topics.iter().flatten();
         topics.filter_map(move |topic| self.pool.ring(topic.id, broker))
+    }
+
+    /// Brokers that live and have no ring yet.
+    pub(super) fn without_rings(&self) -> u32 {
+        let has_none = |id: &BrokerId| self.rings_of(*id).next().is_none();
+        let live = BrokerId::all().filter(|id| self.brokers[id.index()].life == Life::Live);
+        live.filter(has_none).count() as u32
     }
 
     /// A place for a ring of a broker: in a segment that has some of its rings, or in a new one.

@@ -264,6 +264,7 @@ impl Keeper {
         entry.created_ns = self.graves.age(&spec.name, entry.created_ns);
         let mut topic = Topic { entry, id, order, logs: BTreeMap::new(), payload: Vec::new() };
         if order.is_sequenced() {
+            self.leaves_room(&spec.name)?;
             let Some(log) = self.begin_log(id, SEQUENCED_LOG, 0) else {
                 let (free, all) = (self.segments.free(), self.segments.total());
                 return Err(Problem::full(
@@ -394,11 +395,11 @@ impl Keeper {
         BrokerId::all().filter(lands).collect()
     }
 
+    /// Rings are not counted: they lie beside those of other topics.
     fn segments_of(&self, topic: &Topic) -> u32 {
         let logs: usize = topic.logs.values().map(|log| log.chain.len()).sum();
         let retiring = self.retiring.iter().filter(|retiring| retiring.topic == topic.id).count();
-        let rings = BrokerId::all().filter(|b| self.pool.ring(topic.id, *b).is_some()).count();
-        (logs + retiring + rings + topic.payload.len()) as u32
+        (logs + retiring + topic.payload.len()) as u32
     }
 
     fn lost_of(&self, topic: &Topic) -> u32 {
