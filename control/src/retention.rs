@@ -42,6 +42,10 @@ pub struct TopicView {
     pub promised: BTreeMap<usize, u64>,
     /// Its segments.
     pub candidates: Vec<Candidate>,
+    /// Segments with batches that it has.
+    pub held: usize,
+    /// Segments that the bytes it keeps would fill, and one that each log writes into.
+    pub filled: usize,
 }
 
 impl TopicView {
@@ -76,7 +80,8 @@ pub struct Retirement {
 }
 
 /// What to retire now: first what nobody can read, then what is beyond a topic's bounds, then,
-/// while segments are short, the oldest of the topics that set no bound.
+/// while segments are short, the oldest of the topics that set no bound, and of those that keep
+/// bytes alone in more segments than these would fill.
 ///
 /// Within a log segments go in the order of their last entries, so a log is cut at one place.
 pub fn plan(pool: PoolView, topics: &[TopicView]) -> Vec<Retirement> {
@@ -98,9 +103,13 @@ pub fn plan(pool: PoolView, topics: &[TopicView]) -> Vec<Retirement> {
         ordered.sort_by_key(|candidate| (candidate.landed_ns, candidate.last));
         let beyond = beyond_bounds(view, &ordered);
         taken.extend(ordered[..beyond].iter().map(|candidate| retire(view.topic, candidate)));
-        if view.retention_bytes == 0 && view.retention_ns == 0 {
-            left.extend(ordered[beyond..].iter().map(|candidate| (i, *candidate)));
-        }
+        let may_go = match (view.retention_bytes, view.retention_ns) {
+            (0, 0) => usize::MAX,
+            // Segments that were closed almost empty hold less than there is room for.
+            (_, 0) => view.held.saturating_sub(beyond + view.filled),
+            _ => 0,
+        };
+        left.extend(ordered[beyond..].iter().take(may_go).map(|candidate| (i, *candidate)));
     }
     let free = u64::from(pool.free) + taken.len() as u64;
     let short = u64::from(pool.wanted).saturating_sub(free) as usize;
@@ -167,7 +176,19 @@ mod tests {
             log_bytes: [(32, landed.len() as u64 * 100)].into(),
             promised: BTreeMap::new(),
             candidates: landed.iter().enumerate().map(candidate).collect(),
+            held: landed.len(),
+            filled: usize::MAX,
         }
+    }
+
+    #[test]
+    fn short_of_segments_bytes_are_kept_in_no_more_than_they_would_fill() {
+        let pool = PoolView { wanted: 100, ..POOL };
+        let view = TopicView { retention_bytes: 1 << 20, filled: 2, ..topic(0, &[1, 2, 3, 4, 5]) };
+        assert_eq!(segments(&plan(pool, &[view.clone()])), [0, 1, 2]);
+        assert_eq!(plan(POOL, &[view.clone()]), [], "there is room");
+        let by_time = TopicView { retention_ns: 10_000, ..view };
+        assert_eq!(plan(pool, &[by_time]), []);
     }
 
     fn segments(plan: &[Retirement]) -> Vec<u32> {

@@ -86,7 +86,10 @@ fn whoever_asks_at_once_is_answered_beside_many_who_do_not() {
         let part: &[u8] = match number % 4 {
             0 => b"",
             1 => b"GET /quick HTTP/1.1\r\nhos",
-            2 => b"POST /long HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\nfive!",
+            2 => {
+                b"POST /long HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                   content-length: 10\r\n\r\nfive!"
+            }
             _ => b"GET /quick HTTP/1.1\r\nhost: localhost\r\n\r\n",
         };
         stream.write_all(part).unwrap();
@@ -109,7 +112,8 @@ fn who_rests_for_too_long_goes() {
     assert_eq!(all_of(connect(address)), b"");
     let half = ask(
         address,
-        "POST /long HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10",
+        "POST /long HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: 10",
     );
     assert_eq!(all_of(half), b"");
     // Who does not take the answer.

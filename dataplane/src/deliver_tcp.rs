@@ -272,15 +272,29 @@ impl Delivering {
             begun += 1;
             self.account(env, item, now);
             if left < item.len() {
-                self.partial = Some(Partial { item: *item, sent: left });
+                self.keep_rest(env, *item, left);
                 left = 0;
             } else {
                 left -= item.len();
             }
         }
-        self.blocked = begun < items.len() || self.partial.is_some();
+        self.blocked = begun < items.len() || self.is_amid();
         self.put_back(&items[begun..]);
         Ok(())
+    }
+
+    /// What the socket did not take of an item goes out before anything else. Of a batch that was
+    /// checked, as it was then: memory may change until the socket has room.
+    fn keep_rest(&mut self, env: &Env, item: Item, sent: usize) {
+        if !self.checked || item.bytes == 0 {
+            self.partial = Some(Partial { item, sent });
+            return;
+        }
+        let hold = Hold::by_broker(item.segment);
+        let (head, body) = item.rest(env, &hold, sent);
+        let mut rest = head.to_vec();
+        body.append_to(&mut rest);
+        self.blocks.push_front(Block::begun(rest));
     }
 
     /// Goes back to before items that were gathered and not sent.
@@ -436,6 +450,23 @@ mod tests {
         assert!(!cursor.is_caught_up(), "one position of it is left");
         cursor.go_to(Place::new(KEPT_FROM + 1, 3 * KEPT_FROM + 3));
         assert!(cursor.is_caught_up());
+    }
+
+    #[test]
+    fn of_a_checked_batch_the_rest_goes_out_as_it_was_when_it_was_checked() {
+        let (env, entry) = env_and_entry();
+        let topic = TopicId(entry.id);
+        let (mut delivering, _, _) = Delivering::new(&env, topic, false, From::Earliest, vec![]);
+        delivering.checked = true;
+        let mut items = [Item::NONE; BATCHES_PER_SEND];
+        let count = delivering.gather(&env, &mut items);
+        let item = *items[..count].iter().find(|item| item.bytes > 0).expect("there is one");
+        let at = env.pool.at(item.segment, item.offset(), item.bytes).expect("it is a place");
+        delivering.keep_rest(&env, item, FRAME_BYTES + 10);
+        env.pool.write(at + u64::from(item.bytes) - 1, b"!").expect("the pool is writable");
+        assert!(delivering.partial.is_none() && delivering.is_amid());
+        let rest = delivering.blocks[0].rest();
+        assert_eq!((rest.len(), rest.last()), (item.bytes as usize - 10, Some(&7)));
     }
 
     /// What was read from files comes behind a batch of which the socket has a part.

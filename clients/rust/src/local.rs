@@ -65,11 +65,9 @@ pub struct LocalConfig {
     /// Names besides this machine's own by which control's HTTP API is asked, with commas between.
     /// By any other name it does not answer; by IP addresses it does.
     pub host: Option<String>,
-    /// A group, its name or its number, that may read and write what the system makes. `None`: this
-    /// user alone.
+    /// A group, by name or number, that has what the system makes too. `None`: this user alone.
     pub group: Option<String>,
-    /// Directory for the sockets by which the processes wake each other. `None`: `/run/landfall`
-    /// for root, else `landfall` in `$XDG_RUNTIME_DIR` or in `/tmp`.
+    /// Directory for the sockets by which the processes wake each other; `None`: the usual one.
     pub sockets: Option<PathBuf>,
     /// Touch every page of the pool at the start.
     pub prefault: bool,

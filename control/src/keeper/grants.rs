@@ -61,8 +61,8 @@ impl Keeper {
         (self.segments.total() / 16).clamp(1, 4)
     }
 
-    /// Refuses a topic whose order log would leave nothing for batches, of any topic and for as long
-    /// as those that there are stay.
+    /// Refuses a topic whose order log would leave nothing for batches, of any topic and for as
+    /// long as those that there are stay.
     pub(super) fn leaves_room(&self, name: &str) -> Result<(), Problem> {
         let stays = |kind| matches!(kind, SegmentKind::OrderLog | SegmentKind::Ring);
         let fixed = self.segments.all().filter(|(_, used)| stays(used.what.kind)).count() as u32;

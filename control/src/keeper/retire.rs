@@ -93,8 +93,14 @@ impl Keeper {
             })
             .collect();
         let logs = self.topic(id)?.logs.keys();
-        let log_bytes = logs.map(|log| (*log, self.pool.frontier(id, *log).bytes)).collect();
+        let log_bytes: BTreeMap<usize, u64> =
+            logs.map(|log| (*log, self.pool.frontier(id, *log).bytes)).collect();
+        let full = entry.retention_bytes.div_ceil(self.pool.geometry().segment_bytes());
+        // In a sequenced topic each broker writes into a segment of its own.
+        let open = if sequenced { self.landing(self.topic(id)?).len() } else { log_bytes.len() };
         Some(TopicView {
+            held: self.topic(id)?.payload.len(),
+            filled: usize::try_from(full).unwrap_or(usize::MAX).saturating_add(open),
             topic: id,
             log_bytes,
             promised: self.promised(id)?,

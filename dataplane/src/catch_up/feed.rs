@@ -118,13 +118,21 @@ pub struct Block {
     batch_bytes: u64,
     missed: u64,
     since_ns: u64,
+    /// Some went out before it was made.
+    is_begun: bool,
 }
 
 impl Block {
     /// One frame.
     pub fn frame(bytes: &[u8], missed: u64) -> Self {
         let bytes = bytes.to_vec();
-        Self { bytes, sent: 0, batches: 0, batch_bytes: 0, missed, since_ns: boot_ns() }
+        let (sent, since_ns, is_begun) = (0, boot_ns(), false);
+        Self { bytes, sent, batches: 0, batch_bytes: 0, missed, since_ns, is_begun }
+    }
+
+    /// The rest of what the socket has taken a part of, and counted.
+    pub fn begun(rest: Vec<u8>) -> Self {
+        Self { is_begun: true, ..Self::frame(&rest, 0) }
     }
 
     /// What is still to be sent.
@@ -149,7 +157,7 @@ impl Block {
 
     /// Whether some of it went out, so that the rest has to follow.
     pub fn is_begun(&self) -> bool {
-        self.sent > 0
+        self.sent > 0 || self.is_begun
     }
 }
 
@@ -235,6 +243,7 @@ impl Delivering {
                 batch_bytes: chunk.batch_bytes,
                 missed: chunk.missed,
                 since_ns: boot_ns(),
+                is_begun: false,
             });
         }
     }

@@ -22,7 +22,7 @@ use crate::map::{
 use crate::memory::Memory;
 use crate::once;
 use crate::poison::{Guard, Loss, Part, loss_of};
-use crate::sockets::{Sockets, usual_base};
+use crate::sockets::Sockets;
 
 /// A pool: its memory, where everything lies in it, and which leader's tables are followed.
 ///
@@ -41,7 +41,7 @@ pub struct Pool<M: Memory = Mapping> {
     leads: AtomicBool,
     header: PoolHeader,
     origin: Option<(Backing, File)>,
-    sockets: OnceLock<Arc<Sockets>>,
+    pub(crate) sockets: OnceLock<Arc<Sockets>>,
 }
 
 /// Why a pool could not be created or attached.
@@ -315,22 +315,6 @@ impl Pool {
         let watch = || Guard::new(&pool.memory, pool.geometry(), &pool.loss);
         pool.guard = Some(once::guard(&pool.memory, watch));
         pool
-    }
-
-    /// The sockets of this pool's processes, in the usual directory unless
-    /// [`Self::keep_sockets_in`] said another.
-    pub fn sockets(&self) -> std::io::Result<Arc<Sockets>> {
-        match self.sockets.get() {
-            Some(sockets) => Ok(Arc::clone(sockets)),
-            None => self.keep_sockets_in(&usual_base()),
-        }
-    }
-
-    /// Has the sockets of this pool's processes in a directory of `base`: all of a host have to
-    /// say the same one, before they use any. What others may write there is refused.
-    pub fn keep_sockets_in(&self, base: &Path) -> std::io::Result<Arc<Sockets>> {
-        let sockets = Arc::new(Sockets::open(base, &self.uuid_text())?);
-        Ok(Arc::clone(self.sockets.get_or_init(|| sockets)))
     }
 
     /// Says what this process is to the pool: control and brokers end where a ring or an order log

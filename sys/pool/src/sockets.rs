@@ -13,8 +13,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::unistd::{getegid, geteuid};
+
+use crate::pool::Pool;
 
 /// Longest path of a socket in bytes: `sun_path` of unix(7) without its zero.
 pub const PATH_BYTES_MAX: usize = 107;
@@ -86,6 +89,24 @@ impl Sockets {
             ));
         }
         Ok(path)
+    }
+}
+
+impl Pool {
+    /// The sockets of this pool's processes, in the usual directory unless
+    /// [`Self::keep_sockets_in`] said another.
+    pub fn sockets(&self) -> io::Result<Arc<Sockets>> {
+        match self.sockets.get() {
+            Some(sockets) => Ok(Arc::clone(sockets)),
+            None => self.keep_sockets_in(&usual_base()),
+        }
+    }
+
+    /// Has the sockets of this pool's processes in a directory of `base`: all of a host have to
+    /// say the same one, before they use any. What others may write there is refused.
+    pub fn keep_sockets_in(&self, base: &Path) -> io::Result<Arc<Sockets>> {
+        let sockets = Arc::new(Sockets::open(base, &self.uuid_text())?);
+        Ok(Arc::clone(self.sockets.get_or_init(|| sockets)))
     }
 }
 

@@ -29,6 +29,7 @@
 //! | [`survey`] | what a file or a source's files hold, in numbers |
 //! | [`mend`] | ends that a crash left, headers, and making what was created stay |
 //! | [`copy`] | one replica read from some log index on, while it grows |
+//! | `choice` | which copy of a log has what comes next, and what none of them has |
 //! | [`merge`] | the replicas of all brokers of a topic, put together again in the log's order |
 //! | [`lookup`] | where a position or a time is |
 
@@ -37,6 +38,7 @@
 
 pub mod ask;
 pub mod away;
+mod choice;
 pub mod copy;
 pub mod damage;
 pub mod deletions;
