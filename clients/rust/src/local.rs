@@ -3,13 +3,14 @@
 //! The pool is a memfd of this process unless a path is given, so nothing is left behind. The
 //! children are told this process's id and die with it, even when it is killed.
 
+mod command;
 mod data;
 mod error;
 mod process;
 mod spawner;
 mod stop;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,6 +23,7 @@ use landfall_layout::limits::{
 use landfall_layout::verbs::GrantMode;
 use landfall_nic::PortState;
 
+use self::command::{broker_command, control_command};
 use self::data::{data_directories, make_data_directories};
 use self::error::LocalError;
 use self::process::{Process, Waited};
@@ -410,35 +412,7 @@ impl LocalSystem {
     }
 
     fn broker_command(&self, number: usize) -> Command {
-        let mut command = Command::new(&self.broker_binary);
-        command.arg("--pool").arg(&self.pool);
-        belongs(&mut command, &self.config);
-        command.args(["--number", &number.to_string(), "--idle", idle_word(self.config.idle)]);
-        command.args(["--parent", &std::process::id().to_string()]);
-        let lease_ms = self.config.session_lease.as_millis();
-        command.args(["--session-lease-ms", &lease_ms.to_string()]);
-        // What it has besides that is for receipts, readers and the last sync.
-        let stop_wait_ms = self.config.stop_wait.as_millis() / 2;
-        command.args(["--stop-wait-ms", &stop_wait_ms.to_string()]);
-        if let Some(address) = self.config.verbs {
-            command.args(["--verbs", &SocketAddr::new(address, 0).to_string()]);
-            command.args(["--verbs-grant", &self.config.verbs_grant.to_string()]);
-            let lease_ms = self.config.verbs_lease.as_millis();
-            command.args(["--verbs-lease-ms", &lease_ms.to_string()]);
-        }
-        if let Some(data) = &self.config.data {
-            command.arg("--data").arg(data.join(format!("broker-{number}")));
-            command.args(["--data-file-bytes", &self.config.data_file_bytes.to_string()]);
-            let mine = data.join(format!("broker-{number}"));
-            for other in data_directories(data).into_iter().filter(|other| *other != mine) {
-                command.arg("--read-data").arg(other);
-            }
-            let faults = self.config.data_faults.iter().find(|(broker, _)| *broker == number);
-            if let Some((_, faults)) = faults {
-                command.args(["--data-faults", faults]);
-            }
-        }
-        command
+        broker_command(&self.broker_binary, &self.config, &self.pool, number)
     }
 
     /// Control's command with the port that it had.
@@ -457,60 +431,6 @@ impl Drop for LocalSystem {
             broker.kill();
         }
         self.control.kill();
-    }
-}
-
-/// Whom the files and sockets of a process belong to, and where they are.
-fn belongs(command: &mut Command, config: &LocalConfig) {
-    if let Some(group) = &config.group {
-        command.args(["--group", group]);
-    }
-    if let Some(sockets) = &config.sockets {
-        command.arg("--sockets").arg(sockets);
-    }
-}
-
-fn control_command(binary: &Path, config: &LocalConfig, pool: &Path, listen: &str) -> Command {
-    let mut command = Command::new(binary);
-    command.arg("--pool").arg(pool);
-    command.args(["--pool-bytes", &config.pool_bytes.to_string()]);
-    command.args(["--segment-bytes", &config.segment_bytes.to_string()]);
-    command.args(["--sessions", &config.sessions.to_string()]);
-    command.args(["--listen", listen, "--idle", idle_word(config.idle)]);
-    command.args(["--parent", &std::process::id().to_string()]);
-    command.args(["--copy-move-ms", &config.copy_move.as_millis().to_string()]);
-    command.args(["--session-lease-ms", &config.session_lease.as_millis().to_string()]);
-    belongs(&mut command, config);
-    if let Some(unix) = &config.unix {
-        command.args(["--unix", unix]);
-    }
-    if let Some(host) = &config.host {
-        command.args(["--host", host]);
-    }
-    if config.prefault {
-        command.arg("--prefault");
-    }
-    if config.sparse {
-        command.arg("--sparse");
-    }
-    if config.flush {
-        command.args(["--coherence", "flush"]);
-    }
-    if config.forget_lost {
-        command.arg("--forget-lost");
-    }
-    if let Some(data) = &config.data {
-        for directory in data_directories(data) {
-            command.arg("--restore").arg(directory);
-        }
-    }
-    command
-}
-
-fn idle_word(idle: Idle) -> &'static str {
-    match idle {
-        Idle::Spin => "spin",
-        Idle::Backoff => "backoff",
     }
 }
 
