@@ -381,7 +381,7 @@ impl Merge {
         // What is missing may be in a copy that was begun since. In a log that brokers share, also
         // where all that are known say that there is nothing.
         let is_sure = choice.open.is_empty() && found.is_none() && !self.wanted.is_shared;
-        if !is_whole && !is_sure && self.finds_more() {
+        if !is_whole && !is_sure && self.finds_more(want) {
             choice = self.choose(want, until, faults);
         }
         self.torn = choice.torn;
@@ -397,16 +397,26 @@ impl Merge {
         (picked, is_known && (is_next || !self.unheard.iter().any(is_alone)))
     }
 
-    /// Looks which copies there are, once between two looks. Whether there are more than before.
-    fn finds_more(&mut self) -> bool {
+    /// Looks, once between two looks, which copies there are, and anew into those that left
+    /// something out from `want` on: what a copy lacks is written into it where another one has it.
+    /// Whether there may be more than before.
+    fn finds_more(&mut self, want: u64) -> bool {
         if std::mem::replace(&mut self.has_looked, true) {
             return false;
         }
+        let how = (self.wanted.created_ns, self.names_lost);
         let before = self.copies.len();
+        let lacks = |says: &Says| says.is_lost || says.known_from > want;
+        let lacking = self.says.iter().zip(&self.said_by).filter(|(says, _)| lacks(says));
+        let lacking: Vec<usize> = lacking.map(|(_, at)| *at).collect();
+        for at in &lacking {
+            let copy = &mut self.copies[*at];
+            *copy = Copy { refused: copy.refused.take(), ..copy.anew(how) };
+        }
         let (copies, unheard) = self.wanted.look();
         self.unheard = unheard;
         self.add(copies);
-        self.copies.len() > before
+        !lacking.is_empty() || self.copies.len() > before
     }
 
     /// Asks each broker's copies.
