@@ -23,7 +23,6 @@ pub struct Env {
     pub incarnation: u64,
     pub read_only: File,
     pub ringer: Ringer,
-    pub uid: u32,
     pub standing: Standing,
     pub halves: Halves,
     /// Wall time minus boot time, as of the last tick.
@@ -76,14 +75,12 @@ impl Env {
         let counters = Counters::new(&pool, me.index());
         let errors = ErrorLog::new(&pool, me.index());
         let halves = Halves::new(pool.geometry().pool_bytes());
-        let uid = nix::unistd::geteuid().as_raw();
         let env = Self {
             pool,
             me,
             incarnation,
             read_only,
             ringer,
-            uid,
             standing: Standing::new(me, incarnation),
             halves,
             wall_ahead_ns: Cell::new(0),

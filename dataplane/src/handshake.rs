@@ -38,7 +38,7 @@ impl Broker {
     /// Something came from a connection that has not begun.
     #[cold]
     pub(crate) fn greet(&mut self, slot: usize) {
-        let Self { env, conns, .. } = self;
+        let Self { conns, .. } = self;
         let Some(conn) = conns.get(slot) else { return };
         let Kind::Greeting(greeting) = &mut conn.kind else { return };
         if greeting.is_asking() {
@@ -55,9 +55,9 @@ impl Broker {
                     Socket::Unix(_) if hello.carrier == Carrier::Verbs => {
                         refused(Refusal::NotServed, "verbs connections begin with a knock")
                     }
-                    Socket::Unix(_) => check_memory(env, &conn.socket),
+                    Socket::Unix(_) => check_memory(&conn.socket),
                     Socket::Tcp(_) if hello.carrier == Carrier::Memory => {
-                        check_memory(env, &conn.socket)
+                        check_memory(&conn.socket)
                     }
                     Socket::Tcp(_) if hello.carrier == Carrier::Verbs => {
                         refused(Refusal::NotServed, "verbs connections begin with a knock")

@@ -1,5 +1,7 @@
 //! The first frame of a connection: heard whole, and judged by what it asks for.
 
+use std::os::linux::net::SocketAddrExt;
+
 use landfall_layout::TopicId;
 use landfall_layout::frame::{
     Ack, FRAME_BYTES, Frame, FrameError, Hello, HelloTail, LogPlace, Refusal, TAIL_BYTES_MAX,
@@ -7,6 +9,7 @@ use landfall_layout::frame::{
 use landfall_layout::limits::TOPICS_MAX;
 use landfall_layout::topic::{Order, TopicEntry, TopicState, check_name};
 use landfall_pool::clock::boot_ns;
+use landfall_pool::owner::check_client;
 use landfall_replica::Silent;
 
 use crate::conn::Socket;
@@ -252,25 +255,19 @@ pub fn check_publisher(hello: &Hello, entry: &TopicEntry) -> Result<(), Refused>
 }
 
 /// Whether a connection may use the pool itself.
-pub fn check_memory(env: &Env, socket: &Socket) -> Result<(), Refused> {
+pub fn check_memory(socket: &Socket) -> Result<(), Refused> {
     let Socket::Unix(stream) = socket else {
         return refused(
             Refusal::NotServed,
             "the memory transport needs the broker's Unix socket; over TCP use transport tcp",
         );
     };
-    let peer = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials)
-        .map_err(|error| Refused {
-            why: Refusal::NotServed,
-            sentence: format!("ask for the peer's user: {error}"),
-        })?;
-    if peer.uid() != env.uid && peer.uid() != 0 {
-        return refused(
-            Refusal::NotServed,
-            format!("this socket serves user {} and root; you are user {}", env.uid, peer.uid()),
-        );
-    }
-    Ok(())
+    let here = stream.local_addr().map(|here| match here.as_abstract_name() {
+        Some(name) => format!("@{}", String::from_utf8_lossy(name)),
+        None => String::new(),
+    });
+    here.and_then(|address| check_client(stream, &address))
+        .map_err(|error| Refused { why: Refusal::NotServed, sentence: error.to_string() })
 }
 
 #[cfg(test)]

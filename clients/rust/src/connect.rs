@@ -147,6 +147,21 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
+/// Why a broker was not reached.
+fn no_way(broker: u8, address: &str, error: &io::Error) -> Error {
+    let is_unix = address.starts_with(['@', '/', '.']);
+    if is_unix && error.kind() == io::ErrorKind::PermissionDenied {
+        let user = nix::unistd::geteuid();
+        let sentence = format!(
+            "{address} is not for user {user}: {error}; over memory only the broker's own user, \
+             its group and root come in; over TCP use transport tcp"
+        );
+        return Error::Refused { broker, why: Refusal::NotServed, sentence };
+    }
+    let (who, address, why) = (format!("broker {broker}"), address.to_owned(), error.to_string());
+    Error::Unreachable { who, address, why }
+}
+
 /// Connects to a path, or `@name`. Whoever took a name that anybody may take is refused, but for
 /// root and this user.
 pub(crate) fn connect_unix(address: &str, deadline: Instant) -> io::Result<UnixStream> {
@@ -243,11 +258,8 @@ pub(crate) fn greet(
 ) -> Result<Answer, Error> {
     let began = Instant::now();
     let deadline = wait.deadline;
-    let mut socket = Socket::connect(address, deadline).map_err(|error| Error::Unreachable {
-        who: format!("broker {broker}"),
-        address: address.to_owned(),
-        why: error.to_string(),
-    })?;
+    let not_there = |error| no_way(broker, address, &error);
+    let mut socket = Socket::connect(address, deadline).map_err(not_there)?;
     let lost = |doing| move |source| Error::Connection { broker, doing, source };
     socket.set_timeouts(deadline).map_err(lost("setting its timeouts"))?;
     let tail = tail.encode();

@@ -180,7 +180,10 @@ impl Route {
                     if self.transport == Transport::Tcp && !broker.unix.is_empty() =>
                 {
                     match by(&broker.unix) {
-                        Err(Error::Unreachable { .. }) => Err(error),
+                        Err(
+                            Error::Unreachable { .. }
+                            | Error::Refused { why: Refusal::NotServed, .. },
+                        ) => Err(error),
                         answer => answer,
                     }
                 }

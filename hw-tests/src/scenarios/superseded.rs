@@ -5,6 +5,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -32,6 +33,13 @@ impl Listener {
     fn bind(address: &str) -> Result<Self, Failure> {
         Ok(if let Some(name) = address.strip_prefix('@') {
             let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
+            listener.set_nonblocking(true)?;
+            Self::Unix(listener)
+        } else if address.starts_with('/') {
+            // A broker that was killed leaves its socket, or the directory went with it.
+            let _ = std::fs::remove_file(address);
+            std::fs::create_dir_all(Path::new(address).parent().unwrap_or(Path::new("/")))?;
+            let listener = UnixListener::bind(address)?;
             listener.set_nonblocking(true)?;
             Self::Unix(listener)
         } else {
