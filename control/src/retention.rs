@@ -106,7 +106,7 @@ pub fn plan(pool: PoolView, topics: &[TopicView]) -> Vec<Retirement> {
         let may_go = match (view.retention_bytes, view.retention_ns) {
             (0, 0) => usize::MAX,
             // Segments that were closed almost empty hold less than there is room for.
-            (_, 0) => view.held.saturating_sub(beyond + view.filled),
+            (_, 0) => view.held.saturating_sub(view.filled.saturating_add(beyond)),
             _ => 0,
         };
         left.extend(ordered[beyond..].iter().take(may_go).map(|candidate| (i, *candidate)));

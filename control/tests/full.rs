@@ -42,6 +42,11 @@ impl Full {
         let another = |i| full.system.create(spec(&format!("other-{i}"), "total"));
         let made = (0..).take_while(|i| another(*i).is_ok()).count();
         assert!(made > 2, "{made}");
+        // Logs of brokers take the rest.
+        for i in 0..full.system.free() {
+            let own = full.system.topic(&format!("own-{i}"), "none");
+            full.broker.want(own, SegmentKind::OrderLog);
+        }
         assert_eq!(full.system.free(), 0);
         full
     }
