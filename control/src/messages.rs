@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::answers::{Cluster, Health, Problem, Token, TokenSpec, Topic, TopicSpec};
 use crate::segments::LastEntries;
-use crate::sequencer::{TopicSequencer, Wish};
+use crate::sequencer::{Cause, TopicSequencer, Wish};
 
 /// Messages that may wait in each of the two channels; beyond that they wait at the sender.
 pub const CHANNEL_MESSAGES: usize = 1024;
@@ -166,8 +166,8 @@ pub enum FromSequencer {
         epoch: u32,
         /// Sequence that did not come.
         next_seq: u64,
-        /// It could not, for rings full of what waits for others.
-        is_stuck: bool,
+        /// Why it was waited for no longer.
+        cause: Cause,
     },
 }
 

@@ -120,8 +120,15 @@ impl SequencerThread {
         }
         if tick {
             let sessions = &self.sessions;
-            while let Some(stuck) = work.sequencer.fence_stuck(|index| sessions.joined(index)) {
-                self.fenced.push(stuck);
+            loop {
+                let before = self.fenced.len();
+                self.fenced.extend(work.sequencer.fence_stuck(|index| sessions.joined(index)));
+                if self.fenced.len() == before {
+                    break;
+                }
+            }
+            while let Some(crowding) = work.sequencer.fence_crowding(clock_ns, self.steady_ns) {
+                self.fenced.push(crowding);
             }
         }
         if done.slots > 0 || done.entries > 0 || !self.fenced.is_empty() {
@@ -245,7 +252,7 @@ impl SequencerThread {
     fn write_fences(&mut self, i: usize) {
         let topic = self.works[i].topic;
         for at in 0..self.fenced.len() {
-            let Fencing { session, is_stuck, .. } = self.fenced[at];
+            let Fencing { session, cause, .. } = self.fenced[at];
             let Some(line) = self.sessions.set_state(session.index, SessionState::Fenced) else {
                 continue;
             };
@@ -257,7 +264,7 @@ impl SequencerThread {
                 client: session.client,
                 epoch: session.standing.epoch,
                 next_seq: session.next_seq,
-                is_stuck,
+                cause,
             });
         }
         self.fenced.clear();

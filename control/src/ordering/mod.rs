@@ -35,6 +35,8 @@ pub use sessions::SessionTable;
 const SLEEP: Duration = Duration::from_millis(10);
 /// How often gaps are looked at, nanoseconds: far below any lease.
 const TICK_NS: u64 = 1_000_000;
+/// A thread that has not looked for this long was away.
+const AWAY_NS: u64 = 100_000_000;
 
 /// One broker's ring, as the sequencer reads it.
 struct Ring {
@@ -93,6 +95,8 @@ pub struct SequencerThread {
     counters: Counters,
     origin: Instant,
     next_tick_ns: u64,
+    /// Since when it has looked without a break.
+    steady_ns: u64,
     /// Entries or consumed indices moved since the brokers were last woken.
     moved: bool,
     /// Sessions fenced in this burst; kept for its room.
@@ -116,6 +120,7 @@ impl SequencerThread {
             sessions,
             origin: Instant::now(),
             next_tick_ns: 0,
+            steady_ns: 0,
             moved: false,
             fenced: Vec::with_capacity(64),
         }
@@ -157,6 +162,9 @@ impl SequencerThread {
         let clock_ns = self.origin.elapsed().as_nanos() as u64;
         let tick = clock_ns >= self.next_tick_ns;
         if tick {
+            if clock_ns > self.next_tick_ns + AWAY_NS {
+                self.steady_ns = clock_ns;
+            }
             self.next_tick_ns = clock_ns + TICK_NS;
         }
         let mut busy = told;
