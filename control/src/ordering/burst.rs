@@ -120,8 +120,15 @@ impl SequencerThread {
         }
         if tick {
             let sessions = &self.sessions;
-            while let Some(stuck) = work.sequencer.fence_stuck(|index| sessions.joined(index)) {
-                self.fenced.push(stuck);
+            loop {
+                let before = self.fenced.len();
+                self.fenced.extend(work.sequencer.fence_stuck(|index| sessions.joined(index)));
+                if self.fenced.len() == before {
+                    break;
+                }
+            }
+            while let Some(crowding) = work.sequencer.fence_crowding(clock_ns, self.steady_ns) {
+                self.fenced.push(crowding);
             }
             while let Some(crowding) = work.sequencer.fence_crowding(clock_ns, self.steady_ns) {
                 self.fenced.push(crowding);
