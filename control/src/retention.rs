@@ -185,8 +185,8 @@ mod tests {
     fn short_of_segments_bytes_are_kept_in_no_more_than_they_would_fill() {
         let pool = PoolView { wanted: 100, ..POOL };
         let view = TopicView { retention_bytes: 1 << 20, filled: 2, ..topic(0, &[1, 2, 3, 4, 5]) };
-        assert_eq!(segments(&plan(pool, &[view.clone()])), [0, 1, 2]);
-        assert_eq!(plan(POOL, &[view.clone()]), [], "there is room");
+        assert_eq!(segments(&plan(pool, std::slice::from_ref(&view))), [0, 1, 2]);
+        assert_eq!(plan(POOL, std::slice::from_ref(&view)), [], "there is room");
         let by_time = TopicView { retention_ns: 10_000, ..view };
         assert_eq!(plan(pool, &[by_time]), []);
     }
@@ -233,9 +233,9 @@ mod tests {
         }
         // Cut once each, 150 bytes are left of both; cut once more, 200 of both together.
         view.log_bytes = [(0, 250), (1, 250)].into();
-        assert_eq!(segments(&plan(POOL, &[view.clone()])), [0, 1]);
+        assert_eq!(segments(&plan(POOL, std::slice::from_ref(&view))), [0, 1]);
         view.retention_bytes = 301;
-        assert_eq!(segments(&plan(POOL, &[view.clone()])), [] as [u32; 0]);
+        assert_eq!(segments(&plan(POOL, std::slice::from_ref(&view))), [] as [u32; 0]);
         // Cut twice, 200 bytes are left of the first, and 150 of the second that was cut once.
         view.log_bytes = [(0, 400), (1, 250)].into();
         assert_eq!(segments(&plan(POOL, &[view])), [0, 1, 2]);
@@ -248,7 +248,7 @@ mod tests {
         view.candidates[0].log = 0;
         view.candidates[0].end_bytes = 10;
         view.log_bytes = [(0, 10), (32, 500)].into();
-        assert_eq!(segments(&plan(POOL, &[view.clone()])), [0, 1]);
+        assert_eq!(segments(&plan(POOL, std::slice::from_ref(&view))), [0, 1]);
         // As long as what is behind it in all logs is less than the bound, it stays.
         view.retention_bytes = 301;
         assert_eq!(segments(&plan(POOL, &[view])), [] as [u32; 0]);
@@ -282,7 +282,7 @@ mod tests {
         let mut view = topic(0, &[1, 2]);
         view.candidates[0].kept_until_ns = 1001;
         view.candidates[0].last = None;
-        assert_eq!(segments(&plan(pool, &[view.clone()])), [1]);
+        assert_eq!(segments(&plan(pool, std::slice::from_ref(&view))), [1]);
         let later = PoolView { now_ns: 1001, ..pool };
         assert_eq!(segments(&plan(later, &[view])), [0, 1]);
     }
@@ -293,7 +293,11 @@ mod tests {
         let mut view = TopicView { retention_ns: 1, ..topic(0, &[1, 2, 3]) };
         for (promised, want) in [(9, &[][..]), (10, &[0]), (29, &[0, 1]), (30, &[0, 1, 2])] {
             view.promised = [(32, promised)].into();
-            assert_eq!(segments(&plan(pool, &[view.clone()])), want, "below {promised}");
+            assert_eq!(
+                segments(&plan(pool, std::slice::from_ref(&view))),
+                want,
+                "below {promised}"
+            );
         }
         view.promised = [(5, 0)].into();
         assert_eq!(segments(&plan(pool, &[view])), [0, 1, 2], "another log's replicas");

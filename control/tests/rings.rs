@@ -35,7 +35,9 @@ fn rings_of_a_broker_share_segments_and_none_meets_another() {
     names.iter().for_each(|name| topics.push(system.topic(name, "total")));
     let free = system.free();
     for broker in &mut brokers {
-        topics.iter().for_each(|topic| drop(broker.open_ring(*topic)));
+        topics.iter().for_each(|topic| {
+            let _ = broker.open_ring(*topic);
+        });
     }
     // Four rings of 4096 slots of 128 bytes fill a segment of 2 MiB.
     assert_eq!(free - system.free(), 4, "two segments for six rings of each broker");
@@ -63,7 +65,7 @@ fn the_room_of_a_topic_that_went_is_used_again_and_what_is_beside_it_stays() {
     let was = line(&system, one, broker.id);
     delete(&system, &mut broker, ("one", one));
     let three = system.topic("three", "total");
-    drop(broker.open_ring(three));
+    let _ = broker.open_ring(three);
     let now = line(&system, three, broker.id);
     assert_eq!((now.segment, now.offset), (was.segment, was.offset), "its room is used again");
     broker.land(&mut rings[1], batch(1));
@@ -91,7 +93,7 @@ fn a_topic_that_would_leave_nothing_for_batches_is_refused_with_the_numbers() {
     // The last one can be published to.
     let topic = TopicId(system.describe(&format!("t{}", made - 1)).unwrap().id);
     let mut broker = Broker::register(&system.pool, 0, 1);
-    drop(broker.open_ring(topic));
+    let _ = broker.open_ring(topic);
     broker.want(topic, SegmentKind::Payload);
 }
 
@@ -100,7 +102,9 @@ fn rings_outlive_control_and_room_that_no_line_leads_to_is_free() {
     let mut system = System::start(96);
     let (one, two) = (system.topic("one", "total"), system.topic("two", "total"));
     let mut broker = Broker::register(&system.pool, 0, 1);
-    [one, two].iter().for_each(|topic| drop(broker.open_ring(*topic)));
+    [one, two].iter().for_each(|topic| {
+        let _ = broker.open_ring(*topic);
+    });
     let (free, lines) = (system.free(), [one, two].map(|topic| line(&system, topic, broker.id)));
     system.stop();
     // As if that control had died before it wrote the second line.
@@ -109,7 +113,7 @@ fn rings_outlive_control_and_room_that_no_line_leads_to_is_free() {
     assert_eq!(system.free(), free, "the first ring keeps the segment");
     assert_eq!(line(&system, one, broker.id), lines[0]);
     let mut broker = Broker::register(&system.pool, 0, 2);
-    drop(broker.open_ring(two));
+    let _ = broker.open_ring(two);
     let again = line(&system, two, broker.id);
     assert!(!meet(&again, &lines[0]), "{again:?}");
 }
