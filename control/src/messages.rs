@@ -1,6 +1,7 @@
 //! What the keeper and the sequencer thread say to each other, and what HTTP asks the keeper.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 
@@ -274,5 +275,5 @@ pub enum Ask {
     /// `DELETE /v1/brokers/{number}`.
     Forget(u8, Reply<Result<(), Problem>>),
     /// `POST /v1/topics/{name}/tokens`; answered when the broker can see the token.
-    Token(String, TokenSpec, Reply<Result<Token, Problem>>),
+    Token(String, TokenSpec, Option<IpAddr>, Reply<Result<Token, Problem>>),
 }

@@ -18,6 +18,10 @@ const COMMANDS_PER_TURN: usize = 64;
 /// How long clients of a deleted topic have to close before it is released without them.
 const DROP_WAIT_NS: u64 = 2_000_000_000;
 
+/// How long a subscriber may go on reading what control wants back: as long as nobody keeps to the
+/// hold of one whose broker died.
+const HOLD_NS: u64 = 3_000_000_000;
+
 /// A topic that is being deleted and still has memory clients.
 pub struct Dropping {
     topic: TopicId,
@@ -32,6 +36,7 @@ pub struct LettingGo {
     granted: Granted,
     /// The replicator's round that may still read from it.
     round: Option<u64>,
+    since_ns: u64,
 }
 
 impl Broker {
@@ -88,7 +93,7 @@ impl Broker {
                 let granted = Granted { segment, generation };
                 if !self.retiring.iter().any(|other| other.granted == granted) {
                     let round = self.replicator.as_ref().and_then(Replicator::reading);
-                    self.retiring.push(LettingGo { granted, round });
+                    self.retiring.push(LettingGo { granted, round, since_ns: boot_ns() });
                 }
             }
             Command::DropTopic { topic } => self.drop_topic(topic),
@@ -179,14 +184,19 @@ impl Broker {
     /// Says of deleted topics that nobody here touches them, once that is so.
     pub(crate) fn release_topics(&mut self, now_ns: u64) {
         let Self { env, link, conns, dropping, replicator, withheld, .. } = self;
+        let mut overdue = Vec::new();
         dropping.retain_mut(|drop| {
             let replicated = replicator.as_ref().is_some_and(|r| r.uses(drop.topic));
             let busy = replicated
                 || conns.iter_mut().any(|conn| {
                     conn.was_topic == Some(drop.topic)
                         && match conn.held() {
-                            // A reader's word stands for as long as it reads.
-                            Some(_) => true,
+                            Some(segment) => {
+                                if now_ns > drop.deadline_ns + HOLD_NS {
+                                    overdue.push((conn.token, segment));
+                                }
+                                true
+                            }
                             None if conn.socket.is_verbs() => true,
                             None => conn.channel.is_some() && now_ns < drop.deadline_ns,
                         }
@@ -208,6 +218,7 @@ impl Broker {
             }
             busy
         });
+        self.cut_off(overdue);
     }
 
     /// Names to a new leader what clients may still write into of topics that are deleted: what the
@@ -240,8 +251,10 @@ impl Broker {
     /// Answers `Retire` for segments that nobody here reads.
     pub(crate) fn release_segments(&mut self) {
         let Self { env, link, conns, retiring, replicator, topics, .. } = self;
+        let now_ns = boot_ns();
         let mut spilled = Vec::new();
-        retiring.retain(|LettingGo { granted, round }| {
+        let mut overdue = Vec::new();
+        retiring.retain(|LettingGo { granted, round, since_ns }| {
             let Granted { segment, generation } = *granted;
             // What it may still write into it does not let go of, whoever asks: control takes it
             // back when it is sealed.
@@ -251,22 +264,28 @@ impl Broker {
             let reads = |replicator: &Replicator| round.is_some_and(|r| replicator.still_reads(r));
             let mut held = replicator.as_ref().is_some_and(reads);
             for conn in conns.iter_mut() {
-                held |= conn.held() == Some(segment);
+                let is_pushed =
+                    matches!(&conn.socket, Socket::Verbs(link) if link.reads_from(segment));
+                if is_pushed || conn.held() == Some(segment) {
+                    held = true;
+                    if now_ns.saturating_sub(*since_ns) > HOLD_NS {
+                        overdue.push((conn.token, segment));
+                    }
+                }
                 if let Kind::Stream(delivering) = &mut conn.kind
                     && delivering.spill(env, segment, &mut conn.out)
                 {
                     spilled.push(conn.token.slot());
                 }
-                if let Socket::Verbs(link) = &mut conn.socket {
-                    held |= link.reads_from(segment);
-                    if let Kind::RemoteReader(reading) = &mut conn.kind {
-                        let (open, ask) = reading.release(segment, boot_ns());
-                        held |= open;
-                        if let Some(frame) = ask {
-                            conn.out.push(frame, "");
-                        }
-                        reading.close_ending(link);
+                if let Socket::Verbs(link) = &mut conn.socket
+                    && let Kind::RemoteReader(reading) = &mut conn.kind
+                {
+                    let (open, ask) = reading.release(segment, now_ns);
+                    held |= open;
+                    if let Some(frame) = ask {
+                        conn.out.push(frame, "");
                     }
+                    reading.close_ending(link);
                 }
             }
             if !held {
@@ -276,6 +295,23 @@ impl Broker {
         });
         // Its socket may take something by now, and nobody asks it unless it is in want of that.
         spilled.into_iter().for_each(|slot| self.conns.touch(slot));
+        self.cut_off(overdue);
+    }
+
+    /// Closes the connections of subscribers that read for too long what is wanted back. One over
+    /// memory that goes on later finds out behind its copy that the batch is gone.
+    fn cut_off(&mut self, overdue: Vec<(Token, u32)>) {
+        for (token, segment) in overdue {
+            let Some(conn) = self.conns.by_token(token) else { continue };
+            let who = conn.client();
+            self.env.client_error(&format!(
+                "{who}, a subscriber, did not let go of segment {segment} for {} s after it was \
+                 wanted back: its connection is closed, and when it comes again it is told how \
+                 much it missed",
+                HOLD_NS / 1_000_000_000
+            ));
+            self.drop_conn(token.slot());
+        }
     }
 
     /// Gives back what a topic has here when nobody has published to it for a while.
@@ -313,9 +349,10 @@ fn waits_for(env: &crate::env::Env, topic: TopicId, who: Option<&Conn>) -> Strin
     let what = match who {
         Some(conn) if conn.socket.is_verbs() => "an RDMA client that has not gone".to_owned(),
         Some(conn) => format!(
-            "{}, a subscriber over memory that stands still while it reads: it lets go when it \
-             goes on or ends",
-            conn.client()
+            "{}, a subscriber over memory that stands still while it reads: if it does not go on \
+             within {} s, its connection is closed",
+            conn.client(),
+            HOLD_NS / 1_000_000_000
         ),
         None => "this broker's replicator, which has not removed its files".to_owned(),
     };

@@ -107,7 +107,7 @@ pub struct Publisher {
     /// After its goodbye everything has its receipt, and its session is left.
     pub is_over: bool,
     pub stalled: Option<Stalled>,
-    /// Bytes it has brought, over a socket.
+    /// What it has brought: bytes over a socket, batches otherwise.
     pub brought: u64,
     pub still: Stillness,
     pub via: Via,
@@ -395,7 +395,11 @@ impl Conn {
     /// Its client for people: a process, if it is one that this host's kernel names here.
     #[cold]
     pub fn client(&self) -> String {
-        let Socket::Unix(stream) = &self.socket else { return "a client".to_owned() };
+        let stream = match &self.socket {
+            Socket::Unix(stream) => stream,
+            Socket::Verbs(link) => return format!("a client at {}", link.queue.peer()),
+            Socket::Tcp(_) | Socket::Knocking(_) => return "a client".to_owned(),
+        };
         let peer = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials);
         match peer.map_or(0, |peer| peer.pid()) {
             0 => "a process that cannot be seen from here".to_owned(),

@@ -63,13 +63,14 @@ pub struct Written {
     pub batch_seq: Option<u64>,
 }
 
-/// How large the next extent is: sizes double with use, so that a fast session asks seldom and a
-/// slow one ties up little.
+/// How large the next extent is: sizes double whenever one was filled, so that a fast session asks
+/// seldom and a slow one ties up little.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wish(u32);
 
 impl Wish {
-    /// Claims room for batches of up to `bytes` bytes.
+    /// Claims room for batches of up to `bytes` bytes: for several of them, unless there is an
+    /// extent already that nothing was put into (`has_room`).
     ///
     /// # Errors
     ///
@@ -79,21 +80,36 @@ impl Wish {
         env: &Env,
         stock: &mut Stock,
         bytes: u32,
+        has_room: bool,
     ) -> Result<Option<Claim>, Stop> {
         let most = env.pool.geometry().batch_bytes_max();
         if bytes < PREAMBLE_BYTES || bytes > most {
             let text = format!("an extent for batches of {bytes} bytes; say 64 to {most}");
             return Err(Stop::Refuse(Refusal::BadBatch, text));
         }
-        let least = bytes.saturating_mul(4).max(EXTENT_BYTES_LEAST);
-        let wish = self.0.max(least);
-        let Some(claim) = stock.claim(env, bytes, wish) else { return Ok(None) };
-        self.0 = wish.saturating_mul(2).min(env.pool.geometry().segment_bytes() as u32);
-        Ok(Some(claim))
+        let batches = if has_room { 1 } else { 4 };
+        let least = bytes.saturating_mul(batches).max(EXTENT_BYTES_LEAST);
+        Ok(stock.claim(env, bytes, self.0.max(least)))
+    }
+
+    /// An extent of that many bytes was filled.
+    pub fn filled(&mut self, env: &Env, bytes: u32) {
+        let most = env.pool.geometry().segment_bytes() as u32;
+        self.0 = self.0.max(bytes.saturating_mul(2).min(most));
     }
 }
 
 impl Extent {
+    /// Whether nothing has landed in it.
+    pub fn is_untouched(&self) -> bool {
+        self.next == self.claim.offset
+    }
+
+    /// Bytes behind the last batch that landed.
+    pub fn left(&self) -> u32 {
+        self.claim.end() - self.next
+    }
+
     /// Whether every byte was used.
     #[inline]
     pub fn is_full(&self) -> bool {

@@ -85,7 +85,7 @@ impl Stillness {
     }
 
     /// One more tick.
-    fn look(&mut self, brought: u64) -> u32 {
+    pub fn look(&mut self, brought: u64) -> u32 {
         let ticks = if brought == self.brought { self.ticks.saturating_add(1) } else { 0 };
         *self = Self { brought, ticks };
         ticks

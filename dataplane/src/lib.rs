@@ -14,6 +14,7 @@
 //! | `conn`, `conns`, `connections`, `room`, `goodbye` | connections, and how they come and go |
 //! | `publish_tcp`, `publish_memory`, `extents` | publishers by transport |
 //! | `halves` | what batches hold that have not come whole |
+//! | `unused` | extents that nothing is put into |
 //! | `deliver_tcp`, `cursor`, `subscribe_memory` | subscribers by transport |
 //! | `verbs` | clients over RDMA |
 //! | `replica` | what this broker keeps on its disk |
@@ -63,6 +64,7 @@ mod segments;
 mod standing;
 mod subscribe_memory;
 mod topics;
+mod unused;
 mod verbs;
 
 pub use broker::{Broker, Config, Ended, StartError};

@@ -267,7 +267,7 @@ impl Broker {
                     owner: *token,
                     fenced: *fenced,
                     allowance,
-                    brought,
+                    brought: &mut *brought,
                 };
                 let (landed, stop) = reading.read_on(env, topic, from, scratch);
                 (landed, landed, stop)
@@ -286,6 +286,9 @@ impl Broker {
             }
         };
         *in_flight += landed;
+        if !matches!(via, Via::Stream(_)) {
+            *brought += u64::from(landed);
+        }
         let has_words = matches!(via, Via::Verbs(_)) && !out.is_empty();
         if has_words || channel.as_ref().is_some_and(|channel| channel.has_news()) {
             conns.touch(slot);
@@ -466,6 +469,7 @@ impl Broker {
         }
         self.tick_conns(now_ns);
         self.tick_halves();
+        self.tick_unused();
         self.tick_room();
         for note in self.replicator.iter().flat_map(|replicator| replicator.take_notes()) {
             self.env.error(&note);

@@ -9,6 +9,7 @@ use crate::land::Wait;
 use crate::publish_tcp::Stop;
 use crate::segments::Granted;
 use crate::topics::Topic;
+use crate::unused::Open;
 
 /// Extents a publisher may hold at a time: the one it writes, the next, and some that end.
 const EXTENTS_MAX: usize = 8;
@@ -44,6 +45,12 @@ impl Extents {
             segment: extent.claim.segment,
             generation: extent.claim.generation,
         })
+    }
+
+    /// What is open of them.
+    pub fn open(&self) -> Open {
+        let extents = self.open.iter();
+        extents.fold(Open::default(), |open, of| open.with(of.left(), of.is_untouched()))
     }
 
     /// Ends every extent. `polite`: the publisher promised to write nothing more.
@@ -142,6 +149,7 @@ impl Extents {
         if self.open[i].is_full() {
             let extent = self.open.remove(i);
             self.full.push(extent.number);
+            self.wish.filled(env, extent.claim.bytes);
             topic.stock.done(extent.claim);
         }
         outcome
@@ -158,7 +166,8 @@ impl Extents {
             );
             return Err(Stop::Refuse(Refusal::NotServed, text));
         }
-        let claim = self.wish.claim(env, &mut topic.stock, bytes)?;
+        let has_room = self.open.iter().any(Extent::is_untouched);
+        let claim = self.wish.claim(env, &mut topic.stock, bytes, has_room)?;
         let claim = claim.ok_or(Stop::Wait(Wait::Segment))?;
         let number = self.next_number;
         self.next_number = self.next_number.wrapping_add(1).max(1);
@@ -184,6 +193,9 @@ impl Extents {
         }
         let i = self.find(number)?;
         let extent = self.open.remove(i);
+        if !extent.is_untouched() {
+            self.wish.filled(env, extent.claim.bytes);
+        }
         topic.stock.give_back(env, extent.claim, extent.next);
         Ok(())
     }

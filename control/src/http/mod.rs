@@ -5,15 +5,15 @@ mod metrics;
 mod serve;
 mod visitors;
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4};
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete as delete_route, get, post};
+use axum::{Extension, Router};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch::Receiver;
@@ -28,6 +28,10 @@ pub use visitors::Bounds;
 
 /// Longest body that is read: many times the longest topic.
 const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// The host that a request comes from, if it comes over TCP.
+#[derive(Clone, Copy, Debug)]
+struct Peer(Option<IpAddr>);
 
 /// What every handler answers.
 type Answer = Result<Response, Problem>;
@@ -146,6 +150,7 @@ async fn forget(State(asker): State<Asker>, number: Part) -> Answer {
 
 async fn token(
     State(asker): State<Asker>,
+    Extension(Peer(host)): Extension<Peer>,
     name: Part,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
@@ -154,7 +159,7 @@ async fn token(
     let spec: TokenSpec = serde_json::from_slice(&body).map_err(|error| {
         Problem::bad(format!("the body of POST {name}/tokens is not {{\"broker\":N}}: {error}"))
     })?;
-    let token = stopping(asker.ask(|reply| Ask::Token(name, spec, reply)).await)??;
+    let token = stopping(asker.ask(|reply| Ask::Token(name, spec, host, reply)).await)??;
     Ok(json_of(StatusCode::CREATED, &token))
 }
 

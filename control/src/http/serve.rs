@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::FileTypeExt;
@@ -10,10 +10,11 @@ use std::os::unix::net as unix;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use landfall_pool::owner::check_client;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::Peer;
 use super::gate::{Hosts, programs_only};
 use super::visitors::{Bounds, Visitors};
 
@@ -134,22 +135,24 @@ pub async fn serve_within(
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let Listeners { tcp, unix, unix_address, path, hosts } = listeners;
-    let by_path = programs_only(router.clone(), None);
+    let by_path = programs_only(router.clone(), None).layer(Extension(Peer(None)));
     let by_name = programs_only(router, Some(hosts));
     let mut visitors = Visitors::new(bounds);
     tokio::pin!(stop);
     loop {
         let came = tokio::select! {
-            came = tcp.accept() => came.map(|(stream, _)| Came::Tcp(stream)),
+            came = tcp.accept() => came.map(|(stream, from)| Came::Tcp(stream, from.ip())),
             came = accept(unix.as_ref()) => came.map(Came::Unix),
             () = visitors.gone() => continue,
             () = &mut stop => break,
         };
         match came {
-            Ok(Came::Tcp(stream)) => visitors.admit(stream, &by_name),
+            Ok(Came::Tcp(stream, from)) => {
+                visitors.admit(stream, by_name.clone().layer(Extension(Peer(Some(from)))));
+            }
             // Whoever has no business here is closed on: the kernel named another user.
             Ok(Came::Unix(stream)) if check_client(&stream, &unix_address).is_err() => {}
-            Ok(Came::Unix(stream)) => visitors.admit(stream, &by_path),
+            Ok(Came::Unix(stream)) => visitors.admit(stream, by_path.clone()),
             Err(error) => {
                 // Whoever rests makes room: without a descriptor nobody is let in.
                 visitors.cannot_admit(&error);
@@ -167,7 +170,7 @@ pub async fn serve_within(
 
 /// A connection, by its kind.
 enum Came {
-    Tcp(TcpStream),
+    Tcp(TcpStream, IpAddr),
     Unix(UnixStream),
 }
 

@@ -139,7 +139,7 @@ impl Visitors {
     pub(super) fn admit(
         &mut self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        router: &Router,
+        router: Router,
     ) {
         // Those that have ended take nobody's place.
         while self.tasks.try_join_next().is_some() {}
@@ -153,7 +153,7 @@ impl Visitors {
             go: Arc::default(),
             since: Mutex::default(),
         };
-        let (router, stop) = (router.clone(), self.stop.subscribe());
+        let stop = self.stop.subscribe();
         self.tasks.spawn(receive(stream, router, visitor, self.bounds.rest, stop));
     }
 

@@ -138,6 +138,7 @@ pub struct Keeper {
     creations: Vec<Creation>,
     deletions: Vec<Deletion>,
     graves: Graves,
+    tokens: tokens::Issued,
     skips: TellSkips,
     copies: Copies,
     unpadded: Vec<(SegmentId, u64)>,
@@ -188,6 +189,7 @@ impl Keeper {
             creations: Vec::new(),
             deletions: Vec::new(),
             graves: wiring.graves,
+            tokens: tokens::Issued::default(),
             skips: TellSkips::default(),
             copies: Copies::new(wiring.move_ns),
             unpadded: state.unpadded,
@@ -358,8 +360,8 @@ impl Keeper {
                     let answer = self.forget_broker(number);
                     self.answer(reply, answer);
                 }
-                Ask::Token(name, spec, reply) => {
-                    let answer = self.issue_token(&name, spec);
+                Ask::Token(name, spec, host, reply) => {
+                    let answer = self.issue_token(&name, spec, host);
                     self.answer(reply, answer);
                 }
             }

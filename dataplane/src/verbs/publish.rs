@@ -13,6 +13,7 @@ use crate::extents::{Extent, From, Wish, Written};
 use crate::land::Wait;
 use crate::publish_tcp::Stop;
 use crate::topics::Topic;
+use crate::unused::Open;
 
 /// How the pool is opened to one publisher, slot by slot.
 pub trait Gate {
@@ -83,6 +84,7 @@ impl Grants {
                 let written = Written { offset, bytes, batch_seq: None };
                 let outcome = extent.land(env, topic, from, written);
                 if extent.is_full() {
+                    self.wish.filled(env, extent.claim.bytes);
                     self.end(env, topic, i, gate);
                 }
                 outcome.map(|()| (None, true))
@@ -94,9 +96,14 @@ impl Grants {
             }
             Said::Done { slot } => {
                 let i = usize::from(slot);
-                match self.slots.get(i).and_then(Option::as_ref).map(|grant| grant.stage) {
+                match self.slots.get(i).and_then(Option::as_ref) {
                     None => return Err(not_held(slot)),
-                    Some(Stage::Open) => self.end(env, topic, i, gate),
+                    Some(Grant { extent, stage: Stage::Open }) => {
+                        if !extent.is_untouched() {
+                            self.wish.filled(env, extent.claim.bytes);
+                        }
+                        self.end(env, topic, i, gate);
+                    }
                     // It filled up meanwhile.
                     Some(_) => {}
                 }
@@ -132,7 +139,8 @@ impl Grants {
             return Err(Stop::Refuse(Refusal::NotServed, text));
         };
         let bytes = lines.saturating_mul(LINE_BYTES as u32);
-        let claim = self.wish.claim(env, &mut topic.stock, bytes)?;
+        let has_room = self.slots.iter().flatten().any(|grant| grant.extent.is_untouched());
+        let claim = self.wish.claim(env, &mut topic.stock, bytes, has_room)?;
         let claim = claim.ok_or(Stop::Wait(Wait::Segment))?;
         let at = env.pool.at(claim.segment, claim.offset, claim.bytes);
         let key = at.and_then(|at| gate.open(slot, &claim, at));
@@ -179,6 +187,12 @@ impl Grants {
         } else {
             topic.stock.give_back(env, extent.claim, extent.next);
         }
+    }
+
+    /// What is open of them.
+    pub fn open(&self) -> Open {
+        let extents = self.slots.iter().flatten().map(|grant| &grant.extent);
+        extents.fold(Open::default(), |open, of| open.with(of.left(), of.is_untouched()))
     }
 
     /// Whether a gate waits for room in the queue to be closed.

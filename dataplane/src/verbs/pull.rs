@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use landfall_layout::batch::{BatchPreamble, PREAMBLE_BYTES};
 use landfall_layout::counters::Counter;
-use landfall_layout::limits::LINE_BYTES;
+use landfall_layout::limits::{IN_FLIGHT_BATCHES_MAX, LINE_BYTES};
 use landfall_nic::{Access, Local, Region, Remote};
 use landfall_pool::map::{Backing, memfd};
 use landfall_pool::{Mapping, Memory};
@@ -25,6 +25,9 @@ use crate::topics::Topic;
 
 /// Preambles that may be on their way at a time.
 const HEADS: u64 = 64;
+/// Batches that may be announced and not landed. What is announced beyond it is not taken from the
+/// queue, and gets no receive back.
+const ANNOUNCED_MAX: usize = IN_FLIGHT_BATCHES_MAX as usize;
 
 #[derive(Debug)]
 enum Stage {
@@ -76,6 +79,12 @@ impl Pulls {
     /// A whole batch lies at a line of the publisher's memory.
     pub fn announced(&mut self, line: u32) {
         self.pulls.push_back(Pull { line, stage: Stage::New });
+    }
+
+    /// Whether nothing more may be announced for now.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.pulls.len() >= ANNOUNCED_MAX
     }
 
     /// Whether something is under way.

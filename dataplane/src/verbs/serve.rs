@@ -52,6 +52,11 @@ impl VerbsPublisher {
         matches!(&self.ways, Ways::Pulls(pulls) if !pulls.is_idle())
     }
 
+    /// Whether as much was announced as may be.
+    fn is_full(&self) -> bool {
+        matches!(&self.ways, Ways::Pulls(pulls) if pulls.is_full())
+    }
+
     /// Acts on what was said until something stops it. Says how much was taken and how many
     /// batches landed.
     pub fn read_on(
@@ -71,6 +76,7 @@ impl VerbsPublisher {
             let (said, bytes) = match self.pending.take() {
                 Some(pending) => pending,
                 None if taken >= SAID_PER_TURN => return (taken, landed, Stop::Share),
+                None if self.is_full() => break,
                 None => match link.next_said() {
                     None => break,
                     Some((Ok(said), bytes)) => (said, bytes),

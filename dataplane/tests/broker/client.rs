@@ -303,6 +303,18 @@ impl Member {
         heard.unwrap()
     }
 
+    /// Whether the broker closed the connection.
+    pub fn has_ended(&mut self) -> bool {
+        let mut rings = [0; 64];
+        loop {
+            match self.socket.read(&mut rings) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() != ErrorKind::WouldBlock,
+            }
+        }
+    }
+
     pub fn park(&self, parked: bool) {
         set_parked(&self.channel, CLIENT_PARKED_AT, parked);
     }

@@ -129,6 +129,37 @@ fn a_segment_retires_only_when_no_memory_subscriber_holds_it() {
 }
 
 #[test]
+fn a_memory_subscriber_that_never_lets_go_is_cut_off() {
+    const OTHER: u32 = 20;
+    const HELD: u32 = 21;
+    const OF_GONE: u32 = 22;
+    let rig = Rig::new();
+    rig.control().topic("held", Order::Total, 64, 0);
+    let gone = rig.control().topic("gone", Order::Total, 64, 0);
+    let reader = |name: &str, holds: u32| {
+        let member = Member::new(rig.unix(), subscriber(From::Earliest), name);
+        HOLD.announce(&member.channel, holds);
+        member
+    };
+    let mut stuck = reader("held", HELD);
+    let mut honest = reader("held", OTHER + 10);
+    let mut late = reader("gone", OF_GONE);
+    for segment in [HELD, OTHER] {
+        rig.control().tell_all(Command::Retire { segment, generation: 9 });
+    }
+    rig.control().delete(gone);
+    until("the other one is retired", || rig.control().retired.contains(&(0, OTHER)));
+    assert!(!rig.control().retired.contains(&(0, HELD)), "it has some time");
+    until("who holds it is cut off", || rig.control().retired.contains(&(0, HELD)));
+    until("the topic is released", || rig.control().released.contains(&(0, gone.0)));
+    for segment in [HELD, OF_GONE] {
+        let text = format!("did not let go of segment {segment} for 3 s");
+        assert!(rig.errors().iter().any(|error| error.contains(&text)), "{:?}", rig.errors());
+    }
+    assert!(stuck.has_ended() && late.has_ended() && !honest.has_ended());
+}
+
+#[test]
 fn a_deleted_topics_clients_are_told_and_the_topic_is_released() {
     let rig = Rig::new();
     let topic = rig.control().topic("gone", Order::Total, 64, 0);

@@ -205,6 +205,10 @@ impl Knock {
             value => return Err(bad("intent", value)),
         };
         let who = long(bytes, 8);
+        let mtu = u32::from(u16::from_le_bytes([bytes[46], bytes[47]]));
+        if !is_mtu(mtu) {
+            return Err(KnockError::Field { field: "MTU", value: mtu.into() });
+        }
         let mut knock = Self {
             intent,
             ack: Ack::None,
@@ -222,7 +226,7 @@ impl Knock {
             ring_key: word(bytes, 40),
             ring_lines: 1_u32.checked_shl(bytes[44].into()).unwrap_or(0),
             arena_key: word(bytes, 48),
-            mtu: u16::from_le_bytes([bytes[46], bytes[47]]).into(),
+            mtu,
             life: word(bytes, 52),
             comes_back: match bytes[45] {
                 0 => false,
@@ -302,10 +306,12 @@ impl Greeting {
         bytes
     }
 
-    /// What private data says; `None` when it is too short. Bytes behind it are padding.
+    /// What private data says; `None` when it is too short, or its MTU is none. Bytes behind it
+    /// are padding.
     pub fn from_bytes(private: &[u8]) -> Option<Self> {
         let (welcome, rest) = private.split_first_chunk()?;
         let (mtu, rest) = rest.split_first_chunk()?;
+        let mtu = Some(u32::from_le_bytes(*mtu)).filter(|mtu| is_mtu(*mtu))?;
         let (tables_key, rest) = rest.split_first_chunk()?;
         let (tables_at, rest) = rest.split_first_chunk()?;
         let (logs, rest) = rest.split_first_chunk()?;
@@ -315,7 +321,7 @@ impl Greeting {
         let (frontiers_at, _) = rest.split_first_chunk()?;
         Some(Self {
             welcome: *welcome,
-            mtu: u32::from_le_bytes(*mtu),
+            mtu,
             tables_key: u32::from_le_bytes(*tables_key),
             tables_at: u64::from_le_bytes(*tables_at),
             logs: u32::from_le_bytes(*logs),
@@ -364,6 +370,11 @@ impl Rejection {
 }
 
 const _: () = assert!(Greeting::USED <= GREETING_BYTES);
+
+/// Whether a path can have this MTU, in bytes (`enum ibv_mtu` of `ibv_query_port(3)`).
+fn is_mtu(bytes: u32) -> bool {
+    matches!(bytes, 256 | 512 | 1024 | 2048 | 4096)
+}
 
 #[cfg(test)]
 mod tests {
