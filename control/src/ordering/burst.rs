@@ -120,8 +120,12 @@ impl SequencerThread {
         }
         if tick {
             let sessions = &self.sessions;
-            while let Some(stuck) = work.sequencer.fence_stuck(|index| sessions.joined(index)) {
-                self.fenced.push(stuck);
+            loop {
+                let before = self.fenced.len();
+                self.fenced.extend(work.sequencer.fence_stuck(|index| sessions.joined(index)));
+                if self.fenced.len() == before {
+                    break;
+                }
             }
         }
         if done.slots > 0 || done.entries > 0 || !self.fenced.is_empty() {

@@ -332,10 +332,11 @@ impl Model {
         }
     }
 
-    /// Whom full rings wait for without end: found from what may move, ring by ring.
-    pub fn stuck(&self, joined: impl Fn(u32) -> u32) -> Option<u32> {
+    /// Who waits for full rings without end, and holds something in one that the session needs
+    /// that has waited longest: found from what may move, ring by ring.
+    pub fn stuck(&self, joined: impl Fn(u32) -> u32) -> BTreeSet<u32> {
         if !self.strong {
-            return None;
+            return BTreeSet::new();
         }
         let is_full =
             |broker: &usize| self.scan[*broker] - self.consumed(*broker) >= u64::from(SLOTS);
@@ -344,15 +345,14 @@ impl Model {
             let is_first = |held: &&(usize, u64, RingSlot)| (held.0, held.1) == (broker, at);
             self.held.iter().find(is_first).map(|held| held.2.session)
         };
+        let holds = |session: u32, at: usize| {
+            self.held.iter().any(|held| (held.0, held.2.session) == (at, session))
+        };
+        let brings =
+            |session: u32, at: usize| joined(session) >> at & 1 == 1 && !holds(session, at);
         let mut moving: BTreeSet<usize> = (0..BROKERS).filter(|at| !is_full(at)).collect();
         loop {
-            let may_move = |session: u32| {
-                let holds = |at: usize| {
-                    self.held.iter().any(|held| (held.0, held.2.session) == (at, session))
-                };
-                let brings = |at: usize| joined(session) >> at & 1 == 1 && !holds(at);
-                moving.iter().any(|at| brings(*at))
-            };
+            let may_move = |session: u32| moving.iter().any(|at| brings(session, *at));
             let more = |at: &usize| !moving.contains(at) && first(*at).is_some_and(may_move);
             let more: Vec<usize> = (0..BROKERS).filter(more).collect();
             if more.is_empty() {
@@ -360,14 +360,16 @@ impl Model {
             }
             moving.extend(more);
         }
+        let is_stuck = |session: &u32| !moving.iter().any(|at| brings(*session, *at));
+        let in_the_way = |of: u32| -> BTreeSet<u32> {
+            let needed = |held: &&(usize, u64, RingSlot)| brings(of, held.0);
+            self.held.iter().filter(needed).map(|held| held.2.session).filter(is_stuck).collect()
+        };
         let waiting = (0..BROKERS).filter(|at| !moving.contains(at)).filter_map(first);
-        let waiting: BTreeSet<u32> = waiting.collect();
+        let by_age: BTreeSet<(u64, u32)> = waiting.map(|of| (self.since[&of], of)).collect();
         // Who waits for nobody but itself has its lease.
-        let is_mutual = waiting.len() > 1;
-        waiting
-            .into_iter()
-            .filter(|_| is_mutual)
-            .max_by_key(|session| (self.since[session], *session))
+        let mut others = by_age.into_iter().map(|(_, session)| in_the_way(session));
+        others.find(|others| !others.is_empty()).unwrap_or_default()
     }
 
     pub fn tick(&mut self, now: u64) -> BTreeSet<u32> {

@@ -281,11 +281,14 @@ impl World {
         loop {
             let expected = self.model.stuck(joined);
             let fenced = self.sequencer.fence_stuck(joined);
-            assert_eq!(fenced.map(|fencing| fencing.session.index), expected);
-            let Some(session) = expected else { return };
-            assert!(fenced.is_some_and(|fencing| fencing.is_stuck && fencing.dropped > 0));
-            self.model.end(session, SessionState::Fenced);
-            self.dirty.insert(session);
+            assert!(fenced.iter().all(|fencing| fencing.is_stuck && fencing.dropped > 0));
+            let fenced = fenced.iter().map(|fencing| fencing.session.index);
+            assert_eq!(fenced.collect::<BTreeSet<u32>>(), expected);
+            if expected.is_empty() {
+                return;
+            }
+            expected.iter().for_each(|session| self.model.end(*session, SessionState::Fenced));
+            self.dirty.extend(expected);
         }
     }
 

@@ -235,12 +235,19 @@ impl Sessions {
         Some((gap.rings, gap.since_ns))
     }
 
-    /// Says in which rings exactly something is held of a session.
-    pub fn set_gap_rings(&mut self, index: u32, rings: u32) {
-        let gap = self.get(index).map(|session| session.gap as usize);
-        if let Some(gap) = gap.and_then(|gap| self.gaps.get_mut(gap)) {
-            gap.rings = rings;
-        }
+    /// Which sessions wait for a batch, in no order.
+    pub fn with_gaps(&self) -> impl Iterator<Item = u32> {
+        self.gaps.iter().map(|gap| gap.session)
+    }
+
+    /// Of which session a gap is, and the rings in which something is held of it, a bit each.
+    pub fn gap_at(&self, at: usize) -> (u32, u32) {
+        (self.gaps[at].session, self.gaps[at].rings)
+    }
+
+    /// Says in which rings exactly something is held of the session with this gap.
+    pub fn set_gap_rings(&mut self, at: usize, rings: u32) {
+        self.gaps[at].rings = rings;
     }
 
     /// Sessions that wait for a batch.
