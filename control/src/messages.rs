@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::answers::{Cluster, Health, Problem, Token, TokenSpec, Topic, TopicSpec};
 use crate::segments::LastEntries;
-use crate::sequencer::{Cause, TopicSequencer, Wish};
+use crate::sequencer::{TopicSequencer, Wish};
 
 /// Messages that may wait in each of the two channels; beyond that they wait at the sender.
 pub const CHANNEL_MESSAGES: usize = 1024;
@@ -167,8 +167,8 @@ pub enum FromSequencer {
         epoch: u32,
         /// Sequence that did not come.
         next_seq: u64,
-        /// Why it was waited for no longer.
-        cause: Cause,
+        /// It could not, for rings full of what waits for others.
+        is_stuck: bool,
     },
 }
 

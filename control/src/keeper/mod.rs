@@ -45,7 +45,6 @@ use landfall_pool::stderr;
 use crate::election::Ballot;
 use crate::messages::{Ask, FromSequencer, Reply, Sender, Shared, ToSequencer};
 use crate::segments::{Reason, Segments};
-use crate::sequencer::{CROWDING_NS, Cause};
 
 pub use brokers::{Broker, stranded};
 pub use graves::Graves;
@@ -302,23 +301,17 @@ impl Keeper {
             FromSequencer::Answer { broker, command } => self.answer_session(broker, command),
             FromSequencer::LogWanted { topic, room } => self.extend_sequenced(topic, room),
             FromSequencer::Dropped { topic } => self.sequencer_dropped(topic),
-            FromSequencer::Fenced { topic, client, epoch, next_seq, cause } => {
+            FromSequencer::Fenced { topic, client, epoch, next_seq, is_stuck } => {
                 let known = self.topic(topic);
                 let name = known.map_or("?", |topic| topic.entry.name());
                 let why = match known.map(|topic| topic.order) {
                     Some(Order::Token) => "it did not fill positions that it had reserved within \
                                            the session lease, or wrote others"
                         .to_owned(),
-                    _ if cause == Cause::Stuck => format!(
+                    _ if is_stuck => format!(
                         "the rings are full of batches that wait for others, and its batch \
                          {next_seq} found no slot; it goes on in its next epoch, and more \
                          ring_slots make this rare"
-                    ),
-                    _ if cause == Cause::Crowding => format!(
-                        "its batch {next_seq} did not come for {} ms, while what waits for it \
-                         kept others from half of a ring or more; it goes on in its next epoch, \
-                         and more ring_slots make this rare",
-                        CROWDING_NS / 1_000_000
                     ),
                     _ => format!("its batch {next_seq} did not come within the session lease"),
                 };

@@ -127,12 +127,6 @@ impl SequencerThread {
                     break;
                 }
             }
-            while let Some(crowding) = work.sequencer.fence_crowding(clock_ns, self.steady_ns) {
-                self.fenced.push(crowding);
-            }
-            while let Some(crowding) = work.sequencer.fence_crowding(clock_ns, self.steady_ns) {
-                self.fenced.push(crowding);
-            }
         }
         if done.slots > 0 || done.entries > 0 || !self.fenced.is_empty() {
             if done.entries > 0 {
@@ -255,7 +249,7 @@ impl SequencerThread {
     fn write_fences(&mut self, i: usize) {
         let topic = self.works[i].topic;
         for at in 0..self.fenced.len() {
-            let Fencing { session, cause, .. } = self.fenced[at];
+            let Fencing { session, is_stuck, .. } = self.fenced[at];
             let Some(line) = self.sessions.set_state(session.index, SessionState::Fenced) else {
                 continue;
             };
@@ -267,7 +261,7 @@ impl SequencerThread {
                 client: session.client,
                 epoch: session.standing.epoch,
                 next_seq: session.next_seq,
-                cause,
+                is_stuck,
             });
         }
         self.fenced.clear();

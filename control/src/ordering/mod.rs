@@ -35,8 +35,6 @@ pub use sessions::SessionTable;
 const SLEEP: Duration = Duration::from_millis(10);
 /// How often gaps are looked at, nanoseconds: far below any lease.
 const TICK_NS: u64 = 1_000_000;
-/// A thread that has not looked for this long was away.
-const AWAY_NS: u64 = 100_000_000;
 
 /// One broker's ring, as the sequencer reads it.
 struct Ring {
@@ -97,8 +95,6 @@ pub struct SequencerThread {
     next_tick_ns: u64,
     /// When the turn before began, if nothing came between it and this one.
     turned_ns: Option<u64>,
-    /// Since when it has looked without a break.
-    steady_ns: u64,
     /// Entries or consumed indices moved since the brokers were last woken.
     moved: bool,
     /// Batches may have begun to wait, or ended to.
@@ -125,7 +121,6 @@ impl SequencerThread {
             origin: Instant::now(),
             next_tick_ns: 0,
             turned_ns: None,
-            steady_ns: 0,
             moved: false,
             recount: false,
             fenced: Vec::with_capacity(64),
@@ -174,9 +169,6 @@ impl SequencerThread {
         }
         let tick = clock_ns >= self.next_tick_ns;
         if tick {
-            if clock_ns > self.next_tick_ns + AWAY_NS {
-                self.steady_ns = clock_ns;
-            }
             self.next_tick_ns = clock_ns + TICK_NS;
         }
         let mut busy = told;

@@ -22,7 +22,6 @@
 //! happened. What was held is still in the rings. Positions that were reserved in order `token` are
 //! not in the pool: there the next sequencer begins with every session fenced.
 
-mod crowd;
 mod hold;
 #[cfg(test)]
 mod model;
@@ -53,8 +52,7 @@ use session::Sessions;
 use token::Reservations;
 use window::Known;
 
-pub use crowd::CROWDING_NS;
-pub use standing::{Cause, Fencing};
+pub use standing::Fencing;
 pub use token::{Wish, Wished};
 pub use window::StreamSet;
 

@@ -28,11 +28,6 @@ impl RingScan {
         Self { scan: consumed, consumed, slots, ahead: 0, marks: 0, resolved }
     }
 
-    /// Slots that it has.
-    pub fn slots(&self) -> u32 {
-        self.slots
-    }
-
     /// Whether there is a ring.
     pub fn is_open(&self) -> bool {
         self.slots != 0

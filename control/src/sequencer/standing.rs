@@ -13,19 +13,8 @@ pub struct Fencing {
     pub session: SessionView,
     /// Batches that were held of it and are dropped.
     pub dropped: u32,
-    /// Why.
-    pub cause: Cause,
-}
-
-/// Why a session was fenced.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Cause {
-    /// What it waited for did not come within the lease, or what came was not to be.
-    Own,
-    /// It could not come, for rings full of what waits for others.
-    Stuck,
-    /// It did not come for a while in which others were kept from a ring.
-    Crowding,
+    /// What it waited for could not come, for rings full of what waits for others.
+    pub is_stuck: bool,
 }
 
 impl TopicSequencer {
@@ -98,7 +87,7 @@ impl TopicSequencer {
         let session = self.sessions.get_mut(index)?;
         session.state = state;
         let session = self.sessions.view(index)?;
-        Some(Fencing { session, dropped, cause: Cause::Own })
+        Some(Fencing { session, dropped, is_stuck: false })
     }
 
     /// Drops what is held of a session: those slots are done with. Its gap ends, and positions that

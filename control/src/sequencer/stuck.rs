@@ -15,6 +15,9 @@
 //! for the one that has waited longest: everybody who is stuck in its way. One at a time, chosen by
 //! its own age or by how often it was fenced, leaves others where they are for ever.
 //!
+//! Where a ring has room that may bring a session's next batch, it is waited for, and if the batch
+//! comes through another one, nobody but its publisher knows: that session has its lease.
+//!
 //! A session alone, that left a batch out and filled its own rings, waits for nobody but itself:
 //! it may still join another broker with what is missing, and has its lease for that.
 
@@ -22,7 +25,7 @@ use landfall_layout::BrokerId;
 use landfall_layout::limits::BROKERS_MAX;
 
 use super::hold::Holds;
-use super::{Cause, Fencing, Rule, TopicSequencer};
+use super::{Fencing, Rule, TopicSequencer};
 
 /// Rings or brokers, a bit each.
 type Mask = u32;
@@ -47,7 +50,7 @@ impl TopicSequencer {
         self.count_rings();
         let others = self.in_the_way(&joined).into_iter();
         let fenced = others.filter_map(|index| self.fence_session(index));
-        fenced.map(|fencing| Fencing { cause: Cause::Stuck, ..fencing }).collect()
+        fenced.map(|fencing| Fencing { is_stuck: true, ..fencing }).collect()
     }
 
     /// Who keeps rings full that the one needs that has waited longest, and waits for full rings

@@ -367,27 +367,3 @@ pub fn half_batches_hold_a_part_and_nobody_is_disturbed(rig: &Rig) -> Result<(),
     witness.close(&site, &[])?;
     site.close()
 }
-
-/// Nine publishers of order `strong` that never send their first batch fill the ring behind it, and
-/// come again: whoever publishes through the same ring waits for no lease.
-pub fn batches_that_wait_for_what_never_comes_keep_nobody_up(rig: &Rig) -> Result<(), Failure> {
-    let site = rig.start()?;
-    let topic = site.topic_with(Order::Strong, |spec| spec.session_lease_ms = Some(120_000))?;
-    let mut honest = site.publisher(&topic).broker(0).client_id(1).build()?;
-    for turn in 0..2 {
-        let mut crowd = Vec::new();
-        for client in 10..19 {
-            let mut session = Session::open(&site, 0, &topic, client, 0)?;
-            session.send(1..513)?;
-            crowd.push(session);
-        }
-        site.wait_until("that the ring is full", |_| Ok(site.counter("ring_full_total")? > turn))?;
-        publish(&mut honest, 1, 10 * turn..10 * turn + 10, 100)?;
-        honest.flush()?;
-    }
-    honest.close()?;
-    let reading = read(site.subscriber(&topic).build()?, Until::CaughtUp)?;
-    check_sent(&reading, &[(1, 20)], Promise::InOrderOnce)?;
-    audit(Order::Strong, &[&reading])?;
-    site.close()
-}

@@ -155,7 +155,6 @@ macro_rules! for_each_scenario {
                 odd_topics_are_refused_with_a_sentence
                 levels_that_cannot_be_reached_are_refused
                 half_batches_hold_a_part_and_nobody_is_disturbed
-                batches_that_wait_for_what_never_comes_keep_nobody_up
             }
             tools {
                 the_tool_says_what_is_wrong
