@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::answers::{Cluster, Health, Problem, Token, TokenSpec, Topic, TopicSpec};
 use crate::segments::LastEntries;
-use crate::sequencer::{TopicSequencer, Wish};
+use crate::sequencer::{Cause, TopicSequencer, Wish};
 
 /// Messages that may wait in each of the two channels; beyond that they wait at the sender.
 pub const CHANNEL_MESSAGES: usize = 1024;
@@ -157,18 +157,14 @@ pub enum FromSequencer {
         /// Topic.
         topic: TopicId,
     },
-    /// A gap outlived its lease, or what it waited for could not come.
+    /// A session was fenced.
     Fenced {
         /// Topic.
         topic: TopicId,
         /// Client.
         client: u64,
-        /// Epoch that is fenced.
-        epoch: u32,
-        /// Sequence that did not come.
-        next_seq: u64,
-        /// It could not, for rings full of what waits for others.
-        is_stuck: bool,
+        /// Why.
+        cause: Cause,
     },
 }
 

@@ -7,6 +7,7 @@ mod brokers;
 mod copies;
 mod creation;
 mod deletion;
+mod fences;
 mod grants;
 mod graves;
 mod kept;
@@ -33,7 +34,6 @@ use landfall_layout::counters::Counter;
 use landfall_layout::geometry::CONTROL_BLOCK;
 use landfall_layout::limits::HEARTBEAT_EVERY_NS;
 use landfall_layout::segment::{SegmentKind, SegmentState};
-use landfall_layout::topic::Order;
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::Pool;
 use landfall_pool::attention::Attention;
@@ -301,25 +301,7 @@ impl Keeper {
             FromSequencer::Answer { broker, command } => self.answer_session(broker, command),
             FromSequencer::LogWanted { topic, room } => self.extend_sequenced(topic, room),
             FromSequencer::Dropped { topic } => self.sequencer_dropped(topic),
-            FromSequencer::Fenced { topic, client, epoch, next_seq, is_stuck } => {
-                let known = self.topic(topic);
-                let name = known.map_or("?", |topic| topic.entry.name());
-                let why = match known.map(|topic| topic.order) {
-                    Some(Order::Token) => "it did not fill positions that it had reserved within \
-                                           the session lease, or wrote others"
-                        .to_owned(),
-                    _ if is_stuck => format!(
-                        "the rings are full of batches that wait for others, and its batch \
-                         {next_seq} found no slot; it goes on in its next epoch, and more \
-                         ring_slots make this rare"
-                    ),
-                    _ => format!("its batch {next_seq} did not come within the session lease"),
-                };
-                let text = format!(
-                    "topic {name}: client {client:#x} is fenced in session epoch {epoch}: {why}"
-                );
-                self.note_client(&text);
-            }
+            FromSequencer::Fenced { topic, client, cause } => self.fenced(topic, client, cause),
         }
     }
 

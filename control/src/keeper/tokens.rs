@@ -18,8 +18,8 @@ const KEPT_NS: u64 = 2 * TOKEN_LEASE_NS;
 /// Of the tokens that a broker keeps, those that one host may have.
 const TOKENS_OF_ONE: usize = TOKENS_MAX / 2;
 
-/// The tokens that brokers keep, whether they were shown or not: what is issued beyond what a broker
-/// keeps would open nothing for those who asked before.
+/// The tokens that brokers keep, whether they were shown or not: what is issued beyond what a
+/// broker keeps would open nothing for those who asked before.
 #[derive(Debug, Default)]
 pub(super) struct Issued(VecDeque<Of>);
 
@@ -60,7 +60,8 @@ impl Issued {
 }
 
 impl Keeper {
-    /// Makes a token for a client on `host` and puts it where the broker sees it before the client can show it.
+    /// Makes a token for a client on `host` and puts it where the broker sees it before the client
+    /// can show it.
     pub(super) fn issue_token(
         &mut self,
         name: &str,

@@ -15,7 +15,7 @@ use landfall_pool::log::LogSegment;
 use super::{SequencerThread, Work};
 use crate::messages::FromSequencer;
 use crate::segments::LastEntries;
-use crate::sequencer::{Fencing, SessionView, TopicSequencer, Verdict};
+use crate::sequencer::{Cause, Fencing, SessionView, TopicSequencer, Verdict};
 use landfall_pool::clock::wall_ns;
 
 /// Slots taken from one ring before it is the next one's turn.
@@ -112,7 +112,7 @@ impl SequencerThread {
         let fenced = &mut self.fenced;
         work.sequencer.drain_trespassers(|fencing| fenced.push(fencing));
         while let Some(index) = work.unfaithful.pop() {
-            self.fenced.extend(work.sequencer.fence_session(index));
+            self.fenced.extend(work.sequencer.fence_session(index, Cause::Rewritten));
         }
         if tick && work.sequencer.deadline_ns().is_some_and(|at| at <= clock_ns) {
             let fenced = &mut self.fenced;
@@ -249,20 +249,14 @@ impl SequencerThread {
     fn write_fences(&mut self, i: usize) {
         let topic = self.works[i].topic;
         for at in 0..self.fenced.len() {
-            let Fencing { session, is_stuck, .. } = self.fenced[at];
+            let Fencing { session, cause, .. } = self.fenced[at];
             let Some(line) = self.sessions.set_state(session.index, SessionState::Fenced) else {
                 continue;
             };
             let line = line.line(Some(session));
             self.pool.set_session(session.index, &line);
             self.counters.add(&self.pool, Counter::Fenced, 1);
-            self.tell_keeper(FromSequencer::Fenced {
-                topic,
-                client: session.client,
-                epoch: session.standing.epoch,
-                next_seq: session.next_seq,
-                is_stuck,
-            });
+            self.tell_keeper(FromSequencer::Fenced { topic, client: session.client, cause });
         }
         self.fenced.clear();
         self.moved = true;

@@ -3,6 +3,9 @@
 //! A held batch keeps its ring slot, so it is kept under that slot's place: there is room for
 //! every slot of every ring, and a hold can never fail. What bounds the buffer is the rings.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
 use landfall_layout::BrokerId;
 use landfall_layout::limits::{BROKERS_MAX, RING_SLOTS_MAX};
 
@@ -51,6 +54,8 @@ pub(super) struct Holds {
     cells: [Box<[Held]>; BROKERS_MAX],
     /// Hash above, place + 1 below; 0 is empty.
     table: Box<[u64]>,
+    /// Nobody outside this process knows them: sequences that share a hash cannot be chosen.
+    keys: RandomState,
     slots: usize,
     held: usize,
     copies: usize,
@@ -61,6 +66,7 @@ impl Holds {
         Self {
             cells: std::array::from_fn(|_| Box::default()),
             table: Box::default(),
+            keys: RandomState::new(),
             slots: 0,
             held: 0,
             copies: 0,
@@ -126,7 +132,9 @@ impl Holds {
             self.get_mut(after).before = place;
         }
         *first = place;
-        self.settle(u64::from(hash(held.session, held.batch_seq)) << 32 | u64::from(place + 1));
+        self.settle(
+            u64::from(self.hash(held.session, held.batch_seq)) << 32 | u64::from(place + 1),
+        );
         self.held += 1;
     }
 
@@ -167,7 +175,7 @@ impl Holds {
     }
 
     fn find(&self, session: u32, batch_seq: u64) -> Option<usize> {
-        let hash = hash(session, batch_seq);
+        let hash = self.hash(session, batch_seq);
         let mut at = self.home(hash);
         loop {
             let cell = *self.table.get(at)?;
@@ -211,15 +219,14 @@ impl Holds {
         self.table[gap] = 0;
     }
 
+    /// Eight sequences of a session share a line of the table: what is held of a session is mostly
+    /// a run, and it is released as a run.
+    fn hash(&self, session: u32, batch_seq: u64) -> u32 {
+        let mixed = self.keys.hash_one((session, batch_seq / 8));
+        (mixed as u32 & !7) | (batch_seq % 8) as u32
+    }
+
     fn home(&self, hash: u32) -> usize {
         hash as usize & self.table.len().wrapping_sub(1)
     }
-}
-
-/// Eight sequences of a session share a line of the table: what is held of a session is mostly a
-/// run, and it is released as a run.
-fn hash(session: u32, batch_seq: u64) -> u32 {
-    let run = (batch_seq / 8) ^ u64::from(session) << 32;
-    let mixed = run.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    (mixed as u32 & !7) | (batch_seq % 8) as u32
 }

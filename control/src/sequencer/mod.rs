@@ -52,7 +52,7 @@ use session::Sessions;
 use token::Reservations;
 use window::Known;
 
-pub use standing::Fencing;
+pub use standing::{Cause, Fencing};
 pub use token::{Wish, Wished};
 pub use window::StreamSet;
 
@@ -360,7 +360,7 @@ impl TopicSequencer {
 
     /// Fences a session because of what it sent.
     fn trespass(&mut self, session: u32) -> Verdict {
-        let fencing = self.fence_session(session);
+        let fencing = self.fence_session(session, Cause::Trespass);
         self.trespassers.extend(fencing);
         Verdict::Fenced
     }

@@ -14,7 +14,7 @@ use landfall_layout::topic::Order;
 use proptest::prelude::*;
 
 use super::model::{BROKERS, LEASE_NS, Line, Model, SLOTS};
-use super::{Frontier, SessionView, TopicSequencer, Wish};
+use super::{Cause, Frontier, SessionView, TopicSequencer, Wish};
 
 const SESSIONS: u32 = 4;
 /// Rings start where the low half of their indices is about to wrap.
@@ -281,7 +281,9 @@ impl World {
         loop {
             let expected = self.model.stuck(joined);
             let fenced = self.sequencer.fence_stuck(joined);
-            assert!(fenced.iter().all(|fencing| fencing.is_stuck && fencing.dropped > 0));
+            assert!(
+                fenced.iter().all(|fencing| fencing.cause == Cause::Stuck && fencing.dropped > 0)
+            );
             let fenced = fenced.iter().map(|fencing| fencing.session.index);
             assert_eq!(fenced.collect::<BTreeSet<u32>>(), expected);
             if expected.is_empty() {
@@ -494,7 +496,10 @@ fn run(order: Order, ops: &[Op]) {
             Op::Open(session, stranger) => world.open(session, stranger),
             Op::End(session, fence) => {
                 let (ended, state) = match fence {
-                    true => (world.sequencer.fence_session(session), SessionState::Fenced),
+                    true => (
+                        world.sequencer.fence_session(session, Cause::Rewritten),
+                        SessionState::Fenced,
+                    ),
                     false => (world.sequencer.close_session(session), SessionState::Closed),
                 };
                 world.model.end(session, state);

@@ -11,7 +11,7 @@ use landfall_layout::slot::RingSlot;
 use landfall_layout::topic::Order;
 use proptest::prelude::*;
 
-use super::{Frontier, TopicSequencer, Verdict};
+use super::{Cause, Frontier, TopicSequencer, Verdict};
 
 const BROKERS: usize = 3;
 const BATCHES: u64 = 90;
@@ -140,7 +140,7 @@ impl World {
             }
             for fencing in stuck {
                 let session = fencing.session;
-                assert!(fencing.is_stuck && fencing.dropped > 0);
+                assert!(fencing.cause == Cause::Stuck && fencing.dropped > 0);
                 assert_eq!(session.standing.state, SessionState::Fenced);
                 let queues = &publishers[session.index as usize].queues;
                 let is_here = |queue: &VecDeque<u64>| queue.front() == Some(&session.next_seq);

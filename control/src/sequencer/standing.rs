@@ -13,8 +13,23 @@ pub struct Fencing {
     pub session: SessionView,
     /// Batches that were held of it and are dropped.
     pub dropped: u32,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Why a session was fenced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// What it waited for, or positions that it had reserved, did not come within the lease.
+    Late,
     /// What it waited for could not come, for rings full of what waits for others.
-    pub is_stuck: bool,
+    Stuck,
+    /// It wrote positions that were not its own, or a sequence that is forgotten.
+    Trespass,
+    /// A batch of it was changed after it had landed.
+    Rewritten,
+    /// Its publisher is done with it.
+    Closed,
 }
 
 impl TopicSequencer {
@@ -47,14 +62,14 @@ impl TopicSequencer {
 
     /// Fences a session's epoch: what is held of it is dropped, and nothing more of it is ever
     /// ordered. `None` if it is not active.
-    pub fn fence_session(&mut self, index: u32) -> Option<Fencing> {
-        self.end_epoch(index, SessionState::Fenced)
+    pub fn fence_session(&mut self, index: u32, cause: Cause) -> Option<Fencing> {
+        self.end_epoch(index, SessionState::Fenced, cause)
     }
 
     /// Ends a session that its publisher is done with; its sequences are remembered for as long
     /// as its line is. `None` if it is not active.
     pub fn close_session(&mut self, index: u32) -> Option<Fencing> {
-        self.end_epoch(index, SessionState::Closed)
+        self.end_epoch(index, SessionState::Closed, Cause::Closed)
     }
 
     /// Forgets a session, because its line goes to another client or topic.
@@ -76,18 +91,18 @@ impl TopicSequencer {
         }
         let mut at = 0;
         while let Some(index) = self.sessions.next_expired(&mut at, now_ns, self.lease_ns) {
-            let fencing = self.fence_session(index);
+            let fencing = self.fence_session(index, Cause::Late);
             fenced(fencing.expect("only an active session waits: its gap ends with its epoch"));
         }
     }
 
-    fn end_epoch(&mut self, index: u32, state: SessionState) -> Option<Fencing> {
+    fn end_epoch(&mut self, index: u32, state: SessionState, cause: Cause) -> Option<Fencing> {
         self.sessions.get(index).filter(|session| session.state == SessionState::Active)?;
         let dropped = self.drop_held(index);
         let session = self.sessions.get_mut(index)?;
         session.state = state;
         let session = self.sessions.view(index)?;
-        Some(Fencing { session, dropped, is_stuck: false })
+        Some(Fencing { session, dropped, cause })
     }
 
     /// Drops what is held of a session: those slots are done with. Its gap ends, and positions that

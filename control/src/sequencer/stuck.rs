@@ -25,7 +25,7 @@ use landfall_layout::BrokerId;
 use landfall_layout::limits::BROKERS_MAX;
 
 use super::hold::Holds;
-use super::{Fencing, Rule, TopicSequencer};
+use super::{Cause, Fencing, Rule, TopicSequencer};
 
 /// Rings or brokers, a bit each.
 type Mask = u32;
@@ -49,8 +49,8 @@ impl TopicSequencer {
         }
         self.count_rings();
         let others = self.in_the_way(&joined).into_iter();
-        let fenced = others.filter_map(|index| self.fence_session(index));
-        fenced.map(|fencing| Fencing { is_stuck: true, ..fencing }).collect()
+        let fenced = others.filter_map(|index| self.fence_session(index, Cause::Stuck));
+        fenced.collect()
     }
 
     /// Who keeps rings full that the one needs that has waited longest, and waits for full rings

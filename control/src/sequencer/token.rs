@@ -15,7 +15,7 @@ use landfall_layout::order::{ENTRY_HOLE, OrderEntry};
 use landfall_layout::slot::RingSlot;
 
 use super::hold::Holds;
-use super::{Fencing, Rule, TopicSequencer, Verdict};
+use super::{Cause, Fencing, Rule, TopicSequencer, Verdict};
 
 /// A session's wish for positions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -299,7 +299,7 @@ impl TopicSequencer {
     /// Fences every session of which something is missing for longer than the lease.
     pub(super) fn tick_reserved(&mut self, now_ns: u64, mut fenced: impl FnMut(Fencing)) {
         while let Some(session) = self.reservations.expired(now_ns, self.lease_ns) {
-            if let Some(fencing) = self.fence_session(session) {
+            if let Some(fencing) = self.fence_session(session, Cause::Late) {
                 fenced(fencing);
             }
             // A session that is not active has nothing outstanding; were it otherwise, this ends.
