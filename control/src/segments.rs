@@ -3,13 +3,13 @@
 //! Every change goes to the segment's header first; this table and the bitmap in it are copies
 //! that a new control reads back from the headers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use landfall_layout::segment::{OWNER_CONTROL, SegmentHeader, SegmentKind, SegmentState, What};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
-use landfall_pool::Pool;
+use landfall_pool::{Memory, Pool};
 
 use crate::bitmap::Bitmap;
 
@@ -139,6 +139,8 @@ pub struct Segments {
     withheld: BTreeSet<(SegmentId, Reason)>,
     /// Segments that were given back and wait for one of these.
     waiting: Vec<SegmentId>,
+    /// Those that nothing keeps, in flush mode, and that are still to be written back.
+    returning: VecDeque<SegmentId>,
     /// Segments with a page that cannot be read, by number. They are never given out again.
     lost: Vec<bool>,
     lost_count: u32,
@@ -194,6 +196,7 @@ impl Segments {
             stranded: 0,
             withheld: BTreeSet::new(),
             waiting: Vec::new(),
+            returning: VecDeque::new(),
             lost_count: lost.iter().filter(|lost| **lost).count() as u32,
             lost,
             found_lost: Vec::new(),
@@ -347,7 +350,17 @@ impl Segments {
 
     /// Whether a segment was given back and is not free yet.
     pub fn is_waiting(&self, segment: SegmentId) -> bool {
-        self.waiting.contains(&segment)
+        self.waiting.contains(&segment) || self.returning.contains(&segment)
+    }
+
+    /// Writes one segment back that nothing keeps any more, and frees it. Whether there was one:
+    /// each takes as long as its lines take, so a turn does no more of them.
+    pub fn finish_return(&mut self) -> bool {
+        let Some(segment) = self.returning.pop_front() else { return false };
+        // A control or a broker that was killed on this host may have left lines in its caches.
+        self.pool.write_back_segment(segment);
+        self.set_free(segment);
+        true
     }
 
     /// Segments free.
@@ -483,10 +496,16 @@ impl Segments {
             }
             return;
         }
-        if !self.is_lost(segment) {
-            // A control or a broker that was killed on this host may have left lines in its caches.
-            self.pool.write_back_segment(segment);
+        if self.pool.flushes() && !self.is_lost(segment) {
+            if !self.returning.contains(&segment) {
+                self.returning.push_back(segment);
+            }
+            return;
         }
+        self.set_free(segment);
+    }
+
+    fn set_free(&mut self, segment: SegmentId) {
         self.pool.set_segment_what(segment, What::FREE);
         self.uses[segment.0 as usize].what = What::FREE;
         if !self.is_lost(segment) {
@@ -504,14 +523,24 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_segment_goes_back_when_the_last_reason_is_gone() {
-        let file = landfall_pool::map::memfd("reasons", 0).unwrap();
+    fn purpose() -> Purpose {
+        let what = What {
+            kind: SegmentKind::Payload,
+            state: SegmentState::Open,
+            owner: 3,
+            log: 0,
+            topic: TopicId::new(0, 1),
+        };
+        Purpose { what, base_index: 0, previous: None }
+    }
+
+    fn segments(coherence: Coherence) -> Segments {
+        let file = landfall_pool::map::memfd("segments", 0).unwrap();
         let shape = Shape {
             pool_bytes: 64 << 20,
             segment_bytes: 2 << 20,
             sessions: 64,
-            coherence: Coherence::Coherent,
+            coherence,
             uuid: [1; 16],
             now_ns: 1,
             sparse: true,
@@ -520,18 +549,34 @@ mod tests {
         let pool = Arc::new(Pool::create_or_attach(path.as_ref(), shape).unwrap());
         let term = Term { epoch: 1, serves: false }.pack();
         assert!(pool.claim(0, &LeaderLine { term, ..LeaderLine::default() }) && pool.serve(1));
-        let (mut segments, _) = Segments::read(pool, 1);
+        Segments::read(pool, 1).0
+    }
+
+    #[test]
+    fn in_flush_mode_segments_are_written_back_and_freed_one_a_turn() {
+        let mut segments = segments(Coherence::Flush);
+        let taken: Vec<SegmentId> = std::iter::from_fn(|| segments.take(purpose(), 1)).collect();
+        assert_eq!(segments.free(), 0);
+        for segment in &taken {
+            segments.give_back(*segment);
+            segments.give_back(*segment);
+            assert!(segments.is_waiting(*segment) && segments.get(*segment).is_some());
+        }
+        for (done, segment) in taken.iter().enumerate() {
+            assert_eq!(segments.free() as usize, done);
+            assert!(segments.finish_return());
+            assert!(!segments.is_waiting(*segment) && segments.get(*segment).is_none());
+        }
+        assert!(!segments.finish_return());
+        assert_eq!(segments.free(), segments.total());
+    }
+
+    #[test]
+    fn a_segment_goes_back_when_the_last_reason_is_gone() {
+        let mut segments = segments(Coherence::Coherent);
         let [broker, other] = [3, 4].map(|number| BrokerId::new(number).unwrap());
-        let what = What {
-            kind: SegmentKind::Payload,
-            state: SegmentState::Open,
-            owner: broker.raw(),
-            log: 0,
-            topic: TopicId::new(0, 1),
-        };
-        let purpose = Purpose { what, base_index: 0, previous: None };
         for last in Reason::ALL {
-            let segment = segments.take(purpose, 1).unwrap();
+            let segment = segments.take(purpose(), 1).unwrap();
             let generation = segments.get(segment).unwrap().generation;
             segments.name(broker, segment, generation);
             segments.name(broker, segment, generation + 1);

@@ -258,6 +258,23 @@ impl RawVerbs {
         self.finish()
     }
 
+    /// Says something; false when the broker takes nothing more from it within `wait`: then this
+    /// queue pair is of no more use.
+    pub fn try_say(&mut self, said: Said, wait: Duration) -> Result<bool, Failure> {
+        let immediate = said.encode().ok_or_else(|| Failure::new(format!("{said:?}")))?;
+        let how = How { id: 1, signalled: true, ..How::default() };
+        let posted = self.queue.write(&[], Remote { at: 0, key: 0 }, Some(immediate), how);
+        posted.map_err(|full| Failure::new(full.to_string()))?;
+        let deadline = Instant::now() + wait;
+        while Instant::now() < deadline {
+            if let Some(completion) = self.done.pop_front() {
+                return Ok(completion.failure.is_none());
+            }
+            self.turn()?;
+        }
+        Ok(false)
+    }
+
     /// Asks for room.
     pub fn room(&mut self, bytes: u32) -> Result<Room, Failure> {
         self.say(Said::Wanted { lines: bytes / 64 })?;

@@ -247,6 +247,7 @@ impl Keeper {
         }
         busy |= self.pad_what_is_due();
         self.finish_retirements();
+        busy |= self.segments.finish_return();
         self.serve_wanted();
         if self.is_time_to_retain(clock_ns) {
             self.retain();

@@ -7,7 +7,7 @@ use landfall_dataplane::Idle;
 use landfall_layout::BrokerId;
 use landfall_layout::batch::BatchPreamble;
 use landfall_layout::counters::Counter;
-use landfall_layout::frame::{Frame, From, Reached, Refusal};
+use landfall_layout::frame::{Frame, From, Reached, Refusal, Stall};
 use landfall_layout::pool::BrokerState;
 use landfall_layout::topic::Order;
 use landfall_pool::Memory;
@@ -51,6 +51,46 @@ fn receipt(member: &mut Member) -> (u64, Reached, u64) {
         Frame::Receipt(receipt) => (receipt.batch_seq, receipt.reached, receipt.position),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn extents_that_nothing_is_put_into_are_taken_back_while_others_wait() {
+    let rig = Rig::new();
+    rig.control().topic("wanted", Order::Total, 64, 0);
+    let mut idle = Member::new(rig.unix(), publisher(1), "wanted");
+    let unused = extent(&mut idle, 4096);
+    let mut busy = Member::new(rig.unix(), publisher(2), "wanted");
+    let mut used = extent(&mut busy, 4096);
+    let mut seq = 0;
+    let mut publish = || {
+        let frame = write(&busy, &mut used, 2, seq, b"m");
+        busy.say(frame);
+        assert_eq!(receipt(&mut busy).0, seq);
+        seq += 1;
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    for _ in 0..15 {
+        publish();
+        assert_eq!(idle.try_hear(), None, "nobody needs what it holds");
+    }
+    rig.control().deny = true;
+    let mut poor = Client::welcomed(rig.tcp(), publisher(3), "wanted");
+    for seq in 0.. {
+        poor.publish(3, seq, &vec![7; 1_500_000]);
+        match poor.frame().0 {
+            Frame::Receipt(_) => {}
+            Frame::Stalled { why: Stall::PoolFull, .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    let told = (0..100).find_map(|_| {
+        publish();
+        idle.try_hear()
+    });
+    assert_eq!(told, Some(Frame::Refused(Refusal::Busy)), "extent {}", unused.number);
+    let named = |error: &String| error.contains("its extents have") && error.contains("taken back");
+    assert!(rig.errors().iter().any(named), "{:?}", rig.errors());
+    publish();
 }
 
 /// Another pool may give its id to another topic of that name.

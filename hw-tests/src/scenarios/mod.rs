@@ -15,6 +15,7 @@ pub mod order;
 pub mod poison;
 pub mod pressure;
 pub mod rdma;
+pub mod rdma_greedy;
 pub mod rdma_rewrite;
 pub mod retention;
 pub mod rewrite;
@@ -197,6 +198,10 @@ macro_rules! for_each_rdma_scenario {
                 lies_are_refused
                 a_pull_from_memory_that_is_not_there
                 reading_by_oneself_costs_the_broker_nothing
+            }
+            rdma_greedy {
+                announcements_without_end_are_held_back
+                extents_that_nothing_is_put_into_are_taken_back
             }
             rdma_rewrite {
                 what_a_nic_rewrites_is_the_same_gap_for_all
