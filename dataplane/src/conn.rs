@@ -376,8 +376,12 @@ impl Conn {
         }
     }
 
-    /// The segment that a memory subscriber says it reads.
+    /// The segment that a memory subscriber says it reads. Whoever may write the pool reads none of
+    /// it: its connection is never closed for a hold, since its claims stand until it ends.
     pub fn held(&self) -> Option<u32> {
+        if self.may_write() {
+            return None;
+        }
         self.channel.as_ref().and_then(|channel| HOLD.held(&channel.mapping))
     }
 
