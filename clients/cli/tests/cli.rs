@@ -1,6 +1,7 @@
 //! The tool as people meet it: exit statuses, messages, configuration, no system needed.
 
 use std::io::Read;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 
 /// The tool, away from the machine's own configuration.
@@ -24,10 +25,10 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A port that nobody listens on: it was free a moment ago.
-fn nobody() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+/// A connection whose own port nobody listens on, and nobody can while it is open.
+fn nobody() -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    TcpStream::connect(listener.local_addr().unwrap()).unwrap()
 }
 
 #[test]
@@ -81,7 +82,8 @@ fn wrong_command_lines_have_status_2_and_say_why_on_stderr() {
 
 #[test]
 fn an_address_nobody_listens_on_has_status_3_and_names_the_next_command() {
-    let address = nobody();
+    let held = nobody();
+    let address = held.local_addr().unwrap().to_string();
     let cases: &[&[&str]] = &[
         &["topic", "ls"],
         &["topic", "create", "x"],

@@ -3,17 +3,24 @@
 mod common;
 
 use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt};
 use serde_json::Value;
 
 use common::{System, landfall, shell, text, until};
 
-/// A port that nobody listens on: it was free a moment ago.
-fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+/// An address that nobody listens on, and a socket that keeps its port from everybody who takes
+/// any. A listener that names this port gets it, as both let it be used again (socket(7)).
+fn free_address() -> (OwnedFd, String) {
+    let (family, kind) = (AddressFamily::Inet, SockType::Stream);
+    let held = socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    socket::setsockopt(&held, sockopt::ReuseAddr, &true).unwrap();
+    socket::bind(held.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let address: SockaddrIn = socket::getsockname(held.as_raw_fd()).unwrap();
+    (held, address.to_string())
 }
 
 /// The first block of the README that starts a system.
@@ -30,7 +37,8 @@ fn the_readmes_quick_start_works_as_a_script() {
     assert!(script.contains("landfall up --brokers 2 &") && script.contains("publish news"));
     let path = format!("{}:{}", tool.display(), std::env::var("PATH").unwrap());
     let mut command = shell(&script);
-    command.env("PATH", path).env("LANDFALL_CONTROL", free_address());
+    let (_held, address) = free_address();
+    command.env("PATH", path).env("LANDFALL_CONTROL", address);
     // As long as a slow machine needs.
     command.env("LANDFALL__CONTROL__WAIT", "120s").env("LANDFALL__PUBLISH__TIMEOUT", "120s");
     let output = command.output().unwrap();
@@ -43,7 +51,7 @@ fn the_readmes_quick_start_works_as_a_script() {
 
 #[test]
 fn who_asks_before_there_is_a_control_waits_for_it_and_says_so() {
-    let address = free_address();
+    let (_held, address) = free_address();
     let asks = landfall()
         .args(["topic", "create", "early", "--wait", "10m", "--control", &address])
         .stdout(Stdio::piped())
@@ -74,7 +82,7 @@ fn a_standby_names_who_leads_and_clients_follow() {
     let system = System::start(1);
     let cluster = system.json(&["cluster", "-o", "json"]);
     let control = Path::new(env!("CARGO_BIN_EXE_landfall")).with_file_name("landfall-control");
-    let address = free_address();
+    let (_held, address) = free_address();
     let mut standby = Command::new(control)
         .args(["--pool", cluster["pool"]["path"].as_str().unwrap(), "--standby"])
         .args(["--listen", &address])
@@ -95,7 +103,7 @@ fn a_standby_names_who_leads_and_clients_follow() {
     assert!(answer.contains(" 503 "), "{answer}");
     let leader = format!("\"leader\":\"http://{}\"", system.address);
     assert!(answer.contains(&leader), "{answer}");
-    let gone = free_address();
+    let (_gone, gone) = free_address();
     for (topic, control) in [("a", address.clone()), ("b", format!("{gone},{address}"))] {
         let at = |arguments: &[&str]| {
             let output = landfall().args(arguments).args(["--control", &control]).output().unwrap();
@@ -126,7 +134,7 @@ fn a_bound_on_files_is_told_with_the_numbers() {
 fn what_up_and_topics_need_can_stand_in_the_configuration() {
     let dir = std::env::temp_dir().join(format!("landfall-settings-{}", std::process::id()));
     std::fs::create_dir_all(dir.join("data")).unwrap();
-    let (file, address) = (dir.join("landfall.toml"), free_address());
+    let (file, (_held, address)) = (dir.join("landfall.toml"), free_address());
     let (at, pool) = (dir.display(), format!("/dev/shm/landfall-settings-{}", std::process::id()));
     let toml = [
         format!("[control]\naddress = \"{address}\"\nwait = \"120s\"\n[topic]\nreplicas = 2\n"),

@@ -452,7 +452,7 @@ impl Resolver for NoResolver {
 #[cfg(test)]
 mod tests {
     use std::io::BufRead;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -543,7 +543,10 @@ mod tests {
 
     #[test]
     fn of_several_addresses_the_one_that_leads_is_asked() {
-        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        // The own port of a connection: nobody else can listen there while it is open.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let held = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let gone = held.local_addr().unwrap().to_string();
         let (standby, _) = stands_by("null");
         let (leader, _) = answers("200 OK", "7".into());
         for method in [Method::Get, Method::Post] {

@@ -64,8 +64,9 @@ fn a_refusal_passes_the_brokers_sentence_on() {
 
 #[test]
 fn nobody_at_the_address_is_unreachable() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = Client::new(&free.to_string()).unwrap().publisher("t").build().err().unwrap();
+    let held = common::nobody();
+    let address = held.local_addr().unwrap().to_string();
+    let error = Client::new(&address).unwrap().publisher("t").build().err().unwrap();
     assert!(error.is_unreachable(), "{error}");
 }
 

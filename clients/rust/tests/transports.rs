@@ -62,8 +62,8 @@ fn a_stream_goes_over_the_hosts_socket_where_nobody_can_be_reached_by_tcp() {
 
 #[test]
 fn a_hello_that_was_heard_counts_though_the_next_way_finds_nobody() {
-    // A port on which nobody listens.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let held = common::nobody();
+    let nobody = held.local_addr().unwrap();
     let (pool, _fd) = common::pool::pool();
     let broker_pool = Arc::clone(&pool);
     let (client, script) = common::pool::broker_of(&nobody.to_string(), move |connections| {

@@ -65,8 +65,10 @@ pub fn the_tool_says_what_is_wrong(rig: &Rig) -> Result<(), Failure> {
     check(&["subscribe", "nobody", "--until-end"], 1, &["nobody"])?;
     check(&["topic", "frobnicate"], 2, &["frobnicate"])?;
     check(&["subscribe", "x", "--from", "yesterday-ish"], 2, &["yesterday-ish"])?;
-    // A port that was free a moment ago: nobody listens there.
-    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    // The own port of a connection: nobody listens there, and nobody can while it is open.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let connection = std::net::TcpStream::connect(listener.local_addr()?)?;
+    let free = connection.local_addr()?.to_string();
     for words in [&["topic", "ls"][..], &["publish", "x"], &["subscribe", "x"]] {
         let mut words = words.to_vec();
         words.extend(["--control", &free]);

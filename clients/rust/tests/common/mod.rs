@@ -23,6 +23,12 @@ pub mod pool;
 pub const TOPIC: TopicId = TopicId(0x105);
 pub const LOG: u8 = SEQUENCED_LOG as u8;
 
+/// A connection whose own port nobody listens on, and nobody can while it is open.
+pub fn nobody() -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    TcpStream::connect(listener.local_addr().unwrap()).unwrap()
+}
+
 /// A control that knows one broker at these addresses. It serves until the test ends.
 pub fn control(tcp: &str, unix: &str) -> Client {
     control_of(tcp, unix, "")
