@@ -5,10 +5,7 @@
 //! * `sequencer`: the pure value alone. Expect 6 to 16 ns in order: a session's state is 32 bytes
 //!   and a ring's one line, so what grows with brokers and sessions is only how far away those
 //!   lines are: 10,000 sessions are 320 KB, which a core's second-level cache holds. `stream`
-//!   costs what `strong` does as long as a session's batches come in sequence. In `disorder` one
-//!   batch in ten arrives before its predecessor: a hold and a release touch about four lines of a
-//!   buffer that is as large as all rings (8 MiB with 32 brokers), so expect 10 ns where the
-//!   caches hold it and 40 ns where they do not. The bound to stay below is 60 ns.
+//!   costs what `strong` does as long as a session's batches come in sequence.
 //! * `drive`: the loop that feeds the above, with no sequencer in it; part of each number there.
 //!   Expect 1 to 2 ns: more means that others are using the core, and by what factor.
 //! * `loop`: through a pool in a memfd, as the control process runs it: peek the slot, decide,
@@ -23,7 +20,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use landfall_control::sequencer::{Frontier, TopicSequencer, Verdict};
+use landfall_control::sequencer::{Frontier, TopicSequencer};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::pool::Coherence;
 use landfall_layout::slot::{ConsumedLine, RingLine, RingSlot};
@@ -35,8 +32,6 @@ use landfall_pool::pool::{Pool, Shape};
 use landfall_pool::slot_ring::{SlotReader, SlotWriter};
 
 const BATCHES: usize = 1 << 16;
-/// Batches of one session that arrive in the wrong order are at most this far apart.
-const WINDOW: usize = 64;
 const RING_SLOTS: u32 = 4096;
 const BURST: usize = 256;
 const LEASE_NS: u64 = 10_000_000_000;
@@ -50,8 +45,7 @@ struct Arrival {
     broker: BrokerId,
 }
 
-/// A round of arrivals: random sessions and brokers, each session in sequence except for a tenth
-/// of its batches, when `disorder` is asked for.
+/// A round of arrivals: random sessions and brokers, each session in sequence.
 struct Schedule {
     arrivals: Vec<Arrival>,
     at: usize,
@@ -70,36 +64,17 @@ impl Random {
 }
 
 impl Schedule {
-    fn new(brokers: usize, sessions: u32, disorder: bool, sticky: bool) -> Self {
+    fn new(brokers: usize, sessions: u32, sticky: bool) -> Self {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
-        let mut order = Vec::with_capacity(BATCHES);
-        while order.len() < BATCHES {
-            // Each session comes an even number of times in a window, so its pairs lie in one.
-            let from = order.len();
-            for _ in 0..WINDOW / 2 {
-                let session = random.below(sessions as usize);
-                order.extend([session, session]);
-            }
-            for i in (1..WINDOW).rev() {
-                order.swap(from + i, from + random.below(i + 1));
-            }
-        }
         let mut next = vec![0; sessions as usize];
-        let mut last = vec![0; sessions as usize];
         let mut arrivals: Vec<Arrival> = Vec::with_capacity(BATCHES);
-        for (i, session) in order.iter().copied().enumerate() {
+        for _ in 0..BATCHES {
+            let session = random.below(sessions as usize);
             let seq: u64 = next[session];
             next[session] += 1;
             let number = if sticky { session % brokers } else { random.below(brokers) };
             let broker = BrokerId::new(number).unwrap();
             arrivals.push(Arrival { seq, session: session as u32, stride: 0, broker });
-            // One pair in five swapped is one batch in ten too early.
-            if disorder && seq % 2 == 1 && random.below(5) == 0 {
-                let before: usize = last[session];
-                arrivals[before].seq = seq;
-                arrivals[i].seq = seq - 1;
-            }
-            last[session] = i;
         }
         for arrival in &mut arrivals {
             arrival.stride = next[arrival.session as usize] as u32;
@@ -138,16 +113,13 @@ fn cases() -> impl Iterator<Item = (usize, u32)> {
 
 fn pure(c: &mut Criterion) {
     let mut group = c.benchmark_group("sequencer");
-    for (name, order, disorder) in [
-        ("total", Order::Total, false),
-        ("stream", Order::Stream, false),
-        ("strong", Order::Strong, false),
-        ("strong-disorder", Order::Strong, true),
-    ] {
+    for (name, order) in
+        [("total", Order::Total), ("stream", Order::Stream), ("strong", Order::Strong)]
+    {
         for (brokers, sessions) in cases() {
-            let mut schedule = Schedule::new(brokers, sessions, disorder, order == Order::Stream);
+            let mut schedule = Schedule::new(brokers, sessions, order == Order::Stream);
             let mut sequencer = sequencer(order, brokers, sessions);
-            let (mut held, mut offered) = (0, 0);
+            let mut offered = 0;
             let id = BenchmarkId::new(name, format!("{brokers}-brokers/{sessions}-sessions"));
             group.bench_function(id, |b| {
                 b.iter_custom(|batches| {
@@ -155,10 +127,9 @@ fn pure(c: &mut Criterion) {
                     for batch in 0..batches {
                         let (broker, slot) = schedule.next();
                         let now_ns = slot.landed_ns;
-                        let verdict = sequencer.offer(broker, slot, now_ns, |entry| {
+                        sequencer.offer(broker, slot, |entry| {
                             black_box(&entry);
                         });
-                        held += u64::from(verdict == Verdict::Held);
                         if batch as usize % BURST == BURST - 1 {
                             sequencer.tick(now_ns, |fencing| panic!("fenced: {fencing:?}"));
                             sequencer.drain_touched(|view| {
@@ -172,15 +143,14 @@ fn pure(c: &mut Criterion) {
             });
             // A schedule that broke would be measured as cheap drops.
             let entries = sequencer.frontier().entries;
-            assert_eq!(entries + sequencer.held() as u64, offered);
-            assert_eq!(held > offered / 20, disorder, "{held} of {offered} were held");
+            assert_eq!(entries, offered);
         }
     }
     group.finish();
 }
 
 fn drive(c: &mut Criterion) {
-    let mut schedule = Schedule::new(32, 10_000, false, false);
+    let mut schedule = Schedule::new(32, 10_000, false);
     c.bench_function("drive", |b| {
         b.iter(|| {
             black_box(schedule.next());
@@ -238,7 +208,7 @@ impl Bed {
         };
         pool.start_frontier(topic, SEQUENCED_LOG);
         let sequencer = sequencer(order, brokers, sessions);
-        let schedule = Schedule::new(brokers, sessions, false, true);
+        let schedule = Schedule::new(brokers, sessions, true);
         Self { epoch: pool.epoch_number(), pool, topic, rings, log, sequencer, schedule }
     }
 
@@ -258,7 +228,7 @@ impl Bed {
         for (broker, _, reader) in rings.iter() {
             for _ in 0..BURST {
                 let Some(slot) = reader.peek(pool, sequencer.scan_index(*broker)) else { break };
-                sequencer.offer(*broker, &slot, now_ns, |entry| {
+                sequencer.offer(*broker, &slot, |entry| {
                     let index = entry.commit - 1;
                     if !log.holds(index) {
                         // The same memory again: a log that grows faults in pages, which is the
@@ -310,7 +280,7 @@ fn through_memory(c: &mut Criterion) {
                 });
             });
             let frontier = bed.pool.frontier(bed.topic, SEQUENCED_LOG);
-            assert_eq!((frontier.entries, bed.sequencer.held()), (landed, 0));
+            assert_eq!(frontier.entries, landed);
         }
     }
     group.finish();

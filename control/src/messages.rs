@@ -93,7 +93,7 @@ pub enum ToSequencer {
         /// How long a session is kept open that no broker is in, nanoseconds.
         lease_ns: u64,
     },
-    /// A batch of a session is not what it was when it landed.
+    /// A session is over.
     Fence {
         /// Topic.
         topic: TopicId,
@@ -101,6 +101,8 @@ pub enum ToSequencer {
         client: u64,
         /// Epoch.
         epoch: u32,
+        /// Why.
+        cause: Cause,
     },
     /// A publisher wants positions.
     Reserve {

@@ -8,7 +8,7 @@ use landfall_layout::TopicId;
 use landfall_layout::command::{Command, Denial, Request};
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::segment::SegmentKind;
-use landfall_layout::session::{SessionLine, SessionState};
+use landfall_layout::session::{SessionLine, SessionState, Standing};
 use landfall_pool::Memory;
 use landfall_pool::counters::ErrorLog;
 use landfall_pool::slot_ring::SlotWriter;
@@ -48,11 +48,11 @@ fn strong_order_is_the_sessions_own_and_each_batch_comes_once() {
     let system = System::start(64);
     let topic = system.topic("a", "strong");
     let mut landing = Landing::new(&system, topic, 0, 0);
-    for seq in [1, 0, 3, 1, 2] {
+    for seq in [0, 1, 0, 2, 1, 3] {
         landing.land(seq);
     }
     system.wait_for_entries(topic, SEQUENCED_LOG, 4);
-    system.wait_for_consumed(topic, landing.broker.id, 5);
+    system.wait_for_consumed(topic, landing.broker.id, 6);
     assert_eq!(sequences(&system, topic), [0, 1, 2, 3]);
     let entries = system.entries(topic);
     let positions: Vec<u64> = entries.iter().map(|entry| entry.first_position).collect();
@@ -60,6 +60,22 @@ fn strong_order_is_the_sessions_own_and_each_batch_comes_once() {
     assert_eq!(system.pool.session(landing.batch.session).unwrap().next_seq, 4);
     let described = system.describe("a").unwrap();
     assert_eq!((described.messages, described.batches, described.bytes), (12, 4, 512));
+}
+
+/// No broker lets such a batch in: what does so all the same costs its own session its epoch.
+#[test]
+fn a_batch_out_of_turn_ends_its_epoch_and_control_names_it() {
+    let system = System::start(64);
+    let topic = system.topic("a", "strong");
+    let mut landing = Landing::new(&system, topic, 0, 0);
+    for seq in [0, 2, 1] {
+        landing.land(seq);
+    }
+    system.wait_for_consumed(topic, landing.broker.id, 3);
+    assert_eq!(sequences(&system, topic), [0]);
+    let line = system.pool.session(landing.batch.session).unwrap();
+    let standing = Standing::unpack(line.standing);
+    assert_eq!((standing.state, line.next_seq), (SessionState::Fenced, 1));
 }
 
 #[test]
@@ -166,13 +182,11 @@ fn a_control_that_starts_again_orders_each_slot_once() {
     for seq in 0..5 {
         landing.land(seq);
     }
-    // Held when control goes, because 5 is missing.
-    other.land(6);
-    other.land(7);
     system.wait_for_entries(topic, SEQUENCED_LOG, 5);
     system.wait_for_consumed(topic, landing.broker.id, 5);
     system.stop();
-    landing.land(5);
+    other.land(5);
+    other.land(6);
     // As if control had died between the frontier and what follows from it.
     let ring = system.pool.slot_ring(topic, landing.broker.id).unwrap();
     system.pool.store_release(ring.consumed_at, 2);
@@ -180,20 +194,20 @@ fn a_control_that_starts_again_orders_each_slot_once() {
     for epoch in 2..5 {
         system.start_again();
         assert_eq!(system.pool.epoch_number(), epoch);
-        system.wait_for_entries(topic, SEQUENCED_LOG, 8);
-        system.wait_for_consumed(topic, landing.broker.id, 6);
+        system.wait_for_entries(topic, SEQUENCED_LOG, 7);
+        system.wait_for_consumed(topic, landing.broker.id, 5);
         system.wait_for_consumed(topic, other.broker.id, 2);
         system.stop();
     }
     system.start_again();
-    assert_eq!(sequences(&system, topic), (0..8).collect::<Vec<_>>());
-    assert_eq!(landing.broker.session(topic, CLIENT, 1), (landing.batch.session, 1, 8));
-    landing.land(8);
+    assert_eq!(sequences(&system, topic), (0..7).collect::<Vec<_>>());
+    assert_eq!(landing.broker.session(topic, CLIENT, 1), (landing.batch.session, 1, 7));
+    landing.land(7);
     landing.land(3);
-    system.wait_for_entries(topic, SEQUENCED_LOG, 9);
-    system.wait_for_consumed(topic, landing.broker.id, 8);
+    system.wait_for_entries(topic, SEQUENCED_LOG, 8);
+    system.wait_for_consumed(topic, landing.broker.id, 7);
     let described = system.describe("a").unwrap();
-    assert_eq!((described.batches, described.messages), (9, 27));
+    assert_eq!((described.batches, described.messages), (8, 24));
 }
 
 #[test]

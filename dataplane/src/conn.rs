@@ -126,6 +126,9 @@ pub struct Stalled {
     pub why: Wait,
     pub since_ns: u64,
     pub told_ns: u64,
+    /// Its session's next sequence when that was looked at last. While it moves, others bring what
+    /// this one waits for.
+    pub next_seq: u64,
 }
 
 /// A memory subscriber.
@@ -450,7 +453,7 @@ impl Stalled {
             Wait::Ring => Some(Stall::RingFull),
             Wait::Segment => Some(Stall::PoolFull),
             Wait::Halves => Some(Stall::HalvesFull),
-            Wait::InFlight | Wait::Queue => None,
+            Wait::InFlight | Wait::Queue | Wait::Turn => None,
         }
     }
 }

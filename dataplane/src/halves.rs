@@ -1,4 +1,5 @@
-//! Batches over sockets of which a part has come: what they hold, and who gives one up.
+//! Batches over sockets of which a part has come, or that wait for their turn: what they hold, and
+//! who gives one up.
 //!
 //! Such a batch has its place from its preamble on, and a segment that is left is sealed only when
 //! no batch in it is half. So a client that goes no further is given up: soon where others need
@@ -110,6 +111,8 @@ struct Standing {
     ticks: u32,
     /// Its segment is one that is left.
     is_left: bool,
+    /// All of it came, and it waits for its turn. The session's lease ends that.
+    is_whole: bool,
 }
 
 /// One that is given up: its time is over, or others need the room, of which so many bytes are
@@ -122,11 +125,15 @@ struct GivenUp {
 
 impl fmt::Display for GivenUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Standing { begun: Begun { have, of, .. }, ticks, .. } = self.standing;
+        let Standing { begun: Begun { have, of, .. }, ticks, is_whole, .. } = self.standing;
         let ms = u64::from(ticks) * HEARTBEAT_EVERY_NS / 1_000_000;
-        write!(f, "{have} of {of} bytes of a batch came, and then nothing for {ms} ms")?;
+        if is_whole {
+            write!(f, "a batch of {of} bytes came, and the one before it did not for {ms} ms")?;
+        } else {
+            write!(f, "{have} of {of} bytes of a batch came, and then nothing for {ms} ms")?;
+        }
         if let Some((held, bound)) = self.for_room {
-            write!(f, ", while half batches hold {held} bytes of the {bound} that they may")?;
+            write!(f, ", while such batches hold {held} bytes of the {bound} that they may")?;
         }
         write!(f, ": it is given up; connect again and send it again")
     }
@@ -177,8 +184,9 @@ fn given_up(mut all: Vec<Standing>, segment_bytes: u64, bound: u64, wanted: u64)
         let more = wanted.min(bound / 2);
         let is_much = held.bytes > bound || (more > 0 && held.bytes + more > bound / 2);
         let makes_room = is_much && standing.begun.place.is_some();
-        let for_room = (standing.ticks < PATIENCE).then_some((held.bytes, bound));
-        if standing.ticks >= PATIENCE || (makes_room && standing.ticks >= PATIENCE_SHORT) {
+        let is_over = standing.ticks >= PATIENCE && !standing.is_whole;
+        let for_room = (!is_over).then_some((held.bytes, bound));
+        if is_over || (makes_room && standing.ticks >= PATIENCE_SHORT) {
             held.without(&standing);
             gone.push(GivenUp { standing, for_room });
         }
@@ -198,10 +206,11 @@ impl Broker {
             else {
                 continue;
             };
-            if let Some(Stalled { why, .. }) = stalled {
+            let why = stalled.map(|Stalled { why, .. }| why);
+            if why.is_some_and(|why| why != Wait::Turn) {
                 // Nothing is read from it.
                 *still = Stillness::default();
-                if *why == Wait::Halves {
+                if why == Some(Wait::Halves) {
                     wanted += reading.wants();
                 }
                 continue;
@@ -211,7 +220,7 @@ impl Broker {
             let topic = topics[id.slot()].as_deref().filter(|topic| topic.id == *id);
             let filling = topic.and_then(|topic| topic.stock.filling());
             let is_left = begun.place.is_some_and(|(segment, _)| filling != Some(segment));
-            all.push(Standing { owner: *token, begun, ticks, is_left });
+            all.push(Standing { owner: *token, begun, ticks, is_left, is_whole: why.is_some() });
         }
         let segment_bytes = env.pool.geometry().segment_bytes();
         let gone = given_up(all, segment_bytes, env.halves.bound, wanted);
@@ -261,7 +270,7 @@ mod tests {
 
     fn standing(owner: u64, ticks: u32, place: (u32, u32), is_left: bool) -> Standing {
         let begun = Begun { have: 64, of: place.1, place: Some(place) };
-        Standing { owner: Token(owner), begun, ticks, is_left }
+        Standing { owner: Token(owner), begun, ticks, is_left, is_whole: false }
     }
 
     fn who(all: &[Standing], bound: u32, wanted: u32) -> Vec<u64> {
@@ -328,9 +337,23 @@ mod tests {
         let gone = given_up(all, u64::from(8 * MIB), 1 << 20, 1);
         assert_eq!(
             gone[0].to_string(),
-            "64 of 4194304 bytes of a batch came, and then nothing for 1200 ms, while half batches \
+            "64 of 4194304 bytes of a batch came, and then nothing for 1200 ms, while such batches \
              hold 4194304 bytes of the 1048576 that they may: it is given up; connect again and \
              send it again"
+        );
+    }
+
+    #[test]
+    fn who_waits_for_its_turn_goes_for_room_only() {
+        let mut waits = standing(1, 2 * PATIENCE, (1, 4 * MIB), false);
+        (waits.begun.have, waits.is_whole) = (4 * MIB, true);
+        assert_eq!(who(&[waits], 8 * MIB, 0), [0; 0]);
+        let gone = given_up(vec![waits], u64::from(8 * MIB), 1 << 20, 0);
+        assert_eq!(
+            gone[0].to_string(),
+            "a batch of 4194304 bytes came, and the one before it did not for 10000 ms, while such \
+             batches hold 4194304 bytes of the 1048576 that they may: it is given up; connect \
+             again and send it again"
         );
     }
 }

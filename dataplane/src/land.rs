@@ -45,6 +45,15 @@ impl Session {
         Fault::Fenced { epoch: self.epoch, next_seq: self.next_seq(env, topic) }
     }
 
+    /// Order `strong`: whether a batch is ordered as soon as the sequencer sees it. It is when the
+    /// one before it lies in the same ring, or is ordered. Nothing else lands: it would keep its
+    /// slot, and with it the whole ring from everybody, until what it waits for comes.
+    #[inline]
+    fn has_turn(&self, env: &Env, batch_seq: u64) -> bool {
+        self.last_seq.is_some_and(|last| last.checked_add(1) == Some(batch_seq))
+            || env.pool.session(self.index).is_none_or(|line| batch_seq <= line.next_seq)
+    }
+
     /// Where its publisher goes on. Somebody else's line says nothing of it.
     #[cold]
     pub fn next_seq(&self, env: &Env, topic: TopicId) -> u64 {
@@ -76,6 +85,8 @@ pub enum Wait {
     Queue,
     /// The connection has as many batches without a receipt as it may.
     InFlight,
+    /// Order `strong`: the batch before it is not ordered, and comes through another broker.
+    Turn,
 }
 
 /// What is wrong with a batch.
@@ -223,6 +234,9 @@ pub fn land(
     batch: &Placed,
 ) -> Result<(), NotLanded> {
     judge(env, topic, session, &batch.preamble).map_err(NotLanded::Fault)?;
+    if topic.order == Order::Strong && !session.has_turn(env, batch.preamble.batch_seq) {
+        return Err(NotLanded::Later(Wait::Turn));
+    }
     has_room(env, topic).map_err(NotLanded::Later)?;
     if topic.check_ingest {
         check_payload(env, batch).map_err(NotLanded::Fault)?;

@@ -226,7 +226,7 @@ impl Broker {
         work
     }
 
-    /// Tries again for publishers that wait for room.
+    /// Tries again for publishers that wait for room, or for their turn.
     fn retry_waiting(&mut self) -> usize {
         let mut work = 0;
         let mut i = 0;
@@ -312,7 +312,8 @@ impl Broker {
             Stop::Wait(why) => {
                 let is_new = publisher.stalled.is_none_or(|stalled| stalled.why != why);
                 if is_new {
-                    publisher.stalled = Some(Stalled { why, since_ns: boot_ns(), told_ns: 0 });
+                    let (since_ns, next_seq) = (boot_ns(), 0);
+                    publisher.stalled = Some(Stalled { why, since_ns, told_ns: 0, next_seq });
                     self.start_waiting(slot, why);
                 }
             }
@@ -479,6 +480,7 @@ impl Broker {
         self.tick_queues(now_ns);
         self.tick_feeds(now_ns);
         self.look_at_losses();
+        self.fence_late(now_ns);
         self.tell_stalled(now_ns);
         self.tell_held(now_ns);
         self.release_topics(now_ns);

@@ -86,16 +86,14 @@ impl Reading {
         Self::Skipping { left: bytes, of: bytes }
     }
 
-    /// What has come of something that was begun and is not whole.
+    /// What has come of something that was begun and is not whole, or waits for its turn.
     pub fn begun(&self) -> Option<Begun> {
         let place = None;
         match self {
             Self::Head { have: have @ 1.., .. } => {
                 Some(Begun { have: *have as u32, of: PREAMBLE_BYTES, place })
             }
-            Self::Filling { preamble, claim, received, .. }
-                if *received < preamble.payload_bytes =>
-            {
+            Self::Filling { preamble, claim, received, half: Some(_) } => {
                 let (have, of) = (PREAMBLE_BYTES + received, preamble.batch_bytes() as u32);
                 Some(Begun { have, of, place: Some((claim.segment, claim.bytes)) })
             }
@@ -275,7 +273,14 @@ impl Reading {
                 }
                 Ok(())
             }
-            Err(NotLanded::Later(wait)) => Err(Stop::Wait(wait)),
+            Err(NotLanded::Later(wait)) => {
+                if let (Wait::Turn, Self::Filling { half, .. }) = (wait, self) {
+                    // What comes before it is not there: it is no better than half.
+                    let bytes = placed.preamble.batch_bytes();
+                    half.get_or_insert_with(|| env.halves.begin(bytes));
+                }
+                Err(Stop::Wait(wait))
+            }
             Err(NotLanded::Fault(fault)) => {
                 self.abandon(env, topic);
                 *self = Self::new();

@@ -25,7 +25,7 @@ const IN_USE: usize = 2;
 /// Open extents of one publisher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Open {
-    /// Bytes in them behind the last batch that landed.
+    /// Bytes in them behind the last batch that landed, or pulled and not landed.
     pub bytes: u64,
     /// Those in which none has landed.
     pub untouched: usize,
@@ -64,8 +64,8 @@ impl fmt::Display for Holder {
         let ms = u64::from(self.ticks) * HEARTBEAT_EVERY_NS / 1_000_000;
         write!(
             f,
-            "its extents have {} unused bytes and no batch came for {ms} ms, while others wait for \
-             room: they are taken back; connect again when there is something to publish",
+            "it holds {} bytes in which nothing landed for {ms} ms, while others wait for room: \
+             they are taken back; connect again when there is something to publish",
             self.open.bytes
         )
     }
@@ -85,19 +85,22 @@ impl Broker {
         for Conn { token, kind, .. } in self.conns.iter_mut() {
             let Kind::Publisher(publisher) = kind else { continue };
             let Publisher { via, still, stalled, brought, .. } = publisher;
-            let waits = matches!(stalled, Some(Stalled { why: Wait::Segment, .. }));
+            let why = stalled.map(|Stalled { why, .. }| why);
+            let waits = why == Some(Wait::Segment);
             is_short |= waits;
             let open = match via {
                 Via::Stream(_) => continue,
                 Via::Memory(extents) => extents.open(),
                 Via::Verbs(via) => match &via.ways {
                     Ways::Grants(grants) => grants.open(),
+                    Ways::Pulls(pulls) if why == Some(Wait::Turn) => pulls.open(),
                     Ways::Pulls(_) => continue,
                 },
             };
             let ticks = still.look(*brought);
-            // Whoever waits for something else has batches that were not looked at.
-            if stalled.is_none() || waits {
+            // Whoever waits for something else has batches that were not looked at. What waits for
+            // its turn waits for its own publisher.
+            if matches!(why, None | Some(Wait::Segment | Wait::Turn)) {
                 all.push(Holder { owner: *token, open, ticks, waits });
             }
         }

@@ -26,8 +26,9 @@ fn order(order: Order) -> (u64, [u64; 6]) {
         sequencer.open_session(session, u64::from(session) + 1, 1, 0);
     }
     let mut verdicts = [0; 6];
+    // In order `strong` a batch out of turn ends its epoch, which is no part of ordering.
+    let ahead = if order == Order::Strong { [0; 8] } else { [0, 0, 0, 0, 1, 2, 2, 5] };
     let mut entries = 0;
-    let mut fenced = 0;
     let mut moved = 0;
     let before = allocations();
     for batch in 0..500_000_u64 {
@@ -36,7 +37,7 @@ fn order(order: Order) -> (u64, [u64; 6]) {
         let next = sequencer.session(session).unwrap().next_seq;
         let slot = RingSlot {
             client: u64::from(session) + 1,
-            batch_seq: (next + [0, 0, 0, 0, 1, 2, 2, 5][batch as usize % 8])
+            batch_seq: (next + ahead[batch as usize % 8])
                 .saturating_sub(u64::from(batch % 31 == 0)),
             session_epoch: epochs[session as usize],
             session,
@@ -44,24 +45,20 @@ fn order(order: Order) -> (u64, [u64; 6]) {
             count: u16::from(batch % 97 != 0),
             ..RingSlot::default()
         };
-        let now_ns = batch * 100;
-        let verdict = sequencer.offer(brokers[draw as usize / 7 % BROKERS], &slot, now_ns, |_| {
+        let verdict = sequencer.offer(brokers[draw as usize / 7 % BROKERS], &slot, |_| {
             entries += 1;
         });
         verdicts[verdict as usize] += 1;
         if batch % 256 == 0 {
-            sequencer.tick(now_ns, |fencing| {
-                fenced += 1;
-                epochs[fencing.session.index as usize] += 1;
-            });
+            sequencer.tick(batch * 100, |fencing| panic!("fenced: {fencing:?}"));
             sequencer.drain_touched(|_| moved += 1);
-            let reopened = sequencer.session(session).unwrap();
-            sequencer.open_session(session, reopened.client, epochs[session as usize], 0);
+            epochs[session as usize] += 1;
+            sequencer.open_session(session, slot.client, epochs[session as usize], 0);
         }
     }
     let allocated = allocations() - before;
     assert!(entries >= verdicts[Verdict::Ordered as usize] && entries > 1000);
-    assert_eq!((order == Order::Strong, order != Order::Total), (fenced > 0, moved > 0));
+    assert_eq!(order != Order::Total, moved > 0);
     (allocated, verdicts)
 }
 
@@ -77,7 +74,7 @@ fn ordering_allocates_nothing() {
         assert_eq!(allocated, 0, "order {level}, verdicts {verdicts:?}");
         let seen = |verdict: Verdict| verdicts[verdict as usize] > 0;
         assert!(seen(Verdict::Ordered) && seen(Verdict::Padding), "{verdicts:?}");
-        assert_eq!(seen(Verdict::Held), level == Order::Strong, "{verdicts:?}");
+        assert!(!seen(Verdict::Held) && !seen(Verdict::Fenced), "{verdicts:?}");
         assert_eq!(seen(Verdict::Duplicate), level != Order::Total, "{verdicts:?}");
     }
 }

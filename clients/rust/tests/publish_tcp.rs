@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Connections, TOPIC, broker, broker_with_copies, brokers, welcome};
+use common::{TOPIC, broker, broker_with_copies, welcome};
 use landfall::{
     Ack, Client, Error, Lane, Outgoing, PublishError, Publisher, PublisherBuilder, Reached,
     Transport,
@@ -292,24 +292,6 @@ fn a_publisher_that_has_all_its_receipts_goes_on_in_a_line_that_another_client_h
     publisher.publish(b"b").unwrap();
     publisher.close().unwrap();
     script.join().unwrap();
-}
-
-#[test]
-fn batches_are_dealt_out_over_all_brokers_in_turn() {
-    let script = |connections: &mut Connections| {
-        let (mut peer, _) = connections.greet();
-        peer.send(Frame::Welcome(welcome(Order::Total, 1, 0)));
-        let sequences = peer.order_all(0);
-        assert!(sequences == [0, 2, 4] || sequences == [1, 3, 5], "{sequences:?}");
-    };
-    let (client, handles) = brokers(vec![Box::new(script), Box::new(script)]);
-    let mut publisher = set_up(&client).spread(true).build().unwrap();
-    for _ in 0..6 {
-        publish_one(&mut publisher, b"x");
-    }
-    publisher.flush().unwrap();
-    publisher.close().unwrap();
-    handles.into_iter().for_each(|handle| handle.join().unwrap());
 }
 
 #[test]

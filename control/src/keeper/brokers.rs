@@ -19,7 +19,7 @@ use super::grants::Sort;
 use crate::life::{Beats, Life, judge};
 use crate::messages::{OpenSession, ToSequencer};
 use crate::outbox::Outbox;
-use crate::sequencer::Wish;
+use crate::sequencer::{Cause, Wish};
 
 /// Requests of one broker taken in one pass, so that one does not keep the others waiting.
 const REQUESTS_PER_PASS: usize = 256;
@@ -246,8 +246,9 @@ impl Keeper {
             Request::AllWithheld { epoch, incarnation } => {
                 self.all_named(broker, epoch, incarnation);
             }
-            Request::Fence { topic, client, epoch } => {
-                self.tell_sequencer(ToSequencer::Fence { topic, client, epoch });
+            Request::Fence { topic, client, epoch, late } => {
+                let cause = if late { Cause::Late } else { Cause::Rewritten };
+                self.tell_sequencer(ToSequencer::Fence { topic, client, epoch, cause });
             }
         }
     }

@@ -24,13 +24,13 @@ fn sentence(cause: Cause, reserves: bool) -> &'static str {
             "it did not fill positions that it had reserved within the session lease"
         }
         Cause::Late => "a batch that it sent others behind did not come within the session lease",
-        Cause::Stuck => {
-            "the rings are full of batches that wait for others, and its next one found no slot; \
-             it goes on in its next epoch, and more ring_slots make this rare"
-        }
         Cause::Trespass if reserves => "it wrote positions that were not its own",
         Cause::Trespass => {
             "it sent a sequence so far back that nobody knows whether it is in the log"
+        }
+        Cause::Turn => {
+            "a batch of it was in a broker's ring before the one that it follows was ordered; it \
+             goes on in its next epoch"
         }
         Cause::Rewritten => "a batch of it was changed after it had landed",
         Cause::Closed => "its publisher is done with it",
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn each_cause_has_its_sentence_which_is_the_same_each_time() {
-        let causes = [Cause::Late, Cause::Stuck, Cause::Trespass, Cause::Rewritten, Cause::Closed];
+        let causes = [Cause::Late, Cause::Trespass, Cause::Turn, Cause::Rewritten, Cause::Closed];
         let all: BTreeSet<&str> = causes.iter().map(|cause| sentence(*cause, false)).collect();
         assert_eq!(all.len(), causes.len());
         assert!(all.iter().all(|text| !text.contains(|c: char| c.is_ascii_digit())));

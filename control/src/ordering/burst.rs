@@ -15,7 +15,7 @@ use landfall_pool::log::LogSegment;
 use super::{SequencerThread, Work};
 use crate::messages::FromSequencer;
 use crate::segments::LastEntries;
-use crate::sequencer::{Cause, Fencing, SessionView, TopicSequencer, Verdict};
+use crate::sequencer::{Fencing, SessionView, TopicSequencer, Verdict};
 use landfall_pool::clock::wall_ns;
 
 /// Slots taken from one ring before it is the next one's turn.
@@ -103,7 +103,7 @@ impl SequencerThread {
     /// was anything; `None` when another control leads.
     #[inline]
     pub(super) fn burst(&mut self, i: usize, clock_ns: u64, tick: bool) -> Option<bool> {
-        let done = self.scan(i, clock_ns);
+        let done = self.scan(i);
         if done.overtaken {
             self.shared.depose(self.pool.highest_epoch());
             return None;
@@ -111,22 +111,12 @@ impl SequencerThread {
         let work = &mut self.works[i];
         let fenced = &mut self.fenced;
         work.sequencer.drain_trespassers(|fencing| fenced.push(fencing));
-        while let Some(index) = work.unfaithful.pop() {
-            self.fenced.extend(work.sequencer.fence_session(index, Cause::Rewritten));
+        while let Some((index, cause)) = work.over.pop() {
+            self.fenced.extend(work.sequencer.fence_session(index, cause));
         }
         if tick && work.sequencer.deadline_ns().is_some_and(|at| at <= clock_ns) {
             let fenced = &mut self.fenced;
             work.sequencer.tick(clock_ns, |fencing| fenced.push(fencing));
-        }
-        if tick {
-            let sessions = &self.sessions;
-            loop {
-                let before = self.fenced.len();
-                self.fenced.extend(work.sequencer.fence_stuck(|index| sessions.joined(index)));
-                if self.fenced.len() == before {
-                    break;
-                }
-            }
         }
         if done.slots > 0 || done.entries > 0 || !self.fenced.is_empty() {
             if done.entries > 0 {
@@ -171,7 +161,7 @@ impl SequencerThread {
 
     /// Offers what is committed, writing entries as they come out.
     #[inline]
-    fn scan(&mut self, i: usize, clock_ns: u64) -> Done {
+    fn scan(&mut self, i: usize) -> Done {
         let mut done = Done::default();
         let pool = &*self.pool;
         let work = &mut self.works[i];
@@ -193,7 +183,7 @@ impl SequencerThread {
                 if !sink.begin() {
                     return done;
                 }
-                match sequencer.offer(broker, &slot, clock_ns, |entry| sink.write(&entry)) {
+                match sequencer.offer(broker, &slot, |entry| sink.write(&entry)) {
                     Verdict::Busy => break,
                     Verdict::Duplicate => sink.done.duplicates += 1,
                     Verdict::Fenced => sink.done.dropped += 1,

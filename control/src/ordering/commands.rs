@@ -15,7 +15,7 @@ use landfall_pool::slot_ring::SlotReader;
 use super::sessions::Session;
 use super::{Ring, SequencerThread, Work};
 use crate::messages::{FromSequencer, NewRing, NewTopic, OpenSession, ToSequencer};
-use crate::sequencer::{SessionView, Wish, Wished};
+use crate::sequencer::{Cause, SessionView, Wish, Wished};
 
 /// Commands taken between two bursts.
 const COMMANDS_PER_TURN: usize = 64;
@@ -59,7 +59,9 @@ impl SequencerThread {
             }
             ToSequencer::JoinedAll { broker } => self.sessions.said_all(broker),
             ToSequencer::CloseLeft { heard_ns, lease_ns } => self.close_left(heard_ns, lease_ns),
-            ToSequencer::Fence { topic, client, epoch } => self.fence(topic, client, epoch),
+            ToSequencer::Fence { topic, client, epoch, cause } => {
+                self.fence(topic, client, epoch, cause);
+            }
             ToSequencer::Reserve { topic, wish } => self.reserve(topic, wish),
             ToSequencer::BrokerGone { broker } => self.sessions.broker_gone(broker),
         }
@@ -89,17 +91,18 @@ impl SequencerThread {
         self.pool.set_session(index, &session.line(view));
     }
 
-    /// Ends an epoch whose batches do not stay what they were. Where there is an order, the line
-    /// says so only with the next burst, once the frontier covers what is ordered of it.
+    /// Ends an epoch whose batches do not stay what they were, or do not come. Where there is an
+    /// order, the line says so only with the next burst, once the frontier covers what is ordered
+    /// of it.
     #[cold]
-    fn fence(&mut self, topic: TopicId, client: u64, epoch: u32) {
+    fn fence(&mut self, topic: TopicId, client: u64, epoch: u32, cause: Cause) {
         let Some(index) = self.sessions.index_of(topic, client) else { return };
         let wanted = Standing { epoch, state: SessionState::Active };
         if self.sessions.get(index).is_none_or(|session| session.standing != wanted) {
             return;
         }
         if let Some(work) = self.work_of(topic) {
-            work.unfaithful.push(index);
+            work.over.push((index, cause));
         } else if let Some(session) = self.sessions.set_state(index, SessionState::Fenced) {
             let line = session.line(None);
             self.pool.set_session(index, &line);
@@ -121,7 +124,7 @@ impl SequencerThread {
             spares: VecDeque::with_capacity(8),
             asked: 0,
             wishes: VecDeque::new(),
-            unfaithful: Vec::new(),
+            over: Vec::new(),
         });
     }
 

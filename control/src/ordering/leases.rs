@@ -12,17 +12,6 @@ use landfall_layout::session::{SessionState, Standing};
 use super::sessions::{Session, SessionTable};
 
 impl SessionTable {
-    /// Brokers through which a session's epoch was opened or joined, a bit each; all there may be
-    /// where that is not known.
-    pub fn joined(&self, index: u32) -> u32 {
-        match self.get(index) {
-            // It may have had batches on their way through any of them.
-            Some(session) if session.is_restored && session.is_left => self.before,
-            Some(session) => present(session, self.untold),
-            None => u32::MAX,
-        }
-    }
-
     /// A publisher is with a broker, which says so to this control by itself.
     pub fn named(&mut self, index: u32, epoch: u32, broker: BrokerId) {
         if let Some(Some(session)) = self.lines.get_mut(index as usize)
@@ -63,7 +52,6 @@ impl SessionTable {
             session.joined &= !bit;
         }
         self.untold &= !bit;
-        self.before &= !bit;
     }
 
     /// Looks at the next line, having listened for `heard_ns` so far: the session that is closed
@@ -209,9 +197,7 @@ mod tests {
     fn a_later_epoch_waits_for_no_broker_of_the_one_before() {
         let mut table = restored(0b11);
         let next = table.open(&ask(7, 0, 0), 1).unwrap().epoch;
-        assert_eq!(table.joined(0), 0b01);
         table.named(0, 1, broker(1));
-        assert_eq!(table.joined(0), 0b01, "of the epoch before");
         assert!(table.close(0, next, broker(0)).is_some());
     }
 }

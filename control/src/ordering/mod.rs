@@ -26,7 +26,7 @@ use landfall_pool::log::LogSegment;
 use landfall_pool::slot_ring::SlotReader;
 
 use crate::messages::{FromSequencer, Sender, Shared, ToSequencer};
-use crate::sequencer::{Fencing, TopicSequencer, Wish};
+use crate::sequencer::{Cause, Fencing, TopicSequencer, Wish};
 
 pub use landfall_pool::idle::Idle;
 pub use sessions::SessionTable;
@@ -59,7 +59,7 @@ struct Work {
     /// Positions that were asked for and not granted, in the order of asking.
     wishes: VecDeque<Wish>,
     /// Sessions that are to be fenced with the next burst, by line.
-    unfaithful: Vec<u32>,
+    over: Vec<(u32, Cause)>,
 }
 
 /// Ends of the channels and bells that the thread has.

@@ -92,8 +92,6 @@ pub struct SessionTable {
     uses: u64,
     /// Brokers that have not said yet which sessions they are in, a bit each.
     pub(super) untold: u32,
-    /// Brokers that were there when this control took over and are so still, a bit each.
-    pub(super) before: u32,
     /// The line that is looked at next.
     pub(super) next_look: usize,
 }
@@ -115,7 +113,6 @@ impl SessionTable {
             spent: HashMap::new(),
             uses: 0,
             untold: 0,
-            before: 0,
             next_look: 0,
         }
     }
@@ -127,7 +124,7 @@ impl SessionTable {
         found: impl IntoIterator<Item = (u32, SessionLine)>,
         untold: u32,
     ) -> Self {
-        let mut table = Self { untold, before: untold, ..Self::new(lines) };
+        let mut table = Self { untold, ..Self::new(lines) };
         for (index, line) in found {
             let standing = Standing::unpack(line.standing);
             if index >= lines {

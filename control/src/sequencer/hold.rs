@@ -106,12 +106,6 @@ impl Holds {
         (broker.index() as u32) << SLOT_BITS | slot
     }
 
-    /// What is held of a session, from the head of its list on.
-    pub fn list(&self, first: Place) -> impl Iterator<Item = Place> {
-        let some = |place| (place != NOWHERE).then_some(place);
-        std::iter::successors(some(first), move |place| some(self.get(*place).after))
-    }
-
     pub fn get(&self, place: Place) -> &Held {
         &self.cells[Self::broker_of(place)][(place & SLOT_MASK) as usize]
     }

@@ -6,7 +6,7 @@
 //! order:
 //!
 //! 1. [`TopicSequencer::offer`] the slot at each ring's [`TopicSequencer::scan_index`], writing
-//!    the entries it emits; then [`TopicSequencer::tick`] and [`TopicSequencer::fence_stuck`];
+//!    the entries it emits; then [`TopicSequencer::tick`];
 //! 2. write the entries back, re-read the epoch, move the frontier to
 //!    [`TopicSequencer::frontier`];
 //! 3. write the lines of the sessions that moved ([`TopicSequencer::drain_touched`]) and of those
@@ -33,7 +33,6 @@ mod recover;
 mod ring;
 mod session;
 mod standing;
-mod stuck;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -46,7 +45,7 @@ use landfall_layout::session::{Standing, counted_floor};
 use landfall_layout::slot::{RingSlot, SLOT_PADDING};
 use landfall_layout::topic::{Order, TopicError, check_ring_slots};
 
-use hold::{Held, Holds, NOWHERE};
+use hold::{Held, Holds};
 use ring::RingScan;
 use session::Sessions;
 use token::Reservations;
@@ -168,8 +167,8 @@ pub struct TopicSequencer {
 impl TopicSequencer {
     /// A sequencer that goes on at `start`; `None` for an order that has no sequencer.
     ///
-    /// A session that waits for a batch, or leaves a position unfilled, for longer than `lease_ns`
-    /// is fenced by [`Self::tick`].
+    /// A session that leaves a position unfilled for longer than `lease_ns` is fenced by
+    /// [`Self::tick`].
     pub fn new(order: Order, lease_ns: u64, start: Frontier) -> Option<Self> {
         let rule = match order {
             Order::Total => Rule::Total,
@@ -202,10 +201,8 @@ impl TopicSequencer {
         let ring = &mut self.rings[broker.index()];
         if !ring.is_open() {
             *ring = RingScan::new(slots, consumed);
-            if matches!(self.rule, Rule::Strong | Rule::Token) {
-                self.holds.open(broker, slots);
-            }
             if self.rule == Rule::Token {
+                self.holds.open(broker, slots);
                 self.reservations.open(slots);
             }
         }
@@ -241,19 +238,10 @@ impl TopicSequencer {
         self.holds.len() + self.reservations.len()
     }
 
-    /// Sessions that wait for a batch.
-    pub fn gaps(&self) -> usize {
-        self.sessions.gaps()
-    }
-
     /// When [`Self::tick`] may have something to do, if ever. It may turn out to be too early,
     /// never too late.
     pub fn deadline_ns(&self) -> Option<u64> {
-        let oldest = match self.rule {
-            Rule::Token => self.reservations.oldest_ns(),
-            _ => self.sessions.oldest_gap_ns(),
-        };
-        oldest.map(|oldest| oldest.saturating_add(self.lease_ns))
+        self.reservations.oldest_ns().map(|oldest| oldest.saturating_add(self.lease_ns))
     }
 
     /// A session, if one was ever opened under that index.
@@ -267,7 +255,7 @@ impl TopicSequencer {
     }
 
     /// Calls `each` for every session that was fenced since the last time because of what it sent:
-    /// to positions that it had not reserved, or a sequence that was forgotten.
+    /// to positions that it had not reserved, a sequence that was forgotten, or one out of turn.
     #[inline]
     pub fn drain_trespassers(&mut self, each: impl FnMut(Fencing)) {
         self.trespassers.drain(..).for_each(each);
@@ -276,14 +264,11 @@ impl TopicSequencer {
     /// Takes the slot at the scan index of the broker's ring, and calls `out` with every entry
     /// that this lets into the log, in log order: the slot's own, and those of the held batches
     /// that waited for it.
-    ///
-    /// `now_ns` is any clock that does not go back, the one that [`Self::tick`] is given.
     #[inline]
     pub fn offer(
         &mut self,
         broker: BrokerId,
         slot: &RingSlot,
-        now_ns: u64,
         mut out: impl FnMut(OrderEntry),
     ) -> Verdict {
         let ring = &mut self.rings[broker.index()];
@@ -293,7 +278,7 @@ impl TopicSequencer {
         let index = ring.take();
         let verdict = self.judge(slot);
         match verdict {
-            Verdict::Held => return self.hold(broker, slot, index, now_ns),
+            Verdict::Held => return self.hold(broker, slot, index),
             Verdict::Ordered => {
                 self.rings[broker.index()].resolve(index);
                 let mut entry = entry_of(broker, slot, index);
@@ -301,8 +286,6 @@ impl TopicSequencer {
                 out(entry);
                 if self.rule == Rule::Token {
                     self.order_reserved(out);
-                } else if self.holds.len() > 0 {
-                    self.release(slot.session, now_ns, out);
                 }
             }
             _ => self.rings[broker.index()].resolve(index),
@@ -333,7 +316,8 @@ impl TopicSequencer {
                 Verdict::Ordered
             }
             Rule::Strong if seq < session.next_seq => Verdict::Duplicate,
-            Rule::Strong => Verdict::Held,
+            // Brokers let a batch in behind the one before it: what comes out of turn is wrong.
+            Rule::Strong => self.trespass(slot.session, Cause::Turn),
             Rule::Stream if seq == session.next_seq && session.behind == 0 => {
                 session.advance(slot.session, after, touched);
                 Verdict::Ordered
@@ -354,18 +338,18 @@ impl TopicSequencer {
             }
             Known::InLog => Verdict::Duplicate,
             // To call it either would be a guess. Its broker is told by the session's line.
-            Known::Forgotten => self.trespass(slot.session),
+            Known::Forgotten => self.trespass(slot.session, Cause::Trespass),
         }
     }
 
     /// Fences a session because of what it sent.
-    fn trespass(&mut self, session: u32) -> Verdict {
-        let fencing = self.fence_session(session, Cause::Trespass);
+    fn trespass(&mut self, session: u32, cause: Cause) -> Verdict {
+        let fencing = self.fence_session(session, cause);
         self.trespassers.extend(fencing);
         Verdict::Fenced
     }
 
-    fn hold(&mut self, broker: BrokerId, slot: &RingSlot, index: u64, now_ns: u64) -> Verdict {
+    fn hold(&mut self, broker: BrokerId, slot: &RingSlot, index: u64) -> Verdict {
         let held = Held {
             batch_seq: slot.batch_seq,
             landed_ns: slot.landed_ns,
@@ -380,38 +364,7 @@ impl TopicSequencer {
         };
         let Some(session) = self.sessions.get_mut(slot.session) else { return Verdict::Fenced };
         self.holds.insert(broker, &mut session.first_held, held);
-        if self.rule == Rule::Strong {
-            self.sessions.open_gap(slot.session, broker, now_ns);
-        }
         Verdict::Held
-    }
-
-    /// Orders what was held of a session and is now next, as far as it goes without a gap.
-    fn release(&mut self, index: u32, now_ns: u64, mut out: impl FnMut(OrderEntry)) {
-        let Some((session, touched)) = self.sessions.enter(index) else { return };
-        if session.first_held == NOWHERE {
-            return;
-        }
-        let has_copies = self.holds.has_copies();
-        let mut next = session.next_seq;
-        while let Some(place) = self.holds.take(index, next, &mut session.first_held) {
-            let held = self.holds.get(place);
-            let broker = Holds::broker_of(place);
-            let mut entry = held_entry(held, broker, (session.client, session.epoch));
-            self.rings[broker].resolve(held.index);
-            self.frontier.place(&mut entry);
-            out(entry);
-            if has_copies {
-                // Now that the batch is ordered its other copies are duplicates. Before, their
-                // brokers would have reported as ordered what a fence can still drop.
-                while let Some(copy) = self.holds.take(index, next, &mut session.first_held) {
-                    self.rings[Holds::broker_of(copy)].resolve(self.holds.get(copy).index);
-                }
-            }
-            next = next.saturating_add(1);
-        }
-        session.advance(index, next, touched);
-        self.sessions.renew_gap(index, now_ns);
     }
 }
 

@@ -77,7 +77,6 @@ pub(super) struct Model {
     /// Order `stream`: what is in the log of each session, as far as that is known.
     pub had: BTreeMap<u32, BTreeSet<u64>>,
     pub held: Vec<(usize, u64, RingSlot)>,
-    pub since: BTreeMap<u32, u64>,
 }
 
 impl Model {
@@ -108,12 +107,7 @@ impl Model {
         self.resolved.insert((broker, index));
     }
 
-    pub fn offer(
-        &mut self,
-        broker: usize,
-        slot: &RingSlot,
-        now: u64,
-    ) -> (Verdict, Vec<OrderEntry>) {
+    pub fn offer(&mut self, broker: usize, slot: &RingSlot) -> (Verdict, Vec<OrderEntry>) {
         let index = self.scan[broker];
         let mut out = Vec::new();
         if index - self.consumed(broker) >= u64::from(SLOTS) {
@@ -128,12 +122,8 @@ impl Model {
                 self.resolved.insert((broker, index));
             }
         }
-        if verdict == Verdict::Held && self.strong {
-            self.since.entry(slot.session).or_insert(now);
-        } else if verdict == Verdict::Ordered && self.token {
+        if verdict == Verdict::Ordered && self.token {
             self.settle(&mut out);
-        } else if verdict == Verdict::Ordered && self.strong {
-            self.release(slot.session, now, &mut out);
         }
         while self.resolved.contains(&(broker, self.scan[broker])) {
             self.scan[broker] += 1;
@@ -164,7 +154,9 @@ impl Model {
                 return Verdict::Duplicate;
             }
             if seq > line.next_seq {
-                return Verdict::Held;
+                self.end(slot.session, SessionState::Fenced);
+                self.trespassers.insert(slot.session);
+                return Verdict::Fenced;
             }
             line.next_seq += 1;
         }
@@ -275,33 +267,7 @@ impl Model {
         }
     }
 
-    fn release(&mut self, session: u32, now: u64, out: &mut Vec<OrderEntry>) {
-        loop {
-            let next = self.lines[&session].next_seq;
-            let mut held = self.held.iter();
-            let Some(at) =
-                held.position(|(.., slot)| (slot.session, slot.batch_seq) == (session, next))
-            else {
-                break;
-            };
-            let (broker, index, slot) = self.held.remove(at);
-            self.emit(broker, index, &slot, out);
-            self.lines.get_mut(&session).unwrap().next_seq += 1;
-            for (broker, index, _) in self
-                .held
-                .extract_if(.., |(.., slot)| (slot.session, slot.batch_seq) == (session, next))
-            {
-                self.resolved.insert((broker, index));
-            }
-        }
-        self.since.remove(&session);
-        if self.held.iter().any(|(.., slot)| slot.session == session) {
-            self.since.insert(session, now);
-        }
-    }
-
     pub fn drop_held(&mut self, session: u32) {
-        self.since.remove(&session);
         self.requests.retain(|(of, _), _| *of != session);
         let given = self.given.iter_mut();
         given.filter(|given| given.session == session).for_each(|given| given.over = true);
@@ -332,53 +298,10 @@ impl Model {
         }
     }
 
-    /// Who waits for full rings without end, and holds something in one that the session needs
-    /// that has waited longest: found from what may move, ring by ring.
-    pub fn stuck(&self, joined: impl Fn(u32) -> u32) -> BTreeSet<u32> {
-        if !self.strong {
-            return BTreeSet::new();
-        }
-        let is_full =
-            |broker: &usize| self.scan[*broker] - self.consumed(*broker) >= u64::from(SLOTS);
-        let first = |broker: usize| {
-            let at = self.consumed(broker);
-            let is_first = |held: &&(usize, u64, RingSlot)| (held.0, held.1) == (broker, at);
-            self.held.iter().find(is_first).map(|held| held.2.session)
-        };
-        let holds = |session: u32, at: usize| {
-            self.held.iter().any(|held| (held.0, held.2.session) == (at, session))
-        };
-        let brings =
-            |session: u32, at: usize| joined(session) >> at & 1 == 1 && !holds(session, at);
-        let mut moving: BTreeSet<usize> = (0..BROKERS).filter(|at| !is_full(at)).collect();
-        loop {
-            let may_move = |session: u32| moving.iter().any(|at| brings(session, *at));
-            let more = |at: &usize| !moving.contains(at) && first(*at).is_some_and(may_move);
-            let more: Vec<usize> = (0..BROKERS).filter(more).collect();
-            if more.is_empty() {
-                break;
-            }
-            moving.extend(more);
-        }
-        let is_stuck = |session: &u32| !moving.iter().any(|at| brings(*session, *at));
-        let in_the_way = |of: u32| -> BTreeSet<u32> {
-            let needed = |held: &&(usize, u64, RingSlot)| brings(of, held.0);
-            self.held.iter().filter(needed).map(|held| held.2.session).filter(is_stuck).collect()
-        };
-        let waiting = (0..BROKERS).filter(|at| !moving.contains(at)).filter_map(first);
-        let by_age: BTreeSet<(u64, u32)> = waiting.map(|of| (self.since[&of], of)).collect();
-        // Who waits for nobody but itself has its lease.
-        let mut others = by_age.into_iter().map(|(_, session)| in_the_way(session));
-        others.find(|others| !others.is_empty()).unwrap_or_default()
-    }
-
     pub fn tick(&mut self, now: u64) -> BTreeSet<u32> {
         let late = |since: &u64| now.saturating_sub(*since) > LEASE_NS;
         let given = self.given.iter().filter(|given| given.is_missing() && late(&given.at));
-        let expired: BTreeSet<u32> = given
-            .map(|given| given.session)
-            .chain(self.since.iter().filter(|(_, since)| late(since)).map(|(of, _)| *of))
-            .collect();
+        let expired: BTreeSet<u32> = given.map(|given| given.session).collect();
         expired.iter().for_each(|session| self.end(*session, SessionState::Fenced));
         expired
     }

@@ -50,11 +50,6 @@ impl RingScan {
         self.scan - self.consumed < u64::from(self.slots)
     }
 
-    /// Whether every slot of a lap was looked at, and the first of them is still needed.
-    pub fn is_full(&self) -> bool {
-        self.is_open() && !self.has_next()
-    }
-
     /// Takes the slot at the scan index and moves on, past slots that were ordered before.
     #[inline]
     pub fn take(&mut self) -> u64 {

@@ -1,6 +1,5 @@
 //! What the sequencer knows of each session, by the index of the session's line.
 
-use landfall_layout::BrokerId;
 use landfall_layout::limits::{SESSIONS_MAX, STREAM_WINDOW};
 use landfall_layout::session::{SessionState, Standing};
 
@@ -17,7 +16,6 @@ pub(super) struct Session {
     pub epoch: u32,
     /// Head of the list of what is held of it.
     pub first_held: Place,
-    gap: u32,
     pub state: SessionState,
     touched: bool,
     /// Order `stream`: how far the first sequence that is not in the log is below the next one.
@@ -29,15 +27,12 @@ const _: () = {
     assert!(STREAM_WINDOW <= u16::MAX as u64, "`behind` is at most the window");
 };
 
-const NO_GAP: u32 = u32::MAX;
-
 impl Session {
     pub const FREE: Self = Self {
         client: 0,
         next_seq: 0,
         epoch: 0,
         first_held: NOWHERE,
-        gap: NO_GAP,
         state: SessionState::Free,
         touched: false,
         behind: 0,
@@ -82,14 +77,6 @@ impl Session {
 /// Sessions of one page. Session lines are the pool's, so one topic's are scattered.
 const PAGE: usize = 64;
 
-/// A session that waits for a batch while later ones are here.
-struct Gap {
-    session: u32,
-    /// Rings in which something is held of it, and some in which that is over, a bit each.
-    rings: u32,
-    since_ns: u64,
-}
-
 /// All sessions of a topic.
 ///
 /// A slot names its session by an index from shared memory: an index that nothing was opened
@@ -99,13 +86,10 @@ pub(super) struct Sessions {
     pages: Vec<Option<Box<[Session; PAGE]>>>,
     /// What is in the log of each session; only for order `stream`.
     windows: Vec<Option<Box<Window>>>,
-    /// Sessions that there is a page for. The two lists below have room for as many, so they
-    /// never grow while batches are ordered.
+    /// Sessions that there is a page for. The list below has room for as many, so it never grows
+    /// while batches are ordered.
     known: usize,
     touched: Vec<u32>,
-    gaps: Vec<Gap>,
-    /// No gap is older than this; it may be lower than the oldest one.
-    oldest_gap_ns: u64,
 }
 
 impl Sessions {
@@ -134,7 +118,6 @@ impl Sessions {
             Box::new([Session::FREE; PAGE])
         });
         self.touched.reserve(*known - self.touched.len());
-        self.gaps.reserve(*known - self.gaps.len());
         &mut sessions[index as usize % PAGE]
     }
 
@@ -189,97 +172,5 @@ impl Sessions {
             }
         }
         self.touched = touched;
-    }
-
-    /// Notes that a batch of the session is held in a broker's ring: its gap is as old as its
-    /// first hold.
-    pub fn open_gap(&mut self, index: u32, broker: BrokerId, now_ns: u64) {
-        let ring = 1 << broker.index();
-        let gap = self.gaps.len() as u32;
-        let Some(session) = self.get_mut(index) else { return };
-        if session.gap != NO_GAP {
-            let gap = session.gap as usize;
-            self.gaps[gap].rings |= ring;
-            return;
-        }
-        session.gap = gap;
-        self.oldest_gap_ns = if gap == 0 { now_ns } else { self.oldest_gap_ns.min(now_ns) };
-        self.gaps.push(Gap { session: index, rings: ring, since_ns: now_ns });
-    }
-
-    /// Notes that the session moved or lost its holds: it waits anew for its next batch, or for
-    /// none.
-    pub fn renew_gap(&mut self, index: u32, now_ns: u64) {
-        let Some(session) = self.get_mut(index) else { return };
-        let gap = session.gap as usize;
-        if session.gap == NO_GAP {
-            return;
-        }
-        if session.first_held != NOWHERE {
-            self.gaps[gap].since_ns = now_ns;
-            return;
-        }
-        session.gap = NO_GAP;
-        self.gaps.swap_remove(gap);
-        if let Some(moved) = self.gaps.get(gap).map(|gap| gap.session)
-            && let Some(moved) = self.get_mut(moved)
-        {
-            moved.gap = gap as u32;
-        }
-    }
-
-    /// What is known of a session's gap, if it has one: rings in which something is held of it,
-    /// perhaps some more, and since when it waits.
-    pub fn gap_of(&self, index: u32) -> Option<(u32, u64)> {
-        let gap = self.gaps.get(self.get(index)?.gap as usize)?;
-        Some((gap.rings, gap.since_ns))
-    }
-
-    /// Which sessions wait for a batch, in no order.
-    pub fn with_gaps(&self) -> impl Iterator<Item = u32> {
-        self.gaps.iter().map(|gap| gap.session)
-    }
-
-    /// Of which session a gap is, and the rings in which something is held of it, a bit each.
-    pub fn gap_at(&self, at: usize) -> (u32, u32) {
-        (self.gaps[at].session, self.gaps[at].rings)
-    }
-
-    /// Says in which rings exactly something is held of the session with this gap.
-    pub fn set_gap_rings(&mut self, at: usize, rings: u32) {
-        self.gaps[at].rings = rings;
-    }
-
-    /// Sessions that wait for a batch.
-    pub fn gaps(&self) -> usize {
-        self.gaps.len()
-    }
-
-    /// No gap was opened or renewed before this, if there is one.
-    pub fn oldest_gap_ns(&self) -> Option<u64> {
-        (!self.gaps.is_empty()).then_some(self.oldest_gap_ns)
-    }
-
-    /// Whether a gap may be older than `lease_ns`. If so, [`Sessions::next_expired`] has to be
-    /// asked until it has seen every gap: it finds anew which is the oldest.
-    pub fn begin_expiry(&mut self, now_ns: u64, lease_ns: u64) -> bool {
-        let late = self.oldest_gap_ns().is_some_and(|at| now_ns.saturating_sub(at) > lease_ns);
-        if late {
-            self.oldest_gap_ns = u64::MAX;
-        }
-        late
-    }
-
-    /// From the gap at `at` on, the first session whose gap is older than `lease_ns`. The caller
-    /// closes that gap, and another takes its place in the list.
-    pub fn next_expired(&mut self, at: &mut usize, now_ns: u64, lease_ns: u64) -> Option<u32> {
-        while let Some(gap) = self.gaps.get(*at) {
-            if now_ns.saturating_sub(gap.since_ns) > lease_ns {
-                return Some(gap.session);
-            }
-            self.oldest_gap_ns = self.oldest_gap_ns.min(gap.since_ns);
-            *at += 1;
-        }
-        None
     }
 }

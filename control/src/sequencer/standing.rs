@@ -22,10 +22,10 @@ pub struct Fencing {
 pub enum Cause {
     /// What it waited for, or positions that it had reserved, did not come within the lease.
     Late,
-    /// What it waited for could not come, for rings full of what waits for others.
-    Stuck,
     /// It wrote positions that were not its own, or a sequence that is forgotten.
     Trespass,
+    /// A batch of it came before the one that it follows was ordered.
+    Turn,
     /// A batch of it was changed after it had landed.
     Rewritten,
     /// Its publisher is done with it.
@@ -80,22 +80,6 @@ impl TopicSequencer {
         }
     }
 
-    /// Fences every session that waited for a batch, or left a position unfilled, for longer than
-    /// the lease.
-    pub fn tick(&mut self, now_ns: u64, mut fenced: impl FnMut(Fencing)) {
-        if self.rule == Rule::Token {
-            return self.tick_reserved(now_ns, fenced);
-        }
-        if !self.sessions.begin_expiry(now_ns, self.lease_ns) {
-            return;
-        }
-        let mut at = 0;
-        while let Some(index) = self.sessions.next_expired(&mut at, now_ns, self.lease_ns) {
-            let fencing = self.fence_session(index, Cause::Late);
-            fenced(fencing.expect("only an active session waits: its gap ends with its epoch"));
-        }
-    }
-
     fn end_epoch(&mut self, index: u32, state: SessionState, cause: Cause) -> Option<Fencing> {
         self.sessions.get(index).filter(|session| session.state == SessionState::Active)?;
         let dropped = self.drop_held(index);
@@ -105,8 +89,8 @@ impl TopicSequencer {
         Some(Fencing { session, dropped, cause })
     }
 
-    /// Drops what is held of a session: those slots are done with. Its gap ends, and positions that
-    /// it reserved become holes.
+    /// Drops what is held of a session: those slots are done with. Positions that it reserved
+    /// become holes.
     fn drop_held(&mut self, index: u32) -> u32 {
         self.reservations.end(index);
         let mut dropped = 0;
@@ -115,8 +99,6 @@ impl TopicSequencer {
             self.rings[Holds::broker_of(place)].resolve(self.holds.get(place).index);
             dropped += 1;
         }
-        // No clock is needed: without a hold there is no gap to renew.
-        self.sessions.renew_gap(index, 0);
         dropped
     }
 }

@@ -7,7 +7,7 @@ use landfall_layout::session::{SessionState, Standing};
 use landfall_layout::slot::{RingSlot, SLOT_PADDING};
 use landfall_layout::topic::Order;
 
-use super::{Frontier, SessionView, TopicSequencer, Verdict};
+use super::{Cause, Frontier, SessionView, TopicSequencer, Verdict};
 
 const LEASE_NS: u64 = 1000;
 const SLOTS: u32 = RING_SLOTS_MIN;
@@ -56,7 +56,7 @@ impl Rig {
 
     fn offer_slot(&mut self, number: usize, slot: RingSlot) -> Verdict {
         let log = &mut self.log;
-        self.sequencer.offer(broker(number), &slot, self.now, |entry| log.push(entry))
+        self.sequencer.offer(broker(number), &slot, |entry| log.push(entry))
     }
 
     fn offer(&mut self, number: usize, batch_seq: u64) -> Verdict {
@@ -233,65 +233,43 @@ fn a_new_sequencer_of_a_stream_knows_what_is_in_the_log_above_a_gap() {
 
 #[test]
 fn strong_orders_a_session_in_sequence_across_brokers() {
+    use Verdict::{Duplicate, Ordered};
     let mut rig = Rig::new(Order::Strong);
-    assert_eq!(rig.offer(0, 1), Verdict::Held);
-    assert_eq!(rig.offer(1, 3), Verdict::Held);
-    assert_eq!(rig.offer(0, 2), Verdict::Held);
-    assert_eq!(rig.offer(0, 6), Verdict::Held);
-    assert_eq!((rig.consumed(), rig.sequencer.held()), ([0, 0], 4));
-    assert_eq!(rig.offer(1, 0), Verdict::Ordered);
-    assert_eq!(rig.logged(), [0, 1, 2, 3]);
+    let said = [(0, 0), (0, 1), (1, 2), (0, 3)].map(|(number, seq)| rig.offer(number, seq));
+    assert_eq!(said, [Ordered; 4]);
     let places: Vec<_> = rig.log.iter().map(|e| (e.broker, e.ring_index)).collect();
-    assert_eq!(places, [(1, 1), (0, 0), (0, 1), (1, 0)]);
-    assert_eq!((rig.consumed(), rig.sequencer.held()), ([2, 2], 1));
+    assert_eq!(places, [(0, 0), (0, 1), (1, 0), (0, 2)]);
     assert_eq!(rig.touched(), [(SESSION, 4)], "named once, however often it moved");
     assert_eq!(rig.touched(), []);
-    assert_eq!(rig.offer(0, 3), Verdict::Duplicate);
-    assert_eq!(rig.offer(0, 4), Verdict::Ordered);
+    assert_eq!([rig.offer(0, 3), rig.offer(0, 4)], [Duplicate, Ordered]);
     assert_eq!(rig.touched(), [(SESSION, 5)]);
 }
 
 #[test]
-fn consumed_is_the_contiguous_minimum() {
+fn what_comes_out_of_turn_ends_the_epoch_and_keeps_no_slot() {
+    use Verdict::{Fenced, Ordered};
     let mut rig = Rig::new(Order::Strong);
-    rig.sequencer.open_session(9, CLIENT + 1, 1, 0);
-    assert_eq!(rig.offer(0, 1), Verdict::Held);
-    for seq in 0..5 {
-        let other = RingSlot { client: CLIENT + 1, session: 9, ..slot(seq) };
-        assert_eq!(rig.offer_slot(0, other), Verdict::Ordered);
-    }
-    assert_eq!(rig.consumed()[0], 0, "slot 0 is held, though every slot after it is ordered");
-    rig.offer(1, 0);
-    assert_eq!(rig.consumed()[0], 6);
-}
-
-#[test]
-fn every_slot_of_every_ring_can_be_held() {
-    let mut rig = Rig::new(Order::Strong);
-    let all = u64::from(2 * SLOTS);
-    for seq in (1..=all).rev() {
-        assert_eq!(rig.offer((seq % 2) as usize, seq), Verdict::Held);
-    }
-    assert_eq!(rig.sequencer.held() as u64, all);
-    // Full: nothing is taken and nothing is lost, and the scan waits where it is.
-    for number in 0..2 {
-        assert_eq!(rig.offer(number, 0), Verdict::Busy);
-        assert_eq!(rig.sequencer.scan_index(broker(number)), u64::from(SLOTS));
-    }
-    // Growing the buffer moves what is in it.
-    rig.sequencer.open_ring(broker(2), 4 * SLOTS, 0).unwrap();
-    assert_eq!(rig.offer(2, 0), Verdict::Ordered);
-    assert_eq!(rig.logged(), (0..=all).collect::<Vec<_>>());
-    assert_eq!((rig.consumed(), rig.sequencer.held()), ([u64::from(SLOTS); 2], 0));
+    assert_eq!([0, 2, 1].map(|seq| rig.offer(0, seq)), [Ordered, Fenced, Fenced]);
+    assert_eq!(rig.consumed()[0], 3);
+    let mut fenced = Vec::new();
+    rig.sequencer.drain_trespassers(|fencing| fenced.push((fencing.session, fencing.cause)));
+    let standing = Standing { epoch: 1, state: SessionState::Fenced };
+    assert_eq!(fenced, [(view(SESSION, CLIENT, standing, 1), Cause::Turn)]);
+    rig.sequencer.open_session(SESSION, CLIENT, 2, 0);
+    let again = |seq| RingSlot { session_epoch: 2, ..slot(seq) };
+    assert_eq!([1, 2].map(|seq| rig.offer_slot(1, again(seq))), [Ordered; 2]);
+    assert_eq!(rig.offer(0, 3), Fenced);
+    assert_eq!(rig.logged(), [0, 1, 2]);
+    rig.now = 10 * LEASE_NS;
+    assert_eq!((rig.tick(), rig.sequencer.deadline_ns()), (vec![], None), "it waits for nothing");
 }
 
 #[test]
 fn a_ring_goes_round_many_times() {
     let mut rig = Rig::new(Order::Strong);
     for lap in 0..100 {
-        let base = lap * 4;
-        for (number, ahead) in [(0, 2), (1, 1), (0, 3), (1, 0)] {
-            rig.offer(number, base + ahead);
+        for ahead in 0..4 {
+            assert_eq!(rig.offer((ahead / 2) as usize, lap * 4 + ahead), Verdict::Ordered);
         }
         assert_eq!(rig.consumed(), [2 * (lap + 1); 2]);
     }
@@ -329,105 +307,25 @@ fn padding_has_no_entry() {
 }
 
 #[test]
-fn a_copy_of_a_held_batch_waits_with_it() {
-    let mut rig = Rig::new(Order::Strong);
-    for number in [0, 1, 0] {
-        assert_eq!(rig.offer(number, 1), Verdict::Held);
-    }
-    assert_eq!(rig.offer(1, 2), Verdict::Held);
-    // Were a copy given back now, its broker would report a duplicate of what is not ordered.
-    assert_eq!(rig.consumed(), [0, 0]);
-    assert_eq!(rig.offer(0, 0), Verdict::Ordered);
-    assert_eq!(rig.logged(), [0, 1, 2]);
-    assert_eq!((rig.consumed(), rig.sequencer.held()), ([3, 2], 0));
-}
-
-#[test]
-fn a_gap_outlives_its_lease_and_fences_the_session() {
-    let mut rig = Rig::new(Order::Strong);
-    rig.offer(0, 0);
-    rig.now = 100;
-    rig.offer(0, 2);
-    rig.now = 900;
-    rig.offer(1, 3);
-    assert_eq!(rig.sequencer.deadline_ns(), Some(100 + LEASE_NS));
-    rig.now = 100 + LEASE_NS;
-    assert_eq!(rig.tick(), [], "the gap is as old as the lease, and no older");
-    rig.now += 1;
-    assert_eq!(rig.tick(), [(SESSION, 1, 1, 2)]);
-    assert_eq!((rig.tick(), rig.sequencer.deadline_ns()), (vec![], None));
-    assert_eq!((rig.consumed(), rig.sequencer.held()), ([2, 1], 0));
-    // The missing batch comes after all: too late, for this epoch.
-    assert_eq!(rig.offer(1, 1), Verdict::Fenced);
-    assert_eq!(rig.logged(), [0]);
-
-    rig.sequencer.open_session(SESSION, CLIENT, 2, 0);
-    let view = rig.sequencer.session(SESSION).unwrap();
-    assert_eq!((view.client, view.next_seq), (CLIENT, 1), "sequences go on across epochs");
-    assert_eq!(view.standing, Standing { epoch: 2, state: SessionState::Active });
-    for seq in [1, 2, 3] {
-        let again = RingSlot { session_epoch: 2, ..slot(seq) };
-        assert_eq!(rig.offer_slot(0, again), Verdict::Ordered);
-    }
-    assert_eq!(rig.offer(0, 4), Verdict::Fenced);
-    assert_eq!(rig.logged(), [0, 1, 2, 3]);
-}
-
-#[test]
-fn a_session_that_moves_gets_a_new_lease() {
-    let mut rig = Rig::new(Order::Strong);
-    rig.offer(0, 2);
-    rig.offer(0, 4);
-    rig.now = LEASE_NS;
-    rig.offer(0, 0);
-    rig.offer(0, 1);
-    assert_eq!(rig.logged(), [0, 1, 2]);
-    rig.now = 2 * LEASE_NS;
-    assert_eq!(rig.tick(), []);
-    assert_eq!(rig.sequencer.deadline_ns(), Some(2 * LEASE_NS));
-    rig.now += 1;
-    assert_eq!(rig.tick(), [(SESSION, 1, 3, 1)]);
-}
-
-#[test]
-fn every_expired_session_is_fenced_in_one_tick() {
-    let mut rig = Rig::new(Order::Strong);
-    for other in 0..12 {
-        rig.now = u64::from(other) * 10;
-        rig.sequencer.open_session(100 + other, 1000, 1, 0);
-        rig.offer_slot(0, RingSlot { client: 1000, session: 100 + other, ..slot(1) });
-    }
-    rig.now = LEASE_NS + 51;
-    let fenced: Vec<_> = rig.tick().into_iter().map(|(index, ..)| index).collect();
-    assert_eq!(fenced.len(), 6);
-    assert!((100..106).all(|index| fenced.contains(&index)));
-    assert_eq!(rig.sequencer.deadline_ns(), Some(60 + LEASE_NS));
-    assert_eq!(rig.consumed()[0], 6);
-}
-
-#[test]
 fn an_epoch_that_begins_ends_the_one_before() {
     let mut rig = Rig::new(Order::Strong);
     rig.offer(0, 0);
-    rig.offer(0, 2);
     rig.sequencer.open_session(SESSION, CLIENT, 1, 0);
-    assert_eq!(rig.sequencer.held(), 1, "joining the epoch changes nothing");
+    assert_eq!(rig.offer(0, 1), Verdict::Ordered, "joining the epoch changes nothing");
     rig.sequencer.open_session(SESSION, CLIENT, 2, 0);
-    assert_eq!((rig.sequencer.held(), rig.consumed()[0]), (0, 2));
-    rig.now = 10 * LEASE_NS;
-    assert_eq!(rig.tick(), [], "the gap ended with its epoch");
-    assert_eq!(rig.offer(0, 1), Verdict::Fenced);
-    assert_eq!(rig.sequencer.session(SESSION).unwrap().next_seq, 1);
+    assert_eq!(rig.offer(0, 2), Verdict::Fenced);
+    let view = rig.sequencer.session(SESSION).unwrap();
+    assert_eq!((view.client, view.next_seq), (CLIENT, 2), "sequences go on across epochs");
+    assert_eq!(view.standing, Standing { epoch: 2, state: SessionState::Active });
 }
 
 #[test]
 fn a_forgotten_line_is_somebody_elses() {
     let mut rig = Rig::new(Order::Strong);
     rig.offer(0, 0);
-    rig.offer(0, 2);
     rig.sequencer.forget_session(SESSION);
     assert_eq!(rig.sequencer.session(SESSION), None);
-    assert_eq!((rig.touched(), rig.consumed()[0]), (vec![], 2));
+    assert_eq!((rig.touched(), rig.consumed()[0]), (vec![], 1));
     rig.sequencer.open_session(SESSION, CLIENT + 1, 1, 30);
     assert_eq!(rig.sequencer.session(SESSION).unwrap().next_seq, 30);
     rig.sequencer.forget_session(SESSIONS_MAX + 7);
@@ -448,10 +346,9 @@ fn the_largest_sequence_overflows_nothing() {
 #[test]
 fn a_new_sequencer_goes_on_from_log_lines_and_rings() {
     let mut rig = Rig::new(Order::Strong);
-    for (number, seq) in [(0, 0), (0, 2), (0, 4), (1, 1), (0, 6)] {
+    for (number, seq) in [(0, 0), (1, 1), (0, 2)] {
         rig.offer(number, seq);
     }
-    assert_eq!(rig.logged(), [0, 1, 2]);
     // The old one died after the frontier moved, before session lines or consumed indices did.
     let standing = Standing { epoch: 1, state: SessionState::Active };
     let mut start = rig.sequencer.frontier();
@@ -468,9 +365,8 @@ fn a_new_sequencer_goes_on_from_log_lines_and_rings() {
     assert_eq!(rig.sequencer.session(SESSION).unwrap().next_seq, 3);
     assert_eq!(rig.consumed(), [2, 1]);
     assert_eq!(rig.sequencer.scan_index(broker(0)), 2);
-    let verdicts = [(0, 4), (0, 6), (1, 3), (1, 5)].map(|(number, seq)| rig.offer(number, seq));
-    use Verdict::{Held, Ordered};
-    assert_eq!(verdicts, [Held, Held, Ordered, Ordered]);
+    let verdicts = [(1, 3), (1, 4), (0, 5), (0, 6)].map(|(number, seq)| rig.offer(number, seq));
+    assert_eq!(verdicts, [Verdict::Ordered; 4]);
     assert_eq!(rig.logged(), (0..7).collect::<Vec<_>>());
     assert_eq!(rig.log[6].commit, 7);
 }

@@ -251,7 +251,7 @@ impl TopicSequencer {
             // As in order `strong`: it is a duplicate once the other is ordered.
             Fit::Copy if self.holds.has(session, seq) => Verdict::Held,
             Fit::Done => Verdict::Duplicate,
-            Fit::Copy | Fit::Outside => self.trespass(session),
+            Fit::Copy | Fit::Outside => self.trespass(session, Cause::Trespass),
         }
     }
 
@@ -296,8 +296,9 @@ impl TopicSequencer {
         }
     }
 
-    /// Fences every session of which something is missing for longer than the lease.
-    pub(super) fn tick_reserved(&mut self, now_ns: u64, mut fenced: impl FnMut(Fencing)) {
+    /// Fences every session of which something that it reserved is missing for longer than the
+    /// lease. `now_ns` is the clock that [`Self::reserve`] is given.
+    pub fn tick(&mut self, now_ns: u64, mut fenced: impl FnMut(Fencing)) {
         while let Some(session) = self.reservations.expired(now_ns, self.lease_ns) {
             if let Some(fencing) = self.fence_session(session, Cause::Late) {
                 fenced(fencing);
@@ -354,7 +355,7 @@ mod tests {
 
     fn offer(sequencer: &mut TopicSequencer, at: usize, slot: &RingSlot) -> (Verdict, Entries) {
         let mut out = Vec::new();
-        let verdict = sequencer.offer(broker(at), slot, 50, |entry| out.push(said(&entry)));
+        let verdict = sequencer.offer(broker(at), slot, |entry| out.push(said(&entry)));
         (verdict, out)
     }
 

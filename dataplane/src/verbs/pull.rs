@@ -22,12 +22,16 @@ use crate::land::Wait;
 use crate::land::{Fault, NotLanded, Placed, has_room, judge, land};
 use crate::publish_tcp::{Stop, refusal};
 use crate::topics::Topic;
+use crate::unused::Open;
 
 /// Preambles that may be on their way at a time.
 const HEADS: u64 = 64;
 /// Batches that may be announced and not landed. What is announced beyond it is not taken from the
 /// queue, and gets no receive back.
 const ANNOUNCED_MAX: usize = IN_FLIGHT_BATCHES_MAX as usize;
+/// Bytes that may lie in their places, or be on their way there, and not be landed: more than a
+/// link of 400 Gb/s brings in 300 us. One batch always may.
+const PULLED_MAX: u64 = 16 << 20;
 
 #[derive(Debug)]
 enum Stage {
@@ -60,6 +64,8 @@ pub struct Pulls {
     base: u64,
     /// Numbers of those whose reads are on their way, in the order of posting.
     posted: VecDeque<u64>,
+    /// Bytes of claims.
+    pulled: u64,
 }
 
 impl Pulls {
@@ -73,7 +79,14 @@ impl Pulls {
         let domain = side.domain(link.knock.grant);
         let region = Region::of_mapping(domain, &heads, 0, HEADS * LINE_BYTES, access)
             .map_err(|error| error.to_string())?;
-        Ok(Self { heads, region, pulls: VecDeque::new(), base: 0, posted: VecDeque::new() })
+        Ok(Self {
+            heads,
+            region,
+            pulls: VecDeque::new(),
+            base: 0,
+            posted: VecDeque::new(),
+            pulled: 0,
+        })
     }
 
     /// A whole batch lies at a line of the publisher's memory.
@@ -85,6 +98,11 @@ impl Pulls {
     #[inline]
     pub fn is_full(&self) -> bool {
         self.pulls.len() >= ANNOUNCED_MAX
+    }
+
+    /// What lies in its place, or is on its way there.
+    pub fn open(&self) -> Open {
+        Open { bytes: self.pulled, untouched: 0 }
     }
 
     /// Whether something is under way.
@@ -132,6 +150,7 @@ impl Pulls {
                 break;
             };
             self.base += 1;
+            self.pulled -= u64::from(claim.bytes);
             match outcome {
                 Ok(()) => {
                     topic.stock.done(claim);
@@ -230,11 +249,16 @@ impl Pulls {
             return Err(Stop::Wait(Wait::Queue));
         }
         let bytes = preamble.batch_bytes() as u32;
+        if self.pulled > 0 && self.pulled + u64::from(bytes) > PULLED_MAX {
+            // Until some of it lands.
+            return Err(Stop::Wait(Wait::Queue));
+        }
         let claim = topic.stock.claim(env, bytes, bytes).ok_or(Stop::Wait(Wait::Segment))?;
         let Some(place) = env.pool.at(claim.segment, claim.offset, bytes) else {
             return Err(Stop::Wait(Wait::Segment));
         };
         env.pool.store_words(place, &preamble.to_words());
+        self.pulled += u64::from(claim.bytes);
         if preamble.payload_bytes == 0 {
             self.pulls[at].stage = Stage::Whole(preamble, claim);
             return Ok(());
@@ -246,6 +270,7 @@ impl Pulls {
         };
         if link.queue.read(&[into], source, Work::Read.how()).is_err() {
             let offset = claim.offset;
+            self.pulled -= u64::from(claim.bytes);
             topic.stock.give_back(env, claim, offset);
             return Err(Stop::Wait(Wait::Queue));
         }

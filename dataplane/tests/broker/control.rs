@@ -123,6 +123,7 @@ impl Control {
         entry.flags = flags;
         entry.ring_slots = ring_slots;
         entry.created_ns = wall_ns();
+        entry.session_lease_ns = 10_000_000_000;
         entry.name_bytes = name.len() as u32;
         entry.name[..name.len()].copy_from_slice(name.as_bytes());
         self.topics.push((id, order));

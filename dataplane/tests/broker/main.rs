@@ -14,3 +14,4 @@ mod room;
 mod sessions;
 mod tcp;
 mod token;
+mod turns;

@@ -88,7 +88,8 @@ fn extents_that_nothing_is_put_into_are_taken_back_while_others_wait() {
         idle.try_hear()
     });
     assert_eq!(told, Some(Frame::Refused(Refusal::Busy)), "extent {}", unused.number);
-    let named = |error: &String| error.contains("its extents have") && error.contains("taken back");
+    let named =
+        |error: &String| error.contains("in which nothing landed") && error.contains("taken back");
     assert!(rig.errors().iter().any(named), "{:?}", rig.errors());
     publish();
 }

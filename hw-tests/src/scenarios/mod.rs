@@ -76,7 +76,7 @@ macro_rules! for_each_scenario {
                 a_publisher_that_was_taken_over_from_finds_out
             }
             pressure {
-                a_ring_full_behind_a_gap_waits_and_goes_on
+                batches_behind_a_gap_keep_no_slot_from_others
                 a_full_pool_waits_and_recovers
                 a_slow_subscriber_holds_nobody_up
             }

@@ -242,8 +242,8 @@ pub enum Request {
         /// The segment.
         segment: u32,
     },
-    /// A batch of this session is not what it was when it landed: fence the epoch, if it is the
-    /// session's still.
+    /// Fence the epoch, if it is the session's still: a batch of it is not what it was when it
+    /// landed, or one that others of it wait for did not come.
     Fence {
         /// Topic.
         topic: TopicId,
@@ -251,6 +251,8 @@ pub enum Request {
         client: u64,
         /// The epoch.
         epoch: u32,
+        /// One did not come.
+        late: bool,
     },
     /// A client of this broker may still write into a segment of a topic that is deleted: it is not
     /// used again before `LetGo`. Said before `TopicReleased`, and again to each new leader.
@@ -407,8 +409,8 @@ impl Request {
                 whole.into(),
             ],
             Self::Lost { segment } => [10, segment.into(), 0, 0, 0, 0, 0],
-            Self::Fence { topic, client, epoch } => {
-                [11, topic.0.into(), client, epoch.into(), 0, 0, 0]
+            Self::Fence { topic, client, epoch, late } => {
+                [11, topic.0.into(), client, epoch.into(), late.into(), 0, 0]
             }
             Self::Withhold { segment, generation } => [12, segment.into(), generation, 0, 0, 0, 0],
             Self::LetGo { segment, generation } => [13, segment.into(), generation, 0, 0, 0, 0],
@@ -459,7 +461,16 @@ impl Request {
                 },
             },
             10 => Self::Lost { segment: a as u32 },
-            11 => Self::Fence { topic: TopicId(a as u32), client: b, epoch: c as u32 },
+            11 => Self::Fence {
+                topic: TopicId(a as u32),
+                client: b,
+                epoch: c as u32,
+                late: match d {
+                    0 => false,
+                    1 => true,
+                    _ => return None,
+                },
+            },
             12 => Self::Withhold { segment: a as u32, generation: b },
             13 => Self::LetGo { segment: a as u32, generation: b },
             14 => Self::Joined {

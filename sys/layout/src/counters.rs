@@ -69,7 +69,7 @@ counters! {
     BatchesOrdered = 17, "batches_ordered_total";
     /// Messages ordered.
     MessagesOrdered = 18, "messages_ordered_total";
-    /// Batches waiting in hold buffers now.
+    /// Batches waiting in hold buffers now, in topics of order `token`.
     Held = 19, "batches_held";
     /// Segments given out.
     SegmentsGranted = 20, "segments_granted_total";

@@ -88,8 +88,8 @@ impl RingLine {
 
 /// How far a ring is consumed. Writer: the sequencer. Reader: the ring's broker.
 ///
-/// `through` is the contiguous minimum: every slot below it is ordered or dropped. A slot in the
-/// hold buffer keeps its place, so that a new sequencer finds it again.
+/// `through` is the contiguous minimum: every slot below it is ordered or dropped. A slot in a
+/// hold buffer (order `token`) keeps its place, so that a new sequencer finds it again.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]

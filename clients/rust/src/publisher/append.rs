@@ -198,14 +198,17 @@ impl Publisher {
         // while older ones still wait there for a place in an extent, since batches are written
         // one behind the other and these come first.
         let older = self.has_unplaced();
-        let (link, links) = (self.link_in_turn(), self.links.len());
+        let link = self.link_in_turn();
+        let in_memory = |link: &usize| matches!(self.links[*link].carrier, Carrier::Memory(_));
+        if let Some(link) = link.filter(in_memory).filter(|_| !older) {
+            self.deal(link, whole.into());
+        }
         let memory = match link.map(|link| &mut self.links[link].carrier) {
             Some(Carrier::Memory(memory)) if !older => Some(memory),
             _ => None,
         };
         let (filler, room) = match (memory, link) {
             (Some(memory), Some(link)) => {
-                self.next_link = (link + 1) % links;
                 let Some(room) = memory.room(lane, least) else {
                     // The request for an extent has to reach the broker.
                     let flushed = memory.flush();

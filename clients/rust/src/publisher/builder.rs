@@ -112,6 +112,10 @@ impl PublisherBuilder {
     }
 
     /// Deals batches out over all live brokers, a connection each. Default: one broker.
+    ///
+    /// In order `strong` a broker lets a batch in once the one before it is ordered, or behind it
+    /// where both come to the same broker. So they are dealt out in runs of 64 batches or 256 KiB,
+    /// and the slowest connection sets the pace.
     pub fn spread(mut self, spread: bool) -> Self {
         self.spread = spread;
         self

@@ -8,11 +8,11 @@ use landfall_layout::limits::STREAM_WINDOW;
 use landfall_layout::topic::Order;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::Publisher;
 use super::batch::{Filler, Spot};
 use super::link::{Carrier, Incoming};
 use super::receipts::{BatchReceipt, LANES, Outcome};
 use super::session::{Bytes, Filled};
+use super::{Dealt, Publisher};
 use crate::error::{Error, Stalled};
 use crate::wait::Patience;
 use landfall_pool::clock::{coarse_ns, wall_ns};
@@ -22,6 +22,9 @@ use landfall_pool::idle::{Idle, Waiter};
 const ALIVE_EVERY_NS: u64 = 50_000_000;
 /// Batches under way over verbs that keep the NIC busy while their publisher sleeps and wakes.
 const IN_FLIGHT_MANY: u32 = 8;
+/// Batches, and bytes, that go the same way in a row in order `strong`.
+const RUN_BATCHES: u32 = 64;
+const RUN_BYTES: u64 = 256 << 10;
 /// Longest sleep: a safety net under the bells, not a clock.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
@@ -371,7 +374,10 @@ impl Publisher {
     /// What a lost connection left without a receipt goes first, in order. Whether all is sent.
     fn send_again(&mut self) -> bool {
         while let Some(seq) = self.session.next_resend() {
-            let Some(link) = self.pick_link() else { return false };
+            let Some(bytes) = self.session.get(seq).map(|batch| batch.filled.batch_bytes()) else {
+                return false;
+            };
+            let Some(link) = self.pick_link(bytes) else { return false };
             let mut spare = Vec::new();
             let now = wall_ns();
             let identity = self.identity();
@@ -400,9 +406,10 @@ impl Publisher {
                 if self.order == Order::Stream && self.session.span() >= STREAM_WINDOW {
                     return;
                 }
+                let (bound, bytes) = (front.link, front.batch_bytes());
                 let link = match front.bytes {
-                    Bytes::Extent(_) => Some(front.link).filter(|i| self.links[*i].takes()),
-                    _ => self.pick_link(),
+                    Bytes::Extent(_) => Some(bound).filter(|i| self.links[*i].takes()),
+                    _ => self.pick_link(bytes),
                 };
                 let Some(link) = link else { return };
                 let (seq, now) = (self.session.next_seq(), wall_ns());
@@ -431,11 +438,28 @@ impl Publisher {
         }
     }
 
-    /// The next connection in turn that takes a batch.
-    pub(super) fn pick_link(&mut self) -> Option<usize> {
+    /// The next connection in turn that takes a batch of so many bytes.
+    pub(super) fn pick_link(&mut self, bytes: u64) -> Option<usize> {
         let found = self.find_link()?;
-        self.next_link = (found + 1) % self.links.len();
+        self.deal(found, bytes);
         Some(found)
+    }
+
+    /// Binds a batch to a connection, which may end its turn. In order `strong` a turn is a run of
+    /// batches: a batch lands at once behind one that came the same way, and otherwise only when
+    /// the sequencer has ordered that one.
+    pub(super) fn deal(&mut self, link: usize, bytes: u64) {
+        if link != self.next_link {
+            self.dealt = Dealt::default();
+        }
+        self.next_link = link;
+        self.dealt.batches += 1;
+        self.dealt.bytes += bytes;
+        let is_run = self.dealt.batches < RUN_BATCHES && self.dealt.bytes < RUN_BYTES;
+        if self.order != Order::Strong || !is_run {
+            self.next_link = (link + 1) % self.links.len();
+            self.dealt = Dealt::default();
+        }
     }
 
     /// The same, which leaves it its turn.

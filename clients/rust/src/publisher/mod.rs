@@ -99,6 +99,13 @@ impl std::fmt::Display for PublishError {
 
 impl std::error::Error for PublishError {}
 
+/// Batches that were bound to a connection one behind the other.
+#[derive(Clone, Copy, Debug, Default)]
+struct Dealt {
+    batches: u32,
+    bytes: u64,
+}
+
 /// Publishes to one topic. Built by [`Client::publisher`](crate::Client::publisher).
 ///
 /// A publisher has one owner at a time and no thread: it moves when it is called. It may be handed
@@ -110,6 +117,8 @@ pub struct Publisher {
     route: Route,
     links: Vec<Link>,
     next_link: usize,
+    /// What that connection was dealt in a row. See [`Self::deal`].
+    dealt: Dealt,
     topic: Option<TopicId>,
     /// When that topic was made: another pool may give its id to another one.
     made_ns: u64,
@@ -172,6 +181,7 @@ impl Publisher {
             route,
             links: Vec::new(),
             next_link: 0,
+            dealt: Dealt::default(),
             topic: None,
             made_ns: 0,
             order: Order::None,

@@ -246,9 +246,10 @@ impl Publisher {
             if batch.filled.position.is_none() {
                 return;
             }
+            let (bound, bytes) = (batch.filled.link, batch.filled.batch_bytes());
             let link = match batch.filled.bytes {
-                Bytes::Extent(_) => Some(batch.filled.link).filter(|i| self.links[*i].takes()),
-                _ => self.pick_link(),
+                Bytes::Extent(_) => Some(bound).filter(|i| self.links[*i].takes()),
+                _ => self.pick_link(bytes),
             };
             let Some(link) = link else { return };
             let (identity, mut spare, now) = (self.identity(), Vec::new(), wall_ns());

@@ -12,13 +12,13 @@ use landfall_layout::topic::Order;
 use landfall_layout::verbs::{FRAME_RING_LINES, Intent};
 use landfall_pool::Pool;
 
-use super::Publisher;
 use super::batch::Filler;
 use super::drive::Trouble;
 use super::link::{Link, Purpose};
 use super::memory::read_back;
 use super::receipts::LANES;
 use super::session::{Bytes, Location};
+use super::{Dealt, Publisher};
 use crate::error::Error;
 use crate::route::{Opened, is_final, may_pass};
 use crate::verbs::dial::Wants;
@@ -375,7 +375,7 @@ impl Publisher {
         let Some(welcome) = first else { return Err(self.route.nobody(attempts)) };
         self.adopt(&welcome)?;
         self.links = links;
-        self.next_link = 0;
+        (self.next_link, self.dealt) = (0, Dealt::default());
         Ok(welcome)
     }
 
