@@ -201,6 +201,7 @@ macro_rules! for_each_rdma_scenario {
             }
             rdma_greedy {
                 announcements_without_end_are_held_back
+                batches_that_are_pulled_out_of_turn_have_a_bound
                 extents_that_nothing_is_put_into_are_taken_back
             }
             rdma_rewrite {

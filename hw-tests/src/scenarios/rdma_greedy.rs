@@ -39,6 +39,44 @@ pub fn announcements_without_end_are_held_back(rig: &Rig) -> Result<(), Failure>
     site.close()
 }
 
+/// In grant mode `pull`, a publisher that announces one large batch after the other behind one that
+/// does not come: what is pulled and waits for its turn has a bound in bytes.
+pub fn batches_that_are_pulled_out_of_turn_have_a_bound(rig: &Rig) -> Result<(), Failure> {
+    const BYTES: usize = 900_000;
+    const ANNOUNCED: u32 = 64;
+    // 16 MiB of batches, and one segment for what does not fit where another batch ends.
+    const MOST: u64 = 16 + 1;
+    let site = rig.start_with(|config| config.pool_bytes = 192 << 20)?;
+    let mut witness = Witness::new(&site)?;
+    let topic = site.topic(Order::Strong)?;
+    let pulled = knock(&site, &topic, 9, |knock| knock.grant = GrantMode::Pull)?;
+    let Knocked::In(mut raw) = pulled else {
+        return Err(Failure::new("a pull was refused"));
+    };
+    witness.goes_on()?;
+    let free = |site: &crate::Site| Ok::<_, Failure>(site.client.cluster()?.pool.segments_free);
+    let before = free(&site)?;
+    let bytes = raw.batch(1, &message(9, 1, BYTES)).bytes();
+    raw.put(4096, &bytes);
+    for _ in 0..ANNOUNCED {
+        ensure!(
+            raw.try_say(Said::Ready { line: 64 }, Duration::from_secs(1))?,
+            "{ANNOUNCED} announcements were not taken"
+        );
+    }
+    // It pulls as much as it may, and goes no further.
+    site.wait_until("that batches are pulled", |_| Ok(free(&site)? + 4 < before))?;
+    for _ in 0..20 {
+        witness.goes_on()?;
+        std::thread::sleep(Duration::from_millis(100));
+        let taken = before.saturating_sub(free(&site)?);
+        ensure!(taken <= MOST, "{taken} segments hold what was pulled; {MOST} may");
+    }
+    drop(raw);
+    witness.close(&site, &[])?;
+    site.close()
+}
+
 /// Publishers that ask for all extents that one may have and put nothing into them, and a pool that
 /// is too small for that: whoever publishes goes on.
 pub fn extents_that_nothing_is_put_into_are_taken_back(rig: &Rig) -> Result<(), Failure> {
