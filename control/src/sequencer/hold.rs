@@ -1,4 +1,4 @@
-//! Batches that came before their session's next one.
+//! Order `token`: batches whose positions are not the log's next ones yet.
 //!
 //! A held batch keeps its ring slot, so it is kept under that slot's place: there is room for
 //! every slot of every ring, and a hold can never fail. What bounds the buffer is the rings.

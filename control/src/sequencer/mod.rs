@@ -64,7 +64,7 @@ pub enum Verdict {
     Duplicate,
     /// It names no session epoch that is active: dropped.
     Fenced,
-    /// It waits for the batches before it, and keeps its slot meanwhile.
+    /// Order `token`: it waits for the positions before its own, and keeps its slot meanwhile.
     Held,
     /// The ring is full of held slots, or was never opened: the slot is not taken, and the scan
     /// index stays. A broker that keeps to the consumed index has committed nothing there.
@@ -227,7 +227,7 @@ impl TopicSequencer {
         self.frontier
     }
 
-    /// Batches in the hold buffer.
+    /// Batches in the hold buffer: only order `token` has some.
     pub fn held(&self) -> usize {
         self.holds.len()
     }
