@@ -36,6 +36,25 @@ pub fn wait(client: &Client, most: Time) -> Outcome {
     }
 }
 
+/// Asks again while control says that brokers may still come, for so long at most.
+pub fn when_brokers_came<T>(most: Time, ask: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    let began = Instant::now();
+    let mut is_told = false;
+    loop {
+        let answer = ask();
+        let Err(error) = &answer else { return answer };
+        let is_coming = matches!(error, Error::Control { code, .. } if code == "brokers_coming");
+        if !is_coming || began.elapsed() >= most.0 {
+            return answer;
+        }
+        if !is_told && began.elapsed() >= QUIET {
+            is_told = true;
+            note(format_args!("{error}; they are waited for up to {most} (--wait)"));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
 /// Whether somebody may answer there in a moment: nobody listens yet, or who does stands by.
 fn may_come(error: &Error) -> bool {
     match error {
@@ -48,6 +67,26 @@ fn may_come(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn brokers_are_waited_for_as_long_as_they_may_come() {
+        let refused = |code: &str| Error::Control {
+            request: "POST /v1/topics".into(),
+            status: 503,
+            code: code.into(),
+            message: "no".into(),
+        };
+        let asked = std::cell::Cell::new(0);
+        let most = Time(Duration::from_secs(600));
+        let answer = when_brokers_came(most, || {
+            asked.set(asked.get() + 1);
+            if asked.get() < 4 { Err(refused("brokers_coming")) } else { Ok(asked.get()) }
+        });
+        assert_eq!(answer.unwrap(), 4);
+        assert!(when_brokers_came(most, || Err::<(), _>(refused("few_disks"))).is_err());
+        let at_once = Time(Duration::ZERO);
+        assert!(when_brokers_came(at_once, || Err::<(), _>(refused("brokers_coming"))).is_err());
+    }
 
     #[test]
     fn only_who_may_come_is_waited_for() {

@@ -9,6 +9,7 @@ use crate::args::{Topic, TopicCreate};
 use crate::config::Settings;
 use crate::error::{Failure, Outcome, Tried};
 use crate::out::{Out, grouped, human_bytes, table};
+use crate::starting;
 use crate::units::{Size, Time};
 use crate::words::Format;
 
@@ -50,7 +51,8 @@ fn create(args: &TopicCreate, settings: &Settings, client: &Client) -> Outcome {
         session_lease_ms: args.session_lease.map(Time::as_ms),
         ..TopicSpec::new(args.name.clone(), settings.topic.order.into())
     };
-    let topic = client.create_topic(&spec).tried(|| cannot("create", &args.name));
+    let topic = starting::when_brokers_came(settings.control.wait, || client.create_topic(&spec));
+    let topic = topic.tried(|| cannot("create", &args.name));
     describe(&topic.map_err(|f| f.next("landfall topic create --help"))?, settings.output.format)
 }
 

@@ -4,6 +4,7 @@
 //! leader's heartbeat. The sequencer thread writes the order; the two speak by channels only.
 
 mod brokers;
+mod coming;
 mod copies;
 mod creation;
 mod deletion;
@@ -127,6 +128,8 @@ pub struct Keeper {
     gone_ns: u64,
     session_lease_ns: u64,
     attention: Attention,
+    /// When it began to lead.
+    began_ns: u64,
     ballot: Arc<Ballot>,
     earlier: Vec<(usize, u64)>,
     segments: Segments,
@@ -178,6 +181,7 @@ impl Keeper {
             gone_ns: wiring.gone_ns,
             session_lease_ns: wiring.session_lease_ns,
             attention: Attention::default(),
+            began_ns: boot_ns(),
             ballot: wiring.ballot,
             earlier: wiring.earlier,
             segments: state.segments,

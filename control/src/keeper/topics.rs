@@ -15,6 +15,7 @@ use landfall_layout::topic::{
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 
 use super::Keeper;
+use super::coming::{FEW_DISKS, if_brokers_come};
 use super::sums::Mark;
 use crate::answers::{
     BrokerFacts, Cluster, Health, PoolFacts, Problem, SCHEMA_VERSION, Topic as TopicAnswer,
@@ -174,7 +175,7 @@ const FORGOTTEN: &str = "one that serves and is stopped in good order is forgott
 
 /// A refusal for want of brokers with disks: there may be more.
 fn few_disks(message: String) -> Problem {
-    Problem::conflict("few_disks", message)
+    Problem::conflict(FEW_DISKS, message)
 }
 
 /// How many brokers keep the replicas of a topic with `replicas` copies: numbers 0 up to that.
@@ -251,7 +252,9 @@ impl Keeper {
     pub(super) fn create_topic(&mut self, spec: &TopicSpec) -> Result<TopicAnswer, Problem> {
         // One that left a moment ago may be none of its homes.
         self.look_at_brokers();
-        let (mut entry, order) = entry_of(spec, TopicId(0), &self.known_disks())?;
+        let leads_ns = self.clock_ns().saturating_sub(self.began_ns);
+        let (mut entry, order) = entry_of(spec, TopicId(0), &self.known_disks())
+            .map_err(|problem| if_brokers_come(problem, leads_ns))?;
         fits(entry.retention_bytes, self.pool.geometry())?;
         if let Some(topic) = self.topic_named(&spec.name) {
             return Err(match topic.is_live() {
