@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 
@@ -263,7 +264,7 @@ pub enum Ask {
     /// `GET /v1/cluster`.
     Cluster(Reply<Cluster>),
     /// `GET /v1/topics`.
-    Topics(Reply<Vec<Topic>>),
+    Topics(Reply<Arc<Vec<Topic>>>),
     /// `GET /v1/topics/{name}`.
     Topic(String, Reply<Result<Topic, Problem>>),
     /// `POST /v1/topics`.

@@ -95,7 +95,7 @@ fn bad_input_is_refused_with_a_sentence_and_disturbs_nobody() {
     assert!(refused(r#"{"name":"a b","order":"total"}"#).contains("byte 1"));
     assert!(refused(r#"{"name":"","order":"total"}"#).contains("at least one"));
     // Nothing is wrong with it, once there are disks.
-    let two = refused_with(409, r#"{"name":"a","order":"total","replicas":2}"#);
+    let two = refused_with(503, r#"{"name":"a","order":"total","replicas":2}"#);
     assert!(two.contains("--data"), "{two}");
     assert!(refused(r#"{"name":"a","order":"total","ring_slots":17}"#).contains("17"));
     let long = format!(r#"{{"name":"{}","order":"total"}}"#, "n".repeat(121));

@@ -109,7 +109,7 @@ async fn cluster(State(asker): State<Asker>) -> Answer {
 
 async fn topics(State(asker): State<Asker>) -> Answer {
     let topics = stopping(asker.ask(Ask::Topics).await)?;
-    ok(&json!({"schema_version": SCHEMA_VERSION, "topics": topics}))
+    ok(&json!({"schema_version": SCHEMA_VERSION, "topics": *topics}))
 }
 
 /// A part of a path: a name that is no text is a wrong one like others.

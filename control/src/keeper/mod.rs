@@ -3,6 +3,7 @@
 //! It writes the topic table, segment headers, chain and ring lines, command rings and the
 //! leader's heartbeat. The sequencer thread writes the order; the two speak by channels only.
 
+mod asks;
 mod brokers;
 mod coming;
 mod copies;
@@ -52,6 +53,7 @@ pub use graves::Graves;
 pub use silent::{withhold_stray, withhold_uncounted, withhold_written};
 pub use topics::{Log, Passed, Topic};
 
+use asks::Asks;
 use copies::Copies;
 use creation::Creation;
 use deletion::Deletion;
@@ -122,7 +124,7 @@ pub struct Keeper {
     ringer: Ringer,
     to_sequencer: Sender<ToSequencer>,
     from_sequencer: Receiver<FromSequencer>,
-    asks: Receiver<Ask>,
+    asks: Asks<Ask>,
     kept_ns: u64,
     grace_each_ns: u64,
     gone_ns: u64,
@@ -175,7 +177,7 @@ impl Keeper {
             ringer: wiring.ringer,
             to_sequencer: wiring.to_sequencer,
             from_sequencer: wiring.from_sequencer,
-            asks: wiring.asks,
+            asks: Asks::new(wiring.asks),
             kept_ns: wiring.kept_ns,
             grace_each_ns: wiring.grace_ns,
             gone_ns: wiring.gone_ns,
@@ -308,45 +310,6 @@ impl Keeper {
             FromSequencer::Dropped { topic } => self.sequencer_dropped(topic),
             FromSequencer::Fenced { topic, client, cause } => self.fenced(topic, client, cause),
         }
-    }
-
-    fn take_asks(&mut self) -> bool {
-        let mut busy = false;
-        while let Ok(ask) = self.asks.try_recv() {
-            busy = true;
-            match ask {
-                Ask::Health(reply) => {
-                    let answer = self.health();
-                    self.answer(reply, answer);
-                }
-                Ask::Cluster(reply) => {
-                    let answer = self.cluster();
-                    self.answer(reply, answer);
-                }
-                Ask::Topics(reply) => {
-                    let answer = self.list_topics();
-                    self.answer(reply, answer);
-                }
-                Ask::Topic(name, reply) => {
-                    let answer = self.describe_topic(&name);
-                    self.answer(reply, answer);
-                }
-                Ask::Create(spec, reply) => match self.create_topic(&spec) {
-                    Ok(topic) if topic.replicas > 1 => self.await_disk(topic, reply),
-                    answer => self.answer(reply, answer),
-                },
-                Ask::Delete(name, reply) => self.delete_topic(&name, reply),
-                Ask::Forget(number, reply) => {
-                    let answer = self.forget_broker(number);
-                    self.answer(reply, answer);
-                }
-                Ask::Token(name, spec, host, reply) => {
-                    let answer = self.issue_token(&name, spec, host);
-                    self.answer(reply, answer);
-                }
-            }
-        }
-        busy
     }
 
     /// Segments that leaders before may still write into are free once all those processes are
