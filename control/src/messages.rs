@@ -102,8 +102,8 @@ pub enum ToSequencer {
         client: u64,
         /// Epoch.
         epoch: u32,
-        /// Why.
-        cause: Cause,
+        /// The batch that it waits for, if that did not come; else one of it was rewritten.
+        late: Option<u64>,
     },
     /// A publisher wants positions.
     Reserve {

@@ -35,6 +35,7 @@ use crate::control_link::ControlLink;
 use crate::env::Env;
 use crate::free::Free;
 use crate::joined::Naming;
+use crate::led::Led;
 use crate::lost::Lost;
 use crate::number::{check_number, take_lock};
 use crate::positions::Reserving;
@@ -151,6 +152,7 @@ pub struct Broker {
     pub(crate) room: Room,
     /// Publishers that wait for half batches are to look again.
     pub(crate) looks_at_halves: bool,
+    pub(crate) led: Led,
     /// Turns until sockets are looked at again.
     pub(crate) sockets_in: u32,
     pub(crate) ticked_ns: u64,
@@ -244,6 +246,7 @@ impl Broker {
             accepts: true,
             room,
             looks_at_halves: false,
+            led: Led::default(),
             sockets_in: 0,
             ticked_ns: 0,
             losses_seen: 0,

@@ -126,9 +126,10 @@ pub struct Stalled {
     pub why: Wait,
     pub since_ns: u64,
     pub told_ns: u64,
-    /// Its session's next sequence when that was looked at last. While it moves, others bring what
+    /// While it waits for its turn: its session's next sequence when that was looked at last, and
+    /// the two above are times of `Led` from then on. While the sequence moves, others bring what
     /// this one waits for.
-    pub next_seq: u64,
+    pub next_seq: Option<u64>,
 }
 
 /// A memory subscriber.

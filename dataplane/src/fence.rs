@@ -27,10 +27,12 @@ impl Broker {
     }
 
     /// Asks control to fence those whose sessions have waited for a batch for longer than the
-    /// topic's session lease while later ones are here: it did not come through any broker. Asked
-    /// again a lease later, as a control that ended may have had the request.
+    /// topic's session lease while later ones are here: it did not come through any broker. Time
+    /// in which nobody led, or this broker was stopped, is none of the lease. Asked again a lease
+    /// later, as a control that ended may have had the request.
     pub(crate) fn fence_late(&mut self, now_ns: u64) {
-        let Self { env, topics, conns, link, .. } = self;
+        let Self { env, topics, conns, link, led, .. } = self;
+        let led_ns = led.look(now_ns, env.pool.leader_heartbeat());
         for i in 0..conns.waiting.len() {
             let slot = conns.waiting[i];
             let Some(Conn { kind: Kind::Publisher(publisher), .. }) = conns.get(slot) else {
@@ -43,15 +45,17 @@ impl Broker {
                 continue;
             }
             let next_seq = session.next_seq(env, *topic);
-            if stalled.next_seq != next_seq {
-                (stalled.next_seq, stalled.since_ns) = (next_seq, now_ns);
+            if stalled.next_seq != Some(next_seq) {
+                (stalled.next_seq, stalled.since_ns) = (Some(next_seq), led_ns);
+                stalled.told_ns = 0;
             }
             let of = topics[topic.slot()].as_deref();
             let lease_ns = of.map_or(0, |topic| topic.session_lease_ns);
-            if now_ns.saturating_sub(stalled.since_ns.max(stalled.told_ns)) > lease_ns {
-                stalled.told_ns = now_ns;
+            if led_ns.saturating_sub(stalled.since_ns.max(stalled.told_ns)) > lease_ns {
+                stalled.told_ns = led_ns;
                 let Session { client, epoch, .. } = *session;
-                link.say(env, Request::Fence { topic: *topic, client, epoch, late: true });
+                let late = Some(next_seq);
+                link.say(env, Request::Fence { topic: *topic, client, epoch, late });
             }
         }
     }

@@ -48,6 +48,7 @@ mod hello;
 mod joined;
 mod land;
 mod leave;
+mod led;
 mod losses;
 mod lost;
 mod number;

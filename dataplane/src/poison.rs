@@ -16,7 +16,7 @@ impl Broker {
         for who in found.chain(env.take_unfaithful()) {
             env.client_error(&who.to_string());
             let Unfaithful { topic, client, epoch } = who;
-            link.say(env, Request::Fence { topic, client, epoch, late: false });
+            link.say(env, Request::Fence { topic, client, epoch, late: None });
         }
     }
 

@@ -312,7 +312,7 @@ impl Broker {
             Stop::Wait(why) => {
                 let is_new = publisher.stalled.is_none_or(|stalled| stalled.why != why);
                 if is_new {
-                    let (since_ns, next_seq) = (boot_ns(), 0);
+                    let (since_ns, next_seq) = (boot_ns(), None);
                     publisher.stalled = Some(Stalled { why, since_ns, told_ns: 0, next_seq });
                     self.start_waiting(slot, why);
                 }

@@ -19,7 +19,7 @@ use super::grants::Sort;
 use crate::life::{Beats, Life, judge};
 use crate::messages::{OpenSession, ToSequencer};
 use crate::outbox::Outbox;
-use crate::sequencer::{Cause, Wish};
+use crate::sequencer::Wish;
 
 /// Requests of one broker taken in one pass, so that one does not keep the others waiting.
 const REQUESTS_PER_PASS: usize = 256;
@@ -247,8 +247,7 @@ impl Keeper {
                 self.all_named(broker, epoch, incarnation);
             }
             Request::Fence { topic, client, epoch, late } => {
-                let cause = if late { Cause::Late } else { Cause::Rewritten };
-                self.tell_sequencer(ToSequencer::Fence { topic, client, epoch, cause });
+                self.tell_sequencer(ToSequencer::Fence { topic, client, epoch, late });
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::sequencer::{Fencing, SessionView, TopicSequencer, Verdict};
 use landfall_pool::clock::wall_ns;
 
 /// Slots taken from one ring before it is the next one's turn.
-const SLOTS_PER_RING: usize = 128;
+pub(super) const SLOTS_PER_RING: usize = 128;
 
 impl Work {
     /// Entries that there is room for.
@@ -111,8 +111,10 @@ impl SequencerThread {
         let work = &mut self.works[i];
         let fenced = &mut self.fenced;
         work.sequencer.drain_trespassers(|fencing| fenced.push(fencing));
-        while let Some((index, cause)) = work.over.pop() {
-            self.fenced.extend(work.sequencer.fence_session(index, cause));
+        if !work.over.is_empty() {
+            let (was_empty, sequencer) = (done.slots == 0 && !done.starved, &mut work.sequencer);
+            let known = work.over.extract_if(.., |over| over.is_known(was_empty, done.starved));
+            fenced.extend(known.filter_map(|over| over.fence(sequencer)));
         }
         if tick && work.sequencer.deadline_ns().is_some_and(|at| at <= clock_ns) {
             let fenced = &mut self.fenced;

@@ -12,10 +12,11 @@ use landfall_layout::topic::Order;
 use landfall_pool::log::LogSegment;
 use landfall_pool::slot_ring::SlotReader;
 
+use super::over::Over;
 use super::sessions::Session;
 use super::{Ring, SequencerThread, Work};
 use crate::messages::{FromSequencer, NewRing, NewTopic, OpenSession, ToSequencer};
-use crate::sequencer::{Cause, SessionView, Wish, Wished};
+use crate::sequencer::{SessionView, Wish, Wished};
 
 /// Commands taken between two bursts.
 const COMMANDS_PER_TURN: usize = 64;
@@ -59,8 +60,8 @@ impl SequencerThread {
             }
             ToSequencer::JoinedAll { broker } => self.sessions.said_all(broker),
             ToSequencer::CloseLeft { heard_ns, lease_ns } => self.close_left(heard_ns, lease_ns),
-            ToSequencer::Fence { topic, client, epoch, cause } => {
-                self.fence(topic, client, epoch, cause);
+            ToSequencer::Fence { topic, client, epoch, late } => {
+                self.fence(topic, client, epoch, late);
             }
             ToSequencer::Reserve { topic, wish } => self.reserve(topic, wish),
             ToSequencer::BrokerGone { broker } => self.sessions.broker_gone(broker),
@@ -95,14 +96,14 @@ impl SequencerThread {
     /// order, the line says so only with the next burst, once the frontier covers what is ordered
     /// of it.
     #[cold]
-    fn fence(&mut self, topic: TopicId, client: u64, epoch: u32, cause: Cause) {
+    fn fence(&mut self, topic: TopicId, client: u64, epoch: u32, late: Option<u64>) {
         let Some(index) = self.sessions.index_of(topic, client) else { return };
         let wanted = Standing { epoch, state: SessionState::Active };
         if self.sessions.get(index).is_none_or(|session| session.standing != wanted) {
             return;
         }
         if let Some(work) = self.work_of(topic) {
-            work.over.push((index, cause));
+            work.over.push(Over::new(index, epoch, late));
         } else if let Some(session) = self.sessions.set_state(index, SessionState::Fenced) {
             let line = session.line(None);
             self.pool.set_session(index, &line);

@@ -6,6 +6,7 @@
 mod burst;
 mod commands;
 mod leases;
+mod over;
 mod sessions;
 
 use std::collections::VecDeque;
@@ -26,9 +27,10 @@ use landfall_pool::log::LogSegment;
 use landfall_pool::slot_ring::SlotReader;
 
 use crate::messages::{FromSequencer, Sender, Shared, ToSequencer};
-use crate::sequencer::{Cause, Fencing, TopicSequencer, Wish};
+use crate::sequencer::{Fencing, TopicSequencer, Wish};
 
 pub use landfall_pool::idle::Idle;
+use over::Over;
 pub use sessions::SessionTable;
 
 /// Longest sleep. Whoever has work rings; this only bounds what a lost ring would cost.
@@ -59,7 +61,7 @@ struct Work {
     /// Positions that were asked for and not granted, in the order of asking.
     wishes: VecDeque<Wish>,
     /// Sessions that are to be fenced with the next burst, by line.
-    over: Vec<(u32, Cause)>,
+    over: Vec<Over>,
 }
 
 /// Ends of the channels and bells that the thread has.

@@ -251,8 +251,8 @@ pub enum Request {
         client: u64,
         /// The epoch.
         epoch: u32,
-        /// One did not come.
-        late: bool,
+        /// One did not come: that sequence, while it is the session's next one.
+        late: Option<u64>,
     },
     /// A client of this broker may still write into a segment of a topic that is deleted: it is not
     /// used again before `LetGo`. Said before `TopicReleased`, and again to each new leader.
@@ -410,7 +410,8 @@ impl Request {
             ],
             Self::Lost { segment } => [10, segment.into(), 0, 0, 0, 0, 0],
             Self::Fence { topic, client, epoch, late } => {
-                [11, topic.0.into(), client, epoch.into(), late.into(), 0, 0]
+                let (is_late, seq) = (late.is_some().into(), late.unwrap_or_default());
+                [11, topic.0.into(), client, epoch.into(), is_late, seq, 0]
             }
             Self::Withhold { segment, generation } => [12, segment.into(), generation, 0, 0, 0, 0],
             Self::LetGo { segment, generation } => [13, segment.into(), generation, 0, 0, 0, 0],
@@ -466,8 +467,8 @@ impl Request {
                 client: b,
                 epoch: c as u32,
                 late: match d {
-                    0 => false,
-                    1 => true,
+                    0 => None,
+                    1 => Some(e),
                     _ => return None,
                 },
             },

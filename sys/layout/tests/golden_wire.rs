@@ -332,8 +332,8 @@ fn requests() {
     );
     request(Request::Lost { segment: 7 }, "0a00000000000000 07 .");
     request(
-        Request::Fence { topic: TopicId(0x102), client: 3, epoch: 4, late: false },
-        "0b00000000000000 0201000000000000 0300000000000000 04 .",
+        Request::Fence { topic: TopicId(0x102), client: 3, epoch: 4, late: Some(5) },
+        "0b00000000000000 0201000000000000 0300000000000000 0400000000000000 0100000000000000 05 .",
     );
     request(
         Request::Withhold { segment: 1, generation: 2 },
