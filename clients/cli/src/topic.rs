@@ -36,8 +36,33 @@ fn cannot(what: &str, name: &str) -> String {
     format!("cannot {what} topic {name}")
 }
 
+/// Refuses what 0 would be taken for where it stands for no bound: who wants none leaves the flag
+/// out, and who wants to keep nothing is not given everything.
+fn check_bounds(args: &TopicCreate) -> Outcome {
+    let bytes = |size: Option<Size>| size.is_some_and(|size| size.0 == 0);
+    let time = |time: Option<Time>| time.is_some_and(|time| time.0.is_zero());
+    let flags = [
+        (
+            bytes(args.retention_bytes),
+            "--retention-bytes",
+            "as many bytes as the pool has room for",
+        ),
+        (time(args.retention), "--retention", "batches for as long as the pool has room"),
+        (bytes(args.disk_bytes), "--disk-bytes", "all on disk"),
+        (time(args.disk_time), "--disk-time", "batches on disk for ever"),
+    ];
+    for (is_zero, flag, kept) in flags {
+        if is_zero {
+            let why = format!("leave {flag} out to keep {kept}");
+            return Err(Failure::usage(format!("{flag} 0 is not possible"), why));
+        }
+    }
+    Ok(())
+}
+
 fn create(args: &TopicCreate, settings: &Settings, client: &Client) -> Outcome {
     named(&args.name)?;
+    check_bounds(args)?;
     let spec = TopicSpec {
         ring_slots: args.ring_slots,
         retention_bytes: args.retention_bytes.map(|size| size.0),
