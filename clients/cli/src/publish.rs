@@ -5,7 +5,8 @@ mod lines;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use landfall::{Client, Lane, Outgoing, Publisher, Transport};
+use landfall::{Client, Lane, Outgoing, Publisher, Transport, api};
+use landfall_layout::topic::Durability;
 
 use self::lines::{Chunk, Reader};
 use crate::args::Publish;
@@ -35,6 +36,11 @@ pub fn run(args: &Publish, settings: &Settings, client: &Client) -> Outcome {
     let cannot = || format!("cannot publish to topic {}", args.topic);
     // The file is opened first: a wrong name should not open a session.
     let reader = Reader::open(args.file.as_deref())?;
+    let level = settings.publish.ack;
+    if matches!(level, Ack::Replicated | Ack::Durable) {
+        // Before anything is sent.
+        check_level(level, &client.topic(&args.topic).tried(cannot)?)?;
+    }
     let mut publisher = connect(args, settings, client)
         .tried(cannot)
         .map_err(|failure| failure.about(&args.topic))?;
@@ -50,8 +56,6 @@ pub fn run(args: &Publish, settings: &Settings, client: &Client) -> Outcome {
         (settings.publish.linger.0, &stop),
     );
     progress.clear();
-    let level = settings.publish.ack;
-    let shown = reached_word(level, args, client);
     let flushed = match sent {
         Ok(()) => publisher.flush().tried(cannot),
         failed => failed,
@@ -61,7 +65,7 @@ pub fn run(args: &Publish, settings: &Settings, client: &Client) -> Outcome {
     if let Err(failure) = result {
         if level != Ack::None {
             note(format_args!(
-                "{} of {} messages reached the level {shown}",
+                "{} of {} messages reached the level {level}",
                 grouped(reached),
                 grouped(account.read)
             ));
@@ -71,24 +75,30 @@ pub fn run(args: &Publish, settings: &Settings, client: &Client) -> Outcome {
     if level != Ack::None && reached != account.read {
         return Err(Failure::failed(
             cannot(),
-            format!("{reached} of {} messages reached the level {shown}", account.read),
+            format!("{reached} of {} messages reached the level {level}", account.read),
         )
         .about(&args.topic));
     }
-    summary(&account, (level, shown), transport, started.elapsed());
+    summary(&account, level, transport, started.elapsed());
     Ok(())
 }
 
-/// What the receipts that were asked for say: with durability window they never say durable.
-fn reached_word(level: Ack, args: &Publish, client: &Client) -> &'static str {
-    match level {
-        Ack::None => "none",
-        Ack::Ordered => "ordered",
-        Ack::Durable => match client.topic(&args.topic) {
-            Ok(topic) if topic.durability == "window" => "replicated",
-            _ => "durable",
-        },
-    }
+/// Refuses a level that the topic's receipts never say.
+fn check_level(level: Ack, topic: &api::Topic) -> Outcome {
+    let why = match level {
+        Ack::Replicated if topic.replicas < 2 => {
+            "it has no copy on a disk; publish with --ack ordered, or make the topic with \
+             --replicas 2 or more"
+                .to_owned()
+        }
+        Ack::Durable if topic.durability != Durability::Sync.name() => format!(
+            "it has durability {}, whose receipts say replicated and never durable; publish with \
+             --ack replicated, or make the topic with --durability sync",
+            topic.durability
+        ),
+        _ => return Ok(()),
+    };
+    Err(Failure::usage(format!("cannot publish to topic {} with --ack {level}", topic.name), why))
 }
 
 fn connect(
@@ -185,12 +195,12 @@ fn interrupted() -> Failure {
     Failure::failed("publishing was interrupted", "a signal asked for it")
 }
 
-fn summary(account: &Account, (level, shown): (Ack, &str), transport: Transport, took: Duration) {
+fn summary(account: &Account, level: Ack, transport: Transport, took: Duration) {
     let seconds = took.as_secs_f64().max(1e-9);
     let count = grouped(account.read);
     let what = match level {
         Ack::None => format!("{count} messages sent over {transport}, without receipts"),
-        _ => format!("{count} messages reached the level {shown} over {transport}"),
+        _ => format!("{count} messages reached the level {level} over {transport}"),
     };
     note(format_args!(
         "{what}: {} in {seconds:.3} s, {}/s",

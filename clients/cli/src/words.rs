@@ -43,7 +43,10 @@ words! {
         None,
         /// Ordered; for orders none and broker: landed
         Ordered,
-        /// On stable storage of every disk replica
+        /// Written to every disk replica, where a process that ends cannot lose it: what a topic
+        /// with --durability window gives
+        Replicated,
+        /// On stable storage of every disk replica; not with --durability window
         Durable,
     }
 
@@ -121,7 +124,8 @@ impl From<Ack> for landfall::Ack {
         match ack {
             Ack::None => Self::None,
             Ack::Ordered => Self::Ordered,
-            Ack::Durable => Self::Durable,
+            // The receipts of the topic say which of the two it gives.
+            Ack::Replicated | Ack::Durable => Self::Durable,
         }
     }
 }

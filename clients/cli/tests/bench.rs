@@ -102,20 +102,22 @@ fn a_rate_that_is_beyond_its_power_is_said_with_the_one_that_was_reached() {
 
 #[test]
 fn a_benchmark_of_durable_batches_has_a_disk_and_leaves_nothing_there() {
-    let bench = ["bench", "bw", "--ack", "durable", "--seconds", "0.2", "--warmup", "0.1"];
-    let output = landfall().args(bench).output().unwrap();
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("--data DIR"), "{said}");
     let data = std::env::temp_dir().join(format!("landfall-durable-{}", std::process::id()));
     std::fs::create_dir_all(&data).unwrap();
-    let common = ["--pool-bytes", "256M", "-o", "json", "--publish-only", "--data"];
-    let output = landfall().args(bench).args(common).arg(&data).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(document["parameters"]["ack"], "durable");
-    assert_eq!(document["acknowledged_messages"], document["published_messages"]);
-    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0);
+    for level in ["durable", "replicated"] {
+        let bench = ["bench", "bw", "--ack", level, "--seconds", "0.2", "--warmup", "0.1"];
+        let output = landfall().args(bench).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("--data DIR") && said.contains(level), "{said}");
+        let common = ["--pool-bytes", "256M", "-o", "json", "--publish-only", "--data"];
+        let output = landfall().args(bench).args(common).arg(&data).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["parameters"]["ack"], level);
+        assert_eq!(document["acknowledged_messages"], document["published_messages"]);
+        assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0);
+    }
     std::fs::remove_dir(data).unwrap();
 }
 

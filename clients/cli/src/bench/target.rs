@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use landfall::Client;
 use landfall::api::{Cluster, TopicSpec};
 use landfall::local::{LocalConfig, LocalSystem, rdma_address};
+use landfall_layout::topic::Durability;
 use landfall_pool::clock::wall_ns;
 
 use super::window::{kept_bytes, window_bytes};
@@ -26,13 +27,18 @@ fn rdma(transport: Transport) -> Outcome<Option<IpAddr>> {
     }
 }
 
-/// Where the run's own brokers keep replicas: durable receipts wait for a disk, and which one makes
+/// Whether receipts of this level wait for a copy on a disk.
+fn needs_disk(ack: Ack) -> bool {
+    matches!(ack, Ack::Replicated | Ack::Durable)
+}
+
+/// Where the run's own brokers keep replicas: such receipts wait for a disk, and which one makes
 /// the figure.
 fn data(common: &Common) -> Outcome<Option<PathBuf>> {
     let own = |dir: &PathBuf| dir.join(format!("landfall-bench-{}", std::process::id()));
     match &common.data {
-        None if common.ack == Ack::Durable => Err(Failure::usage(
-            "--ack durable needs a disk",
+        None if needs_disk(common.ack) => Err(Failure::usage(
+            format!("--ack {} needs a disk", common.ack),
             "say a directory of the disk to measure with --data DIR; what is written below it is \
              removed at the end",
         )),
@@ -118,9 +124,12 @@ impl Target {
         let topic = format!("bench-{}-{:x}", std::process::id(), wall_ns());
         let target = Self { client, system, topic: topic.clone(), cluster };
         let mut spec = TopicSpec::new(topic, settings.topic.order.into());
-        if common.ack == Ack::Durable {
+        if needs_disk(common.ack) {
             // The pool is the first copy.
             spec.replicas = Some(2);
+        }
+        if common.ack == Ack::Replicated {
+            spec.durability = Some(Durability::Window.to_string());
         }
         if reads {
             let window = target.window_bytes(2 * settings.bench.batch_bytes.0);
