@@ -325,7 +325,7 @@ pub struct Subscribe {
     /// Stop after this many messages; without --until-end, fewer is a failure
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
-    /// Stop where the topic ended when the subscription began
+    /// Stop where the topic ended when the subscription began; a signal before that is a failure
     #[arg(long)]
     pub until_end: bool,
     /// How to print messages [default: raw]

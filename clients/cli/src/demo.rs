@@ -158,7 +158,7 @@ fn on(client: &Client, files: &Files, chunk_bytes: usize, stop: &Stop) -> Outcom
     let (sent, rebuilt) = threads(&shared, publishers, subscribers)?;
     let time = started.elapsed();
     if stop.asked() {
-        return Err(Failure::failed("the demo was interrupted", "a signal asked for it"));
+        return Err(Failure::here("the demo was interrupted", "a signal asked for it"));
     }
     let auditor = shared.auditor.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     Ok(Run { sent, rebuilt, time, audit: auditor.finish() })

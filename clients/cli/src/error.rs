@@ -13,6 +13,8 @@ pub enum Kind {
     PipeClosed,
     /// It was tried and failed: status 1.
     Failed,
+    /// It failed here, and the system has no part in it: status 1, and no view of it says more.
+    Here,
     /// The command line or the configuration is wrong: status 2.
     Usage,
     /// Nobody answers at the address: status 3.
@@ -38,6 +40,11 @@ impl Failure {
         Self { kind: Kind::Failed, what: what.into(), why: why.to_string(), next: None }
     }
 
+    /// It failed here, and the system has no part in it.
+    pub fn here(what: impl Into<String>, why: impl fmt::Display) -> Self {
+        Self { kind: Kind::Here, ..Self::failed(what, why) }
+    }
+
     /// The command line or the configuration is wrong.
     pub fn usage(what: impl Into<String>, why: impl fmt::Display) -> Self {
         Self { kind: Kind::Usage, ..Self::failed(what, why) }
@@ -56,6 +63,7 @@ impl Failure {
             | landfall::Error::Setting { .. }
             | landfall::Error::BeyondEnd { .. }
             | landfall::Error::Address { .. } => Self::usage(what, &error),
+            landfall::Error::TooLarge { .. } => Self::here(what, &error),
             _ => Self::failed(what, &error),
         };
         if let landfall::Error::Unreachable { who, address, why } = &error
@@ -98,7 +106,7 @@ impl Failure {
     pub fn status(&self) -> ExitCode {
         ExitCode::from(match self.kind {
             Kind::PipeClosed => 0,
-            Kind::Failed => 1,
+            Kind::Failed | Kind::Here => 1,
             Kind::Usage => 2,
             Kind::Unreachable => 3,
         })
@@ -163,6 +171,16 @@ mod tests {
             Failure::client("cannot make topic x", error).kind
         };
         assert_eq!([400, 409, 503].map(kind), [Kind::Usage, Kind::Failed, Kind::Failed]);
+    }
+
+    #[test]
+    fn what_failed_here_names_no_view_of_the_topic() {
+        let too_large = landfall::Error::TooLarge { bytes: 9, most: 8 };
+        for failure in [Failure::here("a", "b"), Failure::client("a", too_large)] {
+            let failure = failure.about("t");
+            assert_eq!((failure.status(), &failure.next), (ExitCode::from(1), &None));
+        }
+        assert!(Failure::failed("a", "b").about("t").next.is_some());
     }
 
     #[test]

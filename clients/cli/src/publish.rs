@@ -6,6 +6,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use landfall::{Client, Lane, Outgoing, Publisher, Transport, api};
+use landfall_layout::limits::MESSAGE_BYTES_MAX;
 use landfall_layout::topic::Durability;
 
 use self::lines::{Chunk, Reader};
@@ -141,10 +142,12 @@ fn send_all(
     (linger, stop): (Duration, &Stop),
 ) -> Outcome {
     let wait = linger.clamp(Duration::from_micros(500), POLL_EVERY);
+    let name = reader.name.clone();
     let chunks = reader.start()?;
     loop {
         match chunks.recv_timeout(wait) {
             Ok(Chunk::Lines(bytes)) => sending.lines(&bytes, separator, stop)?,
+            Ok(Chunk::TooLong) => return Err(too_long(&name, sending.account.read + 1)),
             Ok(Chunk::Failed(failure)) => return Err(failure),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -191,8 +194,15 @@ impl Sending<'_> {
     }
 }
 
+fn too_long(name: &str, line: u64) -> Failure {
+    Failure::here(
+        format!("cannot publish line {line} of {name}"),
+        format!("it has more than {MESSAGE_BYTES_MAX} bytes, the most a message can have"),
+    )
+}
+
 fn interrupted() -> Failure {
-    Failure::failed("publishing was interrupted", "a signal asked for it")
+    Failure::here("publishing was interrupted", "a signal asked for it")
 }
 
 fn summary(account: &Account, level: Ack, transport: Transport, took: Duration) {

@@ -57,16 +57,32 @@ pub fn run(args: &Subscribe, settings: &Settings, client: &Client) -> Outcome {
     // What was read is delivered whatever came after it.
     let flushed = printer.out.flush();
     let audited = auditor.map_or(Ok(()), |auditor| report(&auditor));
-    read.map_err(|failure| failure.about(&args.topic))?;
+    let ended = read.map_err(|failure| failure.about(&args.topic))?;
     flushed?;
     audited?;
-    match printer.left {
-        Some(left @ 1..) if !args.until_end => Err(Failure::failed(
-            cannot(),
-            format!("it ended {left} messages before --count was reached"),
+    match (ended, printer.left) {
+        (Ended::Signal, Some(left)) => Err(Failure::here(
+            stopped(&args.topic, printer.messages),
+            format!("a signal asked for it, {left} messages before --count was reached"),
+        )),
+        (Ended::Signal, None) if args.until_end => Err(Failure::here(
+            stopped(&args.topic, printer.messages),
+            "a signal asked for it, before the end was reached",
         )),
         _ => Ok(()),
     }
+}
+
+fn stopped(topic: &str, messages: u64) -> String {
+    format!("reading topic {topic} stopped after {messages} messages")
+}
+
+/// Why reading ended.
+enum Ended {
+    /// As many messages as were asked for were read, or all that there were.
+    Whole,
+    /// A signal asked for it before.
+    Signal,
 }
 
 struct Printer {
@@ -89,14 +105,15 @@ fn read(
     printer: &mut Printer,
     mut auditor: Option<&mut Auditor>,
     stop: &Stop,
-) -> Outcome {
+) -> Outcome<Ended> {
     let topic = &args.topic;
-    while !stop.asked() && printer.left != Some(0) {
+    while printer.left != Some(0) {
+        if stop.asked() {
+            return Ok(Ended::Signal);
+        }
         // Whoever reads the pipe gets what there is as soon as nothing more is there.
         let wait = if printer.since.is_some() { Duration::ZERO } else { WAIT };
-        let event = subscriber.next(wait).tried(|| {
-            format!("reading topic {topic} stopped after {} messages", printer.messages)
-        })?;
+        let event = subscriber.next(wait).tried(|| stopped(topic, printer.messages))?;
         match event {
             Event::Batch(batch) => {
                 if let Some(auditor) = auditor.as_deref_mut() {
@@ -129,17 +146,17 @@ fn read(
                 };
                 note(format_args!("gap: {what} of log {log}; going on at position {resume}"));
             }
-            Event::CaughtUp if args.until_end => return Ok(()),
+            Event::CaughtUp if args.until_end => break,
             Event::TopicGone => {
                 return Err(Failure::failed(
-                    format!("reading topic {topic} stopped after {} messages", printer.messages),
+                    stopped(topic, printer.messages),
                     "the topic was deleted",
                 ));
             }
             _ => printer.flush()?,
         }
     }
-    Ok(())
+    Ok(Ended::Whole)
 }
 
 impl Printer {

@@ -2,9 +2,14 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
+use std::process::Stdio;
 
-use common::{System, text};
+use landfall_layout::limits::MESSAGE_BYTES_MAX;
+use nix::sys::signal::Signal;
+
+use common::{System, signal, text};
 
 /// A directory that goes with the test.
 struct Dir(PathBuf);
@@ -53,4 +58,44 @@ fn a_level_that_a_topic_never_gives_is_refused_before_anything_is_sent() {
         assert_eq!(output.status.code(), Some(0), "{stderr}");
         assert!(stderr.contains(&format!("1 messages reached the level {level}")), "{stderr}");
     }
+}
+
+#[test]
+fn a_line_that_is_too_long_is_named() {
+    let system = System::start(1);
+    system.ok(&["topic", "create", "t"], b"");
+    let mut lines = b"one\ntwo\n".to_vec();
+    lines.extend(vec![b'x'; MESSAGE_BYTES_MAX as usize + 1]);
+    let output = system.run(&["publish", "t"], &lines);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("cannot publish line 3 of stdin"), "{stderr}");
+    assert!(!stderr.contains("next:"), "nothing of the topic says more: {stderr}");
+}
+
+#[test]
+fn a_subscription_that_a_signal_ends_too_early_says_so() {
+    let system = System::start(1);
+    system.ok(&["topic", "create", "t"], b"");
+    let mut subscribe = system.command(&["subscribe", "t", "--count", "3"]);
+    let mut subscribe = subscribe.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // From then on it ends by itself.
+    let mut stderr = BufReader::new(subscribe.stderr.take().unwrap());
+    let mut said = String::new();
+    stderr.read_line(&mut said).unwrap();
+    signal(subscribe.id(), Signal::SIGTERM);
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(subscribe.wait().unwrap().code(), Some(1), "{said}");
+    assert!(said.contains("a signal asked for it, 3 messages before --count"), "{said}");
+    assert!(!said.contains("next:"), "nothing of the topic says more: {said}");
+    // Far more than a pipe holds: it cannot be at the end while nobody reads.
+    system.ok(&["publish", "t"], "a line of some length\n".repeat(500_000).as_bytes());
+    let mut subscribe = system.command(&["subscribe", "t", "--until-end"]);
+    let mut subscribe = subscribe.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    subscribe.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    signal(subscribe.id(), Signal::SIGTERM);
+    let output = subscribe.wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("a signal asked for it, before the end was reached"), "{said}");
 }

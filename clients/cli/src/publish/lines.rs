@@ -19,13 +19,15 @@ const CHUNKS: usize = 16;
 pub(super) enum Chunk {
     /// Whole lines, each with its newline; only the very last may lack it.
     Lines(Vec<u8>),
+    /// The line that comes next is longer than any message. It is the last chunk.
+    TooLong,
     /// Reading failed.
     Failed(Failure),
 }
 
 /// The source of lines.
 pub(super) struct Reader {
-    name: String,
+    pub(super) name: String,
     source: Box<dyn Read + Send>,
 }
 
@@ -70,7 +72,7 @@ fn read(mut reader: Reader, sender: &SyncSender<Chunk>) {
             Ok(got) => got,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
-                let failure = Failure::failed(format!("cannot read {}", reader.name), error);
+                let failure = Failure::here(format!("cannot read {}", reader.name), error);
                 // Nobody listening is an end like any other.
                 let _ = sender.send(Chunk::Failed(failure));
                 return;
@@ -91,12 +93,8 @@ fn read(mut reader: Reader, sender: &SyncSender<Chunk>) {
             }
         };
         if kept.len() > most {
-            let failure = Failure::failed(
-                format!("cannot publish a line of {}", reader.name),
-                format!("it has more than {most} bytes, the most a message can have"),
-            );
             let _ = sender.send(Chunk::Lines(lines));
-            let _ = sender.send(Chunk::Failed(failure));
+            let _ = sender.send(Chunk::TooLong);
             return;
         }
         if !lines.is_empty() && sender.send(Chunk::Lines(lines)).is_err() {
@@ -140,6 +138,7 @@ mod tests {
         for chunk in reader.start().unwrap() {
             match chunk {
                 Chunk::Lines(bytes) => lines.extend(split(&bytes).map(<[u8]>::to_vec)),
+                Chunk::TooLong => lines.push(b"! too long".to_vec()),
                 Chunk::Failed(failure) => lines.push(format!("! {failure}").into_bytes()),
             }
         }
@@ -163,9 +162,6 @@ mod tests {
         let mut pieces: Vec<&[u8]> = vec![b"first\n"];
         pieces.extend(std::iter::repeat_n(&block[..], 20));
         let lines = lines(&pieces);
-        assert_eq!(lines[0], b"first");
-        let said = String::from_utf8_lossy(&lines[1]).into_owned();
-        assert!(said.contains(&format!("more than {MESSAGE_BYTES_MAX} bytes")), "{said}");
-        assert_eq!(lines.len(), 2);
+        assert_eq!(lines, [&b"first"[..], b"! too long"]);
     }
 }
