@@ -150,7 +150,7 @@ fn read(
             Event::TopicGone => {
                 return Err(Failure::failed(
                     stopped(topic, printer.messages),
-                    "the topic was deleted",
+                    subscriber.topic_gone(),
                 ));
             }
             _ => printer.flush()?,

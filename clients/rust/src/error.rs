@@ -221,10 +221,12 @@ pub enum Error {
         /// The position of the topic's next message.
         end: u64,
     },
-    /// The topic was deleted, or is just being deleted.
+    /// The topic was deleted, or is just being deleted, or went with its pool.
     TopicGone {
         /// Its name.
         topic: String,
+        /// The pool is not the one that it was used in: then nobody may have deleted it.
+        another_pool: bool,
     },
     /// The topic was deleted, or went with its pool, and made again: one of its name is there, and
     /// it is another one.
@@ -331,7 +333,9 @@ impl Error {
             Self::Refused { why: Refusal::NoTopic, .. } | Self::Control { status: 404, .. } => {
                 Self::NoTopic { topic: topic() }
             }
-            Self::Refused { why: Refusal::TopicGone, .. } => Self::TopicGone { topic: topic() },
+            Self::Refused { why: Refusal::TopicGone, .. } => {
+                Self::TopicGone { topic: topic(), another_pool: false }
+            }
             other => other,
         }
     }
@@ -436,7 +440,14 @@ impl fmt::Display for Error {
                  a position from before it was deleted and made anew, or of another system, means \
                  nothing here"
             ),
-            Self::TopicGone { topic } => write!(f, "topic {topic:?} was deleted"),
+            Self::TopicGone { topic, another_pool: false } => {
+                write!(f, "topic {topic:?} was deleted")
+            }
+            Self::TopicGone { topic, another_pool: true } => write!(
+                f,
+                "this pool has no topic {topic:?}: it was in the memory of an earlier pool alone, \
+                 or was deleted"
+            ),
             Self::MadeAgain { topic, batches, messages } => {
                 write!(
                     f,

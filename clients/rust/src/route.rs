@@ -401,7 +401,7 @@ mod tests {
         let attach = |found| pool(PoolError::Attach { path: path(), found });
         let refused = |why| Error::Refused { broker: 0, why, sentence: String::new() };
         for error in [
-            Error::TopicGone { topic: "t".into() },
+            Error::TopicGone { topic: "t".into(), another_pool: false },
             Error::BeyondEnd { topic: "t".into(), position: 6, end: 5 },
             Error::MadeAgain { topic: "t".into(), batches: 0, messages: 0 },
             Error::Superseded { client: 7, epoch: 1, now: 2 },

@@ -6,14 +6,16 @@ mod common;
 use std::time::Duration;
 
 use common::{POOL, States, TOPIC, broker, brokers_saying, welcome};
-use landfall::{Error, Publisher, Transport};
+use landfall::{Client, Error, Event, Publisher, Transport};
 use landfall_layout::TopicId;
-use landfall_layout::frame::{Frame, Refusal, Welcome};
+use landfall_layout::frame::{Frame, Refusal, Role, Welcome};
 use landfall_layout::topic::Order;
 
-fn build(client: &landfall::Client) -> Publisher {
+const WAIT: Duration = Duration::from_secs(10);
+
+fn build(client: &Client) -> Publisher {
     let builder = client.publisher("topic").transport(Transport::Tcp).client_id(7);
-    builder.linger(Duration::ZERO).timeout(Duration::from_secs(10)).build().unwrap()
+    builder.linger(Duration::ZERO).timeout(WAIT).build().unwrap()
 }
 
 /// What becomes of a publisher that began at sequence 1, has a batch without a receipt, and finds
@@ -144,9 +146,57 @@ fn a_topic_that_is_gone_is_not_asked_for_again() {
         let mut publisher = build(&client);
         publisher.publish(b"a").unwrap();
         let error = publisher.flush().unwrap_err();
-        assert!(matches!(error, Error::TopicGone { .. }), "{answer:?}: {error}");
+        let is_it = matches!(error, Error::TopicGone { another_pool: false, .. });
+        assert!(is_it, "{answer:?}: {error}");
         assert!(matches!(publisher.publish(b"b"), Err(Error::Failed { .. })));
         script.join().unwrap();
+    }
+}
+
+/// Nobody deleted it: it was in the memory of a pool that ended.
+#[test]
+fn a_topic_that_another_pool_does_not_have_is_not_called_deleted() {
+    let subscribes = |client: &Client| {
+        let builder = client.subscriber("topic").transport(Transport::Tcp);
+        let mut subscriber = builder.timeout(WAIT).build().unwrap();
+        while !matches!(subscriber.next(WAIT).unwrap(), Event::TopicGone) {}
+        subscriber.topic_gone()
+    };
+    let publishes = |client: &Client| {
+        let mut publisher = build(client);
+        publisher.publish(b"a").unwrap();
+        publisher.flush().unwrap_err()
+    };
+    let users: [&dyn Fn(&Client) -> Error; 2] = [&subscribes, &publishes];
+    for uses in users {
+        for another in [true, false] {
+            let states = States::default();
+            let said = States::clone(&states);
+            let script = move |connections: &mut common::Connections| {
+                let (mut peer, hello) = connections.greet();
+                let epoch = u32::from(hello.role == Role::Publish);
+                peer.send(Frame::Welcome(welcome(Order::Strong, epoch, 0)));
+                if another {
+                    said.lock().unwrap().insert(POOL, "01");
+                }
+                drop(peer);
+                let (mut peer, _) = connections.greet();
+                peer.send(Frame::Refused(Refusal::NoTopic));
+                peer.until_closed();
+            };
+            let (client, handles) = brokers_saying(vec![Box::new(script)], states);
+            let error = uses(&client);
+            let is_it =
+                matches!(error, Error::TopicGone { another_pool, .. } if another_pool == another);
+            assert!(is_it, "{error:?}");
+            let text = error.to_string();
+            assert_eq!(
+                text.contains("was in the memory of an earlier pool alone"),
+                another,
+                "{text}"
+            );
+            handles.into_iter().for_each(|handle| handle.join().unwrap());
+        }
     }
 }
 

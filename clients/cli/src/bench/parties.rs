@@ -220,7 +220,7 @@ pub fn subscribe(mut subscriber: Subscriber, shared: &Shared) -> Outcome<Verifie
                     "retention took {missed} messages before they were read"
                 )));
             }
-            Event::TopicGone => return Err(wrong("the topic was deleted".into())),
+            Event::TopicGone => return Err(wrong(subscriber.topic_gone().to_string())),
             Event::CaughtUp => {}
             Event::Idle if last.elapsed() < SILENCE => {}
             Event::Idle => {

@@ -89,7 +89,7 @@ pub fn all(number: usize, mut subscriber: Subscriber, shared: &Shared<'_>) -> Ou
                 auditor.told(number, log, reason, missed, resume);
                 reader.rebuilt.missed += missed;
             }
-            Event::TopicGone => return Err(Failure::failed(cannot(), "the topic was deleted")),
+            Event::TopicGone => return Err(Failure::failed(cannot(), subscriber.topic_gone())),
             Event::CaughtUp => {}
             Event::Idle if last.elapsed() < SILENCE => {}
             Event::Idle => {

@@ -205,7 +205,8 @@ impl Publisher {
     pub(super) fn named(&self, error: Error) -> Error {
         match error {
             Error::Refused { why: Refusal::TopicGone | Refusal::NoTopic, .. } => {
-                Error::TopicGone { topic: self.setup.topic.clone() }
+                let another_pool = self.pool_uuid != self.route.pool_uuid;
+                Error::TopicGone { topic: self.setup.topic.clone(), another_pool }
             }
             other => other,
         }

@@ -29,7 +29,8 @@ pub enum Event<'s> {
     CaughtUp,
     /// Nothing came within the wait.
     Idle,
-    /// The topic was deleted; nothing more will come.
+    /// The topic was deleted, or went with its pool; nothing more will come.
+    /// [`Subscriber::topic_gone`](crate::Subscriber::topic_gone) says which.
     TopicGone,
 }
 

@@ -121,6 +121,7 @@ impl Subscriber {
                 Ok(Opened::Yes((via, welcome))) => {
                     self.via = via;
                     self.broker = broker.broker;
+                    self.pool_uuid.clone_from(&self.route.pool_uuid);
                     let order = Order::from_raw(welcome.order).expect("it was checked");
                     if first && let Err(error) = self.check_start(from, order, welcome.end) {
                         self.via = Via::Down;
@@ -191,9 +192,7 @@ impl Subscriber {
             match self.step()? {
                 Step::Ends(ends) => return Ok(ends),
                 Step::Nothing => {}
-                Step::TopicGone => {
-                    return Err(Error::TopicGone { topic: self.setup.topic.clone() });
-                }
+                Step::TopicGone => return Err(self.topic_gone()),
                 Step::Batch(_) | Step::Gap { .. } | Step::CaughtUp => {
                     let what = "does not say where logs end before it sends what is in them";
                     return Err(Error::Unexpected { broker: self.broker, what: what.to_owned() });

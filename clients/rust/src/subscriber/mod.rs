@@ -117,6 +117,8 @@ pub struct Subscriber {
     landing: Option<Arc<Mapping>>,
     /// When the topic was made that it reads: another pool may give its id to another one.
     made_ns: Option<u64>,
+    /// The pool of the latest connection, as control named it.
+    pool_uuid: String,
     /// It has read, or could have: what it asks for is where it is, and no more where to begin.
     has_begun: bool,
     order: Order,
@@ -151,6 +153,7 @@ impl Subscriber {
             route,
             via: Via::Down,
             landing: None,
+            pool_uuid: String::new(),
             has_begun: false,
             start: 0,
             end: 0,
@@ -253,6 +256,13 @@ impl Subscriber {
     /// The broker in use, or the one used last.
     pub fn broker(&self) -> u8 {
         self.broker
+    }
+
+    /// What became of the topic after [`Event::TopicGone`], as an error for whoever wants one:
+    /// [`Error::TopicGone`].
+    pub fn topic_gone(&self) -> Error {
+        let another_pool = self.pool_uuid != self.route.pool_uuid;
+        Error::TopicGone { topic: self.setup.topic.clone(), another_pool }
     }
 
     /// The next thing there is, waiting for it up to `wait`.
