@@ -134,7 +134,7 @@ pub struct BrokerFacts {
     pub unix: String,
     pub verbs: String,
     pub pid: u64,
-    pub heartbeat_age_ms: u64,
+    pub heartbeat_age_ms: Option<u64>,
     pub epoch_seen: u64,
 }
 

@@ -43,9 +43,14 @@ impl Beats {
         self.0.look(line.heartbeat_ns, now_ns)
     }
 
-    /// Nanoseconds for which no beat was seen, by boot time.
+    /// Nanoseconds for which no beat was seen, by boot time: since the first look where none was.
     pub fn age_ns(&self, now_ns: u64) -> u64 {
         self.0.age_ns(now_ns)
+    }
+
+    /// How old its last beat is. `None`: this control saw none, and nobody knows.
+    pub fn last_ns(&self, now_ns: u64) -> Option<u64> {
+        self.0.has_moved().then(|| self.0.age_ns(now_ns))
     }
 }
 
@@ -119,8 +124,9 @@ mod tests {
         let mut seen = BrokerLine { heartbeat_ns: 900, ..line(BrokerState::Serving) };
         assert_eq!(beats.look(&seen, 5_000), 0, "a first look knows of no silence");
         assert_eq!(beats.look(&seen, 6_000), 1_000);
+        assert_eq!(beats.last_ns(6_000), None, "it may have beaten last long before");
         seen.heartbeat_ns = 1;
         assert_eq!(beats.look(&seen, 7_000), 0, "any other value is a beat");
-        assert_eq!(beats.age_ns(7_500), 500);
+        assert_eq!((beats.age_ns(7_500), beats.last_ns(7_500)), (500, Some(500)));
     }
 }

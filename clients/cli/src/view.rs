@@ -47,7 +47,7 @@ pub fn cluster(settings: &Settings, client: &Client) -> Outcome {
             broker.broker.to_string(),
             broker.state.clone(),
             broker.pid.to_string(),
-            format!("{} ms ago", broker.heartbeat_age_ms),
+            broker.heartbeat_age_ms.map_or_else(|| "none seen".into(), |ms| format!("{ms} ms ago")),
             broker.epoch_seen.to_string(),
             broker.tcp.clone(),
             broker.unix.clone(),

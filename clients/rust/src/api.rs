@@ -75,8 +75,9 @@ pub struct Broker {
     pub verbs: String,
     /// Process id.
     pub pid: u64,
-    /// Milliseconds since its last heartbeat.
-    pub heartbeat_age_ms: u64,
+    /// Milliseconds since its last heartbeat; `None` where this control saw none: it may have ended
+    /// long before control began.
+    pub heartbeat_age_ms: Option<u64>,
     /// The epoch it has seen.
     pub epoch_seen: u64,
 }

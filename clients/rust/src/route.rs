@@ -53,6 +53,11 @@ impl Route {
         }
     }
 
+    /// Whether the pool is another one than that of the latest connection, if there was any.
+    pub(crate) fn is_another_pool(&self, before: &str) -> bool {
+        !before.is_empty() && before != self.pool_uuid
+    }
+
     /// By which transport brokers are reached from now on.
     pub(crate) fn go_by(&mut self, transport: Transport) {
         self.transport = transport;
@@ -96,7 +101,7 @@ impl Route {
             Some("no other serves")
         };
         let state = found.map_or_else(|| "unknown".to_owned(), |found| found.state.clone());
-        Finding::Gone { state, beat_ms: found.map_or(0, |found| found.heartbeat_age_ms), stays }
+        Finding::Gone { state, beat_ms: found.and_then(|found| found.heartbeat_age_ms), stays }
     }
 
     /// Why not to wait any longer for a broker's answer to a hello, after so long.
@@ -340,7 +345,7 @@ mod tests {
                 unix: String::new(),
                 verbs: String::new(),
                 pid: 1,
-                heartbeat_age_ms: 1,
+                heartbeat_age_ms: Some(1),
                 epoch_seen: 1,
             })
             .to_vec();

@@ -29,7 +29,7 @@ pub(crate) enum Finding {
     /// It serves: what it says may be on the way.
     Serves,
     /// It does not. `stays`: why there is no other to go to.
-    Gone { state: String, beat_ms: u64, stays: Option<&'static str> },
+    Gone { state: String, beat_ms: Option<u64>, stays: Option<&'static str> },
     /// Control does not answer either.
     Unknown { why: String },
 }
@@ -51,7 +51,11 @@ impl std::fmt::Display for Finding {
         match self {
             Self::Serves => f.write_str("control calls it serving"),
             Self::Gone { state, beat_ms, stays } => {
-                write!(f, "control calls it {state}, its last heartbeat was {beat_ms} ms ago")?;
+                write!(f, "control calls it {state}, ")?;
+                match beat_ms {
+                    Some(ms) => write!(f, "its last heartbeat was {ms} ms ago")?,
+                    None => f.write_str("and has seen no heartbeat of it")?,
+                }
                 stays.map_or(Ok(()), |why| write!(f, ", and {why}"))
             }
             Self::Unknown { why } => write!(f, "control does not answer either: {why}"),
@@ -148,7 +152,15 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn gone(stays: Option<&'static str>) -> Finding {
-        Finding::Gone { state: "frozen".into(), beat_ms: 3100, stays }
+        Finding::Gone { state: "frozen".into(), beat_ms: Some(3100), stays }
+    }
+
+    #[test]
+    fn a_heartbeat_that_nobody_saw_has_no_age() {
+        let text = gone(None).to_string();
+        assert!(text.contains("its last heartbeat was 3100 ms ago"), "{text}");
+        let unseen = Finding::Gone { state: "dead".into(), beat_ms: None, stays: None };
+        assert_eq!(unseen.to_string(), "control calls it dead, and has seen no heartbeat of it");
     }
 
     #[test]

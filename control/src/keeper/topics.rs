@@ -457,7 +457,7 @@ impl Keeper {
                         unix: address.unix().to_owned(),
                         verbs: address.verbs().to_owned(),
                         pid: line.pid,
-                        heartbeat_age_ms: broker.beats.age_ns(clock_ns) / MS,
+                        heartbeat_age_ms: broker.beats.last_ns(clock_ns).map(|age_ns| age_ns / MS),
                         epoch_seen: line.epoch_seen,
                     }
                 })

@@ -205,7 +205,7 @@ impl Publisher {
     pub(super) fn named(&self, error: Error) -> Error {
         match error {
             Error::Refused { why: Refusal::TopicGone | Refusal::NoTopic, .. } => {
-                let another_pool = self.pool_uuid != self.route.pool_uuid;
+                let another_pool = self.route.is_another_pool(&self.pool_uuid);
                 Error::TopicGone { topic: self.setup.topic.clone(), another_pool }
             }
             other => other,

@@ -121,7 +121,6 @@ impl Subscriber {
                 Ok(Opened::Yes((via, welcome))) => {
                     self.via = via;
                     self.broker = broker.broker;
-                    self.pool_uuid.clone_from(&self.route.pool_uuid);
                     let order = Order::from_raw(welcome.order).expect("it was checked");
                     if first && let Err(error) = self.check_start(from, order, welcome.end) {
                         self.via = Via::Down;
@@ -139,6 +138,7 @@ impl Subscriber {
                     }
                     self.detour.connected(welcome.end, welcome.copies);
                     self.silence.heard();
+                    self.pool_uuid.clone_from(&self.route.pool_uuid);
                     if first {
                         self.made_ns = Some(welcome.created_ns);
                         self.order = order;

@@ -261,7 +261,7 @@ impl Subscriber {
     /// What became of the topic after [`Event::TopicGone`], as an error for whoever wants one:
     /// [`Error::TopicGone`].
     pub fn topic_gone(&self) -> Error {
-        let another_pool = self.pool_uuid != self.route.pool_uuid;
+        let another_pool = self.route.is_another_pool(&self.pool_uuid);
         Error::TopicGone { topic: self.setup.topic.clone(), another_pool }
     }
 
