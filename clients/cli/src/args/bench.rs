@@ -68,8 +68,8 @@ pub struct Common {
     /// Bytes of its own system's pool [default: 1G]
     #[arg(long, value_name = "SIZE")]
     pub pool_bytes: Option<Size>,
-    /// Brokers of its own system keep replicas below this directory, until the end: --ack replicated
-    /// and --ack durable need some
+    /// Brokers of its own system keep replicas below this directory, until the end: --ack durable
+    /// and --ack replicated need some
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// How all processes wait [default: backoff]
