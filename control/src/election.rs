@@ -6,7 +6,7 @@
 //! service stands here, whose revision is the epoch.
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
 use landfall_layout::limits::{ELSEWHERE_GONE_NS, LEADERS_MAX};
@@ -42,7 +42,7 @@ pub enum NotElected {
         /// Its process, on its host.
         pid: u64,
         /// Where its HTTP API is, if that is known.
-        http: Option<SocketAddrV4>,
+        http: Option<SocketAddr>,
         /// It beats for certain. If not, whoever stands again will know within the time for which
         /// a leader may be silent.
         beats: bool,
@@ -100,7 +100,7 @@ impl NotElected {
     }
 
     /// Where the control that leads is asked instead, if that is known.
-    pub fn leader(&self) -> Option<SocketAddrV4> {
+    pub fn leader(&self) -> Option<SocketAddr> {
         match self {
             Self::Led { http, .. } => *http,
             _ => None,

@@ -3,7 +3,7 @@
 mod fake;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net as unix;
 
@@ -217,8 +217,9 @@ fn a_token_is_with_its_broker_before_the_answer() {
 /// The one that led when it began may be gone.
 #[test]
 fn a_control_that_stands_by_names_who_leads_by_now() {
-    let led = |epoch, pid| {
-        let http = Some(SocketAddrV4::new([127, 0, 0, 1].into(), pid as u16));
+    let led = |epoch, pid: u64| {
+        let ip = if epoch < 3 { "127.0.0.1" } else { "::1" };
+        let http = Some(SocketAddr::new(ip.parse().unwrap(), pid as u16));
         let why = NotElected::Led { epoch, pid, http, beats: true };
         StandingBy { why: why.while_standing_by(), leader: why.leader() }
     };
@@ -240,4 +241,7 @@ fn a_control_that_stands_by_names_who_leads_by_now() {
     let (_, text) = ask();
     assert!(text.contains("in epoch 2, as process 34"), "{text}");
     assert!(text.ends_with(" http://127.0.0.1:34"), "{text}");
+    tell.send(led(3, 56)).unwrap();
+    let (_, text) = ask();
+    assert!(text.ends_with(" http://[::1]:56"), "{text}");
 }

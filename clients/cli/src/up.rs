@@ -1,6 +1,6 @@
 //! `landfall up`: a system in the foreground.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -204,11 +204,16 @@ fn listen_address(address: &str) -> Outcome<&str> {
         return Err(Failure::usage("the control address cannot be used", why)
             .next("landfall up --control HOST:PORT"));
     }
-    let port = listen.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    // A name or an address of IPv4 has no colon, and one of IPv6 has brackets around its own.
+    let is_host = |host: &str| match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains(':'),
+    };
+    let port = listen.rsplit_once(':').filter(|(host, _)| is_host(host));
     if port.and_then(|(_, port)| port.parse::<u16>().ok()).is_none() {
         return Err(Failure::usage(
             "the control address cannot be used",
-            format!("{address:?} is no HOST:PORT"),
+            format!("{address:?} is no HOST:PORT; an address of IPv6 needs brackets: [::1]:7400"),
         )
         .next("landfall up --control 127.0.0.1:7400"));
     }
@@ -262,6 +267,10 @@ mod tests {
         assert_eq!(listen_address("http://127.0.0.1:7400").unwrap(), "127.0.0.1:7400");
         assert_eq!(listen_address("http://127.0.0.1:7400/").unwrap(), "127.0.0.1:7400");
         assert_eq!(listen_address("[::1]:0").unwrap(), "[::1]:0");
+        for bare in ["::1", "::1:7400", "http://::1:7400", "[::1]", "[x]:1"] {
+            let failure = listen_address(bare).unwrap_err().to_string();
+            assert!(failure.contains("needs brackets: [::1]:7400"), "{failure}");
+        }
         let failure = listen_address("127.0.0.1:1,127.0.0.1:2").unwrap_err().to_string();
         assert!(failure.contains("several"), "{failure}");
         let failure = listen_address("unix:/run/x").unwrap_err().to_string();

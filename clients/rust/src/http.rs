@@ -348,6 +348,9 @@ fn was_closed(error: &ureq::Error) -> bool {
 
 /// `HOST:PORT`, the port said: a client that guesses one talks to somebody else.
 fn check_authority(authority: &str) -> Result<(), &'static str> {
+    if !authority.starts_with('[') && authority.matches(':').count() > 1 {
+        return Err("an address of IPv6 needs brackets and a port, as in [::1]:7400");
+    }
     let uri: Uri =
         format!("http://{authority}/").parse().map_err(|_| "it cannot be read as HOST:PORT")?;
     if uri.path() != "/" || authority.contains(['/', '?', '#', '@']) {
@@ -539,6 +542,24 @@ mod tests {
         let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
         assert_eq!(count(&stood), 1, "it was asked once");
         assert!(count(&led) >= 3);
+    }
+
+    #[test]
+    fn an_address_of_ipv6_has_brackets_wherever_it_becomes_a_url() {
+        let soon = Duration::from_secs(1);
+        for address in ["[::1]:7400", "http://[::1]:7400/"] {
+            let step = Step::new(address, soon).unwrap();
+            assert_eq!(step.base, "http://[::1]:7400");
+            // Its host is asked for what listens on every address.
+            let named = step.named("http://0.0.0.0:7401", soon).unwrap();
+            assert_eq!(named.base, "http://[::1]:7401");
+            assert_eq!(step.named("http://[::1]:7402", soon).unwrap().base, "http://[::1]:7402");
+        }
+        let refused = |address| Step::new(address, soon).err().unwrap().to_string();
+        for address in ["::1", "::1:17400", "http://fe80::1:7400"] {
+            assert!(refused(address).contains("needs brackets"), "{}", refused(address));
+        }
+        assert!(refused("[::1]").contains("the port is missing"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod metrics;
 mod serve;
 mod visitors;
 
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
@@ -60,7 +60,7 @@ pub struct StandingBy {
     /// Why it does.
     pub why: String,
     /// Where the one that leads is asked, if that is known.
-    pub leader: Option<SocketAddrV4>,
+    pub leader: Option<SocketAddr>,
 }
 
 /// What a control says that stands by: without an answer whoever asks would wait until it leads.

@@ -1,6 +1,6 @@
 //! The head of the pool: its header, and the lines of control and of each broker.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -87,8 +87,8 @@ pub struct LeaderLine {
     /// Directories of topics that say where logs ended, because this leader stopped the pool in
     /// good order: the next one has to take that back before it serves. 0: none do.
     pub ended: u64,
-    /// [`http_address`](Self::http_address), packed: 48 bits, behind a bit that says that there is
-    /// one. 0: none.
+    /// [`http_address`](Self::http_address), packed: 48 bits, behind a number that says what it is,
+    /// 1 for IPv4 and 2 for the port of IPv6's loopback. 0: none.
     pub http: u64,
     /// Zero.
     pub reserved: u64,
@@ -103,20 +103,27 @@ impl LeaderLine {
     /// Offset of `ended` in the line.
     pub const ENDED_AT: u64 = 40;
 
-    /// Where its HTTP API listens, for `http`. An address of IPv6 does not fit, and is 0.
+    /// Where its HTTP API listens, for `http`. An address of IPv6 does not fit, and is 0, but for
+    /// the loopback and for `[::]`, which listens on every address of IPv4 too.
     pub fn pack_http(address: SocketAddr) -> u64 {
-        match address {
-            SocketAddr::V4(v4) => {
-                1 << 48 | u64::from(u32::from(*v4.ip())) << 16 | u64::from(v4.port())
-            }
-            SocketAddr::V6(_) => 0,
+        let port = u64::from(address.port());
+        let of_v4 = |ip: Ipv4Addr| 1 << 48 | u64::from(u32::from(ip)) << 16 | port;
+        match address.ip().to_canonical() {
+            IpAddr::V4(ip) => of_v4(ip),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => of_v4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::LOCALHOST) => 2 << 48 | port,
+            IpAddr::V6(_) => 0,
         }
     }
 
     /// Where its HTTP API listens, if that is known. 0.0.0.0 stands for every address of its host.
-    pub fn http_address(&self) -> Option<SocketAddrV4> {
-        let ip = Ipv4Addr::from((self.http >> 16) as u32);
-        (self.http >> 48 == 1).then(|| SocketAddrV4::new(ip, self.http as u16))
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        let ip = match self.http >> 48 {
+            1 => IpAddr::V4(Ipv4Addr::from((self.http >> 16) as u32)),
+            2 => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, self.http as u16))
     }
 }
 

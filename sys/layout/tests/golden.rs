@@ -75,10 +75,14 @@ fn where_a_leader_is_asked_fits_a_word() {
         LeaderLine { http, ..LeaderLine::default() }
     };
     assert_eq!(line("127.0.0.1:7400").http, 0x0001_7f00_0001_1ce8);
-    for text in ["127.0.0.1:7400", "0.0.0.0:1", "255.255.255.255:65535"] {
-        assert_eq!(line(text).http_address().map(|it| it.to_string()).as_deref(), Some(text));
+    assert_eq!(line("[::1]:7400").http, 0x0002_0000_0000_1ce8);
+    let shown = |text: &str| line(text).http_address().map(|it| it.to_string());
+    for text in ["127.0.0.1:7400", "0.0.0.0:1", "255.255.255.255:65535", "[::1]:7400"] {
+        assert_eq!(shown(text).as_deref(), Some(text));
     }
-    assert_eq!(line("[::1]:7400").http_address(), None);
+    assert_eq!(shown("[::]:7400").as_deref(), Some("0.0.0.0:7400"), "it is IPv4's as well");
+    assert_eq!(shown("[::ffff:10.0.0.1]:7400").as_deref(), Some("10.0.0.1:7400"));
+    assert_eq!(shown("[2001:db8::1]:7400"), None);
     assert_eq!(LeaderLine::default().http_address(), None);
 }
 
