@@ -125,6 +125,7 @@ impl Broker {
         match (kind, &mut known.landing) {
             (SegmentKind::Payload, _) => {
                 known.stock.grant(granted);
+                known.is_full_noted = false;
             }
             (SegmentKind::OrderLog, Landing::Own(own)) => {
                 own.grant(env, granted, base);

@@ -6,6 +6,7 @@ use landfall_layout::TopicId;
 use landfall_layout::frame::{
     Ack, FRAME_BYTES, Frame, FrameError, Hello, HelloTail, LogPlace, Refusal, TAIL_BYTES_MAX,
 };
+use landfall_layout::full::Full;
 use landfall_layout::limits::TOPICS_MAX;
 use landfall_layout::topic::{Order, TopicEntry, TopicState, check_name};
 use landfall_pool::clock::boot_ns;
@@ -95,8 +96,9 @@ impl Greeting {
             Stage::Ring { full: Some((free, of)), .. } => (
                 Refusal::NoControl,
                 format!(
-                    "the pool is full ({free} of {of} segments free), and the topic's ring at this \
-                     broker needs one: delete a topic, or make the pool larger"
+                    "{}, and the topic's ring at this broker needs one: delete a topic, or make \
+                     the pool larger",
+                    Full { free, of }
                 ),
             ),
             Stage::Ring { .. } => (

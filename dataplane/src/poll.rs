@@ -6,6 +6,7 @@ use landfall_layout::channel::BROKER_PARKED_AT;
 use landfall_layout::command::Request;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Frame, Stall};
+use landfall_layout::full::Full;
 use landfall_layout::limits::{HEARTBEAT_EVERY_NS, IN_FLIGHT_BATCHES_MAX};
 use landfall_layout::pool::{BrokerState, DISK_HANGS};
 use landfall_pool::bell::Role;
@@ -22,6 +23,7 @@ use crate::land::Wait;
 use crate::positions::Asked;
 use crate::publish_tcp::{self, Stop};
 use crate::receipts::settle;
+use crate::replica::HANGS_NS;
 use crate::subscribe_memory::wake;
 
 /// Turns between looks at the sockets: after a look that found something, after one that did not,
@@ -541,10 +543,17 @@ impl Broker {
             let Some(why) = stalled.shown().filter(|_| due) else { continue };
             stalled.told_ns = now_ns;
             let topic = topics[publisher.topic.slot()].as_deref_mut();
+            let waited_ns = now_ns.saturating_sub(stalled.since_ns);
             let (used, of) = match (why, topic) {
                 (Stall::RingFull, Some(topic)) => topic.ring_use(env),
                 (Stall::HalvesFull, _) => env.halves.in_use(),
-                _ => (free.count(env), env.pool.geometry().segments()),
+                (_, topic) => {
+                    let (free, of) = (free.count(env), env.pool.geometry().segments());
+                    if let Some(topic) = topic.filter(|_| waited_ns >= HANGS_NS) {
+                        topic.note_full(env, Full { free, of });
+                    }
+                    (free, of)
+                }
             };
             if conn.out.frames() < usize::from(IN_FLIGHT_BATCHES_MAX) {
                 conn.tell(Frame::Stalled { why, used, of });

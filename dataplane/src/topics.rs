@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use landfall_layout::command::Request;
+use landfall_layout::full::Full;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::segment::SegmentKind;
@@ -17,6 +18,7 @@ use crate::control_link::ControlLink;
 use crate::env::Env;
 use crate::held::Waited;
 use crate::losses::Losses;
+use crate::replica::HANGS_NS;
 use crate::segments::{Granted, Stock};
 
 /// Batches of one broker's own log that may wait for the end of the burst.
@@ -53,6 +55,8 @@ pub struct Topic {
     pub follower: Follower,
     /// Publisher connections.
     pub publishers: u32,
+    /// It was noted that they wait for room in a full pool.
+    pub is_full_noted: bool,
     /// When the last of them left.
     pub idle_since_ns: u64,
 }
@@ -167,6 +171,22 @@ impl InFlight {
     }
 }
 
+impl Topic {
+    /// Notes that publishers wait in a full pool: once, until there is room.
+    pub fn note_full(&mut self, env: &Env, full: Full) {
+        if std::mem::replace(&mut self.is_full_noted, true) {
+            return;
+        }
+        let Some(entry) = env.pool.topic(self.id) else { return };
+        env.client_error(&format!(
+            "topic {}: publishers wait for room, for more than {} s: {full}; delete a topic, or \
+             make the pool larger",
+            entry.name(),
+            HANGS_NS / 1_000_000_000
+        ));
+    }
+}
+
 impl OwnLog {
     /// Takes a grant; false when it is already here or unknown to the pool.
     pub fn grant(&mut self, env: &Env, granted: Granted, base: u64) -> bool {
@@ -231,6 +251,7 @@ impl Topic {
             losses: Losses::begin(env, id),
             follower: Follower { reader: LogReader::new(id, SEQUENCED_LOG), next: 0, lapped: 0 },
             publishers: 0,
+            is_full_noted: false,
             idle_since_ns: 0,
         };
         if order.is_sequenced() {

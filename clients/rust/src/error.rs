@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use landfall_layout::batch::BatchError;
 use landfall_layout::frame::{FrameError, Refusal, Stall};
+use landfall_layout::full::Full;
 use landfall_layout::held::Held;
 use landfall_nic::NicError;
 use landfall_pool::map::MapError;
@@ -313,8 +314,10 @@ impl fmt::Display for Stalled {
             ),
             Stall::PoolFull => write!(
                 f,
-                "the pool is full ({used} of {of} segments free): delete a topic, let retention \
-                 work, or make the pool larger; landfall cluster says whether segments are lost"
+                "{}: a topic made with --keep gives none back, and another only what is beyond its \
+                 --retention and --retention-bytes and on the disks of its copies; delete a topic, \
+                 or make the pool larger; landfall cluster says whether segments are lost",
+                Full { free: *used, of: *of }
             ),
             Stall::HalvesFull => write!(
                 f,

@@ -6,6 +6,7 @@
 
 use landfall_layout::command::{Command, Denial};
 use landfall_layout::counters::Counter;
+use landfall_layout::full::kept_back;
 use landfall_layout::segment::{SegmentKind, SegmentState, What};
 use landfall_layout::slot::{ConsumedLine, RingLine, RingSlot};
 use landfall_layout::{BrokerId, SegmentId, TopicId};
@@ -58,7 +59,7 @@ pub struct Wanted {
 impl Keeper {
     /// Segments that shall stay free for what a full pool cannot do without: order logs and rings.
     fn reserve(&self) -> u32 {
-        (self.segments.total() / 16).clamp(1, 4)
+        kept_back(self.segments.total())
     }
 
     /// Refuses a topic whose order log would leave nothing for batches, of any topic and for as

@@ -14,7 +14,7 @@ use landfall_pool::disk::{Disk, Job, Syncs};
 
 /// A disk whose oldest write or sync has not ended for this long hangs. Longer than a slow disk
 /// takes under load: copies move away from one that hangs.
-const CALL_NS: u64 = 5_000_000_000;
+pub const CALL_NS: u64 = 5_000_000_000;
 /// The same for everything else, where one step may read or remove a whole file.
 const STEP_NS: u64 = 15_000_000_000;
 /// What one look counts at most: whoever looks was stopped as well, if it is longer.

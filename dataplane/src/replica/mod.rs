@@ -70,6 +70,7 @@ use thread::Worker;
 
 pub(crate) use goal::Progress;
 pub(crate) use group::check as check_batch;
+pub(crate) use hang::CALL_NS as HANGS_NS;
 
 /// A stop waits this long for what the disk is doing.
 const STOP_WAIT: Duration = Duration::from_secs(5);

@@ -7,11 +7,13 @@ use landfall_dataplane::Idle;
 use landfall_layout::SegmentId;
 use landfall_layout::batch::PREAMBLE_BYTES;
 use landfall_layout::command::Command;
-use landfall_layout::counters::Counter;
+use landfall_layout::counters::{Counter, ErrorEntry};
 use landfall_layout::frame::{
     Ack, Frame, From, Hello, HelloTail, LogPlace, Reached, Refusal, Stall,
 };
+use landfall_layout::full::kept_back;
 use landfall_layout::topic::Order;
+use landfall_pool::counters::ErrorLog;
 
 use crate::client::{Client, batch, publisher, subscriber};
 use crate::rig::{Rig, until};
@@ -165,6 +167,34 @@ fn a_full_pool_holds_the_publisher_back_until_there_is_a_segment() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn publishers_that_wait_long_for_room_are_noted_once_with_the_numbers() {
+    let rig = Rig::new();
+    rig.control().topic("poor", Order::Total, 64, 0);
+    rig.control().deny = true;
+    let mut both = [5, 6].map(|client| Client::welcomed(rig.tcp(), publisher(client), "poor"));
+    for (client, publish) in (5..).zip(&mut both) {
+        publish.publish(client, 0, b"wait");
+    }
+    let all = rig.pool.geometry().segments();
+    let noted = || {
+        let entries = ErrorLog::new(&rig.pool, 0).entries(&rig.pool);
+        let waits = |e: &&ErrorEntry| e.text().contains("topic poor: publishers wait for room");
+        let noted: Vec<_> = entries.iter().filter(waits).cloned().collect();
+        noted
+    };
+    // Each is told at most once a second: by the last of these it has waited for 6 s.
+    for publish in &mut both {
+        for _ in 0..7 {
+            assert!(matches!(publish.frame().0, Frame::Stalled { why: Stall::PoolFull, .. }));
+        }
+    }
+    let [entry] = &noted()[..] else { panic!("{:?}", rig.errors()) };
+    assert_eq!(entry.count, 1);
+    let numbers = format!("of {all} segments free, and {} are kept back", kept_back(all));
+    assert!(entry.text().contains(&numbers), "{}", entry.text());
 }
 
 #[test]

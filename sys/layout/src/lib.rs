@@ -22,6 +22,7 @@ pub mod counters;
 pub mod doubt;
 pub mod fate;
 pub mod frame;
+pub mod full;
 pub mod geometry;
 pub mod held;
 pub mod ids;
