@@ -42,13 +42,17 @@ pub struct TopicView {
     pub promised: BTreeMap<usize, u64>,
     /// Its segments.
     pub candidates: Vec<Candidate>,
-    /// Segments with batches that it has.
-    pub held: usize,
     /// Segments that the bytes it keeps would fill, and one that each log writes into.
     pub filled: usize,
 }
 
 impl TopicView {
+    /// Segments that have batches which can be read and that nothing more comes into: what brokers
+    /// write into, or have ahead, is no reason to take these.
+    fn held(&self) -> usize {
+        self.candidates.iter().filter(|candidate| candidate.last.is_some()).count()
+    }
+
     /// Whether everything that was promised for the log's entries up to and with `last` holds.
     fn is_promised(&self, log: usize, last: u64) -> bool {
         self.promised.get(&log).is_none_or(|index| last < *index)
@@ -106,14 +110,18 @@ pub fn plan(pool: PoolView, topics: &[TopicView]) -> Vec<Retirement> {
         let may_go = match (view.retention_bytes, view.retention_ns) {
             (0, 0) => usize::MAX,
             // Segments that were closed almost empty hold less than there is room for.
-            (_, 0) => view.held.saturating_sub(view.filled.saturating_add(beyond)),
+            (_, 0) => view.held().saturating_sub(view.filled.saturating_add(beyond)),
             _ => 0,
         };
         left.extend(ordered[beyond..].iter().take(may_go).map(|candidate| (i, *candidate)));
     }
+    // Who set no bound goes first.
+    let order = |(i, candidate): &(usize, Candidate)| {
+        (topics[*i].retention_bytes != 0, candidate.landed_ns)
+    };
     let free = u64::from(pool.free) + taken.len() as u64;
     let short = u64::from(pool.wanted).saturating_sub(free) as usize;
-    left.sort_by_key(|(_, candidate)| candidate.landed_ns);
+    left.sort_by_key(order);
     let oldest = left.iter().take(short);
     taken.extend(oldest.map(|(i, candidate)| retire(topics[*i].topic, candidate)));
     taken
@@ -176,7 +184,6 @@ mod tests {
             log_bytes: [(32, landed.len() as u64 * 100)].into(),
             promised: BTreeMap::new(),
             candidates: landed.iter().enumerate().map(candidate).collect(),
-            held: landed.len(),
             filled: usize::MAX,
         }
     }
@@ -189,6 +196,23 @@ mod tests {
         assert_eq!(plan(POOL, std::slice::from_ref(&view)), [], "there is room");
         let by_time = TopicView { retention_ns: 10_000, ..view };
         assert_eq!(plan(pool, &[by_time]), []);
+    }
+
+    #[test]
+    fn who_set_no_bound_goes_before_who_keeps_bytes_in_too_many_segments() {
+        let pool = PoolView { wanted: 7, ..POOL };
+        let bytes = TopicView { retention_bytes: 1 << 20, filled: 1, ..topic(0, &[1, 2, 3]) };
+        assert_eq!(segments(&plan(pool, &[bytes, topic(1, &[5, 6, 7])])), [100, 101]);
+    }
+
+    #[test]
+    fn segments_that_hold_nothing_are_no_reason_to_take_what_is_kept() {
+        let pool = PoolView { wanted: 100, ..POOL };
+        let mut view = TopicView { retention_bytes: 1 << 20, filled: 2, ..topic(0, &[1, 2, 3, 4]) };
+        for candidate in &mut view.candidates[2..] {
+            candidate.last = None;
+        }
+        assert_eq!(segments(&plan(pool, &[view])), [2, 3], "two segments hold batches");
     }
 
     fn segments(plan: &[Retirement]) -> Vec<u32> {

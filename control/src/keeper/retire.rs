@@ -99,7 +99,6 @@ impl Keeper {
         // In a sequenced topic each broker writes into a segment of its own.
         let open = if sequenced { self.landing(self.topic(id)?).len() } else { log_bytes.len() };
         Some(TopicView {
-            held: self.topic(id)?.payload.len(),
             filled: usize::try_from(full).unwrap_or(usize::MAX).saturating_add(open),
             topic: id,
             log_bytes,
