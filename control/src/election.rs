@@ -243,7 +243,7 @@ impl Candidate {
             locked: self.ballot.locks.identity(),
             ended: 0,
             http: self.http,
-            reserved: 0,
+            short: 0,
         };
         pool.beat_slot(slot, boot_ns());
         // The ballot is held: a claim above this one comes only after it.

@@ -20,14 +20,19 @@ use crate::land::Wait;
 
 /// Ticks without a byte after which what was begun is given up: 5 s.
 const PATIENCE: u32 = (5_000_000_000 / HEARTBEAT_EVERY_NS) as u32;
-/// The same where others wait for room: 300 ms.
+/// The same where others wait for room, and for those too of which less than `SLOW_BYTES` come in
+/// each of these ticks: 300 ms.
 const PATIENCE_SHORT: u32 = 3;
+/// Fewer bytes than these in a tick are next to nothing: 64 KiB/s.
+const SLOW_BYTES: u64 = (64 << 10) * HEARTBEAT_EVERY_NS / 1_000_000_000;
 
 /// What half batches hold, and may hold together, in bytes.
 #[derive(Debug)]
 pub struct Halves {
     held: Rc<Cell<u64>>,
-    bound: u64,
+    /// Of this broker and all others.
+    bound_all: u64,
+    bound: Cell<u64>,
 }
 
 /// The room of a half batch, until it is dropped.
@@ -44,23 +49,29 @@ impl Drop for Half {
 }
 
 impl Halves {
-    /// None yet, on a pool of that many bytes: a quarter of them is for half batches.
+    /// None yet, on a pool of that many bytes: a quarter of them is for half batches of all brokers.
     pub fn new(pool_bytes: u64) -> Self {
-        Self { held: Rc::default(), bound: pool_bytes / 4 }
+        Self { held: Rc::default(), bound_all: pool_bytes / 4, bound: Cell::new(pool_bytes / 4) }
+    }
+
+    /// So many brokers serve: each has its share.
+    pub fn share(&self, brokers: usize) {
+        self.bound.set(self.bound_all / brokers.max(1) as u64);
     }
 
     /// Whether a batch of that many bytes may begin, of a client that has brought so many. One
     /// alone always may. Half of the room is for clients that have brought as much before.
     pub fn takes(&self, bytes: u64, brought: u64) -> bool {
         let held = self.held.get();
-        let bound = if brought < bytes { self.bound / 2 } else { self.bound };
+        let bound = self.bound.get();
+        let bound = if brought < bytes { bound / 2 } else { bound };
         held == 0 || held + bytes <= bound
     }
 
     /// MiB that are held, and that may be; for people.
     pub fn in_use(&self) -> (u32, u32) {
         let mib = |bytes: u64| u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
-        (mib(self.held.get()), mib(self.bound))
+        (mib(self.held.get()), mib(self.bound.get()))
     }
 
     /// Room for a batch that begins.
@@ -77,6 +88,8 @@ pub struct Stillness {
     brought: u64,
     /// Ticks since they were fewer. A broker that is stopped has none.
     ticks: u32,
+    /// Ticks in each of which next to nothing came.
+    slow: u32,
 }
 
 impl Stillness {
@@ -87,9 +100,16 @@ impl Stillness {
 
     /// One more tick.
     pub fn look(&mut self, brought: u64) -> u32 {
-        let ticks = if brought == self.brought { self.ticks.saturating_add(1) } else { 0 };
-        *self = Self { brought, ticks };
+        let more = brought - self.brought;
+        let ticks = if more == 0 { self.ticks.saturating_add(1) } else { 0 };
+        let slow = if more < SLOW_BYTES { self.slow.saturating_add(1) } else { 0 };
+        *self = Self { brought, ticks, slow };
         ticks
+    }
+
+    /// Nothing is on its way, so nothing is slow.
+    fn rest(&mut self) {
+        self.slow = 0;
     }
 }
 
@@ -109,6 +129,8 @@ struct Standing {
     begun: Begun,
     /// Ticks without a byte.
     ticks: u32,
+    /// Ticks with next to nothing.
+    slow: u32,
     /// Its segment is one that is left.
     is_left: bool,
     /// All of it came, and it waits for its turn. The session's lease ends that.
@@ -125,12 +147,18 @@ struct GivenUp {
 
 impl fmt::Display for GivenUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Standing { begun: Begun { have, of, .. }, ticks, is_whole, .. } = self.standing;
-        let ms = u64::from(ticks) * HEARTBEAT_EVERY_NS / 1_000_000;
+        let Standing { begun: Begun { have, of, .. }, ticks, slow, is_whole, .. } = self.standing;
+        let ms = |ticks: u32| u64::from(ticks) * HEARTBEAT_EVERY_NS / 1_000_000;
+        let (ms, slow_ms) = (ms(ticks), ms(slow));
         if is_whole {
             write!(f, "a batch of {of} bytes came, and the one before it did not for {ms} ms")?;
-        } else {
+        } else if ticks > 0 {
             write!(f, "{have} of {of} bytes of a batch came, and then nothing for {ms} ms")?;
+        } else {
+            write!(
+                f,
+                "{have} of {of} bytes of a batch came, less than 64 KiB/s for the last {slow_ms} ms"
+            )?;
         }
         if let Some((held, bound)) = self.for_room {
             write!(f, ", while such batches hold {held} bytes of the {bound} that they may")?;
@@ -177,7 +205,7 @@ impl Held {
 /// Who is given up: whoever has stood still for long, and, while they hold too much, who has stood
 /// still longest, if for a little while at least.
 fn given_up(mut all: Vec<Standing>, segment_bytes: u64, bound: u64, wanted: u64) -> Vec<GivenUp> {
-    all.sort_by_key(|standing| std::cmp::Reverse(standing.ticks));
+    all.sort_by_key(|standing| std::cmp::Reverse((standing.slow, standing.ticks)));
     let mut held = Held::of(&all, segment_bytes);
     let mut gone = Vec::new();
     for standing in all {
@@ -186,7 +214,7 @@ fn given_up(mut all: Vec<Standing>, segment_bytes: u64, bound: u64, wanted: u64)
         let makes_room = is_much && standing.begun.place.is_some();
         let is_over = standing.ticks >= PATIENCE && !standing.is_whole;
         let for_room = (!is_over).then_some((held.bytes, bound));
-        if is_over || (makes_room && standing.ticks >= PATIENCE_SHORT) {
+        if is_over || (makes_room && standing.slow >= PATIENCE_SHORT) {
             held.without(&standing);
             gone.push(GivenUp { standing, for_room });
         }
@@ -197,9 +225,12 @@ fn given_up(mut all: Vec<Standing>, segment_bytes: u64, bound: u64, wanted: u64)
 impl Broker {
     /// Looks at what clients have begun to send, and gives up what nothing comes of.
     pub(crate) fn tick_halves(&mut self) {
-        let Self { env, topics, conns, .. } = self;
+        let Self { env, topics, conns, peers, .. } = self;
+        env.halves.share(peers.len() + 1);
+        let segment_bytes = env.pool.geometry().segment_bytes();
         let mut all = Vec::new();
-        let mut wanted = 0;
+        // Somebody waits for a segment, here or at another broker.
+        let mut wanted = if env.pool.is_short() { segment_bytes } else { 0 };
         for Conn { token, kind, .. } in conns.iter_mut() {
             let Kind::Publisher(publisher) = kind else { continue };
             let Publisher { topic: id, via: Via::Stream(reading), still, stalled, .. } = publisher
@@ -216,14 +247,17 @@ impl Broker {
                 continue;
             }
             let ticks = still.look(publisher.brought);
-            let Some(begun) = reading.begun() else { continue };
+            let Some(begun) = reading.begun() else {
+                still.rest();
+                continue;
+            };
             let topic = topics[id.slot()].as_deref().filter(|topic| topic.id == *id);
             let filling = topic.and_then(|topic| topic.stock.filling());
             let is_left = begun.place.is_some_and(|(segment, _)| filling != Some(segment));
-            all.push(Standing { owner: *token, begun, ticks, is_left, is_whole: why.is_some() });
+            let (slow, is_whole) = (still.slow, why.is_some());
+            all.push(Standing { owner: *token, begun, ticks, slow, is_left, is_whole });
         }
-        let segment_bytes = env.pool.geometry().segment_bytes();
-        let gone = given_up(all, segment_bytes, env.halves.bound, wanted);
+        let gone = given_up(all, segment_bytes, env.halves.bound.get(), wanted);
         for given_up in gone {
             let slot = given_up.standing.owner.slot();
             self.refuse(slot, Refusal::Busy, &given_up.to_string());
@@ -270,7 +304,7 @@ mod tests {
 
     fn standing(owner: u64, ticks: u32, place: (u32, u32), is_left: bool) -> Standing {
         let begun = Begun { have: 64, of: place.1, place: Some(place) };
-        Standing { owner: Token(owner), begun, ticks, is_left, is_whole: false }
+        Standing { owner: Token(owner), begun, ticks, slow: ticks, is_left, is_whole: false }
     }
 
     fn who(all: &[Standing], bound: u32, wanted: u32) -> Vec<u64> {
@@ -341,6 +375,34 @@ mod tests {
              hold 4194304 bytes of the 1048576 that they may: it is given up; connect again and \
              send it again"
         );
+    }
+
+    #[test]
+    fn who_drips_goes_where_room_is_wanted_and_only_there() {
+        let mut drips = standing(1, 0, (1, 4 * MIB), false);
+        drips.slow = 2 * PATIENCE;
+        assert_eq!(who(&[drips], 8 * MIB, 0), [0; 0]);
+        let gone = given_up(vec![drips], u64::from(8 * MIB), 8 << 20, 1);
+        let text = gone[0].to_string();
+        assert!(text.contains("came, less than 64 KiB/s for the last 10000 ms, while"), "{text}");
+        let mut still = Stillness::default();
+        let slow = [SLOW_BYTES - 1, 2 * SLOW_BYTES - 2, 3 * SLOW_BYTES].map(|brought| {
+            assert_eq!(still.look(brought), 0);
+            still.slow
+        });
+        assert_eq!(slow, [1, 2, 0]);
+        (0..9).for_each(|_| assert!(still.look(3 * SLOW_BYTES) > 0));
+        still.rest();
+        assert_eq!(still.slow, 0, "it had nothing on its way");
+    }
+
+    #[test]
+    fn brokers_share_what_half_batches_may_hold() {
+        let halves = Halves::new(64 << 20);
+        halves.share(4);
+        assert_eq!(halves.in_use(), (0, 4));
+        let _first = halves.begin(2 << 20);
+        assert!(halves.takes(2 << 20, 2 << 20) && !halves.takes(3 << 20, 3 << 20));
     }
 
     #[test]

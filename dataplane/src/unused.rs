@@ -81,7 +81,8 @@ impl Broker {
     /// that was enough.
     pub(crate) fn tick_unused(&mut self) {
         let mut all = Vec::new();
-        let mut is_short = false;
+        // At another broker, or here.
+        let mut is_short = self.env.pool.is_short();
         for Conn { token, kind, .. } in self.conns.iter_mut() {
             let Kind::Publisher(publisher) = kind else { continue };
             let Publisher { via, still, stalled, brought, .. } = publisher;

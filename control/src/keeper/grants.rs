@@ -114,6 +114,7 @@ impl Keeper {
     /// Grants what can be granted; says of the rest, once, that it cannot.
     pub(super) fn serve_wanted(&mut self) {
         if self.wanted.is_empty() {
+            self.say_short();
             return;
         }
         let clock_ns = self.clock_ns();
@@ -136,6 +137,15 @@ impl Keeper {
             unserved.push(wanted);
         }
         self.wanted = unserved;
+        self.say_short();
+    }
+
+    /// Lets brokers know whether somebody waits for a segment, wherever.
+    fn say_short(&mut self) {
+        let is_short = !self.wanted.is_empty();
+        if std::mem::replace(&mut self.says_short, is_short) != is_short {
+            self.pool.say_short(is_short);
+        }
     }
 
     pub(super) fn denied(&self, topic: TopicId, kind: SegmentKind, why: Denial) -> Command {

@@ -138,6 +138,8 @@ pub struct Keeper {
     topics: Vec<Option<Topic>>,
     brokers: Vec<Broker>,
     wanted: Vec<Wanted>,
+    /// It has said that these wait.
+    says_short: bool,
     retiring: Vec<Retiring>,
     creations: Vec<Creation>,
     deletions: Vec<Deletion>,
@@ -190,6 +192,7 @@ impl Keeper {
             topics: state.topics,
             brokers,
             wanted: Vec::new(),
+            says_short: false,
             retiring: Vec::new(),
             creations: Vec::new(),
             deletions: Vec::new(),

@@ -94,6 +94,18 @@ fn extents_that_nothing_is_put_into_are_taken_back_while_others_wait() {
     publish();
 }
 
+#[test]
+fn extents_are_taken_back_where_somebody_waits_at_another_broker() {
+    let rig = Rig::new();
+    rig.control().topic("wanted", Order::Total, 64, 0);
+    let mut idle = Member::new(rig.unix(), publisher(1), "wanted");
+    extent(&mut idle, 4096);
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(idle.try_hear(), None, "nobody needs what it holds");
+    rig.pool.say_short(true);
+    until("it gives its extent back", || idle.try_hear() == Some(Frame::Refused(Refusal::Busy)));
+}
+
 /// Another pool may give its id to another topic of that name.
 #[test]
 fn whoever_connects_is_told_when_the_topic_was_made() {

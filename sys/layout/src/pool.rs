@@ -90,18 +90,21 @@ pub struct LeaderLine {
     /// [`http_address`](Self::http_address), packed: 48 bits, behind a number that says what it is,
     /// 1 for IPv4 and 2 for the port of IPv6's loopback. 0: none.
     pub http: u64,
-    /// Zero.
-    pub reserved: u64,
+    /// Not 0 while a broker waits for a segment that there is none for: then every broker takes
+    /// back what nobody uses.
+    pub short: u64,
 }
 
 lines!(LeaderLine, 1, {
     term @ 0, pid @ 8, host @ 16, started_ns @ 24, locked @ 32, ended @ 40, http @ 48,
-    reserved @ 56,
+    short @ 56,
 });
 
 impl LeaderLine {
     /// Offset of `ended` in the line.
     pub const ENDED_AT: u64 = 40;
+    /// Offset of `short` in the line.
+    pub const SHORT_AT: u64 = 56;
 
     /// Where its HTTP API listens, for `http`. An address of IPv6 does not fit, and is 0, but for
     /// the loopback and for `[::]`, which listens on every address of IPv4 too.

@@ -55,14 +55,14 @@ fn leader_line() {
         locked: 0x2827_2625_2423_2221,
         ended: 0x302f_2e2d_2c2b_2a29,
         http: 0x3837_3635_3433_3231,
-        reserved: 0,
+        short: 0x403f_3e3d_3c3b_3a39,
     };
     golden(
         &value.to_bytes(),
         "01020304 05060708 090a0b0c 0d0e0f10 \
          11121314 15161718 191a1b1c 1d1e1f20 \
          21222324 25262728 292a2b2c 2d2e2f30 \
-         31323334 35363738 00000000 00000000",
+         31323334 35363738 393a3b3c 3d3e3f40",
     );
     assert_eq!(LeaderLine::from_words(value.to_words()).to_bytes(), value.to_bytes());
     assert_eq!(LeaderLine::from_bytes(value.to_bytes()).to_words(), value.to_words());

@@ -340,6 +340,21 @@ impl<M: Memory> Pool<M> {
         self.load(at + LeaderLine::ENDED_AT)
     }
 
+    /// Whether somebody waits for a segment that there is none for, as the leader said last.
+    pub fn is_short(&self) -> bool {
+        let at = self.geometry().leader_line(self.leader_slot());
+        self.refresh(at, LINE_BYTES);
+        // Relaxed: it orders nothing, and is looked at again.
+        self.load(at + LeaderLine::SHORT_AT) != 0
+    }
+
+    /// Says whether somebody waits for a segment that there is none for. Only the leader.
+    pub fn say_short(&self, is_short: bool) {
+        let at = self.geometry().leader_line(self.leader_slot());
+        self.store(at + LeaderLine::SHORT_AT, is_short.into());
+        self.publish(at, LINE_BYTES);
+    }
+
     /// Says that directories of topics, so many, are about to say where logs ended, and then lets a
     /// full fence pass: who claims a higher epoch finds it.
     pub fn say_ended(&self, directories: u64) {
