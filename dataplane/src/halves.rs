@@ -49,7 +49,7 @@ impl Drop for Half {
 }
 
 impl Halves {
-    /// None yet, on a pool of that many bytes: a quarter of them is for half batches of all brokers.
+    /// None yet, on a pool of that many bytes: a quarter is for half batches of all brokers.
     pub fn new(pool_bytes: u64) -> Self {
         Self { held: Rc::default(), bound_all: pool_bytes / 4, bound: Cell::new(pool_bytes / 4) }
     }
