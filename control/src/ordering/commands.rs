@@ -103,7 +103,7 @@ impl SequencerThread {
             return;
         }
         if let Some(work) = self.work_of(topic) {
-            work.over.push(Over::new(index, epoch, late));
+            Over::new(index, epoch, late).note(&mut work.over);
         } else if let Some(session) = self.sessions.set_state(index, SessionState::Fenced) {
             let line = session.line(None);
             self.pool.set_session(index, &line);

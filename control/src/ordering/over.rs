@@ -27,6 +27,15 @@ impl Over {
         Self { index, epoch, late, bursts: if late.is_some() { BURSTS } else { 0 } }
     }
 
+    /// Notes it, once: a broker asks again each lease, also where the log has no room and nothing
+    /// can be known meanwhile.
+    pub fn note(self, all: &mut Vec<Self>) {
+        let what = |over: &Self| (over.index, over.epoch, over.late);
+        if !all.iter().any(|over| what(over) == what(&self)) {
+            all.push(self);
+        }
+    }
+
     /// A burst is over, which had room for all that it found or not, or found nothing. Whether it
     /// is known now whether the batch that is waited for was there.
     pub fn is_known(&mut self, was_empty: bool, was_starved: bool) -> bool {
@@ -68,6 +77,16 @@ mod tests {
         let mut starved = Over::new(1, 1, Some(7));
         assert!((0..9 * BURSTS).all(|_| !starved.is_known(false, true)));
         assert!(Over::new(1, 1, None).is_known(false, true), "a rewritten one waits for nothing");
+    }
+
+    #[test]
+    fn who_asks_again_is_noted_once() {
+        let mut all = Vec::new();
+        for late in [Some(7), Some(7), None, Some(8), Some(7), None] {
+            Over::new(1, 1, late).note(&mut all);
+        }
+        Over::new(2, 1, Some(7)).note(&mut all);
+        assert_eq!(all.len(), 4);
     }
 
     #[test]
