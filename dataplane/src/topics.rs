@@ -315,14 +315,12 @@ impl Topic {
         }
     }
 
-    /// Finds out anew where the next message of this broker's own log stands. A process that was
-    /// killed while it moved the line has left the position of a burst that does not count.
+    /// Finds out anew where the next message of this broker's own log stands, and says so. A
+    /// process that was killed while it moved the line has left the position of a burst that does
+    /// not count. In a line that counts no entry the pool reads no position.
     fn mend_position(&mut self, env: &Env) {
-        let (log, entries) = (env.me.index(), self.frontier.entries);
-        let Some(last) = entries.checked_sub(1) else {
-            self.frontier.position = 0;
-            return;
-        };
+        let (log, entries, left) = (env.me.index(), self.frontier.entries, self.frontier.position);
+        let Some(last) = entries.checked_sub(1) else { return };
         match LogReader::new(self.id, log).entry(&env.pool, last) {
             Found::Entry(entry) => self.frontier.position = entry.end_position(),
             // Retention took all of it, and then the chain says where it goes on.
@@ -332,6 +330,9 @@ impl Topic {
                     self.frontier.position = chain.oldest_position;
                 }
             }
+        }
+        if self.frontier.position != left {
+            env.pool.advance_frontier(self.id, log, &self.frontier);
         }
     }
 

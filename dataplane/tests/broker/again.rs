@@ -11,6 +11,7 @@ use landfall_layout::counters::Counter;
 use landfall_layout::doubt::DoubtLine;
 use landfall_layout::frame::{Ack, Frame, From, Hello, Reached, Refusal};
 use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::order::FrontierLine;
 use landfall_layout::pool::{LeaderLine, Term};
 use landfall_layout::replica::{ReplicaLine, ReplicaState};
 use landfall_layout::session::SessionLine;
@@ -231,4 +232,30 @@ fn an_own_log_begins_where_control_says() {
         assert_eq!(delivery.first_position, 5000 + seq);
     }
     assert_eq!(rig.pool.frontier(topic, 0).entries, 1002);
+}
+
+/// It was killed between the two halves of what it says of its log: where the next message stands,
+/// and how many batches count.
+#[test]
+fn what_a_killed_broker_landed_and_did_not_count_takes_no_positions() {
+    for counted in [0, 2] {
+        let mut rig = Rig::new();
+        let topic = rig.control().topic("own", Order::None, 64, 0);
+        let mut client = Client::welcomed(rig.tcp(), publisher(2), "own");
+        for seq in 0..counted {
+            client.publish(2, seq, b"m");
+            assert_eq!(client.receipt().position, seq);
+        }
+        until("the broker has said so", || rig.pool.frontier(topic, 0).entries == counted);
+        drop(client);
+        rig.brokers[0].stop();
+        let line = FrontierLine { position: 12, ..rig.pool.frontier(topic, 0) };
+        rig.pool.advance_frontier(topic, 0, &line);
+        rig.control().offer_logs_again();
+        rig.brokers[0] = rig.serve(0, Idle::Backoff);
+        let mut client = Client::welcomed(rig.tcp(), publisher(3), "own");
+        assert_eq!(rig.pool.frontier(topic, 0).position, counted);
+        client.publish(3, 0, b"m");
+        assert_eq!(client.receipt().position, counted, "{counted} batches counted");
+    }
 }

@@ -231,7 +231,9 @@ impl<M: Memory> Pool<M> {
             return line;
         }
         let Some(chain) = self.chain(topic, log).filter(|chain| chain.oldest_index > 0) else {
-            return line;
+            // A broker that was killed while it moved the line the first time has left the position
+            // of messages that nobody has.
+            return FrontierLine { position: 0, ..line };
         };
         // Once the broker has begun the log, control moves its oldest entry. Whoever has read that
         // finds the broker's line here.
