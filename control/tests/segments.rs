@@ -3,7 +3,7 @@
 mod fake;
 
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fake::{Batch, Broker, Granted, System, eventually, spec};
 use landfall_control::Options;
@@ -139,7 +139,7 @@ fn what_is_cut_off_is_found_lost_before_it_is_given_out() {
     let given: Vec<u32> =
         (0..3).map(|_| broker.want(topic, SegmentKind::Payload).segment).collect();
     assert_eq!(given, [first + 1, first + 2, first + 3]);
-    broker.ask(Request::Want { kind: SegmentKind::Payload, topic });
+    broker.ask(Request::Want { kind: SegmentKind::Payload, topic, is_ahead: false });
     let denied = |command| match command {
         Command::Denied { why: Denial::PoolFull, free, .. } => Some(free),
         _ => None,
@@ -233,7 +233,7 @@ fn a_full_pool_says_so_with_numbers_and_grants_when_there_is_room() {
     let keep = TopicSpec { keep: Some(true), ..spec("a", "none") };
     let topic = TopicId(system.create(keep).unwrap().id);
     let mut broker = Broker::register(&system.pool, 0, 1);
-    let want = Request::Want { kind: SegmentKind::Payload, topic };
+    let want = Request::Want { kind: SegmentKind::Payload, topic, is_ahead: false };
     let mut granted = Vec::new();
     let (free, segments) = loop {
         broker.ask(want);
@@ -333,8 +333,8 @@ fn what_a_process_asked_for_that_is_gone_is_not_taken_from_the_next() {
         cluster.brokers.iter().all(|b| b.state != "serving").then_some(())
     });
     // They lay in its ring when it was killed.
-    dead.ask(Request::Want { kind: SegmentKind::OrderLog, topic });
-    dead.ask(Request::Want { kind: SegmentKind::Payload, topic });
+    dead.ask(Request::Want { kind: SegmentKind::OrderLog, topic, is_ahead: false });
+    dead.ask(Request::Want { kind: SegmentKind::Payload, topic, is_ahead: false });
     let mut broker = Broker::register(&system.pool, 3, 2);
     assert_eq!(system.free(), free, "nobody would take it");
     let log = broker.want(topic, SegmentKind::OrderLog);
@@ -347,8 +347,14 @@ fn wants_of_topics_and_kinds_that_are_not_are_denied() {
     let topic = system.topic("a", "total");
     let mut broker = Broker::register(&system.pool, 0, 1);
     for (asked, denied) in [
-        (Request::Want { kind: SegmentKind::OrderLog, topic }, SegmentKind::OrderLog),
-        (Request::Want { kind: SegmentKind::Payload, topic: TopicId(1) }, SegmentKind::Payload),
+        (
+            Request::Want { kind: SegmentKind::OrderLog, topic, is_ahead: false },
+            SegmentKind::OrderLog,
+        ),
+        (
+            Request::Want { kind: SegmentKind::Payload, topic: TopicId(1), is_ahead: false },
+            SegmentKind::Payload,
+        ),
         (Request::OpenRing { topic: TopicId(1) }, SegmentKind::Ring),
     ] {
         broker.ask(asked);
@@ -426,4 +432,96 @@ fn only_what_was_killed_elsewhere_is_stranded_and_only_where_caches_are_not_seen
         let found = stranded(&pool, |_| life);
         assert_eq!(found, u32::from(expected) << 5, "{coherence:?} {state:?} {life:?}");
     }
+}
+
+/// A log stays for as long as its topic, so that the pool would be full of them for good.
+#[test]
+fn own_logs_begin_in_half_of_the_pool_and_no_more() {
+    let system = System::start(64);
+    let half = landfall_layout::full::logs_may_have(system.free());
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let topics: Vec<TopicId> =
+        (0..half + 1).map(|i| system.topic(&format!("own-{i}"), "none")).collect();
+    for topic in &topics[1..] {
+        broker.want(*topic, SegmentKind::OrderLog);
+    }
+    let refused = system.create(spec("another", "broker")).unwrap_err().message;
+    let words = format!("order logs and rings have {half} of");
+    assert!(refused.contains(&words), "{refused}");
+    let (kind, topic) = (SegmentKind::OrderLog, topics[0]);
+    broker.ask(Request::Want { kind, topic, is_ahead: false });
+    let is_denied =
+        |command| matches!(command, Command::Denied { topic: of, .. } if of == topic).then_some(());
+    broker.wait("Denied", is_denied);
+    assert!(!system.pool.is_short(), "no segment that somebody gives back helps");
+    // Logs that have begun grow, and batches have their place.
+    broker.want(topics[1], SegmentKind::OrderLog);
+    for _ in 0..4 {
+        broker.want(topics[2], SegmentKind::Payload);
+    }
+    assert_eq!(broker.find(|command| is_log_of(command, topic)), None);
+    for name in ["own-1", "own-2"] {
+        let (asker, name) = (system.asker.clone(), name.to_owned());
+        let deleted = std::thread::spawn(move || asker.ask_now(|reply| Ask::Delete(name, reply)));
+        let topic = broker.wait("DropTopic", |command| match command {
+            Command::DropTopic { topic } => Some(topic),
+            _ => None,
+        });
+        broker.ask(Request::TopicReleased { topic });
+        deleted.join().unwrap().unwrap().unwrap();
+    }
+    broker.wait("the log that had to wait", |command| is_log_of(command, topic));
+}
+
+fn is_log_of(command: Command, wanted: TopicId) -> Option<()> {
+    matches!(command, Command::Grant { kind: SegmentKind::OrderLog, topic, .. } if topic == wanted)
+        .then_some(())
+}
+
+/// A broker that has room asks ahead of need. What somebody can read is no price for that.
+#[test]
+fn nothing_that_can_be_read_goes_for_what_is_wanted_ahead_of_need() {
+    let system = System::start(64);
+    let mut broker = Broker::register(&system.pool, 0, 1);
+    let topic = system.topic("a", "total");
+    let mut ring = broker.open_ring(topic);
+    let (session, epoch, _) = broker.session(topic, 7, 0);
+    // Batches of a topic that bounds nothing fill the pool.
+    let kind = SegmentKind::Payload;
+    let mut seq = 0;
+    while system.free() > 4 {
+        let granted = broker.want(topic, kind);
+        let batch = Batch { topic, granted, client: 7, session, epoch, seq, offset: 0 };
+        let through = broker.land(&mut ring, batch) + 1;
+        let Granted { segment, generation, .. } = granted;
+        broker.ask(Request::Sealed { segment, generation, through });
+        seq += 1;
+    }
+    // What was taken a moment ago was taken fast, and so much is made free once more.
+    let retire = |command| match command {
+        Command::Retire { segment, generation } => Some((segment, generation)),
+        _ => None,
+    };
+    let quiet = Instant::now() + Duration::from_millis(2_500);
+    while Instant::now() < quiet {
+        if let Some((segment, generation)) = broker.find(retire) {
+            broker.ask(Request::Retired { segment, generation });
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let oldest = system.pool.oldest(topic, SEQUENCED_LOG);
+    assert!(oldest < seq, "some of it can be read");
+    let topics: Vec<TopicId> = (0..8).map(|i| system.topic(&format!("b-{i}"), "none")).collect();
+    for topic in &topics {
+        broker.ask(Request::Want { kind, topic: *topic, is_ahead: true });
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(system.pool.oldest(topic, SEQUENCED_LOG), oldest, "it was wanted ahead of need");
+    assert!(!system.pool.is_short());
+    for topic in &topics {
+        broker.ask(Request::Want { kind, topic: *topic, is_ahead: false });
+    }
+    eventually("what is needed is made free", || {
+        (system.pool.oldest(topic, SEQUENCED_LOG) > oldest).then_some(())
+    });
 }

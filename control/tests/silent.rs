@@ -502,7 +502,7 @@ fn what_is_kept_for_a_broker_that_dies_again_and_again_does_not_fill_the_pool() 
 /// Asks for `wanted` segments, and lets go of what is retired meanwhile.
 fn want_and_let_go(broker: &mut Broker, topic: TopicId, wanted: u32) {
     for _ in 0..wanted {
-        broker.ask(Request::Want { kind: SegmentKind::Payload, topic });
+        broker.ask(Request::Want { kind: SegmentKind::Payload, topic, is_ahead: false });
         eventually("a grant", || {
             while let Some((segment, generation)) = broker.find(|command| match command {
                 Command::Retire { segment, generation } => Some((segment, generation)),

@@ -9,9 +9,11 @@ use landfall_pool::clock::boot_ns;
 use crate::broker::Broker;
 use crate::conn::{Conn, Kind, Publisher, Socket, Via};
 use crate::conns::Token;
+use crate::control_link::wants;
 use crate::replica::Replicator;
 use crate::segments::Granted;
 use crate::topics::{Landing, Topic};
+use crate::unused::PATIENCE;
 
 /// Commands taken in one turn.
 const COMMANDS_PER_TURN: usize = 64;
@@ -106,7 +108,7 @@ impl Broker {
     }
 
     fn granted(&mut self, kind: SegmentKind, topic: TopicId, granted: Granted, base: u64) {
-        self.link.answered(|request| *request == Request::Want { kind, topic });
+        self.link.answered(|request| wants(request, kind, topic));
         let Self { env, topics, link, .. } = self;
         // A repeated or late grant may name a segment that has gone on to another use.
         if env.pool.segment_generation(granted.segment) != granted.generation {
@@ -153,7 +155,7 @@ impl Broker {
     fn denied(&mut self, topic: TopicId, kind: SegmentKind, why: Denial) {
         let is_it = move |request: &Request| match kind {
             SegmentKind::Ring => *request == Request::OpenRing { topic },
-            _ => *request == Request::Want { kind, topic },
+            _ => wants(request, kind, topic),
         };
         // A full pool keeps the request: control grants it when a segment comes back.
         if why != Denial::PoolFull {
@@ -315,9 +317,15 @@ impl Broker {
         }
     }
 
-    /// Gives back what a topic has here when nobody has published to it for a while.
+    /// Gives back what a topic has here when nobody has published to it for a while, and what it
+    /// has ahead of need at once, or where others wait for room and little is published.
     pub(crate) fn tidy_topic(topic: &mut Topic, env: &crate::env::Env, now_ns: u64) {
         const IDLE_NS: u64 = 5_000_000_000;
+        let quiet = topic.tick_quiet();
+        let is_idle = quiet >= PATIENCE && topic.stock.has_room();
+        if topic.publishers == 0 || is_idle && env.pool.is_short() {
+            topic.stock.give_spare();
+        }
         if topic.publishers == 0
             && !topic.stock.is_empty()
             && now_ns.saturating_sub(topic.idle_since_ns) > IDLE_NS

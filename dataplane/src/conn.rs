@@ -453,6 +453,7 @@ impl Stalled {
         match self.why {
             Wait::Ring => Some(Stall::RingFull),
             Wait::Segment => Some(Stall::PoolFull),
+            Wait::Log => Some(Stall::LogsFull),
             Wait::Halves => Some(Stall::HalvesFull),
             Wait::InFlight | Wait::Queue | Wait::Turn => None,
         }

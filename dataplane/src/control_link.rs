@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
-use landfall_layout::SegmentId;
 use landfall_layout::command::{Body, Command, Request, first_command};
 use landfall_layout::counters::Counter;
 use landfall_layout::limits::COMMAND_LINES;
-use landfall_layout::segment::{SegmentState, What};
+use landfall_layout::segment::{SegmentKind, SegmentState, What};
+use landfall_layout::{SegmentId, TopicId};
 use landfall_pool::clock::boot_ns;
 use landfall_pool::line_ring::{LineConsumer, LineProducer, LineRing};
 
@@ -87,6 +87,20 @@ impl ControlLink {
         }
         self.open.push(Open { request, again_ns: boot_ns() + REPEAT_NS });
         self.say(env, request);
+    }
+
+    /// Asks for a segment, unless that is open already. One that was asked for ahead of need and is
+    /// needed now is asked for anew.
+    pub fn want(&mut self, env: &Env, kind: SegmentKind, topic: TopicId, is_ahead: bool) {
+        let request = Request::Want { kind, topic, is_ahead };
+        match self.open.iter_mut().find(|open| wants(&open.request, kind, topic)) {
+            None => self.ask(env, request),
+            Some(open) if !is_ahead && open.request != request => {
+                open.request = request;
+                self.say(env, request);
+            }
+            Some(_) => {}
+        }
     }
 
     /// Reports a finished segment; repeated until the segment's header says that it is sealed.
@@ -210,6 +224,11 @@ fn commands(env: &Env, epoch: u64) -> LineConsumer {
         lines: COMMAND_LINES,
     };
     LineConsumer::begin(&env.pool, ring, first_command(epoch))
+}
+
+/// Whether a request is for a segment of that kind, ahead of need or not.
+pub fn wants(request: &Request, of: SegmentKind, whose: TopicId) -> bool {
+    matches!(*request, Request::Want { kind, topic, .. } if (kind, topic) == (of, whose))
 }
 
 /// `Sealed` and `Lost` have no answer but the segment's header.

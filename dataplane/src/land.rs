@@ -79,6 +79,8 @@ pub enum Wait {
     Ring,
     /// No segment to write into.
     Segment,
+    /// No room in this broker's own log.
+    Log,
     /// Half batches hold as much as they may.
     Halves,
     /// The queue pair takes no more work at this moment.
@@ -218,9 +220,7 @@ pub fn has_room(env: &Env, topic: &mut Topic) -> Result<(), Wait> {
                 Ok(())
             }
         }
-        Landing::Own(own) => {
-            own.segment_for(topic.frontier.entries).map(|_| ()).ok_or(Wait::Segment)
-        }
+        Landing::Own(own) => own.segment_for(topic.frontier.entries).map(|_| ()).ok_or(Wait::Log),
     }
 }
 
@@ -269,6 +269,9 @@ pub fn land(
     };
     let index = commit(env, topic, session, batch, landed_ns).map_err(NotLanded::Later)?;
     topic.in_flight.push(index, waiting);
+    if matches!(topic.landing, Landing::Own(_)) {
+        topic.stock.landed(batch.segment, index + 1);
+    }
     topic.frontier.entries = index + 1;
     topic.frontier.position += u64::from(batch.preamble.count);
     topic.frontier.bytes += u64::from(bytes);
@@ -318,7 +321,7 @@ fn commit(
         }
         Landing::Own(own) => {
             let index = topic.frontier.entries;
-            let segment = own.segment_for(index).ok_or(Wait::Segment)?;
+            let segment = own.segment_for(index).ok_or(Wait::Log)?;
             let entry = OrderEntry {
                 first_position: topic.frontier.position,
                 client: preamble.client,

@@ -6,7 +6,7 @@ use landfall_layout::channel::BROKER_PARKED_AT;
 use landfall_layout::command::Request;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Frame, Stall};
-use landfall_layout::full::Full;
+use landfall_layout::full::{Full, LogsFull};
 use landfall_layout::limits::{HEARTBEAT_EVERY_NS, IN_FLIGHT_BATCHES_MAX};
 use landfall_layout::pool::{BrokerState, DISK_HANGS};
 use landfall_pool::bell::Role;
@@ -342,7 +342,7 @@ impl Broker {
         if why == Wait::Ring {
             self.env.count(Counter::RingFull, 1);
         }
-        if why == Wait::Segment {
+        if matches!(why, Wait::Segment | Wait::Log) {
             self.env.count(Counter::SegmentWait, 1);
         }
         if !self.conns.waiting.contains(&slot) {
@@ -544,15 +544,25 @@ impl Broker {
             stalled.told_ns = now_ns;
             let topic = topics[publisher.topic.slot()].as_deref_mut();
             let waited_ns = now_ns.saturating_sub(stalled.since_ns);
-            let (used, of) = match (why, topic) {
-                (Stall::RingFull, Some(topic)) => topic.ring_use(env),
-                (Stall::HalvesFull, _) => env.halves.in_use(),
+            let (why, used, of) = match (why, topic) {
+                (Stall::RingFull, Some(topic)) => {
+                    let (used, of) = topic.ring_use(env);
+                    (why, used, of)
+                }
+                (Stall::HalvesFull, _) => {
+                    let (used, of) = env.halves.in_use();
+                    (why, used, of)
+                }
                 (_, topic) => {
-                    let (free, of) = (free.count(env), env.pool.geometry().segments());
+                    let (all, of) = (free.count(env), env.pool.geometry().segments());
+                    let (why, used) = all.shown(why, of);
                     if let Some(topic) = topic.filter(|_| waited_ns >= HANGS_NS) {
-                        topic.note_full(env, Full { free, of });
+                        match why {
+                            Stall::LogsFull => topic.note_full(env, &LogsFull { used, of }),
+                            _ => topic.note_full(env, &Full { free: used, of }),
+                        }
                     }
-                    (free, of)
+                    (why, used, of)
                 }
             };
             if conn.out.frames() < usize::from(IN_FLIGHT_BATCHES_MAX) {

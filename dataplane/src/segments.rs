@@ -20,6 +20,8 @@ struct Filling {
     used: u32,
     /// Claims that are still open.
     claims: u32,
+    /// Log index behind the last batch that landed in it; 0: none has.
+    landed: u64,
 }
 
 /// Segments of one topic.
@@ -30,8 +32,10 @@ pub struct Stock {
     /// No longer claimed from, with open claims.
     closing: Vec<Filling>,
     spare: VecDeque<Granted>,
-    /// Finished; to be said to control.
-    sealed: Vec<Granted>,
+    /// Somebody found no room since the last grant.
+    missed: bool,
+    /// Finished, to be said to control, each with the log index behind its last batch.
+    sealed: Vec<(Granted, u64)>,
 }
 
 impl Stock {
@@ -42,6 +46,7 @@ impl Stock {
             current: None,
             closing: Vec::with_capacity(8),
             spare: VecDeque::with_capacity(4),
+            missed: false,
             sealed: Vec::with_capacity(8),
         }
     }
@@ -52,6 +57,7 @@ impl Stock {
             return false;
         }
         self.spare.push_back(granted);
+        self.missed = false;
         true
     }
 
@@ -59,12 +65,28 @@ impl Stock {
     pub fn has(&self, granted: Granted) -> bool {
         self.current.iter().chain(&self.closing).any(|filling| filling.granted == granted)
             || self.spare.contains(&granted)
-            || self.sealed.contains(&granted)
+            || self.sealed.iter().any(|(sealed, _)| *sealed == granted)
     }
 
     /// Whether control should be asked for another one.
     pub fn is_short(&self) -> bool {
         self.spare.is_empty()
+    }
+
+    /// Whether the segment that is being filled has room: a quarter of it, and everybody found what
+    /// was asked for.
+    pub fn has_room(&self) -> bool {
+        let is_left = |filling: &Filling| self.capacity - filling.used >= self.capacity / 4;
+        !self.missed && self.current.as_ref().is_some_and(is_left)
+    }
+
+    /// A batch landed in a segment, and the log goes on at index `next`.
+    #[inline]
+    pub fn landed(&mut self, segment: u32, next: u64) {
+        let mut all = self.current.iter_mut().chain(&mut self.closing);
+        if let Some(filling) = all.find(|filling| filling.granted.segment == segment) {
+            filling.landed = next;
+        }
     }
 
     /// Whether nothing is here at all.
@@ -82,9 +104,12 @@ impl Stock {
             self.leave_lost(env);
         }
         if self.current.as_ref().is_none_or(|filling| self.capacity - filling.used < least) {
-            let granted = self.spare.pop_front()?;
+            let Some(granted) = self.spare.pop_front() else {
+                self.missed = true;
+                return None;
+            };
             self.retire_current(env);
-            self.current = Some(Filling { granted, used: 0, claims: 0 });
+            self.current = Some(Filling { granted, used: 0, claims: 0, landed: 0 });
         }
         let filling = self.current.as_mut()?;
         let room = lines_down(self.capacity - filling.used);
@@ -112,7 +137,7 @@ impl Stock {
             self.retire_current(env);
         }
         while let Some(granted) = self.spare.pop_front_if(|spare| env.pool.is_lost(spare.segment)) {
-            self.sealed.push(granted);
+            self.sealed.push((granted, 0));
         }
     }
 
@@ -122,7 +147,7 @@ impl Stock {
         // The rest is padding, so that a walk over the segment reaches its end.
         pad(env, filling.granted.segment, filling.used, self.capacity - filling.used);
         if filling.claims == 0 {
-            self.sealed.push(filling.granted);
+            self.sealed.push((filling.granted, filling.landed));
         } else {
             self.closing.push(filling);
         }
@@ -142,8 +167,8 @@ impl Stock {
         };
         self.closing[i].claims -= 1;
         if self.closing[i].claims == 0 {
-            self.closing.swap_remove(i);
-            self.sealed.push(granted);
+            let Filling { granted, landed, .. } = self.closing.swap_remove(i);
+            self.sealed.push((granted, landed));
         }
     }
 
@@ -172,11 +197,16 @@ impl Stock {
     /// Lets go of everything that has no open claim.
     pub fn close(&mut self, env: &Env) {
         self.retire_current(env);
-        self.sealed.extend(self.spare.drain(..));
+        self.give_spare();
     }
 
-    /// The next segment to report as sealed.
-    pub fn next_sealed(&mut self) -> Option<Granted> {
+    /// Lets go of what is kept ahead.
+    pub fn give_spare(&mut self) {
+        self.sealed.extend(self.spare.drain(..).map(|granted| (granted, 0)));
+    }
+
+    /// The next segment to report as sealed, and the log index behind its last batch.
+    pub fn next_sealed(&mut self) -> Option<(Granted, u64)> {
         self.sealed.pop()
     }
 }
@@ -234,9 +264,25 @@ mod tests {
         assert_eq!(stock.claim(&env, 129, 129), None);
         let small = stock.claim(&env, 100, 100).unwrap();
         assert_eq!(small.end(), CAPACITY);
+        assert!(!stock.has_room());
         stock.done(large);
         stock.done(small);
         assert_eq!(stock.next_sealed(), None);
+    }
+
+    #[test]
+    fn who_finds_no_room_in_a_segment_that_has_some_needs_the_next() {
+        let (env, mut stock) = stock(1);
+        let half = stock.claim(&env, CAPACITY / 2, CAPACITY / 2).unwrap();
+        assert!(stock.has_room());
+        assert_eq!(stock.claim(&env, CAPACITY, CAPACITY), None);
+        assert!(!stock.has_room());
+        assert!(stock.grant(Granted { segment: 1, generation: 1 }));
+        assert!(stock.has_room());
+        stock.done(half);
+        let most = stock.claim(&env, CAPACITY / 4 + 64, CAPACITY / 4 + 64).unwrap();
+        assert!(!stock.has_room(), "less than a quarter is left");
+        stock.done(most);
     }
 
     #[test]
@@ -248,7 +294,7 @@ mod tests {
         assert_eq!(padding(&env, 0, 1 << 20), BatchPreamble::padding(1 << 20), "the rest");
         assert_eq!(stock.next_sealed(), None, "a claim is open");
         stock.done(open);
-        assert_eq!(stock.next_sealed(), Some(Granted { segment: 0, generation: 1 }));
+        assert_eq!(stock.next_sealed(), Some((Granted { segment: 0, generation: 1 }, 0)));
         stock.done(next);
         assert_eq!(stock.next_sealed(), None, "still the one that is filled");
     }
@@ -261,10 +307,10 @@ mod tests {
         assert!(lost(0) && lost(1));
         let next = stock.claim(&env, 64, 64).unwrap();
         assert_eq!((next.segment, next.offset), (2, 0));
-        assert_eq!(stock.next_sealed(), Some(Granted { segment: 1, generation: 1 }), "unused");
+        assert_eq!(stock.next_sealed(), Some((Granted { segment: 1, generation: 1 }, 0)), "unused");
         assert_eq!(stock.next_sealed(), None, "a claim is open");
         stock.abandon(&env, open, 0);
-        assert_eq!(stock.next_sealed(), Some(Granted { segment: 0, generation: 1 }));
+        assert_eq!(stock.next_sealed(), Some((Granted { segment: 0, generation: 1 }, 0)));
         stock.done(next);
         lost(2);
         assert_eq!(stock.claim(&env, 64, 64), None, "there is no other");
@@ -307,9 +353,28 @@ mod tests {
         let next = stock.claim(&env, 64, 64).unwrap();
         assert!(stock.has(granted(0)), "a claim is open");
         stock.done(claim);
-        assert_eq!(stock.next_sealed(), Some(granted(0)));
+        assert_eq!(stock.next_sealed(), Some((granted(0), 0)));
         assert!(!stock.has(granted(0)) && stock.has(granted(1)));
         stock.done(next);
+    }
+
+    #[test]
+    fn a_sealed_segment_says_where_the_last_batch_in_it_stands() {
+        let (env, mut stock) = stock(3);
+        assert!(!stock.has_room(), "nothing is filled");
+        let first = stock.claim(&env, CAPACITY, CAPACITY).unwrap();
+        let second = stock.claim(&env, 64, 64).unwrap();
+        assert!(stock.has_room());
+        stock.landed(second.segment, 7);
+        stock.landed(first.segment, 8);
+        stock.landed(99, 9);
+        stock.done(first);
+        assert_eq!(stock.next_sealed(), Some((Granted { segment: 0, generation: 1 }, 8)));
+        stock.give_spare();
+        assert_eq!(stock.next_sealed(), Some((Granted { segment: 2, generation: 1 }, 0)), "unused");
+        stock.done(second);
+        stock.close(&env);
+        assert_eq!(stock.next_sealed(), Some((Granted { segment: 1, generation: 1 }, 7)));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What the broker knows of a topic: where its batches go and which of them have no receipt yet.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 
 use landfall_layout::command::Request;
-use landfall_layout::full::Full;
 use landfall_layout::limits::SEQUENCED_LOG;
 use landfall_layout::order::FrontierLine;
 use landfall_layout::segment::SegmentKind;
@@ -59,6 +59,8 @@ pub struct Topic {
     pub is_full_noted: bool,
     /// When the last of them left.
     pub idle_since_ns: u64,
+    /// Where the next batch was to be at the last tick, and ticks since it was another place.
+    quiet: (u64, u32),
 }
 
 /// Where landed batches are shown.
@@ -173,7 +175,7 @@ impl InFlight {
 
 impl Topic {
     /// Notes that publishers wait in a full pool: once, until there is room.
-    pub fn note_full(&mut self, env: &Env, full: Full) {
+    pub fn note_full(&mut self, env: &Env, full: &dyn Display) {
         if std::mem::replace(&mut self.is_full_noted, true) {
             return;
         }
@@ -218,8 +220,11 @@ impl OwnLog {
         }
     }
 
-    fn is_short(&self) -> bool {
-        self.segments.len() < 2
+    /// Whether the next segment is to be asked for: half of the last one is full. Most logs never
+    /// need a second one.
+    fn is_short(&self, index: u64) -> bool {
+        let room = |last: &LogSegment| (last.base + last.capacity).saturating_sub(index);
+        self.segments.back().is_none_or(|(last, _)| room(last) <= last.capacity / 2)
     }
 }
 
@@ -253,6 +258,7 @@ impl Topic {
             publishers: 0,
             is_full_noted: false,
             idle_since_ns: 0,
+            quiet: (0, 0),
         };
         if order.is_sequenced() {
             topic.try_ring(env);
@@ -343,12 +349,13 @@ impl Topic {
         }
         let topic = self.id;
         if self.stock.is_short() {
-            link.ask(env, Request::Want { kind: SegmentKind::Payload, topic });
+            let is_ahead = self.stock.has_room();
+            link.want(env, SegmentKind::Payload, topic, is_ahead);
         }
         match &self.landing {
             Landing::Closed => link.ask(env, Request::OpenRing { topic }),
-            Landing::Own(own) if own.is_short() => {
-                link.ask(env, Request::Want { kind: SegmentKind::OrderLog, topic });
+            Landing::Own(own) if own.is_short(self.frontier.entries) => {
+                link.want(env, SegmentKind::OrderLog, topic, false);
             }
             _ => {}
         }
@@ -356,8 +363,9 @@ impl Topic {
 
     /// Tells control of segments that are finished.
     pub fn report_sealed(&mut self, env: &Env, link: &mut ControlLink) {
-        while let Some(Granted { segment, generation }) = self.stock.next_sealed() {
-            let through = self.next_index();
+        while let Some((Granted { segment, generation }, landed)) = self.stock.next_sealed() {
+            // The sequencer knows itself what lies in a segment, once it is through so many slots.
+            let through = if self.order.is_sequenced() { self.next_index() } else { landed };
             link.sealed(env, Request::Sealed { segment, generation, through });
         }
         if let Landing::Own(own) = &mut self.landing {
@@ -366,6 +374,14 @@ impl Topic {
                 link.sealed(env, Request::Sealed { segment, generation, through });
             }
         }
+    }
+
+    /// Ticks in which nothing landed, this one among them.
+    pub fn tick_quiet(&mut self) -> u32 {
+        let (seen, ticks) = self.quiet;
+        let next = self.next_index();
+        self.quiet = (next, if next == seen { ticks.saturating_add(1) } else { 0 });
+        self.quiet.1
     }
 
     /// Whether every batch has its receipt.
@@ -513,5 +529,19 @@ mod tests {
         assert_eq!(own.segment_for(capacity + 6).map(|s| s.segment.0), Some(1));
         assert_eq!(own.segment_for(capacity + 7).map(|s| s.segment.0), Some(2));
         assert_eq!(own.segment_for(3 * capacity), None);
+    }
+
+    #[test]
+    fn an_own_log_asks_for_its_next_segment_in_the_middle_of_its_last() {
+        let me = landfall_layout::BrokerId::new(0).unwrap();
+        let env = Env::new(pool(), me, 1).unwrap();
+        let capacity = env.pool.geometry().entries_per_segment();
+        let mut own = OwnLog::default();
+        assert!(own.is_short(0));
+        assert!(own.grant(&env, Granted { segment: 0, generation: 1 }, 0));
+        assert!(!own.is_short(capacity / 2 - 1));
+        assert!(own.is_short(capacity / 2) && own.is_short(3 * capacity));
+        assert!(own.grant(&env, Granted { segment: 1, generation: 1 }, capacity));
+        assert!(!own.is_short(capacity));
     }
 }

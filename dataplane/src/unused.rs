@@ -16,8 +16,8 @@ use crate::conns::Token;
 use crate::land::Wait;
 use crate::verbs::Ways;
 
-/// Ticks without a batch after which extents may be taken back: 1 s.
-const PATIENCE: u32 = (1_000_000_000 / HEARTBEAT_EVERY_NS) as u32;
+/// Ticks without a batch after which what is kept ahead may be taken back: 1 s.
+pub const PATIENCE: u32 = (1_000_000_000 / HEARTBEAT_EVERY_NS) as u32;
 /// Extents without a batch that a publisher can have a use for while it waits for another one: one
 /// that it fills for each of its two kinds of receipts.
 const IN_USE: usize = 2;

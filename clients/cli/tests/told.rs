@@ -99,3 +99,25 @@ fn a_subscription_that_a_signal_ends_too_early_says_so() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("a signal asked for it, before the end was reached"), "{said}");
 }
+
+/// Most of a small pool is what each of many topics needs for one message. None is taken for what
+/// brokers keep ahead of need.
+#[test]
+fn a_message_in_each_of_many_topics_stays() {
+    for (order, brokers, topics) in [("total", 1, 7), ("none", 2, 4), ("broker", 1, 9)] {
+        let pool = ["--pool-bytes", "64M", "--segment-bytes", "2M"];
+        let system = System::start_with(brokers, &pool);
+        let name = |i| format!("t{i}");
+        for i in 0..topics {
+            system.ok(&["topic", "create", &name(i), "--order", order], b"");
+            for broker in 0..brokers {
+                system.ok(&["publish", &name(i), "--broker", &broker.to_string()], b"m\n");
+            }
+        }
+        for i in 0..topics {
+            let read =
+                system.ok(&["subscribe", &name(i), "--from", "earliest", "--until-end"], b"");
+            assert_eq!(read, "m\n".repeat(brokers as usize), "{order}, topic {i} of {topics}");
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use landfall_layout::batch::BatchError;
 use landfall_layout::frame::{FrameError, Refusal, Stall};
-use landfall_layout::full::Full;
+use landfall_layout::full::{Full, LogsFull};
 use landfall_layout::held::Held;
 use landfall_nic::NicError;
 use landfall_pool::map::MapError;
@@ -297,7 +297,7 @@ impl fmt::Display for Corruption {
 pub struct Stalled {
     /// Its reason.
     pub why: Stall,
-    /// Segments free, slots in use, or MiB held.
+    /// Segments free or that logs have, slots in use, or MiB held.
     pub used: u32,
     /// Segments in all, slots in all, or MiB that may be held.
     pub of: u32,
@@ -318,6 +318,13 @@ impl fmt::Display for Stalled {
                  --retention and --retention-bytes and on the disks of its copies; delete a topic, \
                  or make the pool larger; landfall cluster says whether segments are lost",
                 Full { free: *used, of: *of }
+            ),
+            Stall::LogsFull => write!(
+                f,
+                "{}: this broker has no log of the topic yet, and begins none; publish through a \
+                 broker that has one, delete a topic, or make a pool that is larger or has smaller \
+                 segments",
+                LogsFull { used: *used, of: *of }
             ),
             Stall::HalvesFull => write!(
                 f,

@@ -187,14 +187,14 @@ impl Keeper {
         }
         match request {
             Request::Register { incarnation } => self.register(broker, incarnation),
-            Request::OpenRing { topic } => self.want(broker, topic, Sort::Ring),
-            Request::Want { kind: SegmentKind::Payload, topic } => {
-                self.want(broker, topic, Sort::Payload);
+            Request::OpenRing { topic } => self.want(broker, topic, Sort::Ring, false),
+            Request::Want { kind: SegmentKind::Payload, topic, is_ahead } => {
+                self.want(broker, topic, Sort::Payload, is_ahead);
             }
-            Request::Want { kind: SegmentKind::OrderLog, topic } => {
-                self.want(broker, topic, Sort::Log);
+            Request::Want { kind: SegmentKind::OrderLog, topic, is_ahead } => {
+                self.want(broker, topic, Sort::Log, is_ahead);
             }
-            Request::Want { kind, topic } => {
+            Request::Want { kind, topic, .. } => {
                 // Rings are asked for by `OpenRing`, and nothing else can be granted.
                 let why = Denial::NoTopic;
                 let command = self.denied(topic, kind, why);

@@ -6,9 +6,10 @@
 
 use landfall_layout::command::{Command, Denial};
 use landfall_layout::counters::Counter;
-use landfall_layout::full::kept_back;
+use landfall_layout::full::{kept_back, logs_may_have};
 use landfall_layout::segment::{SegmentKind, SegmentState, What};
 use landfall_layout::slot::{ConsumedLine, RingLine, RingSlot};
+use landfall_layout::topic::Order;
 use landfall_layout::{BrokerId, SegmentId, TopicId};
 use landfall_pool::Memory;
 
@@ -52,38 +53,68 @@ pub struct Wanted {
     pub topic: TopicId,
     /// What.
     pub sort: Sort,
+    /// It has one that has room: it is granted only where many are free, and nobody waits.
+    pub is_ahead: bool,
+    /// No segment that comes free helps: logs and rings have what they may have.
+    pub is_barred: bool,
     /// When it is time to say that there is none, by control's own clock; `None`: said already.
     pub deny_ns: Option<u64>,
 }
 
 impl Keeper {
     /// Segments that shall stay free for what a full pool cannot do without: order logs and rings.
-    fn reserve(&self) -> u32 {
+    pub(super) fn reserve(&self) -> u32 {
         kept_back(self.segments.total())
     }
 
     /// Refuses a topic whose order log would leave nothing for batches, of any topic and for as
     /// long as those that there are stay.
-    pub(super) fn leaves_room(&self, name: &str) -> Result<(), Problem> {
-        let stays = |kind| matches!(kind, SegmentKind::OrderLog | SegmentKind::Ring);
-        let fixed = self.segments.all().filter(|(_, used)| stays(used.what.kind)).count() as u32;
+    pub(super) fn leaves_room(&self, name: &str, order: Order) -> Result<(), Problem> {
+        let fixed = self.logs_and_rings();
         let all = self.segments.total() - self.segments.lost();
-        // Whoever publishes first needs a ring, too.
-        if fixed + 1 + self.without_rings().max(1) + self.reserve() < all {
+        // Whoever publishes first needs a ring, too; an own log begins then.
+        let rings = if order.is_sequenced() { self.without_rings().max(1) } else { 0 };
+        if fixed + 1 + rings <= logs_may_have(all) {
             return Ok(());
         }
         Err(Problem::full(
             "pool_full",
             format!(
                 "topic {name} needs a segment for its order log, and order logs and rings have \
-                 {fixed} of {all} segments: one more would leave nothing for batches; delete a \
-                 topic, or make a pool that is larger or has smaller segments"
+                 {fixed} of {all} segments and may have {}, so that there is room for batches; \
+                 delete a topic, or make a pool that is larger or has smaller segments",
+                logs_may_have(all)
             ),
         ))
     }
 
+    /// Segments that stay for as long as their topics do.
+    fn logs_and_rings(&self) -> u32 {
+        let stays = |kind| matches!(kind, SegmentKind::OrderLog | SegmentKind::Ring);
+        self.segments.all().filter(|(_, used)| stays(used.what.kind)).count() as u32
+    }
+
+    /// Whether a broker wants the first segment of a log of its own.
+    fn begins_log(&self, wanted: &Wanted) -> bool {
+        let logs = self.topic(wanted.topic).map(|topic| &topic.logs);
+        let log = logs.and_then(|logs| logs.get(&wanted.broker.index()));
+        wanted.sort == Sort::Log && log.is_none_or(|log| log.chain.is_empty())
+    }
+
+    /// Whether there are as many order logs and rings as there may be. What they have is there for
+    /// batches no longer.
+    fn bars_logs(&self) -> bool {
+        self.logs_and_rings() >= logs_may_have(self.segments.total() - self.segments.lost())
+    }
+
+    /// Segments that stay free for those who have nothing left to write into: a broker gets none
+    /// ahead of need below that.
+    pub(super) fn kept_for_need(&self) -> u32 {
+        self.reserve() + (self.segments.total() / 16).clamp(1, 32)
+    }
+
     /// Notes what a broker wants. A request that is repeated while it waits is one request.
-    pub(super) fn want(&mut self, broker: BrokerId, topic: TopicId, sort: Sort) {
+    pub(super) fn want(&mut self, broker: BrokerId, topic: TopicId, sort: Sort, is_ahead: bool) {
         let fits = |sequenced: bool| match sort {
             Sort::Payload => true,
             Sort::Log => !sequenced,
@@ -103,11 +134,17 @@ impl Keeper {
         if self.brokers[broker.index()].outbox.is_queued(on_its_way) {
             return;
         }
-        let deny_ns = Some(self.clock_ns() + DENY_AFTER_NS);
+        let deny_ns = (!is_ahead).then(|| self.clock_ns() + DENY_AFTER_NS);
         let same = |w: &&mut Wanted| w.broker == broker && w.topic == topic && w.sort == sort;
         match self.wanted.iter_mut().find(same) {
-            Some(wanted) => wanted.deny_ns = wanted.deny_ns.or(deny_ns),
-            None => self.wanted.push(Wanted { broker, topic, sort, deny_ns }),
+            Some(wanted) => {
+                wanted.is_ahead = is_ahead;
+                wanted.deny_ns = deny_ns.and(wanted.deny_ns.or(deny_ns));
+            }
+            None => {
+                let is_barred = false;
+                self.wanted.push(Wanted { broker, topic, sort, is_ahead, is_barred, deny_ns });
+            }
         }
     }
 
@@ -119,14 +156,21 @@ impl Keeper {
         }
         let clock_ns = self.clock_ns();
         let mut unserved = Vec::new();
+        // Looked at once while nothing is granted that changes it: it looks at every segment.
+        let mut bars = None;
         for mut wanted in std::mem::take(&mut self.wanted) {
             if self.live_topic(wanted.topic).is_none() {
                 let command = self.denied(wanted.topic, wanted.sort.kind(), Denial::NoTopic);
                 self.send(wanted.broker, command);
                 continue;
             }
+            wanted.is_barred =
+                self.begins_log(&wanted) && *bars.get_or_insert_with(|| self.bars_logs());
             if let Some(command) = self.grant(wanted) {
                 self.send(wanted.broker, command);
+                if wanted.sort != Sort::Payload {
+                    bars = None;
+                }
                 continue;
             }
             if wanted.deny_ns.is_some_and(|at| at <= clock_ns) {
@@ -140,9 +184,15 @@ impl Keeper {
         self.say_short();
     }
 
+    /// Segments that somebody waits for, and that may come free.
+    pub(super) fn needed(&self) -> u32 {
+        let waits = |wanted: &&Wanted| !wanted.is_ahead && !wanted.is_barred;
+        self.wanted.iter().filter(waits).count() as u32
+    }
+
     /// Lets brokers know whether somebody waits for a segment, wherever.
     fn say_short(&mut self) {
-        let is_short = !self.wanted.is_empty();
+        let is_short = self.needed() > 0;
         if std::mem::replace(&mut self.says_short, is_short) != is_short {
             self.pool.say_short(is_short);
         }
@@ -154,18 +204,30 @@ impl Keeper {
     }
 
     fn grant(&mut self, wanted: Wanted) -> Option<Command> {
-        let Wanted { broker, topic, sort, .. } = wanted;
+        let Wanted { broker, topic, sort, is_ahead, is_barred, .. } = wanted;
         match sort {
             Sort::Ring => self.grant_ring(broker, topic),
             Sort::Payload => {
-                if self.segments.free() <= self.reserve() {
+                let kept = if is_ahead { self.kept_for_need() } else { self.reserve() };
+                if self.segments.free() <= kept {
                     return None;
+                }
+                // Those that go on publishing count: one with a message in each of many topics would
+                // never fill what it made others give up.
+                let owned = |segment: &&SegmentId| {
+                    self.segments.get(**segment).is_some_and(|it| it.what.owner == broker.raw())
+                };
+                if self.topic(topic)?.payload.iter().filter(owned).nth(3).is_some() {
+                    self.taken.note(self.clock_ns());
                 }
                 let segment = self.take_for(broker, topic, SegmentKind::Payload)?;
                 self.topic_mut(topic)?.payload.push(segment);
                 self.grant_of(segment)
             }
             Sort::Log => {
+                if is_barred {
+                    return None;
+                }
                 let segment = self.next_own_log(topic, broker)?;
                 self.grant_of(segment)
             }

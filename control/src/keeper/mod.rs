@@ -23,6 +23,7 @@ mod rings;
 mod silent;
 mod skips;
 mod sums;
+mod taken;
 mod tokens;
 mod topics;
 
@@ -61,6 +62,7 @@ use grants::Wanted;
 use padding::Gathering;
 use retire::Retiring;
 use skips::TellSkips;
+use taken::Taken;
 
 /// Longest sleep of the keeper: work that nobody rings for waits at most this long.
 const SLEEP: Duration = Duration::from_millis(10);
@@ -138,6 +140,7 @@ pub struct Keeper {
     topics: Vec<Option<Topic>>,
     brokers: Vec<Broker>,
     wanted: Vec<Wanted>,
+    taken: Taken,
     /// It has said that these wait.
     says_short: bool,
     retiring: Vec<Retiring>,
@@ -192,6 +195,7 @@ impl Keeper {
             topics: state.topics,
             brokers,
             wanted: Vec::new(),
+            taken: Taken::default(),
             says_short: false,
             retiring: Vec::new(),
             creations: Vec::new(),

@@ -162,6 +162,13 @@ impl Keeper {
             if !self.still_leads() {
                 return;
             }
+            if landed.is_empty()
+                && whole.log != SEQUENCED_LOG
+                && let Some(used) = self.segments.get_mut(segment)
+            {
+                // It is nobody's to read: not the last entry of its broker's log either.
+                (used.through, used.settled) = (0, None);
+            }
             for (offset, bytes) in holes(&mut landed, end) {
                 let words: [u64; 8] = BatchPreamble::padding(bytes as u32).to_words();
                 self.pool.store_words(at + offset, &words);

@@ -34,10 +34,13 @@ pub struct Retiring {
 }
 
 impl Keeper {
-    /// Segments that shall be free, so that grants are ahead of need.
+    /// Segments that shall be free: what somebody waits for, what is kept back and one, and as many
+    /// as were taken a moment ago, so that whoever publishes fast finds them. Where nobody does,
+    /// nothing that can be read goes for them.
     fn free_wanted(&self) -> u32 {
-        let low = (self.segments.total() / 8).clamp(2, 64);
-        low.saturating_add(u32::try_from(self.wanted.len()).unwrap_or(u32::MAX))
+        let most = (self.segments.total() / 8).clamp(2, 64).max(self.kept_for_need() + 1);
+        let least = most.min(self.reserve() + 1);
+        self.taken.within(self.clock_ns()).clamp(least, most).saturating_add(self.needed())
     }
 
     /// Retention looks every round, and sooner when segments are short.

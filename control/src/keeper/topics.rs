@@ -266,8 +266,8 @@ impl Keeper {
         entry.id = id.0;
         entry.created_ns = self.graves.age(&spec.name, entry.created_ns);
         let mut topic = Topic { entry, id, order, logs: BTreeMap::new(), payload: Vec::new() };
+        self.leaves_room(&spec.name, order)?;
         if order.is_sequenced() {
-            self.leaves_room(&spec.name)?;
             let Some(log) = self.begin_log(id, SEQUENCED_LOG, 0) else {
                 let (free, all) = (self.segments.free(), self.segments.total());
                 return Err(Problem::full(

@@ -322,7 +322,7 @@ impl Broker {
     }
 
     pub fn want(&mut self, topic: TopicId, kind: SegmentKind) -> Granted {
-        self.ask(Request::Want { kind, topic });
+        self.ask(Request::Want { kind, topic, is_ahead: false });
         self.granted(topic, kind)
     }
 

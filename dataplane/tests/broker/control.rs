@@ -256,12 +256,12 @@ impl Control {
                 Some(Command::Denied { topic, kind, why, free: 0, segments })
             }
             Request::OpenRing { topic } => Some(self.open_ring(broker, topic)),
-            Request::Want { kind, topic } if self.deny && kind == SegmentKind::Payload => {
+            Request::Want { kind, topic, .. } if self.deny && kind == SegmentKind::Payload => {
                 let segments = self.pool.geometry().segments();
                 let why = Denial::PoolFull;
                 Some(Command::Denied { topic, kind, why, free: 0, segments })
             }
-            Request::Want { kind: SegmentKind::OrderLog, topic } => {
+            Request::Want { kind: SegmentKind::OrderLog, topic, .. } => {
                 let key = (topic.0, broker.index());
                 let (added, generation) = if self.offer.remove(&key) {
                     let added = self.logs[&key].segments[0];
@@ -277,7 +277,7 @@ impl Control {
                     base_index: added.base,
                 })
             }
-            Request::Want { kind, topic } => {
+            Request::Want { kind, topic, .. } => {
                 let owner = broker.raw();
                 let what = What { kind, state: SegmentState::Open, owner, log: 0, topic };
                 let (segment, generation) = self.take(what, 0, SegmentId::NONE);

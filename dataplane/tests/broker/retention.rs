@@ -186,3 +186,23 @@ fn a_deleted_topics_clients_are_told_and_the_topic_is_released() {
     stays.publish(1, 0, b"m");
     assert_eq!(stays.receipt().position, 0);
 }
+
+/// It holds no batch: not the last one of the log either.
+#[test]
+fn what_is_kept_ahead_comes_back_as_empty_where_others_wait() {
+    let rig = Rig::new();
+    let topic = rig.control().topic("own", Order::None, 64, 0);
+    let mut own = Client::welcomed(rig.tcp(), publisher(2), "own");
+    own.publish(2, 0, b"m");
+    assert_eq!(own.receipt().position, 0);
+    let sealed = || rig.control().sealed.clone();
+    assert_eq!(sealed(), []);
+    rig.pool.say_short(true);
+    until("the spare is given back", || !sealed().is_empty());
+    assert!(sealed().iter().all(|(_, through)| *through == 0), "{:?}", sealed());
+    rig.pool.say_short(false);
+    drop(own);
+    // The one with the batch follows when nobody has published for a while.
+    until("the other is sealed", || sealed().iter().any(|(_, through)| *through == 1));
+    assert_eq!(rig.pool.frontier(topic, 0).entries, 1);
+}

@@ -170,12 +170,14 @@ pub enum Request {
         /// Topic.
         topic: TopicId,
     },
-    /// A segment ahead of need.
+    /// A segment.
     Want {
         /// Payload, or order log for the broker's own log.
         kind: SegmentKind,
         /// Topic.
         topic: TopicId,
+        /// The one in use has room: nobody waits, and nothing that can be read goes for it.
+        is_ahead: bool,
     },
     /// Open a session, or join an epoch of it that another connection opened.
     OpenSession {
@@ -389,7 +391,9 @@ impl Request {
         match self {
             Self::Register { incarnation } => [1, incarnation, 0, 0, 0, 0, 0],
             Self::OpenRing { topic } => [2, topic.0.into(), 0, 0, 0, 0, 0],
-            Self::Want { kind, topic } => [3, kind_raw(kind), topic.0.into(), 0, 0, 0, 0],
+            Self::Want { kind, topic, is_ahead } => {
+                [3, kind_raw(kind), topic.0.into(), is_ahead.into(), 0, 0, 0]
+            }
             Self::OpenSession { request, topic, client, epoch, life, comes_back } => {
                 [4, request, topic.0.into(), client, epoch.into(), life.into(), comes_back.into()]
             }
@@ -432,7 +436,15 @@ impl Request {
         Some(match tag {
             1 => Self::Register { incarnation: a },
             2 => Self::OpenRing { topic: TopicId(a as u32) },
-            3 => Self::Want { kind: kind_from(a)?, topic: TopicId(b as u32) },
+            3 => Self::Want {
+                kind: kind_from(a)?,
+                topic: TopicId(b as u32),
+                is_ahead: match c {
+                    0 => false,
+                    1 => true,
+                    _ => return None,
+                },
+            },
             4 => Self::OpenSession {
                 request: a,
                 topic: TopicId(b as u32),

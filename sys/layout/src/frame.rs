@@ -198,6 +198,12 @@ pub enum Stall {
     PoolFull,
     /// Batches that have not come whole hold as much as they may.
     HalvesFull,
+    /// No room in this broker's log of the topic: order logs and rings have what they may have.
+    LogsFull,
+}
+
+impl Stall {
+    const ALL: [Self; 4] = [Self::RingFull, Self::PoolFull, Self::HalvesFull, Self::LogsFull];
 }
 
 /// One frame.
@@ -508,12 +514,7 @@ impl Frame {
             },
             8 => Self::CaughtUp,
             9 => Self::Stalled {
-                why: match a {
-                    0 => Stall::RingFull,
-                    1 => Stall::PoolFull,
-                    2 => Stall::HalvesFull,
-                    value => return Err(bad("why", value)),
-                },
+                why: Stall::ALL.into_iter().find(|why| *why as u64 == a).ok_or(bad("why", a))?,
                 used: low(b),
                 of: high(b),
             },

@@ -8,6 +8,33 @@ pub fn kept_back(segments: u32) -> u32 {
     (segments / 16).clamp(1, 4)
 }
 
+/// Segments of a pool of so many that order logs and rings may have when another one begins: one
+/// that has no room for batches is of no use. Each has a segment for batches to go with it, and one
+/// more than what is kept back stays free, so that no message goes for that.
+pub fn logs_may_have(segments: u32) -> u32 {
+    segments.saturating_sub(kept_back(segments) + 1) / 2
+}
+
+/// A pool in which no other order log or ring may begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogsFull {
+    /// Segments that order logs and rings have.
+    pub used: u32,
+    /// Segments in all.
+    pub of: u32,
+}
+
+impl fmt::Display for LogsFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { used, of } = *self;
+        write!(
+            f,
+            "order logs and rings have {used} of {of} segments, and may have {}",
+            logs_may_have(of)
+        )
+    }
+}
+
 /// A full pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full {

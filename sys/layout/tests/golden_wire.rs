@@ -307,8 +307,12 @@ fn requests() {
     request(Request::Register { incarnation: 1 }, "0100000000000000 01 .");
     request(Request::OpenRing { topic }, "0200000000000000 0201 .");
     request(
-        Request::Want { kind: SegmentKind::OrderLog, topic },
+        Request::Want { kind: SegmentKind::OrderLog, topic, is_ahead: false },
         "0300000000000000 0300000000000000 0201 .",
+    );
+    request(
+        Request::Want { kind: SegmentKind::OrderLog, topic, is_ahead: true },
+        "0300000000000000 0300000000000000 0201000000000000 01 .",
     );
     request(
         Request::OpenSession { request: 1, topic, client: 2, epoch: 3, life: 4, comes_back: true },

@@ -62,7 +62,8 @@ impl System {
 
     pub fn start_with(brokers: u32, more: &[&str]) -> Self {
         let mut child = landfall()
-            .args(["up", "--control", "127.0.0.1:0", "--pool-bytes", "256M"])
+            .args(["up", "--control", "127.0.0.1:0"])
+            .args(if more.contains(&"--pool-bytes") { &[] } else { &["--pool-bytes", "256M"][..] })
             .args(["--brokers", &brokers.to_string()])
             .args(more)
             .stdout(Stdio::piped())
