@@ -212,8 +212,8 @@ impl Keeper {
                 if self.segments.free() <= kept {
                     return None;
                 }
-                // Those that go on publishing count: one with a message in each of many topics would
-                // never fill what it made others give up.
+                // Those that go on publishing count: one with a message in each of many topics
+                // would never fill what it made others give up.
                 let owned = |segment: &&SegmentId| {
                     self.segments.get(**segment).is_some_and(|it| it.what.owner == broker.raw())
                 };
