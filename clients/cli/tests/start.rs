@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt};
 use serde_json::Value;
 
@@ -159,7 +160,7 @@ fn what_up_and_topics_need_can_stand_in_the_configuration() {
     assert!(Path::new(&pool).is_file() && dir.join("data/broker-0").is_dir());
     let unix = format!("unix:{}/control.sock", dir.display());
     assert!(with(&["topic", "ls", "--control", &unix]).output().unwrap().status.success());
-    common::signal(up.id(), nix::sys::signal::Signal::SIGTERM);
+    common::signal(up.id(), Signal::SIGTERM);
     let (status, said) = common::end(&mut up);
     assert_eq!(status, Some(0), "{said}");
     assert!(!dir.join("control.sock").exists(), "the socket's file is left behind");
@@ -193,10 +194,73 @@ fn a_pool_takes_its_room_unless_it_is_to_be_sparse() {
         let mut said = std::io::BufReader::new(up.stdout.take().unwrap());
         std::io::BufRead::read_line(&mut said, &mut line).unwrap();
         let taken = std::fs::metadata(&pool).unwrap().blocks() * 512;
-        common::signal(up.id(), nix::sys::signal::Signal::SIGTERM);
+        common::signal(up.id(), Signal::SIGTERM);
         let (status, said) = common::end(&mut up);
         std::fs::remove_file(&pool).unwrap();
         assert_eq!(status, Some(0), "{line} {said}");
         assert_eq!(taken >= BYTES, is_whole, "{taken} bytes of {BYTES}");
     }
+}
+
+/// Somebody's standby leads the pool when control dies: the system's own stands by, leads again when
+/// that one is gone, and a stop in between is one in good order.
+#[test]
+fn control_stands_by_where_another_leads() {
+    // Pools do not lie on disks.
+    let folder = Path::new("/dev/shm").join(format!("landfall-led-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = |name: &str| folder.join(name).display().to_string();
+    for stops_first in [false, true] {
+        let (pool, data) = (path("pool"), path("data"));
+        let more = ["--pool", &pool, "--pool-bytes", "64M", "--segment-bytes", "2M", "--sparse"];
+        let more = [&more[..], &["--data", &data]].concat();
+        let system = System::start_with(1, &more);
+        let tool = Path::new(env!("CARGO_BIN_EXE_landfall"));
+        let mut control = Command::new(tool.with_file_name("landfall-control"));
+        control.args(["--pool", &pool, "--standby", "--listen", "127.0.0.1:0"]);
+        control.args(["--restore", &path("data/broker-0")]).stdin(Stdio::null());
+        let mut standby = control.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = std::io::BufReader::new(standby.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("standing by") {
+            line.clear();
+            assert_ne!(std::io::BufRead::read_line(&mut said, &mut line).unwrap(), 0);
+        }
+        let mine = leader(&pool);
+        // It is looked after again when the other one leads.
+        common::stop(system.child.id());
+        common::signal(u32::try_from(mine).unwrap(), Signal::SIGKILL);
+        until("the standby leads", || leader(&pool) == u64::from(standby.id()));
+        common::signal(system.child.id(), Signal::SIGCONT);
+        let stands_by = |pid: &u32| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            line.is_ok_and(|line| line.contains("--standby"))
+        };
+        until("control stands by", || common::children(system.child.id()).iter().any(stands_by));
+        if !stops_first {
+            common::signal(standby.id(), Signal::SIGTERM);
+            assert_eq!(standby.wait().unwrap().code(), Some(0));
+            until("control leads again", || leader(&pool) != u64::from(standby.id()));
+            system.ok(&["topic", "create", "a"], b"");
+        }
+        let (status, words) = system.stop();
+        assert_eq!(status, Some(0), "{words}");
+        assert_eq!(words.matches("has ended").count(), 1, "{words}");
+        assert!(words.contains("stands by") && !words.contains("stop it first"), "{words}");
+        let still = format!("kill {}", standby.id());
+        assert_eq!(words.contains(&still), stops_first, "{words}");
+        if stops_first {
+            common::signal(standby.id(), Signal::SIGTERM);
+            assert_eq!(standby.wait().unwrap().code(), Some(0));
+        }
+        std::fs::remove_file(&pool).unwrap();
+        std::fs::remove_dir_all(&data).unwrap();
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// The process that leads the pool.
+fn leader(pool: &str) -> u64 {
+    let pool = landfall_pool::Pool::attach_read_only(Path::new(pool)).unwrap();
+    pool.serving().map_or(0, |(slot, _)| pool.leader_line(slot).pid)
 }

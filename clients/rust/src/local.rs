@@ -6,6 +6,7 @@
 mod command;
 mod data;
 mod error;
+mod leader;
 mod process;
 mod spawner;
 mod stop;
@@ -26,6 +27,7 @@ use landfall_nic::PortState;
 use self::command::{broker_command, control_command};
 use self::data::{data_directories, make_data_directories};
 use self::error::LocalError;
+use self::leader::other_leader;
 use self::process::{Process, Waited};
 use self::spawner::Spawner;
 use self::stop::{Ends, stop_all};
@@ -314,6 +316,13 @@ impl LocalSystem {
         let restart = self.config.restart;
         if self.control.look(now, restart, &mut notes) {
             let mut command = self.control_again();
+            if let Some(pid) = other_leader(&self.pool, None) {
+                command.arg("--standby");
+                notes.push(format!(
+                    "process {pid}, which this system did not start, leads the pool: control \
+                     stands by, and leads again when that one is gone"
+                ));
+            }
             restarted(&mut self.control, &self.spawner, &mut command, &mut notes);
         }
         for number in 0..self.brokers.len() {
@@ -386,7 +395,9 @@ impl LocalSystem {
     /// Stops all: brokers first, so that control hears them leave. SIGTERM, then SIGKILL after
     /// [`LocalConfig::stop_wait`], which is an error that names who had to be killed. So is one
     /// that ended with an error. Where control is between two lives and has directories to write
-    /// into where logs ended, it is started once more for that.
+    /// into where logs ended, it is started once more for that; where another control leads, which
+    /// somebody started beside the system, that one does so when it is stopped, and `tell` hears of
+    /// it.
     pub fn stop(self) -> Result<(), Error> {
         self.stop_and_tell(|_| {})
     }
@@ -399,8 +410,10 @@ impl LocalSystem {
 
     fn end(mut self, tell: &mut dyn FnMut(Stopping)) -> Result<(), LocalError> {
         let (wait, mut ends) = (self.config.stop_wait, Ends::default());
+        let other = other_leader(&self.pool, self.control.pid());
         // Only a control that serves writes down where logs end.
-        let control = match self.config.restart && self.config.data.is_some() {
+        let writes = self.config.restart && self.config.data.is_some() && other.is_none();
+        let control = match writes {
             true => self.restart_control(self.config.start_wait.min(wait)),
             false => Ok(()),
         };
@@ -408,6 +421,12 @@ impl LocalSystem {
         let mut brokers: Vec<&mut Process> = self.brokers.iter_mut().collect();
         stop_all(&mut brokers, wait, tell, &mut ends);
         stop_all(&mut [&mut self.control], wait, tell, &mut ends);
+        if let Some(pid) = other {
+            tell(Stopping::Said(&format!(
+                "process {pid}, which this system did not start, still leads the pool: stop it \
+                 with kill {pid}, and it says where logs ended"
+            )));
+        }
         LocalError::all(control.err().into_iter().chain(all_ended(ends, wait).err()))
     }
 
