@@ -446,7 +446,7 @@ fn own_logs_begin_in_half_of_the_pool_and_no_more() {
         broker.want(*topic, SegmentKind::OrderLog);
     }
     let refused = system.create(spec("another", "broker")).unwrap_err().message;
-    let words = format!("order logs and rings have {half} of");
+    let words = format!("these have {half} of");
     assert!(refused.contains(&words), "{refused}");
     let (kind, topic) = (SegmentKind::OrderLog, topics[0]);
     broker.ask(Request::Want { kind, topic, is_ahead: false });

@@ -33,6 +33,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// A pool that control is still making is waited for this long.
 const POOL_WAIT: Duration = Duration::from_secs(10);
+/// Most controls have made it by then, and nothing has to be said.
+const POOL_QUIET: Duration = Duration::from_secs(1);
 
 /// One broker: lands what publishers send, delivers the log to subscribers.
 #[derive(Parser)]
@@ -291,6 +293,7 @@ fn raise_memory_lock(pool_bytes: u64) -> Result<(), Failure> {
 /// Attaches to the pool, waiting for control to make it. `None` when a signal came first.
 fn attach(path: &Path, wait: Duration, stop: impl Fn() -> bool) -> Result<Option<Pool>, Failure> {
     let since = Instant::now();
+    let mut is_told = false;
     loop {
         let error = match Pool::attach(path) {
             Ok(pool) => return Ok(Some(pool)),
@@ -318,6 +321,12 @@ fn attach(path: &Path, wait: Duration, stop: impl Fn() -> bool) -> Result<Option
         }
         if stop() {
             return Ok(None);
+        }
+        if since.elapsed() > POOL_QUIET && !std::mem::replace(&mut is_told, true) {
+            stderr::note(format_args!(
+                "landfall-broker: waiting up to {} s for control to make the pool: {error}",
+                wait.as_secs()
+            ));
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -12,12 +12,17 @@ use std::time::Duration;
 
 use crate::args::bench::Bench;
 use crate::config::Config;
-use crate::error::{Failure, Outcome};
+use crate::error::{Failure, Outcome, Tried};
 
 pub use self::lat::sum_of;
 pub use self::machine::Machine;
 
 pub fn run(args: &Bench, config: &Config) -> Outcome {
+    if config.is_set("control.address") {
+        // Before the limit is measured, of which nobody would have anything.
+        let health = crate::client(config)?.health();
+        health.tried(|| "the system cannot be measured".into())?;
+    }
     match args {
         Bench::Bw(args) => bw::run(args, config),
         Bench::Lat(args) => lat::run(args, config),

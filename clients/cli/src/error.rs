@@ -4,6 +4,9 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
+
 use crate::frozen;
 
 /// What kind of failure this is, which is what the exit status says.
@@ -35,9 +38,17 @@ pub struct Failure {
 pub type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
-    /// It was tried and failed.
+    /// It was tried and failed. Whoever ran out of files is told of the bound, wherever that was.
     pub fn failed(what: impl Into<String>, why: impl fmt::Display) -> Self {
-        Self { kind: Kind::Failed, what: what.into(), why: why.to_string(), next: None }
+        let failure =
+            Self { kind: Kind::Failed, what: what.into(), why: why.to_string(), next: None };
+        let too_many = io::Error::from(Errno::EMFILE).to_string();
+        if !failure.why.contains(&too_many) {
+            return failure;
+        }
+        let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+        let more = most.saturating_mul(4).max(1024);
+        failure.next(format!("ulimit -n {more}  (this process may open {most} files)"))
     }
 
     /// It failed here, and the system has no part in it.
@@ -79,8 +90,12 @@ impl Failure {
             return Self { kind: Kind::Unreachable, ..failure }.next(next);
         }
         match &error {
-            landfall::Error::NoTopic { .. } | landfall::Error::Control { status: 404, .. } => {
-                failure.next("landfall topic ls")
+            landfall::Error::NoTopic { .. } => failure.next("landfall topic ls"),
+            landfall::Error::Control { status: 404, request, .. } => {
+                failure.next(match request.contains("/brokers/") {
+                    true => "landfall cluster",
+                    false => "landfall topic ls",
+                })
             }
             landfall::Error::NoBroker { .. } => failure.next("landfall cluster"),
             _ => failure,
@@ -161,6 +176,26 @@ mod tests {
             failure.to_string(),
             "cannot publish to topic a: it is full\n  next: landfall topic describe a"
         );
+    }
+
+    #[test]
+    fn who_runs_out_of_files_is_told_how_many_there_may_be() {
+        let error = io::Error::from(Errno::EMFILE);
+        let text = Failure::failed("cannot publish", format!("dial x: {error}")).to_string();
+        assert!(text.contains("next: ulimit -n ") && text.contains("may open "), "{text}");
+    }
+
+    #[test]
+    fn a_broker_that_is_not_there_is_looked_for_among_brokers() {
+        let missing = |request: &str| landfall::Error::Control {
+            request: request.into(),
+            status: 404,
+            code: "not_found".into(),
+            message: "nobody".into(),
+        };
+        let text = |request| Failure::client("cannot", missing(request)).to_string();
+        assert!(text("DELETE /v1/brokers/9").contains("next: landfall cluster"));
+        assert!(text("GET /v1/topics/x").contains("next: landfall topic ls"));
     }
 
     #[test]

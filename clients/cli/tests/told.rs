@@ -3,13 +3,13 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use landfall_layout::limits::MESSAGE_BYTES_MAX;
 use nix::sys::signal::Signal;
 
-use common::{System, signal, text};
+use common::{System, shell, signal, text};
 
 /// A directory that goes with the test.
 struct Dir(PathBuf);
@@ -104,7 +104,7 @@ fn a_subscription_that_a_signal_ends_too_early_says_so() {
 /// brokers keep ahead of need.
 #[test]
 fn a_message_in_each_of_many_topics_stays() {
-    for (order, brokers, topics) in [("total", 1, 7), ("none", 2, 4), ("broker", 1, 9)] {
+    for (order, brokers, topics) in [("total", 1, 6), ("none", 2, 4), ("broker", 1, 9)] {
         let pool = ["--pool-bytes", "64M", "--segment-bytes", "2M"];
         let system = System::start_with(brokers, &pool);
         let name = |i| format!("t{i}");
@@ -120,4 +120,33 @@ fn a_message_in_each_of_many_topics_stays() {
             assert_eq!(read, "m\n".repeat(brokers as usize), "{order}, topic {i} of {topics}");
         }
     }
+}
+
+/// What was closed is not empty.
+#[test]
+fn a_closed_stdin_is_told_and_publishes_nothing() {
+    let system = System::start(1);
+    system.ok(&["topic", "create", "a"], b"");
+    let tool = env!("CARGO_BIN_EXE_landfall");
+    for (given, status) in [("<&-", 2), ("</dev/null", 0)] {
+        let script = format!("exec {tool} publish a --control {} {given}", system.address);
+        let output = shell(&script).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{said}");
+        assert_eq!(said.contains("stdin is closed"), status == 2, "{said}");
+    }
+}
+
+/// A broker of a pool that nobody has made says what it waits for.
+#[test]
+fn a_broker_without_a_pool_says_that_it_waits() {
+    let program = Path::new(env!("CARGO_BIN_EXE_landfall")).with_file_name("landfall-broker");
+    let mut broker = Command::new(program);
+    broker.args(["--pool", "/dev/shm/landfall-no-such-pool", "--number", "0"]);
+    let mut broker = broker.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(broker.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    broker.kill().unwrap();
+    broker.wait().unwrap();
+    assert!(line.contains("waiting up to 10 s for control to make the pool"), "{line}");
 }

@@ -80,9 +80,10 @@ impl Keeper {
         Err(Problem::full(
             "pool_full",
             format!(
-                "topic {name} needs a segment for its order log, and order logs and rings have \
+                "topic {name} needs {} segments for its order log and rings, and these have \
                  {fixed} of {all} segments and may have {}, so that there is room for batches; \
                  delete a topic, or make a pool that is larger or has smaller segments",
+                1 + rings,
                 logs_may_have(all)
             ),
         ))

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use landfall_layout::limits::MESSAGE_BYTES_MAX;
+use landfall_pool::stdio::stdin_was_closed;
 
 use crate::error::{Failure, Outcome};
 
@@ -35,8 +36,8 @@ impl Reader {
     /// Opens a file; nothing or `-` is stdin.
     pub(super) fn open(file: Option<&Path>) -> Outcome<Self> {
         let path = match file {
-            None => return Ok(Self::stdin()),
-            Some(path) if path == Path::new("-") => return Ok(Self::stdin()),
+            None => return Self::stdin(),
+            Some(path) if path == Path::new("-") => return Self::stdin(),
             Some(path) => path,
         };
         let name = path.display().to_string();
@@ -48,8 +49,12 @@ impl Reader {
         Ok(Self { name, source: Box::new(source) })
     }
 
-    fn stdin() -> Self {
-        Self { name: "stdin".into(), source: Box::new(io::stdin()) }
+    fn stdin() -> Outcome<Self> {
+        if stdin_was_closed() {
+            let next = "say --file, or </dev/null for no message";
+            return Err(Failure::usage("there is nothing to read: stdin is closed", next));
+        }
+        Ok(Self { name: "stdin".into(), source: Box::new(io::stdin()) })
     }
 
     /// Starts reading. The thread ends with the source, or when nobody takes chunks any more.

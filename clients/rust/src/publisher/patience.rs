@@ -61,7 +61,10 @@ impl Publisher {
     fn who_has_it(&mut self, link: usize) -> String {
         let link = &mut self.links[link];
         let finding = self.route.ask_about(link.broker);
-        let mut text = format!("broker {} has {} of them", link.broker, link.in_flight);
+        let mut text = match link.in_flight {
+            0 => format!("broker {} has been sent none of what waits", link.broker),
+            some => format!("broker {} has {some} of them", link.broker),
+        };
         if let Some((silent, _)) = link.silence.doubt(coarse_ns()) {
             text.push_str(&format!(", said nothing for {} ms", silent.as_millis()));
         }
