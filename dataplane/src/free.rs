@@ -110,7 +110,7 @@ mod tests {
         let counted = Counted::default().with(log, 0).with(log, 0).with(0, 0).with(0, 9);
         assert_eq!(counted, Counted { free: 1, logs: 2 });
         assert_eq!(counted.shown(Stall::LogsFull, 4), (Stall::LogsFull, 2));
-        assert_eq!(counted.shown(Stall::LogsFull, 6), (Stall::PoolFull, 1));
+        assert_eq!(counted.shown(Stall::LogsFull, 8), (Stall::PoolFull, 1));
         assert_eq!(counted.shown(Stall::PoolFull, 4), (Stall::PoolFull, 1));
     }
 }

@@ -202,8 +202,8 @@ fn a_pool_takes_its_room_unless_it_is_to_be_sparse() {
     }
 }
 
-/// Somebody's standby leads the pool when control dies: the system's own stands by, leads again when
-/// that one is gone, and a stop in between is one in good order.
+/// Somebody's standby leads the pool when control dies: the system's own stands by, leads again
+/// when that one is gone, and a stop in between is one in good order.
 #[test]
 fn control_stands_by_where_another_leads() {
     // Pools do not lie on disks.

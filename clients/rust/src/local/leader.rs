@@ -5,9 +5,9 @@ use std::path::Path;
 use landfall_pool::Pool;
 use landfall_pool::lock::{Byte, Locks};
 
-/// The process that leads the pool at `path` on this host, if one does that is not `mine`: a control
-/// that somebody started beside the system, as a standby, and that took over. Where nothing can be
-/// found out there is none.
+/// The process that leads the pool at `path` on this host, if one does that is not `mine`: a
+/// control that somebody started beside the system, as a standby, and that took over. Where nothing
+/// can be found out there is none.
 pub(super) fn other_leader(path: &Path, mine: Option<u32>) -> Option<u64> {
     let pool = Pool::attach_read_only(path).ok()?;
     let (slot, _) = pool.serving()?;
