@@ -73,17 +73,17 @@ impl Keeper {
         let fixed = self.logs_and_rings();
         let all = self.segments.total() - self.segments.lost();
         // Whoever publishes first needs a ring, too; an own log begins then.
-        let rings = if order.is_sequenced() { self.without_rings().max(1) } else { 0 };
+        let rings = if order.is_sequenced() { self.without_rings() } else { 0 };
         if fixed + 1 + rings <= logs_may_have(all) {
             return Ok(());
         }
         Err(Problem::full(
             "pool_full",
             format!(
-                "topic {name} needs {} segments for its order log and rings, and these have \
-                 {fixed} of {all} segments and may have {}, so that there is room for batches; \
-                 delete a topic, or make a pool that is larger or has smaller segments",
-                1 + rings,
+                "topic {name} needs {} for its order log and rings, and these have {fixed} of \
+                 {all} segments and may have {}, so that there is room for batches; delete a \
+                 topic, or make a pool that is larger or has smaller segments",
+                if rings == 0 { "a segment".to_owned() } else { format!("{} segments", 1 + rings) },
                 logs_may_have(all)
             ),
         ))
