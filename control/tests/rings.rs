@@ -88,7 +88,7 @@ fn a_topic_that_would_leave_nothing_for_batches_is_refused_with_the_numbers() {
         }
     };
     assert_eq!(problem.status, 503, "{problem:?}");
-    let said = format!("order logs and rings have {made} of {all} segments");
+    let said = format!("these have {made} of {all} segments");
     assert!(problem.message.contains(&said), "{problem:?}");
     // The last one can be published to.
     let topic = TopicId(system.describe(&format!("t{}", made - 1)).unwrap().id);

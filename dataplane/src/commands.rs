@@ -17,6 +17,8 @@ use crate::unused::PATIENCE;
 
 /// Commands taken in one turn.
 const COMMANDS_PER_TURN: usize = 64;
+/// Ticks without a batch after which a segment that is not full may close: 5 s.
+const REST: u32 = 5 * PATIENCE;
 /// How long clients of a deleted topic have to close before it is released without them.
 const DROP_WAIT_NS: u64 = 2_000_000_000;
 
@@ -317,19 +319,16 @@ impl Broker {
         }
     }
 
-    /// Gives back what a topic has here when nobody has published to it for a while, and what it
-    /// has ahead of need at once, or where others wait for room and little is published.
-    pub(crate) fn tidy_topic(topic: &mut Topic, env: &crate::env::Env, now_ns: u64) {
-        const IDLE_NS: u64 = 5_000_000_000;
-        let quiet = topic.tick_quiet();
+    /// Gives back what a topic has ahead of need here when nobody publishes to it, or where others
+    /// wait for room and little is published, and what it fills where that serves somebody. A
+    /// segment that closes keeps all its room from batches for as long as one of them is kept.
+    pub(crate) fn tidy_topic(topic: &mut Topic, env: &crate::env::Env) {
+        let (quiet, is_short) = (topic.tick_quiet(), env.pool.is_short());
         let is_idle = quiet >= PATIENCE && topic.stock.has_room();
-        if topic.publishers == 0 || is_idle && env.pool.is_short() {
+        if topic.publishers == 0 || is_idle && is_short {
             topic.stock.give_spare();
         }
-        if topic.publishers == 0
-            && !topic.stock.is_empty()
-            && now_ns.saturating_sub(topic.idle_since_ns) > IDLE_NS
-        {
+        if quiet >= REST && !topic.stock.is_empty() && topic.closes(env, quiet, is_short) {
             topic.stock.close(env);
         }
     }

@@ -82,7 +82,6 @@ impl Broker {
         let id = publisher.topic;
         if let Some(topic) = self.topics[id.slot()].as_deref_mut().filter(|topic| topic.id == id) {
             topic.publishers = topic.publishers.saturating_sub(1);
-            topic.idle_since_ns = boot_ns();
         }
     }
 

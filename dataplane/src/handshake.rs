@@ -126,7 +126,6 @@ impl Broker {
             live_topics.push(id.slot());
         }
         let topic = place.get_or_insert_with(|| Box::new(Topic::new(env, entry, order)));
-        topic.idle_since_ns = boot_ns();
         let ready = topic.try_ring(env);
         if !ready {
             link.ask(env, Request::OpenRing { topic: id });

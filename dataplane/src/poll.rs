@@ -466,7 +466,7 @@ impl Broker {
         let Self { env, link, topics, state, .. } = self;
         env.pool.beat_broker(env.me, now_ns, link.epoch(), state.raw());
         for topic in topics.iter_mut().flatten() {
-            Self::tidy_topic(topic, env, now_ns);
+            Self::tidy_topic(topic, env);
             topic.replenish(env, link);
             topic.report_sealed(env, link);
         }

@@ -112,11 +112,12 @@ impl Reading {
         }
     }
 
-    /// Gives up the claim of a batch that will not be whole.
+    /// Gives up the claim of a batch that will not be whole. Only this broker writes there, so that
+    /// its room is used again where nothing lies behind it.
     pub fn abandon(&mut self, env: &Env, topic: &mut Topic) {
         if let Self::Filling { claim, .. } = std::mem::replace(self, Self::Over) {
             let from = claim.offset;
-            topic.stock.abandon(env, claim, from);
+            topic.stock.give_back(env, claim, from);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 
 use landfall_layout::command::Request;
-use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::limits::{HEARTBEAT_EVERY_NS, SEQUENCED_LOG};
 use landfall_layout::order::FrontierLine;
 use landfall_layout::segment::SegmentKind;
 use landfall_layout::topic::{Durability, Order, TopicEntry};
@@ -58,7 +58,6 @@ pub struct Topic {
     /// It was noted that they wait for room in a full pool.
     pub is_full_noted: bool,
     /// When the last of them left.
-    pub idle_since_ns: u64,
     /// Where the next batch was to be at the last tick, and ticks since it was another place.
     quiet: (u64, u32),
 }
@@ -257,7 +256,6 @@ impl Topic {
             follower: Follower { reader: LogReader::new(id, SEQUENCED_LOG), next: 0, lapped: 0 },
             publishers: 0,
             is_full_noted: false,
-            idle_since_ns: 0,
             quiet: (0, 0),
         };
         if order.is_sequenced() {
@@ -382,6 +380,16 @@ impl Topic {
         let next = self.next_index();
         self.quiet = (next, if next == seen { ticks.saturating_add(1) } else { 0 });
         self.quiet.1
+    }
+
+    /// Whether the segment that is being filled closes though it is not full, after so many ticks
+    /// without a batch: somebody waits for it, and retention may take what is in it, or all of that
+    /// is older than what the topic keeps.
+    pub fn closes(&self, env: &Env, quiet: u32, is_short: bool) -> bool {
+        let Some(entry) = env.pool.topic(self.id) else { return true };
+        let age_ns = u64::from(quiet) * HEARTBEAT_EVERY_NS;
+        let is_due = entry.retention_ns != 0 && age_ns >= entry.retention_ns;
+        !entry.keeps() && (is_due || is_short && entry.retention_ns == 0)
     }
 
     /// Whether every batch has its receipt.

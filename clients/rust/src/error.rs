@@ -314,9 +314,10 @@ impl fmt::Display for Stalled {
             ),
             Stall::PoolFull => write!(
                 f,
-                "{}: a topic made with --keep gives none back, and another only what is beyond its \
-                 --retention and --retention-bytes and on the disks of its copies; delete a topic, \
-                 or make the pool larger; landfall cluster says whether segments are lost",
+                "{}: a topic made with --keep gives none back, another only what is beyond its \
+                 --retention and --retention-bytes and on the disks of its copies, and each keeps \
+                 what its brokers fill until nobody has published for 5 s; delete a topic, or make \
+                 the pool larger; landfall cluster says whether segments are lost",
                 Full { free: *used, of: *of }
             ),
             Stall::LogsFull => write!(

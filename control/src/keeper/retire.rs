@@ -33,6 +33,14 @@ pub struct Retiring {
     pub not_before_ns: u64,
 }
 
+/// Segments that so many bytes may take in a pool of segments of that size, and that many. A batch
+/// that does not fit any more leaves up to half of one empty. In more than half of the pool nothing
+/// is kept for that.
+fn may_fill(bytes: u64, (segment_bytes, segments): (u64, u32)) -> u64 {
+    let full = bytes.div_ceil(segment_bytes);
+    full.saturating_mul(2).min(full.max(u64::from(segments / 2)))
+}
+
 impl Keeper {
     /// Segments that shall be free: what somebody waits for, what is kept back and one, and as many
     /// as were taken a moment ago, so that whoever publishes fast finds them. Where nobody does,
@@ -98,7 +106,9 @@ impl Keeper {
         let logs = self.topic(id)?.logs.keys();
         let log_bytes: BTreeMap<usize, u64> =
             logs.map(|log| (*log, self.pool.frontier(id, *log).bytes)).collect();
-        let full = entry.retention_bytes.div_ceil(self.pool.geometry().segment_bytes());
+        let geometry = self.pool.geometry();
+        let pool = (geometry.segment_bytes(), geometry.segments());
+        let full = may_fill(entry.retention_bytes, pool);
         // In a sequenced topic each broker writes into a segment of its own.
         let open = if sequenced { self.landing(self.topic(id)?).len() } else { log_bytes.len() };
         Some(TopicView {
@@ -259,5 +269,20 @@ impl Keeper {
             self.segments.give_back(retiring.segment);
             self.count(Counter::SegmentsFreed, 1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_fill;
+
+    #[test]
+    fn bytes_may_take_twice_their_segments_in_half_of_the_pool() {
+        assert_eq!(may_fill(0, (8, 100)), 0);
+        assert_eq!(may_fill(9, (8, 100)), 4);
+        assert_eq!(may_fill(25 * 8, (8, 100)), 50);
+        assert_eq!(may_fill(40 * 8, (8, 100)), 50);
+        assert_eq!(may_fill(70 * 8, (8, 100)), 70);
+        assert_eq!(may_fill(u64::MAX, (8, 100)), u64::MAX / 8 + 1);
     }
 }

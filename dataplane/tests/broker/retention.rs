@@ -1,10 +1,12 @@
 //! What is taken away: segments that retire, topics that are dropped.
 
+use std::time::Duration;
+
 use landfall_layout::command::Command;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Frame, From, GapReason, Reached, Refusal};
 use landfall_layout::limits::SEQUENCED_LOG;
-use landfall_layout::topic::Order;
+use landfall_layout::topic::{Order, TOPIC_KEEP};
 use landfall_pool::channel::HOLD;
 
 use crate::client::{Client, Member, publisher, subscriber};
@@ -200,9 +202,26 @@ fn what_is_kept_ahead_comes_back_as_empty_where_others_wait() {
     rig.pool.say_short(true);
     until("the spare is given back", || !sealed().is_empty());
     assert!(sealed().iter().all(|(_, through)| *through == 0), "{:?}", sealed());
-    rig.pool.say_short(false);
-    drop(own);
-    // The one with the batch follows when nobody has published for a while.
+    // The one with the batch follows when nothing has landed for a while: its publisher is there,
+    // and has no use for it.
     until("the other is sealed", || sealed().iter().any(|(_, through)| *through == 1));
     assert_eq!(rig.pool.frontier(topic, 0).entries, 1);
+}
+
+/// It would keep all its room from batches for as long as one of those in it is kept.
+#[test]
+fn a_segment_with_few_batches_is_filled_by_the_next_publisher() {
+    let rig = Rig::new();
+    let topic = rig.control().topic("kept", Order::Total, 64, TOPIC_KEEP);
+    // Others wait; what is kept is no help to them.
+    rig.pool.say_short(true);
+    let publish = |client: u64| {
+        let mut publishing = Client::welcomed(rig.tcp(), publisher(client), "kept");
+        publishing.publish(client, 0, b"m");
+        publishing.receipt();
+        drop(publishing);
+        std::thread::sleep(Duration::from_millis(5_500));
+        rig.control().entry(topic, client - 1).unwrap().segment
+    };
+    assert_eq!(publish(1), publish(2));
 }
