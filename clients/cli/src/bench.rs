@@ -10,6 +10,8 @@ pub mod window;
 
 use std::time::Duration;
 
+use landfall_layout::limits::BROKERS_MAX;
+
 use crate::args::bench::Bench;
 use crate::config::Config;
 use crate::error::{Failure, Outcome, Tried};
@@ -22,6 +24,11 @@ pub fn run(args: &Bench, config: &Config) -> Outcome {
         // Before the limit is measured, of which nobody would have anything.
         let health = crate::client(config)?.health();
         health.tried(|| "the system cannot be measured".into())?;
+    }
+    let brokers = config.settings.bench.brokers;
+    if !(1..=BROKERS_MAX).contains(&brokers) {
+        let what = format!("--brokers {brokers} is not possible");
+        return Err(Failure::usage(what, format!("say 1 to {BROKERS_MAX}")));
     }
     match args {
         Bench::Bw(args) => bw::run(args, config),

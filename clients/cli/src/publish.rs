@@ -12,7 +12,7 @@ use landfall_layout::topic::Durability;
 use self::lines::{Chunk, Reader};
 use crate::args::Publish;
 use crate::config::Settings;
-use crate::error::{Failure, Outcome, Tried};
+use crate::error::{Failure, Kind, Outcome, Tried};
 use crate::out::{Progress, grouped, human_bytes, note};
 use crate::signals::Stop;
 use crate::topic::named;
@@ -59,6 +59,11 @@ pub fn run(args: &Publish, settings: &Settings, client: &Client) -> Outcome {
     progress.clear();
     let flushed = match sent {
         Ok(()) => publisher.flush().tried(cannot),
+        // What was read before is published, and counted.
+        Err(failure) if failure.kind == Kind::Here => {
+            let _ = publisher.flush();
+            Err(failure)
+        }
         failed => failed,
     };
     let reached = publisher.acked().messages;

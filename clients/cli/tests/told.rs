@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use landfall_layout::limits::MESSAGE_BYTES_MAX;
 use nix::sys::signal::Signal;
 
-use common::{System, shell, signal, text};
+use common::{System, landfall, shell, signal, text};
 
 /// A directory that goes with the test.
 struct Dir(PathBuf);
@@ -149,4 +149,36 @@ fn a_broker_without_a_pool_says_that_it_waits() {
     broker.kill().unwrap();
     broker.wait().unwrap();
     assert!(line.contains("waiting up to 10 s for control to make the pool"), "{line}");
+}
+
+/// A long linger holds messages back; a signal sends them before it ends the command.
+#[test]
+fn what_was_read_before_a_signal_is_published_and_counted() {
+    let system = System::start(1);
+    system.ok(&["topic", "create", "a"], b"");
+    let mut publish = system.command(&["publish", "a", "--linger", "1h"]);
+    publish.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut publish = publish.spawn().unwrap();
+    // Kept: an end of it would send everything.
+    let mut lines = publish.stdin.take().unwrap();
+    std::io::Write::write_all(&mut lines, &b"m\n".repeat(100)).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1_000));
+    signal(publish.id(), Signal::SIGINT);
+    let (status, said) = common::end(&mut publish);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("100 of 100 messages reached the level ordered"), "{said}");
+    let read = system.ok(&["subscribe", "a", "--from", "earliest", "--until-end"], b"");
+    assert_eq!(read.lines().count(), 100);
+}
+
+#[test]
+fn a_measurement_that_cannot_be_is_refused_before_anything_is_measured() {
+    let output = landfall().args(["bench", "bw", "--brokers", "0"]).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("say 1 to 32"), "{said}");
+    let output = landfall().args(["bench", "bw", "--pool-bytes", "4T"]).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("are available; say a smaller --pool-bytes"), "{said}");
 }

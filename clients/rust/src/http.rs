@@ -359,7 +359,14 @@ fn check_authority(authority: &str) -> Result<(), &'static str> {
     if uri.host().is_none_or(str::is_empty) {
         return Err("the host is missing");
     }
-    uri.port_u16().map(|_| ()).ok_or("the port is missing")
+    match (uri.port_u16(), authority.ends_with(|last: char| last.is_ascii_digit())) {
+        (Some(port), _) if port > 0 => Ok(()),
+        (Some(_), _) => Err("no control listens on port 0: say the one of its ready line"),
+        (None, true) if authority.rsplit(']').next().is_some_and(|rest| rest.contains(':')) => {
+            Err("the port is none: say 1 to 65535")
+        }
+        (None, _) => Err("the port is missing"),
+    }
 }
 
 /// Connects to one Unix socket, whatever the request's host is.
@@ -559,7 +566,11 @@ mod tests {
         for address in ["::1", "::1:17400", "http://fe80::1:7400"] {
             assert!(refused(address).contains("needs brackets"), "{}", refused(address));
         }
-        assert!(refused("[::1]").contains("the port is missing"));
+        for missing in ["[::1]", "localhost", "localhost:", "10.0.0.1"] {
+            assert!(refused(missing).contains("the port is missing"), "{}", refused(missing));
+        }
+        assert!(refused("localhost:99999").contains("say 1 to 65535"));
+        assert!(refused("localhost:0").contains("port 0"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use landfall_pool::map::{Backing, Mapping, memfd};
+use landfall_pool::room;
 use landfall_pool::stream::stream_fence;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -37,6 +38,14 @@ impl Prober {
     pub fn new(block_bytes: u64, mapping_bytes: u64) -> Outcome<Self> {
         let failed = |why: String| Failure::failed("cannot measure the limit", why);
         let bytes = mapping_bytes.next_multiple_of(4096).max(block_bytes.next_multiple_of(4096));
+        // The pool takes as much once more.
+        let (wanted, available) = (bytes.saturating_mul(2), room::available());
+        if let Some(available) = available.filter(|available| *available < wanted) {
+            return Err(failed(format!(
+                "it takes {wanted} bytes of memory with the pool, and {available} are available; \
+                 say a smaller --pool-bytes"
+            )));
+        }
         let fd = memfd("landfall-limit", bytes).map_err(|error| failed(error.to_string()))?;
         let mapping = Mapping::new(&fd, bytes, Backing::Shmem, true)
             .map_err(|error| failed(error.to_string()))?;
