@@ -159,7 +159,8 @@ pub struct TopicCreate {
     /// Slots of each broker's ring, a power of two
     #[arg(long, value_name = "N")]
     pub ring_slots: Option<u32>,
-    /// Payload bytes to keep at least [default: as many as the pool has room for]
+    /// Bytes of batches to keep at least [default: as many as the pool has room for]. Where others
+    /// need room, they are kept in at most twice the segments that they fill, or half of the pool
     #[arg(long, value_name = "SIZE")]
     pub retention_bytes: Option<Size>,
     /// How long to keep a batch at least [default: as long as the pool has room]

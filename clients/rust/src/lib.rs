@@ -44,6 +44,7 @@
 
 pub mod api;
 pub mod audit;
+mod authority;
 mod client;
 mod connect;
 mod error;

@@ -32,6 +32,7 @@ mod goal;
 mod group;
 mod had;
 mod hang;
+mod home;
 mod keep;
 mod one;
 mod others;

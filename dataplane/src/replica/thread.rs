@@ -26,6 +26,7 @@ use super::given_back::GivenBack;
 use super::goal::Goals;
 use super::group::Buffers;
 use super::had;
+use super::home::Home;
 use super::one::{Event, Replica};
 use super::said::{Named, lacks, write_topic};
 use super::{Data, Shared};
@@ -74,6 +75,7 @@ pub struct Worker {
     incarnation: u64,
     standing: Standing,
     pub(super) data: Data,
+    home: Home,
     disk: Box<dyn Disk>,
     pub(super) shared: Arc<Shared>,
     ringer: Ringer,
@@ -127,6 +129,7 @@ impl Worker {
             me,
             incarnation,
             standing,
+            home: Home::take(&data.directory)?,
             data,
             disk,
             shared,
@@ -434,7 +437,10 @@ impl Worker {
             self.looked[slot] = entry.id;
         } else if self.know(entry) {
             // Should this process end before the topic does, the next one knows what became of it.
-            match write_topic(&self.pool, self.me, &directory, entry, &self.data.others) {
+            let written = self.home.look().and_then(|()| {
+                write_topic(&self.pool, self.me, &directory, entry, &self.data.others)
+            });
+            match written {
                 Ok(_) => {
                     self.looked[slot] = entry.id;
                     if is_home {

@@ -197,3 +197,26 @@ fn what_nobody_counted_is_not_lacking_where_all_of_the_log_is_there() {
         assert_eq!(keepers, (!is_there).then_some([1].as_slice()), "{landed} {passed_over}");
     }
 }
+
+/// Its disk was unmounted, or somebody moved it: what has its name now is another one, in which
+/// nobody will look when the first is back.
+#[test]
+fn no_copy_begins_in_a_directory_that_was_put_in_the_place_of_the_one_that_was_taken() {
+    for is_made_anew in [false, true] {
+        let disks = Disks::new(if is_made_anew { "anew" } else { "away" });
+        let mut source = Source::new(pool(), 0);
+        let mut worker = source.worker(disks.data(0, false), Box::new(Plain), 1).unwrap();
+        fs::rename(&disks.0[0], &disks.0[1]).unwrap();
+        if is_made_anew {
+            fs::create_dir(&disks.0[0]).unwrap();
+        }
+        land(&mut source, 6);
+        worker.look_at_table(boot_ns());
+        work(&mut worker);
+        let (_, durable, state, errno) = line(&source);
+        assert_eq!((durable, state), (0, ReplicaState::Failed));
+        assert_eq!(errno, nix::libc::ESTALE as u32);
+        let begun = |path: &PathBuf| fs::read_dir(path).is_ok_and(|mut all| all.next().is_some());
+        assert!(!begun(&disks.0[0]) && !begun(&disks.0[1]));
+    }
+}

@@ -70,7 +70,11 @@ impl Worker {
             file_bytes: self.data.file_bytes,
         };
         let Data { directory, others, .. } = &self.data;
-        match Replica::open(&self.pool, directory, entry, duty, keeper, others) {
+        let opened = self
+            .home
+            .look()
+            .and_then(|()| Replica::open(&self.pool, directory, entry, duty, keeper, others));
+        match opened {
             Ok((replica, events)) => {
                 self.counters.add(&self.pool, Counter::ReplicaBytesCut, replica.cut_bytes());
                 self.replicas.push(replica);
