@@ -44,7 +44,7 @@ impl Home {
             Ok(found) if found == self.identity => Ok(()),
             Err(error) if !is_gone(&error) => Err(FileError::io("look at", &self.path)(error)),
             _ => Err(FileError::io(
-                "keep copies in the data directory that this broker took at its start, and that was \
+                "keep copies in the directory that this broker took at its start, and that was \
                  removed, moved or unmounted since:",
                 &self.path,
             )(io::Error::from_raw_os_error(ESTALE))),

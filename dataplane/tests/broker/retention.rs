@@ -199,6 +199,7 @@ fn what_is_kept_ahead_comes_back_as_empty_where_others_wait() {
     assert_eq!(own.receipt().position, 0);
     let sealed = || rig.control().sealed.clone();
     assert_eq!(sealed(), []);
+    rig.control().deny = true;
     rig.pool.say_short(true);
     until("the spare is given back", || !sealed().is_empty());
     assert!(sealed().iter().all(|(_, through)| *through == 0), "{:?}", sealed());
