@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use landfall_layout::SegmentId;
 use landfall_layout::command::Command;
 use landfall_layout::counters::Counter;
 use landfall_layout::frame::{Frame, From, GapReason, Reached, Refusal};
 use landfall_layout::limits::SEQUENCED_LOG;
+use landfall_layout::segment::{SegmentKind, What};
 use landfall_layout::topic::{Order, TOPIC_KEEP};
 use landfall_pool::channel::HOLD;
 
@@ -199,6 +201,12 @@ fn what_is_kept_ahead_comes_back_as_empty_where_others_wait() {
     assert_eq!(own.receipt().position, 0);
     let sealed = || rig.control().sealed.clone();
     assert_eq!(sealed(), []);
+    let is_payload = |segment| {
+        let what = rig.pool.segment_header(SegmentId(segment)).map_or(0, |header| header.what);
+        What::unpack(what).is_ok_and(|what| what.kind == SegmentKind::Payload)
+    };
+    let segments = rig.pool.geometry().segments();
+    until("there is a spare", || (0..segments).filter(|it| is_payload(*it)).count() == 2);
     rig.control().deny = true;
     rig.pool.say_short(true);
     until("the spare is given back", || !sealed().is_empty());
