@@ -5,7 +5,7 @@ mod common;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt};
@@ -219,7 +219,7 @@ fn control_stands_by_where_another_leads() {
         let mut control = Command::new(tool.with_file_name("landfall-control"));
         control.args(["--pool", &pool, "--standby", "--listen", "127.0.0.1:0"]);
         control.args(["--restore", &path("data/broker-0")]).stdin(Stdio::null());
-        let mut standby = control.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut standby = begin(control.stdout(Stdio::null()).stderr(Stdio::piped()));
         let mut said = std::io::BufReader::new(standby.stderr.take().unwrap());
         let mut line = String::new();
         while !line.contains("standing by") {
@@ -238,8 +238,7 @@ fn control_stands_by_where_another_leads() {
         };
         until("control stands by", || common::children(system.child.id()).iter().any(stands_by));
         if !stops_first {
-            common::signal(standby.id(), Signal::SIGTERM);
-            assert_eq!(standby.wait().unwrap().code(), Some(0));
+            end_well(&mut standby);
             until("control leads again", || leader(&pool) != u64::from(standby.id()));
             system.ok(&["topic", "create", "a"], b"");
         }
@@ -250,13 +249,23 @@ fn control_stands_by_where_another_leads() {
         let still = format!("kill {}", standby.id());
         assert_eq!(words.contains(&still), stops_first, "{words}");
         if stops_first {
-            common::signal(standby.id(), Signal::SIGTERM);
-            assert_eq!(standby.wait().unwrap().code(), Some(0));
+            end_well(&mut standby);
         }
         std::fs::remove_file(&pool).unwrap();
         std::fs::remove_dir_all(&data).unwrap();
     }
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Starts a process that the caller waits for.
+fn begin(command: &mut Command) -> Child {
+    command.spawn().unwrap()
+}
+
+/// Tells a process to stop, which it does in good order.
+fn end_well(child: &mut Child) {
+    common::signal(child.id(), Signal::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 /// The process that leads the pool.
