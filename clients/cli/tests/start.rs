@@ -219,8 +219,8 @@ fn control_stands_by_where_another_leads() {
         let mut control = Command::new(tool.with_file_name("landfall-control"));
         control.args(["--pool", &pool, "--standby", "--listen", "127.0.0.1:0"]);
         control.args(["--restore", &path("data/broker-0")]).stdin(Stdio::null());
-        let mut standby = begin(control.stdout(Stdio::null()).stderr(Stdio::piped()));
-        let mut said = std::io::BufReader::new(standby.stderr.take().unwrap());
+        let mut standby = Standby::begin(control.stdout(Stdio::null()).stderr(Stdio::piped()));
+        let mut said = std::io::BufReader::new(standby.0.stderr.take().unwrap());
         let mut line = String::new();
         while !line.contains("standing by") {
             line.clear();
@@ -230,7 +230,7 @@ fn control_stands_by_where_another_leads() {
         // It is looked after again when the other one leads.
         common::stop(system.child.id());
         common::signal(u32::try_from(mine).unwrap(), Signal::SIGKILL);
-        until("the standby leads", || leader(&pool) == u64::from(standby.id()));
+        until("the standby leads", || leader(&pool) == u64::from(standby.0.id()));
         common::signal(system.child.id(), Signal::SIGCONT);
         let stands_by = |pid: &u32| {
             let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
@@ -238,18 +238,18 @@ fn control_stands_by_where_another_leads() {
         };
         until("control stands by", || common::children(system.child.id()).iter().any(stands_by));
         if !stops_first {
-            end_well(&mut standby);
-            until("control leads again", || leader(&pool) != u64::from(standby.id()));
+            standby.end_well();
+            until("control leads again", || leader(&pool) != u64::from(standby.0.id()));
             system.ok(&["topic", "create", "a"], b"");
         }
         let (status, words) = system.stop();
         assert_eq!(status, Some(0), "{words}");
         assert_eq!(words.matches("has ended").count(), 1, "{words}");
         assert!(words.contains("stands by") && !words.contains("stop it first"), "{words}");
-        let still = format!("kill {}", standby.id());
+        let still = format!("kill {}", standby.0.id());
         assert_eq!(words.contains(&still), stops_first, "{words}");
         if stops_first {
-            end_well(&mut standby);
+            standby.end_well();
         }
         std::fs::remove_file(&pool).unwrap();
         std::fs::remove_dir_all(&data).unwrap();
@@ -257,15 +257,19 @@ fn control_stands_by_where_another_leads() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// Starts a process that the caller waits for.
-fn begin(command: &mut Command) -> Child {
-    command.spawn().unwrap()
-}
+/// A control that somebody starts beside a system.
+struct Standby(Child);
 
-/// Tells a process to stop, which it does in good order.
-fn end_well(child: &mut Child) {
-    common::signal(child.id(), Signal::SIGTERM);
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+impl Standby {
+    fn begin(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    /// Tells it to stop, which it does in good order.
+    fn end_well(&mut self) {
+        common::signal(self.0.id(), Signal::SIGTERM);
+        assert_eq!(self.0.wait().unwrap().code(), Some(0));
+    }
 }
 
 /// The process that leads the pool.
