@@ -39,11 +39,11 @@ impl Counted {
         Self { free: self.free + u32::from(is_free), logs: self.logs + u32::from(is_log) }
     }
 
-    /// What a client is told that waits for a segment, and the number that belongs to it: a log of
-    /// which the first segment is wanted waits for other logs, or for the pool.
+    /// What a client is told that waits for a segment, and the number that belongs to it: a log
+    /// that is to begin waits for other logs. One that has begun waits only where nothing is free.
     pub fn shown(self, why: Stall, of: u32) -> (Stall, u32) {
         match why {
-            Stall::LogsFull if self.logs >= logs_may_have(of) => (why, self.logs),
+            Stall::LogsFull if self.free > 0 && self.logs >= logs_may_have(of) => (why, self.logs),
             _ => (Stall::PoolFull, self.free),
         }
     }
@@ -112,5 +112,7 @@ mod tests {
         assert_eq!(counted.shown(Stall::LogsFull, 4), (Stall::LogsFull, 2));
         assert_eq!(counted.shown(Stall::LogsFull, 8), (Stall::PoolFull, 1));
         assert_eq!(counted.shown(Stall::PoolFull, 4), (Stall::PoolFull, 1));
+        let none_free = Counted { free: 0, ..counted };
+        assert_eq!(none_free.shown(Stall::LogsFull, 4), (Stall::PoolFull, 0));
     }
 }
